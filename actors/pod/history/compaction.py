@@ -79,6 +79,15 @@ class Compaction:
         waits.check()
         return failed
 
+    async def fold_by_hand(self, wanted: int | None, waits: Interruptible) -> str:
+        """As ``fold``, since somebody asked for it: the new session's id. Raises CompactionFailed."""
+        error = await self.fold("manual", waits, wanted=wanted)
+        if error is None:
+            return self._journal.head.session_id
+        if isinstance(error, CompactionFailed):
+            raise error
+        raise CompactionFailed(f"the compaction failed: {error}") from error
+
     async def _fold(
         self, reason: CompactReason, waits: Interruptible, wanted: int | None, window: int | None
     ) -> BaseException | None:

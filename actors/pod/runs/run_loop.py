@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from actors.pod.accounts.exchange import Exchange
 from actors.pod.history.compaction import Compaction
+from actors.pod.runs.between import LATER, Between, BetweenSteps
 from actors.pod.runs.gate import Gate
 from actors.pod.runs.play import Play
 from actors.pod.runs.run_parts import RunParts
@@ -17,15 +18,13 @@ from actors.pod.runs.run_state import PendingInput, QueuedRun, Run, RunHere, new
 from actors.pod.runs.tool_calls import EndedLate
 from actors.pod.supervised import Waiting
 from actors.runtime.future import AsyncFuture
-from actors.runtime.interruptible import Interruptible, Left
+from actors.runtime.interruptible import Interruptible
 from protocol import commands
 from protocol.errors import (
-    CompactionFailed,
     Failure,
     NotPaused,
     NotRunning,
     PodBusy,
-    PodError,
     RunFailed,
     SessionError,
     UnknownApproval,
@@ -39,6 +38,9 @@ from protocol.usage import Usage
 if TYPE_CHECKING:
     from actors.pod.approvals.open_approvals import OpenApprovals
     from actors.pod.memory.memory_jobs import MemoryJobs
+    from actors.pod.resources import PodResources
+    from actors.pod.runs.end_hooks import EndHooks
+    from actors.pod.session.journal import Journal
     from actors.tools.hooks import Hooks
 
 #: Runs that may wait behind the one that goes on.
@@ -47,20 +49,14 @@ QUEUE_LIMIT = 32
 # Names of their own: Python 3.11 takes as long to look a member of an enum up as to make an object.
 _IDLE, _PAUSED, _RUNNING = PodState.IDLE, PodState.PAUSED, PodState.RUNNING
 _RESTING = frozenset({_IDLE, _PAUSED})
-#: What work between two steps gives where its reply is answered by another.
-LATER = object()
-
-#: Work between two steps: it gets how far it can be interrupted, and gives what its command is answered.
-Between = Callable[[Interruptible], Coroutine[Any, Any, Any]]
 
 
 class RunLoop:
-    """The queue, the one run that goes on, and what is done between two of its steps; ``Play`` plays it."""
+    """The queue and the one run that goes on; ``Play`` plays it, ``BetweenSteps`` comes between its steps."""
 
     __slots__ = (
         "_accounts",
         "_approvals",
-        "_asked",
         "_conversation",
         "_end_asked",
         "_hooks",
@@ -74,6 +70,7 @@ class RunLoop:
         "_status",
         "_tasks",
         "_tool_calls",
+        "between",
         "gate",
         "grace",
         "loop",
@@ -91,10 +88,10 @@ class RunLoop:
         self.grace = template.grace
         self.loop = parts.tasks.loop
         hooks = template.tools.hooks
-        #: Who is notified of the ends of runs; None where nobody is.
-        self._hooks: Hooks | None = hooks if hooks is not None and hooks.asks_at_run_end else None
         self._status = parts.status
         self._journal = parts.journal
+        #: Who is notified of the ends of runs; None where nobody is.
+        self._hooks = _end_hooks(hooks, resources, parts.journal) if hooks is not None else None
         self._accounts = parts.accounts
         self._conversation = parts.conversation
         wanted = template.manifest.memory
@@ -104,6 +101,7 @@ class RunLoop:
         self._tool_calls = parts.tool_calls
         self._tasks = parts.tasks
         self.gate = Gate(self._gate_free)
+        self.between = BetweenSteps(self.gate, parts.status, parts.tasks, self.interruptible)
         self._play = play(parts, self.gate, self)
         #: The run that goes on, or is paused.
         self.run: Run | None = None
@@ -113,8 +111,6 @@ class RunLoop:
         self._joining: list[PendingInput] | None = None
         #: Who asked for the end that the run comes to.
         self._end_asked: list[AsyncFuture[Any]] | None = None
-        #: Who waits for what is to be done between two steps.
-        self._asked: set[AsyncFuture[Any]] | None = None
         #: The request under way of the run that was lost last.
         self._lost: Exchange | None = None
 
@@ -135,7 +131,7 @@ class RunLoop:
     @property
     def at_rest(self) -> bool:
         """Whether nothing is at work, and nobody waits for anything."""
-        return self.gate.is_free() and not self.queue and not self._asked
+        return self.gate.is_free() and not self.queue and self.between.is_empty()
 
     @property
     def has_more(self) -> bool:
@@ -186,37 +182,9 @@ class RunLoop:
 
     def between_steps(self, reply: AsyncFuture[Any], work: Between) -> None:
         """Do ``work`` now, or between two steps of the run that goes on, and answer ``reply``."""
-        if self._asked is None:
-            self._asked = set()
-        self._asked.add(reply)
-        waits = Interruptible(self)
-        turn = self.gate.line_up(waits)
+        self.between.do(reply, work)
         if self._approvals is not None:
             self._approvals.wake()
-        self._tasks.start_at_once(self._between(reply, work, waits, turn), reply.caller)
-
-    async def _between(
-        self, reply: AsyncFuture[Any], work: Between, waits: Interruptible, turn: asyncio.Future[None] | None
-    ) -> None:
-        value: Any = None
-        error: Exception | None = None
-        try:
-            if turn is not None:
-                await self.gate.begin_at(turn, waits)
-            value = await work(waits)
-        except (asyncio.CancelledError, Left):
-            error = self._status.gone()
-        except Exception as raised:  # noqa: BLE001 - goes to who asked
-            error = raised
-        finally:
-            if self._asked is not None:
-                self._asked.discard(reply)
-            if value is not LATER and not reply.done():
-                if error is None:
-                    reply.set(value)
-                else:
-                    reply.set_exception(error)
-            self.gate.leave(waits)
 
     def interruptible(self) -> Interruptible:
         """A piece of work of this pod's."""
@@ -293,7 +261,7 @@ class RunLoop:
         if run.awaiting_commit:
             resolve(run.awaiting_commit)
         if self._hooks is not None:
-            await self._notify_hooks(self._hooks, run, self._result(run, outcome))
+            await self._hooks.notify(run, self._result(run, outcome))
         self._status.to(_PAUSED if outcome == "paused" else _IDLE)
         reply, run.reply = run.reply, None
         if outcome != "paused":
@@ -311,30 +279,6 @@ class RunLoop:
             late, run.pending = run.pending, []
             for pending in late:
                 self._came_late(pending)
-
-    async def _notify_hooks(self, hooks: Hooks, run: Run, result: RunResult) -> None:
-        """Notify hooks of the end of the run, which is durable and stays so. Those of a run that was
-        interrupted have as long as what is cancelled has to end. Raises Left.
-        """
-        waits = run.waits
-        waits.check()
-        ctx = self._resources.context(run.deps)
-        failed: tuple[PodError, ...] = ()
-        hurry = self._tasks.loop.call_later(self.grace, waits.interrupt) if waits.asked else None
-        waits.asked = False
-        try:
-            failed = await waits.apart(hooks.at_run_end(result, ctx), "a hook")
-        except PodError as error:
-            failed = (error,)
-        except asyncio.CancelledError:
-            pass
-        finally:
-            if hurry is not None:
-                hurry.cancel()
-        for each in failed:
-            self._journal.alert(each.message)
-        with contextlib.suppress(SessionError):  # the run has its end, whatever becomes of the hooks' alerts
-            await self._journal.commit()
 
     def _result(self, run: Run, outcome: RunOutcome) -> RunResult:
         return RunResult(
@@ -409,11 +353,7 @@ class RunLoop:
 
     def resume(self, reply: AsyncFuture[Any]) -> None:
         """Go on with the paused run, once nothing else is at work."""
-        if self._asked is None:
-            self._asked = set()
-        self._asked.add(reply)
-        waits = Interruptible(self)
-        turn = self.gate.line_up(waits)
+        waits, turn = self.between.line_up(reply)
         if turn is None:
             self._begin_again(reply, waits)
         else:
@@ -431,8 +371,7 @@ class RunLoop:
         self._begin_again(reply, waits)
 
     def _begin_again(self, reply: AsyncFuture[Any], waits: Interruptible) -> None:
-        if self._asked is not None:
-            self._asked.discard(reply)
+        self.between.forget(reply)
         if self._status.stopping:
             reply.set_exception(self._status.gone())
             self.gate.leave(waits)
@@ -518,32 +457,17 @@ class RunLoop:
         """
         if self._approvals is None:
             raise UnknownApproval(f"pod {self._resources.name!r} asks for no approvals")
-        if self._asked is None:
-            self._asked = set()
-        self._asked.add(reply)
-        self._tasks.start_at_once(self._answer(self._approvals, command, reply))
+        self.between.do_at_once(reply, self._take_answer(self._approvals, command))
 
-    async def _answer(
-        self,
-        approvals: OpenApprovals,
-        command: commands.Approve | commands.Disapprove,
-        reply: AsyncFuture[Any],
+    async def _take_answer(
+        self, approvals: OpenApprovals, command: commands.Approve | commands.Disapprove
     ) -> None:
-        error: Exception | None = None
         try:
             await self._tool_calls.claim_answer(command)
             self._tool_calls.answer(self.run, command)
             await self._journal.commit()
-        except Exception as raised:  # noqa: BLE001 - goes to who answered
-            error = raised
-        if self._asked is not None:
-            self._asked.discard(reply)
-        if not reply.done():
-            if error is None:
-                reply.set(None)
-            else:
-                reply.set_exception(error)
-        approvals.wake()
+        finally:
+            approvals.wake()
 
     async def _deny_open(self, run: Run, content: tuple[Part, ...]) -> None:
         """Somebody has said something else: none of the calls that wait is run."""
@@ -562,12 +486,7 @@ class RunLoop:
     async def compact(self, wanted: int | None, waits: Interruptible) -> str:
         """Compact the history by hand: the new session's id. Raises CompactionFailed, WaitingForApproval."""
         self.check_none_waits()
-        error = await self.compaction().fold("manual", waits, wanted=wanted)
-        if error is None:
-            return self._journal.head.session_id
-        if isinstance(error, CompactionFailed):
-            raise error
-        raise CompactionFailed(f"the compaction failed: {error}") from error
+        return await self.compaction().fold_by_hand(wanted, waits)
 
     async def try_compact(self, waits: Interruptible) -> None:
         """Compact the history if the threshold for the start of a run says so, whatever comes of it."""
@@ -650,18 +569,26 @@ class RunLoop:
         run, self.run = self.run, None
         self._play.stop_clock()
         waiting = [queued.reply for queued in self.queue or ()]
-        waiting += self._asked or ()
+        waiting += self.between.take_waiting()
         waiting += [pending.reply for pending in self._joining or ()]
         if run is not None:
             run.waits.leave()
             waiting += [*run.awaiting_commit, *(pending.reply for pending in run.pending)]
             waiting += [] if run.reply is None else [run.reply]
-        self.queue = self._asked = self._joining = None
+        self.queue = self._joining = None
         for reply in waiting:
             if not reply.done():
                 reply.set_exception(self._status.gone())
         asked, self._end_asked = self._end_asked or [], None
         resolve(asked)
+
+
+def _end_hooks(hooks: Hooks, resources: PodResources, journal: Journal) -> EndHooks | None:
+    if not hooks.asks_at_run_end:
+        return None
+    from actors.pod.runs.end_hooks import EndHooks  # noqa: PLC0415 - paid for by pods with hooks
+
+    return EndHooks(hooks, resources, journal)
 
 
 def _fail(replies: list[AsyncFuture[Any]], error: BaseException) -> None:

@@ -1,0 +1,111 @@
+"""``BetweenSteps``: what is done between two steps of a run (fork, compact, push), and who waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from actors.pod.runs.gate import Gate
+from actors.pod.status import Status
+from actors.pod.tasks_at_work import TasksAtWork
+from actors.runtime.future import AsyncFuture
+from actors.runtime.interruptible import Interruptible, Left
+from protocol.errors import PodError
+
+#: What work between two steps gives where its reply is answered by another.
+LATER = object()
+
+#: Work between two steps: it gets how far it can be interrupted, and gives what its command is answered.
+Between = Callable[[Interruptible], Coroutine[Any, Any, Any]]
+
+
+class BetweenSteps:
+    """Has each piece of work wait for its turn at the gate, and answers who asked for it."""
+
+    __slots__ = ("_gate", "_gone", "_interruptible", "_tasks", "_waiting")
+
+    def __init__(
+        self,
+        gate: Gate,
+        status: Status,
+        tasks: TasksAtWork,
+        interruptible: Callable[[], Interruptible],
+    ) -> None:
+        """``interruptible`` makes a piece of work of this pod's."""
+        self._gate = gate
+        self._gone: Callable[[], PodError] = status.gone
+        self._tasks = tasks
+        self._interruptible = interruptible
+        #: Who waits; None when nobody does.
+        self._waiting: set[AsyncFuture[Any]] | None = None
+
+    def is_empty(self) -> bool:
+        """Whether nobody waits for anything."""
+        return not self._waiting
+
+    def do(self, reply: AsyncFuture[Any], work: Between) -> None:
+        """Do ``work`` now, or between two steps of the run that goes on, and answer ``reply``."""
+        waits, turn = self.line_up(reply)
+        self._tasks.start_at_once(self._in_turn(reply, work, waits, turn), reply.caller)
+
+    def do_at_once(self, reply: AsyncFuture[Any], work: Coroutine[Any, Any, Any]) -> None:
+        """Do ``work`` beside the run that goes on, and answer ``reply``."""
+        self._note(reply)
+        self._tasks.start_at_once(self._answer(reply, work))
+
+    def line_up(self, reply: AsyncFuture[Any]) -> tuple[Interruptible, asyncio.Future[None] | None]:
+        """Begin a piece of work, whose reply is answered by who asks, or have it wait for its turn."""
+        self._note(reply)
+        waits = self._interruptible()
+        return waits, self._gate.line_up(waits)
+
+    def forget(self, reply: AsyncFuture[Any]) -> None:
+        """``reply`` is answered by who lined up for it."""
+        if self._waiting is not None:
+            self._waiting.discard(reply)
+
+    def take_waiting(self) -> list[AsyncFuture[Any]]:
+        """All who wait, taken out: another answers them."""
+        waiting, self._waiting = self._waiting, None
+        return list(waiting or ())
+
+    def _note(self, reply: AsyncFuture[Any]) -> None:
+        if self._waiting is None:
+            self._waiting = set()
+        self._waiting.add(reply)
+
+    async def _in_turn(
+        self, reply: AsyncFuture[Any], work: Between, waits: Interruptible, turn: asyncio.Future[None] | None
+    ) -> None:
+        try:
+            if turn is not None:
+                try:
+                    await self._gate.begin_at(turn, waits)
+                except asyncio.CancelledError:
+                    self._settle(reply, None, self._gone())
+                    return
+            await self._answer(reply, work(waits))
+        finally:
+            self._gate.leave(waits)
+
+    async def _answer(self, reply: AsyncFuture[Any], work: Coroutine[Any, Any, Any]) -> None:
+        value: Any = None
+        error: Exception | None = None
+        try:
+            value = await work
+        except (asyncio.CancelledError, Left):
+            error = self._gone()
+        except Exception as raised:  # noqa: BLE001 - goes to who asked
+            error = raised
+        finally:
+            self._settle(reply, value, error)
+
+    def _settle(self, reply: AsyncFuture[Any], value: Any, error: Exception | None) -> None:
+        self.forget(reply)
+        if value is LATER or reply.done():
+            return
+        if error is None:
+            reply.set(value)
+        else:
+            reply.set_exception(error)
