@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from actors.sessions.chain import chained
 from actors.sessions.sqlite.store import SQLiteStore
+from protocol.errors import StoreError
 
 
 @pytest.fixture
@@ -58,6 +61,57 @@ def test_a_plain_sqlite_would_have_played_it_back(database: Path) -> None:
     plain = sqlite3.connect(database)
     assert plain.execute("SELECT body FROM entries").fetchall() == [(b"forged",)]
     plain.close()
+
+
+class _Planter:
+    """Puts a journal beside a database in the very moment in which SQLite is about to open it."""
+
+    def __init__(self) -> None:
+        self.journal, self.forged = Path(), b""
+        #: At which openings; all from the first of them on where it never ends.
+        self.at: set[int] = set()
+        self.always = False
+        self._openings = 0
+        sys.addaudithook(self._hook)  # for good: it does nothing unless something is to be planted
+
+    def start(self, journal: Path, forged: bytes, at: set[int], *, always: bool) -> None:
+        self.journal, self.forged, self.at, self.always, self._openings = journal, forged, at, always, 0
+
+    def stop(self) -> None:
+        self.at, self.always = set(), False
+
+    def _hook(self, event: str, _: object) -> None:
+        if event == "sqlite3.connect" and (self.at or self.always):
+            self._openings += 1
+            if self.always or self._openings in self.at:
+                self.journal.write_bytes(self.forged)
+
+
+@pytest.fixture(scope="module")
+def planter() -> Iterator[_Planter]:
+    planter = _Planter()
+    yield planter
+    planter.stop()
+
+
+@pytest.mark.parametrize(("at", "always"), [({1}, False), ({3}, False), (set(), True)])
+def test_one_that_comes_in_the_moment_of_opening_is_never_played_back(
+    database: Path, planter: _Planter, at: set[int], *, always: bool
+) -> None:
+    journal = database.with_name("pods.db-journal")
+    planter.start(journal, forged_journal(database), at, always=always)
+    try:
+        store = SQLiteStore(database)
+    except StoreError:
+        pass
+    else:
+        assert at == {1}
+        store.close()
+    finally:
+        planter.stop()
+    store = SQLiteStore(database)
+    assert [each.body for each in store.read("s")] == [b"honest"]
+    store.close()
 
 
 def test_it_is_put_aside_too_while_the_store_is_open_and_locks_nobody_out(database: Path) -> None:

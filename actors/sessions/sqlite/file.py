@@ -29,6 +29,7 @@ from actors.sessions.sqlite.errors import change_error, lost_elsewhere_error, sq
 from actors.sessions.sqlite.merger import MERGE_PATIENCE, Merger
 from actors.sessions.sqlite.others import (
     check_stores,
+    is_kept_with_log,
     is_lost_elsewhere,
     opening,
     put_stray_journal_aside,
@@ -41,6 +42,8 @@ from protocol.errors import StoreError
 _JOURNAL_LIMIT = 16 << 20
 #: Seconds in which nothing is written to a file that was copied to its place; a loop may wait so long.
 _STILL = 0.1
+#: Journals that are put aside while one connection is opened, before that is given up.
+_JOURNALS = 3
 #: What must not be merged when the last connection is closed.
 _NOT_MERGED = frozenset[Change]({"replaced", "overwritten", "cut"})
 #: What the last connection to be closed has to notice, if nobody did.
@@ -265,8 +268,10 @@ class SQLiteFile:
         holders = self._watch.holders(found[0])
         connection: sqlite3.Connection | None = None
         try:
+            if is_kept_with_log(self._watch, self.path):
+                self._anchor = self._open_anchor()
             connection = self._open_connection(synchronous, patience)
-            self._anchor = self._open_beside("ro")
+            self._anchor = self._anchor or self._open_anchor()
             self._merger = Merger(self._open_beside("rw", timeout=0), self._watch, self.path, self._gate)
             self._watch.remember(before)
             self._check_opened(connection, found, holders)
@@ -332,6 +337,18 @@ class SQLiteFile:
             connection.close()
             raise
         return connection
+
+    def _open_anchor(self) -> sqlite3.Connection:
+        """The connection that may not write. Opened before all others, since it cannot play back a journal
+        that was put there just now, and nobody can while it is open.
+        """
+        for _ in range(_JOURNALS):
+            try:
+                return self._open_beside("ro")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                    raise
+        return self._open_beside("ro")
 
     def _open_beside(self, mode: str, timeout: float = 5.0) -> sqlite3.Connection:
         """A connection that nobody is given; it waits ``timeout`` seconds for locks."""

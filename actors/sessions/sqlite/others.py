@@ -91,20 +91,25 @@ def put_stray_journal_aside(watch: FileWatch, database: Path) -> None:
     journal = f"{database}-journal"
     with contextlib.suppress(OSError):
         # SQLite takes no notice of an empty one.
-        if os.lstat(journal).st_size and _is_logged(watch, database):
+        if os.lstat(journal).st_size and is_kept_with_log(watch, database):
             os.replace(journal, f"{journal}.{time.time_ns()}.replaced")  # noqa: PTH105
 
 
-def _is_logged(watch: FileWatch, database: Path) -> bool:
-    """Whether the database is one with a log. Raises OSError."""
+def is_kept_with_log(watch: FileWatch, database: Path) -> bool:
+    """Whether the database is one with a log, as far as it can be read. With ``opening`` held, or where this
+    process has it open.
+    """
     main = identity_of(database)
-    if watch.holders(main):  # SQLite's locks go with any descriptor of the file that is closed
-        return os.pread(watch.descriptor(main), len(_LOGGED), _LOGGED_AT) == _LOGGED
-    descriptor = os.open(database, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.pread(descriptor, len(_LOGGED), _LOGGED_AT) == _LOGGED
-    finally:
-        os.close(descriptor)
+        if watch.holders(main):  # SQLite's locks go with any descriptor of the file that is closed
+            return os.pread(watch.descriptor(main), len(_LOGGED), _LOGGED_AT) == _LOGGED
+        descriptor = os.open(database, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(descriptor, len(_LOGGED), _LOGGED_AT) == _LOGGED
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return False
 
 
 def _is_open_elsewhere(watch: FileWatch, database: Path) -> bool:
