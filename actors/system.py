@@ -47,8 +47,9 @@ from protocol.results import BudgetUse
 if TYPE_CHECKING:
     from actors.runtime.closing import Closing
     from actors.swarm.agents.home import Home
+    from actors.swarm.groups import Group
     from actors.swarm.processes.process_pods import ProcessPods
-    from actors.swarm.supervision import Group
+    from actors.swarm.supervision import HasMember
 
 
 class _Entered(NamedTuple):
@@ -417,12 +418,14 @@ class PodSystem:
 
     # -- supervision ---------------------------------------------------------------------------
 
-    def supervise(self, pods: Iterable[Pod], *, max_restarts: int = 3, window_seconds: float = 60.0) -> Group:
-        """Supervise living pods together: one that fails is started again alone, on its session. Their
-        limits are the group's: of all together at most ``max_restarts`` within ``window_seconds``. One more,
-        and the others are stopped, the last first, with their runs paused: ``RestartsExhausted`` says so, and
-        the group's ``wait()`` raises. Raises PodStopped, PodError for a pod that is in a group, ValueError,
-        SystemNotRunning.
+    def supervise(
+        self, pods: Iterable[Pod | HasMember], *, max_restarts: int = 3, window_seconds: float = 60.0
+    ) -> Group:
+        """Supervise living pods, and agents, together: one that fails is started again alone, on its session.
+        Their limits are the group's: of all together at most ``max_restarts`` within ``window_seconds``. One
+        more, and the others are stopped, the last first, with their runs paused: ``RestartsExhausted`` says
+        so, and the group's ``wait()`` raises. Raises PodStopped, PodError for one that is in a group,
+        AgentNotRunning, ValueError, SystemNotRunning.
         """
         mailroom, _, _, spawner = self._here()
         if max_restarts < 0 or not 0 < window_seconds < math.inf:

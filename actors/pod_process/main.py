@@ -166,7 +166,7 @@ async def _spawn(system: PodSystem, begin: BeginPod) -> Pod:
 
 def _supervised(system: PodSystem, pod: Pod) -> _Supervisor:
     entered = system._here()  # noqa: SLF001 - the same
-    supervisor = _Supervisor(pod, entered.mailroom, system._bus, system._mailboxes, entered.spawner, None)  # noqa: SLF001
+    supervisor = _Supervisor(pod, entered.mailroom, system._bus, system._mailboxes, entered.spawner)  # noqa: SLF001
     pod.address = actor_of(pod).supervisor = supervisor
     return supervisor
 

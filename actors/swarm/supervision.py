@@ -19,11 +19,12 @@ from actors.pod.supervised import Waiting
 from actors.runtime.bus import Bus
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import Mailroom
-from actors.runtime.restarts import Limits, count_restart
+from actors.runtime.restarts import Limits
 from actors.runtime.subscription import Feed, Subscription
+from actors.swarm.groups import Group, Member
 from actors.swarm.watchdog import LOOKS, Watch, look_again
 from protocol.commands import Command, Stop
-from protocol.errors import Failure, PodError, PodStopped, TooManyRestarts, WatchdogExpired
+from protocol.errors import Failure, PodError, PodStopped, WatchdogExpired
 from protocol.events import RestartsExhausted
 from protocol.manifest import RestartSection
 
@@ -41,105 +42,27 @@ class Respawner(Protocol):
         """A pod has ended for good."""
 
 
-class Group:
-    """Pods that are supervised together, each started again alone; the limits count the restarts of all.
+class HasMember(Protocol):
+    """A handle of what counts its own restarts: an agent's."""
 
-    Once they are exceeded the pods that live are stopped, the last first, and what runs in them is paused.
-    """
-
-    def __init__(self, pods: Sequence[Pod], limits: Limits) -> None:
-        self.pods = tuple(pods)
-        self.limits = limits
-        #: When pods of the group were started again of late, by the loop's clock.
-        self.times: tuple[float, ...] = ()
-        self.over = False
-        self._ended: AsyncFuture[None] = AsyncFuture()
-        self._stopping: asyncio.Task[None] | None = None
-
-    def __repr__(self) -> str:
-        return f"<Group of {len(self.pods)} pods{', ended' if self.over else ''}>"
-
-    def wait(self) -> AsyncFuture[None]:
-        """Resolves once all pods were stopped. Raises TooManyRestarts where the group gave up."""
-        return AsyncFuture.derived([self._ended], lambda _: None)
-
-    def note_end(self) -> None:
-        """A pod of the group was stopped: it has left."""
-        if not self.over and not any(pod.address.is_alive(pod) for pod in self.pods):
-            self.over = True
-            self._ended.set(None)
-
-    def give_up(self, failed: Supervisor, error: BaseException) -> None:
-        """Stop the others, and say so."""
-        self._stopping = failed.room.loop.create_task(self._stop_others(failed, error))
-
-    async def _stop_others(self, failed: Supervisor, error: BaseException) -> None:
-        stopped = []
-        for pod in reversed(self.pods):
-            other = pod.address
-            if isinstance(other, Supervisor) and not other.over:
-                await other.shut_down()
-                stopped.append(pod.name)
-        failed.announce(error, len(self.times), tuple(stopped))
-        text = f"pod {failed.pod.name!r} failed once more than its group may start its pods again: {error}"
-        self._ended.set_exception(TooManyRestarts(text, hint="the sessions can be resumed"))
+    @property
+    def member(self) -> Member:
+        """What counts them. Raises AgentNotRunning where it has ended."""
 
 
-class Supervisor:
-    """Counts how often one pod is started again, by its own limits or by those of its group."""
+class Supervisor(Member):
+    """Counts how often one pod is started again."""
 
     def __init__(
         self, pod: Pod, room: Mailroom, bus: Bus, section: RestartSection, group: Group | None
     ) -> None:
-        self.pod, self.room = pod, room
+        super().__init__(pod.name, room, section, group)
+        self.pod = pod
         self._bus = bus
-        self._section = section
-        self.group = group
-        self._own = Limits(section.max_restarts, section.window_seconds)
-        self._times: tuple[float, ...] = ()
-        #: Whether nobody starts the pod again: a person stopped it, or its system is left.
-        self._stop_asked = False
-        #: Whether it has ended for good.
-        self.over = False
-        #: Whether the last failure was one too many.
-        self._exhausted = False
-
-    def shut_down(self) -> AsyncFuture[bool]:
-        """End the pod with its run paused, and start it no more."""
-        raise NotImplementedError
 
     def position(self) -> tuple[str, int]:
         """The pod's session, and its last durable entry."""
         raise NotImplementedError
-
-    def hold_back(self, error: BaseException) -> bool:
-        """Whether the pod is not to be started again; where it is, that counts."""
-        group = self.group
-        if self._stop_asked or not isinstance(error, Exception) or (group is not None and group.over):
-            return True
-        if group is None and self._section.policy == "never":
-            return True
-        limits, times = (self._own, self._times) if group is None else (group.limits, group.times)
-        counted = count_restart(times, self.room.loop.time(), limits)
-        if counted is None:
-            self._exhausted = True
-            if group is not None:
-                group.over = True
-        elif group is None:
-            self._times = counted
-        else:
-            group.times = counted
-        return counted is None
-
-    def let_failure_go_up(self, error: BaseException | None) -> None:
-        """The pod has ended for good, by a failure or because it was asked to."""
-        if self._exhausted and error is not None:
-            if self.group is None:
-                self.announce(error, len(self._times))
-            else:
-                self.group.give_up(self, error)
-        if self.group is not None:
-            self.group.note_end()
 
     def announce(self, error: BaseException, restarts: int, stopped: tuple[str, ...] = ()) -> None:
         """Publish that the limits are exceeded."""
@@ -162,10 +85,9 @@ class PodSupervisor(Supervisor):
         bus: Bus,
         mailboxes: Mailboxes,
         spawner: Respawner,
-        group: Group | None,
     ) -> None:
         section = actor_of(pod).resources.template.manifest.restart
-        super().__init__(pod, room, bus, section, group)
+        super().__init__(pod, room, bus, section, None)
         self._mailboxes, self._spawner = mailboxes, spawner
         self._again = False
         #: What waits for the next actor; None while one lives.
@@ -332,35 +254,45 @@ class PodSupervisor(Supervisor):
         self._look_later()
 
 
+def check_may_join(pod: Pod) -> None:
+    """Raise PodStopped for a pod that has stopped, PodError for a sub-agent."""
+    if not pod.address.is_alive(pod):
+        raise PodStopped(f"pod {pod.name!r} has stopped", hint="spawn it again with resume=")
+    if lives_here(pod) and actor_of(pod).resources.parent is not None:
+        raise PodError(f"pod {pod.name!r} is a sub-agent", hint="its parent gets its failure")
+
+
+def _member_of(handle: Pod | HasMember) -> Member | None:
+    """What counts its restarts; None of a pod that nobody supervises yet."""
+    if isinstance(handle, Pod):
+        return handle.address if isinstance(handle.address, Supervisor) else None
+    return handle.member
+
+
 class Supervision:
     """The supervised pods of one system."""
 
     def __init__(self, room: Mailroom, bus: Bus, mailboxes: Mailboxes, spawner: Respawner) -> None:
         self._of = (room, bus, mailboxes, spawner)
 
-    def add(self, pod: Pod, group: Group | None = None) -> None:
-        """Supervise a pod from now on; in a group, by that one's limits. Raises PodError."""
+    def add(self, pod: Pod) -> Supervisor:
+        """Supervise a pod from now on."""
         supervisor = pod.address
-        if isinstance(supervisor, Supervisor):
-            supervisor.group = group
-        else:
-            pod.address = actor_of(pod).supervisor = PodSupervisor(pod, *self._of, group)
+        if not isinstance(supervisor, Supervisor):
+            supervisor = pod.address = actor_of(pod).supervisor = PodSupervisor(pod, *self._of)
+        return supervisor
 
-    def group(self, pods: Sequence[Pod], limits: Limits) -> Group:
-        """Supervise pods together. Raises PodError for one that has stopped, or that is in a group."""
-        for number, pod in enumerate(pods):
-            if not pod.address.is_alive(pod):
-                raise PodStopped(f"pod {pod.name!r} has stopped", hint="spawn it again with resume=")
-            address = pod.address
-            if lives_here(pod) and actor_of(pod).resources.parent is not None:
-                raise PodError(f"pod {pod.name!r} is a sub-agent", hint="its parent gets its failure")
-            taken = isinstance(address, Supervisor) and address.group is not None
-            if taken or pod in pods[:number]:
-                raise PodError(f"pod {pod.name!r} is in a group already", hint="one group supervises a pod")
-        group = Group(pods, limits)
-        for pod in pods:
-            self.add(pod, group)
-        return group
+    def group(self, handles: Sequence[Pod | HasMember], limits: Limits) -> Group:
+        """Supervise pods and agents together. Raises PodError for one that has stopped, or is in a group."""
+        for number, handle in enumerate(handles):
+            if isinstance(handle, Pod):
+                check_may_join(handle)
+            member = _member_of(handle)
+            taken = member is not None and member.group is not None
+            if taken or handle in handles[:number]:
+                raise PodError(f"{handle!r} is in a group already", hint="one group supervises it")
+        members = (self.add(each) if isinstance(each, Pod) else each.member for each in handles)
+        return Group(tuple(members), limits)
 
     async def close(self, pods: Sequence[Pod], seconds: float) -> None:
         """Start none of these again; those that have failed come to their end first, within ``seconds``."""

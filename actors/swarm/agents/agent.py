@@ -9,10 +9,12 @@ from actors.runtime.on_loop import ask_on
 from actors.swarm.agents.agent_events import AgentEvents
 from actors.swarm.runners.base import Answer
 from protocol.agents import AgentResult, AgentSpec, AgentStatus
+from protocol.errors import AgentNotRunning
 
 if TYPE_CHECKING:
     from actors.runtime.future import AsyncFuture
     from actors.swarm.agents.keeper import Keeper
+    from actors.swarm.agents.membership import Membership
     from actors.swarm.agents.swarm import Swarm
     from actors.swarm.runners.base import RunnerSpec
     from protocol.events import ApprovalRequested
@@ -75,6 +77,13 @@ class Agent:
     def result(self) -> AgentResult:
         """How its last task ended, or stands."""
         return self._keeper.state.result()
+
+    @property
+    def member(self) -> Membership:
+        """What counts how often it is started again, for ``PodSystem.supervise``. Raises AgentNotRunning."""
+        if not self._keeper.is_ours:
+            raise AgentNotRunning(f"agent {self.id} is {self.status}", hint="resume it first")
+        return self._keeper.membership
 
     @property
     def approvals(self) -> list[ApprovalRequested]:

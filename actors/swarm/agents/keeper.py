@@ -13,9 +13,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from actors.runtime.children.mark import is_running, mark_of
-from actors.runtime.restarts import Limits
 from actors.swarm.agents.approvals import AgentApprovals
-from actors.swarm.agents.history import read_history
+from actors.swarm.agents.history import POD_RUNNERS, read_history
 from actors.swarm.agents.home import Home
 from actors.swarm.agents.membership import Membership
 from actors.swarm.agents.projections import Projections
@@ -70,7 +69,7 @@ class Keeper:
         self.record: Record | None = None
         self.life: Life | None = None
         #: Its limits and its group, where it is started again once it fails.
-        self.membership = Membership(self, Limits(spec.restart.max_restarts, spec.restart.window_seconds))
+        self.membership = Membership(self, home.mailroom)
         self.approvals = AgentApprovals(home, spec.id, self._record)
         self._home = home
         self._inbox, self._waits, self._env = inbox, waits, env
@@ -142,45 +141,44 @@ class Keeper:
 
     # -- its lives -----------------------------------------------------------------------------------
 
-    def begin(self, task: str | None, *, resuming: bool, go_on: str | None = None) -> None:
-        """Have it live; its session must be ours. ``go_on`` are words for a program whose task was
-        interrupted; with none it goes on only where it can do so without.
+    def begin(self, task: str | None, *, resuming: bool) -> None:
+        """Have it live; its session must be ours. A pod that is resumed by a person goes on with a run that
+        was paused.
         """
         self._stopping = False
-        self._living = self._spawn(self._live(task, resuming=resuming, go_on=go_on))
+        self._living = self._spawn(self._live(task, resuming=resuming, go_on=resuming))
 
     def adopt(self, life: Life) -> None:
         """Look after a program that has outlived who started it."""
         self._stopping = False
         self._living = self._spawn(self._follow(life))
 
-    async def _live(self, task: str | None, *, resuming: bool, go_on: str | None) -> None:
+    async def _live(self, task: str | None, *, resuming: bool, go_on: bool) -> None:
         again = True
         while again:
             if self._stopping:  # since it was decided to start it once more
                 await self._record(AgentStopped("", "", 0, time.time(), reason="shutdown"))
                 break
             assert self.runner is not None
-            life = self.runner.start(self._launch(task, resuming=resuming), self)
-            await self._attend(life, go_on=go_on)
-            again, task, resuming, go_on = False, None, True, None
+            await self._attend(self.runner.start(self._launch(task, resuming=resuming, go_on=go_on), self))
+            again, task, resuming, go_on = False, None, True, False
             if (next_task := self._next_task()) is not None:
                 again, task = True, next_task
             elif await self.membership.starts_again():
                 again, resuming = True, self.state.session is not None
-                task = None if resuming else self.spec.task
-                if self._interrupted and self.spec.restart.on_restart == "resume":
-                    go_on = _GO_ON
+                go_on = self._interrupted and self.spec.restart.on_restart == "resume"
+                words = _GO_ON if go_on and self.spec.runner not in POD_RUNNERS else None
+                task = words if resuming else self.spec.task
         await self._end_of_life()
 
     async def _follow(self, life: Life) -> None:
-        await self._attend(life, go_on=None)
+        await self._attend(life)
         if await self.membership.starts_again():
-            await self._live(None, resuming=True, go_on=None)
+            await self._live(None, resuming=True, go_on=False)
         else:
             await self._end_of_life()
 
-    def _launch(self, task: str | None, *, resuming: bool) -> Launch:
+    def _launch(self, task: str | None, *, resuming: bool, go_on: bool) -> Launch:
         spec = self.spec
         return Launch(
             agent_id=spec.id,
@@ -193,18 +191,17 @@ class Keeper:
             session=self.state.session if resuming else None,
             env=self._env,
             resuming=resuming,
+            go_on=go_on,
             waits=self._waits,
         )
 
-    async def _attend(self, life: Life, *, go_on: str | None) -> None:
+    async def _attend(self, life: Life) -> None:
         """See a life to its end, and that it is recorded."""
         self.life, self._interrupted = life, False
         self._note_change()
         try:
             async for event in life:
                 await self._take(life, event)
-                if go_on is not None and isinstance(event, AgentStarted):
-                    self._spawn(self._send_on(life, go_on or None))
         except Exception as error:  # noqa: BLE001 - a defect of the runner, or a store that keeps nothing
             with contextlib.suppress(Exception):
                 await life.stop()
@@ -216,14 +213,6 @@ class Keeper:
         if self.projections.broken is not None:
             await self.mend_projections()
         self._note_change()
-
-    async def _send_on(self, life: Life, words: str | None) -> None:
-        own: Callable[[], Coroutine[Any, Any, None]] | None = getattr(life, "go_on", None)
-        with contextlib.suppress(AgentError):
-            if own is not None:
-                await own()
-            elif words is not None:
-                await life.send(words)
 
     async def _take(self, life: Life, event: Event) -> None:
         """Record an event of the runner, or follow one that its pod has published already."""
@@ -269,8 +258,8 @@ class Keeper:
 
     def publish(self, event: Event) -> None:
         """Publish a transient event of the agent."""
-        assert self.record is not None
-        self._note(self.record.publish(event))
+        if self.record is not None:
+            self._note(self.record.publish(event))
 
     def _note(self, event: Event) -> None:
         self.state = after(self.state, event, self.spec.id)
@@ -289,8 +278,8 @@ class Keeper:
     async def _end_of_life(self) -> None:
         """It has ended, and nothing starts it again: others may have its session."""
         self._fail_words()
-        await self.let_go()
         self.membership.note_end()
+        await self.let_go()
         self._note_change()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -430,7 +419,7 @@ class Keeper:
         await self.shut_down()
 
     async def _note_intent(self) -> None:
-        self.membership.stop_asked = True
+        self.membership.note_stop_asked()
         if self._stopping or self.record is None:
             return
         self._stopping = True
@@ -457,7 +446,7 @@ class Keeper:
 
     async def leave(self) -> None:
         """Its system is left: it ends, unless it is to be kept."""
-        self.membership.stop_asked = True
+        self.membership.note_stop_asked()
         detach = getattr(self.life, "detach", None)
         if self.spec.keep and detach is not None:
             self._leaves_behind = True
@@ -484,7 +473,7 @@ class Keeper:
             await self._record(AgentIdle("", "", 0, time.time()))
         else:
             again = self.state.session is not None
-            self.begin(None if again else self.spec.task, resuming=again, go_on="" if again else None)
+            self.begin(None if again else self.spec.task, resuming=again)
 
     async def take_session(self) -> None:
         """Claim its session, to record what it does. Raises SessionError."""

@@ -6,51 +6,72 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors.runtime.restarts import Limits, count_restart
+from actors.runtime.future import AsyncFuture
+from actors.runtime.on_loop import ask_on
+from actors.swarm.groups import Member
 from protocol.errors import AgentFailed, Failure, SessionError
 from protocol.events import AgentRestarted, RestartsExhausted
 
 if TYPE_CHECKING:
+    from actors.runtime.loop import Mailroom
     from actors.swarm.agents.keeper import Keeper
 
 
-class Membership:
+class Membership(Member):
     """Counts the restarts of one agent, as OTP's supervisors do. What a person stopped stays stopped."""
 
-    def __init__(self, keeper: Keeper, limits: Limits) -> None:
+    def __init__(self, keeper: Keeper, room: Mailroom) -> None:
+        super().__init__(keeper.spec.id, room, keeper.spec.restart, None)
         self._keeper = keeper
-        self._limits = limits
-        self._times: tuple[float, ...] = ()
-        #: Whether nobody starts it again: a person stopped it, or its system is left.
-        self.stop_asked = False
+        self._failure: AgentFailed | None = None
 
     def begin_anew(self) -> None:
         """A person has resumed it: what was before counts no more."""
-        self.stop_asked, self._times = False, ()
+        self._stop_asked = self.over = self._exhausted = False
+        self._times = ()
+        self._failure = None
+
+    def note_stop_asked(self) -> None:
+        """A person stopped it, or its system is left: nobody starts it again."""
+        self._stop_asked = True
 
     async def starts_again(self) -> bool:
         """Whether it is started again now that it has ended; if so that is recorded."""
         keeper = self._keeper
-        error = keeper.state.error or Failure.of(AgentFailed("it failed"))
-        if self.stop_asked or keeper.state.status != "failed" or keeper.spec.restart.policy == "never":
+        error = keeper.state.error or Failure("AgentFailed", "it failed")
+        self._failure = None
+        if keeper.state.status != "failed":
             return False
+        self._failure = AgentFailed(error.message, hint=error.hint)
         if not Path(keeper.spec.cwd).is_dir():  # noqa: ASYNC240 - where it is gone no start helps
             return False
-        counted = count_restart(self._times, time.monotonic(), self._limits)
-        if counted is None:
-            self._announce(error)
+        if self.hold_back(self._failure):
             return False
-        self._times = counted
+        times = self._times if self.group is None else self.group.times
         try:
-            await keeper.record_one(AgentRestarted, restarts=len(counted), error=error)
+            await keeper.record_one(AgentRestarted, restarts=len(times), error=error)
         except SessionError:
             return False
         return True
 
-    def _announce(self, error: Failure) -> None:
-        """Publish that the limits are exceeded."""
-        end = RestartsExhausted("", "", 0, time.time(), error=error, restarts=len(self._times))
-        self._keeper.publish(end)
-
     def note_end(self) -> None:
         """It has ended, and nobody starts it again."""
+        self.over = True
+        self.let_failure_go_up(self._failure)
+
+    def shut_down(self) -> AsyncFuture[bool]:
+        """End it with its task paused, and start it no more."""
+        self._stop_asked = True
+
+        async def end() -> bool:
+            await self._keeper.shut_down(leaving=True)
+            return True
+
+        return ask_on(self.room, end)
+
+    def announce(self, error: BaseException, restarts: int, stopped: tuple[str, ...] = ()) -> None:
+        """Publish that the limits are exceeded."""
+        end = RestartsExhausted(
+            "", "", 0, time.time(), error=Failure.of(error), restarts=restarts, stopped=stopped
+        )
+        self._keeper.publish(end)

@@ -116,6 +116,8 @@ class PodLife:
         task = self._launch.task
         if task is not None and not self._stopping:
             self._run(pod, task)
+        elif self._paused and self._launch.go_on and not self._stopping:
+            self._resume(pod)
         elif not self._stopping:
             yield self._make(AgentIdle)
         async for event in self._follow(pod, subscription):
@@ -190,6 +192,11 @@ class PodLife:
     def _run(self, pod: Pod, task: str) -> None:
         self._watch(asyncio.ensure_future(pod.run(task)))
 
+    def _resume(self, pod: Pod) -> None:
+        """Go on with the run that was paused."""
+        self._paused = False
+        self._watch(asyncio.ensure_future(pod.resume()))
+
     def _watch(self, run: asyncio.Future[Any]) -> None:
         """A run that never began ends the agent; one that failed has said so in its end."""
 
@@ -212,16 +219,9 @@ class PodLife:
         try:
             await pod.notify(text)
             if self._paused:
-                self._paused = False
-                self._watch(asyncio.ensure_future(pod.resume()))
+                self._resume(pod)
         except PodStopped as error:
             raise AgentNotRunning(str(error)) from error
-
-    async def go_on(self) -> None:
-        """Go on with the run that was interrupted, if any."""
-        if self._paused and self._pod is not None:
-            self._paused = False
-            self._watch(asyncio.ensure_future(self._pod.resume()))
 
     async def cancel(self) -> None:
         """Cancel the run that goes on."""

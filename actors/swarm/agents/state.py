@@ -40,8 +40,9 @@ class AgentState(Struct, frozen=True):
     """
 
     activity: str = "starting"
-    #: Whether its program was up in this life, and whether a run is open.
+    #: Whether its program was up in this life, whether it waits for words, and whether a run is open.
     up: bool = False
+    ready: bool = False
     at_work: bool = False
     #: Whether it has ended, and how; None while it lives.
     ended: AgentStopped | None = None
@@ -73,9 +74,9 @@ class AgentState(Struct, frozen=True):
             return _end_status(self)
         if self.asks:
             return "waiting"
-        if self.at_work:
-            return "running"
-        return "idle" if self.up else "pending"
+        if self.ready:
+            return "idle"
+        return "running" if self.up else "pending"
 
     def result(self) -> AgentResult:
         """How its last task ended, or how it stands where that goes on."""
@@ -126,7 +127,8 @@ def _after(state: AgentState, event: Event | Entry | OtherEntry) -> AgentState: 
             return replace(
                 began,
                 up=True,
-                activity="starting" if event.task else "idle",
+                ready=False,
+                activity="starting",
                 at_work=bool(event.task) and not event.resumed,
                 session=event.session or state.session,
                 pid=event.pid,
@@ -139,7 +141,7 @@ def _after(state: AgentState, event: Event | Entry | OtherEntry) -> AgentState: 
         case AgentStopped():
             return _stopped(state, event)
         case AgentIdle():
-            return replace(state, up=True, at_work=False, activity="idle", asks=())
+            return replace(state, up=True, ready=True, at_work=False, activity="idle", asks=())
         case RunStart():
             return _task_begins(state)
         case RunEnd():
@@ -154,6 +156,7 @@ def _reborn(state: AgentState) -> AgentState:
         state,
         activity="starting",
         up=False,
+        ready=False,
         at_work=False,
         ended=None,
         stop_asked=False,
@@ -185,6 +188,7 @@ def _task_begins(state: AgentState) -> AgentState:
     return replace(
         state,
         up=True,
+        ready=False,
         at_work=True,
         activity="thinking",
         outcome=None,
@@ -203,7 +207,7 @@ def _task_ends(state: AgentState, event: RunEnd) -> AgentState:
         state,
         at_work=False,
         asks=(),
-        activity="idle" if event.outcome in {"finished", "paused"} else event.outcome,
+        activity=event.outcome,
         outcome=event.outcome,
         usage=usage,
         cost=cost,

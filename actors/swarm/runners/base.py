@@ -52,7 +52,8 @@ class Launch(Struct, frozen=True, kw_only=True):
     program gave (``AgentStarted.session``). ``inbox`` is the socket on which a program of ours listens,
     ``log`` the file that it may write where its output is gone, ``env`` the names of variables that its
     program may have besides those that every child has. Where it is ``resuming``, a ``task`` is words for a
-    conversation that goes on; without one, it waits.
+    conversation that goes on; without one, it waits,
+    or with ``go_on`` takes up the task that was interrupted, where it can do so without words.
     """
 
     agent_id: str
@@ -65,6 +66,7 @@ class Launch(Struct, frozen=True, kw_only=True):
     session: str | None = None
     env: tuple[str, ...] = ()
     resuming: bool = False
+    go_on: bool = False
     waits: StopWaits = StopWaits()
 
 

@@ -1,0 +1,135 @@
+"""Agents that fail are started again within limits, alone or in a group with pods."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from swarm.agent_kit import all_events, fail, fail_times, hang, swarm_in, until
+
+from polypod import (
+    AgentIdle,
+    AgentNotRunning,
+    AgentRestarted,
+    AgentStarted,
+    PodError,
+    PodManifest,
+    RestartsExhausted,
+    ScriptedClient,
+    TooManyRestarts,
+    UserMessage,
+    call,
+    runner_func,
+    say,
+)
+
+AGAIN = {"policy": "on_failure", "max_restarts": 2}
+
+
+async def test_an_agent_that_fails_is_started_again_within_its_limits(tmp_path: Path) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("x", fail_times(2), restart=AGAIN)
+        result = await agent.wait()
+        assert (result.status, result.text) == ("done", "at last x")
+        restarts = [each for each in await all_events(agent) if isinstance(each, AgentRestarted)]
+        assert [(each.restarts, str(each.error)) for each in restarts] == [(1, "1 left"), (2, "0 left")]
+
+
+async def test_one_failure_too_many_goes_up(tmp_path: Path) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        with swarm.home.system.subscribe(kinds=[RestartsExhausted]) as given_up:
+            agent = await swarm.start("x", fail, restart=AGAIN)
+            assert (await agent.wait()).status == "failed"
+            [end] = given_up.drain()
+        assert (end.pod, end.restarts) == (agent.id, 2)
+        assert [type(each) for each in await all_events(agent)].count(AgentStarted) == 3
+
+
+async def test_what_a_person_stopped_is_never_started_again(tmp_path: Path) -> None:
+    async def fails_when_stopped(agent: Any) -> None:
+        try:
+            await hang(agent)
+        finally:
+            raise RuntimeError("no")
+
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("x", fails_when_stopped, restart=AGAIN)
+        await until(agent, UserMessage)
+        await agent.stop()
+        assert agent.status == "killed"
+        assert not [each for each in await all_events(agent) if isinstance(each, AgentRestarted)]
+
+
+async def test_an_agent_that_is_started_again_goes_on_in_its_session_with_no_task(tmp_path: Path) -> None:
+    tasks: list[str | None] = []
+
+    async def flaky(agent: Any) -> None:
+        tasks.append(agent.task)
+        if len(tasks) == 1:
+            raise RuntimeError("once")
+        await agent.receive()
+
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("x", runner_func(flaky, session="known"), restart=AGAIN)
+        await agent.wait()
+        assert (tasks, agent.status) == (["x", None], "idle")
+
+
+async def test_a_pod_that_a_defect_ended_goes_on_with_its_run_where_that_is_wished(tmp_path: Path) -> None:
+    begun = asyncio.Event()
+
+    async def wait_once() -> str:
+        """Never end."""
+        begun.set()
+        await asyncio.Event().wait()
+        return ""
+
+    async with swarm_in(tmp_path) as swarm:
+        client = ScriptedClient([call("wait_once", {}), say("went on")])
+        manifest = PodManifest.of(restart={**AGAIN, "on_restart": "resume"})
+        agent = await swarm.start("x", client=client, manifest=manifest, tools=[wait_once])
+        await begun.wait()
+        swarm.home.system.get(f"{agent.id}.pod").ref.actor._defect(RuntimeError("boom"))
+        await until(agent, AgentRestarted)
+        result = await agent.wait()
+        assert (result.status, result.text) == ("done", "went on")
+        said = [each.item.text for each in await until(agent, AgentIdle) if isinstance(each, UserMessage)]
+        assert said == ["x"]
+
+
+async def test_the_limits_of_a_group_stand_in_place_of_its_agents(tmp_path: Path) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        system = swarm.home.system
+        pod = await system.spawn(PodManifest.of(name="beside"), client=ScriptedClient([]))
+        agents = [await swarm.start("x", fail_later) for _ in range(2)]
+        group = system.supervise([pod, *agents], max_restarts=1)
+        with pytest.raises(PodError, match="in a group already"):
+            system.supervise([agents[0]])
+        for agent in agents:
+            await until(agent, AgentIdle)
+        await agents[0].send("fail")
+        await until(agents[0], AgentRestarted)
+        await agents[0].wait()
+        await agents[1].send("fail")
+        with pytest.raises(TooManyRestarts, match="failed once more"):
+            await group.wait()
+        assert [each.status for each in agents] == ["done", "failed"]
+        assert not pod.address.is_alive(pod)
+
+
+async def fail_later(agent: Any) -> None:
+    """An agent that fails once it is sent words."""
+    await agent.receive()
+    raise RuntimeError("asked to")
+
+
+async def test_a_group_ends_well_once_all_of_it_were_stopped(tmp_path: Path) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        system = swarm.home.system
+        agents = [await swarm.start("x", hang) for _ in range(2)]
+        group = system.supervise(agents)
+        for agent in agents:
+            await agent.stop()
+        assert await group.wait() is None
+        with pytest.raises(AgentNotRunning):
+            system.supervise(agents)
