@@ -46,6 +46,11 @@ class SourcedTools:
         """Whether all sources can be asked."""
         return all(each.is_open for each in self._sources)
 
+    @property
+    def are_listed(self) -> bool:
+        """Whether all sources have said which tools they have."""
+        return all(each.is_listed for each in self._sources)
+
     async def wait_open(self) -> None:
         """Have the sources opened, all at once, and wait for that. Raises ToolSourceError."""
         for each in self._sources:

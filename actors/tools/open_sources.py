@@ -89,6 +89,11 @@ class SharedSource:
         return self._life is not None and self._life.is_open
 
     @property
+    def is_listed(self) -> bool:
+        """Whether it has said in this life which tools it has."""
+        return self._listed is not None
+
+    @property
     def may_write(self) -> bool:
         """Whether it has a process of its own at work that could write."""
         return self.is_open and bool(getattr(self._source, "may_write", False))

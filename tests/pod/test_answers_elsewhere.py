@@ -26,7 +26,7 @@ from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.approval import ApprovalAnswer
 from protocol.errors import AlreadyResolved, StoreError
-from protocol.events import Alert, ApprovalRequested, ApprovalResolved
+from protocol.events import Alert, ApprovalRequested, ApprovalResolved, RunStart
 from protocol.items import ToolResult
 from protocol.manifest import PodManifest
 
@@ -383,3 +383,65 @@ async def test_an_answer_without_proof_to_a_question_of_an_earlier_version_holds
             resolved = await anext(events)
         assert isinstance(resolved, ApprovalResolved)
         assert (resolved.approved, resolved.by) == (True, "person")
+
+
+async def test_other_processes_see_what_waits_in_a_run_that_goes_on_after_a_pause(place: Place) -> None:
+    async with place.system() as system:
+        await place.spawn(system, pay("ann"))
+        request = await place.asked(system)
+    async with place.system() as system:
+        await place.spawn(system, say("done"), resume=request.session_id)
+        with system.subscribe(kinds=RunStart) as starts:
+            run = place.pod.resume()
+            await anext(starts)
+        assert await place.open() == [request.approval_id]
+        place.answer(request)
+        assert (await run).text == "done"
+    assert place.ran == ["ann"]
+
+
+class Till:
+    """A source whose one tool is there once it is open."""
+
+    name = "till"
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self._is_open = False
+
+    async def open(self) -> None:
+        await asyncio.sleep(0)
+        self._is_open = True
+
+    def tools(self) -> list[Any]:
+        async def pay(to: str) -> str:
+            self.ran.append(to)
+            return f"paid {to}"
+
+        return [pay] if self._is_open else []
+
+    async def close(self) -> None:
+        self._is_open = False
+
+
+@pytest.mark.parametrize("mended", [None, {"to": "bob"}])
+@pytest.mark.parametrize("answered", ["while nobody is there", "while it is paused", "while it waits"])
+async def test_a_call_of_a_source_that_waited_runs_in_a_later_life_before_any_request(
+    place: Place, mended: dict[str, Any] | None, answered: str
+) -> None:
+    till = Till()
+    async with place.system() as system:
+        place.pod = await system.spawn(ASKS, client=ScriptedClient([pay("ann")]), tools=[till])
+        request = await place.asked(system)
+    if answered == "while nobody is there":
+        place.answer(request, arguments=mended)
+    async with place.system() as system:
+        client = ScriptedClient([say("done")])
+        pod = await system.spawn(ASKS, client=client, tools=[till], resume=request.session_id)
+        if answered == "while it is paused":
+            await pod.approve(request.approval_id, arguments=mended)
+        run = pod.resume()
+        if answered == "while it waits":
+            await pod.approve(request.approval_id, arguments=mended)
+        assert (await run).text == "done"
+    assert till.ran == [(mended or {"to": "ann"})["to"]]

@@ -17,7 +17,7 @@ from actors.pod.runs.tool_runner import with_texts
 from actors.sessions.replay import open_calls
 from protocol import commands
 from protocol.approval import ApprovalAnswer, ApprovalRule
-from protocol.errors import AlreadyResolved, InvalidInput
+from protocol.errors import AlreadyResolved, InvalidInput, ToolSourceError
 from protocol.events import ApprovalRequested, RunOutcome, ToolResulted
 from protocol.items import AssistantItem, ToolCall, ToolResult
 from protocol.recordable import recordable
@@ -29,6 +29,15 @@ class _AskingSources:
     def __init__(self, sources: Sources, approvals: OpenApprovals) -> None:
         self._sources = sources
         self._approvals = approvals
+
+    @property
+    def are_listed(self) -> bool:
+        """Whether all have said which tools they have."""
+        return self._sources.are_listed
+
+    async def wait_open(self) -> None:
+        """Have all opened. Raises ToolSourceError."""
+        await self._sources.wait_open()
 
     def look(self, alert: Callable[[str], object]) -> AskingRunner:
         """The tools as they are now. Raises ToolSourceError."""
@@ -63,11 +72,36 @@ class AskingToolCalls(ToolCalls):
             note=command.note,
         )
         if isinstance(command, commands.Approve):
+            if command.arguments is not None and self._lacks_tools():
+                await self._open_sources()  # of a pod that was restored, and has sent no request
             arguments = self._arguments(request, command.arguments)
             answer = replace(answer, always=command.always, arguments=arguments)
         else:
             answer = replace(answer, by=command.by)
         await self._approvals.claim(answer)
+
+    def _lacks_tools(self) -> bool:
+        """Whether a source of tools has not said yet which it has."""
+        return self._sources is not None and not self._sources.are_listed
+
+    async def _open_sources(self) -> None:
+        """Have the sources of tools say which they have. Raises InvalidInput."""
+        assert self._sources is not None
+        try:
+            await self._sources.wait_open()
+        except ToolSourceError as error:
+            raise InvalidInput(f"other arguments cannot be checked: {error.message}") from error
+
+    async def make_ready(self, run: Run) -> None:
+        """Have the tools there of calls that wait, in a run that goes on and has sent no request in this life
+        of the pod. Raises ToolSourceError, SessionError, CancelledError.
+        """
+        if self._approvals.not_begun and self._lacks_tools():
+            assert self._sources is not None
+            await self._journal.commit()
+            run.waits.check()
+            await run.waits.apart(self._sources.wait_open(), "a source of tools")
+            self._sources.look(self._journal.alert)
 
     def answer(self, run: Run | None, command: commands.Approve | commands.Disapprove) -> None:
         """Record what a person says of a call that waits. Raises AlreadyResolved, UnknownApproval, and

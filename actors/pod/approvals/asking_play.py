@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 
+from actors.pod.approvals.asking_calls import AskingToolCalls
 from actors.pod.runs import decide
 from actors.pod.runs.gate import Gate
 from actors.pod.runs.play import Owner, Play
 from actors.pod.runs.run_parts import RunParts
 from actors.pod.runs.run_state import Run
 from actors.sessions.replay import open_calls
+from protocol.errors import SessionError
 from protocol.lifecycle import PodState
 
 
@@ -26,6 +28,16 @@ class AskingPlay(Play):
         self._status = parts.status
         #: Whether calls are at work that do not end the turn that goes on, since others may wait.
         self._held_turn = False
+
+    async def _from_pause(self, run: Run) -> None:
+        await super()._from_pause(run)
+        assert isinstance(self._tool_calls, AskingToolCalls)
+        try:
+            await self._tool_calls.make_ready(run)
+        except SessionError:
+            raise
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - ends this run alone
+            self._model_calls.end_by_error(run, error)
 
     async def _run_tools(self, run: Run, step: decide.RunTools) -> None:
         decided = decide.of_calls(step, self._approvals.awaited)

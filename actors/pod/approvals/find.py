@@ -35,7 +35,9 @@ async def open_requests(store: SessionStore, info: SessionInfo) -> tuple[Approva
         elif isinstance(entry, SessionOpened):
             state = Approvals(entry.waiting)
             break
-        elif isinstance(entry, RunStart):
+        elif (
+            isinstance(entry, RunStart) and entry.reason != "resume"
+        ):  # what waited when it was paused goes on to
             break
     for event in reversed(found):
         state = state.after(event)

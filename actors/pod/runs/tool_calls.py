@@ -40,6 +40,13 @@ class EndedLate(Struct, frozen=True):
 class Sources(Protocol):
     """Where the tools come from, where they come and go."""
 
+    @property
+    def are_listed(self) -> bool:
+        """Whether all have said which tools they have."""
+
+    async def wait_open(self) -> None:
+        """Have all opened, and wait for that. Raises ToolSourceError."""
+
     def look(self, alert: Callable[[str], object], /) -> ToolRunner:
         """The tools as they are now. Raises ToolSourceError."""
 
