@@ -335,6 +335,7 @@ class PodSystem:
         name: str | None = None,
         resume: str | None = None,
         exact: bool = False,
+        session: str | None = None,
         deps: Any = None,
         hooks: Iterable[Any] = (),
         process: bool = False,
@@ -346,7 +347,7 @@ class PodSystem:
         ``ToolSource``, whose tools come and go; pods that are given the same one share it. ``hooks`` are
         objects that are asked before each request and about each call of a tool, and notified of each run's
         end, behind those of the system. ``resume`` is the id of a session to go on with: the tip of its
-        compactions, or with ``exact`` that very one.
+        compactions, or with ``exact`` that very one; ``session`` is the id that a new one is to have.
 
         With ``process`` the pod is a process of its own, behind the same handle. Client, tools and hooks are
         then given by where they are imported from, as ``"module:name"``, and the store is one that processes
@@ -364,7 +365,7 @@ class PodSystem:
         here = mailroom.here()
         future: AsyncFuture[Pod] = AsyncFuture() if here else future_of(mailroom)
         work = self._spawn_process if process else self._spawn
-        wanted = Wanted(future, manifest, given, name, resume, exact)
+        wanted = Wanted(future, manifest, given, name, resume, exact, session)
         if here:
             work(wanted)
         else:

@@ -27,6 +27,7 @@ class BeginPod(Struct, frozen=True, kw_only=True, omit_defaults=True):
     folder: bytes
     resume: str | None = None
     exact: bool = False
+    session: str | None = None
     client: str | None = None
     tools: tuple[str, ...] = ()
     hooks: tuple[str, ...] = ()

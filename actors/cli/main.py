@@ -7,6 +7,7 @@ import sys
 import click
 import msgspec
 
+from actors.cli.agent.command import agent
 from actors.cli.approvals.command import approvals, approve, deny
 from actors.cli.bench.command import bench
 from actors.cli.chat import chat
@@ -79,7 +80,7 @@ _SESSIONS = (ps, show, log, events, compact, memory, fork, export, import_, fsck
 
 _APPROVALS = (approvals, approve, deny)
 
-for command in (demo, run, chat, resume, *_APPROVALS, *_SESSIONS, doctor, bench, schema, help_):
+for command in (demo, run, chat, resume, agent, *_APPROVALS, *_SESSIONS, doctor, bench, schema, help_):
     polypod.add_command(command)
 
 

@@ -110,10 +110,14 @@ class Reading:
 
     def task(self, session_id: str) -> str:
         """The first words to the pod of a session, on one line; empty where its first entries do not say."""
+        return cut(self.first_words(session_id), _WORDS)
+
+    def first_words(self, session_id: str) -> str:
+        """The same as they are."""
         for stored in wait(self._there().read(session_id, after=0, limit=_FIRST)):
             entry = decode_entry(stored.body)
             if isinstance(entry, UserMessage):
-                return cut(entry.item.text, _WORDS)
+                return entry.item.text
         return ""
 
     def stored(self, session_id: str, after: int = 0) -> Iterator[StoredEntry]:

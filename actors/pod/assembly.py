@@ -137,12 +137,14 @@ class Assembly:
         name: str,
         given: Given,
         parent: Delegation | None = None,
+        *,
+        session_id: str | None = None,
     ) -> PodResources:
         """What one pod works with, a sub-agent of ``parent`` where that is given. Raises ManifestError,
         ModelError, BudgetError, ToolDefinitionError, and InvalidInput for what is no hook.
         """
         template = self._template(manifest, given.client, given.tools, given.hooks)
-        return self._resources(template, name, given, parent)
+        return self._resources(template, name, given, parent, session_id)
 
     def renewed(self, failed: PodResources) -> PodResources:
         """What a pod works with that takes the place of one that failed, and goes on in its session."""
@@ -151,9 +153,14 @@ class Assembly:
         return self._resources(failed.template, failed.name, given, None)
 
     def _resources(
-        self, template: PodTemplate, name: str, given: Given, parent: Delegation | None
+        self,
+        template: PodTemplate,
+        name: str,
+        given: Given,
+        parent: Delegation | None,
+        session_id: str | None = None,
     ) -> PodResources:
-        head, tools = SessionHead(new_session_id()), template.tools
+        head, tools = SessionHead(session_id or new_session_id()), template.tools
         budget = self._budget_of(template.manifest, template.price, parent)
         publish: Callable[..., None] = self._publish
         delegation = None

@@ -155,12 +155,17 @@ def _system(begin: BeginPod) -> PodSystem:
 
 async def _spawn(system: PodSystem, begin: BeginPod) -> Pod:
     given: dict[str, Any] = {
+        "session": begin.session,
         "client": None if begin.client is None else load(begin.client, "client"),
         "tools": load_tools(begin.tools, Path(os.fsdecode(begin.folder))),
         "hooks": [load(each, "hooks") for each in begin.hooks],
     }
     return await system.spawn(
-        begin.manifest, name=begin.name, resume=begin.resume, exact=begin.exact, **given
+        begin.manifest,
+        name=begin.name,
+        resume=begin.resume,
+        exact=begin.exact,
+        **given,
     )
 
 

@@ -40,6 +40,8 @@ class Wanted(Struct, frozen=True, eq=False):
     name: str | None
     resume: str | None
     exact: bool
+    #: The id of its new session; None: any.
+    session: str | None = None
 
 
 class Spawner:
@@ -86,7 +88,7 @@ class Spawner:
         try:
             room = self._room()
             name = self._roster.choose_name(manifest.pod.name, wanted.name)
-            resources = self.assembly.resources(manifest, name, wanted.given)
+            resources = self.assembly.resources(manifest, name, wanted.given, session_id=wanted.session)
         except Exception as error:  # noqa: BLE001 - who spawned gets it
             wanted.future.set_exception(error)
             return False

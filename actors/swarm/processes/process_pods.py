@@ -91,6 +91,7 @@ class ProcessPods:
             folder=os.fsencode(Path.cwd()),
             resume=wanted.resume,
             exact=wanted.exact,
+            session=wanted.session,
             client=client,
             tools=tools,
             hooks=hooks,

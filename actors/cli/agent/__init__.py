@@ -1,0 +1,1 @@
+"""``polypod agent``: a pod as a process that prints lines and listens on a socket."""
