@@ -36,7 +36,8 @@ from actors.runtime.actor import AsyncActor
 from actors.runtime.future import AsyncFuture
 from actors.runtime.on_demand import on_demand as _on_demand
 from actors.runtime.subscription import Closed, Subscription
-from actors.sessions.store import Claim, Holder, MemoryStore, SessionInfo, SessionStore
+from actors.sessions.memory.store import MemoryStore
+from actors.sessions.store import Claim, Holder, SessionInfo, SessionStore
 from actors.system import PodSystem
 from actors.tools.base import Tool, ToolContext, tool
 from actors.tools.source import ToolSource

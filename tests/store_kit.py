@@ -25,9 +25,10 @@ from actors.runtime.loop import process_loop
 from actors.sessions.answers import settled, wait
 from actors.sessions.chain import chained, head_of
 from actors.sessions.jsonl.store import JsonLinesStore
+from actors.sessions.memory.store import MemoryStore
 from actors.sessions.sqlite.rows import pack, unpack
 from actors.sessions.sqlite.store import SQLiteStore
-from actors.sessions.store import Claim, Holder, MemoryStore, SessionInfo, SessionStore
+from actors.sessions.store import Claim, Holder, SessionInfo, SessionStore
 from protocol.approval import ApprovalAnswer
 from protocol.entries import Head, Parent, StoredEntry
 

@@ -192,6 +192,7 @@ def test_the_command_says_what_stands_in_the_way_without_a_traceback(
         ("actors.llm.openai", "OpenAIClient"),
         ("actors.llm.anthropic", "AnthropicClient"),
         ("actors.llm.offline", "OfflineClient"),
+        ("actors.sessions.memory", "MemoryStore"),
         ("actors.sessions.sqlite", "SQLiteStore"),
         ("actors.sessions.jsonl", "JsonLinesStore"),
     ],
@@ -201,3 +202,7 @@ def test_a_folder_has_the_one_class_that_it_is_about(package: str, name: str) ->
     assert getattr(module, name).__module__.startswith(f"{package}.")
     with pytest.raises(AttributeError, match="no attribute 'Another'"):
         _ = module.Another
+
+
+def test_the_memory_store_is_found_where_earlier_versions_had_it() -> None:
+    assert importlib.import_module("actors.sessions.store").MemoryStore is polypod.MemoryStore

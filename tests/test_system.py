@@ -16,7 +16,7 @@ from effort import times
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.pod.models import Models
-from actors.sessions.store import MemoryStore
+from actors.sessions.memory.store import MemoryStore
 from actors.sessions.urls import open_store
 from actors.system import PodSystem
 from actors.tools.base import tool

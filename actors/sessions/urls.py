@@ -8,7 +8,8 @@ from urllib.parse import parse_qsl
 
 from msgspec import Struct
 
-from actors.sessions.store import Durability, MemoryStore, SessionStore
+from actors.sessions.memory.store import MemoryStore
+from actors.sessions.store import Durability, SessionStore
 from protocol.errors import StoreError
 
 

@@ -17,7 +17,8 @@ from actors.llm.scripted import ScriptedClient, call, say
 from actors.memory.findings import Extracted
 from actors.memory.staging import Staged, stage
 from actors.sessions.chain import chained
-from actors.sessions.store import MemoryStore, SessionStore
+from actors.sessions.memory.store import MemoryStore
+from actors.sessions.store import SessionStore
 from actors.system import PodSystem
 from bench.__main__ import main
 from bench.crash import campaign, faults, rounds, tables

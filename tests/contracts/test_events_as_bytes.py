@@ -20,7 +20,8 @@ from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.channel import connect, serve_pod
 from actors.pod.handle import Pod
 from actors.runtime.bus import Bus
-from actors.sessions.store import MemoryStore, SessionStore
+from actors.sessions.memory.store import MemoryStore
+from actors.sessions.store import SessionStore
 from actors.system import PodSystem
 from actors.tools.base import ToolContext, tool
 from protocol import channel, commands

@@ -22,7 +22,8 @@ from store_kit import (
 )
 
 from actors.sessions.chain import chained, head_of, verified
-from actors.sessions.store import MemoryStore, SessionStore
+from actors.sessions.memory.store import MemoryStore
+from actors.sessions.store import SessionStore
 from protocol.approval import ApprovalAnswer
 from protocol.entries import Head, StoredEntry
 from protocol.errors import HeadConflict, SessionInUse, SessionNotFound, StoreError

@@ -15,7 +15,8 @@ from store_kit import AwaitedStore
 from actors.llm.scripted import call, say
 from actors.pod.handle import Pod
 from actors.runtime.subscription import Subscription
-from actors.sessions.store import MemoryStore, SessionStore
+from actors.sessions.memory.store import MemoryStore
+from actors.sessions.store import SessionStore
 from actors.system import PodSystem
 from protocol.errors import PodStopped
 from protocol.events import (

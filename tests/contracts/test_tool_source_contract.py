@@ -21,7 +21,7 @@ from store_kit import AwaitedStore
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod
-from actors.sessions.store import MemoryStore
+from actors.sessions.memory.store import MemoryStore
 from actors.system import PodSystem
 from actors.tools.base import tool
 from actors.tools.source import ToolSource

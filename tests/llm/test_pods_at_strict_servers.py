@@ -16,7 +16,7 @@ from strict_server import Rule, anthropic_faults, openai_faults
 
 from actors import PodManifest, PodSystem, tool
 from actors.pod.handle import Pod
-from actors.sessions.store import MemoryStore
+from actors.sessions.memory.store import MemoryStore
 from protocol.errors import CompactionFailed, NotRunning, RunFailed
 from protocol.items import AssistantItem, ToolResult, UserItem
 from protocol.lifecycle import PodState

@@ -13,7 +13,7 @@ from pykka.messages import ProxyCall
 from actors.llm.base import Block, Request
 from actors.llm.scripted import call, say
 from actors.pod.handle import Pod
-from actors.sessions.store import MemoryStore
+from actors.sessions.memory.store import MemoryStore
 from actors.system import PodSystem
 from protocol.entries import Head, StoredEntry
 from protocol.errors import ModelError, RunFailed, StoreError

@@ -22,9 +22,10 @@ from actors.pod.runs.tool_runner import NOT_RUN
 from actors.pod.session.past_events import entries_after
 from actors.runtime.future import AsyncFuture
 from actors.sessions.answers import wait
+from actors.sessions.memory.store import MemoryStore
 from actors.sessions.repair import check
 from actors.sessions.sqlite.store import SQLiteStore
-from actors.sessions.store import MemoryStore, SessionStore
+from actors.sessions.store import SessionStore
 from actors.system import PodSystem
 from actors.tools.base import Tool, ToolContext, tool
 from protocol.errors import ModelError, PodError, PolypodError, StoreError

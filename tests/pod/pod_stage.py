@@ -14,7 +14,8 @@ from actors.llm.base import Block, Request
 from actors.llm.scripted import Reply, ScriptedClient
 from actors.pod.handle import Pod
 from actors.runtime.subscription import Subscription
-from actors.sessions.store import MemoryStore, SessionStore
+from actors.sessions.memory.store import MemoryStore
+from actors.sessions.store import SessionStore
 from actors.system import PodSystem
 from protocol.events import Event
 from protocol.items import AssistantItem, Item, ToolResult

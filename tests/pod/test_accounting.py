@@ -12,8 +12,8 @@ from pykka.messages import ProxyCall
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.accounts.budget import Budget
 from actors.sessions.answers import settled
+from actors.sessions.memory.store import MemoryStore
 from actors.sessions.replay import replay
-from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.entries import SessionOpened

@@ -20,8 +20,9 @@ from actors.pod.handle import Pod
 from actors.sessions.answer_token import AnswerToken, answer_token
 from actors.sessions.answers import wait
 from actors.sessions.chain import chained
+from actors.sessions.memory.store import MemoryStore
 from actors.sessions.sqlite.store import SQLiteStore
-from actors.sessions.store import MemoryStore, SessionStore
+from actors.sessions.store import SessionStore
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.approval import ApprovalAnswer

@@ -14,7 +14,8 @@ from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.pod.runs.tool_runner import NOT_RUN
 from actors.runtime.subscription import Subscription
-from actors.sessions.store import MemoryStore, SessionStore
+from actors.sessions.memory.store import MemoryStore
+from actors.sessions.store import SessionStore
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.errors import (

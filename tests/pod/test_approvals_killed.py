@@ -10,7 +10,7 @@ from typing import Any
 from store_kit import python
 
 from actors.llm.scripted import ScriptedClient, call, say
-from actors.sessions.store import MemoryStore
+from actors.sessions.memory.store import MemoryStore
 from actors.system import PodSystem
 from actors.tools.base import Tool, tool
 from actors.tools.toolbox import INTERRUPTED

@@ -16,7 +16,8 @@ from actors.pod.handle import Pod
 from actors.pod.runs.tool_runner import NOT_RUN
 from actors.runtime.subscription import Subscription
 from actors.sessions.answer_token import answer_token
-from actors.sessions.store import MemoryStore, SessionStore
+from actors.sessions.memory.store import MemoryStore
+from actors.sessions.store import SessionStore
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.approval import ApprovalAnswer

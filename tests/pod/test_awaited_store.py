@@ -16,7 +16,7 @@ from store_kit import AwaitedStore, make
 from actors.llm.scripted import ScriptedClient, say
 from actors.runtime.future import AsyncFuture
 from actors.sessions import repair, retention
-from actors.sessions.store import MemoryStore
+from actors.sessions.memory.store import MemoryStore
 from actors.system import PodSystem
 from protocol.commands import Passivate
 from protocol.entries import StoredEntry

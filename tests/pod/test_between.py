@@ -20,8 +20,8 @@ from actors.memory.messages import Proposal
 from actors.pod.runs.tool_runner import NOT_RUN
 from actors.sessions.answers import settled
 from actors.sessions.chain import chained, verified
+from actors.sessions.memory.store import MemoryStore
 from actors.sessions.replay import replay
-from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol import commands

@@ -17,8 +17,8 @@ from pod_stage import check_pairs
 from actors.llm.base import Block, Request
 from actors.llm.scripted import Reply, call, say
 from actors.pod.handle import Pod
+from actors.sessions.memory.store import MemoryStore
 from actors.sessions.repair import check
-from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from protocol.errors import ModelError, PolypodError
 from protocol.events import (

@@ -16,8 +16,9 @@ from actors.llm.base import Block, Request
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.sessions.chain import verified
+from actors.sessions.memory.store import MemoryStore
 from actors.sessions.replay import open_calls, replay
-from actors.sessions.store import MemoryStore, SessionInfo
+from actors.sessions.store import SessionInfo
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.entries import Head, StoredEntry

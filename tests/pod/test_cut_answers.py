@@ -28,7 +28,7 @@ from actors.llm.base import (
 )
 from actors.pod.handle import Pod
 from actors.pod.runs.model_calls import GO_ON
-from actors.sessions.store import MemoryStore
+from actors.sessions.memory.store import MemoryStore
 from actors.system import PodSystem
 from protocol.errors import ModelError, RunFailed
 from protocol.events import AssistantMessage, AttemptFailed, BudgetExceeded, Retry, RunEnd, StreamRestart

@@ -13,8 +13,8 @@ from pod_stage import PLAIN, texts
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
+from actors.sessions.memory.store import MemoryStore
 from actors.sessions.replay import replay
-from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from actors.tools.base import Tool, tool
 from protocol.events import Alert, RunEnd, SessionForked

@@ -21,7 +21,8 @@ from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.sessions.answers import settled, wait
 from actors.sessions.chain import verified
-from actors.sessions.store import MemoryStore, SessionStore
+from actors.sessions.memory.store import MemoryStore
+from actors.sessions.store import SessionStore
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.entries import StoredEntry

@@ -24,8 +24,8 @@ from actors.llm.scripted import Reply, call, say
 from actors.pod.handle import Pod
 from actors.runtime.future import AsyncFuture
 from actors.sessions.chain import verified
+from actors.sessions.memory.store import MemoryStore
 from actors.sessions.replay import replay
-from actors.sessions.store import MemoryStore
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.entries import StoredEntry

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.runs.repeats import Repeats, noticed, since_last_words, without_notice
 from actors.pod.runs.tool_runner import NOT_RUN
-from actors.sessions.store import MemoryStore
+from actors.sessions.memory.store import MemoryStore
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.errors import RunFailed, ToolError, ToolLoop

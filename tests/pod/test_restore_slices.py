@@ -10,7 +10,7 @@ from msgspec import Raw
 from actors.llm.scripted import ScriptedClient, say
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
-from actors.sessions.store import MemoryStore
+from actors.sessions.memory.store import MemoryStore
 from actors.system import PodSystem
 from protocol.items import AssistantItem, TextPart, UserItem
 from protocol.manifest import PodManifest

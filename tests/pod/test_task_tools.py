@@ -13,7 +13,7 @@ from pod_stage import Stage, on_stage
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod
-from actors.sessions.store import MemoryStore
+from actors.sessions.memory.store import MemoryStore
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.entries import Head, StoredEntry

@@ -12,7 +12,7 @@ import pytest
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
-from actors.sessions.store import MemoryStore
+from actors.sessions.memory.store import MemoryStore
 from actors.system import PodSystem
 from protocol.entries import Head, StoredEntry
 from protocol.errors import CompactionFailed, HeadConflict, ModelError, RunFailed

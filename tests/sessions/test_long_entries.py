@@ -17,7 +17,8 @@ from actors.sessions.answers import durable
 from actors.sessions.chain import verified
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import LONG, SessionLog
-from actors.sessions.store import MemoryStore, SessionStore
+from actors.sessions.memory.store import MemoryStore
+from actors.sessions.store import SessionStore
 from actors.system import PodSystem
 from protocol.entries import Head, StoredEntry
 from protocol.errors import StoreError

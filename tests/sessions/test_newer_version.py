@@ -15,8 +15,9 @@ from actors.llm.scripted import ScriptedClient, say
 from actors.sessions import repair
 from actors.sessions.chain import chained
 from actors.sessions.jsonl.store import JsonLinesStore
+from actors.sessions.memory.store import MemoryStore
 from actors.sessions.sqlite.store import SQLiteStore
-from actors.sessions.store import MemoryStore, SessionStore
+from actors.sessions.store import SessionStore
 from actors.system import PodSystem
 from protocol.entries import OtherEntry, StoredEntry
 from protocol.errors import NewerVersion, StoreError

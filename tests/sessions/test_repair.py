@@ -10,6 +10,7 @@ from store_kit import KINDS, add, change_entry, make, wait_until_done
 
 from actors.sessions.chain import chained, head_of, verified
 from actors.sessions.jsonl.store import JsonLinesStore
+from actors.sessions.memory.store import MemoryStore
 from actors.sessions.repair import (
     check,
     export_lines,
@@ -19,7 +20,6 @@ from actors.sessions.repair import (
     sound_prefix,
 )
 from actors.sessions.sqlite.store import SQLiteStore
-from actors.sessions.store import MemoryStore
 from protocol.entries import ItemsKept, SessionOpened
 from protocol.errors import HeadConflict, SessionCorrupt, StoreError, UnknownEntry
 from protocol.events import UserMessage

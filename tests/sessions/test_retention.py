@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from store_kit import KINDS, child_of, make
 
+from actors.sessions.memory.store import MemoryStore
 from actors.sessions.retention import collect, doomed
-from actors.sessions.store import MemoryStore, SessionInfo
+from actors.sessions.store import SessionInfo
 from protocol.entries import Head, Parent
 
 FAR = 1e12

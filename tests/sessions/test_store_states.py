@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from store_kit import KINDS, bodies, child_of, wait_until_done
 
 from actors.sessions.chain import chained, head_of, verified
-from actors.sessions.store import MemoryStore, SessionStore
+from actors.sessions.memory.store import MemoryStore
+from actors.sessions.store import SessionStore
 from protocol.entries import Head
 from protocol.errors import SessionError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from actors.sessions.jsonl.store import JsonLinesStore
+from actors.sessions.memory.store import MemoryStore
 from actors.sessions.sqlite.store import SQLiteStore
-from actors.sessions.store import MemoryStore
 from actors.sessions.urls import open_store
 from protocol.errors import StoreError
 
