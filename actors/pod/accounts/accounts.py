@@ -52,8 +52,9 @@ class Accounts:
         }
 
     def begin_run(self) -> None:
-        """A new run begins: it has taken nothing yet."""
+        """A new run begins, now: it has taken nothing yet."""
         self.steps, self.run_usage = 0, None
+        self._started_at = time.monotonic()
 
     def count(self, usage: Usage | None, cost: float | None) -> None:
         """Add what a request of the run took."""
@@ -83,8 +84,8 @@ class Accounts:
 
     # -- time ------------------------------------------------------------------------------------
 
-    def start_clock(self) -> None:
-        """A run begins, now."""
+    def go_on(self) -> None:
+        """The run that was paused goes on, now."""
         self._started_at = time.monotonic()
 
     def stop_clock(self) -> float:

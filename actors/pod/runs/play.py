@@ -82,20 +82,21 @@ class Play:
 
     def begin(self, run: Run, queued: QueuedRun) -> None:
         """Begin a run with its input."""
-        self._start_clock(run)
+        self._set_alarm(run)
         self._tasks.start(self._play(run, run.waits, self._from_input(run, queued)), run.caller)
 
     def begin_at_once(self, run: Run, queued: QueuedRun) -> None:
         """Begin a run with its input: now, where that came alone, so that it overtakes nothing."""
         if self._mailroom.alone:
-            self._start_clock(run)
+            self._set_alarm(run)
             self._tasks.start_at_once(self._play(run, run.waits, self._from_input(run, queued)), run.caller)
         else:
             self.begin(run, queued)
 
     def begin_again(self, run: Run) -> None:
         """Go on with a run that was paused."""
-        self._start_clock(run)
+        self._accounts.go_on()
+        self._set_alarm(run)
         self._tasks.start(self._play(run, run.waits, self._from_pause(run)), run.caller)
 
     async def _from_input(self, run: Run, queued: QueuedRun) -> None:
@@ -293,8 +294,7 @@ class Play:
 
     # -- the clock -------------------------------------------------------------------------------
 
-    def _start_clock(self, run: Run) -> None:
-        self._accounts.start_clock()
+    def _set_alarm(self, run: Run) -> None:
         budget = self._resources.budget
         if budget is not None and (left := budget.seconds_left()) is not None:
             run.deadline = time.monotonic() + left
