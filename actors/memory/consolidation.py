@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Annotated, Any, TypeVar
 
 import pykka
-from msgspec import Meta
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from actors.compaction.policy import notes_budget
@@ -26,7 +26,7 @@ from actors.memory.shelf import (
     consolidator_request,
 )
 from actors.sessions.disk import store_error
-from actors.tools.base import tool
+from actors.tools.base import ToolContext, tool
 from actors.tools.toolbox import Toolbox
 from protocol.errors import PodError, ToolError
 
@@ -43,6 +43,55 @@ def _clear(error: Exception) -> Exception:
     return error
 
 
+class NoteEditor(Struct, frozen=True):
+    """What the consolidator's tools work on: the shelf in memory, which is committed to the disk at once."""
+
+    memory: NotesFolder
+    shelf: Shelf
+
+
+@tool
+async def write_memory(kind: Kind, title: str, text: str, ctx: ToolContext[NoteEditor]) -> str:
+    """Write a note, or add what is new to the note of that kind and title; returns its path."""
+    return ctx.deps.shelf.write(kind, title, text)
+
+
+@tool
+async def replace_memory(path: str, text: str, ctx: ToolContext[NoteEditor]) -> str:
+    """Give a note other words, instead of all it says now."""
+    return ctx.deps.shelf.rewrite(path, text)
+
+
+@tool
+async def delete_memory(path: str, merged_into: str, ctx: ToolContext[NoteEditor]) -> str:
+    """Delete a note whose words were written into another one before."""
+    ctx.deps.shelf.drop(path, merged_into)
+    return "deleted"
+
+
+@tool(concurrency="read_only")
+async def read_memory(path: str, ctx: ToolContext[NoteEditor]) -> str:
+    """Read a note."""
+    return render(ctx.deps.shelf.read(path))
+
+
+@tool(concurrency="read_only")
+def search_memory(
+    query: str, ctx: ToolContext[NoteEditor], limit: Annotated[int, Meta(ge=1, le=20)] = 5
+) -> str:
+    """Find notes by words that are in them."""
+    from actors.memory.note_index import search  # noqa: PLC0415 - paid for by who searches
+
+    hits = search(ctx.deps.memory, query, limit=limit + 20)
+    lines = [f"- {hit.path}: {hit.title}" for hit in hits if not hit.staged]
+    return "\n".join(lines[:limit]) or "nothing found"
+
+
+@cache
+def _toolbox() -> Toolbox:
+    return Toolbox([write_memory, replace_memory, delete_memory, read_memory, search_memory])
+
+
 class ConsolidationActor(HelperActor):
     """Does one consolidation a message, in threads, beside everything else; the pod publishes its end."""
 
@@ -51,7 +100,7 @@ class ConsolidationActor(HelperActor):
         work = Consolidation(
             message.memory,
             manifest.memory,
-            message.context().pod,
+            message.context(None).pod,
             context_window=manifest.model.context_window,
         )
         try:
@@ -90,13 +139,13 @@ class ConsolidationActor(HelperActor):
         agent = HelperAgent(
             job.ask,
             job.manifest.model.model_id,
-            editor.tools(),
-            job.context,
+            _toolbox(),
+            partial(job.context, editor),
             prompt=CONSOLIDATOR_PROMPT,
             max_tokens=notes_budget(job.manifest.model.context_window),
             most_steps=MOST_STEPS,
         )
-        reminder = Reminder(NUDGE_NOTHING_WRITTEN, editor.write_memory.__name__)
+        reminder = Reminder(NUDGE_NOTHING_WRITTEN, write_memory.name)
         task = MemoryTask(lambda: batch.shelf.written, reminder)
         request = consolidator_request(batch.findings, batch.shelf.listing())
         words = await self.ask_model(task.run_with(agent, request), job.caller)
@@ -118,49 +167,6 @@ async def _may_begin(job: Consolidate, batch: Batch) -> bool:
         return await job.begin(Consolidating(len(batch.files), batch.size))
     except pykka.ActorDeadError:  # the pod has ended meanwhile
         return False
-
-
-class NoteEditor:
-    """The consolidator's tools. They change the shelf in memory, which is committed to the disk at once."""
-
-    def __init__(self, memory: NotesFolder, shelf: Shelf) -> None:
-        self._memory = memory
-        self._shelf = shelf
-
-    def tools(self) -> Toolbox:
-        writers = (self.write_memory, self.replace_memory, self.delete_memory)
-        return Toolbox(
-            [
-                *(tool(each) for each in writers),
-                tool(concurrency="read_only")(self.read_memory),
-                tool(concurrency="read_only")(self.search_memory),
-            ]
-        )
-
-    async def write_memory(self, kind: Kind, title: str, text: str) -> str:
-        """Write a note, or add what is new to the note of that kind and title; returns its path."""
-        return self._shelf.write(kind, title, text)
-
-    async def replace_memory(self, path: str, text: str) -> str:
-        """Give a note other words, instead of all it says now."""
-        return self._shelf.rewrite(path, text)
-
-    async def delete_memory(self, path: str, merged_into: str) -> str:
-        """Delete a note whose words were written into another one before."""
-        self._shelf.drop(path, merged_into)
-        return "deleted"
-
-    async def read_memory(self, path: str) -> str:
-        """Read a note."""
-        return render(self._shelf.read(path))
-
-    def search_memory(self, query: str, limit: Annotated[int, Meta(ge=1, le=20)] = 5) -> str:
-        """Find notes by words that are in them."""
-        from actors.memory.note_index import search  # noqa: PLC0415 - paid for by who searches
-
-        hits = search(self._memory, query, limit=limit + 20)
-        lines = [f"- {hit.path}: {hit.title}" for hit in hits if not hit.staged]
-        return "\n".join(lines[:limit]) or "nothing found"
 
 
 async def _to_its_end(work: Callable[[], T]) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import cache, partial
 from pathlib import Path
 
 import pykka
@@ -24,13 +25,40 @@ from actors.memory.helper_words import extracted_in_words
 from actors.memory.messages import Extract, Proposal
 from actors.memory.staging import Staged, earlier_readings, stage
 from actors.sessions.disk import store_error
-from actors.tools.base import tool
+from actors.tools.base import ToolContext, tool
 from actors.tools.toolbox import Toolbox
 from protocol.errors import ModelError, PodError, SessionError, WireError
 from protocol.items import Item
 
 #: Requests that one extraction may need.
 _MOST_STEPS = 8
+
+
+class ExtractionDraft:
+    """What the extractor's tool works on: what it was called with."""
+
+    def __init__(self) -> None:
+        self.found = Extracted()
+        self.called = False
+
+
+@tool
+async def write_extracted(
+    ctx: ToolContext[ExtractionDraft],
+    decisions: tuple[Decision, ...] = (),
+    discussions: tuple[Discussion, ...] = (),
+    attempts: tuple[Attempt, ...] = (),
+    requests: tuple[UserRequest, ...] = (),
+) -> str:
+    """Note what will still matter; any of the lists may be empty."""
+    ctx.deps.found = Extracted(decisions, discussions, attempts, requests)
+    ctx.deps.called = True
+    return "noted"
+
+
+@cache
+def _toolbox() -> Toolbox:
+    return Toolbox([write_extracted])
 
 
 class ExtractionActor(HelperActor):
@@ -106,35 +134,15 @@ async def _find(job: Extract, items: list[Item], budget: int) -> Extracted:
     agent = HelperAgent(
         job.ask,
         job.model,
-        Toolbox([tool(draft.write_extracted)]),
-        job.context,
+        _toolbox(),
+        partial(job.context, draft),
         prompt=EXTRACTOR_PROMPT,
         max_tokens=job.max_tokens,
         most_steps=_MOST_STEPS,
     )
     request = await asyncio.to_thread(extractor_request, items, budget)
     task = MemoryTask(lambda: draft.called)
-    words = await task.run_with(agent, request, forced=draft.write_extracted.__name__)
+    words = await task.run_with(agent, request, forced=write_extracted.name)
     if words is None and not draft.called:
         raise PodError(f"the extractor did not finish within {_MOST_STEPS} requests; nothing was noted")
     return extracted_in_words(words) if words and not draft.called else draft.found
-
-
-class ExtractionDraft:
-    """The extractor's tool, and what it was called with."""
-
-    def __init__(self) -> None:
-        self.found = Extracted()
-        self.called = False
-
-    async def write_extracted(
-        self,
-        decisions: tuple[Decision, ...] = (),
-        discussions: tuple[Discussion, ...] = (),
-        attempts: tuple[Attempt, ...] = (),
-        requests: tuple[UserRequest, ...] = (),
-    ) -> str:
-        """Note what will still matter; any of the lists may be empty."""
-        self.found = Extracted(decisions, discussions, attempts, requests)
-        self.called = True
-        return "noted"

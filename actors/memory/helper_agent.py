@@ -79,7 +79,8 @@ class Reminder(NamedTuple):
 
 class HelperAgent(NamedTuple):
     """A model with a few tools and one task, in ``most_steps`` requests of ``max_tokens`` each at most.
-    ``ask`` asks the model, and counts what that takes; ``context`` makes what a call of a tool is handed.
+    ``ask`` asks the model and counts what that takes; ``context`` makes what a call of a tool is handed, with
+    what its tools work on as ``deps``.
     """
 
     ask: Ask

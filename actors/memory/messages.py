@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # these messages travel within a process and are never decode
     from collections.abc import Callable
     from contextvars import Context
     from pathlib import Path
+    from typing import Any
 
     from actors.memory.helper_agent import Ask
     from actors.memory.notes_folder import NotesFolder
@@ -43,7 +44,7 @@ class Extract(Struct, frozen=True, eq=False):
     max_tokens: int
     ask: Ask
     model: str
-    context: Callable[[], ToolContext]
+    context: Callable[[Any], ToolContext]
     folder: Path
     propose: Callable[[Proposal], AsyncFuture[bool]]
     caller: Context | None = None
@@ -57,7 +58,7 @@ class Consolidate(Struct, frozen=True, eq=False):
     memory: NotesFolder
     manifest: PodManifest
     ask: Ask
-    context: Callable[[], ToolContext]
+    context: Callable[[Any], ToolContext]
     automatic: bool
     begin: Callable[[Consolidating], AsyncFuture[bool]]
     report: Callable[[Consolidated], None]

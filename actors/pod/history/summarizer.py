@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 from actors.compaction import policy
@@ -74,45 +74,63 @@ class Folding(NamedTuple):
 
 
 class SummaryDraft:
-    """What the summariser has before it: what it wrote, which files it requires, where it points to."""
+    """What the summariser's tools work on: what it wrote, which files it requires, where it points to."""
 
-    def __init__(self, ctx: ToolContext, room: int) -> None:
+    def __init__(self, room: int) -> None:
         """``room`` is what the texts of required files may take together, in tokens."""
-        self._ctx = ctx
-        self._left = room
+        self.room = room
         self.summary: str | None = None
         self.source: SummarySource = "tool"
         self.files: list[RequiredFile] = []
         self.references: list[Reference] = []
 
-    async def write_summary(self, text: str) -> str:
-        """Write the whole summary; a later call replaces an earlier one."""
-        if not text.strip():
-            raise ToolError("text: it is empty", hint="write what has to be known to go on")
-        self.summary = text
-        return "written"
 
-    def mark_read_required(self, path: str) -> str:
-        """Have the text of a file at hand after the compaction."""
-        if any(file.path == path for file in self.files):
-            return f"{path} will be at hand already"
-        with opened(self._ctx.path(path)) as file:
-            data = file.read(MOST_READ + 1)
-        if len(data) > MOST_READ:
-            raise ToolError(f"{path} is too large for a required file")
-        text = data.decode("utf-8", "replace")
-        needed = text_tokens(text)
-        if needed > self._left:
-            raise ToolError(f"{path} takes {needed} tokens and only {self._left} are left for required files")
-        self._left -= needed
-        self.files.append(RequiredFile(path, text))
-        return f"{path} will be at hand ({needed} tokens)"
+@tool
+async def write_summary(text: str, ctx: ToolContext[SummaryDraft]) -> str:
+    """Write the whole summary; a later call replaces an earlier one."""
+    if not text.strip():
+        raise ToolError("text: it is empty", hint="write what has to be known to go on")
+    ctx.deps.summary = text
+    return "written"
 
-    async def add_reference(self, path: str, why: str = "") -> str:
-        """Name a place that may have to be looked at again, and why."""
-        self.references = [each for each in self.references if each.path != path]
-        self.references.append(Reference(path, why))
-        return "noted"
+
+@tool
+def mark_read_required(path: str, ctx: ToolContext[SummaryDraft]) -> str:
+    """Have the text of a file at hand after the compaction."""
+    draft = ctx.deps
+    if any(file.path == path for file in draft.files):
+        return f"{path} will be at hand already"
+    with opened(ctx.path(path)) as file:
+        data = file.read(MOST_READ + 1)
+    if len(data) > MOST_READ:
+        raise ToolError(f"{path} is too large for a required file")
+    text = data.decode("utf-8", "replace")
+    needed = text_tokens(text)
+    if needed > draft.room:
+        raise ToolError(f"{path} takes {needed} tokens and only {draft.room} are left for required files")
+    draft.room -= needed
+    draft.files.append(RequiredFile(path, text))
+    return f"{path} will be at hand ({needed} tokens)"
+
+
+@tool
+async def add_reference(path: str, ctx: ToolContext[SummaryDraft], why: str = "") -> str:
+    """Name a place that may have to be looked at again, and why."""
+    draft = ctx.deps
+    draft.references = [each for each in draft.references if each.path != path]
+    draft.references.append(Reference(path, why))
+    return "noted"
+
+
+@cache
+def _toolbox(*, may_read: bool) -> Toolbox:
+    """The summariser's tools, made once."""
+    tools = [write_summary, add_reference]
+    if may_read:
+        from actors.tools.filesystem.files import read_file  # noqa: PLC0415 - paid for by who compacts
+
+        tools += [mark_read_required, read_file]
+    return Toolbox(tools)
 
 
 class _Reading(NamedTuple):
@@ -153,9 +171,7 @@ async def fold(resources: PodResources, folding: Folding) -> Folded:
     """
     at = cut(folding.items, folding.context.since, folding.retained, keep_open_turn=folding.mid_run)
     read = await asyncio.to_thread(_Reading.of, folding.items, at)
-    draft = SummaryDraft(
-        resources.template.tools.context(resources.name), policy.required_budget(folding.room)
-    )
+    draft = SummaryDraft(policy.required_budget(folding.room))
     written = None
     if not folding.without_model:
         written = await _Summarizer(resources, folding, draft, read).written()
@@ -199,8 +215,8 @@ class _Summarizer:
         self._agent = HelperAgent(
             folding.spending.ask,
             resources.template.manifest.model.model_id,
-            _tools(draft, may_read=self._may_read),
-            partial(resources.template.tools.context, resources.name),
+            _toolbox(may_read=self._may_read),
+            partial(resources.template.tools.context, resources.name, draft),
             prompt=SUMMARISER_PROMPT,
             max_tokens=policy.summary_budget(folding.limits.room),
             most_steps=MOST_STEPS,
@@ -253,7 +269,7 @@ class _Summarizer:
             nonlocal words, reminded
             first, reminded = not reminded, True
             if first and draft.summary is None:
-                return Reminder(NUDGE_NO_SUMMARY, draft.write_summary.__name__)
+                return Reminder(NUDGE_NO_SUMMARY, write_summary.name)
             if first and not draft.files and self._may_read and self._read.files:
                 return Reminder(NUDGE_NO_FILE)
             words = "" if says_nothing(text) else summary_in_words(text)
@@ -270,12 +286,3 @@ class _Summarizer:
         if draft.summary is None and self._by_hand:
             raise CompactionFailed(NO_SUMMARY)
         return draft.summary
-
-
-def _tools(draft: SummaryDraft, *, may_read: bool) -> Toolbox:
-    tools = [tool(draft.write_summary), tool(draft.add_reference)]
-    if may_read:
-        from actors.tools.filesystem.files import read_file  # noqa: PLC0415 - paid for by who compacts
-
-        tools += [tool(draft.mark_read_required), read_file]
-    return Toolbox(tools)
