@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from delegation_kit import Cast, lead, of, spawn, until
+from msgspec.structs import asdict
 
 from actors.llm.scripted import call, say
 from actors.pod.approvals.find import open_requests
 from actors.pod.handle import Pod
+from actors.pod.local import actor_of
 from actors.sessions.answer_token import answer_token
 from actors.sessions.sqlite.store import SQLiteStore
 from actors.system import PodSystem
@@ -444,3 +446,52 @@ async def test_a_restored_pod_that_is_stopped_idle_stops_its_sub_agents(tmp_path
         assert not system.pods()
         with system.subscribe("lead", ChildEnded, since=0) as past:
             assert (await until(past, of(ChildEnded))).outcome == "cancelled"
+
+
+#: What a sub-agent has of its own, within what its parent has.
+ITS_OWN = {"pod", "model", "scope", "budget", "delegation"}
+
+
+async def test_a_sub_agent_has_no_wider_options_than_its_parent_also_where_that_comes_back_with_less(
+    tmp_path: Path,
+) -> None:
+    store = f"sqlite:{tmp_path / 'pods.db'}"
+    (tmp_path / "a.txt").write_text("words")
+    scope = {"allow": [{"target": str(tmp_path), "permission": "read"}]}
+    read = call("read_file", {"path": str(tmp_path / "a.txt")})
+    cast = Cast(lead=[spawn(scope=scope), say("working on it"), say("ok")], reader=[..., read, say("no")])
+    wide = {"fetch": {"allow_private": True}, "sandbox": {"mode": "off", "network": True}, "output_cap": 9999}
+    tools = {"builtin": ["pods", "files", "fetch", "shell"]}
+    manifest = PodManifest.of(name="lead", system_prompt="lead", tools=tools, scope=scope, **wide)
+    async with PodSystem(store=store) as system:
+        pod = await system.spawn(manifest, client=cast)
+        session_id = (await pod.run("go")).session_id
+        check_options(system)
+    less = {"approval": [{"tool": "shell", "policy": "deny"}], "output_cap": 500}
+    manifest = PodManifest.of(
+        name="lead", system_prompt="lead", tools={"builtin": ["pods", "files"]}, pwd=str(tmp_path), **less
+    )
+    async with PodSystem(store=store) as system, asyncio.timeout(30):
+        pod = await system.spawn(manifest, client=cast, resume=session_id)
+        waiting = pod.wait_for_sub_agents()
+        with pod.subscribe(ToolResulted, children=True) as results:
+            await until(system.subscribe(), lambda _: "lead.reader" in {each.name for each in system.pods()})
+            check_options(system)
+            cast.go.set()
+            refused = await until(results, of(ToolResulted, "lead.reader"))
+        await waiting
+    assert refused.item.is_error
+    assert "scope" in refused.item.text
+
+
+def check_options(system: PodSystem) -> None:
+    """Every section that a sub-agent is not given for itself is its parent's."""
+    parent, child = (
+        actor_of(system.get(name)).resources.template.manifest for name in ("lead", "lead.reader")
+    )
+    for section in PodManifest.__struct_fields__:
+        if section not in ITS_OWN:
+            assert getattr(child, section) == getattr(parent, section), section
+    assert {**asdict(child.model), "model_id": None} == {**asdict(parent.model), "model_id": None}
+    assert child.pod.pwd == parent.pod.pwd
+    assert child.delegation.max_depth < parent.delegation.max_depth

@@ -169,6 +169,10 @@ class Delegation:
         """Have the pod's scope be what it has not given away."""
         self.scope = withdrawn(self._own, (child.started.scope for child in self.living.values()))
 
+    def own_part(self, scope: Scope) -> Scope:
+        """What of a scope is within the pod's own."""
+        return self._own.narrow(scope)
+
     # -- beginnings ------------------------------------------------------------------------------
 
     def admit(self, asked: Asked) -> SubAgent:
@@ -192,7 +196,7 @@ class Delegation:
             self._refuse_beside_writers()
         refuse_beyond(self._own, scope, {name: each.started.scope for name, each in self.living.items()})
         name = f"{self.name}.{asked.name}"
-        manifest = child_manifest(self.template.manifest, name, asked, self._own.narrow(scope))
+        manifest = child_manifest(self.template.manifest, name, asked, self.own_part(scope))
         try:
             if self.budget is not None:
                 check_left(manifest.budget, self.budget)

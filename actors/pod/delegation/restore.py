@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actors.pod.delegation.grants import child_manifest
 from actors.pod.session.lifecycle import Resumed
 from actors.pod.session.restore import last_run, restore, tip
 from actors.sessions.answers import settled
+from actors.tools.pods import Asked
 from protocol.delegation import cost_sum, usage_sum
 from protocol.entries import SessionOpened
 from protocol.errors import SessionNotFound
@@ -18,7 +20,7 @@ from protocol.wire import decode_entry
 if TYPE_CHECKING:
     from actors.pod.delegation.delegation import Delegation
     from actors.pod.delegation.sub_agent import SubAgent
-    from actors.pod.resources import PodTemplate
+    from protocol.events import ChildStarted
 
 #: How a run ends that goes on no more: those that are paused do.
 _OUTCOMES = frozenset({"finished", "refused", "limit_reached", "cancelled", "budget", "failed"})
@@ -38,19 +40,28 @@ async def bring_back(delegation: Delegation, child: SubAgent) -> None:
         usage, cost = usage_sum(state.usage, taken.usage), cost_sum(state.cost, taken.cost)
         await delegation.record_ended(started, last, None, usage, cost, state.seconds)  # type: ignore[arg-type]
         return
-    manifest = await _manifest_in(delegation.template, session)
-    child.resources = delegation.spawner.prepare(manifest, f"{delegation.name}.{started.name}", delegation)
+    manifest = await _manifest_of(delegation, started, session)
+    child.resources = delegation.spawner.prepare(manifest, manifest.name, delegation)
     delegation.by_pod[child.resources.name] = child
     child.fresh, child.paused, child.held = last == "none", last != "none", True
     child.pod = await delegation.spawner.start(child.resources, Resumed(session, exact=False))
 
 
-async def _manifest_in(template: PodTemplate, session: str) -> PodManifest:
-    """What a sub-agent was asked to be, and what its server is, of which logs keep no secrets."""
-    first = await settled(template.store.read(session, after=0, limit=1))
+async def _manifest_of(delegation: Delegation, started: ChildStarted, session: str) -> PodManifest:
+    """The manifest of a sub-agent: what it was asked to be and given, within what its parent has now, which
+    may be less than it had then.
+    """
+    first = await settled(delegation.template.store.read(session, after=0, limit=1))
     opened = decode_entry(first[0].body) if first else None
     if not isinstance(opened, SessionOpened):
         raise SessionNotFound(f"session {session} has no beginning")
-    manifest = msgspec.json.decode(opened.manifest, type=PodManifest)
-    model = msgspec.structs.replace(template.manifest.model, model_id=manifest.model.model_id)
-    return manifest.replace(model=model)
+    recorded = msgspec.json.decode(opened.manifest, type=PodManifest)
+    asked = Asked(
+        started.name,
+        recorded.pod.system_prompt or "",
+        started.task,
+        model=recorded.model.model_id,
+        budget=started.budget,
+    )
+    name = f"{delegation.name}.{started.name}"
+    return child_manifest(delegation.template.manifest, name, asked, delegation.own_part(started.scope))
