@@ -26,6 +26,9 @@ CUT_OFF = "[interrupted: this answer was cut off here]"
 LEAST_SAVING = 4096
 
 
+_NO_CUTS: Mapping[int, ToolResult] = {}
+
+
 class Edits(NamedTuple):
     """What a request shows otherwise than it stands in the history: ``cuts`` in the place of some results
     before ``line``, ``broken`` (None: there are none) in the place of answers that were cut off; ``order``
@@ -101,6 +104,78 @@ class RequestView(Sequence[Item]):
         return [self[n] for n in range(start, stop, step)]
 
 
+class LongResults:
+    """The long results of a history, of which the old ones are cut; made with the first of them."""
+
+    __slots__ = ("_items", "_moves", "_old", "_pending", "_saved", "_young", "cuts", "line")
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = items
+        #: Where those stand that are in whole turns.
+        self._young: deque[int] = deque()
+        #: Where those before these stand, and the bytes of text that are still to save there.
+        self._old: list[int] = []
+        self._pending = 0
+        #: At which length of history how many of the old ones came to be cut.
+        self._moves = [(0, 0)]
+        #: What is shown in their place, of those before the line.
+        self.cuts: dict[int, ToolResult] = {}
+        self.line = 0
+        #: The encoded bytes that the first n cuts save, as far as anybody asked.
+        self._saved = [0]
+
+    def add(self, index: int) -> None:
+        """A long result stands there, in the turn that goes on."""
+        self._young.append(index)
+
+    def age(self, line: int, length: int) -> None:
+        """Results before ``line`` are old, from a history of ``length`` on."""
+        young = self._young
+        if not young or young[0] >= line:
+            return
+        while young and young[0] < line:
+            index = young.popleft()
+            saved = _saved_by_cutting(self._result(index))
+            if saved > 0:
+                self._old.append(index)
+                self._pending += saved
+        if self._pending >= LEAST_SAVING * BYTES_PER_TOKEN:
+            self._pending = 0
+            self._moves.append((length, len(self._old)))
+
+    def cut_due(self) -> bool:
+        """Cut those that are due; whether any are."""
+        due = self._old[len(self.cuts) : self._moves[-1][1]]
+        for index in due:
+            self.cuts[index] = cut_result(self._result(index))
+        if due:
+            self.line = due[-1] + 1
+        return bool(due)
+
+    def saved_before(self, index: int) -> int:
+        """The encoded bytes that are cut in the items before ``index``."""
+        return self._saving(min(len(self.cuts), bisect_left(self._old, index)))
+
+    def saved_since(self, length: int) -> int:
+        """The encoded bytes that are cut and were not in a request of ``length`` items."""
+        now = len(self.cuts)
+        then = self._moves[bisect_right(self._moves, length, key=_length) - 1][1]
+        return self._saving(now) - self._saving(then) if now > then else 0
+
+    def _saving(self, count: int) -> int:
+        """The encoded bytes that the first ``count`` cuts save."""
+        while len(self._saved) <= count:
+            index = self._old[len(self._saved) - 1]
+            saved = encoded_size(self._items[index]) - encoded_size(self.cuts[index])
+            self._saved.append(self._saved[-1] + saved)
+        return self._saved[count]
+
+    def _result(self, index: int) -> ToolResult:
+        item = self._items[index]
+        assert isinstance(item, ToolResult)
+        return item
+
+
 class Pruner:
     """Decides which results of a history are cut. What it decides for a history of some length depends
     on its items alone, so a restored pod sends what it sent before.
@@ -108,23 +183,7 @@ class Pruner:
     Each call costs what was added since the last one.
     """
 
-    __slots__ = (
-        "_broken",
-        "_cuts",
-        "_edits",
-        "_group",
-        "_items",
-        "_line",
-        "_moves",
-        "_newest",
-        "_old",
-        "_order",
-        "_pending",
-        "_saved",
-        "_seen",
-        "_young",
-        "refused",
-    )
+    __slots__ = ("_broken", "_edits", "_group", "_items", "_long", "_newest", "_order", "_seen", "refused")
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._items = items
@@ -133,18 +192,11 @@ class Pruner:
     def _start(self) -> None:
         self._seen = 0
         #: Where the answers stand that were refused.
-        self.refused: list[int] = []
-        #: Where the whole turns begin, and the long results from there on.
-        self._newest: deque[int] = deque(maxlen=WHOLE_TURNS)
-        self._young: deque[int] = deque()
-        #: Where the long results before there are, and the bytes of text that are still to save there.
-        self._old: list[int] = []
-        self._pending = 0
-        #: At which length of history how many of them came to be cut.
-        self._moves = [(0, 0)]
-        #: What is shown in their place, of those before the line.
-        self._cuts: dict[int, ToolResult] = {}
-        self._line = 0
+        self.refused: tuple[int, ...] = ()
+        #: Where the whole turns begin.
+        self._newest: list[int] = []
+        #: The long results; None while there are none.
+        self._long: LongResults | None = None
         #: What is shown in the place of answers that were cut off; None while there are none.
         self._broken: dict[int, AssistantItem] | None = None
         #: The calls of the last answer, if it has several that wait for their results.
@@ -154,8 +206,6 @@ class Pruner:
         self._order: tuple[dict[int, int], int] | None = None
         #: All that is shown otherwise; None while nothing is.
         self._edits: Edits | None = None
-        #: The encoded bytes that the first n cuts save, as far as anybody asked.
-        self._saved = [0]
 
     def view(self) -> RequestView:
         """The history as it is now, for a request."""
@@ -166,17 +216,17 @@ class Pruner:
     def cuts(self) -> int:
         """How many results are cut. While this stays, a view only has more at its end than the last."""
         self._advance()
-        return len(self._cuts)
+        return 0 if self._long is None else len(self._long.cuts)
 
     def saved_before(self, index: int) -> int:
         """The encoded bytes that are cut now in the items before ``index``."""
-        return self._saving(min(self.cuts, bisect_left(self._old, index)))
+        self._advance()
+        return 0 if self._long is None else self._long.saved_before(index)
 
     def saved_since(self, length: int) -> int:
         """The encoded bytes that are cut now and were not in a request of ``length`` items."""
-        now = self.cuts
-        then = self._moves[bisect_right(self._moves, length, key=_length) - 1][1]
-        return self._saving(now) - self._saving(then) if now > then else 0
+        self._advance()
+        return 0 if self._long is None else self._long.saved_since(length)
 
     def rewind(self) -> None:
         """The history was cut back at its end: decide again."""
@@ -188,7 +238,7 @@ class Pruner:
             self._advance(until)
 
     def _advance(self, until: int | None = None) -> None:
-        items, newest, young, group = self._items, self._newest, self._young, self._group
+        items, newest, group = self._items, self._newest, self._group
         length = len(items) if until is None else until
         for index in range(self._seen, length):
             item = items[index]
@@ -196,32 +246,32 @@ class Pruner:
             if group is not None and self._decide_order(group, index, item):
                 group = None
             if kind is ToolResult:
-                if _characters(item) > LONGEST_OLD_RESULT:  # type: ignore[arg-type]
-                    young.append(index)
+                self._take_result(index, item)  # type: ignore[arg-type]
             elif kind is AssistantItem:
                 newest.append(index)
+                if len(newest) > WHOLE_TURNS:
+                    del newest[0]
                 if item.calls or item.cut or item.refused:  # type: ignore[union-attr]
                     group = self._mark(index, item)  # type: ignore[arg-type]
-                if young and young[0] < newest[0] and len(newest) == WHOLE_TURNS:
-                    self._age(newest[0], index + 1)
+                if self._long is not None and len(newest) == WHOLE_TURNS:
+                    self._long.age(newest[0], index + 1)
         self._seen, self._group = length, group
-        if self._old:
-            self._cut(self._old[len(self._cuts) : self._moves[-1][1]])
-
-    def _cut(self, due: list[int]) -> None:
-        """Cut the results that stand there."""
-        for index in due:
-            self._cuts[index] = cut_result(self._result(index))
-        if due:
-            self._line = due[-1] + 1
+        if self._long is not None and self._long.cut_due():
             self._edit()
+
+    def _take_result(self, index: int, result: ToolResult) -> None:
+        if _characters(result) > LONGEST_OLD_RESULT:
+            if self._long is None:
+                self._long = LongResults(self._items)
+            self._long.add(index)
 
     def _edit(self) -> None:
         """Something is shown otherwise from now on."""
-        plain = max(self._line, 0 if self._order is None else self._order[1])
+        cuts, line = (_NO_CUTS, 0) if self._long is None else (self._long.cuts, self._long.line)
+        plain = max(line, 0 if self._order is None else self._order[1])
         if self._broken:
             plain = max(plain, next(reversed(self._broken)) + 1)
-        self._edits = Edits(self._cuts, self._line, self._broken, self._order, plain)
+        self._edits = Edits(cuts, line, self._broken, self._order, plain)
 
     def _decide_order(self, group: CallOrder, index: int, item: Item) -> bool:
         """Take the next item behind an answer with calls; whether the order of their results stands."""
@@ -240,36 +290,11 @@ class Pruner:
     def _mark(self, index: int, item: AssistantItem) -> CallOrder | None:
         """An answer has calls, or is none that a request shows as it is: it was refused, or cut."""
         if item.refused:
-            self.refused.append(index)
+            self.refused = (*self.refused, index)
         if item.cut:
             self._broken = {**(self._broken or {}), index: cut_answer(item)}
             self._edit()
         return CallOrder(index, item.calls) if len(item.calls) > 1 else None
-
-    def _age(self, line: int, length: int) -> None:
-        """Results before ``line`` are old, from a history of ``length`` on."""
-        while self._young and self._young[0] < line:
-            index = self._young.popleft()
-            saved = _saved_by_cutting(self._result(index))
-            if saved > 0:
-                self._old.append(index)
-                self._pending += saved
-        if self._pending >= LEAST_SAVING * BYTES_PER_TOKEN:
-            self._pending = 0
-            self._moves.append((length, len(self._old)))
-
-    def _saving(self, count: int) -> int:
-        """The encoded bytes that the first ``count`` cuts save."""
-        while len(self._saved) <= count:
-            index = self._old[len(self._saved) - 1]
-            saved = encoded_size(self._items[index]) - encoded_size(self._cuts[index])
-            self._saved.append(self._saved[-1] + saved)
-        return self._saved[count]
-
-    def _result(self, index: int) -> ToolResult:
-        item = self._items[index]
-        assert isinstance(item, ToolResult)
-        return item
 
 
 def cut_answer(item: AssistantItem) -> AssistantItem:
