@@ -6,7 +6,9 @@ from collections.abc import Collection, Mapping
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from actors.pod.local import actor_of
 from actors.runtime.future import AsyncFuture
+from actors.runtime.ref import stop_by
 from actors.runtime.subscription import Feed, Subscription
 from protocol.commands import Command
 from protocol.errors import PodStopped
@@ -51,7 +53,7 @@ class Subscribe(Protocol[T_co]):
 
 
 class Mailboxes:
-    """The address of all pods of one system; what is the pod's own is its ``ref``."""
+    """The address of all pods of one system; what is the pod's own is its actor."""
 
     __slots__ = ("_feed", "_subscribe")
 
@@ -60,20 +62,20 @@ class Mailboxes:
         self._feed = feed
 
     def is_alive(self, pod: Pod) -> bool:
-        return pod.ref.is_alive()
+        return actor_of(pod).actor_lives()
 
     def ask(self, pod: Pod, command: Command) -> AsyncFuture[Any]:
-        ref = pod.ref
-        if not ref.is_alive():
+        actor = actor_of(pod)
+        if not actor.actor_lives():
             stopped = PodStopped(f"pod {pod.name!r} has stopped", hint="spawn it again with resume=")
             return AsyncFuture.failed(stopped)
         future: AsyncFuture[Any] = AsyncFuture()
         future.caller = copy_context()
-        ref.send(command, future)  # type: ignore[attr-defined] # it is an AsyncActorRef
+        actor.actor_send(command, future)
         return future
 
     def stop(self, pod: Pod) -> AsyncFuture[bool]:
-        return pod.ref.stop(block=False)  # type: ignore[return-value]
+        return stop_by(actor_of(pod))
 
     def subscribe(self, pod: Pod, kinds: Kinds, since: Since | None, *, children: bool) -> Subscription:
         return self._subscribe(pod.name, kinds, since, children=children)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from actors.llm.output import schema_for
 from actors.pod.address import Address, Kinds, Since
+from actors.pod.local import actor_of
 from actors.pod.runs.run_state import RunHere, new_run_id
 from actors.runtime.future import AsyncFuture
 from actors.runtime.subscription import Subscription
 from protocol import commands
-from protocol.errors import PodError, PodStopped, RunFailed
+from protocol.errors import PodStopped, RunFailed
 from protocol.events import Event, Lagged, RunEnd, TextDelta
 from protocol.items import Item, Part, parts_of
 from protocol.results import PodDescription, RunResult
@@ -32,12 +33,13 @@ class Pod:
     future: ``await`` it in any event loop, or ``.get(timeout=…)`` it on any other thread.
     """
 
-    __slots__ = ("__weakref__", "_ref", "address", "name")
+    __slots__ = ("__weakref__", "_actor", "address", "name")
 
-    def __init__(self, name: str, address: Address, ref: pykka.ActorRef[PodActor] | None = None) -> None:
+    def __init__(self, name: str, address: Address, actor: PodActor | None = None) -> None:
+        """``actor`` is that of a pod which lives in this process."""
         self.name = name
         self.address = address
-        self._ref = ref
+        self._actor = actor
 
     def __repr__(self) -> str:
         state = "alive" if self.address.is_alive(self) else "stopped"
@@ -46,9 +48,7 @@ class Pod:
     @property
     def ref(self) -> pykka.ActorRef[PodActor]:
         """Pykka's ActorRef of the pod's actor. Raises PodError where that lives in another process."""
-        if self._ref is None:
-            raise PodError(f"pod {self.name!r} lives in another process: no actor of this one is behind it")
-        return self._ref
+        return actor_of(self).actor_ref
 
     def _ask(self, command: commands.Command) -> AsyncFuture[Any]:
         return self.address.ask(self, command)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from actors.pod.elsewhere import Elsewhere
-from actors.pod.handle import Pod
+from actors.runtime.ref import stop_by
+from protocol.errors import PodError
 
 if TYPE_CHECKING:
+    from actors.pod.handle import Pod
     from actors.pod.pod import PodActor
     from actors.runtime.future import AsyncFuture
-    from actors.runtime.ref import AsyncActorRef
 
 
 class ShutDown(Struct, frozen=True):
@@ -20,14 +21,16 @@ class ShutDown(Struct, frozen=True):
 
 
 def actor_of(pod: Pod) -> PodActor:
-    """The actor of a pod."""
-    actor: PodActor = pod.ref.actor  # type: ignore[attr-defined] # it is an AsyncActorRef
+    """The actor of a pod. Raises PodError where that lives in another process."""
+    actor = pod._actor  # noqa: SLF001 - put there by who made the pod
+    if actor is None:
+        raise PodError(f"pod {pod.name!r} lives in another process: no actor of this one is behind it")
     return actor
 
 
 def lives_here(pod: Pod) -> bool:
     """Whether the pod has an actor in this process."""
-    return pod._ref is not None  # noqa: SLF001 - its ``ref`` would raise
+    return pod._actor is not None  # noqa: SLF001 - put there by who made the pod
 
 
 def elsewhere(pod: Pod | None) -> Elsewhere | None:
@@ -39,5 +42,4 @@ def shut_down(pod: Pod) -> AsyncFuture[bool]:
     """End a pod with its run paused: a future of whether it was alive."""
     if (away := elsewhere(pod)) is not None:
         return away.shut_down()
-    ref: AsyncActorRef[PodActor] = pod.ref  # type: ignore[assignment]
-    return ref.stop_by(ShutDown())
+    return stop_by(actor_of(pod), ShutDown())

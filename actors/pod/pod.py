@@ -97,7 +97,6 @@ class PodActor(AsyncActor):
         started: Callable[[BaseException | None], None],
     ) -> None:
         """``resume`` is the session to go on with; ``started`` is called once with whether the pod lives."""
-        super().__init__()
         self.resources = resources
         if resume is not None:
             self._resume = resume
@@ -156,7 +155,7 @@ class PodActor(AsyncActor):
         if self.run_loop is None:
             approvals = self.approvals
             recalls = self.resources.template.manifest.memory.recall_tokens > 0
-            of = (self.resources, self.journal, self._mailroom, self, self.actor_stopped.is_set)
+            of = (self.resources, self.journal, self._mailroom, self)
             play, tool_calls = (Play, ToolCalls(*of)) if approvals is None else _asking(of, approvals)
             self.run_loop = RunLoop(
                 play,
@@ -377,7 +376,7 @@ class PodActor(AsyncActor):
     @property
     def ended(self) -> bool:
         """Whether it has stopped for good."""
-        return self.actor_stopped.is_set()
+        return self._stopped
 
     def passivate(self) -> bool:
         """Give back the history unless something is under way; returns whether it is given back."""
@@ -456,7 +455,7 @@ class PodActor(AsyncActor):
 
     def _defect(self, error: BaseException) -> None:
         """A task of the pod raised what nobody expects."""
-        if not self.actor_stopped.is_set():
+        if not self._stopped:
             self._handle_error(error, None)
 
     def on_failure(self, _type: Any, error: Any, _traceback: Any) -> Any:

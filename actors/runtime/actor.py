@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, Self
 
 import pykka
 from pykka import messages
@@ -43,26 +44,39 @@ DEFERRED = _Deferred()
 
 
 class Registry(Protocol):
-    """Where actors are known while they live; pykka's own registry is one."""
+    """Where actors are known while they live."""
 
-    def register(self, actor_ref: pykka.ActorRef[Any], /) -> None:
+    def register(self, actor: Any, /) -> None:
         """Know the actor from now on."""
 
-    def unregister(self, actor_ref: pykka.ActorRef[Any], /) -> None:
+    def unregister(self, actor: Any, /) -> None:
         """Forget the actor; unknown ones are ignored."""
 
 
 class Unregistered:
     """The registry of actors that are known to whoever made them alone."""
 
-    def register(self, actor_ref: Any, /) -> None:
+    def register(self, actor: Any, /) -> None:
         """Nobody looks for it."""
 
-    def unregister(self, actor_ref: Any, /) -> None:
+    def unregister(self, actor: Any, /) -> None:
         """Nobody looked for it."""
 
 
+class PykkasRegistry:
+    """The registry of actors that pykka lists."""
+
+    def register(self, actor: pykka.Actor, /) -> None:
+        """Put it on pykka's list."""
+        pykka.ActorRegistry.register(actor.actor_ref)
+
+    def unregister(self, actor: pykka.Actor, /) -> None:
+        """Take it off pykka's list."""
+        pykka.ActorRegistry.unregister(actor.actor_ref)
+
+
 UNREGISTERED = Unregistered()
+PYKKAS_REGISTRY = PykkasRegistry()
 
 
 class AsyncActor(pykka.Actor):
@@ -75,30 +89,35 @@ class AsyncActor(pykka.Actor):
     A loop that ends takes the actors with it whose handlers it cancels.
     """
 
-    actor_inbox: Inbox
-    actor_stopped: StopFlag  # type: ignore[assignment]
+    # Many actors are made, and quickly: what each message looks at has a slot; the rest stands in the class
+    # until it is set.
+    __slots__ = ("_mailroom", "_registry", "_reply_to", "_stopped", "_task")
 
-    _mailroom: Mailroom = cast("Mailroom", None)  # from its making on there is one
-    _registry: Registry = cast("Registry", pykka.ActorRegistry)
+    _mailroom: Mailroom
+    _registry: Registry
     #: The handler that waits, or why else messages have to; None for an actor that takes them.
-    _task: asyncio.Task[Any] | str | None = _NOT_BEGUN
-    _reply_to: AsyncFuture[Any] | None = None
+    _task: asyncio.Task[Any] | str | None
+    #: Where the answer to the message that is being handled goes; None where nobody waits for it.
+    _reply_to: AsyncFuture[Any] | None
+    _stopped: bool
+    #: What threads wait for that wait for the actor's end.
+    _stop_event: threading.Event | None = None
+    #: The messages that wait behind an ``async`` handler, each with its reply.
+    _backlog: deque[tuple[Any, Any]] | None = None
+    _ref: AsyncActorRef[Any] | None = None
     _urn: str | None = None
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
-        inbox = self.actor_inbox = Inbox()
-        inbox.actor = self
-        inbox.mailroom = self._mailroom = self._mailroom or mailroom_here()  # type: ignore[truthy-bool]
-        inbox.backlog = None
-        self.actor_stopped = StopFlag()
-        self._actor_ref = AsyncActorRef(self)
+        """There is nothing to do: ``make`` has done it."""
 
-    @property
-    def actor_urn(self) -> str:  # type: ignore[override]
-        """A universally unique name, made when somebody first asks."""
-        if self._urn is None:
-            self._urn = uuid.uuid4().urn
-        return self._urn
+    @classmethod
+    def start(cls, *args: Any, **kwargs: Any) -> AsyncActorRef[Self]:
+        """Start an actor on the loop that runs here, or else on the one that serves the whole process, and
+        have it known to pykka.
+        """
+        actor = cls.make(mailroom_here(), PYKKAS_REGISTRY, *args, **kwargs)
+        actor.begin()
+        return actor.actor_ref
 
     @classmethod
     def make(cls, mailroom: Mailroom, registry: Registry, *args: Any, **kwargs: Any) -> Self:
@@ -108,17 +127,62 @@ class AsyncActor(pykka.Actor):
         actor = cls.__new__(cls)
         actor._mailroom = mailroom
         actor._registry = registry
+        actor._task = _NOT_BEGUN
+        actor._reply_to = None
+        actor._stopped = False
         actor.__init__(*args, **kwargs)  # type: ignore[misc]
         return actor
 
+    # -- as pykka sees it ------------------------------------------------------------------------
+
+    @property
+    def actor_urn(self) -> str:  # type: ignore[override]
+        """A universally unique name, made when somebody first asks."""
+        if self._urn is None:
+            self._urn = uuid.uuid4().urn
+        return self._urn
+
+    @property
+    def actor_ref(self) -> AsyncActorRef[Self]:
+        """What the actor is reached by, made when somebody first asks."""
+        if self._ref is None:
+            self._ref = AsyncActorRef(self)
+        return self._ref
+
+    @property
+    def actor_inbox(self) -> Inbox:  # type: ignore[override]
+        """Where pykka puts its messages."""
+        return Inbox(self)
+
+    @property
+    def actor_stopped(self) -> StopFlag:  # type: ignore[override]
+        """Pykka's flag that says it has stopped."""
+        return StopFlag(self)
+
+    def actor_lives(self) -> bool:
+        """Whether it has neither stopped nor lost its event loop."""
+        return not (self._stopped or self._mailroom.loop.is_closed())
+
+    def actor_send(self, message: Any, reply_to: AsyncFuture[Any]) -> None:
+        """Have it get a message, to be answered on ``reply_to``: also if it is dead. From any thread."""
+        reply_to._loop = self._mailroom.loop
+        if self._stopped:
+            reply_to.set_exception(pykka.ActorDeadError(f"{self.actor_ref} not found"))
+            return
+        try:
+            self._mailroom.send(self, message, reply_to)
+        except pykka.ActorDeadError as error:
+            self._end()
+            reply_to.set_exception(error)
+
     def begin(self) -> None:
         """Start an actor that was made by ``make``."""
-        self._registry.register(self._actor_ref)
+        self._registry.register(self)
         self._start_actor_loop()
 
     @staticmethod
     def _create_actor_inbox() -> Inbox:
-        return Inbox()
+        raise NotImplementedError  # pykka's own constructor asks for it, which is not called
 
     @staticmethod
     def _create_future() -> AsyncFuture[Any]:
@@ -147,13 +211,12 @@ class AsyncActor(pykka.Actor):
     def _arrive(self, message: Any, reply_to: Any) -> None:
         """Handle a message, or keep it until the handler that waits has ended."""
         if self._task is not None:
-            inbox = self.actor_inbox
-            if inbox.backlog is None:
-                inbox.backlog = deque()
-            inbox.backlog.append((message, reply_to))
+            if self._backlog is None:
+                self._backlog = deque()
+            self._backlog.append((message, reply_to))
             self._on_waiting(message)
             return
-        if self.actor_stopped._set:
+        if self._stopped:
             self._refuse(message, reply_to)
             return
         self._reply_to = reply_to
@@ -217,8 +280,7 @@ class AsyncActor(pykka.Actor):
     def _catch_up(self) -> None:
         """Handle what waited behind an ``async`` handler, as far as the loop's fairness allows."""
         self._task = None
-        inbox = self.actor_inbox
-        backlog = inbox.backlog
+        backlog = self._backlog
         if backlog is None:
             return
         for _ in range(min(len(backlog), BURST)):
@@ -227,9 +289,9 @@ class AsyncActor(pykka.Actor):
                 return
         if backlog:
             self._task = _CATCHING_UP
-            inbox.mailroom.loop.call_soon(self._catch_up)
+            self._mailroom.loop.call_soon(self._catch_up)
         else:
-            inbox.backlog = None
+            self._backlog = None
 
     # -- ends ----------------------------------------------------------------------------------
 
@@ -243,7 +305,7 @@ class AsyncActor(pykka.Actor):
         elif reply_to is not None:
             self._send_error(error, reply_to)
             return None
-        if self.actor_stopped._set:
+        if self._stopped:
             return None
         info = (type(error), error, error.__traceback__)
         self._handle_failure(*info)
@@ -265,8 +327,13 @@ class AsyncActor(pykka.Actor):
         self._end()
 
     def _end(self) -> None:
-        self._registry.unregister(self._actor_ref)
-        self.actor_stopped.set()
+        self._registry.unregister(self)
+        self._note_stopped()
+
+    def _note_stopped(self) -> None:
+        self._stopped = True
+        if self._stop_event is not None:
+            self._stop_event.set()
 
     def _stop(self) -> Any:
         """Stop without handling the messages that still wait; they are answered with ActorDeadError."""
@@ -278,7 +345,7 @@ class AsyncActor(pykka.Actor):
         self._end()
         if reply_to is not None and not reply_to.done():
             reply_to.set_exception(pykka.ActorDeadError(f"the event loop of {self} ended before it answered"))
-        backlog = self.actor_inbox.backlog
+        backlog = self._backlog
         while backlog:
             self._refuse(*backlog.popleft())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pykka
 from pykka import messages
@@ -29,47 +29,51 @@ A = TypeVar("A", bound="AsyncActor")
 
 
 class StopFlag:
-    """Stands in for the ``threading.Event`` that pykka gives each actor, at a tenth of its size."""
+    """Stands in for the ``threading.Event`` that pykka gives each actor: made when somebody looks at it."""
 
-    __slots__ = ("_event", "_set")
+    __slots__ = ("_actor",)
 
     #: Two threads that wait must wait for one event.
     _making = threading.Lock()
 
-    def __init__(self) -> None:
-        self._set = False
-        self._event: threading.Event | None = None
+    def __init__(self, actor: AsyncActor) -> None:
+        self._actor = actor
 
     def is_set(self) -> bool:
-        return self._set
+        return self._actor._stopped
 
     def set(self) -> None:
-        self._set = True
-        if self._event is not None:
-            self._event.set()
+        self._actor._note_stopped()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until the actor has stopped, at most ``timeout`` seconds."""
+        actor = self._actor
         with self._making:
-            if self._event is None:
-                self._event = threading.Event()
-        if self._set:  # looked at after the event stands: who set the flag before saw none
-            self._event.set()
-        return self._event.wait(timeout)
+            event = actor._stop_event = actor._stop_event or threading.Event()
+        if actor._stopped:  # looked at after the event stands: who stopped it before saw none
+            event.set()
+        return event.wait(timeout)
 
 
 class Inbox:
-    """Where an actor's messages arrive: they wait in the mail room of its loop, and here only while
-    the actor is busy with an ``async`` handler.
+    """What pykka knows as the place where an actor's messages arrive: they wait in the mail room of its
+    loop, and in its backlog while it is busy with an ``async`` handler. Made when somebody looks at it.
     """
 
-    __slots__ = ("actor", "backlog", "mailroom")
+    __slots__ = ("actor",)
 
-    #: Whose inbox it is; it keeps the actor alive.
-    actor: AsyncActor
-    #: Where the messages wait.
-    mailroom: Mailroom
-    backlog: deque[tuple[Any, Any]] | None
+    def __init__(self, actor: AsyncActor) -> None:
+        self.actor = actor
+
+    @property
+    def mailroom(self) -> Mailroom:
+        """Where the messages wait."""
+        return self.actor._mailroom
+
+    @property
+    def backlog(self) -> deque[tuple[Any, Any]] | None:
+        """The messages that wait behind an ``async`` handler, each with its reply; None where none does."""
+        return self.actor._backlog
 
     def put(self, envelope: Envelope[Any], /) -> None:
         """Deliver a message, from any thread. Raises pykka.ActorDeadError if the loop is closed."""
@@ -91,12 +95,19 @@ class Inbox:
 class AsyncActorRef(pykka.ActorRef[A]):
     """A reference to an AsyncActor: pykka's, with futures that can be awaited."""
 
-    actor_inbox: Inbox
-    actor_stopped: StopFlag  # type: ignore[assignment]
-
     def __init__(self, actor: A) -> None:
-        self.actor_inbox = actor.actor_inbox
-        self.actor_stopped = actor.actor_stopped
+        #: The actor itself, for who lives with it on its loop.
+        self.actor = actor
+
+    @property
+    def actor_inbox(self) -> Inbox:  # type: ignore[override]
+        """Where pykka puts its messages."""
+        return self.actor.actor_inbox
+
+    @property
+    def actor_stopped(self) -> StopFlag:  # type: ignore[override]
+        """Pykka's flag that says it has stopped."""
+        return self.actor.actor_stopped
 
     @property
     def actor_class(self) -> type[A]:  # type: ignore[override]
@@ -108,28 +119,23 @@ class AsyncActorRef(pykka.ActorRef[A]):
         """A universally unique name of the actor."""
         return self.actor.actor_urn
 
-    @property
-    def actor(self) -> A:
-        """The actor itself, for who lives with it on its loop."""
-        return cast("A", self.actor_inbox.actor)
-
     def _actor_weakref(self) -> A:  # type: ignore[override]
-        """The actor, for pykka's proxies; the inbox keeps it alive, so nothing here need be weak."""
+        """The actor, for pykka's proxies; this reference keeps it alive, so nothing here need be weak."""
         return self.actor
 
     def is_alive(self) -> bool:
         """Whether the actor has neither stopped nor lost its event loop."""
-        return not (self.actor_stopped._set or self.actor_inbox.mailroom.loop.is_closed())
+        return self.actor.actor_lives()
 
     def tell(self, message: Any) -> None:
         """Send ``message`` and do not wait. Raises pykka.ActorDeadError."""
-        if self.actor_stopped._set:
+        actor = self.actor
+        if actor._stopped:
             raise pykka.ActorDeadError(f"{self} not found")
-        inbox = self.actor_inbox
         try:
-            inbox.mailroom.send(inbox.actor, message, None)
+            actor._mailroom.send(actor, message, None)
         except pykka.ActorDeadError:
-            inbox.actor._end()
+            actor._end()
             raise
 
     def ask(self, message: Any, *, block: bool = True, timeout: float | None = None) -> Any:
@@ -138,24 +144,11 @@ class AsyncActorRef(pykka.ActorRef[A]):
         Raises WouldDeadlock, before anything is sent, if ``block`` on the actor's own loop.
         """
         future: AsyncFuture[Any] = AsyncFuture()
-        future._loop = self.actor_inbox.mailroom.loop
-        if block and not self.actor_stopped._set:
+        future._loop = self.actor._mailroom.loop
+        if block and not self.actor._stopped:
             future._refuse_deadlock()
-        self.send(message, future)
+        self.actor.actor_send(message, future)
         return future._got(timeout) if block else future
-
-    def send(self, message: Any, reply_to: AsyncFuture[Any]) -> None:
-        """Send ``message``, to be answered on ``reply_to``: also if the actor is dead."""
-        inbox = self.actor_inbox
-        reply_to._loop = inbox.mailroom.loop
-        if self.actor_stopped._set:
-            reply_to.set_exception(pykka.ActorDeadError(f"{self} not found"))
-            return
-        try:
-            inbox.mailroom.send(inbox.actor, message, reply_to)
-        except pykka.ActorDeadError as error:
-            inbox.actor._end()
-            reply_to.set_exception(error)
 
     def stop(self, *, block: bool = True, timeout: float | None = None) -> Any:
         """Ask the actor to stop: True once it has, False if it was dead; a future if not ``block``.
@@ -168,12 +161,16 @@ class AsyncActorRef(pykka.ActorRef[A]):
             except pykka.ActorDeadError:
                 return False
             return True
-        return self.stop_by(messages._ActorStop())
+        return stop_by(self.actor)
 
-    def stop_by(self, message: Any) -> AsyncFuture[bool]:
-        """Have the actor end by a message of its own: a future of True once it has, False if it was dead."""
-        asked = self.ask(message, block=False)
-        return AsyncFuture.derived([asked], lambda _: True, _false_if_dead)
+
+def stop_by(actor: AsyncActor, message: Any = None) -> AsyncFuture[bool]:
+    """Have an actor end, by pykka's message or one of its own: a future of True once it has, False if it
+    was dead.
+    """
+    asked: AsyncFuture[Any] = AsyncFuture()
+    actor.actor_send(messages._ActorStop() if message is None else message, asked)
+    return AsyncFuture.derived([asked], lambda _: True, _false_if_dead)
 
 
 def _false_if_dead(error: BaseException) -> bool:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pykka
 from msgspec import Struct
 
 from actors.pod.address import Mailboxes
@@ -113,7 +112,7 @@ class Spawner:
                 future.set_exception(error)
 
         actor = PodActor.make(room, self, resources, resumed, finish_start)
-        pod = self._roster.pods[name] = Pod(name, self._mailboxes, actor.actor_ref)
+        pod = self._roster.pods[name] = Pod(name, self._mailboxes, actor)
         if parent is not None:
             self._bus.adopt(name, parent)
         elif resources.template.supervised:
@@ -133,15 +132,14 @@ class Spawner:
 
     # -- as the registry of their actors -----------------------------------------------------------
 
-    def register(self, actor_ref: pykka.ActorRef[Any], /) -> None:
+    def register(self, actor: PodActor, /) -> None:
         """Know a pod's actor: its handle is put in place by ``spawn``."""
 
-    def unregister(self, actor_ref: pykka.ActorRef[Any], /) -> None:
+    def unregister(self, actor: PodActor, /) -> None:
         """Forget a pod that has stopped."""
-        actor: PodActor = actor_ref.actor  # type: ignore[attr-defined] # it is an AsyncActorRef
         resources, pods = actor.resources, self._roster.pods
         pod = pods.get(resources.name)
-        if pod is not None and pod.ref is actor_ref:
+        if pod is not None and actor_of(pod) is actor:
             if actor.supervisor is None:
                 del pods[resources.name]
             if resources.template.sources is not None:
@@ -188,7 +186,7 @@ class Spawner:
 
         resumed = Resumed(failed.durable_position()[0], exact=False)
         actor = PodActor.make(room, self, resources, resumed, finish_start)
-        pod._ref = actor.actor_ref  # noqa: SLF001 - the handle follows
+        pod._actor = actor  # noqa: SLF001 - the handle follows
         self._attach(actor)
         return actor
 

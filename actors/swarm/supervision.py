@@ -19,6 +19,7 @@ from actors.pod.supervised import Waiting
 from actors.runtime.bus import Bus
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import Mailroom
+from actors.runtime.ref import stop_by
 from actors.runtime.restarts import Limits
 from actors.runtime.subscription import Feed, Subscription
 from actors.swarm.groups import Group, Member
@@ -154,8 +155,7 @@ class PodSupervisor(Supervisor):
         elif self._held is not None or self._actor.ended:  # it has failed, and has no actor now
             self._asked_to_stop.append(future)
         else:
-            ref: Any = self.pod.ref
-            asked = ref.stop(block=False) if message is None else ref.stop_by(message)
+            asked = stop_by(actor_of(self.pod), message)
             asked.when_done(lambda: None if future.done() else future.set(True))
 
     # -- failures ----------------------------------------------------------------------------------

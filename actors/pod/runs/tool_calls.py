@@ -124,7 +124,7 @@ class _Batch:
 class ToolCalls:
     """Runs batches of tool calls of one pod."""
 
-    __slots__ = ("_journal", "_pod", "_resources", "_sources", "_stopped", "_template", "_tools", "mailroom")
+    __slots__ = ("_journal", "_pod", "_resources", "_sources", "_template", "_tools", "mailroom")
 
     def __init__(
         self,
@@ -132,11 +132,8 @@ class ToolCalls:
         journal: Journal,
         mailroom: Mailroom,
         pod: AsyncActor,
-        stopped: Callable[[], bool],
     ) -> None:
-        """``pod`` gets the messages that come later; ``stopped`` says whether it has stopped: then what ends
-        late goes to the log.
-        """
+        """``pod`` gets the messages that come later; once it has stopped, what ends late goes to the log."""
         self._resources = resources
         self._template = resources.template
         self._tools = resources.template.tools
@@ -144,7 +141,6 @@ class ToolCalls:
         self._journal = journal
         self.mailroom = mailroom
         self._pod = pod
-        self._stopped = stopped
 
     def close_open(self, run: Run | None) -> None:
         """Give every call without a result its deterministic one; nothing is run again."""
@@ -240,7 +236,7 @@ class ToolCalls:
 
     def send_late(self, run_id: str, text: str) -> None:
         """A tool that was cancelled, or whose time was up, has ended after all."""
-        if self._stopped():
+        if self._pod.actor_stopped.is_set():
             _log.warning("after the end of its pod: %s", text)
         else:
             self.mailroom.send(self._pod, EndedLate(run_id, text), None)
