@@ -40,6 +40,13 @@ def test_each_page_of_the_api_reference_is_in_its_index() -> None:
         assert page.stem == "index" or f"\n{page.stem}\n" in index
 
 
+def test_each_page_is_found_from_the_first_one() -> None:
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
+    for page in DOCS.glob("*.md"):
+        found = page.stem == "index" or (f"]({page.name})" in index and f"\n{page.stem}\n" in index)
+        assert found, f"{page.name} is neither linked nor in the table of contents"
+
+
 @pytest.mark.parametrize("program", page_programs(), ids=lambda program: program.page)
 def test_each_program_runs_as_pasted(program: PageProgram, tmp_path: Path) -> None:
     if program.page == "mcp":
