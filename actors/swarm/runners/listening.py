@@ -1,0 +1,105 @@
+"""Programs that print our lines and listen on an inbox, as ``polypod agent`` does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import Literal
+
+import msgspec
+
+from actors.runtime.children.child import Child
+from actors.swarm.runners.agent_format import AgentTranslator
+from actors.swarm.runners.base import Launch
+from actors.swarm.runners.piped import PipedProgram
+from actors.swarm.runners.program import ProgramLife
+from actors.swarm.runners.stream import Recorder
+from protocol.errors import AgentError
+
+#: What such a program has of our variables besides those that its runner lists.
+_ENV = ("PATH", "HOME", "LANG", "TMPDIR")
+#: Bytes that the path of a socket may have everywhere.
+_LONGEST_PATH = 100
+
+
+class ListeningProgram(PipedProgram):
+    """A command, which gets the flags of ``polypod agent``."""
+
+    stdin: Literal["pipe", "null"] = "null"
+    end_signal: int | None = None
+    _translator: AgentTranslator
+
+    def __init__(
+        self, launch: Launch, recorder: Recorder, command: tuple[str, ...], env: tuple[str, ...]
+    ) -> None:
+        super().__init__(launch, AgentTranslator(recorder), env)
+        self._command = command
+        self._inbox: asyncio.StreamWriter | None = None
+        self._lock = asyncio.Lock()
+
+    def argv(self, task: str | None) -> list[str]:
+        """Its command; behind ``--`` comes the task, which may look like a flag. Raises AgentError."""
+        launch = self.launch
+        if len(os.fsencode(launch.inbox)) > _LONGEST_PATH:
+            raise AgentError(f"the path of the inbox is longer than {_LONGEST_PATH} bytes: {launch.inbox}")
+        flags = ["--inbox", str(launch.inbox)]
+        for name, value in (
+            ("--session", launch.session),
+            ("--cwd", str(launch.cwd)),
+            ("--model", launch.model),
+            ("--provider", launch.provider),
+        ):
+            flags += [name, value] if value else []
+        if task:
+            self._translator.sent.append(task)
+        return [*self._command, *flags, *(["--", task] if task else [])]
+
+    def environment(self) -> dict[str, str]:
+        """Nothing of ours but what every program needs."""
+        names = (*_ENV, *self._env)
+        known = {name: os.environ[name] for name in names if name in os.environ}
+        launch = self.launch
+        return {**known, "POLYPOD_AGENT_ID": launch.agent_id, "POLYPOD_AGENT_LOG": str(launch.log)}
+
+    async def begin(self, life: ProgramLife, child: Child, task: str | None) -> None:
+        """The task is in its command."""
+
+    async def send(self, child: Child, text: str) -> None:  # noqa: ARG002
+        """Send words of a user, on one line however many they have. Raises OSError."""
+        self._translator.sent.append(text)
+        plain = "\n" not in text and "\r" not in text and text == text.strip()
+        await self._write(f"user {text}" if plain else f"user-json {msgspec.json.encode(text).decode()}")
+
+    async def interrupt(self, child: Child) -> bool:  # noqa: ARG002
+        """Ask it to end its run. Raises OSError."""
+        await self._write("cancel")
+        return True
+
+    async def ask_to_end(self, child: Child) -> None:  # noqa: ARG002
+        """Ask it to end. Raises OSError."""
+        await self._write("shutdown")
+
+    async def _write(self, line: str) -> None:
+        async with self._lock:
+            for again in (True, False):  # it may have closed a connection that was left idle
+                if self._inbox is None:
+                    self._inbox = (await asyncio.open_unix_connection(self.launch.inbox))[1]
+                self._inbox.write(line.encode("utf-8", "replace") + b"\n")
+                try:
+                    await self._inbox.drain()
+                except ConnectionError:
+                    self._inbox = None
+                    if not again:
+                        raise
+                else:
+                    return
+
+    async def read(self, life: ProgramLife, child: Child) -> None:
+        """Publish what it prints."""
+        try:
+            await super().read(life, child)
+        finally:
+            if self._inbox is not None:
+                with contextlib.suppress(OSError):
+                    self._inbox.close()

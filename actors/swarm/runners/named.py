@@ -1,0 +1,139 @@
+"""``runner_of``: the runner that a name or a command means; ``RunnerSection``: what a file says of one."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
+
+from msgspec import Struct
+
+from actors.swarm.runners.base import Host, Launch, Life, Runner, RunnerSpec
+from actors.swarm.runners.program import Bounds, Program, ProgramLife
+from actors.swarm.runners.stream import Recorder
+from protocol.errors import UnknownRunner
+
+
+class RunnerSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[[runner]]``: what is otherwise with a runner.
+
+    ``name`` is that of a runner (``claude``, ``acp:COMMAND``), or a new one for a ``command`` that prints our
+    lines. ``command`` stands in place of the program's own, ``args`` come behind it, ``env`` names variables
+    that it may have besides. ``max_retries``, ``max_wait`` and ``quiet_seconds`` bound what it does when its
+    model server fails.
+    """
+
+    name: str
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    max_retries: int = 5
+    max_wait: float = 60.0
+    quiet_seconds: float = 1800.0
+
+    @property
+    def bounds(self) -> Bounds:
+        """Its bounds."""
+        return Bounds(self.max_retries, self.max_wait, self.quiet_seconds)
+
+
+_Make = Callable[[RunnerSection, Launch, Recorder], Program]
+
+
+class CommandRunner:
+    """The runner of one program."""
+
+    def __init__(self, name: str, section: RunnerSection, make: _Make, *, one_shot: bool) -> None:
+        self.name = name
+        self.one_shot = one_shot
+        self._section = section
+        self._make = make
+
+    def __repr__(self) -> str:
+        return f"<Runner {self.name}>"
+
+    def start(self, launch: Launch, host: Host, /) -> Life:
+        """Start an agent with that program."""
+        recorder = Recorder(launch.agent_id)
+        program = self._make(self._section, launch, recorder)
+        bounds = self._section.bounds
+        return ProgramLife(self.name, launch, host, program, recorder, one_shot=self.one_shot, bounds=bounds)
+
+
+def runner_of(spec: RunnerSpec, sections: Iterable[RunnerSection] = ()) -> Runner:
+    """The runner that is meant: ``claude``, ``codex``, ``gemini``, ``acp:COMMAND``, the name of a section
+    with a command, a command as a list, or a runner, which is given back. Raises UnknownRunner.
+    """
+    known = {section.name: section for section in sections}
+    if isinstance(spec, str):
+        return _by_name(spec, known.get(spec) or RunnerSection(spec))
+    if isinstance(spec, Sequence):
+        if not spec or not all(isinstance(word, str) for word in spec):
+            raise UnknownRunner("a runner that is a list is a command: its program and arguments, as texts")
+        return CommandRunner(spec[0], RunnerSection(spec[0], tuple(spec)), _listening, one_shot=False)
+    return spec
+
+
+def _by_name(name: str, section: RunnerSection) -> Runner:
+    if name == "claude":
+        return CommandRunner(name, section, _claude, one_shot=False)
+    if name == "codex":
+        return CommandRunner(name, section, _codex, one_shot=True)
+    if name == "gemini":
+        return CommandRunner(name, section, _gemini, one_shot=True)
+    if name.startswith("acp:"):
+        return _acp(name, section)
+    if section.command:
+        return CommandRunner(name, section, _listening, one_shot=False)
+    raise UnknownRunner(
+        f"there is no runner {name!r}",
+        hint="name claude, codex, gemini, acp:COMMAND or a [[runner]] with a command, or give a command",
+    )
+
+
+def _words(section: RunnerSection) -> tuple[str, ...]:
+    return (*(section.command or (section.name,)), *section.args)
+
+
+def _claude(section: RunnerSection, launch: Launch, recorder: Recorder) -> Program:
+    from actors.swarm.runners.claude import ClaudeProgram  # noqa: PLC0415 - paid for by who starts one
+
+    return ClaudeProgram(launch, recorder, _words(section), section.env, section.max_retries)
+
+
+def _codex(section: RunnerSection, launch: Launch, recorder: Recorder) -> Program:
+    from actors.swarm.runners.one_task import CodexProgram  # noqa: PLC0415
+
+    return CodexProgram(launch, recorder, _words(section), section.env)
+
+
+def _gemini(section: RunnerSection, launch: Launch, recorder: Recorder) -> Program:
+    from actors.swarm.runners.one_task import GeminiProgram  # noqa: PLC0415
+
+    return GeminiProgram(launch, recorder, _words(section), section.env)
+
+
+def _listening(section: RunnerSection, launch: Launch, recorder: Recorder) -> Program:
+    from actors.swarm.runners.listening import ListeningProgram  # noqa: PLC0415
+
+    return ListeningProgram(launch, recorder, _words(section), section.env)
+
+
+def _acp(name: str, section: RunnerSection) -> Runner:
+    """Raises UnknownRunner."""
+    try:
+        command = tuple(shlex.split(name.removeprefix("acp:")))
+    except ValueError as error:
+        raise UnknownRunner(f"{name!r} is no command: {error}") from error
+    if not command:
+        raise UnknownRunner("acp: is followed by a command, as in acp:gemini --acp")
+    if find_spec("acp") is None:
+        raise UnknownRunner(f"{name!r} needs the Agent Client Protocol", hint="pip install 'polypod[acp]'")
+
+    def make(section: RunnerSection, launch: Launch, recorder: Recorder) -> Program:
+        from actors.swarm.runners.acp import AcpProgram  # noqa: PLC0415
+
+        words = (*(section.command or command), *section.args)
+        return AcpProgram(launch, recorder, words, section.env)
+
+    return CommandRunner(name, section, make, one_shot=False)

@@ -1,0 +1,84 @@
+"""``PipedProgram``: a program that prints lines to its standard output, which a translator reads."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from actors.runtime.children.child import Child
+from actors.runtime.children.environment import allowed_environment
+from actors.swarm.runners.base import Launch
+from actors.swarm.runners.lines import LineTranslator
+from actors.swarm.runners.program import ProgramLife
+from protocol.errors import AgentBusy
+from protocol.events import Event
+
+
+class PipedProgram:
+    """The base of such programs: one that does one task, which it reads from its standard input."""
+
+    stdin: Literal["pipe", "null"] = "pipe"
+    joins = False
+    end_signal: int | None = signal.SIGINT
+
+    def __init__(self, launch: Launch, translator: LineTranslator, env: Iterable[str] = ()) -> None:
+        """``env`` are variables that the program may have besides those that every child has."""
+        self.launch = launch
+        self._translator = translator
+        self._env = (*env, *launch.env)
+
+    @property
+    def session(self) -> str | None:
+        """By what the program knows the conversation."""
+        return self._translator.session or self.launch.session
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has said so."""
+        return self._translator.is_ready
+
+    @property
+    def is_idle(self) -> bool:
+        """It waits for words behind each run."""
+        return True
+
+    def argv(self, task: str | None) -> list[str]:
+        """Its command."""
+        raise NotImplementedError
+
+    def environment(self) -> Mapping[str, str]:
+        """What every child may have, and what this one was given by name."""
+        return allowed_environment(self._env)
+
+    async def begin(self, life: ProgramLife, child: Child, task: str | None) -> None:  # noqa: ARG002
+        """Give it the task and the end of its input: what else would come it waits for in vain."""
+        assert child.stdin is not None
+        await child.stdin.write((task or "").encode("utf-8", "replace"))
+        child.stdin.close()
+
+    async def read(self, life: ProgramLife, child: Child) -> None:
+        """Publish what it prints."""
+        assert child.stdout is not None
+        while data := await child.stdout.read():
+            await self.take(life, data)
+        await life.publish(self._translator.finish())
+
+    async def take(self, life: ProgramLife, data: bytes) -> None:
+        """Publish what it printed next."""
+        await life.publish(self._translator.feed(data))
+
+    def read_error(self, line: str) -> Iterable[Event]:
+        """A line of its standard error."""
+        return self._translator.feed_errors(line)
+
+    async def send(self, child: Child, text: str) -> None:  # noqa: ARG002
+        """It reads no more. Raises AgentBusy."""
+        raise AgentBusy(f"{child.program} takes no words while it works on a task")
+
+    async def interrupt(self, child: Child) -> bool:  # noqa: ARG002
+        """It has no way to end its task but its own end."""
+        return False
+
+    async def ask_to_end(self, child: Child) -> None:
+        """A signal does it."""

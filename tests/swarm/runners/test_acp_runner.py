@@ -1,0 +1,190 @@
+"""Programs that speak the Agent Client Protocol: turns, cancels, sessions, and permissions that a person gives."""
+
+import asyncio
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from actors.swarm.runners.acp_format import AcpTranslator
+from actors.swarm.runners.base import Answer, Permission, Runner
+from actors.swarm.runners.named import runner_of
+from actors.swarm.runners.stream import Recorder
+from polypod import (
+    AgentActivity,
+    AgentBusy,
+    AgentIdle,
+    AgentOutput,
+    AgentStarted,
+    AgentStopped,
+    AssistantMessage,
+    RunEnd,
+    TextDelta,
+    ThinkingPart,
+    ToolResulted,
+    ToolStart,
+    Usage,
+)
+from tests.swarm.runner_kit import KitHost, Reader, launch, names, one
+from tests.swarm.runners.recordings import ends, texts
+
+pytest.importorskip("acp", reason="the extra [acp] is not installed")
+AGENT = Path(__file__).parents[1] / "programs" / "acp_agent.py"
+
+
+def acp(*how: str) -> Runner:
+    return runner_of("acp:" + shlex.join([sys.executable, str(AGENT), *how]))
+
+
+async def test_an_agent_does_turns_in_one_session(tmp_path: Path):
+    async with KitHost() as host:
+        life = acp().start(launch(tmp_path, "one"), host)
+        reader = Reader(life)
+        await reader.until(AgentStarted, AgentIdle)
+        await life.send("two")
+        await reader.until(RunEnd, RunEnd, AgentIdle)
+        await life.stop()
+        events = await reader.all()
+    assert one(events, AgentStarted).session == life.session == "s-new"
+    assert texts(events) == ["did one", "did two"]
+    assert [event.text for event in events if isinstance(event, TextDelta)] == ["did ", "one", "did ", "two"]
+    end = next(event for event in events if isinstance(event, RunEnd))
+    assert (end.outcome, end.usage) == ("finished", Usage(9, 3, 5))
+    assert one(events, AgentOutput).text == "this is no message"
+    assert one(events, AgentStopped).reason == "shutdown"
+
+
+async def test_an_agent_goes_on_with_its_session_and_repeats_nothing(tmp_path: Path):
+    async with KitHost() as host:
+        life = acp().start(launch(tmp_path, None, session="s-7", resuming=True), host)
+        reader = Reader(life)
+        events = await reader.until(AgentIdle)
+        assert one(events, AgentStarted).session == "s-7"
+        await life.send("more")
+        await reader.until(RunEnd)
+        await life.stop()
+        assert texts(await reader.all()) == ["did more"]
+
+
+async def test_an_agent_that_forgets_its_sessions_says_so(tmp_path: Path):
+    async with KitHost() as host:
+        runner = acp("forgets")
+        events = await Reader(runner.start(launch(tmp_path, None, session="s-7", resuming=True), host)).all()
+    assert "cannot go on with a session" in (one(events, AgentStopped).error or "")
+
+
+async def test_an_agent_that_wants_a_login_says_so(tmp_path: Path):
+    async with KitHost() as host:
+        events = await Reader(acp("locked").start(launch(tmp_path), host)).all()
+    error = one(events, AgentStopped).error
+    assert error is not None
+    assert error.details["kind"] == "auth"
+    assert ends(events) == ["failed"]
+
+
+async def test_a_turn_is_cancelled_and_the_agent_goes_on(tmp_path: Path):
+    async with KitHost() as host:
+        life = acp().start(launch(tmp_path, "wait"), host)
+        reader = Reader(life)
+        await reader.until(TextDelta)
+        with pytest.raises(AgentBusy):
+            await life.send("now")
+        await life.cancel()
+        await reader.until(AgentIdle)
+        await life.send("next")
+        await reader.until(RunEnd, RunEnd)
+        await life.stop()
+        events = await reader.all()
+    assert ends(events) == ["cancelled", "finished"]
+    cut = [event.item for event in events if isinstance(event, AssistantMessage)]
+    assert [(item.text, item.cut) for item in cut] == [("waiting", True), ("did next", False)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "chosen"),
+    [
+        (Answer(approved=True), "yes"),
+        (Answer(approved=True, always=True), "ever"),
+        (Answer(approved=False), "no"),
+        (Answer(approved=False, always=True), "no"),
+        (Answer(approved=True, arguments={"path": "b.txt"}), "no"),
+    ],
+)
+async def test_a_permission_is_what_a_person_gives(tmp_path: Path, answer: Answer, chosen: str):
+    async def person(_: Permission) -> Answer:
+        return answer
+
+    async with KitHost(person) as host:
+        life = acp().start(launch(tmp_path, "edit"), host)
+        reader = Reader(life)
+        await reader.until(RunEnd)
+        await life.stop()
+        events = await reader.all()
+        [asked] = host.asked
+    assert (asked.tool, asked.call_id, asked.why) == ("edit", "call-1", "Edit a.txt")
+    assert "-old\n+new\n" in asked.arguments["diffs"][0]
+    assert texts(events) == ["I edit.", f"answer: {chosen}"]
+    item = next(event.item for event in events if isinstance(event, AssistantMessage))
+    assert isinstance(item.content[0], ThinkingPart)
+    assert item.calls[0].arguments["path"] == "a.txt"
+    assert one(events, ToolStart).name == "edit"
+    result = one(events, ToolResulted).item
+    assert result.is_error == (chosen == "no")
+    assert "-old\n+new\n" in result.text
+
+
+async def test_a_question_that_is_open_ends_with_its_turn(tmp_path: Path):
+    asked = asyncio.Event()
+
+    async def nobody(_: Permission) -> Answer:
+        asked.set()
+        return await asyncio.Event().wait()  # type: ignore[return-value]
+
+    async with KitHost(nobody) as host:
+        life = acp().start(launch(tmp_path, "edit"), host)
+        reader = Reader(life)
+        await asked.wait()
+        await life.cancel()
+        await reader.until(AgentIdle)
+        await life.stop()
+        assert ends(await reader.all()) == ["cancelled"]
+
+
+async def test_an_error_of_the_agent_and_a_refusal_are_no_success(tmp_path: Path):
+    async with KitHost() as host:
+        life = acp().start(launch(tmp_path, "fail"), host)
+        reader = Reader(life)
+        events = await reader.until(AgentIdle)
+        assert "the model broke" in (one(events, RunEnd).error or "")
+        await life.send("refuse")
+        await reader.until(RunEnd, RunEnd)
+        await life.stop()
+        assert ends(await reader.all()) == ["failed", "refused"]
+
+
+async def test_a_program_that_speaks_something_else_is_an_error(tmp_path: Path):
+    async with KitHost() as host:
+        events = await Reader(runner_of("acp:echo hello").start(launch(tmp_path), host)).all()
+    assert one(events, AgentOutput).text == "hello"
+    assert "ended before it had a session" in (one(events, AgentStopped).error or "")
+    assert ends(events) == ["failed"]
+
+
+def test_updates_of_kinds_and_types_that_are_not_known_are_passed_over():
+    recorder = Recorder("a-1")
+    recorder.begin_run("hi")
+    translator = AcpTranslator(recorder)
+    for update in (
+        {},
+        {"sessionUpdate": "weather"},
+        {"sessionUpdate": "agent_message_chunk", "content": [1]},
+        {"sessionUpdate": "tool_call_update", "toolCallId": "c", "status": "completed"},
+        {"sessionUpdate": "plan", "entries": [{"content": 3, "status": "in_progress"}, None]},
+    ):
+        assert not list(translator.translate(update))
+    plan = {"sessionUpdate": "plan", "entries": [{"content": "tests", "status": "in_progress"}]}
+    [event] = translator.translate(plan)
+    assert isinstance(event, AgentActivity)
+    assert event.activity == "tests"
+    assert names(list(translator.end("end_turn", {}))) == ["RunEnd"]
