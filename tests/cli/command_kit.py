@@ -95,3 +95,25 @@ def silent_server() -> Iterator[tuple[str, threading.Event]]:
         server.shutdown(socket.SHUT_RDWR)
     for connection in held:
         connection.close()
+
+
+#: A tool that leaves behind whom it has paid, and dies with its process where that is asked for.
+SHOP = '''
+import os, signal
+from polypod import tool
+
+@tool
+def pay(to: str) -> str:
+    """Pay somebody."""
+    with open("paid.txt", "a") as paid:
+        paid.write(to + "\\n")
+    if to == "doomed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "paid"
+'''
+
+
+def paid(home: Home) -> list[str]:
+    """Whom that tool has paid."""
+    path = home.folder / "paid.txt"
+    return path.read_text().split() if path.exists() else []

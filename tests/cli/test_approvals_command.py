@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_kit import COMMAND, Done, Home
+from command_kit import COMMAND, SHOP, Done, Home, paid
 from person import PATIENCE, person
 from store_kit import NOBODY, without_privileges
 
@@ -27,19 +27,6 @@ from actors.tools.base import tool
 from protocol.events import ApprovalRequested
 from protocol.manifest import PodManifest
 
-SHOP = '''
-import os, signal
-from polypod import tool
-
-@tool
-def pay(to: str) -> str:
-    """Pay somebody."""
-    with open("paid.txt", "a") as paid:
-        paid.write(to + "\\n")
-    if to == "doomed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return "paid"
-'''
 MANIFEST = """
 [pod]
 name = "clerk"
@@ -64,11 +51,6 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Home:
     home.write("shop.py", SHOP)
     home.write("clerk.toml", MANIFEST)
     return home
-
-
-def paid(home: Home) -> list[str]:
-    path = home.folder / "paid.txt"
-    return path.read_text().split() if path.exists() else []
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
-from command_kit import Home
+from command_kit import SHOP, Home, paid
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
@@ -34,16 +34,6 @@ from protocol.manifest import PodManifest
 from protocol.results import RunResult
 
 ASK = "allow it?"
-SHOP = '''
-from polypod import tool
-
-@tool
-def pay(to: str) -> str:
-    """Pay somebody."""
-    with open("paid.txt", "a") as paid:
-        paid.write(to + "\\n")
-    return "paid"
-'''
 MANIFEST = """
 [pod]
 name = "clerk"
@@ -64,11 +54,6 @@ def shop(tmp_path: Path) -> Home:
 
 
 TASK = ("use pay ann", "--manifest", "clerk.toml", "--tools", "shop.py")
-
-
-def paid(home: Home) -> list[str]:
-    path = home.folder / "paid.txt"
-    return path.read_text().split() if path.exists() else []
 
 
 @pytest.mark.parametrize("columns", [40, 100])

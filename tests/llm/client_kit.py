@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
+from llm_server import RawServer
 
 from actors.llm.base import (
     Answer,
@@ -127,6 +130,26 @@ async def failure_from(client: LLMClient, request: Request = HI) -> ModelError:
     with pytest.raises(ModelError) as caught:
         await blocks_from(client, request)
     return caught.value
+
+
+def answer_of(client: Callable[[str], Any], *scripts: Any, request: Request = HI) -> tuple[Answer, RawServer]:
+    """What one request of the ``client`` of a server's URL to one with these scripts gives."""
+
+    async def main() -> tuple[Answer, RawServer]:
+        async with RawServer(*scripts) as server, client(server.url) as there:
+            return await answer_from(there, request), server
+
+    return asyncio.run(main())
+
+
+def failure_of(client: Callable[[str], Any], *scripts: Any) -> tuple[ModelError, RawServer]:
+    """The error that one such request gives."""
+
+    async def main() -> tuple[ModelError, RawServer]:
+        async with RawServer(*scripts) as server, client(server.url) as there:
+            return await failure_from(there), server
+
+    return asyncio.run(main())
 
 
 def blocks_of(answer: Answer) -> list[Any]:

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from client_kit import HI, answer_from, failure_from
+from client_kit import HI, answer_from, answer_of, failure_of
 from llm_recordings import recording
 from llm_server import (
     STREAM_END,
@@ -36,24 +36,14 @@ def hi(**fields: object) -> Request:
     return Request([UserItem.of("hi")], **fields)
 
 
-def asked(*scripts: object, request: Request | None = None, **settings: object) -> tuple[Answer, RawServer]:
+def asked(*scripts: object, request: Request = HI, **settings: object) -> tuple[Answer, RawServer]:
     """What one request to a server with these scripts gives."""
-
-    async def main() -> tuple[Answer, RawServer]:
-        async with RawServer(*scripts) as server, AnthropicClient(server.url, "claude", **settings) as client:
-            return await answer_from(client, request or HI), server
-
-    return asyncio.run(main())
+    return answer_of(lambda url: AnthropicClient(url, "claude", **settings), *scripts, request=request)
 
 
 def refused(*scripts: object, **settings: object) -> tuple[ModelError, RawServer]:
     """The error that one request to a server with these scripts gives."""
-
-    async def main() -> tuple[ModelError, RawServer]:
-        async with RawServer(*scripts) as server, AnthropicClient(server.url, "claude", **settings) as client:
-            return await failure_from(client), server
-
-    return asyncio.run(main())
+    return failure_of(lambda url: AnthropicClient(url, "claude", **settings), *scripts)
 
 
 def test_the_client_is_an_llm_client():

@@ -8,7 +8,7 @@ import socket
 import time
 
 import pytest
-from client_kit import answer_from, failure_from
+from client_kit import answer_from, answer_of, failure_from, failure_of
 from llm_recordings import events, recording
 from llm_server import (
     STREAM_END,
@@ -45,22 +45,12 @@ def hi(**fields: object) -> Request:
 
 def asked(*scripts: object, **settings: object) -> tuple[Answer, RawServer]:
     """What one request to a server with these scripts gives."""
-
-    async def main() -> tuple[Answer, RawServer]:
-        async with RawServer(*scripts) as server, OpenAIClient(server.url, "m", **settings) as client:
-            return await answer_from(client), server
-
-    return asyncio.run(main())
+    return answer_of(lambda url: OpenAIClient(url, "m", **settings), *scripts)
 
 
 def refused(*scripts: object, **settings: object) -> tuple[ModelError, RawServer]:
     """The error that one request to a server with these scripts gives."""
-
-    async def main() -> tuple[ModelError, RawServer]:
-        async with RawServer(*scripts) as server, OpenAIClient(server.url, "m", **settings) as client:
-            return await failure_from(client), server
-
-    return asyncio.run(main())
+    return failure_of(lambda url: OpenAIClient(url, "m", **settings), *scripts)
 
 
 def test_the_client_is_an_llm_client():

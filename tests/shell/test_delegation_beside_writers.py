@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from delegation_kit import spawn
 from process_kit import marked
 from shell_kit import Model, begin, manifest, marking, stop, texts
 
@@ -15,18 +16,19 @@ from actors.tools.base import Tool, tool
 from protocol.events import ChildStarted, RunEnd, ToolResulted
 from protocol.scope import Scope
 
+CHILDREN = {"child", "reader", "writer"}
+
 
 class Family(Model):
     """Plays its steps for the parent; sub-agents say that they are done."""
 
     def stream(self, request: Any) -> AsyncIterator[Any]:
         """The next reply of whoever asks."""
-        return say("done").stream() if request.system == "child" else super().stream(request)
+        return say("done").stream() if request.system in CHILDREN else super().stream(request)
 
 
-def spawn(name: str, target: Path, permission: str) -> Any:
-    scope = {"allow": [{"target": str(target), "permission": permission}]}
-    return call("spawn_pod", {"name": name, "instruction": "child", "task": "look", "scope": scope})
+def child(name: str, target: Path, permission: str) -> Any:
+    return spawn(name, scope={"allow": [{"target": str(target), "permission": permission}]})
 
 
 async def shown(*steps: Any, folder: Path, tools: Iterable[Any] = (), **sections: Any) -> list[str]:
@@ -44,10 +46,10 @@ async def test_beside_a_command_in_the_background_a_sub_agent_may_read_and_not_w
 ) -> None:
     said = await shown(
         begin(marking(mark, "echo up; sleep 1000")),
-        spawn("writer", tmp_path, "write"),
-        spawn("reader", tmp_path, "read"),
+        child("writer", tmp_path, "write"),
+        child("reader", tmp_path, "read"),
         stop,
-        spawn("writer", tmp_path, "write"),
+        child("writer", tmp_path, "write"),
         folder=tmp_path,
     )
     assert said[1] == (
@@ -79,7 +81,7 @@ async def test_beside_a_thread_that_was_given_up_a_sub_agent_may_not_write(tmp_p
 
     said = await shown(
         call("stuck"),
-        spawn("writer", tmp_path, "write"),
+        child("writer", tmp_path, "write"),
         call("release"),
         folder=tmp_path,
         tools=[stuck, release],
@@ -108,7 +110,7 @@ async def test_beside_a_server_that_writes_a_sub_agent_may_not_write(tmp_path: P
         async def close(self) -> None:
             """End."""
 
-    said = await shown(spawn("writer", tmp_path, "write"), folder=tmp_path, tools=[Server()])
+    said = await shown(child("writer", tmp_path, "write"), folder=tmp_path, tools=[Server()])
     assert "servers of tools that write are at work that could write there too: a server" in said[0]
 
 
@@ -116,7 +118,7 @@ async def test_beside_a_server_that_writes_a_sub_agent_may_not_write(tmp_path: P
 async def test_beside_nothing_a_sub_agent_has_what_it_is_given(tmp_path: Path, permission: str) -> None:
     async with PodSystem() as system:
         of = manifest(tools={"builtin": ["shell", "pods"]}, scope=Scope.writable(str(tmp_path)))
-        client = Family(spawn("child", tmp_path, permission), say("x"), say("x"))
+        client = Family(child("child", tmp_path, permission), say("x"), say("x"))
         pod = await system.spawn(of, client=client)
         with pod.subscribe(ChildStarted) as events:
             await pod.run("go")
