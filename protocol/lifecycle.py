@@ -60,8 +60,3 @@ MOVES: dict[PodState, frozenset[PodState]] = {
 
 #: A run is going on.
 AT_WORK = frozenset({PodState.RUNNING, PodState.WAITING})
-
-
-def may_move(old: PodState, new: PodState) -> bool:
-    """Whether a pod in state ``old`` may become ``new``."""
-    return new in MOVES[old]

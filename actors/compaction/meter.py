@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Literal
 
 from msgspec import Struct
 
@@ -19,7 +18,6 @@ HIGHEST_DENSITY = 4.0
 
 #: ``measured``: a server counted just this; ``interpolated`` by bytes between two counts;
 #: ``extrapolated`` from the last count by bytes; ``estimated`` from bytes alone.
-Certainty = Literal["measured", "interpolated", "extrapolated", "estimated"]
 
 
 class UsageRecord(Struct, frozen=True, gc=False):
@@ -32,13 +30,6 @@ class UsageRecord(Struct, frozen=True, gc=False):
     output_tokens: int | None = None
     cache_read_tokens: int | None = None
     cache_write_tokens: int | None = None
-
-
-class Estimate(Struct, frozen=True):
-    """A number of tokens and how it came about."""
-
-    tokens: int
-    certainty: Certainty
 
 
 _NOTHING = UsageRecord(0, 0)
@@ -93,27 +84,27 @@ class TokenMeter:
 
     def occupancy(self) -> int:
         """The tokens that the whole history takes."""
-        return self.before(len(self._items)).tokens
+        return self.before(len(self._items))
 
-    def before(self, index: int) -> Estimate:
+    def before(self, index: int) -> int:
         """The tokens of what stands before item ``index``, as of now."""
         records = self.records
         if not records:
             size = self._sizes.between(0, index) - self._pruner.saved_before(index)
-            return Estimate(tokens_in(size), "estimated")
+            return tokens_in(size)
         last = records[-1]
         # What was cut since the last count is no longer in any request.
         counted = max(0, last.input_tokens - tokens_in(self._pruner.saved_since(last.history_len)))
         if index > last.history_len:
-            return Estimate(counted + tokens_in(self._sizes.between(last.history_len, index)), "extrapolated")
+            return counted + tokens_in(self._sizes.between(last.history_len, index))
         at = bisect_left(records, index, key=_length)
         found = self._within(records[at - 1] if at else _NOTHING, records[at], index)
-        return found if found.tokens <= counted else Estimate(counted, "extrapolated")
+        return min(found, counted)
 
     def since(self, index: int) -> int:
         """The tokens of the items from ``index`` on, whole: by the counts, and no less than by bytes."""
         length = len(self._items)
-        counted = self.before(length).tokens - self.before(index).tokens
+        counted = self.before(length) - self.before(index)
         return max(counted, tokens_in(self._sizes.between(index, length)))
 
     def density(self) -> float | None:
@@ -130,13 +121,13 @@ class TokenMeter:
                 return min(HIGHEST_DENSITY, max(1.0, found))
         return None
 
-    def _within(self, low: UsageRecord, high: UsageRecord, index: int) -> Estimate:
+    def _within(self, low: UsageRecord, high: UsageRecord, index: int) -> int:
         if index == high.history_len:
-            return Estimate(high.input_tokens, "measured")
+            return high.input_tokens
         whole = self._sizes.between(low.history_len, high.history_len)
         part = self._sizes.between(low.history_len, index)
         more = (high.input_tokens - low.input_tokens) * part // whole
-        return Estimate(low.input_tokens + more, "interpolated")
+        return low.input_tokens + more
 
 
 def _length(record: UsageRecord) -> int:

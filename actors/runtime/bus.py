@@ -94,13 +94,6 @@ class Bus:
             order = group.order = tuple(group.queues)
         return order
 
-    def has_transient_subscriber(self, pod: str, kind: type[Event] | None = None) -> bool:
-        """Whether transient events of ``pod`` (or one kind of them) have a subscriber: without one they
-        need not be made.
-        """
-        kinds = self.subscribed_kinds(pod)[1]
-        return bool(kinds) if kind is None else kind in kinds
-
     def has_subscriber(self, pod: str, kind: type[Event]) -> bool:
         """Whether a subscription is there that gets events of that kind, durable ones too, of ``pod``."""
         with self._lock:

@@ -4,8 +4,9 @@ from histories import histories, said, turn, user
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.compaction.meter import Estimate, TokenMeter
+from actors.compaction.meter import TokenMeter
 from actors.compaction.prune import Pruner
+from actors.compaction.tokens import tokens_in
 from protocol.usage import Usage
 from protocol.wire import encode
 
@@ -22,7 +23,7 @@ def test_without_any_count_a_history_takes_a_quarter_of_its_bytes():
     items = [user("hello"), said("hello to you")]
     meter = TokenMeter(items)
     assert meter.occupancy() == math.ceil(size(items) / 4)
-    assert meter.before(1) == Estimate(math.ceil(size(items[:1]) / 4), "estimated")
+    assert meter.before(1) == math.ceil(size(items[:1]) / 4)
 
 
 def test_an_empty_history_takes_nothing():
@@ -39,10 +40,10 @@ def test_the_last_count_wins_and_what_came_after_is_estimated():
     items = [user("hello")]
     meter = TokenMeter(items)
     meter.record_usage(1, counted(1000))
-    assert meter.before(1) == Estimate(1000, "measured")
+    assert meter.before(1) == 1000
     items += [said("hello to you"), user("and now?")]
-    assert meter.before(3) == Estimate(1000 + math.ceil(size(items[1:]) / 4), "extrapolated")
-    assert meter.occupancy() == meter.before(3).tokens
+    assert meter.before(3) == 1000 + math.ceil(size(items[1:]) / 4)
+    assert meter.occupancy() == meter.before(3)
 
 
 def test_usage_of_the_run_that_goes_on_counts_at_once():
@@ -61,8 +62,8 @@ def test_between_two_counts_an_estimate_goes_by_bytes():
     meter.record_usage(1, counted(100))
     meter.record_usage(3, counted(300))
     part = size(items[1:2]) / size(items[1:3])
-    assert meter.before(2) == Estimate(int(100 + 200 * part), "interpolated")
-    assert meter.before(0).tokens == 0
+    assert meter.before(2) == int(100 + 200 * part)
+    assert meter.before(0) == 0
 
 
 def test_a_server_that_says_no_usage_or_zero_has_counted_nothing():
@@ -71,7 +72,7 @@ def test_a_server_that_says_no_usage_or_zero_has_counted_nothing():
     for usage in (None, Usage(), counted(0), Usage(output_tokens=7)):
         meter.record_usage(1, usage)
     assert meter.records == []
-    assert meter.before(1).certainty == "estimated"
+    assert meter.before(1) == tokens_in(size(items))
 
 
 def test_what_a_later_prune_saves_is_taken_off_the_last_count():
@@ -132,7 +133,7 @@ def test_estimates_never_fall_from_one_item_to_the_next(items, counts):
     meter = TokenMeter(items)
     for length, tokens in counts:
         meter.record_usage(min(length, len(items)), counted(tokens))
-    estimates = [meter.before(index).tokens for index in range(len(items) + 1)]
+    estimates = [meter.before(index) for index in range(len(items) + 1)]
     assert estimates == sorted(estimates)
     assert meter.occupancy() == estimates[-1]
     ends = [meter.since(index) for index in range(len(items) + 1)]

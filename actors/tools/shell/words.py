@@ -30,11 +30,6 @@ class Word(NamedTuple):
     text: str
     exact: str | None
 
-    @property
-    def may_be_nothing(self) -> bool:
-        """Whether the shell may make no word of it, or several."""
-        return self.text == UNKNOWN
-
 
 def _goes_on(line: str) -> bool:
     """Whether a line goes on in the next: the sign at its end is not itself escaped."""
