@@ -57,16 +57,27 @@ class PodActor(AsyncActor):
     needs the history waits until it is read back, and those behind it wait too.
     """
 
-    # What an idle pod has not set yet stands in the class: ten thousand of them start often.
+    # What every pod comes to have, and what each message looks at, has a slot; the rest stands in the class
+    # until it is set. Ten thousand pods start often, and a dict of its own is a kilobyte for each.
+    __slots__ = (
+        "_accounts_kept",
+        "_conversation",
+        "_memory",
+        "_started",
+        "_tasks_at_work",
+        "delegation",
+        "journal",
+        "passive",
+        "reaper",
+        "resources",
+        "run_loop",
+        "status",
+    )
 
-    #: Who looks for pods that have been idle for long; None where nobody does.
-    reaper: IdleReaper | None = None
     #: Who starts the pod again when it fails; None where nobody does.
     supervisor: Supervisor | None = None
     active_at = 0.0
     watched = False
-    #: Whether the store alone has the history.
-    passive = False
     #: The session to go on with; None for a new one.
     _resume: Resumed | None = None
     #: What the history weighed when it was given back, in tokens; None where nobody had weighed it.
@@ -76,17 +87,8 @@ class PodActor(AsyncActor):
     #: What ends the wait for the store that the start or a message is in, and when: once a stop waits for it.
     _patience: Patience | None = None
     _given_up_at: float | None = None
-    #: The parts that the first command that needs them makes.
-    _tasks_at_work: TasksAtWork | None = None
-    _accounts_kept: Accounts | None = None
-    _conversation: Conversation | None = None
-    _memory: MemoryJobs | None = None
-    #: What ``runs`` gives, once it is made; a property costs as much as ten looks.
-    run_loop: RunLoop | None = None
     _approvals: OpenApprovals | None = None
     _ending: Ending | None = None
-    #: The sub-agents; None where the pod can have none.
-    delegation: Delegation | None = None
     #: What a session that was restored says of calls that wait, and of what people have allowed.
     _approvals_left = NO_APPROVALS
 
@@ -103,8 +105,20 @@ class PodActor(AsyncActor):
         self._started: Callable[[BaseException | None], None] | None = started
         self.journal = Journal(resources, self._mailroom, self)
         self.status = Status(self.journal)
-        if resources.delegation is not None:
-            self.delegation = resources.delegation
+        #: Whether the store alone has the history.
+        self.passive = False
+        #: Who looks for pods that have been idle for long; None where nobody does.
+        self.reaper: IdleReaper | None = None
+        #: The parts that the first command that needs them makes.
+        self._tasks_at_work: TasksAtWork | None = None
+        self._accounts_kept: Accounts | None = None
+        self._conversation: Conversation | None = None
+        self._memory: MemoryJobs | None = None
+        #: What ``runs`` gives, once it is made; a property costs as much as ten looks.
+        self.run_loop: RunLoop | None = None
+        #: The sub-agents; None where the pod can have none.
+        self.delegation: Delegation | None = resources.delegation
+        if self.delegation is not None:
             self.delegation.attach(self, self.journal)
         if resources.commands is not None:
             resources.commands.notify = self._notify_soon
