@@ -220,6 +220,7 @@ class Assembly:
         tools = (*_own(manifest), *self._mcp_sources(manifest), *tools)
         plain = tuple(each for each in tools if not is_source(each))
         runner, limits = self._runner(manifest, plain, hooks), self._limits(manifest)
+        memory = manifest.memory
         return PodTemplate(
             manifest=manifest,
             model=label(manifest.model) if client is None else _name_of(client),
@@ -233,6 +234,7 @@ class Assembly:
             price=self._price_of(manifest, client),
             totals=self.totals,
             limits=limits,
+            extracts_after_run=bool(memory.extract_threshold) and memory.schedule == "after_run",
             on_conflict=self._on_conflict,
             answers=self.answers,
             asks=_asks(manifest, runner.toolbox),

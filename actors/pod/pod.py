@@ -175,11 +175,12 @@ class PodActor(AsyncActor):
                 play,
                 RunParts(
                     self.resources,
+                    self.resources.template,
                     self.status,
                     self.journal,
                     self.accounts,
                     self.conversation,
-                    lambda: self.memory,
+                    self,
                     Recall(self.resources, self.journal) if recalls and self._resume is None else None,
                     tool_calls,
                     self.tasks,

@@ -49,6 +49,8 @@ class PodTemplate(Struct, frozen=True, eq=False):
     #: Where the whole system's calls are summed.
     totals: Totals
     limits: Limits
+    #: Whether memory is extracted after a run.
+    extracts_after_run: bool
     on_conflict: Literal["fork", "refuse"]
     #: Where answers of other processes to calls that wait for approval come from.
     answers: AnswerWatch

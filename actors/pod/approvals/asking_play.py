@@ -31,9 +31,9 @@ class AskingPlay(Play):
 
     async def _from_pause(self, run: Run) -> None:
         await super()._from_pause(run)
-        assert isinstance(self._tool_calls, AskingToolCalls)
+        assert isinstance(self._parts.tool_calls, AskingToolCalls)
         try:
-            await self._tool_calls.make_ready(run)
+            await self._parts.tool_calls.make_ready(run)
         except SessionError:
             raise
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - ends this run alone
@@ -47,7 +47,7 @@ class AskingPlay(Play):
             self._held_turn = self._model_calls.hold_turn()
             await super()._run_tools(run, decided)
             self._release_turn()
-        if not open_calls(self._journal.head.items):
+        if not open_calls(self._parts.journal.head.items):
             self._model_calls.end_turn()
 
     def _release_turn(self) -> None:
@@ -63,7 +63,7 @@ class AskingPlay(Play):
     async def _await_answer(self, run: Run) -> None:
         """Wait until there may be something to do; that time is nobody's but the person's."""
         waits = run.waits
-        await self._journal.commit()  # results, and requests, that nothing else makes durable
+        await self._parts.journal.commit()  # results, and requests, that nothing else makes durable
         waits.check()
         self._hold_clock()
         self._status.to(PodState.WAITING)
@@ -78,32 +78,32 @@ class AskingPlay(Play):
         self._status.to(PodState.RUNNING)
         self._release_clock(run)
         if self._approvals.answers:
-            self._tool_calls.take_answers(run)
-            await self._journal.commit()
+            self._parts.tool_calls.take_answers(run)
+            await self._parts.journal.commit()
             waits.check()
 
     def _waits_for_all(self) -> bool:
         """Whether still nothing but a person's word lets the run go on."""
         awaited = self._approvals.awaited
-        calls = open_calls(self._journal.head.items)
+        calls = open_calls(self._parts.journal.head.items)
         return bool(calls) and all(call.id in awaited for call in calls)
 
     # -- the clock -------------------------------------------------------------------------------
 
     def _hold_clock(self) -> None:
-        self._accounts.hold_clock()
+        self._parts.accounts.hold_clock()
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
 
     def _release_clock(self, run: Run) -> None:
-        held = self._accounts.release_clock()
+        held = self._parts.accounts.release_clock()
         if run.deadline is not None:
             run.deadline += held
             left = run.deadline - time.monotonic()
-            self._alarm = self._tasks.loop.call_later(left, self._out_of_time, run)
+            self._alarm = self._parts.tasks.loop.call_later(left, self._out_of_time, run)
 
     def stop_clock(self) -> float:
         """The run has ended, or is lost: its seconds."""
-        self._accounts.release_clock()
+        self._parts.accounts.release_clock()
         return super().stop_clock()

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from typing import Protocol
 
 from actors.runtime.interruptible import Interruptible, Uncancelled, to_its_end
+
+
+class Owner(Protocol):
+    """Whose history it is."""
+
+    def begin_waiting(self) -> None:
+        """Nothing is at work any more, and nothing waits at the gate."""
 
 
 class Gate:
@@ -15,11 +22,10 @@ class Gate:
     A run holds it from its beginning to its end and lets those that wait pass between two of its steps.
     """
 
-    __slots__ = ("_last", "_on_free", "holder", "waiting")
+    __slots__ = ("_last", "_owner", "holder", "waiting")
 
-    def __init__(self, on_free: Callable[[], None]) -> None:
-        """``on_free`` is called whenever nothing is at work any more and nothing waits."""
-        self._on_free = on_free
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
         #: What is at work; None when nothing is.
         self.holder: Interruptible | None = None
         self._last: tuple[Interruptible, asyncio.Future[None]] | None = None
@@ -89,7 +95,7 @@ class Gate:
                 return
         self.waiting = None
         if self._last is None:
-            self._on_free()
+            self._owner.begin_waiting()
             return
         (last, turn), self._last = self._last, None
         if not turn.done():

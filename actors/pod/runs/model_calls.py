@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
 
@@ -49,32 +49,25 @@ GO_ON = "Your last answer was interrupted and cut off. Go on from where it ended
 MAX_PAUSES = 10
 
 
+class Compacting(Protocol):
+    """Whose history is compacted."""
+
+    def compaction(self) -> Compaction:
+        """What compacts the history."""
+
+
 class ModelCalls:
     """Asks the model for one run after the other of one pod."""
 
     __slots__ = (
-        "_accounts",
-        "_compaction",
-        "_conversation",
-        "_hooks",
-        "_journal",
-        "_resources",
-        "_sources",
-        "_template",
+        "_owner",
+        "_parts",
         "_turn_open",
     )
 
-    def __init__(self, parts: RunParts, compaction: Callable[[], Compaction]) -> None:
-        self._resources = parts.resources
-        self._template = parts.resources.template
-        self._journal = parts.journal
-        self._accounts = parts.accounts
-        self._conversation = parts.conversation
-        self._compaction = compaction
-        self._sources: SourcedTools | None = self._template.sources
-        hooks = self._template.tools.hooks
-        #: Who is asked before each request; None where nobody is.
-        self._hooks: Hooks | None = hooks if hooks is not None and hooks.asks_before_request else None
+    def __init__(self, parts: RunParts, owner: Compacting) -> None:
+        self._parts = parts
+        self._owner = owner
         #: Whether the end of the turn whose start was published last is not published yet.
         self._turn_open = False
 
@@ -82,31 +75,32 @@ class ModelCalls:
 
     async def request(self, run: Run) -> None:
         """Send the history, all of it durable, and record what comes back. Raises SessionError, Left."""
-        tools, sources = self._template.tools, self._sources
+        parts, template = self._parts, self._parts.template
+        tools, sources = template.tools, template.sources
         if sources is not None:
             looked = await self._look(run, sources)
             if looked is None:
                 return
             tools = looked
         self._prepare(run)
-        await self._journal.commit()
+        await parts.journal.commit()
         run.waits.check()
         if run.awaiting_commit:
             resolve(run.awaiting_commit)
         if run.ending is not None:
             return
-        request, size = self._request(run, tools), self._conversation.occupancy
-        if self._hooks is not None:
-            asked = await self._ask_hooks(self._hooks, run, request, size)
+        request, size = self._request(run, tools), parts.conversation.occupancy
+        if (hooks := tools.hooks) is not None and hooks.asks_before_request:
+            asked = await self._ask_hooks(hooks, run, request, size)
             if asked is None:
                 return
             request, size = asked
         exchange = run.exchange = Exchange(
-            self._resources,
+            parts.resources,
             size,
-            self._template.manifest.worker.max_tokens,
-            self._journal.has_subscribers,
-            self._journal.publish,
+            template.manifest.worker.max_tokens,
+            parts.journal.has_subscribers,
+            parts.journal.publish,
             self._publish_text,
         )
         try:
@@ -114,7 +108,7 @@ class ModelCalls:
         except OverBudget as over:
             self.note_exceeded(run, over.exceeded)
             return
-        self._accounts.steps += 1
+        parts.accounts.steps += 1
         self._turn_open = True
         self._publish_turn(TurnStart)
         try:
@@ -131,9 +125,9 @@ class ModelCalls:
         """Record all that the model is to see."""
         if run.pending:
             self.join_pending(run)
-        last = self._journal.head.items[-1]
+        last = self._parts.journal.head.items[-1]
         if type(last) is AssistantItem and last.cut:  # what ends with a model's words is refused
-            self._journal.log.record(SystemMessage, run.run_id, item=SystemItem.of(GO_ON))
+            self._parts.journal.log.record(SystemMessage, run.run_id, item=SystemItem.of(GO_ON))
         run.has_unseen_input = True
 
     def join_pending(self, run: Run) -> None:
@@ -146,8 +140,8 @@ class ModelCalls:
     def add_words(self, run: Run, item: UserItem, source: UserSource) -> None:
         """Record words of a user."""
         run.repeats = None  # they begin anew
-        log, head = self._journal.log, self._journal.head
-        now = time.time()
+        journal = self._parts.journal
+        log, head, now = journal.log, journal.head, time.time()
         log.add(
             UserMessage(log.pod, head.session_id, head.seq + 1, now, run.run_id, item=item, source=source)
         )
@@ -160,10 +154,10 @@ class ModelCalls:
         waits = run.waits
         try:
             if not sources.are_open:
-                await self._journal.commit()
+                await self._parts.journal.commit()
                 waits.check()
                 await waits.apart(sources.wait_open(), "a source of tools")
-            return sources.look(self._journal.alert)
+            return sources.look(self._parts.journal.alert)
         except SessionError:
             raise
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - ends this run alone
@@ -171,7 +165,7 @@ class ModelCalls:
             return None
 
     def _request(self, run: Run, tools: ToolRunner) -> Request:
-        template, context = self._template, self._conversation.context()
+        template, context = self._parts.template, self._parts.conversation.context()
         return Request(
             context.view(),
             template.manifest.pod.system_prompt,
@@ -191,7 +185,7 @@ class ModelCalls:
         Raises Left.
         """
         shown = ModelView(tuple(request.items), request.system, request.tools)
-        ctx = self._resources.context(run.deps)
+        ctx = self._parts.resources.context(run.deps)
         try:
             view = await run.waits.apart(hooks.before_request(shown, ctx), "a hook")
         except (PodError, asyncio.CancelledError) as error:
@@ -205,7 +199,7 @@ class ModelCalls:
         return changed, Context(list(view.items)).occupancy
 
     def _publish_text(self, text: str, attempt: int) -> None:
-        journal = self._journal
+        journal = self._parts.journal
         if journal.has_subscriber(TextDelta):
             log, head, text = journal.log, journal.head, encodable(text)
             now, run_id = time.time(), journal.run_id
@@ -214,9 +208,9 @@ class ModelCalls:
             )
 
     def _publish_turn(self, kind: type[TurnStart | TurnEnd]) -> None:
-        journal = self._journal
+        journal = self._parts.journal
         if not journal.bus.silent and journal.has_subscriber(kind):
-            log, head, turn = journal.log, journal.head, self._accounts.steps
+            log, head, turn = journal.log, journal.head, self._parts.accounts.steps
             log.publish_transient(
                 kind(log.pod, head.session_id, head.seq, time.time(), journal.run_id, turn=turn)
             )
@@ -245,9 +239,9 @@ class ModelCalls:
             self._record_failed(run, exchange.failed)
         if answer.item.refused:
             answer = replace(answer, item=self._as_refused(run, answer.item))
-        conversation = self._conversation
+        conversation, journal = self._parts.conversation, self._parts.journal
         conversation.guard = conversation.guard.request_answered()
-        log, head = self._journal.log, self._journal.head
+        log, head = journal.log, journal.head
         try:
             log.add(
                 AssistantMessage(
@@ -288,13 +282,13 @@ class ModelCalls:
         run.paused = item
         stuck = not (item.content or item.calls or item.vendor) or item == before
         if (stuck or run.pauses > MAX_PAUSES) and run.ending is None:
-            run.error, run.ending = paused_in_vain(self._template.model, run.pauses), "failed"
+            run.error, run.ending = paused_in_vain(self._parts.template.model, run.pauses), "failed"
 
     def _as_refused(self, run: Run, item: AssistantItem) -> AssistantItem:
         """The item as that of a refusal: calls on the way to it are not to be run, and it has how far back
         its run reaches; a compaction since then keeps of that what it keeps.
         """
-        items = self._journal.head.items
+        items = self._parts.journal.head.items
         of_run = len(items) - run.began_at if run.began_in is items else 0
         return replace(item, refused=True, calls=(), refused_items=of_run)
 
@@ -320,20 +314,20 @@ class ModelCalls:
         if run.ending in {"cancelled", "paused"} or (run.ending is not None and cancelled):
             return
         if cancelled:  # from outside; who closes a loop cancels all its tasks
-            run.ending = "paused" if self._template.closing() else "cancelled"
+            run.ending = "paused" if self._parts.template.closing() else "cancelled"
         else:
             run.error, run.ending = error, "failed"
 
     def note_exceeded(self, run: Run, exceeded: Exceeded) -> None:
         """Record which budget the run has reached; it ends with that."""
-        self._journal.log.record(BudgetExceeded, run.run_id, **exceeded._asdict())
+        self._parts.journal.log.record(BudgetExceeded, run.run_id, **exceeded._asdict())
         run.ending, run.limit = "budget", budget_reached(exceeded)
 
     def _record_failed(self, run: Run, failed: list[FailedAttempt]) -> None:
         """Record and count what attempts took that gave no answer."""
         for each in failed:
             if each.usage is not None:
-                self._journal.log.record(
+                self._parts.journal.log.record(
                     AttemptFailed,
                     run.run_id,
                     attempt=each.attempt,
@@ -350,18 +344,18 @@ class ModelCalls:
         if shown is None:
             if refused:
                 item = self._as_refused(run, AssistantItem())
-                self._journal.log.record(
+                self._parts.journal.log.record(
                     AssistantMessage, run.run_id, item=item, stop_reason="content_filter"
                 )
             return
         assert shown.shown is not None
         kept = self._as_refused(run, shown.shown) if refused else shown.shown
         run.answer, run.stop_reason = kept, None
-        self._journal.log.record(
+        self._parts.journal.log.record(
             AssistantMessage,
             run.run_id,
             item=kept,
-            model=self._template.model,
+            model=self._parts.template.model,
             usage=shown.usage,
             cost=shown.cost,
         )
@@ -372,18 +366,18 @@ class ModelCalls:
         """The error, if it says that the request was too long and a compaction is to answer that."""
         if not isinstance(error, ModelError) or error.kind != "context_overflow":
             return None
-        items = self._journal.head.items
-        return error if policy.after_overflow(self._conversation.guard, len(items)) else None
+        items = self._parts.journal.head.items
+        return error if policy.after_overflow(self._parts.conversation.guard, len(items)) else None
 
     async def _compact_too_long(self, run: Run, exchange: Exchange, overflow: ModelError) -> None:
         """Answer an overflow with a compaction, after which the same request is sent once more."""
-        self._accounts.steps -= 1  # the request that follows the compaction is this one again
+        self._parts.accounts.steps -= 1  # the request that follows the compaction is this one again
         self._record_failed(run, exchange.failed)
         if exchange.failed and exchange.failed[-1].shown is not None:
-            self._journal.publish(
+            self._parts.journal.publish(
                 StreamRestart, attempt=exchange.failed[-1].attempt, error=Failure.of(overflow)
             )
-        failed = await self._compaction().fold("overflow", run.waits, window=overflow.context_window)
+        failed = await self._owner.compaction().fold("overflow", run.waits, window=overflow.context_window)
         self.end_compaction(run, failed, overflow)
 
     def end_compaction(
@@ -401,9 +395,9 @@ class ModelCalls:
         run.error, run.ending = error if overflow is None else still_too_long(overflow, error), "failed"
 
     def _count(self, usage: Usage | None, cost: float | None) -> None:
-        accounts = self._accounts
+        accounts = self._parts.accounts
         accounts.count(usage, cost)
-        journal = self._journal
+        journal = self._parts.journal
         if not journal.bus.silent and journal.has_subscriber(UsageUpdate):
             log, head = journal.log, journal.head
             event = UsageUpdate(

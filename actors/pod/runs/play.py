@@ -9,10 +9,9 @@ from typing import Any, Protocol, assert_never
 
 from actors.llm.output import DOUBTFUL, Fit, instruction_for, parse_output
 from actors.pod.accounts.exchange import Exchange
-from actors.pod.history.compaction import Compaction
 from actors.pod.runs import decide
 from actors.pod.runs.gate import Gate
-from actors.pod.runs.model_calls import ModelCalls
+from actors.pod.runs.model_calls import Compacting, ModelCalls
 from actors.pod.runs.outcomes import limit_reached, refused, said_nothing
 from actors.pod.runs.run_parts import RunParts
 from actors.pod.runs.run_state import QueuedRun, Run
@@ -27,14 +26,11 @@ from protocol.usage import Usage
 MOST_INVALID_OUTPUTS = 2
 
 
-class Owner(Protocol):
+class Owner(Compacting, Protocol):
     """Whose runs are played."""
 
     async def finish(self, run: Run, outcome: RunOutcome) -> None:
         """The end of the run is recorded: make it durable and resolve its future."""
-
-    def compaction(self) -> Compaction:
-        """What compacts the history."""
 
     def interruptible(self) -> Interruptible:
         """A piece of work, in whose place a run goes on."""
@@ -47,34 +43,18 @@ class Play:
     """
 
     __slots__ = (
-        "_accounts",
         "_alarm",
-        "_conversation",
         "_gate",
-        "_journal",
-        "_mailroom",
         "_model_calls",
         "_owner",
-        "_recall",
-        "_resources",
-        "_tasks",
-        "_template",
-        "_tool_calls",
+        "_parts",
     )
 
     def __init__(self, parts: RunParts, gate: Gate, owner: Owner) -> None:
-        self._resources = parts.resources
-        self._template = parts.resources.template
-        self._journal = parts.journal
-        self._accounts = parts.accounts
-        self._conversation = parts.conversation
-        self._recall = parts.recall
-        self._tool_calls = parts.tool_calls
+        self._parts = parts
         self._gate = gate
-        self._tasks = parts.tasks
-        self._mailroom = parts.mailroom
         self._owner = owner
-        self._model_calls = ModelCalls(parts, owner.compaction)
+        self._model_calls = ModelCalls(parts, owner)
         #: Rings when the budget of seconds is used up.
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -83,31 +63,33 @@ class Play:
     def begin(self, run: Run, queued: QueuedRun) -> None:
         """Begin a run with its input."""
         self._set_alarm(run)
-        self._tasks.start(self._play(run, run.waits, self._from_input(run, queued)), run.caller)
+        self._parts.tasks.start(self._play(run, run.waits, self._from_input(run, queued)), run.caller)
 
     def begin_at_once(self, run: Run, queued: QueuedRun) -> None:
         """Begin a run with its input: now, where that came alone, so that it overtakes nothing."""
-        if self._mailroom.alone:
+        parts = self._parts
+        if parts.mailroom.alone:
             self._set_alarm(run)
-            self._tasks.start_at_once(self._play(run, run.waits, self._from_input(run, queued)), run.caller)
+            parts.tasks.start_at_once(self._play(run, run.waits, self._from_input(run, queued)), run.caller)
         else:
             self.begin(run, queued)
 
     def begin_again(self, run: Run) -> None:
         """Go on with a run that was paused."""
-        self._accounts.go_on()
+        self._parts.accounts.go_on()
         self._set_alarm(run)
-        self._tasks.start(self._play(run, run.waits, self._from_pause(run)), run.caller)
+        self._parts.tasks.start(self._play(run, run.waits, self._from_pause(run)), run.caller)
 
     async def _from_input(self, run: Run, queued: QueuedRun) -> None:
         """The run begins with its input, which the model sees only once it is durable."""
         run.waits.check()
-        if self._template.limits.before_run and self._conversation.due_before_run():
+        parts = self._parts
+        if parts.template.limits.before_run and parts.conversation.due_before_run():
             await self._owner.compaction().fold("threshold", run.waits)  # whatever comes of it
-        items = self._journal.head.items
+        items = parts.journal.head.items
         run.began_in, run.began_at = items, len(items)
         self._record_start(run, "notify" if queued.source == "notify" else "run")
-        recall = self._recall
+        recall = parts.recall
         if recall is not None and recall.is_due():
             await recall.bring(run.run_id, queued.command.content, run.waits)
             run.waits.check()
@@ -115,11 +97,12 @@ class Play:
 
     async def _from_pause(self, run: Run) -> None:
         run.waits.check()
-        self._tool_calls.close_before_resume(run)  # of an answer that was pushed meanwhile
+        self._parts.tool_calls.close_before_resume(run)  # of an answer that was pushed meanwhile
         self._record_start(run, "resume")
 
     def _record_start(self, run: Run, reason: RunReason) -> None:
-        log, head = self._journal.log, self._journal.head
+        journal = self._parts.journal
+        log, head = journal.log, journal.head
         log.add(RunStart(log.pod, head.session_id, head.seq + 1, time.time(), run.run_id, reason=reason))
 
     # -- steps -----------------------------------------------------------------------------------
@@ -137,7 +120,7 @@ class Play:
                 step = decide.next_step(at)
                 if type(step) is decide.CallModel:
                     await self._model_calls.request(run)
-                    if self._mailroom.has_mail():
+                    if self._parts.mailroom.has_mail():
                         await self._receive_mail()
                 elif type(step) is decide.Finish:
                     outcome = self._outcome(run, step)
@@ -158,7 +141,7 @@ class Play:
     async def _make_ready(self, run: Run, step: decide.CloseCalls | decide.Compact) -> None:
         """Do what comes before the next request."""
         if isinstance(step, decide.CloseCalls):
-            self._tool_calls.close_begun(run, step.calls)
+            self._parts.tool_calls.close_begun(run, step.calls)
         elif isinstance(step, decide.Compact):
             failed = await self._owner.compaction().fold("request_threshold", run.waits)
             self._model_calls.end_compaction(run, failed)
@@ -170,7 +153,7 @@ class Play:
         waits = run.waits
         await self._gate.let_pass(waits)
         waits.check()
-        self._tool_calls.close_open(run)  # of an answer that was pushed
+        self._parts.tool_calls.close_open(run)  # of an answer that was pushed
 
     async def _receive_mail(self) -> None:
         """Let the mail be delivered that came before a step ended, so that its words join the history now."""
@@ -182,30 +165,31 @@ class Play:
             task.cancel()
 
     def _turn_state(self, run: Run) -> decide.TurnState:
+        parts, template = self._parts, self._parts.template
         calls = run.answer.calls if run.answer is not None else ()
         return decide.TurnState(
             run.ending,
             run.answer,
             run.stop_reason,
-            open_calls(self._journal.head.items) if calls else [],
+            open_calls(parts.journal.head.items) if calls else [],
             run.has_unseen_input or bool(run.pending),
-            self._accounts.steps,
-            self._template.manifest.worker.max_steps,
-            self._conversation.before_request() if self._template.limits.before_request else "send",
+            parts.accounts.steps,
+            template.manifest.worker.max_steps,
+            parts.conversation.before_request() if template.limits.before_request else "send",
             run.started_calls,
         )
 
     async def _run_tools(self, run: Run, step: decide.RunTools) -> None:
         try:
-            if not await self._tool_calls.run(run, step.calls):
+            if not await self._parts.tool_calls.run(run, step.calls):
                 return
         except SessionError:
             raise
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - ends this run alone
             self._model_calls.end_by_error(run, error)
-        self._tool_calls.end_loop(run)
+        self._parts.tool_calls.end_loop(run)
         self._model_calls.end_turn()
-        if self._mailroom.has_mail():
+        if self._parts.mailroom.has_mail():
             await self._receive_mail()
 
     # -- a client or a tool that goes on though it was cancelled ---------------------------------
@@ -217,13 +201,13 @@ class Play:
         left, run.waits = run.waits, self._owner.interruptible()
         run.waits.asked = True
         self._gate.hand_over(left, run.waits)
-        self._tasks.start(self._play(run, run.waits, steps), run.caller)
+        self._parts.tasks.start(self._play(run, run.waits, steps), run.caller)
 
     async def _after_request(self, run: Run, exchange: Exchange) -> None:
         await self._model_calls.fail_request(run, exchange, asyncio.CancelledError())
 
     async def _after_tools(self, run: Run) -> None:
-        self._tool_calls.end_loop(run)
+        self._parts.tool_calls.end_loop(run)
         self._model_calls.end_turn()
 
     # -- the end ---------------------------------------------------------------------------------
@@ -241,7 +225,7 @@ class Play:
         elif step.why is not None:
             run.error = CompactionFailed(step.why)
         elif step.limit is not None:
-            run.limit = limit_reached(step.limit, self._template.manifest.worker)
+            run.limit = limit_reached(step.limit, self._parts.template.manifest.worker)
         elif outcome == "refused" and answer is not None:
             run.limit = refused(answer, run.stop_reason)
         return outcome
@@ -263,19 +247,20 @@ class Play:
             return False
         # With the schema, which a server may have been sent and have shown to nobody.
         words = f"{why} {instruction_for(run.output_schema or {})}"
-        self._journal.log.record(SystemMessage, run.run_id, item=SystemItem.of(words))
+        self._parts.journal.log.record(SystemMessage, run.run_id, item=SystemItem.of(words))
         run.has_unseen_input = True
         return False
 
     def _record_end(self, run: Run, outcome: RunOutcome) -> None:
+        parts = self._parts
         if run.answer is not None and run.answer.calls:
-            self._tool_calls.close_at_end(run, outcome)
+            parts.tool_calls.close_at_end(run, outcome)
         if run.pending:  # words that came too late for this run are not lost
             self._model_calls.join_pending(run)
             run.has_unseen_input = True
         run.ending = outcome
         seconds = self.stop_clock()
-        log, head = self._journal.log, self._journal.head
+        log, head = parts.journal.log, parts.journal.head
         log.add(
             RunEnd(
                 log.pod,
@@ -284,8 +269,8 @@ class Play:
                 time.time(),
                 run.run_id,
                 outcome=outcome,
-                steps=self._accounts.steps,
-                usage=self._accounts.run_usage or Usage(),
+                steps=parts.accounts.steps,
+                usage=parts.accounts.run_usage or Usage(),
                 error=run.failure(),
                 seconds=seconds,
             )
@@ -295,23 +280,23 @@ class Play:
     # -- the clock -------------------------------------------------------------------------------
 
     def _set_alarm(self, run: Run) -> None:
-        budget = self._resources.budget
+        budget = self._parts.resources.budget
         if budget is not None and (left := budget.seconds_left()) is not None:
             run.deadline = time.monotonic() + left
-            self._alarm = self._tasks.loop.call_later(left, self._out_of_time, run)
+            self._alarm = self._parts.tasks.loop.call_later(left, self._out_of_time, run)
 
     def stop_clock(self) -> float:
         """The run has ended, or is lost: its seconds."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        return self._accounts.stop_clock()
+        return self._parts.accounts.stop_clock()
 
     def _out_of_time(self, run: Run) -> None:
         """The budget of seconds is used up."""
         if run.waits.left or run.ending is not None:
             return
-        budget = self._resources.budget
+        budget = self._parts.resources.budget
         assert budget is not None
         self._model_calls.note_exceeded(run, budget.out_of_time())
         run.waits.interrupt()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from actors.pod.accounts.exchange import Exchange
@@ -37,10 +36,6 @@ from protocol.usage import Usage
 
 if TYPE_CHECKING:
     from actors.pod.approvals.open_approvals import OpenApprovals
-    from actors.pod.memory.memory_jobs import MemoryJobs
-    from actors.pod.resources import PodResources
-    from actors.pod.runs.end_hooks import EndHooks
-    from actors.pod.session.journal import Journal
     from actors.tools.hooks import Hooks
 
 #: Runs that may wait behind the one that goes on.
@@ -55,24 +50,13 @@ class RunLoop:
     """The queue and the one run that goes on; ``Play`` plays it, ``BetweenSteps`` comes between its steps."""
 
     __slots__ = (
-        "_accounts",
-        "_approvals",
-        "_conversation",
+        "_between",
         "_end_asked",
-        "_hooks",
         "_joining",
-        "_journal",
         "_lost",
-        "_memory",
         "_parts",
         "_play",
-        "_resources",
-        "_status",
-        "_tasks",
-        "_tool_calls",
-        "between",
         "gate",
-        "grace",
         "loop",
         "queue",
         "run",
@@ -80,28 +64,10 @@ class RunLoop:
 
     def __init__(self, play: type[Play], parts: RunParts) -> None:
         """``play`` is what plays a run: another where calls may need a person's word."""
-        resources, approvals = parts.resources, parts.approvals
-        template = resources.template
         self._parts = parts
-        self._resources = resources
-        self._approvals = approvals
-        self.grace = template.grace
-        self.loop = parts.tasks.loop
-        hooks = template.tools.hooks
-        self._status = parts.status
-        self._journal = parts.journal
-        #: Who is notified of the ends of runs; None where nobody is.
-        self._hooks = _end_hooks(hooks, resources, parts.journal) if hooks is not None else None
-        self._accounts = parts.accounts
-        self._conversation = parts.conversation
-        wanted = template.manifest.memory
-        extracts = bool(wanted.extract_threshold) and wanted.schedule == "after_run"
-        #: Makes the memory jobs that are started after a run; None where none are.
-        self._memory: Callable[[], MemoryJobs] | None = parts.memory if extracts else None
-        self._tool_calls = parts.tool_calls
-        self._tasks = parts.tasks
-        self.gate = Gate(self._gate_free)
-        self.between = BetweenSteps(self.gate, parts.status, parts.tasks, self.interruptible)
+        self.loop = parts.mailroom.loop
+        self.gate = Gate(self)
+        self._between: BetweenSteps | None = None
         self._play = play(parts, self.gate, self)
         #: The run that goes on, or is paused.
         self.run: Run | None = None
@@ -122,16 +88,32 @@ class RunLoop:
             parts.journal,
             parts.accounts,
             parts.conversation,
-            lambda: self._tool_calls.close_open(self.run),
-            lambda: parts.memory().wait_for_extraction(),
+            lambda: parts.tool_calls.close_open(self.run),
+            self._wait_for_readers,
         )
+
+    async def _wait_for_readers(self) -> None:
+        await self._parts.pod.memory.wait_for_extraction()
+
+    @property
+    def between(self) -> BetweenSteps:
+        """What is done between two steps of a run."""
+        if self._between is None:
+            parts = self._parts
+            self._between = BetweenSteps(self.gate, parts.status, parts.tasks, self.interruptible)
+        return self._between
+
+    @property
+    def grace(self) -> float:
+        """How long a step that was cancelled may take to end, in seconds."""
+        return self._parts.template.grace
 
     # -- what waits ------------------------------------------------------------------------------
 
     @property
     def at_rest(self) -> bool:
         """Whether nothing is at work, and nobody waits for anything."""
-        return self.gate.is_free() and not self.queue and self.between.is_empty()
+        return self.gate.is_free() and not self.queue and (self._between is None or self._between.is_empty())
 
     @property
     def has_more(self) -> bool:
@@ -140,28 +122,28 @@ class RunLoop:
 
     def submit(self, queued: QueuedRun) -> None:
         """Begin a run, or have it wait for what goes on. Raises PodBusy."""
-        running = self._status.state not in _RESTING
+        running = self._parts.status.state not in _RESTING
         if not running and not self.queue and self.gate.is_free():
             self._play.begin_at_once(self._enter_with(queued, Interruptible(self)), queued)
             return
         if queued.command.busy == "reject" and (running or self.queue):
             raise PodBusy(
-                f"pod {self._resources.name!r} is running", hint="wait for its run or queue behind it"
+                f"pod {self._parts.resources.name!r} is running", hint="wait for its run or queue behind it"
             )
         if self.queue is None:
             self.queue = deque()
         if len(self.queue) >= QUEUE_LIMIT:
-            raise PodBusy(f"{QUEUE_LIMIT} runs wait for pod {self._resources.name!r} already")
+            raise PodBusy(f"{QUEUE_LIMIT} runs wait for pod {self._parts.resources.name!r} already")
         self.queue.append(queued)
         if not running:
             waits = Interruptible(self)
-            self._tasks.start(self._begin_in_turn(waits, self.gate.line_up(waits)))
+            self._parts.tasks.start(self._begin_in_turn(waits, self.gate.line_up(waits)))
 
     async def _begin_in_turn(self, waits: Interruptible, turn: asyncio.Future[None] | None) -> None:
         """Begin the oldest run that waits, behind what was asked for before it; a paused one is closed."""
         if turn is not None:
             await self.gate.begin_at(turn, waits)
-        if self.queue and self._status.state in _RESTING and not self._status.stopping:
+        if self.queue and self._parts.status.state in _RESTING and not self._parts.status.stopping:
             self._begin_next(waits)
         else:
             self.gate.leave(waits)
@@ -172,7 +154,7 @@ class RunLoop:
             if queued.command.run_id == run_id:
                 assert self.queue is not None
                 self.queue.remove(queued)
-                session_id = self._journal.log.durable_session
+                session_id = self._parts.journal.log.durable_session
                 queued.reply.set(RunResult("", "cancelled", Usage(), run_id, session_id))
                 if self._joining and not self.queue:  # they were not its own: another run begins with them
                     joining, self._joining = self._joining, None
@@ -183,8 +165,8 @@ class RunLoop:
     def between_steps(self, reply: AsyncFuture[Any], work: Between) -> None:
         """Do ``work`` now, or between two steps of the run that goes on, and answer ``reply``."""
         self.between.do(reply, work)
-        if self._approvals is not None:
-            self._approvals.wake()
+        if self._parts.approvals is not None:
+            self._parts.approvals.wake()
 
     def interruptible(self) -> Interruptible:
         """A piece of work of this pod's."""
@@ -206,17 +188,18 @@ class RunLoop:
 
     def note_overdue(self, text: str) -> None:
         """Record that a client or tool goes on though it was cancelled."""
-        self._journal.alert(text)
+        self._parts.journal.alert(text)
 
-    def _gate_free(self) -> None:
+    def begin_waiting(self) -> None:
         """Nothing is at work any more: begin what waits."""
         if self.queue:
             self._start_next()
-        if self._journal.has_refused_ends() and self.gate.is_free() and not self._status.stopping:
-            self._tasks.start(self._journal.retry())
+        parts = self._parts
+        if parts.journal.has_refused_ends() and self.gate.is_free() and not parts.status.stopping:
+            parts.tasks.start(parts.journal.retry())
 
     def _start_next(self) -> None:
-        if self.queue and self._status.state is PodState.IDLE and not self._status.stopping:
+        if self.queue and self._parts.status.state is PodState.IDLE and not self._parts.status.stopping:
             self._begin_next(Interruptible(self))
 
     # -- a run -----------------------------------------------------------------------------------
@@ -244,28 +227,30 @@ class RunLoop:
             run.output_kind, run.deps = command.output, command.deps
         if self._joining:
             run.pending, self._joining = self._joining, None
-        self._accounts.begin_run()
-        self._conversation.guard = self._conversation.guard.run_started()
+        parts = self._parts
+        parts.accounts.begin_run()
+        parts.conversation.guard = parts.conversation.guard.run_started()
         self._enter(run)
         return run
 
     def _enter(self, run: Run) -> None:
-        self.run, self._journal.run_id = run, run.run_id
-        self._status.to(_RUNNING)
+        self.run, self._parts.journal.run_id = run, run.run_id
+        self._parts.status.to(_RUNNING)
 
     # -- the end of a run ------------------------------------------------------------------------
 
     async def finish(self, run: Run, outcome: RunOutcome) -> None:
         """The run's end is recorded: make it durable, and resolve its future."""
-        await self._journal.commit()
+        parts = self._parts
+        await parts.journal.commit()
         if run.awaiting_commit:
             resolve(run.awaiting_commit)
-        if self._hooks is not None:
-            await self._hooks.notify(run, self._result(run, outcome))
-        self._status.to(_PAUSED if outcome == "paused" else _IDLE)
+        if (hooks := parts.template.tools.hooks) is not None and hooks.asks_at_run_end:
+            await _notify_hooks(hooks, parts, run, self._result(run, outcome))
+        parts.status.to(_PAUSED if outcome == "paused" else _IDLE)
         reply, run.reply = run.reply, None
         if outcome != "paused":
-            self.run = self._journal.run_id = None
+            self.run = parts.journal.run_id = None
         if reply is not None:
             if run.error is not None:
                 reply.set_exception(RunFailed(run.error, run_id=run.run_id))
@@ -273,20 +258,21 @@ class RunLoop:
                 reply.set(self._result(run, outcome))
         if self._end_asked is not None:
             await self._answer_end(run, outcome)
-        if self._memory is not None and outcome != "paused":
-            self._memory().after_run(run.caller)
+        if parts.template.extracts_after_run and outcome != "paused":
+            parts.pod.memory.after_run(run.caller)
         if run.pending:
             late, run.pending = run.pending, []
             for pending in late:
                 self._came_late(pending)
 
     def _result(self, run: Run, outcome: RunOutcome) -> RunResult:
+        parts = self._parts
         return RunResult(
             run.answer.text if run.answer is not None else "",
             outcome,
-            self._accounts.run_usage or Usage(),
+            parts.accounts.run_usage or Usage(),
             run.run_id,
-            self._journal.head.session_id,
+            parts.journal.head.session_id,
             run.output,
         )
 
@@ -304,15 +290,15 @@ class RunLoop:
 
     def close_open_calls(self) -> None:
         """Give every call without a result its deterministic one; nothing is run again."""
-        self._tool_calls.close_open(self.run)
+        self._parts.tool_calls.close_open(self.run)
 
     def close_left_over(self) -> None:
         """Close what an earlier run left open: a pause, a crash, a store that failed at its end."""
-        self._tool_calls.close_open(self.run)
-        head = self._journal.head
-        if head.open_run is not None:
-            self._journal.log.record(RunEnd, head.open_run, outcome="cancelled", steps=self._accounts.steps)
-        self.run = self._journal.run_id = None
+        parts, journal = self._parts, self._parts.journal
+        parts.tool_calls.close_open(self.run)
+        if (left := journal.head.open_run) is not None:
+            journal.log.record(RunEnd, left, outcome="cancelled", steps=parts.accounts.steps)
+        self.run = journal.run_id = None
 
     # -- interrupting ----------------------------------------------------------------------------
 
@@ -330,7 +316,7 @@ class RunLoop:
     def interrupt_all(self, ending: RunOutcome) -> None:
         """The pod stops: end the run by ``ending``, and whatever else is at work or waits."""
         run = self.run
-        if run is not None and self._status.state in AT_WORK:
+        if run is not None and self._parts.status.state in AT_WORK:
             run.ending = run.ending or ending
         self.gate.refuse_waiting()
         if self.gate.holder is not None:
@@ -338,18 +324,18 @@ class RunLoop:
 
     async def cancel_paused(self, _: Interruptible) -> None:
         """End the paused run as cancelled, unless another has closed it meanwhile."""
-        if self._status.state is PodState.PAUSED:
+        if self._parts.status.state is PodState.PAUSED:
             await self._drop_paused()
 
     async def _drop_paused(self) -> None:
         run = self.run
         self.close_left_over()
         try:
-            await self._journal.commit()
+            await self._parts.journal.commit()
         except SessionError:
-            self.run, self._journal.run_id = run, None if run is None else run.run_id
+            self.run, self._parts.journal.run_id = run, None if run is None else run.run_id
             raise
-        self._status.to(PodState.IDLE)
+        self._parts.status.to(PodState.IDLE)
 
     def resume(self, reply: AsyncFuture[Any]) -> None:
         """Go on with the paused run, once nothing else is at work."""
@@ -357,7 +343,7 @@ class RunLoop:
         if turn is None:
             self._begin_again(reply, waits)
         else:
-            self._tasks.start(self._resume_in_turn(reply, waits, turn))
+            self._parts.tasks.start(self._resume_in_turn(reply, waits, turn))
 
     async def _resume_in_turn(
         self, reply: AsyncFuture[Any], waits: Interruptible, turn: asyncio.Future[None]
@@ -366,21 +352,21 @@ class RunLoop:
             await self.gate.begin_at(turn, waits)
         except asyncio.CancelledError:
             if not reply.done():
-                reply.set_exception(self._status.gone())
+                reply.set_exception(self._parts.status.gone())
             return
         self._begin_again(reply, waits)
 
     def _begin_again(self, reply: AsyncFuture[Any], waits: Interruptible) -> None:
         self.between.forget(reply)
-        if self._status.stopping:
-            reply.set_exception(self._status.gone())
+        if self._parts.status.stopping:
+            reply.set_exception(self._parts.status.gone())
             self.gate.leave(waits)
             return
-        if self._status.state is not PodState.PAUSED:  # it was, when it was asked for
+        if self._parts.status.state is not PodState.PAUSED:  # it was, when it was asked for
             reply.set_exception(self.not_paused())
             self.gate.leave(waits)
             return
-        run, head = self.run, self._journal.head
+        run, head = self.run, self._parts.journal.head
         if run is None:  # the session was restored: all that is known of the run is its id
             assert head.open_run is not None
             run = Run(head.open_run, reply.caller, waits)
@@ -393,23 +379,23 @@ class RunLoop:
 
     def not_paused(self) -> NotPaused:
         """What is answered where no run is paused."""
-        return NotPaused(f"pod {self._resources.name!r} has no paused run")
+        return NotPaused(f"pod {self._parts.resources.name!r} has no paused run")
 
     # -- words that join -------------------------------------------------------------------------
 
     def steer(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> None:
         """Words join the run that goes on. Raises NotRunning."""
-        if self.run is None or self._status.state not in AT_WORK:
+        if self.run is None or self._parts.status.state not in AT_WORK:
             raise self._not_running()
         self.run.pending.append(PendingInput(content, "steer", reply))
-        if self._approvals is not None and self._approvals.state.open:
-            self._tasks.start_at_once(self._deny_open(self.run, content))
+        if self._parts.approvals is not None and self._parts.approvals.state.open:
+            self._parts.tasks.start_at_once(self._deny_open(self.run, content))
 
     def notify(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> None:
         """Words join the run that goes on or is paused, or else the one that begins next, or start one."""
-        if self._status.state in AT_WORK and self.run is not None:
+        if self._parts.status.state in AT_WORK and self.run is not None:
             self.run.pending.append(PendingInput(content, "notify", reply))
-        elif self._status.state is PodState.PAUSED:
+        elif self._parts.status.state is PodState.PAUSED:
             self.between_steps(reply, lambda _: self._note(content, reply))
         elif self.queue:
             if self._joining is None:
@@ -420,68 +406,70 @@ class RunLoop:
 
     async def _note(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> Any:
         """Words for a paused run: they join the history now, and the model sees them when it is resumed."""
-        if self._status.state is not PodState.PAUSED:  # it was, when they were said
+        if self._parts.status.state is not PodState.PAUSED:  # it was, when they were said
             self.notify(content, reply)
             return LATER
         self.check_none_waits()
-        run, head = self.run, self._journal.head
-        self._tool_calls.close_open(run)
-        self._journal.log.record(UserMessage, head.open_run, item=UserItem(content), source="notify")
+        run, head = self.run, self._parts.journal.head
+        self._parts.tool_calls.close_open(run)
+        self._parts.journal.log.record(UserMessage, head.open_run, item=UserItem(content), source="notify")
         if run is not None:
             run.has_unseen_input = True
-        await self._journal.commit()
+        await self._parts.journal.commit()
         return None
 
     def _came_late(self, pending: PendingInput) -> None:
         """Words came while the end of their run became durable."""
-        if self._status.stopping:
-            pending.reply.set_exception(self._status.gone())
+        if self._parts.status.stopping:
+            pending.reply.set_exception(self._parts.status.gone())
         elif pending.source == "steer":
             pending.reply.set_exception(self._not_running())
         else:
             self.notify(pending.content, pending.reply)
 
     def _not_running(self) -> NotRunning:
-        return NotRunning(f"pod {self._resources.name!r} has no run to steer", hint="use run or notify")
+        return NotRunning(f"pod {self._parts.resources.name!r} has no run to steer", hint="use run or notify")
 
     # -- calls that wait for a person's word -----------------------------------------------------
 
     def check_none_waits(self) -> None:
         """Raise WaitingForApproval where the history cannot be changed, since calls in it wait."""
-        if self._approvals is not None:
-            self._approvals.check_none_open()
+        if self._parts.approvals is not None:
+            self._parts.approvals.check_none_open()
 
     def answer(self, command: commands.Approve | commands.Disapprove, reply: AsyncFuture[Any]) -> None:
         """Take what a person says of a call that waits; ``reply`` is answered once it is durable. Raises
         UnknownApproval.
         """
-        if self._approvals is None:
-            raise UnknownApproval(f"pod {self._resources.name!r} asks for no approvals")
-        self.between.do_at_once(reply, self._take_answer(self._approvals, command))
+        if self._parts.approvals is None:
+            raise UnknownApproval(f"pod {self._parts.resources.name!r} asks for no approvals")
+        self.between.do_at_once(reply, self._take_answer(self._parts.approvals, command))
 
     async def _take_answer(
         self, approvals: OpenApprovals, command: commands.Approve | commands.Disapprove
     ) -> None:
         try:
-            await self._tool_calls.claim_answer(command)
-            self._tool_calls.answer(self.run, command)
-            await self._journal.commit()
+            await self._parts.tool_calls.claim_answer(command)
+            self._parts.tool_calls.answer(self.run, command)
+            await self._parts.journal.commit()
         finally:
             approvals.wake()
 
     async def _deny_open(self, run: Run, content: tuple[Part, ...]) -> None:
         """Somebody has said something else: none of the calls that wait is run."""
-        assert self._approvals is not None
-        self._tool_calls.deny_open(run, "".join(part.text for part in content if isinstance(part, TextPart)))
+        assert self._parts.approvals is not None
+        self._parts.tool_calls.deny_open(
+            run, "".join(part.text for part in content if isinstance(part, TextPart))
+        )
         with contextlib.suppress(SessionError):  # the run is lost by that
-            await self._journal.commit()
-        self._approvals.wake()
+            await self._parts.journal.commit()
+        self._parts.approvals.wake()
 
     # -- compactions that are asked for ----------------------------------------------------------
 
     async def record_late(self, message: EndedLate) -> None:
         """Record what came of a call that was not waited for any longer."""
-        await self._tool_calls.record_late(message)
+        await self._parts.tool_calls.record_late(message)
 
     async def compact(self, wanted: int | None, waits: Interruptible) -> str:
         """Compact the history by hand: the new session's id. Raises CompactionFailed, WaitingForApproval."""
@@ -490,8 +478,8 @@ class RunLoop:
 
     async def try_compact(self, waits: Interruptible) -> None:
         """Compact the history if the threshold for the start of a run says so, whatever comes of it."""
-        waiting = self._approvals is not None and self._approvals.state.open
-        if not waiting and self._conversation.due_before_run():
+        waiting = self._parts.approvals is not None and self._parts.approvals.state.open
+        if not waiting and self._parts.conversation.due_before_run():
             await self.compaction().fold("threshold", waits)
 
     # -- ends that nobody asked for --------------------------------------------------------------
@@ -499,29 +487,29 @@ class RunLoop:
     def lose(self, error: BaseException) -> None:
         """The store could not keep what was recorded: the run fails, and the pod lives on."""
         run = self.run
-        if run is None or self._status.state not in AT_WORK:
+        if run is None or self._parts.status.state not in AT_WORK:
             return
-        if run.end_seq and self._journal.log.durable_seq >= run.end_seq:
+        if run.end_seq and self._parts.journal.log.durable_seq >= run.end_seq:
             return  # its end is durable, and about to be published
         run.waits.leave()
         self._lost = run.exchange
         seconds = self._play.stop_clock()
         # Its start was published: its end is, once the store takes it.
-        if self._journal.head.open_run == run.run_id:
-            self._tool_calls.close_open(run)
-            self._journal.log.record_end(
+        if self._parts.journal.head.open_run == run.run_id:
+            self._parts.tool_calls.close_open(run)
+            self._parts.journal.log.record_end(
                 RunEnd,
                 run.run_id,
                 outcome="failed",
-                steps=self._accounts.steps,
-                usage=self._accounts.run_usage or Usage(),
+                steps=self._parts.accounts.steps,
+                usage=self._parts.accounts.run_usage or Usage(),
                 error=Failure.of(error),
                 seconds=seconds,
             )
-        self.run = self._journal.run_id = None
-        self._status.to(PodState.IDLE)
+        self.run = self._parts.journal.run_id = None
+        self._parts.status.to(PodState.IDLE)
         # Its words stand in the history, whatever became of the run.
-        if 0 < run.words_seq <= self._journal.log.durable_seq:
+        if 0 < run.words_seq <= self._parts.journal.log.durable_seq:
             resolve(run.awaiting_commit)
         _fail([*run.awaiting_commit, *(pending.reply for pending in run.pending)], error)
         run.awaiting_commit, run.pending = [], []
@@ -533,7 +521,7 @@ class RunLoop:
     def break_off(self, error: BaseException) -> None:
         """A defect ends the pod: the run goes no further."""
         run = self.run
-        if run is not None and self._status.state in AT_WORK:
+        if run is not None and self._parts.status.state in AT_WORK:
             self._play.stop_clock()  # the system lives on and counts it
             if run.exchange is not None:
                 run.exchange.end(error)
@@ -547,7 +535,7 @@ class RunLoop:
 
     def take_waiting(self) -> Waiting:
         """What waits behind the run that a defect broke off, taken out for the pod that takes its place."""
-        run = self.run if self._status.state in AT_WORK else None
+        run = self.run if self._parts.status.state in AT_WORK else None
         waiting = Waiting(self.queue, self._joining, run is not None, None if run is None else run.ending)
         self.queue = self._joining = None
         return waiting
@@ -557,7 +545,7 @@ class RunLoop:
         paused; it is cancelled where somebody had asked for that.
         """
         self.queue, self._joining = waiting.queue, waiting.joining
-        if self._status.state is PodState.IDLE:
+        if self._parts.status.state is PodState.IDLE:
             self._start_next()
         elif waiting.ending == "cancelled":
             self.between_steps(AsyncFuture(), self.cancel_paused)
@@ -569,7 +557,7 @@ class RunLoop:
         run, self.run = self.run, None
         self._play.stop_clock()
         waiting = [queued.reply for queued in self.queue or ()]
-        waiting += self.between.take_waiting()
+        waiting += [] if self._between is None else self._between.take_waiting()
         waiting += [pending.reply for pending in self._joining or ()]
         if run is not None:
             run.waits.leave()
@@ -578,17 +566,15 @@ class RunLoop:
         self.queue = self._joining = None
         for reply in waiting:
             if not reply.done():
-                reply.set_exception(self._status.gone())
+                reply.set_exception(self._parts.status.gone())
         asked, self._end_asked = self._end_asked or [], None
         resolve(asked)
 
 
-def _end_hooks(hooks: Hooks, resources: PodResources, journal: Journal) -> EndHooks | None:
-    if not hooks.asks_at_run_end:
-        return None
+async def _notify_hooks(hooks: Hooks, parts: RunParts, run: Run, result: RunResult) -> None:
     from actors.pod.runs.end_hooks import EndHooks  # noqa: PLC0415 - paid for by pods with hooks
 
-    return EndHooks(hooks, resources, journal)
+    await EndHooks(hooks, parts.resources, parts.journal).notify(run, result)
 
 
 def _fail(replies: list[AsyncFuture[Any]], error: BaseException) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from actors.pod.history.conversation import Conversation
     from actors.pod.memory.memory_jobs import MemoryJobs
     from actors.pod.memory.recall import Recall
-    from actors.pod.resources import PodResources
+    from actors.pod.resources import PodResources, PodTemplate
     from actors.pod.runs.tool_calls import ToolCalls
     from actors.pod.session.journal import Journal
     from actors.pod.status import Status
@@ -21,16 +20,25 @@ if TYPE_CHECKING:
     from actors.runtime.loop import Mailroom
 
 
+class HasMemory(Protocol):
+    """Whose memory jobs they are."""
+
+    @property
+    def memory(self) -> MemoryJobs:
+        """The memory jobs."""
+
+
 class RunParts(Struct, frozen=True, eq=False):
     """What one pod has for its runs."""
 
     resources: PodResources
+    template: PodTemplate
     status: Status
     journal: Journal
     accounts: Accounts
     conversation: Conversation
-    #: Makes the memory jobs when they are first needed.
-    memory: Callable[[], MemoryJobs]
+    #: What has the memory jobs, and makes them when they are first needed.
+    pod: HasMemory
     #: None where the history is not that of a new session, or nothing is to be recalled.
     recall: Recall | None
     tool_calls: ToolCalls
