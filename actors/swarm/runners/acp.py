@@ -84,7 +84,6 @@ class AcpProgram(PipedProgram):
                 await self.send(child, self.launch.task)
             await transport.ended.wait()
         finally:
-            self._session = self._session or ""
             await connection.close()
 
     async def _open(self, connection: ClientSideConnection, transport: _Transport) -> None:
@@ -143,8 +142,7 @@ class AcpProgram(PipedProgram):
             words = f"it answered what is none of the protocol's: {error}"
             await life.publish(self._turns.fail(failure_of(words)))
         else:
-            used = {} if answer.usage is None else answer.usage.model_dump(by_alias=True)
-            await life.publish(self._turns.end(answer.stop_reason, used))
+            await life.publish(self._turns.end(answer.stop_reason, answer.model_dump(by_alias=True)))
 
     def stray(self, line: bytes) -> list[Event]:
         """A line that is no message of the protocol."""
@@ -174,6 +172,7 @@ class AcpProgram(PipedProgram):
         if self._life is None:
             return _cancelled()
         shown = call.model_dump(by_alias=True, exclude_none=True)
+        await self._life.publish(self._turns.translate({**shown, "sessionUpdate": "tool_call"}))
         permission = Permission(
             tool=tool_of(shown), call_id=call.tool_call_id, arguments=arguments_of(shown), why=call.title
         )

@@ -52,6 +52,8 @@ class AcpTranslator:
         self._text = self._thought = ""
         #: Calls that have no result yet: what they are called.
         self._names: dict[str, str] = {}
+        #: Calls of the turn that have their results.
+        self._over: set[str] = set()
         self._cost: float | None = None
         self._cost_before = 0.0
 
@@ -75,24 +77,28 @@ class AcpTranslator:
             self._cost = amount_of(cost, "amount") if text_of(cost, "currency") == "USD" else None
         return ()
 
-    def end(self, stop_reason: str, used: dict[str, Any]) -> Iterator[Event]:
-        """The turn ends."""
+    def end(self, stop_reason: str, answer: dict[str, Any]) -> Iterator[Event]:
+        """The turn ends as the answer to its prompt says."""
         outcome = _OUTCOMES.get(stop_reason, "finished")
         yield from self._flush(cut=outcome == "cancelled")
-        usage, cost = _usage(used), None
+        usage, cost = _usage(answer), None
         if self._cost is not None:
             cost, self._cost_before = max(0.0, self._cost - self._cost_before), self._cost
         if usage != Usage():
             yield self.recorder.make(UsageUpdate, usage=usage, run_usage=usage, cost=cost)
         limit = failure_of(stop_reason.replace("_", " ")) if outcome == "limit_reached" else None
-        self._names.clear()
+        self._forget()
         yield from self.recorder.end_run(outcome=outcome, usage=usage, cost=cost, error=limit)
 
     def fail(self, failure: Failure) -> Iterator[Event]:
         """The turn ends with an error."""
         yield from self._flush(cut=True)
-        self._names.clear()
+        self._forget()
         yield from self.recorder.end_run(outcome="failed", error=failure)
+
+    def _forget(self) -> None:
+        self._names.clear()
+        self._over.clear()
 
     def _piece(self, text: str) -> Iterator[Event]:
         if text:
@@ -113,9 +119,9 @@ class AcpTranslator:
 
     def _call(self, update: dict[str, Any]) -> Iterator[Event]:
         call_id, status, make = text_of(update, "toolCallId"), text_of(update, "status"), self.recorder.make
-        if call_id not in self._names:
-            if text_of(update, "sessionUpdate") != "tool_call":
-                return  # of a call that has its result
+        if call_id in self._over:
+            return
+        if call_id not in self._names:  # some programs have a call begin with a question, or with its end
             call = ToolCall(call_id, tool_of(update), arguments_of(update))
             self._names[call_id] = call.name
             yield from self._flush(call)
@@ -123,6 +129,7 @@ class AcpTranslator:
         name, shown = self._names[call_id], "\n".join(_shown(update))
         if status in {"completed", "failed"}:
             del self._names[call_id]
+            self._over.add(call_id)
             item = ToolResult(call_id, name, parts_of(shown), is_error=status == "failed")
             yield make(ToolResulted, item=item)
         elif shown and text_of(update, "sessionUpdate") == "tool_call_update":
@@ -166,7 +173,12 @@ def _diffs(call: dict[str, Any]) -> Iterator[str]:
             yield "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)[:_LONGEST_DIFF]
 
 
-def _usage(used: dict[str, Any]) -> Usage:
+def _usage(answer: dict[str, Any]) -> Usage:
+    """What a turn took; gemini has it among what is its own."""
+    used = inner(answer, "usage")
+    if not used:
+        counted = inner(answer, "_meta", "quota", "token_count")
+        return Usage(number_of(counted, "input_tokens"), number_of(counted, "output_tokens"))
     plain, output = number_of(used, "inputTokens"), number_of(used, "outputTokens")
     read, written = number_of(used, "cachedReadTokens"), number_of(used, "cachedWriteTokens")
     whole = None if plain is None else plain + (read or 0) + (written or 0)

@@ -32,6 +32,7 @@ from msgspec import Struct
 from actors.runtime.children.child import Ladder
 from actors.runtime.children.launcher import Launcher
 from protocol.events import Event
+from protocol.usage import Usage
 
 
 class StopWaits(Struct, frozen=True):
@@ -53,7 +54,9 @@ class Launch(Struct, frozen=True, kw_only=True):
     ``log`` the file that it may write where its output is gone, ``env`` the names of variables that its
     program may have besides those that every child has. Where it is ``resuming``, a ``task`` is words for a
     conversation that goes on; without one, it waits,
-    or with ``go_on`` takes up the task that was interrupted, where it can do so without words.
+    or with ``go_on`` takes up the task that was interrupted, where it can do so without words. ``used`` is
+    what its earlier runs took together, as their ``RunEnd`` say, for programs that report a conversation as a
+    whole; None where that is not known.
     """
 
     agent_id: str
@@ -67,6 +70,7 @@ class Launch(Struct, frozen=True, kw_only=True):
     env: tuple[str, ...] = ()
     resuming: bool = False
     go_on: bool = False
+    used: Usage | None = None
     waits: StopWaits = StopWaits()
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from actors.swarm.runners.lines import LineTranslator, failure_of, inner, number_of, text_of, texts_in
+from actors.swarm.runners.lines import LineTranslator, added, failure_of, inner, number_of, text_of, texts_in
 from actors.swarm.runners.stream import Recorder
 from protocol.events import (
     Alert,
@@ -31,13 +31,18 @@ _TOOLS = {
 }
 
 
+_NOTHING = Usage()
+
+
 class CodexTranslator(LineTranslator):
     """One run. A line ``error`` may be a mere retry, and an item ``error`` is a warning: only
-    ``turn.completed`` and ``turn.failed`` say how it ended.
+    ``turn.completed`` and ``turn.failed`` say how it ended. What it says to have used is of the whole
+    conversation: ``used`` is what earlier runs took, None where there were some and nobody knows.
     """
 
-    def __init__(self, recorder: Recorder, **more: Any) -> None:
+    def __init__(self, recorder: Recorder, *, used: Usage | None = _NOTHING, **more: Any) -> None:
         super().__init__(recorder, **more)
+        self._used = used
         self._started: set[str] = set()
         self._error = ""
 
@@ -77,12 +82,13 @@ class CodexTranslator(LineTranslator):
         yield self.retry(int(retry[1][:9]), 0.0, failure_of(why, status=_status(why)))
 
     def _completed(self, used: dict[str, Any]) -> Iterator[Event]:
-        usage = Usage(
+        whole = Usage(
             number_of(used, "input_tokens"),
             number_of(used, "output_tokens"),
             number_of(used, "cached_input_tokens"),
             number_of(used, "cache_write_input_tokens"),
         )
+        usage = Usage() if self._used is None else added(whole, self._used)
         if usage != Usage():
             yield self.recorder.make(UsageUpdate, usage=usage, run_usage=usage)
         yield from self.recorder.end_run(outcome="finished", usage=usage)

@@ -12,6 +12,7 @@ from actors.swarm.runners.stream import Recorder
 from protocol.errors import AgentFailed, Failure
 from protocol.events import AgentOutput, AgentStream, Event, Retry
 from protocol.text import encodable
+from protocol.usage import Usage
 
 #: Bytes that a line may have; what is longer is passed over.
 LONGEST_LINE = 1 << 24
@@ -202,6 +203,15 @@ def texts_in(content: Any) -> str:
     if not isinstance(content, list):
         return ""
     return "".join(each if isinstance(each, str) else text_of(each, "text") for each in content if each)
+
+
+def added(whole: Usage, before: Usage) -> Usage:
+    """What came to a sum; the sum itself where it has begun anew."""
+    grown = [
+        (getattr(whole, name) or 0) >= (getattr(before, name) or 0)
+        for name in ("input_tokens", "output_tokens")
+    ]
+    return whole.without(before) if all(grown) else whole
 
 
 _KINDS = {400: "invalid_request", 401: "auth", 402: "billing", 403: "auth", 404: "not_found", 408: "timeout"}

@@ -7,6 +7,7 @@ from actors.swarm.runners.codex_format import CodexTranslator
 from actors.swarm.runners.gemini_format import GeminiTranslator
 from actors.swarm.runners.piped import PipedProgram
 from actors.swarm.runners.stream import Recorder
+from protocol.usage import Usage
 
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy")
 #: Their logins and servers, where they do not find them in their own files.
@@ -23,7 +24,8 @@ class CodexProgram(PipedProgram):
     def __init__(
         self, launch: Launch, recorder: Recorder, command: tuple[str, ...], env: tuple[str, ...]
     ) -> None:
-        super().__init__(launch, CodexTranslator(recorder), (*CODEX_ENV, *env))
+        used = launch.used if launch.session else Usage()
+        super().__init__(launch, CodexTranslator(recorder, used=used), (*CODEX_ENV, *env))
         self._command = command
 
     def argv(self, task: str | None) -> list[str]:  # noqa: ARG002 - it goes by the input

@@ -36,6 +36,7 @@ from protocol.events import (
     ToolResulted,
     ToolStart,
 )
+from protocol.items import ToolResult, parts_of
 
 #: Bytes of a line of standard error, and lines of it that say why a program ended without a word.
 _LONGEST_ERROR, _LAST_ERRORS = 1 << 16, 5
@@ -43,6 +44,9 @@ _LONGEST_ERROR, _LAST_ERRORS = 1 << 16, 5
 _PLACE_SECONDS = 60.0
 #: Seconds that a program has to end a run that it was asked to, and to end itself behind its last line.
 _CANCEL_SECONDS, _LINGER_SECONDS = 10.0, 5.0
+
+
+_NO_RESULT = "its task ended without a result of it"
 
 
 class Bounds(Struct, frozen=True):
@@ -127,7 +131,8 @@ class ProgramLife:
         self._child: Child | None = None
         self._reason: AgentStopReason | None = None
         self._announced = False
-        self._tools: set[str] = set()
+        #: Calls of tools that have no result yet, and what they are called.
+        self._tools: dict[str, str] = {}
         self._asking = 0
         self._errors: deque[str] = deque(maxlen=_LAST_ERRORS)
         #: Of a program that ends with its task: how it says that went.
@@ -218,9 +223,11 @@ class ProgramLife:
                 if self._child is not None:
                     self._spawn(self._end_lingering(self._child))
                 continue
+            if isinstance(event, RunEnd):
+                shown += self._close_calls()
+                idle = True
             shown.append(event)
             self._follow(event)
-            idle = idle or isinstance(event, RunEnd)
         if idle and self.recorder.run_id is None and self._program.is_idle and self._reason is None:
             shown.append(self.recorder.make(AgentIdle))
         await self.stream.put_all(shown)
@@ -381,7 +388,8 @@ class ProgramLife:
         for each in others:
             each.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        self.stream.put(*self._last_run(code, error))
+        if ends := self._last_run(code, error):
+            self.stream.put(*self._close_calls(), *ends)
         last = self.recorder.last_end
         reason = self._reason or ("exit" if code is None or code >= 0 else "killed")
         if self._failure is not None:
@@ -393,6 +401,16 @@ class ProgramLife:
         self.stream.put(self.recorder.make(AgentStopped, reason=reason, code=code, error=error))
         if not self._ended.done():
             self._ended.set_result(None)
+
+    def _close_calls(self) -> list[Event]:
+        """Results for calls whose program said nothing of any."""
+        open_calls, self._tools = self._tools, {}
+        return [
+            self.recorder.make(
+                ToolResulted, item=ToolResult(call_id, name, parts_of(_NO_RESULT), is_error=True)
+            )
+            for call_id, name in open_calls.items()
+        ]
 
     def _last_run(self, code: int | None, error: Failure | None) -> list[Event]:
         """How the run that is open ends with its program: well only by its own words and by its code."""
@@ -423,11 +441,9 @@ class ProgramLife:
 
     def _follow(self, event: Event) -> None:
         if isinstance(event, ToolStart):
-            self._tools.add(event.call_id)
+            self._tools[event.call_id] = event.name
         elif isinstance(event, ToolResulted):
-            self._tools.discard(event.item.call_id)
-        elif isinstance(event, RunEnd):
-            self._tools.clear()
+            self._tools.pop(event.item.call_id, None)
         elif isinstance(event, Retry) and self._reason is None:
             bounds = self._bounds
             if event.attempt > bounds.retries or event.wait > bounds.wait:

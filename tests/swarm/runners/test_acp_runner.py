@@ -179,7 +179,6 @@ def test_updates_of_kinds_and_types_that_are_not_known_are_passed_over():
         {},
         {"sessionUpdate": "weather"},
         {"sessionUpdate": "agent_message_chunk", "content": [1]},
-        {"sessionUpdate": "tool_call_update", "toolCallId": "c", "status": "completed"},
         {"sessionUpdate": "plan", "entries": [{"content": 3, "status": "in_progress"}, None]},
     ):
         assert not list(translator.translate(update))

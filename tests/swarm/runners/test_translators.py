@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.swarm.runners.claude_format import ClaudeTranslator
+from actors.swarm.runners.codex_format import CodexTranslator
 from actors.swarm.runners.lines import LineTranslator
+from actors.swarm.runners.stream import Recorder
 from polypod import (
     AgentOutput,
     Alert,
@@ -109,6 +111,19 @@ def test_usage_is_of_the_whole_prompt_and_of_one_run():
     assert one(events_of("codex_tool"), RunEnd).usage == Usage(200, 14, 160, 0)
     assert one(events_of("gemini_tool"), RunEnd).usage == Usage(200, 14, 160)
     assert one(events_of("gemini_tool_json"), RunEnd).usage == Usage(200, 14, 160)
+
+
+def test_usage_of_codex_is_of_its_conversation_and_without_what_is_known_of_before():
+    for before, expected in (
+        (Usage(150, 4, 60), Usage(50, 10, 100, 0)),
+        (Usage(), Usage(200, 14, 160, 0)),
+        (Usage(900, 90), Usage(200, 14, 160, 0)),  # it has begun to count anew
+        (None, Usage()),
+    ):
+        recorder = Recorder("a-1")
+        recorder.begin_run("hi")
+        events = read(CodexTranslator(recorder, used=before), [printed("codex_tool")])
+        assert one(events, RunEnd).usage == expected
 
 
 def test_usage_counts_what_was_asked_for_again_without_streaming():
