@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 import os
 import pickle
+import random
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from child_kit import in_child
+from process_kit import descriptors
 
 from actors.llm.base import Block, Request
 from actors.llm.scripted import Reply, ScriptedClient
@@ -106,3 +113,19 @@ async def write_garbage() -> str:
         except OSError:
             continue
     return "written"
+
+
+@tool
+async def what_it_has() -> str:
+    """What a process has of its own: descriptors, variables, handlers of signals, a number by chance."""
+    standard = {str(Path(f"/proc/self/fd/{number}").readlink()) for number in range(3)}
+    handled = [int(each) for each in signal.valid_signals() if callable(signal.getsignal(each))]
+    found = {
+        "descriptors": sorted(descriptors() - standard),
+        "variables": sorted(os.environ),
+        "handled": handled,
+        "chance": random.random(),
+        "collects": gc.isenabled(),
+        "children": in_child(lambda: True),
+    }
+    return json.dumps(found)

@@ -329,12 +329,12 @@ class Assembly:
                 self._launcher.abandon()
         return self._launcher
 
-    def pod_launcher(self) -> Launcher:
+    def pod_launcher(self, prepare: str | None) -> Launcher:
         """What starts processes that are pods: these take no place of the others. Raises as ``launcher``."""
         if self._pod_launcher is None:
             from actors.runtime.children.launcher import Launcher  # noqa: PLC0415 - paid for by who starts any
 
-            self._pod_launcher = Launcher()
+            self._pod_launcher = Launcher(prepare=prepare)
             if self._starts_none:
                 self._pod_launcher.abandon()
         return self._pod_launcher

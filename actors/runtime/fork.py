@@ -12,7 +12,7 @@ _parents: list[Any] = []
 
 def let_be(*things: Any) -> None:
     """Keep what is the parent's from being collected, also when the interpreter ends."""
-    if not _parents:
+    if things and not _parents:
         with contextlib.suppress(ImportError, AttributeError):
             import ctypes  # noqa: PLC0415 - nobody pays for it but a forked child
 

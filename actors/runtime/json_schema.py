@@ -11,6 +11,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, count
 from typing import Any
 
 import msgspec
@@ -263,8 +264,8 @@ def _names(classes: Iterable[Any]) -> dict[Any, str]:
     for cls, name in short.items():
         alone = list(short.values()).count(name) == 1
         base = name if alone else _safe(f"{cls.__module__}.{cls.__qualname__}")
-        numbered = (f"{base}_{n}" for n in range(2, 10_000))
-        found[cls] = next(each for each in (base, *numbered) if each not in found.values())
+        numbered = (f"{base}_{n}" for n in count(2))
+        found[cls] = next(each for each in chain((base,), numbered) if each not in found.values())
     return found
 
 

@@ -227,10 +227,15 @@ def mailroom_here() -> Mailroom:
     return _mailrooms.get(loop) or _new_mailroom(loop)
 
 
-def _new_mailroom(loop: asyncio.AbstractEventLoop) -> Mailroom:
+def forget_closed_loops() -> None:
+    """Let go of the mail rooms of loops that are closed."""
     for known in list(_mailrooms):
         if known.is_closed():
             _mailrooms.pop(known, None)
+
+
+def _new_mailroom(loop: asyncio.AbstractEventLoop) -> Mailroom:
+    forget_closed_loops()
     return _mailrooms.setdefault(loop, Mailroom(loop))
 
 

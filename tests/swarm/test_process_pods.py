@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -41,7 +42,7 @@ from protocol.events import (
     TextDelta,
     UserMessage,
 )
-from protocol.items import UserItem
+from protocol.items import ToolResult, UserItem
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
 
@@ -124,6 +125,31 @@ async def test_its_environment_shows_no_secret(store: str, monkeypatch: pytest.M
         with scripted([]) as client:
             pod = await system.spawn(ONE, client=client, process=True)
             assert b"secret-of-a-user" not in Path(f"/proc/{process_of(pod)}/environ").read_bytes()
+
+
+async def test_it_has_what_an_interpreter_has_that_was_just_started(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_VARIABLE", "of its parent's")
+    found = []
+    async with PodSystem(store) as system:
+        with scripted([call("what_it_has"), say("done")]) as client:
+            for _ in range(2):
+                tools = ["process_doubles:what_it_has"]
+                pod = await system.spawn(ONE, client=client, tools=tools, process=True)
+                await pod.run("go")
+                result = (await pod.history())[2]
+                assert isinstance(result, ToolResult)
+                found.append(json.loads(result.text))
+    for each in found:
+        sockets = [one for one in each["descriptors"] if one.startswith("socket:")]
+        assert len(sockets) == 4  # two to its parent, and the pair of its event loop
+        assert not [one for one in each["descriptors"] if one.startswith("pipe:") or "pidfd" in one]
+        assert "SOME_VARIABLE" in each["variables"]
+        assert set(each["handled"]) <= {signal.SIGINT, signal.SIGTERM}
+        assert each["collects"]
+        assert each["children"] == 0
+    assert found[0]["chance"] != found[1]["chance"]
 
 
 # -- its events ----------------------------------------------------------------------------------
@@ -334,7 +360,7 @@ async def main():
         pod = await system.spawn(PodManifest.of(name="p"), client=client, process=True)
         run = pod.run("go")
         await gate.asked.acquire()
-        print(pod.address._child.pid, system._here().assembly.pod_launcher().pid, flush=True)
+        print(pod.address._child.pid, system._here().assembly._pod_launcher.pid, flush=True)
         await run
 
 asyncio.run(main())

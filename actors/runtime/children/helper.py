@@ -15,6 +15,7 @@ import signal
 import socket
 from array import array
 from collections import Counter
+from importlib import import_module
 
 from actors.runtime.children.descendants import kill_all
 from actors.runtime.children.frames import END, KILL, framed
@@ -157,13 +158,18 @@ def _close(*descriptors: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Run as a process: the numbers of the socket and of the pidfd are its arguments."""
+    """Run as a process: the numbers of the socket and of the pidfd are its arguments, and where it is to fork
+    functions, ``module:name`` of what makes it have them.
+    """
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     ignored_signals()
     gc.disable()  # wardens are forks of this, and share what nobody touches
-    asked, polypod = map(int, arguments)
+    asked, polypod = map(int, arguments[:2])
     for each in (asked, polypod):
         if each >= 0:
             os.set_inheritable(each, False)
+    for prepare in arguments[2:]:
+        module, _, name = prepare.partition(":")
+        getattr(import_module(module), name)()
     Helper(socket.socket(fileno=asked), polypod).run()

@@ -33,6 +33,17 @@ _BOOTSTRAP = (
     "import sys; package = sys.modules['actors'] = type(sys)('actors'); package.__path__ = [sys.argv[1]]; "
     "from actors.runtime.children.helper import main; main(sys.argv[2:])"
 )
+#: One that forks what it has imported has all that we have. What packages want done in forked processes is
+#: kept for these: nothing of it concerns the helper, and it would touch a megabyte of memory in each fork.
+_BOOTSTRAP_WITH_PACKAGES = """
+import ast, os, sys
+def keep(**hooks):
+    keep.kept.append(hooks)
+keep.kept, keep.register, os.register_at_fork = [], os.register_at_fork, keep
+sys.path[:] = ast.literal_eval(sys.argv[1])
+from actors.runtime.children.helper import main
+main(sys.argv[2:])
+"""
 #: What an interpreter may need to find its own libraries.
 _OF_INTERPRETER = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "PYTHONHOME")
 #: Seconds after which the helper is asked again that could take no more requests for now.
@@ -62,8 +73,11 @@ class Launcher:
     from this one has a helper of its own, and none of these children.
     """
 
-    def __init__(self, most: int | None = None) -> None:
-        """At most so many children are at work at once; ``None`` is any number."""
+    def __init__(self, most: int | None = None, *, prepare: str | None = None) -> None:
+        """At most so many children are at work at once; ``None`` is any number. ``prepare`` is
+        ``module:name`` of what has the helper import what it then forks instead of starting programs.
+        """
+        self._prepare = prepare
         self._slots = None if most is None else Slots(most)
         self._lock = threading.Lock()
         self._helper: _Helper | None = None
@@ -252,7 +266,7 @@ class Launcher:
             if getattr(sys, "frozen", False):  # its executable would be the whole application once more
                 raise ChildNotStarted.of(program, "a frozen application has no Python to start children by")
             if self._helper is None:
-                self._helper = _begin()
+                self._helper = _begin(self._prepare)
             return self._helper
 
     def _forget(self, helper: _Helper) -> None:
@@ -322,16 +336,20 @@ def _request(program: str, words: list[str], folder: str, env: Mapping[str, str]
     return request
 
 
-def _begin() -> _Helper:
+def _begin(prepare: str | None) -> _Helper:
     """Start the helper process. Raises OSError."""
     asked, theirs = socket.socketpair()
     pidfd = os.pidfd_open(os.getpid()) if hasattr(os, "pidfd_open") else -1
     passed = [theirs.fileno(), *([pidfd] if pidfd >= 0 else [])]
     packages = str(Path(__file__).parents[2])
     arguments = [packages, str(theirs.fileno()), str(pidfd)]
+    isolated, bootstrap = ["-I", "-S"], _BOOTSTRAP
+    if prepare is not None:
+        isolated, bootstrap = ["-I"], _BOOTSTRAP_WITH_PACKAGES
+        arguments = [repr(sys.path), *arguments[1:], prepare]
     try:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, *arguments],
+            [sys.executable, *isolated, "-c", bootstrap, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

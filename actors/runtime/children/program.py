@@ -6,6 +6,8 @@ import contextlib
 import functools
 import os
 import signal
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from actors.runtime.children.confine import Plan, confine
 from actors.runtime.children.frames import framed
@@ -13,6 +15,8 @@ from actors.runtime.children.kernel import end_with_parent
 
 #: The number of a parent that is in none of the namespaces that a process sees.
 _OUTSIDE = 0
+#: Functions that are run in a forked process instead of a program of that name, where this one has any.
+FUNCTIONS: dict[bytes, Callable[[Sequence[bytes]], object]] = {}
 #: ``(argv, folder, environment)``, all of it bytes; no ``argv`` is a trial of what comes before the program.
 Request = tuple[tuple[bytes, ...], bytes, tuple[tuple[bytes, bytes], ...]]
 
@@ -54,6 +58,8 @@ def _become(request: Request, streams: tuple[int, ...], plan: Plan | None, paren
         step = "program"
         if not argv:
             os._exit(0)
+        if (function := FUNCTIONS.get(argv[0])) is not None:
+            _call(function, argv[1:], environment)
         os.execvpe(argv[0], argv, dict(environment))  # noqa: S606 - which is what this is for
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -63,6 +69,25 @@ def _become(request: Request, streams: tuple[int, ...], plan: Plan | None, paren
             os.write(writer, framed((step, 0)))
     finally:
         os._exit(127)
+
+
+def _call(
+    function: Callable[[Sequence[bytes]], object],
+    arguments: Sequence[bytes],
+    environment: Sequence[tuple[bytes, bytes]],
+) -> NoReturn:
+    """Be a function instead of a program, as an interpreter that has just started."""
+    try:
+        os.environb.clear()
+        os.environb.update(environment)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        function(arguments)
+    finally:  # what it has closed may be others' by now
+        os._exit(1)
 
 
 @functools.cache

@@ -30,8 +30,12 @@ if TYPE_CHECKING:
     from actors.pod.assembly import Assembly
     from actors.swarm.spawner import Wanted
 
+#: Whether such a process is forked from one that has imported what it needs; elsewhere it is started anew.
+_FORKS = sys.platform == "linux"
+_PREPARE, _FORKED = "actors.pod_process.zygote:prepare", ("polypod-pod",)
 #: What the interpreter of such a process runs; its arguments are where modules are looked for.
 _BOOTSTRAP = "import sys; sys.path[:] = sys.argv[1:]; from actors.pod_process.main import main; main()"
+_STARTED = (sys.executable, "-I", "-c", _BOOTSTRAP)
 
 
 class ProcessPods:
@@ -108,8 +112,9 @@ class ProcessPods:
         )
 
     async def _start_process(self, commands: socket.socket, accounts: socket.socket, ladder: Ladder) -> Child:
-        return await self._assembly.pod_launcher().start(
-            [sys.executable, "-I", "-c", _BOOTSTRAP, *sys.path],
+        launcher = self._assembly.pod_launcher(_PREPARE if _FORKS else None)
+        return await launcher.start(
+            [*(_FORKED if _FORKS else _STARTED), *sys.path],
             cwd=Path.cwd(),
             env=allowed_environment(),
             stdin=accounts.fileno(),
