@@ -14,7 +14,9 @@ import actors
 from protocol.errors import MODEL_ERROR_KINDS
 from protocol.events import RunOutcome
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 
 def documented_modules() -> set[str]:
@@ -45,6 +47,26 @@ def test_each_page_is_found_from_the_first_one() -> None:
     for page in DOCS.glob("*.md"):
         found = page.stem == "index" or (f"]({page.name})" in index and f"\n{page.stem}\n" in index)
         assert found, f"{page.name} is neither linked nor in the table of contents"
+
+
+def test_the_drawing_of_the_layers_has_each_folder() -> None:
+    drawing = ARCHITECTURE.split("```")[1]
+    drawn = {
+        f"{before}{name}"
+        for before, names in re.findall(r"([\w/]*)\{([\w,]+)\}/", drawing)
+        for name in names.split(",")
+    } | set(re.findall(r"([\w/]+)/(?=\s)", drawing))
+    folders = {str(each.parent.relative_to(ROOT / "actors")) for each in (ROOT / "actors").rglob("*.py")}
+    parts = {folder: folder.rpartition("/") for folder in folders - {"."}}
+    assert [folder for folder, (_, _, name) in sorted(parts.items()) if not {folder, name} & drawn] == [], (
+        "say in ARCHITECTURE.md what it is for"
+    )
+
+
+def test_each_module_that_the_architecture_names_is_there() -> None:
+    there = {f"/{path.relative_to(ROOT)}" for path in ROOT.glob("*/**/*.py")}
+    named = set(re.findall(r"`((?:[\w.-]+/)*[\w-]+\.py)`", ARCHITECTURE))
+    assert not [name for name in named if not any(path.endswith(f"/{name}") for path in there)]
 
 
 @pytest.mark.parametrize("program", page_programs(), ids=lambda program: program.page)
