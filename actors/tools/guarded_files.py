@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePath
 from typing import NamedTuple
 
+from actors.runtime.children.repository import is_unmade
 from protocol.guarded import is_secret, owner_of
 
 #: What steers git in a repository: commands that it runs, and where it finds the rest. The last two are there
 #: in the repositories of submodules and of other working copies alone.
 _STEERS_GIT = ("config", "hooks", "commondir")
 _STEERS_GIT_IF_THERE = ("config.worktree", "gitdir")
+#: A folder with these is a repository to git, whatever it is called.
+_OF_REPOSITORY = frozenset({"HEAD", "objects", "refs"})
 #: Folders of a repository that hold others.
 _REPOSITORIES_WITHIN = ("modules", "worktrees")
 #: A folder that was changed so shortly before it was looked at may be changed again without a later time.
@@ -41,6 +44,7 @@ class _Folder(NamedTuple):
     looked: int
     guarded: tuple[str, ...]
     folders: tuple[str, ...]
+    is_repository: bool
 
     def is_still(self, found: os.stat_result) -> bool:
         return self.state == _state(found) and self.looked - self.state[1] > _UNSURE_NS
@@ -70,6 +74,8 @@ class GuardedFiles:
                     hidden[path] = None
                 continue
             known[path] = folder
+            if folder.is_repository:
+                read_only += _steering(path)
             for name in folder.guarded:
                 place = f"{path.rstrip('/')}/{name}"
                 owner = owner_of(name)
@@ -98,7 +104,8 @@ class GuardedFiles:
         around = os.path.basename(path)
         guarded = tuple(name for name, _ in names if owner_of(name) is not None or is_secret(name, around))
         folders = tuple(name for name, is_folder in names if is_folder and owner_of(name) is None)
-        return _Folder(_state(found), looked, guarded, folders)
+        is_repository = _OF_REPOSITORY.issubset(name for name, _ in names)
+        return _Folder(_state(found), looked, guarded, folders, is_repository)
 
 
 def _could_be_opened(path: str) -> bool:
@@ -123,7 +130,7 @@ def _steering(place: str) -> Iterator[str]:
     if not os.path.isdir(place) or os.path.islink(place):
         yield place
         return
-    if not os.listdir(place):
+    if is_unmade(place):
         return  # no repository: its name alone is reserved
     yield from (f"{place}/{name}" for name in _STEERS_GIT)
     yield from (path for name in _STEERS_GIT_IF_THERE if os.path.lexists(path := f"{place}/{name}"))

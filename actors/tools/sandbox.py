@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from actors.runtime.children import landlock, seccomp
 from actors.runtime.children.confinement import Confinement, Limits
 from actors.runtime.children.environment import allowed_environment
+from actors.runtime.children.repository import is_unmade
 from actors.tools.guarded_files import MOST_FOLDERS, Guarded, GuardedFiles, TooManyFolders
 from actors.tools.program_homes import PREFIX, ProgramHome
 from actors.tools.system_folders import System, system_folders
@@ -145,8 +146,7 @@ class Sandbox:
             raise ChildNotConfined(error.message, hint=error.hint) from error
         home = await self._get_home()
         confinement = await asyncio.to_thread(self._confinement, self._scope(), home)
-        needs = bool(confinement.denied or confinement.hidden or confinement.read_only)
-        why = machine.why_not(needs_namespaces=needs)
+        why = machine.why_not(needs_namespaces=confinement.needs_namespaces)
         if why is not None:
             raise ChildNotConfined(f"programs cannot be confined to the scope: {why}", hint=_HINT)
         return replace(confinement, namespaces=machine.why_no_namespaces is None)
@@ -263,7 +263,10 @@ def _confinement(
 ) -> Confinement:
     writable = tuple(dict.fromkeys(allowed.writable))
     of_system = (each for each in system.readable if not _is_in(each, writable))
-    reserved = [name for each in writable if os.path.isdir(each) for name in _reserved(each)]
+    folders = [each for each in writable if os.path.isdir(each)]
+    repositories = [f"{each}/.git" for each in folders if is_unmade(f"{each}/.git")]
+    # It would steer polypod from there.
+    reserved = [f"{each}/polypod.toml" for each in folders]
     fixed = [each for each in allowed.denied if not each.endswith(_COME_AND_GO)]
     moving = [each for each in allowed.denied if each.endswith(_COME_AND_GO)]
     # What is secret together with its folder's name alone would be open by another name of that.
@@ -276,21 +279,11 @@ def _confinement(
         denied=tuple(dict.fromkeys((*fixed, *reserved))),
         hidden=tuple(dict.fromkeys((*guarded.hidden, *moving, *system.hidden))),
         read_only=tuple(dict.fromkeys((*allowed.read_only, *guarded.read_only))),
+        repositories=tuple(repositories),
         links=system.links,
         network=section.network,
         limits=Limits(section.memory_bytes, section.cpu_seconds, section.processes, section.file_bytes),
     )
-
-
-def _reserved(folder: str) -> Iterator[str]:
-    """What is not to be made in a folder that may be written: it would steer git or polypod from there."""
-    yield f"{folder}/polypod.toml"
-    repository, head = f"{folder}/.git", f"{folder}/HEAD"
-    if not os.path.lexists(repository) or (os.path.isdir(repository) and not os.listdir(repository)):
-        yield repository
-        # A folder with this file, and two more, is a repository to git whatever it is called.
-        if not os.path.lexists(head) or os.lstat(head).st_size == 0:
-            yield head
 
 
 def _other_homes(roots: list[str], home: str) -> list[str]:

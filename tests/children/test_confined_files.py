@@ -415,7 +415,7 @@ def test_covers_are_never_renewed_in_the_mounts_of_all(place: Place) -> None:
     before = Path("/proc/self/mounts").read_text()
     covered = place.scope / "covered"
     covered.mkdir()
-    view = View(os.fsencode(place.home), (), (), (os.fsencode(covered),), (), (), (), ())
+    view = View(os.fsencode(place.home), (), (), (os.fsencode(covered),), (), (), (), (), ())
     covers = Covers(view, lambda _: None)
     covered.rmdir()
     covered.mkdir()

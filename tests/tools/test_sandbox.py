@@ -207,6 +207,22 @@ async def test_repositories_below_and_of_submodules_are_guarded_too(launcher: La
     assert not (module / "hooks/pre-commit").exists()
 
 
+async def test_a_repository_of_another_name_is_not_steered_by_a_program(
+    launcher: Launcher, place: Path
+) -> None:
+    for folder in (place / "scope", place / "scope/sub/mirror"):
+        init(folder, "--bare")
+    script = """
+    for each in . sub/mirror; do (cd $each; echo evil >> config; echo evil > hooks/pre-push; echo .. > commondir); done
+    mv sub other; mv sub/mirror sub/m; git log; echo fine
+    """
+    text = await sh(launcher, Scope.writable(place / "scope"), place / "scope", script)
+    assert text.endswith("fine\n")
+    for folder in (place / "scope", place / "scope/sub/mirror"):
+        assert "evil" not in (folder / "config").read_text()
+        assert not (folder / "hooks/pre-push").exists()
+
+
 async def test_no_repository_and_no_configuration_is_planted_in_the_scope(
     launcher: Launcher, place: Path
 ) -> None:
@@ -216,8 +232,27 @@ async def test_no_repository_and_no_configuration_is_planted_in_the_scope(
     git init -q --bare .; mkdir refs objects; echo 'ref: refs/heads/main' > HEAD; rm -r refs objects hooks
     """
     await sh(launcher, Scope.writable(folder), folder, script)
-    assert not {"HEAD", ".git", "polypod.toml"} & {each.name for each in folder.iterdir()}
+    assert not {"HEAD", "polypod.toml"} & {each.name for each in folder.iterdir()}
+    assert "evil" not in (folder / ".git/config").read_text()
     assert (folder / "fine").exists()
+
+
+async def test_a_program_makes_a_repository_which_the_next_may_not_steer(
+    launcher: Launcher, place: Path
+) -> None:
+    folder = place / "scope"
+    commit = "git -c user.name=n -c user.email=a@b commit --allow-empty -qm"
+    assert await sh(launcher, Scope.writable(folder), folder, "ls -A; git status 2> /dev/null") == (
+        ".git\npolypod.toml\n"
+    )
+    assert list(folder.iterdir()) == []
+    await sh(launcher, Scope.writable(folder), folder, f"git init -q -b main && {commit} one")
+    script = f"{commit} two; git log --format=%s; git config core.fsmonitor evil; touch .git/hooks/x; ls -A"
+    text = await sh(launcher, Scope.writable(folder), folder, script)
+    assert text.startswith("two\none\n")
+    assert text.endswith(".git\npolypod.toml\n")
+    assert "evil" not in (folder / ".git/config").read_text()
+    assert list((folder / ".git/hooks").iterdir()) == []
 
 
 async def test_what_goes_through_all_files_is_not_stopped_by_what_is_reserved(

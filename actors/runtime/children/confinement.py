@@ -34,10 +34,13 @@ class Confinement(Struct, frozen=True):
 
     ``readable`` and ``writable`` are files and folders with all below; nothing else is there. ``denied``,
     ``hidden`` and ``read_only`` lie below them, and win. The folders around what is ``denied`` or
-    ``read_only`` cannot be renamed, and what does not exist of these cannot be made. ``home`` is a folder of
-    the child's own, which is its HOME, with a folder ``tmp`` that it sees as ``/tmp``. ``links`` are symlinks
-    that lead to what it sees: their path, and where they point. Without ``network`` it has no sockets but
-    pairs that it makes.
+    ``read_only`` cannot be renamed, and what does not exist of these cannot be made. ``repositories`` are
+    such names too, ``.git`` each; in their place a program may make a repository. Once the last program
+    that may has ended it is there outside as well, without what would have git run commands. A program
+    that makes a repository of a ``writable`` folder itself is killed, and it is none. ``home`` is a
+    folder of the child's own, which is its HOME, with a folder ``tmp`` that it sees as ``/tmp``.
+    ``links`` are symlinks that lead to what it sees: their path, and where they point. Without
+    ``network`` it has no sockets but pairs that it makes.
 
     Without ``namespaces`` there is nothing ``denied``, ``hidden`` or ``read_only``, and /proc and /tmp are
     not there.
@@ -49,10 +52,16 @@ class Confinement(Struct, frozen=True):
     denied: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     read_only: tuple[str, ...] = ()
+    repositories: tuple[str, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     network: bool = False
     limits: Limits = Limits()
     namespaces: bool = True
+
+    @property
+    def needs_namespaces(self) -> bool:
+        """Whether something below what is allowed is not."""
+        return bool(self.denied or self.hidden or self.read_only or self.repositories)
 
     def environment(self, env: Mapping[str, str]) -> dict[str, str]:
         """The variables for a child that has these otherwise."""
@@ -62,7 +71,7 @@ class Confinement(Struct, frozen=True):
 
     def plain(self) -> Any:
         """The confinement as a warden receives it. Raises ChildNotConfined."""
-        if not self.namespaces and (self.denied or self.hidden or self.read_only):
+        if not self.namespaces and self.needs_namespaces:
             raise ChildNotConfined("what is denied below what is allowed can be held by namespaces alone")
         if not self.namespaces and landlock.version() < landlock.SCOPES:
             raise ChildNotConfined("without namespaces it takes a kernel from 6.12 on, with Landlock")
@@ -75,7 +84,8 @@ class Confinement(Struct, frozen=True):
             _encoded((*self.denied, *self.hidden)),
             _encoded(self.read_only),
             _encoded(sorted(self._pinned())),
-            _encoded((*self.denied, *self.read_only)),
+            _encoded((*self.denied, *self.read_only, *self.repositories)),
+            _encoded(self.repositories),
             tuple((os.fsencode(path), os.fsencode(target)) for path, target in self.links),
         )
         # Sockets of others without a path are out of reach by a Landlock of that version alone.
@@ -87,7 +97,8 @@ class Confinement(Struct, frozen=True):
     def _pinned(self) -> set[str]:
         """The folders on the way from what is writable down to what is denied."""
         roots = set(self.writable)
-        return {folder for path in (*self.denied, *self.read_only) for folder in _folders_above(path, roots)}
+        paths = (*self.denied, *self.read_only, *self.repositories)
+        return {folder for path in paths for folder in _folders_above(path, roots)}
 
 
 def _folders_above(path: str, roots: set[str]) -> Iterator[str]:

@@ -25,6 +25,7 @@ _OF_ITSELF = _ATTRIBUTES | _SELF_DELETED | _SELF_MOVED
 _OF_ITS_FOLDER = _MOVED_TO | _CREATED
 #: Besides what is watched of the same already.
 _ALSO = 0x20000000
+_FOLDER = 0x01000000
 _NO_SYMLINK = 0x02000000
 _READ = 65536
 
@@ -44,7 +45,11 @@ class Covers:
         self.changed = call("inotify_init1", os.O_CLOEXEC | os.O_NONBLOCK)
         #: By the number of a watch, what it is on.
         self._watches: dict[int, list[bytes]] = {}
-        self._known = {path: self._watch(path) for path in (*view.denied, *view.read_only, *view.pinned)}
+        watched = (*view.denied, *view.read_only, *view.pinned, *view.repositories)
+        self._known = {path: self._watch(path) for path in watched}
+        for path in view.writable:  # what comes to be in there may be of more than its own folder
+            with contextlib.suppress(OSError):
+                call("inotify_add_watch", self.changed, path, _OF_ITS_FOLDER | _NO_SYMLINK | _ALSO | _FOLDER)
         #: What could not be reserved.
         self._missing: set[bytes] = set()
         #: What is still to be covered, and what the process that covers was forked for.
@@ -130,8 +135,9 @@ class Covers:
             view = self._view
             moved = any(path in view.pinned for path in replaced)  # and with it all below
             call("setns", self._namespace, _CLONE_NEWNS)
+            denied = tuple(path for path in view.denied if moved or path in replaced)
             cover_again(
-                tuple(path for path in view.denied if moved or path in replaced),
+                (*denied, *(path for path in view.repositories if path in replaced)),
                 tuple(path for path in view.read_only if moved or path in replaced),
             )
             code = 0

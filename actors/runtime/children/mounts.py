@@ -22,6 +22,7 @@ from actors.runtime.children.kernel import (
     open_place,
     system_call,
 )
+from actors.runtime.children.repository import NEW
 
 _AT_RECURSIVE, _AT_EMPTY_PATH = 0x8000, 0x1000
 _CLONE, _CLOSE_ON_EXEC = 1, os.O_CLOEXEC
@@ -54,7 +55,8 @@ _ELSEWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE}
 class View(NamedTuple):
     """What is to be seen, as absolute paths without symlinks. What is ``denied`` wins, then what is
     ``read_only``. ``pinned`` are folders that are not to be renamed, ``reserved`` paths that are not to come
-    to be; ``links`` are symlinks and where they point.
+    to be, and ``repositories`` those of them at which one may be made; ``links`` are symlinks and where they
+    point.
     """
 
     home: bytes
@@ -64,12 +66,19 @@ class View(NamedTuple):
     read_only: tuple[bytes, ...]
     pinned: tuple[bytes, ...]
     reserved: tuple[bytes, ...]
+    repositories: tuple[bytes, ...]
     links: tuple[tuple[bytes, bytes], ...]
 
-    def with_nothing_at(self, paths: set[bytes]) -> View:
-        """The view where these are empty: they may be read, so that what goes through folders goes on."""
-        denied = tuple(each for each in self.denied if each not in paths)
-        return self._replace(denied=denied, read_only=(*self.read_only, *(paths - {*self.read_only})))
+    def with_reserved(self, empty: set[bytes], prepared: set[bytes]) -> View:
+        """The view where these are ``empty``: they may be read, so that what goes through folders goes on.
+        Repositories can be made at those that are ``prepared``.
+        """
+        others = {
+            *self.repositories
+        } - prepared  # where one has come to be just now, nobody knows of what is in it
+        denied = (*(each for each in self.denied if each not in empty), *others)
+        read_only = (*self.read_only, *(empty - {*self.read_only, *self.repositories}))
+        return self._replace(denied=denied, read_only=read_only, repositories=tuple(prepared))
 
 
 class _Tree(NamedTuple):
@@ -140,6 +149,8 @@ def _open_all(view: View) -> Iterator[_Tree]:
     for place in view.read_only:
         with contextlib.suppress(*_NOT_THERE):
             yield _opened(place, place, plain | _READ_ONLY)
+    for place in view.repositories:
+        yield _opened(os.path.join(place, os.fsencode(NEW)), place, plain)
     for name in _DEVICES:
         handle = system_call(OPEN_TREE, AT_FDCWD, b"/dev/" + name, _CLONE | _CLOSE_ON_EXEC)
         _set(handle, _NO_SETUID)

@@ -9,13 +9,16 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from actors.runtime.children import repository
 from actors.runtime.children.kernel import AT_FDCWD, open_place
 
 #: By its mode a folder is known that was left behind when a warden was killed.
 _FOLDER, _FILE = 0o500, 0o400
+#: The mode of a folder in which a repository is made.
+_REPOSITORY = 0o700
 #: Names that are files where they are anything, with what changes nothing for who reads them meanwhile.
 _TEXTS = {b"commondir": b".", b"config": b""}
 _TRIES = 10
@@ -43,6 +46,9 @@ class Reservations:
 
     def __init__(self) -> None:
         self._made: list[_Reserved] = []
+        #: Of the paths those at which programs may make a repository, and where that is prepared.
+        self.repositories: frozenset[bytes] = frozenset()
+        self.prepared: set[bytes] = set()
 
     @property
     def paths(self) -> set[bytes]:
@@ -81,7 +87,10 @@ class Reservations:
         for each in reversed(self._made):
             with contextlib.suppress(OSError):
                 fcntl.flock(each.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(each)
+                if each.path not in self.repositories:
+                    _remove(each, _is_placeholder)
+                elif repository.is_unmade(each.handle) and not repository.finish(each.handle):
+                    _remove(each, _is_unmade)
             os.close(each.handle)
         self._made.clear()
 
@@ -89,8 +98,21 @@ class Reservations:
         above: list[bytes] = []
         with _folder_of(path, above) as folder:
             name = os.path.basename(path)
-            if _make(folder, name) or _is_placeholder(folder, name):
+            if path in self.repositories:
+                if _make(folder, name, _REPOSITORY) or _is_unmade(folder, name):
+                    self._lock(path, folder, tuple(above))
+                    self._prepare(path)
+            elif _make(folder, name) or _is_placeholder(folder, name):
                 self._lock(path, folder, tuple(above))
+
+    def _prepare(self, path: bytes) -> None:
+        """Have a repository be made in what was locked, unless one was before it could be."""
+        handle = self._made[-1].handle
+        if not repository.is_unmade(handle):
+            os.close(self._made.pop().handle)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        repository.prepare(handle)
+        self.prepared.add(path)
 
     def _lock(self, path: bytes, folder: int, above: tuple[bytes, ...]) -> None:
         name = os.path.basename(path)
@@ -123,12 +145,12 @@ def _folder_of(path: bytes, made: list[bytes] | None = None) -> Iterator[int]:
         os.close(handle)
 
 
-def _make(folder: int, name: bytes) -> bool:
+def _make(folder: int, name: bytes, mode: int = _FOLDER) -> bool:
     """Whether it was not there."""
     text = _TEXTS.get(name)
     try:
         if text is None:
-            os.mkdir(name, _FOLDER, dir_fd=folder)
+            os.mkdir(name, mode, dir_fd=folder)
         else:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
             handle = os.open(name, flags, _FILE, dir_fd=folder)
@@ -167,12 +189,24 @@ def _is_placeholder(folder: int, name: bytes) -> bool:
         os.close(handle)
 
 
-def _remove(reserved: _Reserved) -> None:
+def _is_unmade(folder: int, name: bytes) -> bool:
+    """Whether it is a ``.git`` in which no repository was made yet."""
+    try:
+        handle = os.open(name, _READ | os.O_DIRECTORY, dir_fd=folder)
+    except OSError:
+        return False
+    try:
+        return repository.is_unmade(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(reserved: _Reserved, is_ours: Callable[[int, bytes], bool]) -> None:
     """Raises OSError."""
     name = os.path.basename(reserved.path)
     with _folder_of(reserved.path) as folder:
         found = os.lstat(name, dir_fd=folder)
-        if not os.path.samestat(os.fstat(reserved.handle), found) or not _is_placeholder(folder, name):
+        if not os.path.samestat(os.fstat(reserved.handle), found) or not is_ours(folder, name):
             return
         if stat.S_ISDIR(found.st_mode):
             os.rmdir(name, dir_fd=folder)

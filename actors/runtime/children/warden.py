@@ -19,6 +19,7 @@ from actors.runtime.children.descendants import KILL_WAIT, descendants, kill_all
 from actors.runtime.children.frames import Frames, framed
 from actors.runtime.children.init import Init, leave_processes, return_to_processes
 from actors.runtime.children.kernel import take_in_orphans
+from actors.runtime.children.planted import Planted
 from actors.runtime.children.program import begin
 from actors.runtime.children.reserve import Reservations
 from actors.runtime.children.waiting import Waiting, reap
@@ -50,6 +51,7 @@ class Warden:
         self._init: Init | None = None
         self._reservations = Reservations()
         self._covers: Covers | None = None
+        self._planted = Planted(())
         #: The signal that asks it to end, or 0; seconds for that, and for what TERM asks for.
         self._ladder: tuple[int, float, float] = (0, 0.0, 0.0)
         self._stage = _IDLE
@@ -126,13 +128,19 @@ class Warden:
 
     def _make_namespace(self, plan: Plan) -> Plan:
         """The plan with what was reserved for it. Raises OSError."""
-        self._reservations.reserve(plan.view.reserved)
+        reservations, view = self._reservations, plan.view
+        reservations.repositories = frozenset(view.repositories)
+        reservations.reserve(view.reserved)
+        view = view.with_reserved(reservations.paths, reservations.prepared)
         leave_processes()
         self._init = Init()
         self._waiting.watch(self._init.others, self._receive_others)
-        with contextlib.suppress(OSError):  # a user may have so many watches, and then goes without
-            self._covers = Covers(plan.view, self._reservations.reserve)
-        return plan._replace(view=plan.view.with_nothing_at(self._reservations.paths))
+        self._planted = Planted(view.writable)
+        try:
+            self._covers = Covers(view, reservations.reserve)
+        except OSError:  # a user may have so many watches, and then goes without
+            self._renewal = time.monotonic() + _AGAIN
+        return plan._replace(view=view)
 
     def _receive_others(self) -> None:
         """The program has ended, and has left others."""
@@ -156,9 +164,11 @@ class Warden:
                 self._waiting.watch(self._covers.changed, self._renew)
 
     def _renew(self) -> None:
-        """Cover what was replaced, if not now then a moment later."""
-        if self._covers is not None:
-            self._renewal = None if self._covers.renew() else time.monotonic() + _AGAIN
+        """Cover what was replaced, if not now then a moment later; end who plants a repository."""
+        is_done = self._covers is not None and self._covers.renew()
+        self._renewal = None if is_done else time.monotonic() + _AGAIN
+        if self._planted.undo():
+            self._kill()
 
     def _report(self, *words: Any) -> None:
         with contextlib.suppress(OSError):  # nobody is there any more
@@ -189,6 +199,7 @@ class Warden:
             self._term()  # what it left behind
 
     def _end(self, left: tuple[int, ...]) -> None:
+        self._planted.undo()
         self._reservations.release()
         self._report("gone", left)
         self._over = True

@@ -1,0 +1,147 @@
+"""A repository that programs make where there is none: they see the folder ``NEW`` in the place of the
+``.git`` that it is in, and what has come to be in there becomes that once the last of them has ended.
+
+Nothing that has git run commands is taken over, so that whoever looks at it with git runs none of a
+program's. Until then git takes the ``.git`` for no repository, and goes on looking in the folders above.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat
+
+#: What a ``.git`` has in it while it is none.
+NEW = "polypod-new"
+#: What is taken over, if it is of that kind; ``HEAD`` comes last, which makes it a repository.
+_FOLDERS = ("objects", "refs", "logs", "info", "reftable")
+_FILES = ("description", "packed-refs", "shallow", "index", "ORIG_HEAD", "COMMIT_EDITMSG", "HEAD")
+#: The settings that say in which form a repository is kept, and their values.
+_TRUTH = r"true|false"
+_SETTINGS = {
+    "core": {
+        "repositoryformatversion": r"[01]",
+        "filemode": _TRUTH,
+        "bare": r"false",
+        "logallrefupdates": _TRUTH,
+        "ignorecase": _TRUTH,
+        "symlinks": _TRUTH,
+        "precomposeunicode": _TRUTH,
+    },
+    "extensions": {"objectformat": r"sha1|sha256", "refstorage": r"files|reftable"},
+}
+_SECTION = re.compile(r"\[([a-z]+)\]")
+_SETTING = re.compile(r"([a-z]+)\s*=\s*([a-z0-9]+)")
+_MOST_CONFIG = 65536
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: How deep the folders are that are removed.
+_DEEPEST = 64
+
+
+def is_unmade(path: str | bytes | int) -> bool:
+    """Whether a ``.git`` is not there, or is one in which none was made yet."""
+    try:
+        return set(os.listdir(path)) <= {NEW, NEW.encode()}  # noqa: PTH208 - a helper has no use for pathlib
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def prepare(folder: int) -> None:
+    """Have a ``.git`` in which nothing is be one for programs to make. Raises OSError."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(NEW, 0o700, dir_fd=folder)
+
+
+def finish(folder: int) -> bool:
+    """Whether a ``.git`` has become a repository by what programs made; what they left else is removed.
+
+    Raises OSError.
+    """
+    try:
+        new = os.open(NEW, _FOLDER, dir_fd=folder)
+    except FileNotFoundError:
+        return False
+    try:
+        is_made = _is_repository(new)
+        if is_made:
+            _take_over(new, folder)
+        _empty(new)
+    finally:
+        os.close(new)
+    os.rmdir(NEW, dir_fd=folder)
+    return is_made
+
+
+def format_settings(config: bytes) -> bytes:
+    """Of a repository's settings those of its form: none of them has git run anything, or look elsewhere."""
+    found: dict[str, dict[str, str]] = {name: {} for name in _SETTINGS}
+    section = ""
+    for line in config.decode("utf-8", "replace").splitlines():
+        text = line.strip().lower()
+        if head := _SECTION.fullmatch(text):
+            section = head[1]
+        elif text.startswith("["):
+            section = ""
+        elif (setting := _SETTING.fullmatch(text)) and section in _SETTINGS:
+            form = _SETTINGS[section].get(setting[1])
+            if form is not None and re.fullmatch(form, setting[2]):
+                found[section][setting[1]] = setting[2]
+    lines = []
+    for name, settings in found.items():
+        lines += [f"[{name}]", *(f"\t{key} = {value}" for key, value in settings.items())] if settings else []
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _is_repository(new: int) -> bool:
+    kinds = [_kind(new, name) for name in ("HEAD", "objects", "refs")]
+    return kinds == [stat.S_IFREG, stat.S_IFDIR, stat.S_IFDIR]
+
+
+def _kind(folder: int, name: str) -> int:
+    try:
+        return stat.S_IFMT(os.lstat(name, dir_fd=folder).st_mode)
+    except OSError:
+        return 0
+
+
+def _take_over(new: int, folder: int) -> None:
+    config = os.open("config", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=folder)
+    with os.fdopen(config, "wb") as file:
+        file.write(format_settings(_read_config(new)))
+    os.mkdir("hooks", dir_fd=folder)
+    for names, kind in ((_FOLDERS, stat.S_IFDIR), (_FILES, stat.S_IFREG)):
+        for name in names:
+            if _kind(new, name) == kind:
+                os.rename(name, name, src_dir_fd=new, dst_dir_fd=folder)
+    os.chmod(folder, 0o755)  # noqa: S103 - as git makes it
+
+
+def _read_config(new: int) -> bytes:
+    try:
+        handle = os.open("config", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=new)
+    except OSError:
+        return b""
+    try:
+        return os.read(handle, _MOST_CONFIG) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
+    finally:
+        os.close(handle)
+
+
+def _empty(folder: int, depth: int = 0) -> None:
+    """Remove all that is in a folder, by way of no symlink. Raises OSError."""
+    if depth > _DEEPEST:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    for name in os.listdir(folder):
+        if _kind(folder, name) != stat.S_IFDIR:
+            os.unlink(name, dir_fd=folder)
+            continue
+        below = os.open(name, _FOLDER, dir_fd=folder)
+        try:
+            _empty(below, depth + 1)
+        finally:
+            os.close(below)
+        os.rmdir(name, dir_fd=folder)
