@@ -22,7 +22,7 @@ from actors.pod.runs.run_loop import RunLoop
 from actors.pod.runs.run_parts import RunParts
 from actors.pod.runs.tool_calls import ToolCalls
 from actors.pod.session.journal import Journal
-from actors.pod.session.lifecycle import Lifecycle, Resumed
+from actors.pod.session.lifecycle import Lifecycle, Resumed, open_session
 from actors.pod.session.patience import Patience
 from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
@@ -63,7 +63,6 @@ class PodActor(AsyncActor):
         "_accounts_kept",
         "_conversation",
         "_memory",
-        "_started",
         "_tasks_at_work",
         "delegation",
         "journal",
@@ -71,6 +70,7 @@ class PodActor(AsyncActor):
         "reaper",
         "resources",
         "run_loop",
+        "started",
         "status",
     )
 
@@ -92,17 +92,13 @@ class PodActor(AsyncActor):
     #: What a session that was restored says of calls that wait, and of what people have allowed.
     _approvals_left = NO_APPROVALS
 
-    def __init__(
-        self,
-        resources: PodResources,
-        resume: Resumed | None,
-        started: Callable[[BaseException | None], None],
-    ) -> None:
-        """``resume`` is the session to go on with; ``started`` is called once with whether the pod lives."""
+    def __init__(self, resources: PodResources, resume: Resumed | None) -> None:
+        """``resume`` is the session to go on with."""
         self.resources = resources
         if resume is not None:
             self._resume = resume
-        self._started: Callable[[BaseException | None], None] | None = started
+        #: Called once with why the pod does not live, None where it does.
+        self.started: Callable[[BaseException | None], None] | None = None
         self.journal = Journal(resources, self._mailroom, self)
         self.status = Status(self.journal)
         #: Whether the store alone has the history.
@@ -295,7 +291,7 @@ class PodActor(AsyncActor):
         if self._resume is not None:
             return self._start(self._restore(self._resume))
         try:
-            pending = self.lifecycle.open_session()
+            pending = open_session(self.resources)
         except Exception as error:  # noqa: BLE001 - goes to who spawned
             self._fail_start(error)
             return None
@@ -347,7 +343,7 @@ class PodActor(AsyncActor):
             self.tasks.start(self.delegation.bring_back())
 
     def _report_start(self, error: BaseException | None) -> None:
-        started, self._started = self._started, None
+        started, self.started = self.started, None
         if started is not None:
             started(error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -100,27 +101,28 @@ class Spawner:
         self, room: Mailroom, future: AsyncFuture[Pod], resources: PodResources, resumed: Resumed | None
     ) -> None:
         """Have a pod live; ``future`` gives its handle once it takes commands."""
-        name, parent, starting = resources.name, resources.parent, self._roster.starting
-
-        def finish_start(error: BaseException | None) -> None:
-            starting.pop(pod.name, None)
-            if error is None:
-                future.set(pod)
-            else:
-                if (supervisor := actor_of(pod).supervisor) is not None:  # it supervises what lives once
-                    supervisor.note_stop()
-                future.set_exception(error)
-
-        actor = PodActor.make(room, self, resources, resumed, finish_start)
+        name, parent = resources.name, resources.parent
+        actor = PodActor.make(room, self, resources, resumed)
         pod = self._roster.pods[name] = Pod(name, self._mailboxes, actor)
         if parent is not None:
             self._bus.adopt(name, parent)
         elif resources.template.supervised:
             self.supervised().add(pod)
         self._attach(actor)
+        actor.started = partial(self._finish_start, pod, future)
         actor.begin()
         if not future.done():
-            starting[name] = future
+            self._roster.starting[name] = future
+
+    def _finish_start(self, pod: Pod, future: AsyncFuture[Pod], error: BaseException | None) -> None:
+        """A pod lives, or does not, since there was an ``error``."""
+        self._roster.starting.pop(pod.name, None)
+        if error is None:
+            future.set(pod)
+        else:
+            if (supervisor := actor_of(pod).supervisor) is not None:  # it supervises what lives once
+                supervisor.note_stop()
+            future.set_exception(error)
 
     def _attach(self, actor: PodActor) -> None:
         sources = actor.resources.template.sources
@@ -185,7 +187,8 @@ class Spawner:
             started(error)
 
         resumed = Resumed(failed.durable_position()[0], exact=False)
-        actor = PodActor.make(room, self, resources, resumed, finish_start)
+        actor = PodActor.make(room, self, resources, resumed)
+        actor.started = finish_start
         pod._actor = actor  # noqa: SLF001 - the handle follows
         self._attach(actor)
         return actor

@@ -36,6 +36,19 @@ class Resumed(Struct, frozen=True):
     exact: bool
 
 
+def open_session(resources: PodResources) -> Kept:
+    """Make a session: None, or what resolves when it is durable. Raises SessionError."""
+    log, template, parent = resources.log, resources.template, resources.parent
+    log.open(template.opening)
+    log.record(PodStarted, model=template.model, parent=parent)
+    for warning in template.warnings:
+        log.record(Alert, text=warning)
+    if template.mistakes and parent is None:  # a sub-agent has its parent's rules
+        for mistake in template.mistakes:
+            log.record(Alert, text=mistake)
+    return log.create()
+
+
 class Lifecycle:
     """The beginning and the end of a pod's session in this process."""
 
@@ -48,18 +61,6 @@ class Lifecycle:
         self._status = status
 
     # -- the beginning ---------------------------------------------------------------------------
-
-    def open_session(self) -> Kept:
-        """Make a session: None, or what resolves when it is durable. Raises SessionError."""
-        log, template, parent = self._journal.log, self._template, self._resources.parent
-        log.open(template.opening)
-        log.record(PodStarted, model=template.model, parent=parent)
-        for warning in template.warnings:
-            log.record(Alert, text=warning)
-        if template.mistakes and parent is None:  # a sub-agent has its parent's rules
-            for mistake in template.mistakes:
-                log.record(Alert, text=mistake)
-        return log.create()
 
     async def await_opened(self, kept: Future[None] | Awaitable[None]) -> None:
         """Wait until a session that was made is durable. Raises SessionError."""

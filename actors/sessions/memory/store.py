@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from msgspec import Struct
+
 from actors.sessions.store import (
     Claim,
     Holder,
@@ -19,31 +21,18 @@ from protocol.entries import Head, Parent, StoredEntry
 from protocol.errors import HeadConflict
 
 
-class _Session:
-    __slots__ = (
-        "claimed_at",
-        "claimed_for",
-        "created_at",
-        "entries",
-        "generation",
-        "parent",
-        "pod",
-        "updated_at",
-        "written",
-    )
-
-    def __init__(self, pod: str, parent: Parent | None, entries: list[StoredEntry], at: float) -> None:
-        self.pod = pod
-        self.parent = parent
-        self.created_at = at
-        self.updated_at = at
-        #: Counts what was written to the store up to this session's last batch.
-        self.written = 0
-        self.entries = entries
-        #: The pod that holds it, and since when; None where nobody does.
-        self.claimed_for: str | None = None
-        self.claimed_at = 0.0
-        self.generation = 0
+class _Session(Struct, gc=False):
+    pod: str
+    parent: Parent | None
+    entries: list[StoredEntry]
+    created_at: float
+    updated_at: float
+    #: Counts what was written to the store up to this session's last batch.
+    written: int
+    #: The pod that holds it, and since when; None where nobody does.
+    claimed_for: str | None = None
+    claimed_at: float = 0.0
+    generation: int = 0
 
     @property
     def head(self) -> Head:
@@ -82,11 +71,10 @@ class MemoryStore(SessionStore):
         if session_id in self._sessions:
             raise HeadConflict(f"session {session_id} exists already")
         now = time.time()
-        session = _Session(pod, parent, list(batch), now)
+        written = self._written = self._written + 1
+        session = self._sessions[session_id] = _Session(pod, parent, list(batch), now, now, written)
         if claim:
             session.claim(pod, now)
-        self._sessions[session_id] = session
-        session.written = self._written = self._written + 1
 
     def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> None:
         session = self._sessions.get(session_id) or self._session(session_id)
