@@ -96,11 +96,16 @@ class ApprovalAnswer(Struct, frozen=True, omit_defaults=True):
     proof: str | None = None
 
 
+#: What lets calls run that no rule speaks of.
+A_RULE = "a rule of [[approval]] may allow it"
+
+
 class ApprovalVerdict(Struct, frozen=True, gc=False):
-    """What becomes of a call, and in words which rule says so."""
+    """What becomes of a call, in words which rule or setting says so, and what lets it run."""
 
     policy: Policy
     why: str
+    hint: str = ""
 
 
 def verdict(
@@ -109,16 +114,19 @@ def verdict(
     tool: str,
     arguments: Mapping[str, Any],
     programs: Mapping[str, ProgramText] = _NO_PROGRAMS,
-    why_default: str = "no rule says otherwise",
+    unbounded: ApprovalVerdict | None = None,
 ) -> ApprovalVerdict:
-    """What becomes of a call: a rule that denies it wins, else the first that matches, else ``default`` for
-    the reason ``why_default``.
+    """What becomes of a call: a rule that denies it wins, else the first that matches, else what is said of
+    one that is ``unbounded``, else ``default``.
     """
     matching = [rule for rule in rules if rule.matches(tool, arguments, programs)]
     decisive = next((rule for rule in matching if rule.policy == "deny"), None) or next(iter(matching), None)
-    if decisive is None:
-        return ApprovalVerdict(default, why_default)
-    return ApprovalVerdict(decisive.policy, in_words(decisive))
+    if decisive is not None:
+        before = "a rule of [[approval]] before that one may allow it" if decisive.policy == "ask" else ""
+        return ApprovalVerdict(decisive.policy, in_words(decisive), before)
+    if unbounded is not None:
+        return unbounded
+    return ApprovalVerdict(default, f'[approvals] default = "{default}", and no rule matches', A_RULE)
 
 
 def in_words(rule: ApprovalRule) -> str:

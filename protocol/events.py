@@ -300,11 +300,12 @@ class SessionForked(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 class ApprovalRequested(DurableEvent, frozen=True, gc=False, kw_only=True):
     """The call ``call_id`` waits for a person's word before it is run with ``arguments``; ``why`` says which
-    rule wants that. ``injected`` is what hooks put behind its result. Where nobody has
-    answered ``timeout`` seconds after the event's own time, the call is denied. An answer of another process
-    is believed where it proves that it has the ``token`` of this id; None asks for no proof, and no answer
-    proves the empty one. With a ``form`` the call has begun, and its tool asks a person what ``why`` says: an
-    approval has ``arguments`` of that schema, a denial leaves the question unanswered.
+    rule or setting wants that, and ``hint`` what lets such calls run. ``injected`` is what hooks put behind
+    its result. Where nobody has answered ``timeout`` seconds after the event's own time, the call is denied.
+    An answer of another process is believed where it proves that it has the ``token`` of this id; None asks
+    for no proof, and no answer proves the empty one. With a ``form`` the call has begun, and its tool asks a
+    person what ``why`` says: an approval has ``arguments`` of that schema, a denial leaves the question
+    unanswered.
     """
 
     approval_id: str
@@ -316,6 +317,7 @@ class ApprovalRequested(DurableEvent, frozen=True, gc=False, kw_only=True):
     timeout: float | None = None
     token: str | None = None
     form: dict[str, Any] | None = None
+    hint: str | None = None
 
     @property
     def ends_at(self) -> float:

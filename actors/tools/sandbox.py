@@ -104,19 +104,20 @@ class Sandbox:
         self._guarded = GuardedFiles()
         self._home: ProgramHome | None = None
 
-    async def why_not(self) -> str | None:
-        """Why programs are not confined, in words; None where they are.
+    async def why_not(self) -> ChildNotConfined | None:
+        """Why programs are not confined, with what to do about it; None where they are.
 
         With ``mode = "scope"`` each call is to be asked for then. Raises ChildNotConfined with "require".
         """
         if self.section.mode == "off":
-            return "[sandbox] mode is off"
+            off = '[sandbox] mode = "off"'
+            return ChildNotConfined(f"{off}, so nothing confines it", hint='mode = "scope" there confines it')
         try:
             await self._make()
         except ChildNotConfined as error:
             if self.section.mode == "require":
                 raise
-            return error.message
+            return error
         return None
 
     async def confine(self) -> Confinement | None:

@@ -413,3 +413,17 @@ def test_only_clear_words_allow_anything() -> None:
     assert understood("no never") == ("no", "never")
     for words in ("", "yes we can't", "always ask", "yy", "nope", "\x1b[A"):
         assert understood(words) is None
+
+
+def test_without_a_terminal_each_reason_is_named_once_with_what_to_do_about_it(shop: Home) -> None:
+    shop.write(
+        "off.toml", '[tools]\nbuiltin = ["shell"]\n[sandbox]\nmode = "off"\n[approvals]\ndefault = "ask"\n'
+    )
+    task = "use pay ann, then use pay bob, then run echo one"
+    done = shop.polypod(
+        "run", task, "--manifest", "off.toml", "--tools", "shop.py", "--model", "offline", words=""
+    )
+    why = '([approvals] default = "ask", and no rule matches), and nobody can be asked here'
+    for asked in ("pay", "shell"):
+        assert done.err.count(f"{asked} was denied: it needs approval {why}") == 1
+    assert done.err.count("hint: run it at a terminal; a rule of [[approval]] may allow it") == 2

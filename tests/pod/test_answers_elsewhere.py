@@ -295,7 +295,7 @@ async def test_what_nobody_answers_in_time_is_denied_with_words(place: Place) ->
             assert (await place.run).text == "done"
             events = resolved.drain()
         assert [(event.by, event.approved) for event in events] == [("timeout", False)] * 2  # type: ignore[union-attr]
-        words = "pay was not run: it needs a person's approval, and nobody answered within 0.05 s"
+        words = "pay was not run: it needs a person's approval, and nobody answered within 0.05 s ([approvals] timeout)"
         assert await place.results() == [words, words]
         assert not place.answer(request)
 

@@ -438,7 +438,12 @@ async def test_where_it_cannot_be_confined_require_refuses_and_scope_asks(place:
     with pytest.raises(ChildNotConfined):
         await refusing.confine()
     off = Sandbox(SandboxSection(mode="off"), lambda: scope, lambda: launcher)
-    assert await off.why_not() == "[sandbox] mode is off"
+    reason = await off.why_not()
+    assert reason is not None
+    assert (reason.message, reason.hint) == (
+        '[sandbox] mode = "off", so nothing confines it',
+        'mode = "scope" there confines it',
+    )
     assert await off.confine() is None
 
 

@@ -19,6 +19,7 @@ from actors.cli.display.event_format import Line
 from actors.cli.display.terminal import Terminal
 from actors.cli.streams import is_lost
 from actors.system import PodSystem
+from protocol.approval import A_RULE
 from protocol.errors import AlreadyResolved, PodStopped, PolypodError, UnknownApproval
 from protocol.events import ApprovalRequested, ApprovalResolved
 from protocol.manifest import PodManifest
@@ -93,24 +94,29 @@ class _Asks:
 
 
 class Nobody(_Asks):
-    """Denies each call with words, and says once what a person could do about that."""
+    """Denies each call with words, and says once for each reason what a person could do about that."""
 
-    _said = False
+    def __init__(self, system: PodSystem, terminal: Terminal) -> None:
+        super().__init__(system, terminal)
+        #: The tools that were denied, with the reasons.
+        self._said: set[tuple[str, str]] = set()
 
     async def ask(self, request: ApprovalRequested) -> None:
         with suppress(*_TOO_LATE):
             why = f" ({request.why})" if request.why else ""
             await self._system.deny(request.approval_id, note=f"{_NOBODY}{why}", by="nobody")
-            if not self._said:
-                self._said = True
-                self._terminal.note(
-                    f"{request.tool} was denied: it needs approval{why}, and nobody can be asked here"
-                )
-                self._terminal.note(
-                    "  hint: run it at a terminal, have a rule of [[approval]] allow it, or have it wait "
-                    'for polypod approve: headless = "wait" in [approvals]',
-                    "note",
-                )
+            if (request.tool, why) in self._said:
+                return
+            self._said.add((request.tool, why))
+            self._terminal.note(
+                f"{request.tool} was denied: it needs approval{why}, and nobody can be asked here"
+            )
+            allowed = request.hint or A_RULE
+            self._terminal.note(
+                f"  hint: run it at a terminal; {allowed}; or have it wait for polypod approve: "
+                'headless = "wait" in [approvals]',
+                "note",
+            )
 
 
 class Elsewhere(_Asks):

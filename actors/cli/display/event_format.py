@@ -127,7 +127,7 @@ def _decided(event: events.ApprovalResolved, width: int) -> Line:
     if event.by == "unproved":
         return Line("note", "denied: the answer in the store bears no proof that a person gave it")
     if event.by == "timeout":
-        return Line("note", "denied: nobody answered in time")
+        return Line("note", "denied: nobody answered in time ([approvals] timeout)")
     note = f": {cut(event.note, width)}" if event.note else ""
     if event.by == "nobody":
         return Line("note", "denied: nobody gave approval")

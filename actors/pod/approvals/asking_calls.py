@@ -231,7 +231,8 @@ class AskingToolCalls(ToolCalls):
 def _denied_words(request: ApprovalRequested, by: str, note: str | None) -> str:
     """Why a call is not run, for the model."""
     if by == "timeout":
-        return f"it needs a person's approval, and nobody answered within {request.timeout:g} s"
+        within = f"{request.timeout:g} s ([approvals] timeout)"
+        return f"it needs a person's approval, and nobody answered within {within}"
     if by == "unproved":
         return "it needs a person's approval, and the answer to it bears no proof that a person gave it"
     why = "it needs a person's approval, and nobody gave it" if by == "nobody" else "a person denied it"

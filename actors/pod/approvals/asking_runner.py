@@ -23,8 +23,8 @@ from protocol.tools import Concurrency
 class _Parked(Exception):  # noqa: N818 - no error: it ends the way of a call that has to be asked for
     """A call that hooks have changed has to be asked for."""
 
-    def __init__(self, call: ToolCall, why: str, injected: tuple[str, ...]) -> None:
-        self.call, self.why, self.injected = call, why, injected
+    def __init__(self, call: ToolCall, found: ApprovalVerdict, injected: tuple[str, ...]) -> None:
+        self.call, self.found, self.injected = call, found, injected
 
 
 class AskingRunner(ToolRunner):
@@ -139,22 +139,25 @@ class AskingRunner(ToolRunner):
                     self._prepared[call.id] = answer.call, injected
                     return False
         except _Parked as parked:
-            call, found, injected = parked.call, ApprovalVerdict("ask", parked.why), parked.injected
-        return await self._ask(call, found.why, injected, batch)
+            call, found, injected = parked.call, parked.found, parked.injected
+        return await self._ask(call, found, injected, batch)
 
-    async def _ask(self, call: ToolCall, why: str, injected: tuple[str, ...], batch: Batch) -> bool:
+    async def _ask(
+        self, call: ToolCall, found: ApprovalVerdict, injected: tuple[str, ...], batch: Batch
+    ) -> bool:
         """Record that ``call`` waits; where nobody could say a word of it, that it is not run."""
         because = None
         if call.id in self._shared_ids:
             because = "another call of the same answer has its id; make the call again, alone"
         elif self._approvals.nobody_answers():
             because = "nobody is there to give it"
+            because += f'; {found.hint}, or [approvals] headless = "wait" has it wait for somebody'
         if because is not None:
-            text = f"{call.name} was not run: it needs a person's approval ({why}), and {because}"
+            text = f"{call.name} was not run: it needs a person's approval ({found.why}), and {because}"
             await batch.record(with_texts(ToolResult.of(call, text, is_error=True), injected))
         else:
             batch.check()
-            self._approvals.request(call, why, injected)
+            self._approvals.request(call, found.why, injected, hint=found.hint)
         return True
 
     async def _ask_form(
@@ -203,7 +206,7 @@ class AskingRunner(ToolRunner):
             try:
                 await super().run_call(call, batch, texts, asked)
             except _Parked as parked:
-                await self._ask(parked.call, parked.why, parked.injected, batch)
+                await self._ask(parked.call, parked.found, parked.injected, batch)
                 await self._approvals.commit()
                 batch.check()
 
@@ -223,7 +226,7 @@ class AskingRunner(ToolRunner):
             return answer, injected
         found = self._approvals.verdict(answer.call, answer.tool)
         if found.policy == "ask":
-            raise _Parked(answer.call, found.why, injected)
+            raise _Parked(answer.call, found, injected)
         denied = self._denied(answer.call)
         return (answer, injected) if denied is None else (denied, injected)
 

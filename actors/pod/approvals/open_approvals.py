@@ -20,7 +20,7 @@ from actors.sessions.answers import settled
 from actors.sessions.approvals import Approvals, Granted
 from actors.sessions.replay import open_calls
 from actors.tools.base import Tool
-from protocol.approval import ApprovalAnswer, ApprovalRule, ApprovalVerdict, ProgramText, verdict
+from protocol.approval import A_RULE, ApprovalAnswer, ApprovalRule, ApprovalVerdict, ProgramText, verdict
 from protocol.errors import AlreadyResolved, SessionError, StoreError, UnknownApproval, WaitingForApproval
 from protocol.events import ApprovalRequested, ApprovalResolved
 from protocol.items import ToolCall
@@ -83,10 +83,17 @@ class OpenApprovals:
         default = self._section.default
         asks = default == "allow" and tool is not None and tool.asks and not self._is_confined(tool)
         programs = _programs_in(call) if call.name == "shell" else {}
-        if not asks:
-            return verdict(rules, default, call.name, call.arguments, programs)
-        why = self._commands.unconfined if self._commands is not None and call.name == "shell" else None
-        return verdict(rules, "ask", call.name, call.arguments, programs, *([why] if why else []))
+        unbounded = self._unbounded(call.name) if asks else None
+        return verdict(rules, default, call.name, call.arguments, programs, unbounded)
+
+    def _unbounded(self, tool: str) -> ApprovalVerdict:
+        """Why a call is asked for that no scope bounds, and what lets it run."""
+        unconfined = None if tool != "shell" or self._commands is None else self._commands.unconfined
+        if unconfined is None:
+            allowed = f'approval = "allow" of its server in [[tools.mcp]] does; else {A_RULE}'
+            return ApprovalVerdict("ask", "it may change what no scope bounds", allowed)
+        hint = f"{unconfined.hint}; else {A_RULE}" if unconfined.hint else A_RULE
+        return ApprovalVerdict("ask", unconfined.message, hint)
 
     async def look_at_commands(self, calls: Iterable[ToolCall]) -> str | None:
         """Look whether commands can be confined where one of ``calls`` is one: what people should know."""
@@ -203,7 +210,12 @@ class OpenApprovals:
         return bool(gone)
 
     def request(
-        self, call: ToolCall, why: str, injected: tuple[str, ...], form: dict[str, Any] | None = None
+        self,
+        call: ToolCall,
+        why: str,
+        injected: tuple[str, ...],
+        form: dict[str, Any] | None = None,
+        hint: str = "",
     ) -> ApprovalRequested:
         """Record that ``call`` waits."""
         request = ApprovalRequested(
@@ -213,6 +225,7 @@ class OpenApprovals:
             call_id=call.id,
             arguments=call.arguments,
             why=why,
+            hint=hint or None,
             injected=injected,
             timeout=self._section.timeout,
             token=self._token_id(),

@@ -29,8 +29,8 @@ class PodCommands:
     def __init__(self, make_sandbox: Callable[[], Sandbox]) -> None:
         self._make_sandbox = make_sandbox
         self._sandbox: Sandbox | None = None
-        #: Why commands run unconfined, in words; None where they do not, or nobody has looked.
-        self.unconfined: str | None = None
+        #: Why commands run unconfined; None where they do not, or nobody has looked.
+        self.unconfined: ChildNotConfined | None = None
         self._has_looked = False
         #: Sends the pod words about a command that has ended; who has the pod sets it.
         self.notify: Callable[[str], object] = _ignore
@@ -63,7 +63,8 @@ class PodCommands:
             return None
         if self.unconfined is None or sandbox.section.mode == "off":
             return None
-        return f"commands of this pod are not confined to its scope, so each is asked for: {self.unconfined}"
+        words = self.unconfined.message
+        return f"commands of this pod are not confined to its scope, so each is asked for: {words}"
 
     async def confine(self) -> Confinement | None:
         """What confines the next command, None where it runs without. Raises ToolError where it must not."""
