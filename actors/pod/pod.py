@@ -248,7 +248,7 @@ class PodActor(AsyncActor):
 
     def _notify_soon(self, words: str) -> None:
         """Send the pod words as soon as it can be notified."""
-        from actors.pod.late_news import notify  # noqa: PLC0415 - paid for by pods with commands
+        from actors.pod.notify_soon import notify  # noqa: PLC0415 - paid for by pods with commands
 
         self.tasks.start(notify(self, words))
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.llm.offline.calling import arguments_from
+from actors.llm.offline.call_plans import arguments_from
 from actors.llm.offline.extractive import (
     COMPACTED,
     Said,

@@ -21,10 +21,10 @@ from actors.llm.base import (
 )
 from actors.llm.offline.extractive import COMPACTED, OPEN_REQUEST
 from actors.llm.offline.forms import in_form
-from actors.llm.offline.little import work_asked
+from actors.llm.offline.helper_tasks import work_asked
 from actors.llm.offline.phrases import understood
 from actors.llm.offline.plans import Answer, OfflineContext, Wanted, follow, was_interrupted, was_not_run
-from actors.llm.offline.playing import play
+from actors.llm.offline.play_plans import play
 from protocol.items import AssistantItem, Item, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.usage import Usage
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from actors.llm.offline.file_names import IT, Quoted
 from actors.llm.offline.intents import Intent, PassOn, Run, SummariseText, Unknown, UseTool, Write
 from actors.llm.offline.rules import intents_of
-from actors.llm.offline.wording import IT, Quoted
 
 # Patterns are matched on an event loop: what is longer is no plain request.
 _MOST_CHARACTERS = 20_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 
+from actors.llm.offline.file_names import Quoted, is_glob, looks_like_file
 from actors.llm.offline.intents import (
     Count,
     Find,
@@ -22,7 +23,6 @@ from actors.llm.offline.intents import (
     Topic,
     Write,
 )
-from actors.llm.offline.wording import Quoted, is_glob, looks_like_file
 
 Parts = Mapping[str, str]
 Maker = Callable[[Parts, Quoted], list[Intent]]

@@ -1,4 +1,4 @@
-"""Reading: sessions found, checked and reported without making pods of them."""
+"""The reader of stores: sessions found, checked and reported without making pods of them."""
 
 import asyncio
 from pathlib import Path

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never
 
-from actors.llm.offline.calling import run_command, use_tool
+from actors.llm.offline.about_itself import not_understood, talk
+from actors.llm.offline.call_plans import run_command, use_tool
 from actors.llm.offline.extractive import said_by_items
 from actors.llm.offline.intents import (
     Count,
@@ -26,7 +27,7 @@ from actors.llm.offline.intents import (
     UseTool,
     Write,
 )
-from actors.llm.offline.looking import (
+from actors.llm.offline.look_plans import (
     count,
     find,
     for_each,
@@ -37,8 +38,7 @@ from actors.llm.offline.looking import (
     summary_of,
 )
 from actors.llm.offline.plans import Answer, OfflineContext, Pairs, Plan, Wanted, follow, said
-from actors.llm.offline.talking import not_understood, talk
-from actors.llm.offline.writing import recall, remember, replace, write
+from actors.llm.offline.write_plans import recall, remember, replace, write
 
 
 def play(intents: Sequence[Intent], context: OfflineContext, done: Pairs) -> Wanted | str:

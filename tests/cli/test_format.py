@@ -1,4 +1,4 @@
-"""Words for people: short, safe to print, and honest about what is not known."""
+"""Formats for people: short, safe to print, and honest about what is not known."""
 
 import pytest
 from hypothesis import given

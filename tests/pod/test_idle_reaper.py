@@ -1,4 +1,4 @@
-"""The sweep: who is idle for long is found, by one timer, and nobody else is looked at."""
+"""The idle reaper: who is idle for long is found, by one timer, and nobody else is looked at."""
 
 from __future__ import annotations
 

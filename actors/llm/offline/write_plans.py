@@ -8,7 +8,7 @@ from typing import Any
 
 from actors.llm.offline.extractive import said_by_items
 from actors.llm.offline.intents import Recall, Remember, Replace, Write
-from actors.llm.offline.looking import text_of
+from actors.llm.offline.look_plans import text_of
 from actors.llm.offline.plans import Answer, OfflineContext, Plan, Wanted, use, was_interrupted
 from protocol.items import ToolResult
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from actors.llm.offline.extractive import summary
+from actors.llm.offline.file_names import is_glob
 from actors.llm.offline.intents import Count, Find, List, Search
 from actors.llm.offline.plans import Answer, OfflineContext, Plan, Wanted, shown, use
-from actors.llm.offline.wording import is_glob
 from protocol.items import ToolResult
 
 _MOST_FILES = 20

@@ -1,4 +1,4 @@
-"""Lines: every event and entry has one, and it says what matters."""
+"""Event format: every event and entry has one, and it says what matters."""
 
 from typing import Any
 
