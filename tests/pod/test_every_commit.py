@@ -130,7 +130,7 @@ async def first(scene, folder, at, after):
     async with PodSystem(Killing(folder / "pods.db", at, after=after), memory=folder / "memory",
                          hooks=hooks(scene)) as system:
         pod = await system.spawn(manifest(scene), client=Model(), tools=tools(lambda line: ran.write(line + chr(10))))
-        await played(scene, system, pod)
+        await play_scene(scene, system, pod)
         if scene != "stop":
             await lives_on(system, pod)
 
@@ -171,7 +171,9 @@ while True:
         ended = forked(lambda: first(scene, place, at, after))
         if ended == 0:
             sys.exit(failed or (at < 4))
-        if ended != -9 or forked(lambda: then(scene, place)):
+        if ended != -9:
+            sys.exit(f"failed before it was killed at commit {{at}}")
+        if forked(lambda: then(scene, place)):
             print(f"killed {{'after' if after else 'before'}} commit {{at}}", file=sys.stderr)
             failed = 1
     at += step
