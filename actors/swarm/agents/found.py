@@ -66,10 +66,20 @@ async def _look(store: SessionStore, agent_id: str, meta: Meta | None) -> Found 
         agent = await _opened(store, meta.session_id)
         if agent is not None and agent.spec.id == agent_id:
             return agent
+        if agent is None and await _is_there(store, meta.session_id):  # damaged, and to be removed
+            return Found(meta.agent, meta.session_id)
     for info in await settled(store.sessions(pod=agent_id)):
         if (agent := await _opened(store, info.session_id)) is not None:
             return agent
     return None
+
+
+async def _is_there(store: SessionStore, session_id: str) -> bool:
+    try:
+        await settled(store.info(session_id))
+    except SessionError:
+        return False
+    return True
 
 
 async def _opened(store: SessionStore, session_id: str) -> Found | None:

@@ -23,7 +23,15 @@ from actors.swarm.agents.state import AgentState, after, status_of
 from actors.swarm.runners.base import Answer, Launch, Life, Permission, Runner, StopWaits
 from protocol.agents import LIVING, AgentResult, AgentSpec, AgentStatus
 from protocol.entries import Entry, OtherEntry
-from protocol.errors import AgentBusy, AgentError, AgentFailed, AgentNotRunning, Failure, SessionError
+from protocol.errors import (
+    AgentBusy,
+    AgentError,
+    AgentFailed,
+    AgentNotRunning,
+    Failure,
+    PolypodError,
+    SessionError,
+)
 from protocol.events import (
     AgentIdle,
     AgentRestarted,
@@ -111,6 +119,13 @@ class Keeper:
         for entry in entries:
             state = after(state, entry, self.spec.id)
         self.state = state
+        self._note_change()
+
+    def note_damage(self, error: PolypodError) -> None:
+        """What is recorded of it cannot be read: it has failed, and can be removed."""
+        end = AgentStopped(self.spec.id, "", 0, time.time(), reason="exit", error=Failure.of(error))
+        self.state = after(AgentState(), end, self.spec.id)
+        self.is_elsewhere = False
         self._note_change()
 
     async def wait(self) -> AgentResult:

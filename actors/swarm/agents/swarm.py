@@ -32,6 +32,7 @@ from protocol.agents import AgentSpec, opening_of
 from protocol.errors import (
     AgentError,
     Failure,
+    SessionCorrupt,
     SessionInUse,
     SessionNotFound,
     SystemNotRunning,
@@ -296,13 +297,17 @@ class Swarm(Closing):
         keeper.check_ended("still running", hint="stop it first")
         store = self.home.store
         sessions = [keeper.session_id]
-        with contextlib.suppress(SessionNotFound, WireError):  # what is damaged is removed all the same
+        with contextlib.suppress(SessionNotFound, SessionCorrupt, WireError):  # damaged
             history = await read_history(store, keeper.session_id, keeper.spec.id)
             for each in pod_sessions_of(history):
                 sessions += await pod_chain(store, each)
         for session_id in reversed(sessions):  # its own last: until then it can be removed again
             with contextlib.suppress(SessionNotFound):
                 await settled(store.delete(session_id))
+        self._drop(keeper)
+
+    def _drop(self, keeper: Keeper) -> None:
+        """Its session is there no more."""
         keeper.removed = True
         keeper.projections.remove()
         self._forget(keeper.spec.id)
@@ -373,11 +378,11 @@ class Swarm(Closing):
                 if not keeper.projections.are_at(keeper.state.seq):
                     await keeper.mend_projections()
         except SessionNotFound:  # another process has removed it
-            keeper.removed = True
-            self._forget(keeper.spec.id)
+            self._drop(keeper)
         except SessionInUse:
             keeper.is_elsewhere = True
-        except WireError as error:
+        except (WireError, SessionCorrupt) as error:
+            keeper.note_damage(error)
             self.problems.append(f"{keeper.spec.id}: {error}")
 
     async def _end_of_dead(self, keeper: Keeper) -> None:

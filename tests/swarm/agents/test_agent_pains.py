@@ -1,0 +1,368 @@
+"""What users of other supervisors of agents report, and how it is here."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sqlite3
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from child_kit import fork
+from swarm.agent_kit import all_events, echo, fail, hang, lines, swarm_in, talk, types, until
+
+from actors.swarm.agents import keeper
+from actors.swarm.agents.projections import EVENTS, META, STDOUT
+from actors.swarm.runners.base import Permission
+from polypod import (
+    AgentActivity,
+    AgentError,
+    AgentIdle,
+    AgentRestarted,
+    AgentStarted,
+    AgentStopped,
+    ApprovalRequested,
+    Failure,
+    Lagged,
+    PodManifest,
+    PodSystem,
+    RunEnd,
+    RunStart,
+    ScriptedClient,
+    Swarm,
+    ToolProgress,
+    UserMessage,
+    call,
+    runner_func,
+    say,
+)
+
+Program = Callable[[Swarm, Callable[[], None]], Awaitable[None]]
+
+
+def run_and_kill(folder: Path, program: Program) -> None:
+    """Run a program with a swarm in another process, and kill that once it says so."""
+    reading, writing = os.pipe()
+
+    async def play() -> None:
+        async with swarm_in(folder) as swarm:
+            await program(swarm, lambda: os.write(writing, b"."))
+            await asyncio.Event().wait()
+
+    if (pid := fork()) == 0:
+        try:
+            asyncio.run(play())
+        finally:
+            os._exit(1)
+    os.close(writing)
+    try:
+        assert os.read(reading, 1), "the program ended first"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(reading)
+
+
+async def work_and_say_so(swarm: Swarm, ready: Callable[[], None]) -> None:
+    """A pod in the middle of a tool, and a function at work."""
+
+    async def wait_for_ever() -> str:
+        """Never end."""
+        await until(function, UserMessage)
+        ready()
+        await asyncio.Event().wait()
+        return ""
+
+    function = await swarm.start("hang", hang, name="function")
+    client = ScriptedClient([call("wait_for_ever", {})])
+    await swarm.start("wait", client=client, tools=[wait_for_ever], name="pod")
+
+
+def test_an_agent_whose_supervisor_was_killed_has_failed_and_goes_on_where_it_stood(tmp_path: Path) -> None:
+    run_and_kill(tmp_path, work_and_say_so)
+
+    async def after() -> None:
+        async with swarm_in(tmp_path) as swarm:
+            agents = await swarm.agents()
+            assert [each.status for each in agents] == ["failed", "failed"]
+            for each in agents:
+                assert "its supervisor died" in each.result.error
+                last = lines(each, swarm, STDOUT)[-1]
+                assert (last["type"], last["is_error"]) == ("result", True)
+                assert types(each, swarm)[-1] == "agent_stopped"
+            pod = await swarm.get("pod")
+            client = ScriptedClient([say("went on")])
+            await pod.resume(client=client)
+            await until(pod, AgentRestarted, RunEnd)
+            assert (await pod.wait()).text == "went on"
+            said = [each.item.text for each in await until(pod, AgentIdle) if isinstance(each, UserMessage)]
+            assert said == ["wait"]
+
+    asyncio.run(after())
+
+
+async def test_a_stopped_agent_does_not_come_back(tmp_path: Path) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("x", hang, restart={"policy": "always"})
+        await until(agent, RunStart)
+        await agent.stop()
+    for _ in range(2):
+        async with swarm_in(tmp_path) as swarm:
+            [agent] = await swarm.agents()
+            assert agent.status == "killed"
+            assert len(lines(agent, swarm, STDOUT)) == 3
+
+
+async def test_a_revived_agent_repeats_no_prompt_and_no_turn_that_was_cancelled(tmp_path: Path) -> None:
+    begun = asyncio.Event()
+
+    async def wait_for_ever() -> str:
+        """Never end."""
+        begun.set()
+        await asyncio.Event().wait()
+        return ""
+
+    async with swarm_in(tmp_path) as swarm:
+        client = ScriptedClient([call("wait_for_ever", {})])
+        agent = await swarm.start("stale", client=client, tools=[wait_for_ever])
+        await begun.wait()
+        await agent.cancel()
+        await agent.stop()
+    async with swarm_in(tmp_path) as swarm:
+        [agent] = await swarm.agents()
+        client = ScriptedClient([say("fresh")])
+        await agent.resume(client=client)
+        await until(agent, AgentRestarted, AgentIdle)
+        assert client.requests == []
+        await agent.send("new")
+        assert (await agent.wait()).text == "fresh"
+
+
+def test_a_process_number_that_another_has_by_now_does_not_block_the_start(tmp_path: Path) -> None:
+    async def claims_our_number(swarm: Swarm, ready: Callable[[], None]) -> None:
+        keeper.mark_of = lambda _: "another's"  # type: ignore[assignment]
+
+        async def known(agent: Any) -> None:
+            await agent.emit(AgentStarted, runner="x", pid=os.getppid(), session="known")
+            ready()
+            await hang(agent)
+
+        await swarm.start("x", runner_func(known, session="known"), keep=True)
+
+    run_and_kill(tmp_path, claims_our_number)
+
+    async def after() -> None:
+        async with swarm_in(tmp_path) as swarm:
+            [agent] = await swarm.agents()
+            assert agent.status == "failed"
+            await agent.resume(runner_func(talk, session="known"))
+            await agent.wait()
+            assert agent.status == "idle"
+
+    asyncio.run(after())
+
+
+async def test_the_status_is_right_after_resume_and_so_is_the_result(tmp_path: Path) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("x", fail)
+        assert (await agent.wait()).status == "failed"
+        await agent.resume(talk)
+        result = await agent.wait()
+        assert (agent.status, result.error) == ("idle", None)
+
+
+async def test_an_api_error_is_not_reported_as_success_whatever_the_exit_code(tmp_path: Path) -> None:
+    async def refused(agent: Any) -> None:
+        error = Failure("AgentFailed", "API Error: 429")
+        agent._life.stream.put(*agent._life.recorder.end_run(outcome="failed", error=error))
+
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("x", refused)
+        result = await agent.wait()
+        assert (result.status, agent.status) == ("failed", "failed")
+        assert "429" in result.error
+        assert lines(agent, swarm, STDOUT)[-1]["is_error"]
+
+
+async def test_a_budget_that_is_used_up_ends_the_task_and_leaves_nothing_running(tmp_path: Path) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        manifest = PodManifest.of(budget={"tokens": 10})
+        agent = await swarm.start("x" * 400, client=ScriptedClient([say("never")]), manifest=manifest)
+        result = await agent.wait()
+        assert result.status == "failed"
+        assert result.error is not None
+        await agent.stop()
+        assert [each.name for each in swarm.home.system.pods()] == []
+        swarm.home.system._scripts.clear()
+
+
+@pytest.mark.parametrize("damage", ["meta", "no_folder", "no_session", "session"])
+async def test_a_row_can_be_removed_whatever_is_broken_about_it(tmp_path: Path, damage: str) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("x", echo)
+        await agent.wait()
+        folder = swarm.root / "agents" / agent.id
+    if damage == "meta":
+        (folder / META).write_bytes(b"\xff garbage")
+    elif damage == "no_folder":
+        for each in folder.iterdir():
+            each.unlink()
+        folder.rmdir()
+    elif damage == "session":
+        with contextlib.closing(sqlite3.connect(tmp_path / "pods.db")) as database, database:
+            database.execute("UPDATE entries SET body = 'garbage'")
+    async with swarm_in(tmp_path) as swarm:
+        [found] = await swarm.agents()
+        store = swarm.home.store
+        if damage == "no_session":
+            store.delete(found.session_id)
+        await found.remove()
+        assert await swarm.agents() == []
+        assert list((swarm.root / "agents").iterdir()) == []
+        assert store.sessions() == []
+
+
+async def test_files_that_are_garbage_or_gone_are_made_anew_of_the_session(tmp_path: Path) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("x", talk, name="talker")
+        await until(agent, AgentIdle)
+        await agent.send("more")
+        await agent.wait()
+        await agent.stop()
+        folder = swarm.root / "agents" / agent.id
+        before = {each.name: each.read_bytes() for each in folder.iterdir()}
+    (folder / META).write_bytes(b"{half")
+    (folder / EVENTS).write_bytes(before[EVENTS][:-20])
+    (folder / STDOUT).unlink()
+    async with swarm_in(tmp_path) as swarm:
+        [agent] = await swarm.agents()
+        assert {each.name: each.read_bytes() for each in folder.iterdir()} == before
+
+
+async def test_half_and_bad_lines_are_passed_over(tmp_path: Path) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("x", echo)
+        await agent.wait()
+        file = swarm.root / "agents" / agent.id / EVENTS
+        whole = types(agent, swarm)
+        with file.open("ab") as log:
+            log.write(b"\xff\n[1]\n\n{half")
+        assert types(agent, swarm) == whole
+        await agent.resume(echo)
+        await agent.wait()
+        assert types(agent, swarm)[len(whole) :][-1] == "agent_stopped"
+
+
+async def test_files_that_cannot_be_written_stop_no_agent_and_are_made_good(tmp_path: Path) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("x", talk)
+        await until(agent, AgentIdle)
+        file = swarm.root / "agents" / agent.id / EVENTS
+        file.unlink()
+        file.mkdir()
+        await agent.send("more")
+        assert (await agent.wait()).text == "got more"
+        file.rmdir()
+        await agent.stop()
+        assert types(agent, swarm)[0] == "agent_started"
+        assert types(agent, swarm)[-1] == "agent_stopped"
+        assert types(agent, swarm, STDOUT).count("result") == 1
+
+
+def test_an_agent_of_another_process_is_shown_and_let_be(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+
+    async def other() -> None:
+        async with swarm_in(tmp_path) as swarm:
+            agent = await swarm.start("hang", hang)
+            await until(agent, AgentActivity)
+            os.write(writing, b".")
+            await asyncio.Event().wait()
+
+    if (pid := fork()) == 0:
+        try:
+            asyncio.run(other())
+        finally:
+            os._exit(1)
+    assert os.read(reading, 1)
+
+    async def look() -> None:
+        async with swarm_in(tmp_path) as swarm:
+            [agent] = await swarm.agents()
+            assert (agent.status, agent.activity) == ("running", "hanging")
+            for refused in (agent.stop, agent.resume, agent.remove):
+                with pytest.raises(AgentError, match="another process looks after"):
+                    await refused()
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)  # noqa: ASYNC222 - it takes no time
+            [agent] = await swarm.agents()
+            assert agent.status == "failed"
+            await agent.remove()
+
+    asyncio.run(look())
+    for each in (reading, writing):
+        os.close(each)
+
+
+async def test_ids_are_unique_whoever_starts_agents_on_a_folder(tmp_path: Path) -> None:
+    async with (
+        PodSystem(store=f"sqlite:{tmp_path / 'pods.db'}") as one,
+        PodSystem(store=f"sqlite:{tmp_path / 'pods.db'}") as two,
+    ):
+        swarms = [Swarm(each, tmp_path / "root") for each in (one, two)]
+        started = await asyncio.gather(*(swarms[n % 2].start("same", echo) for n in range(40)))
+        assert len({each.id for each in started}) == 40
+        for each in started:
+            assert (await each.wait()).text == "did same"
+        assert {each.id for each in await swarms[0].agents()} == {each.id for each in started}
+
+
+async def test_a_reader_that_is_too_slow_loses_nothing_that_is_recorded(tmp_path: Path) -> None:
+    async def chatter(agent: Any) -> str:
+        for number in range(10_500):
+            agent._life.stream.put(
+                agent._life.recorder.make(ToolProgress, call_id="1", name="t", text=str(number))
+            )
+        await agent.emit(AgentActivity, activity="still here")
+        return "end"
+
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("x", chatter)
+        async with agent.events() as events:
+            first = await anext(events)
+            await agent.wait()
+            seen = [first, *[event async for event in events]]
+        assert any(isinstance(each, Lagged) for each in seen)
+        durable = Counter(each.seq for each in seen if each.durable)
+        assert durable == Counter(range(2, max(durable) + 1))
+
+
+async def test_a_permission_that_a_program_asks_for_waits_for_a_person(tmp_path: Path) -> None:
+    async def asks(agent: Any) -> str:
+        answer = await agent.ask(Permission(tool="shell", arguments={"command": "ls"}, why="a rule"))
+        return f"{answer.approved} {answer.note}"
+
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("x", asks)
+        await until(agent, ApprovalRequested)
+        assert agent.status == "waiting"
+        [asked] = await swarm.approvals()
+        assert (asked.tool, asked.pod) == ("shell", agent.id)
+        await agent.approve(asked.approval_id, note="go on")
+        assert (await agent.wait()).text == "True go on"
+        assert await swarm.approvals() == []
+
+
+async def test_a_stop_ends_an_agent_that_waits_for_a_person(tmp_path: Path) -> None:
+    async def asks(agent: Any) -> str:
+        return str(await agent.ask(Permission(tool="shell")))
+
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("x", asks)
+        await until(agent, ApprovalRequested)
+        await agent.stop()
+        assert agent.status == "killed"
+        assert isinstance((await all_events(agent))[-1], AgentStopped)
