@@ -29,9 +29,10 @@ class Found(Struct, frozen=True):
 
 
 async def find_agents(
-    store: SessionStore, root: Path, known: Collection[str]
+    store: SessionStore, root: Path, known: Collection[str], *, by_sessions: bool
 ) -> tuple[list[Found], list[str]]:
-    """The agents of the folder ``root`` besides those that are known, and what is wrong with some. Raises
+    """The agents of the folder ``root`` besides those that are known, and what is wrong with some. Those
+    whose files are gone are found ``by_sessions`` alone: all of the store are gone through. Raises
     StoreError.
     """
     folders = {each.name: read_meta(each) for each in _folders(root) if each.name not in known}
@@ -44,7 +45,7 @@ async def find_agents(
             found[agent_id] = agent
         else:
             problems.append(f"{agent_id}: it has no session in {store.url}")
-    for info in await settled(store.sessions()):
+    for info in await settled(store.sessions()) if by_sessions else ():
         if info.pod in known or info.pod in folders or not _ID.fullmatch(info.pod):
             continue
         agent = await _opened(store, info.session_id)

@@ -268,7 +268,7 @@ class Swarm(Closing):
 
     async def resume_agent(self, keeper: Keeper, runner: RunnerSpec | None, given: Mapping[str, Any]) -> None:
         """As ``Agent.resume``."""
-        await self._look()
+        await self._look_at(keeper)
         if strange := given.keys() - _GIVEN:
             raise TypeError(f"resume() does not know {', '.join(sorted(strange))}")
         if runner is not None or given or keeper.runner is None:
@@ -291,7 +291,7 @@ class Swarm(Closing):
 
     async def remove_agent(self, keeper: Keeper) -> None:
         """As ``Agent.remove``."""
-        await self._look()
+        await self._look_at(keeper)
         if keeper.removed:
             return
         keeper.check_ended("still running", hint="stop it first")
@@ -336,7 +336,7 @@ class Swarm(Closing):
         if self._closing:
             raise SystemNotRunning("the swarm is closed", hint="make one in a system that is entered")
         if self._opening is None:
-            self._opening = self.home.mailroom.loop.create_task(self._look_around())
+            self._opening = self.home.mailroom.loop.create_task(self._look_around(first=True))
         await asyncio.shield(self._opening)
 
     async def _look(self) -> None:
@@ -346,14 +346,22 @@ class Swarm(Closing):
         if not first:
             await self._look_around()
 
-    async def _look_around(self) -> None:
+    async def _look_at(self, keeper: Keeper) -> None:
+        """See how one agent stands."""
+        await self._open()
         async with self._looking:
-            found, self.problems = await find_agents(self.home.store, self.root, self._keepers.keys())
-            for each in found:
-                await self._take_in(each)
+            if not (keeper.is_ours or keeper.removed):
+                await self._refresh(keeper)
+
+    async def _look_around(self, *, first: bool = False) -> None:
+        async with self._looking:
+            store, known = self.home.store, self._keepers.keys()
+            found, self.problems = await find_agents(store, self.root, known, by_sessions=first)
             for keeper in list(self._keepers.values()):
                 if not keeper.is_ours:
                     await self._refresh(keeper)
+            for each in found:
+                await self._take_in(each)
 
     async def _take_in(self, found: Found) -> None:
         spec = found.spec
@@ -367,7 +375,8 @@ class Swarm(Closing):
         store = self.home.store
         try:
             info = await settled(store.info(keeper.session_id))
-            if anew or info.head.seq != keeper.state.seq:
+            anew = anew or info.head.seq != keeper.state.seq
+            if anew:
                 keeper.take_history(await read_history(store, keeper.session_id, keeper.spec.id))
             if keeper.state.ended is None:
                 keeper.is_elsewhere = await settled(store.holder(keeper.session_id)) is not None
@@ -375,7 +384,7 @@ class Swarm(Closing):
                     await self._end_of_dead(keeper)
             else:
                 keeper.is_elsewhere = False
-                if not keeper.projections.are_at(keeper.state.seq):
+                if anew and not keeper.projections.are_at(keeper.state.seq):
                     await keeper.mend_projections()
         except SessionNotFound:  # another process has removed it
             self._drop(keeper)
