@@ -39,12 +39,11 @@ async def find_agents(
     problems: list[str] = []
     found: dict[str, Found] = {}
     for agent_id, meta in folders.items():
-        if meta is not None and meta.store != store.url:
-            problems.append(f"{agent_id}: its session is in {meta.store}")
-        elif (agent := await _look(store, agent_id, meta)) is not None:
+        if (agent := await _look(store, agent_id, meta)) is not None:
             found[agent_id] = agent
         else:
-            problems.append(f"{agent_id}: it has no session in {store.url}")
+            other = "" if meta is None or meta.store == store.url else f", but in {meta.store}"
+            problems.append(f"{agent_id}: it has no session in {store.url}{other}")
     for info in await settled(store.sessions()) if by_sessions else ():
         if info.pod in known or info.pod in folders or not _ID.fullmatch(info.pod):
             continue

@@ -15,7 +15,7 @@ from protocol.errors import SessionNotFound
 from protocol.events import AgentStarted, DurableEvent
 
 #: Runners of agents that are pods: their sessions are in the store too.
-POD_RUNNERS = frozenset({"pod", "process"})
+POD_RUNNERS = ("pod", "process")
 
 
 async def read_history(

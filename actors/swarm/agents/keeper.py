@@ -16,6 +16,7 @@ from actors.runtime.children.mark import is_running, mark_of
 from actors.swarm.agents.approvals import AgentApprovals
 from actors.swarm.agents.history import POD_RUNNERS, read_history
 from actors.swarm.agents.home import Home
+from actors.swarm.agents.inboxes import make_private
 from actors.swarm.agents.membership import Membership
 from actors.swarm.agents.projections import Projections
 from actors.swarm.agents.record import Record
@@ -195,6 +196,8 @@ class Keeper:
 
     def _launch(self, task: str | None, *, resuming: bool, go_on: bool) -> Launch:
         spec = self.spec
+        if spec.runner not in POD_RUNNERS:
+            make_private(self._inbox.parent)
         return Launch(
             agent_id=spec.id,
             cwd=Path(spec.cwd),
@@ -225,6 +228,8 @@ class Keeper:
             if self.state.ended is None and not self._leaves_behind:
                 await self._record_failure(AgentFailed("its runner has ended without a word"))
         self.life = None
+        if self._inbox.is_socket():  # its program may have been killed
+            self._inbox.unlink(missing_ok=True)
         if self.projections.broken is not None:
             await self.mend_projections()
         self._note_change()

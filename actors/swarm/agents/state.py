@@ -101,10 +101,12 @@ def status_of(state: AgentState, *, supervised: bool) -> AgentStatus:
 def _end_status(state: AgentState) -> AgentStatus:
     end = state.ended
     assert end is not None
-    if state.stop_asked or end.reason in {"killed", "cancelled"}:
+    if state.stop_asked or end.reason == "cancelled":
         return "killed"
-    if end.error is not None or end.code:
+    if end.error is not None or (end.code and end.reason == "exit"):
         return "failed"
+    if end.reason == "killed":
+        return "killed"
     return "done" if state.outcome is None else _TASK_STATUS.get(state.outcome, "failed")
 
 

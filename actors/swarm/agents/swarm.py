@@ -28,6 +28,7 @@ from actors.swarm.agents.projections import Meta, Projections, make_folders, res
 from actors.swarm.agents.record import Record
 from actors.swarm.runners.base import Answer, Runner, RunnerSpec, StopWaits
 from actors.swarm.runners.function import runner_func
+from actors.swarm.runners.named import RunnerSection, runner_of
 from protocol.agents import AgentSpec, opening_of
 from protocol.errors import (
     AgentError,
@@ -53,6 +54,7 @@ class Swarm(Closing):
     """Agents, kept in a folder (``root``, by default one of the user's state folder) and in the store of a
     system that is entered. They end with it; what is found of earlier ones can be resumed.
 
+    ``runners`` are what is otherwise with runners, and runners of your own, as ``[[runner]]`` has them.
     ``env`` names variables that programs of others may have from our environment, ``request_wait`` and
     ``term_wait`` are the seconds that a program has to end once it is asked to, and after TERM.
     """
@@ -62,12 +64,14 @@ class Swarm(Closing):
         system: Any,
         root: str | Path | None = None,
         *,
+        runners: Iterable[RunnerSection | Mapping[str, Any]] = (),
         env: Iterable[str] = (),
         request_wait: float = 1.0,
         term_wait: float = 2.0,
     ) -> None:
         self.home: Home = system.home()
         self.root = (state_path() / "swarm" if root is None else Path(root)).expanduser().resolve()
+        self._runners = [_section_of(each) for each in runners]
         self._env = tuple(env)
         self._waits = StopWaits(request_wait, term_wait)
         self._keepers: dict[str, Keeper] = {}
@@ -176,7 +180,7 @@ class Swarm(Closing):
             return made, made.name
         if isinstance(runner, str) or _is_command(runner):
             named = runner if isinstance(runner, str) else tuple(cast("Iterable[str]", runner))
-            return self._named_runner(named), named
+            return runner_of(named, self._runners), named
         if inspect.iscoroutinefunction(runner):
             function = runner_func(runner)
             return function, function.name
@@ -184,9 +188,6 @@ class Swarm(Closing):
             raise UnknownRunner(f"{runner!r} is no runner", hint="see docs/swarm.md")
         own = cast("Runner", runner)
         return own, own.name
-
-    def _named_runner(self, named: str | tuple[str, ...]) -> Runner:
-        raise UnknownRunner(f"there is no runner {named!r}", hint='"pod", a Runner, or an async function')
 
     async def _reserve_id(self, slug: str) -> str:
         """An id that no agent, pod or session has, in whatever process; it is ours from here on. Raises
@@ -421,6 +422,16 @@ class Swarm(Closing):
 
 def _is_command(runner: object) -> bool:
     return isinstance(runner, list | tuple) and bool(runner) and all(isinstance(each, str) for each in runner)
+
+
+def _section_of(section: RunnerSection | Mapping[str, Any]) -> RunnerSection:
+    """Raises AgentError."""
+    if isinstance(section, RunnerSection):
+        return section
+    try:
+        return msgspec.convert(dict(section), RunnerSection)
+    except msgspec.ValidationError as error:
+        raise AgentError(f"[[runner]]: {error}") from error
 
 
 def _restart_of(

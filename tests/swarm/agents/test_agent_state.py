@@ -114,6 +114,8 @@ def test_what_a_person_stopped_was_killed_until_somebody_resumes_it(before: list
         ((STARTED, BEGUN, DONE, make(AgentStopped, reason="shutdown")), "done"),
         ((STARTED, BEGUN, DONE, make(AgentStopped, reason="idle")), "done"),
         ((STARTED, BEGUN, make(AgentStopped, reason="killed", code=-9)), "killed"),
+        ((STARTED, BEGUN, make(AgentStopped, reason="killed", code=-9, error=ERROR)), "failed"),
+        ((STARTED, BEGUN, DONE, make(AgentStopped, reason="shutdown", code=143)), "done"),
         ((make(AgentStopped, reason="exit", error=ERROR),), "failed"),
         ((STARTED, STOPPED, make(AgentRestarted)), "pending"),
     ],

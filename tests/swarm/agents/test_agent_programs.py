@@ -1,0 +1,140 @@
+"""Agents that are programs: ours by their lines, others' by their formats; none is left behind."""
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from process_kit import children_of, descriptors, living, wait_until_none
+from swarm.agent_kit import all_events, lines, swarm_in, types, until
+
+from polypod import AgentIdle, AgentStarted, AgentStopped, PodSystem, Swarm
+
+HERE = Path(__file__).parents[1]
+LISTENING = [sys.executable, "-I", "-S", str(HERE / "programs" / "listening.py")]
+
+
+def quick(system: PodSystem, folder: Path) -> Swarm:
+    return Swarm(system, folder / "root", request_wait=0.2, term_wait=0.2)
+
+
+async def test_a_program_of_ours_does_its_task_and_takes_more(tmp_path: Path) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("-- one", LISTENING, name="lines")
+        assert (await agent.wait()).text == "did -- one"
+        assert agent.pid is not None
+        await agent.send("two\nlines")
+        assert (await agent.wait()).text == "did two\nlines"
+        pid = agent.pid
+        await agent.stop()
+        assert (agent.status, agent.pid) == ("killed", None)
+        assert not Path(f"/proc/{pid}").exists()
+        assert types(agent, swarm)[-1] == "agent_stopped"
+
+
+@pytest.mark.parametrize(("task", "code", "status"), [("die", 7, "failed"), ("leave", 0, "done")])
+async def test_how_a_program_ends_is_how_its_agent_does(
+    tmp_path: Path, task: str, code: int, status: str
+) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start(task, LISTENING)
+        last = (await all_events(agent))[-1]
+        assert (await agent.wait()).status == agent.status == status
+        assert isinstance(last, AgentStopped)
+        assert last.code == code
+
+
+async def test_a_program_that_is_not_there_has_failed(tmp_path: Path) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("x", ["/no/such/program"])
+        result = await agent.wait()
+        assert (result.status, agent.status) == ("failed", "failed")
+        assert result.error is not None
+        assert "/no/such/program" in result.error
+
+
+async def test_a_program_that_was_killed_is_started_again_in_its_session(tmp_path: Path) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("one", LISTENING, restart={"policy": "on_failure"})
+        await agent.wait()
+        assert agent.pid is not None
+        os.kill(agent.pid, signal.SIGKILL)
+        await until(agent, AgentStarted, AgentStarted, AgentIdle)
+        await agent.send("two")
+        assert (await agent.wait()).text == "did two"
+        started = [
+            each for each in await until(agent, AgentStarted, AgentStarted) if isinstance(each, AgentStarted)
+        ]
+        assert [each.task for each in started] == ["one", None]
+        assert started[0].session == started[1].session
+
+
+async def test_the_supervisor_of_programs_is_killed_and_none_outlives_it(tmp_path: Path) -> None:
+    script = (
+        "import asyncio, os, sys\n"
+        "from polypod import PodSystem, Swarm\n"
+        "async def main():\n"
+        "    async with PodSystem(store='sqlite:pods.db') as system:\n"
+        "        swarm = Swarm(system, 'root', request_wait=0.2, term_wait=0.2)\n"
+        "        agents = [await swarm.start('wait', sys.argv[1:]) for _ in range(3)]\n"
+        "        for each in agents:\n"
+        "            while each.pid is None: await asyncio.sleep(0.01)\n"
+        "        print(*(each.pid for each in agents), flush=True)\n"
+        "        await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, *LISTENING, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+    )
+    assert child.stdout is not None
+    pids = (await child.stdout.readline()).split()
+    assert len(pids) == 3
+    child.kill()
+    await child.wait()
+    await asyncio.to_thread(wait_until_none, lambda: {int(pid) for pid in pids} & living())
+    async with PodSystem(store=f"sqlite:{tmp_path / 'pods.db'}") as system:
+        agents = await quick(system, tmp_path).agents()
+        assert [each.status for each in agents] == ["failed"] * 3
+        assert all("its supervisor died" in (each.result.error or "") for each in agents)
+
+
+@pytest.mark.slow
+async def test_programs_in_chaos_leave_no_process_socket_or_descriptor(tmp_path: Path) -> None:
+    dice = random.Random(7)
+    before = children_of(os.getpid())
+    async with PodSystem(store=f"sqlite:{tmp_path / 'pods.db'}") as system:
+        swarm = quick(system, tmp_path)
+        first = await swarm.start("first", LISTENING)
+        await first.wait()
+        opened = descriptors()
+        tasks = ["one", "die", "leave", "daemon", "fail", "wait", "garbage"]
+        agents = [await swarm.start(dice.choice(tasks), LISTENING) for _ in range(30)]
+
+        async def trouble(number: int) -> None:
+            agent, dice = agents[number], random.Random(number)
+            for _ in range(3):
+                what = dice.choice(["send", "cancel", "stop", "kill", "idle"])
+                if what == "kill" and agent.pid is not None:
+                    os.kill(agent.pid, signal.SIGKILL)
+                elif what == "idle":
+                    await until(agent, AgentStarted)
+                elif what == "send":
+                    sending = agent.send("more")
+                    sending.when_done(lambda: None)
+                elif what in {"cancel", "stop"}:
+                    await getattr(agent, what)()
+
+        await asyncio.gather(*map(trouble, range(30)), return_exceptions=True)
+        for each in agents:
+            await each.stop()
+        assert {each.status for each in agents} <= {"done", "failed", "killed"}
+        for each in agents:
+            results = [line for line in lines(each, swarm, "stdout.log") if line["type"] == "result"]
+            assert len(results) == 1
+            assert not each._keeper._inbox.exists()
+        await first.stop()
+        assert descriptors() <= opened
+    assert children_of(os.getpid()) <= before
