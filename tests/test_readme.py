@@ -93,7 +93,7 @@ def test_the_first_program_runs_as_it_is_pasted_where_there_is_no_model_server(t
 
 def test_every_program_that_runs_by_itself_needs_no_model_server():
     by_itself = [each for each in PROGRAMS if "asyncio.run(" in each or "\nwith PodSystem" in each]
-    assert len(by_itself) == 2
+    assert len(by_itself) == 3
     assert not any("ollama" in each for each in by_itself)
 
 

@@ -23,6 +23,7 @@ from actors.cli.maintenance import export, fork, fsck, gc, import_, rm
 from actors.cli.memory import memory
 from actors.cli.run import resume, run
 from actors.cli.streams import open_closed
+from actors.cli.swarm.command import swarm
 from actors.version import __version__
 from protocol import wire
 from protocol.text import encodable
@@ -80,7 +81,7 @@ _SESSIONS = (ps, show, log, events, compact, memory, fork, export, import_, fsck
 
 _APPROVALS = (approvals, approve, deny)
 
-for command in (demo, run, chat, resume, agent, *_APPROVALS, *_SESSIONS, doctor, bench, schema, help_):
+for command in (demo, run, chat, resume, agent, swarm, *_APPROVALS, *_SESSIONS, doctor, bench, schema, help_):
     polypod.add_command(command)
 
 

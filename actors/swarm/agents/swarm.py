@@ -251,6 +251,10 @@ class Swarm(Closing):
 
         return self._ask(find)
 
+    def has_living(self) -> bool:
+        """Whether any agent lives that this process looks after. Called on the loop of the system."""
+        return any(keeper.is_ours for keeper in self._keepers.values())
+
     def approvals(self) -> AsyncFuture[list[ApprovalRequested]]:
         """What programs of agents wait for a person to allow, the oldest first."""
 

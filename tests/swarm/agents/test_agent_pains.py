@@ -175,12 +175,12 @@ async def test_the_status_is_right_after_resume_and_so_is_the_result(tmp_path: P
 
 
 async def test_an_api_error_is_not_reported_as_success_whatever_the_exit_code(tmp_path: Path) -> None:
-    async def refused(agent: Any) -> None:
+    async def report_refusal(agent: Any) -> None:
         error = Failure("AgentFailed", "API Error: 429")
         agent._life.stream.put(*agent._life.recorder.end_run(outcome="failed", error=error))
 
     async with swarm_in(tmp_path) as swarm:
-        agent = await swarm.start("x", refused)
+        agent = await swarm.start("x", report_refusal)
         result = await agent.wait()
         assert (result.status, agent.status) == ("failed", "failed")
         assert "429" in result.error

@@ -1,0 +1,110 @@
+"""Asks the process that looks after a swarm, and starts it where there is none."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from actors.cli.swarm.wire import Asked, Said, decode_said, line_of, socket_of
+from protocol.error_of import error_of
+from protocol.errors import AgentError
+
+#: Seconds that a service has to listen, and between two looks whether it does.
+_PATIENCE, _LOOK = 20.0, 0.02
+#: Bytes of what a service that would not start has said.
+_TAIL = 2000
+
+
+class Client:
+    """The service of one folder, as commands ask it."""
+
+    def __init__(self, root: Path, store: str) -> None:
+        self._root, self._store = root, store
+
+    def ask(self, asked: Asked) -> Said:
+        """What it answers. Raises PolypodError."""
+        for said in self.stream(asked):
+            if said.done:
+                return said
+        raise _gone()
+
+    def stream(self, asked: Asked) -> Iterator[Said]:
+        """All that it answers, the last of it included. Raises PolypodError."""
+        with self._connect() as connection, connection.makefile("rwb") as file:
+            file.write(line_of(asked))
+            file.flush()
+            for line in file:
+                said = decode_said(line)
+                if said.error is not None:
+                    raise error_of(said.error)
+                yield said
+                if said.done:
+                    return
+        raise _gone()
+
+    def _connect(self) -> socket.socket:
+        path = socket_of(self._root)
+        if (connection := _try(path)) is not None:
+            return connection
+        process = self._start()
+        try:
+            return self._wait_for(process, path)
+        finally:
+            process.returncode = process.returncode or 0  # it goes on, and nobody waits for its end
+
+    def _wait_for(self, process: subprocess.Popen[bytes], path: Path) -> socket.socket:
+        """A connection to a service that has been started, as soon as it listens. Raises AgentError."""
+        until = time.monotonic() + _PATIENCE
+        while time.monotonic() < until:
+            if (connection := _try(path)) is not None:
+                return connection
+            if process.poll():  # 0: another was there first
+                raise AgentError(f"the swarm's service did not start: {self._last_words()}")
+            time.sleep(_LOOK)
+        raise AgentError(f"the swarm's service does not answer at {path}", hint=f"see {self._log}")
+
+    @property
+    def _log(self) -> Path:
+        return self._root / "serve.log"
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        """Start the service; it goes on when this command, and its terminal, have ended."""
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        words = [sys.executable, "-m", "polypod", "swarm", "serve", "--root", str(self._root)]
+        try:
+            return subprocess.Popen(  # noqa: S603 - our own
+                [*words, "--store", self._store],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=self._root,
+            )
+        finally:
+            os.close(log)
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(OSError):
+            return self._log.read_text(errors="replace")[-_TAIL:].strip()
+        return ""
+
+
+def _try(path: Path) -> socket.socket | None:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(str(path))
+    except OSError:
+        connection.close()
+        return None
+    return connection
+
+
+def _gone() -> AgentError:
+    return AgentError("the swarm's service has ended in the middle of its answer", hint="ask again")

@@ -1,0 +1,306 @@
+"""``polypod swarm``: starts agents, lists them, and does with them what a person wants."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from actors.cli import options
+from actors.cli.config import Wishes, default_store, manifest_for
+from actors.cli.display.event_format import Line, event_line
+from actors.cli.display.format import cut, seconds, tokens
+from actors.cli.display.help_format import Commands
+from actors.cli.display.terminal import Terminal
+from actors.cli.display.views import put_json
+from actors.cli.errors import FAILED, Exit
+from actors.cli.swarm.client import Client
+from actors.cli.swarm.rows import Row, lines_of
+from actors.cli.swarm.wire import Asked
+from actors.runtime.user_folders import state_path
+from protocol.events import Lagged, Retry, StreamRestart
+from protocol.manifest import PodManifest
+from protocol.wire import decode_event
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Seconds after which a service that nobody needs ends.
+_IDLE = 30.0
+#: Columns that a list has where it is not shown at a terminal.
+_PIPED = 100
+#: The runners that are pods.
+_PODS = ("pod", "process")
+
+
+def _root(_: click.Context, __: click.Parameter, value: Path | None) -> Path:
+    return (state_path() / "swarm" if value is None else value).expanduser().resolve()
+
+
+root_option = click.option(
+    "--root",
+    metavar="DIR",
+    callback=_root,
+    envvar="POLYPOD_SWARM",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder of the agents  [default: swarm in your state folder]",
+)
+
+
+def _of_a_swarm(command: F) -> F:
+    """The options of commands that ask a swarm."""
+    for option in (options.as_json, options.store, root_option):
+        command = option(command)
+    return command
+
+
+@click.group(cls=Commands, short_help="Start agents, list them, send to them, stop and resume them.")
+def swarm() -> None:
+    """Agents at work in the background: pods, and the programs of others.
+
+    They are looked after by one process for each folder, which the first command starts and which
+    ends when no agent lives. AGENT is an id, or the beginning of one.
+    """
+
+
+@swarm.command(short_help="Start an agent with a task.")
+@click.argument("task")
+@click.option(
+    "--runner",
+    default="pod",
+    show_default=True,
+    help="pod, process, claude, codex, gemini, acp:COMMAND, or the command of a program of yours.",
+)
+@click.option("--cwd", metavar="DIR", type=click.Path(path_type=Path), help="Where it works  [default: here]")
+@click.option("--name", help="What its id begins with.")
+@click.option("--provider", help="The provider of a foreign program's model.")
+@click.option("--keep", is_flag=True, help="Its program may outlive the service.")
+@click.option("--wait", "waits", is_flag=True, help="Wait for the end of its task, and print the answer.")
+@options.manifest
+@options.model
+@options.base_url
+@options.allow
+@_of_a_swarm
+def start(
+    task: str,
+    runner: str,
+    cwd: Path | None,
+    name: str | None,
+    provider: str | None,
+    keep: bool,
+    waits: bool,
+    manifest: Path | None,
+    model: str | None,
+    base_url: str | None,
+    allow: tuple[Path, ...],
+    root: Path,
+    store: str | None,
+    as_json: bool,
+) -> None:
+    """Start an agent with TASK and print its id; - reads the task from standard input."""
+    text = sys.stdin.read() if task == "-" else task
+    if not text.strip():
+        raise click.UsageError("the task is empty")
+    place = (cwd or Path()).expanduser().resolve()
+    if not place.is_dir():
+        raise click.UsageError(f"there is no directory {place}")
+    terminal = Terminal()
+    wishes = Wishes(manifest, None, model, base_url, allow)
+    asked = Asked(
+        do="start",
+        text=text,
+        runner=_runner(runner),
+        name=name,
+        cwd=str(place),
+        model=None if runner in _PODS else model,
+        provider=provider,
+        keep=keep,
+        manifest=_manifest(wishes, place, terminal) if runner in _PODS else None,
+    )
+    client = Client(root, store or default_store())
+    row = client.ask(asked).rows[0]
+    if waits:
+        row = client.ask(Asked(do="wait", id=row.id)).rows[0]
+    _show(row, terminal, as_json=as_json, answer=waits)
+
+
+def _runner(named: str) -> str | tuple[str, ...]:
+    """A name, or the words of a command."""
+    words = tuple(shlex.split(named))
+    return words if not named.startswith("acp:") and (len(words) > 1 or "/" in named) else named
+
+
+def _manifest(wishes: Wishes, place: Path, terminal: Terminal) -> PodManifest:
+    """What a pod is to be, that works in ``place``. Raises ManifestError."""
+    with contextlib.chdir(place):
+        made, notes = manifest_for(wishes)
+    for note in notes:
+        terminal.note(note)
+    return made
+
+
+def _show(row: Row, terminal: Terminal, *, as_json: bool, answer: bool = False) -> None:
+    """An agent that was asked something; with ``answer`` how its task ended."""
+    if as_json:
+        put_json(row)
+    elif not answer:
+        terminal.row(Line("answer", row.id))
+    elif row.text:
+        terminal.row(Line("answer", row.text))
+    if answer and row.error is not None:
+        terminal.note(f"polypod: agent {row.id} {row.status}: {row.error}", "error")
+        raise Exit(FAILED)
+
+
+@swarm.command("ls", short_help="List the agents: who needs you, who works, who has ended.")
+@_of_a_swarm
+def list_agents(root: Path, store: str | None, as_json: bool) -> None:
+    """List the agents: those that need you, those that work, and those that have ended."""
+    rows = Client(root, store or default_store()).ask(Asked(do="ls")).rows
+    if as_json:
+        for row in rows:
+            put_json(row)
+        return
+    terminal = Terminal()
+    if not rows:
+        terminal.note(f"no agents in {root}")
+    for line in lines_of(rows, time.time(), _width()):
+        terminal.row(line)
+
+
+def _width() -> int:
+    """Columns of the terminal that the list is shown at."""
+    try:
+        return os.get_terminal_size(1).columns or _PIPED
+    except OSError:
+        return int(os.environ.get("COLUMNS", "") or _PIPED)
+
+
+@swarm.command(short_help="Follow what an agent does; Ctrl-C leaves it at work.")
+@click.argument("agent")
+@_of_a_swarm
+def attach(agent: str, root: Path, store: str | None, as_json: bool) -> None:
+    """Show all that AGENT has done and does, until it ends; Ctrl-C leaves it at work."""
+    _follow(Asked(do="events", id=agent, follow=True), root, store, as_json=as_json)
+
+
+@swarm.command(short_help="Print what an agent has done.")
+@click.argument("agent")
+@click.option("--follow", is_flag=True, help="Go on with what it does next, until it ends.")
+@click.option("--since", metavar="N", default=0, help="Only what comes behind its entry N.")
+@_of_a_swarm
+def logs(agent: str, follow: bool, since: int, root: Path, store: str | None, as_json: bool) -> None:
+    """Print what AGENT has done, an event a line."""
+    _follow(Asked(do="events", id=agent, follow=follow, since=since), root, store, as_json=as_json)
+
+
+def _follow(asked: Asked, root: Path, store: str | None, *, as_json: bool) -> None:
+    terminal = Terminal()
+    for said in Client(root, store or default_store()).stream(asked):
+        if not said.event:
+            continue
+        event = decode_event(said.event.encode())
+        if as_json:
+            put_json(event)
+        elif event.durable or isinstance(event, Lagged | Retry | StreamRestart):
+            terminal.row(event_line(event, _width()))
+
+
+@swarm.command(short_help="Send words to an agent.")
+@click.argument("agent")
+@click.argument("words")
+@click.option("--wait", "waits", is_flag=True, help="Wait for the end of its task, and print the answer.")
+@_of_a_swarm
+def send(agent: str, words: str, waits: bool, root: Path, store: str | None, as_json: bool) -> None:
+    """Send WORDS to AGENT: they join what it does, or are its next task; - reads them from standard input."""
+    text = sys.stdin.read() if words == "-" else words
+    client = Client(root, store or default_store())
+    row = client.ask(Asked(do="send", id=agent, text=text)).rows[0]
+    if waits:
+        row = client.ask(Asked(do="wait", id=row.id)).rows[0]
+    _show(row, Terminal(), as_json=as_json, answer=waits)
+
+
+def _simple(do: str, short: str, text: str) -> None:
+    """A command that asks one thing of one agent."""
+
+    @swarm.command(do, short_help=short, help=text)
+    @click.argument("agent")
+    @_of_a_swarm
+    def ask(agent: str, root: Path, store: str | None, as_json: bool) -> None:
+        row = Client(root, store or default_store()).ask(Asked(do=do, id=agent)).rows[0]
+        _show_end(row, Terminal(), as_json=as_json, removed=do == "rm")
+
+
+def _show_end(row: Row, terminal: Terminal, *, as_json: bool, removed: bool) -> None:
+    """How an agent stands now."""
+    if as_json:
+        put_json(row)
+        return
+    if removed:
+        terminal.note(f"agent {row.id} is removed")
+        return
+    used = [] if row.usage is None else [tokens(row.usage)]
+    took = [] if row.seconds is None else [seconds(row.seconds)]
+    terminal.note(cut(", ".join([f"agent {row.id} is {row.status}", *took, *used]), 200))
+
+
+_simple("show", "Show how an agent stands.", "Show how AGENT stands; --json has all that is known of it.")
+_simple("cancel", "Cancel what an agent does.", "Cancel what AGENT does; it lives on where it can.")
+_simple("stop", "Stop an agent.", "Stop AGENT. Nothing but polypod swarm resume starts it again.")
+_simple("resume", "Have an agent that has ended live again.", "Have AGENT live again, in its conversation.")
+_simple("rm", "Remove what is kept of an agent.", "Remove what is kept of AGENT, which has ended.")
+
+
+@swarm.command(short_help="Allow what an agent asks for.")
+@click.argument("approval")
+@click.option("--always", is_flag=True, help="The same is not asked for again.")
+@click.option("--note", help="Words for the agent.")
+@_of_a_swarm
+def approve(
+    approval: str, always: bool, note: str | None, root: Path, store: str | None, as_json: bool
+) -> None:
+    """Allow what waits under the id APPROVAL, which the list shows."""
+    asked = Asked(do="approve", id=approval, always=always, note=note)
+    row = Client(root, store or default_store()).ask(asked).rows[0]
+    _show_end(row, Terminal(), as_json=as_json, removed=False)
+
+
+@swarm.command(short_help="Refuse what an agent asks for.")
+@click.argument("approval")
+@click.option("--note", help="Words for the agent.")
+@_of_a_swarm
+def deny(approval: str, note: str | None, root: Path, store: str | None, as_json: bool) -> None:
+    """Refuse what waits under the id APPROVAL, which the list shows."""
+    row = Client(root, store or default_store()).ask(Asked(do="deny", id=approval, note=note)).rows[0]
+    _show_end(row, Terminal(), as_json=as_json, removed=False)
+
+
+@swarm.command("serve", short_help="Look after the agents of a folder; other commands start this.")
+@click.option(
+    "--idle-seconds",
+    type=click.FloatRange(min=0.05),
+    default=_IDLE,
+    show_default=True,
+    envvar="POLYPOD_SWARM_IDLE",
+    help="Seconds after which it ends once nobody needs it.",
+)
+@root_option
+@options.store
+def serve_command(idle_seconds: float, root: Path, store: str | None) -> None:
+    """Look after the agents of a folder until none lives and nobody asks.
+
+    The other commands start this where it is not running.
+    """
+    from actors.cli.swarm.service import only_one, serve  # noqa: PLC0415 - imports all of a swarm
+
+    with only_one(root) as alone:
+        if alone:
+            asyncio.run(serve(store or default_store(), root, idle_seconds))

@@ -1,0 +1,207 @@
+"""``polypod swarm serve``: the one process that looks after the agents of a folder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from actors.cli.swarm.rows import Row
+from actors.cli.swarm.wire import LONGEST, Asked, Said, decode_asked, line_of, socket_of
+from actors.swarm.agents.agent import Agent
+from actors.swarm.agents.inboxes import make_private
+from actors.swarm.agents.swarm import Swarm
+from actors.system import PodSystem
+from actors.version import __version__
+from protocol.errors import AgentError, Failure, PolypodError, UnknownApproval
+from protocol.wire import encode_recordable
+
+#: What is asked of an agent without more words, and its method.
+_PLAIN = {"cancel": "cancel", "stop": "stop", "resume": "resume", "wait": "wait", "rm": "remove"}
+#: Seconds between two looks whether anybody needs the service.
+_LOOK = 0.5
+
+
+@contextlib.contextmanager
+def only_one(root: Path) -> Iterator[bool]:
+    """Be the one service of a folder; False where there is one. The kernel ends that with the process."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(root / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+async def serve(store: str, root: Path, idle_seconds: float) -> None:
+    """Look after the agents of ``root`` until a signal, or until nobody has needed that for so long."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, ended.set)
+    async with PodSystem(store=store) as system:
+        swarm = Swarm(system, root)
+        await swarm.open()
+        service = Service(swarm, store)
+        async with _listening(socket_of(root), service.answer):
+            await service.wait_until_unneeded(ended, idle_seconds)
+
+
+@contextlib.asynccontextmanager
+async def _listening(
+    path: Path, answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+) -> AsyncIterator[None]:
+    """Listen on a socket that nobody else can reach; one that a dead service left is replaced."""
+    make_private(path.parent)
+    path.unlink(missing_ok=True)  # noqa: ASYNC240 - nothing else is done yet
+    server = await asyncio.start_unix_server(answer, path, limit=LONGEST)
+    try:
+        yield
+    finally:
+        server.close()
+        path.unlink(missing_ok=True)  # noqa: ASYNC240 - nothing else is left to do
+
+
+class Service:
+    """Answers what commands ask."""
+
+    def __init__(self, swarm: Swarm, store: str) -> None:
+        self._swarm, self._store = swarm, store
+        self._connections = 0
+        self._asked_at = 0.0
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def wait_until_unneeded(self, ended: asyncio.Event, idle_seconds: float) -> None:
+        """Wait until ``ended``, or until nobody needs the service any more."""
+        loop = asyncio.get_running_loop()
+        self._asked_at = loop.time()
+        while not ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), min(_LOOK, idle_seconds))
+            living = self._connections or self._swarm.has_living()
+            if living:
+                self._asked_at = loop.time()
+            elif loop.time() - self._asked_at >= idle_seconds:
+                return
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one connection; what it asked for goes on where it is closed."""
+        self._connections += 1
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.LimitOverrunError, ValueError):
+                line = await reader.readline()
+                if line:
+                    await self._answer(line, writer)
+        finally:
+            self._connections -= 1
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
+        try:
+            asked = decode_asked(line)
+            if asked.do == "events":
+                await self._send_events(asked, writer)
+                said = Said(done=True)
+            else:
+                said = await self._do(asked)
+        except msgspec.DecodeError as error:
+            said = Said(error=Failure("AgentError", f"that is no question: {error}"))
+        except PolypodError as error:
+            said = Said(error=Failure.of(error))
+        writer.write(line_of(said))
+        await writer.drain()
+
+    async def _do(self, asked: Asked) -> Said:
+        """Raises PolypodError."""
+        match asked.do:
+            case "ping":
+                return Said(done=True, store=self._store, pid=os.getpid(), version=__version__)
+            case "start":
+                return self._row(await self._start(asked))
+            case "ls":
+                rows = tuple(row_of(each) for each in await self._swarm.agents())
+                return Said(done=True, rows=rows)
+            case "approve" | "deny":
+                return await self._answer_approval(asked)
+        return await self._do_to(await self._swarm.get(asked.id), asked)
+
+    async def _do_to(self, agent: Agent, asked: Asked) -> Said:
+        """Raises PolypodError."""
+        row = self._row(agent)
+        if asked.do == "send":
+            await agent.send(asked.text)
+        elif asked.do in _PLAIN:
+            await getattr(agent, _PLAIN[asked.do])()
+        elif asked.do != "show":
+            raise AgentError(f"nobody here knows how to {asked.do!r}")
+        return row if asked.do == "rm" else self._row(agent)
+
+    def _row(self, agent: Agent) -> Said:
+        return Said(done=True, rows=(row_of(agent),))
+
+    async def _start(self, asked: Asked) -> Agent:
+        return await self._swarm.start(
+            asked.text,
+            asked.runner,
+            name=asked.name,
+            cwd=asked.cwd or None,
+            model=asked.model,
+            provider=asked.provider,
+            keep=asked.keep,
+            manifest=asked.manifest,
+        )
+
+    async def _answer_approval(self, asked: Asked) -> Said:
+        said: dict[str, Any] = {"note": asked.note, **({"always": True} if asked.always else {})}
+        for agent in await self._swarm.agents():
+            if any(each.approval_id.startswith(asked.id) for each in agent.approvals):
+                [found] = [each for each in agent.approvals if each.approval_id.startswith(asked.id)]
+                await getattr(agent, asked.do)(found.approval_id, **said)
+                return self._row(agent)
+        raise UnknownApproval(f"nothing waits for {asked.id!r}", hint="polypod swarm ls shows what does")
+
+    async def _send_events(self, asked: Asked, writer: asyncio.StreamWriter) -> None:
+        agent = await self._swarm.get(asked.id)
+        end = agent._keeper.state.seq if not asked.follow else None  # noqa: SLF001
+        async with agent.events(asked.since) as events:
+            async for event in events:
+                writer.write(line_of(Said(event=encode_recordable(event).decode())))
+                await writer.drain()
+                if end is not None and event.pod == agent.id and event.seq >= end:
+                    return
+
+
+def row_of(agent: Agent) -> Row:
+    """What a list shows of an agent."""
+    spec, result = agent.spec, agent.result
+    runner = spec.runner if isinstance(spec.runner, str) else " ".join(spec.runner)
+    return Row(
+        id=agent.id,
+        status=agent.status,
+        activity=agent.activity,
+        task=spec.task,
+        runner=runner,
+        cwd=spec.cwd,
+        created_at=spec.created_at,
+        session_id=agent.session_id,
+        pid=agent.pid,
+        text=result.text,
+        error=result.error,
+        usage=result.usage,
+        cost=result.cost,
+        seconds=result.seconds,
+        approvals=tuple(agent.approvals),
+    )

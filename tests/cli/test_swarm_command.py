@@ -1,0 +1,218 @@
+"""``polypod swarm``: agents in the background, looked after by one process for each folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_kit import Done, Home
+from hypothesis import given
+from hypothesis import strategies as st
+from person import CTRL_C, person
+from process_kit import living, wait_until_none
+from rich.cells import cell_len
+
+from actors.cli.swarm.rows import GROUPS, Row, lines_of
+from actors.cli.swarm.wire import decode_said
+from protocol.errors import Failure
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]")
+
+
+class Swarm(Home):
+    """A person's agents; the process that looks after them ends with the test."""
+
+    def __init__(self, folder: Path, runtime: Path) -> None:
+        super().__init__(folder)
+        self.root = folder / "swarm"
+        self.env |= {"POLYPOD_SWARM": str(self.root), "XDG_RUNTIME_DIR": str(runtime)}
+        self.env |= {"POLYPOD_SWARM_IDLE": "60"}
+
+    def swarm(self, *arguments: str, words: str = "") -> Done:
+        return self.polypod("swarm", *arguments, words=words)
+
+    def started(self, task: str, *arguments: str) -> str:
+        """The id of a new agent of the embedded model."""
+        done = self.swarm("start", task, "--model", "offline", *arguments)
+        assert done.code == 0, done.err
+        return done.out.strip()
+
+    @property
+    def socket(self) -> Path:
+        [found] = Path(self.env["XDG_RUNTIME_DIR"]).glob("polypod/s-*.sock")
+        return found
+
+    def service(self) -> int:
+        """The number of the process that looks after the agents."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self.socket))
+            connection.sendall(b'{"do":"ping"}\n')
+            return decode_said(connection.makefile("rb").readline()).pid
+
+    def end(self) -> None:
+        if list(Path(self.env["XDG_RUNTIME_DIR"]).glob("polypod/s-*.sock")):
+            pid = self.service()
+            os.kill(pid, signal.SIGTERM)
+            wait_until_none(lambda: {pid} & living())
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Swarm]:
+    with tempfile.TemporaryDirectory(prefix="pp") as runtime:
+        swarm = Swarm(tmp_path, Path(runtime))
+        try:
+            yield swarm
+        finally:
+            swarm.end()
+
+
+def test_an_agent_is_started_listed_sent_to_stopped_resumed_and_removed(home: Swarm) -> None:
+    home.write("a.txt", "one two three")
+    agent = home.started("count words in a.txt", "--wait", "--name", "counter")
+    assert "3 words" in agent
+    [row] = home.swarm("ls", "--json").lines
+    assert (row["status"], row["runner"], row["task"]) == ("idle", "pod", "count words in a.txt")
+    assert row["id"].startswith("counter-")
+    assert "3 words" in home.swarm("send", "counter", "count words in a.txt", "--wait").out
+    logged = home.swarm("logs", "counter")
+    assert logged.out.count("run finished") == 2
+    assert [line["type"] for line in home.swarm("logs", "counter", "--json").lines].count("AgentIdle") == 2
+    assert "still running" in home.swarm("rm", "counter").err
+    assert "is killed" in home.swarm("stop", "counter").err
+    assert home.swarm("ls").out.startswith("ended (1)")
+    assert home.swarm("resume", "counter").code == 0
+    assert "3 words" in home.swarm("send", "counter", "count words in a.txt", "--wait").out
+    home.swarm("stop", "counter")
+    assert "is removed" in home.swarm("rm", "counter").err
+    done = home.swarm("ls")
+    assert (done.out, done.code) == ("", 0)
+
+
+def test_commands_that_come_together_start_one_service(home: Swarm) -> None:
+    processes = [home.start("swarm", "start", "hello", "--model", "offline") for _ in range(4)]
+    ends = [each.communicate(timeout=60) for each in processes]
+    assert [each.returncode for each in processes] == [0] * 4, ends
+    assert len({out for out, _ in ends}) == 4
+    assert len(home.swarm("ls", "--json").lines) == 4
+
+
+def test_a_service_that_nobody_needs_ends_and_the_next_command_starts_another(home: Swarm) -> None:
+    home.env["POLYPOD_SWARM_IDLE"] = "0.1"
+    home.started("hello")
+    pid = home.service()
+    home.swarm("stop", "hello")
+    wait_until_none(lambda: {pid} & living())
+    assert not list(Path(home.env["XDG_RUNTIME_DIR"]).glob("polypod/*"))
+    home.env["POLYPOD_SWARM_IDLE"] = "60"
+    assert [row["status"] for row in home.swarm("ls", "--json").lines] == ["killed"]
+    assert home.service() != pid
+
+
+def test_agents_of_a_service_that_was_killed_have_failed_and_go_on(home: Swarm) -> None:
+    home.started("hello")
+    pid = home.service()
+    os.kill(pid, signal.SIGKILL)
+    wait_until_none(lambda: {pid} & living())
+    done = home.swarm("ls")
+    assert (done.code, "its supervisor died" in done.out) == (0, True)
+    assert home.swarm("resume", "hello").code == 0
+    assert home.swarm("send", "hello", "hello", "--wait").out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["send", "nope", "hi"], 1, "no agent 'nope'"),
+        (["start", "x", "--runner", "no-such"], 1, "no runner 'no-such'"),
+        (["start", " "], 2, "the task is empty"),
+        (["start", "x", "--cwd", "/no/such"], 2, "no directory /no/such"),
+        (["start", "x", "--runner", "/no/such --program", "--wait"], 1, "/no/such"),
+        (["approve", "nope"], 2, "nothing waits"),
+        (["logs", "nope"], 1, "no agent"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(home: Swarm, words: list[str], code: int, said: str) -> None:
+    done = home.swarm(*words)
+    assert (done.code, done.out) == (code, "")
+    assert said in done.err
+    assert "Traceback" not in done.err
+    assert "a defect" not in done.err
+
+
+def test_garbage_on_the_socket_hurts_nobody(home: Swarm) -> None:
+    home.started("hello")
+    for garbage in (b"\xff\n", b"{}\n", b'{"do":"no such"}\n', b'{"do":"send","x":1}\n', b"half", b"\n"):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(home.socket))
+            connection.sendall(garbage)
+            connection.shutdown(socket.SHUT_WR)
+            answer = connection.makefile("rb").read()
+        assert answer == b"" or json.loads(answer)["error"]["message"]
+    assert home.swarm("ls").code == 0
+    assert oct(home.socket.parent.stat().st_mode & 0o777) == "0o700"
+
+
+def test_who_attaches_sees_what_happens_and_leaves_it_at_work(home: Swarm) -> None:
+    agent = home.started("hello")
+    with person(home, "swarm", "attach", "hello") as somebody:
+        somebody.sees("agent waits for words")
+        home.swarm("send", "hello", "help", "--wait")
+        somebody.sees("run finished")
+        somebody.press(CTRL_C)
+        assert somebody.leaves_with() == 130
+        assert "Traceback" not in somebody.seen
+    assert [row["id"] for row in home.swarm("ls", "--json").lines if row["status"] == "idle"] == [agent]
+
+
+@pytest.mark.parametrize("columns", [40, 100])
+def test_a_list_keeps_to_the_width_of_its_terminal(home: Swarm, columns: int) -> None:
+    home.started("say a thing that is longer than any terminal is wide " * 4, "--name", "of-many-letters")
+    home.swarm("start", "x", "--runner", "/no/such/program", "--wait")
+    with person(home, "swarm", "ls", columns=columns) as somebody:
+        seen = ""
+        for words in ("needs you (1)", "ended (1)", "cannot"):
+            somebody.sees(words)
+            seen += somebody.before + words
+        lines = _ESCAPES.sub("", seen).replace("\r\n", "\n").split("\n")
+        assert max(map(cell_len, lines)) <= columns
+        assert somebody.leaves_with() == 0
+
+
+rows = st.builds(
+    Row,
+    id=st.from_regex(r"[a-z][a-z-]{0,23}-[0-9]{1,6}", fullmatch=True),
+    status=st.sampled_from([status for _, statuses in GROUPS for status in statuses]),
+    activity=st.text(max_size=40),
+    task=st.text(max_size=200),
+    runner=st.just("pod"),
+    cwd=st.just("/"),
+    created_at=st.floats(0, 2e9),
+    session_id=st.just("s"),
+    text=st.text(max_size=200),
+    error=st.none() | st.builds(Failure, st.just("AgentFailed"), st.text(max_size=200)),
+)
+
+
+@given(st.lists(rows, max_size=12), st.sampled_from([40, 60, 100]))
+def test_each_agent_has_one_line_in_its_group(listed: list[Row], width: int) -> None:
+    lines = lines_of(listed, 1e9, width)
+    assert sum(line.tone == "user" for line in lines) == len(
+        {title for title, statuses in GROUPS for row in listed if row.status in statuses}
+    )
+    assert len([line for line in lines if line.tone != "user"]) == len(listed)
+    assert all(len(line.text) <= width and "\n" not in line.text for line in lines)
+
+
+def test_a_root_that_is_no_folder_is_said_so(home: Swarm) -> None:
+    home.env["POLYPOD_SWARM"] = str(home.write("file", "no folder") / "below")
+    done = home.swarm("ls")
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    assert "Not a directory" in done.err
