@@ -525,6 +525,7 @@ class PodSystem:
             spawn=self.spawn,
             protect=entered.assembly.protect,
             close_first=self._close_first.append,
+            offer_agents=partial(setattr, entered.assembly, "spawn_agent"),
             system=self,
         )
 

@@ -4,7 +4,7 @@ names concrete classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,13 +27,13 @@ from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
 from actors.tools.base import Tool, ToolContext
-from actors.tools.extras import ALLOW_PRIVATE, COMMANDS, LAUNCHER, MEMORY, PODS, TASKS
+from actors.tools.extras import AGENTS, ALLOW_PRIVATE, COMMANDS, LAUNCHER, MEMORY, PODS, TASKS
 from actors.tools.pool import ToolThreads
 from actors.tools.scope import fence
 from actors.tools.source import ToolSource, is_source
 from actors.tools.toolbox import Toolbox
 from protocol.entries import StoredEntry
-from protocol.errors import BudgetError
+from protocol.errors import BudgetError, ToolError
 from protocol.events import Event
 from protocol.manifest import BudgetSection, ModelSection, PodManifest
 from protocol.recordable import recordable
@@ -109,6 +109,8 @@ class Assembly:
         #: What no tool touches, whatever the scope; None until there is a pod with tools.
         self._fence: tuple[Rule, ...] | None = None
         self._protected: list[Path] = []
+        #: What starts agents for pods; None while there is no swarm.
+        self.spawn_agent: Callable[..., Awaitable[str]] | None = None
         #: The sources of tools that pods were given; None while there is none.
         self._sources: OpenSources | None = None
         #: The MCP servers that manifests name; None while there is none.
@@ -264,6 +266,7 @@ class Assembly:
             COMMANDS: self._commands.get,
             ALLOW_PRIVATE: manifest.fetch.allow_private,
             PODS: self._sub_agents,
+            AGENTS: self._spawn_agent,
         }
         asked = _hooks(hooks, toolbox.threads) if hooks else None
         delegates = _delegates(manifest)
@@ -296,6 +299,12 @@ class Assembly:
             places = *own, *self._store.files, *self._protected
             self._fence = fence(place for place in places if place is not None)
         return self._fence
+
+    async def _spawn_agent(self, *asked: Any) -> str:
+        """Start an agent for a pod. Raises ToolError."""
+        if self.spawn_agent is None:
+            raise ToolError("this program has no swarm to start agents in")
+        return await self.spawn_agent(*asked)
 
     def protect(self, place: Path) -> None:
         """Keep the tools of pods that are made from here on out of a place, whatever their scope."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 
+from actors.tools.agents import AGENT_TOOLS
 from actors.tools.base import Tool
 from actors.tools.filesystem.files import FILES
 from actors.tools.filesystem.search import SEARCH
@@ -20,6 +21,7 @@ BUILTIN_GROUPS: dict[str, tuple[Tool, ...]] = {
     "memory": MEMORY_TOOLS,
     "fetch": FETCH,
     "pods": POD_TOOLS,
+    "agents": AGENT_TOOLS,
     "shell": SHELL_TOOLS,
 }
 

@@ -14,3 +14,5 @@ LAUNCHER = "launcher"
 ALLOW_PRIVATE = "allow_private"
 #: A function from a pod's name to what has its sub-agents: ``SubAgents`` of ``tools/pods.py``.
 PODS = "pods"
+#: A coroutine function that starts an agent: of a pod's name, a task, a model and a provider.
+AGENTS = "agents"

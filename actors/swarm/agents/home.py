@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -38,5 +38,7 @@ class Home(Struct, frozen=True, eq=False):
     protect: Callable[[Path], None]
     #: Has something close before the pods do, where the system is left.
     close_first: Callable[[Closing], None]
+    #: Has models start agents by it.
+    offer_agents: Callable[[Callable[..., Awaitable[str]]], None]
     #: What the system was entered with, for errors alone.
     system: Any = None

@@ -26,10 +26,11 @@ from actors.swarm.agents.keeper import Keeper
 from actors.swarm.agents.pod_runner import Given, PodRunner
 from actors.swarm.agents.projections import Meta, Projections, make_folders, reserve_folder
 from actors.swarm.agents.record import Record
+from actors.swarm.agents.spawned import SpawnedAgents
 from actors.swarm.runners.base import Answer, Runner, RunnerSpec, StopWaits
 from actors.swarm.runners.function import runner_func
 from actors.swarm.runners.named import RunnerSection, runner_of
-from protocol.agents import AgentSpec, opening_of
+from protocol.agents import AgentResult, AgentSpec, opening_of
 from protocol.errors import (
     AgentError,
     Failure,
@@ -55,6 +56,8 @@ class Swarm(Closing):
     system that is entered. They end with it; what is found of earlier ones can be resumed.
 
     ``runners`` are what is otherwise with runners, and runners of your own, as ``[[runner]]`` has them.
+    ``spawn`` are options of ``start`` for agents that models start by the tool ``swarm_spawn``: by default
+    these are pods like the one that starts them.
     ``env`` names variables that programs of others may have from our environment, ``request_wait`` and
     ``term_wait`` are the seconds that a program has to end once it is asked to, and after TERM.
     """
@@ -65,6 +68,7 @@ class Swarm(Closing):
         root: str | Path | None = None,
         *,
         runners: Iterable[RunnerSection | Mapping[str, Any]] = (),
+        spawn: Mapping[str, Any] | None = None,
         env: Iterable[str] = (),
         request_wait: float = 1.0,
         term_wait: float = 2.0,
@@ -82,6 +86,7 @@ class Swarm(Closing):
         self._looking = asyncio.Lock()
         self.home.protect(self.root)
         self.home.close_first(self)
+        self.home.offer_agents(SpawnedAgents(self, spawn or {}).spawn)
 
     def __repr__(self) -> str:
         return f"<Swarm {self.root}, {len(self._keepers)} agents>"
@@ -265,6 +270,10 @@ class Swarm(Closing):
         return self._ask(collect)
 
     # -- what handles ask ----------------------------------------------------------------------------
+
+    async def result_of(self, agent: Agent) -> AgentResult:
+        """As ``Agent.wait``."""
+        return await self._keepers[agent.id].wait()
 
     async def stop_agent(self, keeper: Keeper) -> None:
         """As ``Agent.stop``."""

@@ -1,0 +1,29 @@
+"""The tool by which a model has agents at work in the background, of which it gets one report."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from actors.tools.base import Tool, ToolContext, tool
+from actors.tools.extras import AGENTS
+
+
+@tool
+async def swarm_spawn(
+    task: Annotated[str, Meta(description="what it is to do; it knows nothing of this conversation")],
+    model: Annotated[str | None, Meta(description="another model than yours, by its name")] = None,
+    provider: Annotated[str | None, Meta(description="whose model that is")] = None,
+    *,
+    ctx: ToolContext,
+) -> str:
+    """Start an agent that works in the background, and give its id at once. Start all that you need: once the
+    last of them has ended its task, you get one message with what each has answered.
+    """
+    spawn: Any = ctx.extras[AGENTS]
+    started: str = await spawn(ctx.pod, task, model, provider)
+    return started
+
+
+AGENT_TOOLS: tuple[Tool, ...] = (swarm_spawn,)

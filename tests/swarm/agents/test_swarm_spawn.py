@@ -1,0 +1,103 @@
+"""A model starts agents in the background by ``swarm_spawn``, and gets one report of all of them."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from swarm.agent_kit import echo, fail, swarm_in
+
+from actors.llm.base import Request
+from actors.tools.builtin import builtin
+from polypod import (
+    LLMClient,
+    ManifestError,
+    PodManifest,
+    PodSystem,
+    RunEnd,
+    ScriptedClient,
+    Swarm,
+    ToolResulted,
+    UserMessage,
+    call,
+    say,
+)
+
+MANIFEST = PodManifest.of(name="boss", tools={"builtin": ["agents"]})
+
+
+def spawn(task: str, number: int) -> Any:
+    return call("swarm_spawn", {"task": task}, id=f"call-{number}")
+
+
+async def both_runs(events: Any) -> list[Any]:
+    """All events up to the end of the second run, which the report starts."""
+    seen = []
+    async with asyncio.timeout(30):
+        async for event in events:
+            seen.append(event)
+            if sum(isinstance(each, RunEnd) for each in seen) == 2:
+                return seen
+    raise AssertionError("it ended before")
+
+
+async def test_one_report_comes_once_all_agents_have_ended_their_tasks(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+
+    async def worker(agent: Any) -> str:
+        await gate.wait()
+        return await (fail(agent) if agent.task == "break" else echo(agent))
+
+    async with PodSystem(store=f"sqlite:{tmp_path / 'pods.db'}") as system:
+        swarm = Swarm(system, tmp_path / "root", spawn={"runner": worker})
+        client = ScriptedClient([spawn("one", 1), spawn("break", 2), say("waiting"), say("all seen")])
+        pod = await system.spawn(MANIFEST, client=client)
+        with pod.subscribe() as events:
+            assert (await pod.run("start them")).text == "waiting"
+            gate.set()
+            seen = await both_runs(events)
+        [report] = [each.item.text for each in seen if isinstance(each, UserMessage)][1:]
+        first, one, broken = report.split("\n\n")
+        assert first == "[auto-swarm update]"
+        assert one.splitlines()[0].endswith(": done")
+        assert "answer: did one" in one
+        assert "task: break\nerror: cannot break" in broken
+        assert len(await swarm.agents()) == 2
+
+
+async def test_an_agent_is_by_default_a_pod_like_the_one_that_starts_it(tmp_path: Path) -> None:
+    class Both(LLMClient):
+        """Answers boss and worker."""
+
+        model = "both"
+
+        def __init__(self) -> None:
+            self.boss = ScriptedClient([spawn("dig", 1), say("waiting"), say("thanks")])
+            self.worker = ScriptedClient([say("dug")])
+
+        def stream(self, request: Request) -> Any:
+            texts = [getattr(item, "text", "") for item in request.items]
+            return (self.worker if texts[0] == "dig" else self.boss).stream(request)
+
+    async with swarm_in(tmp_path) as swarm:
+        pod = await swarm.home.system.spawn(MANIFEST, client=Both())
+        with pod.subscribe() as events:
+            await pod.run("start one")
+            seen = await both_runs(events)
+        assert any("answer: dug" in each.item.text for each in seen if isinstance(each, UserMessage))
+        [agent] = await swarm.agents()
+        assert agent.spec.runner == "pod"
+
+
+async def test_without_a_swarm_the_tool_says_so_and_it_is_off_by_default(tmp_path: Path) -> None:
+    async with PodSystem() as system:
+        pod = await system.spawn(MANIFEST, client=ScriptedClient([spawn("x", 1), say("oh")]))
+        with pod.subscribe(kinds=[ToolResulted]) as results:
+            await pod.run("start one")
+            [result] = results.drain()
+        assert result.item.is_error
+        assert "no swarm" in result.item.text
+        assert "swarm_spawn" not in [each.name for each in builtin(PodManifest.of().tools.builtin)]
+    with pytest.raises(ManifestError):
+        async with PodSystem() as system:
+            await system.spawn(PodManifest.of(tools={"builtin": ["agent"]}))
