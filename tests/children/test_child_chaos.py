@@ -31,6 +31,7 @@ PROGRAMS = {
     "has stopped": "echo ready; kill -STOP $$",
     "stops its warden": "echo ready; kill -STOP $PPID; exec sleep 1000",
     "stops its launcher": "echo ready; kill -STOP $(cut -d ' ' -f 4 /proc/$PPID/stat); exec sleep 1000",
+    "stops both": "echo ready; kill -STOP $(cut -d ' ' -f 4 /proc/$PPID/stat) $PPID; exec sleep 1000",
     "closes all": "echo ready; exec >&- 2>&-; exec sleep 1000",
     "kills its warden": "echo ready; (setsid sleep 1000 &); kill -KILL $PPID; exec sleep 1000",
     "is no program": "",

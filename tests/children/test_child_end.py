@@ -294,3 +294,18 @@ def test_all_ends_though_polypod_and_launcher_are_killed_at_once(mark: str) -> N
         process.wait()
         wait_until_none(lambda: helpers & living())
         wait_until_none(lambda: marked(mark))
+
+
+@pytest.mark.parametrize("killed", ["polypod", "both"])
+def test_all_ends_with_polypod_though_helper_and_wardens_are_stopped_by_then(mark: str, killed: str) -> None:
+    process, helper = host(mark)
+    with process:
+        helpers = {helper, *children_of(helper)} - marked(mark)
+        for each in helpers:
+            os.kill(each, signal.SIGSTOP)
+        process.kill()
+        if killed == "both":
+            os.kill(helper, signal.SIGKILL)
+        process.wait()
+        wait_until_none(lambda: helpers & living())
+        wait_until_none(lambda: marked(mark))

@@ -19,7 +19,7 @@ from importlib import import_module
 
 from actors.runtime.children.descendants import kill_all
 from actors.runtime.children.frames import END, KILL, framed
-from actors.runtime.children.kernel import take_in_orphans
+from actors.runtime.children.kernel import go_on_at_end_of_parent, take_in_orphans
 from actors.runtime.children.program import ignored_signals
 from actors.runtime.children.waiting import Waiting, reap
 from actors.runtime.children.warden import Warden
@@ -57,6 +57,7 @@ class Helper:
     def run(self) -> None:
         """Serve until polypod has ended, and all wardens after it."""
         take_in_orphans()
+        go_on_at_end_of_parent()  # a child may have stopped it by then, and its warden
         while not (self._ending and not self._wardens and not self._lost):
             self._waiting.wait(_AGAIN if self._lost else None)
             self._reap()

@@ -65,6 +65,12 @@ def take_in_orphans() -> None:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def go_on_at_end_of_parent() -> None:
+    """Be continued, if stopped by then, when the thread ends that forked this process."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
+
+
 def end_with_parent() -> None:
     """Be killed when the thread ends that forked this process."""
     if _libc is not None:

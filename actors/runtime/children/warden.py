@@ -18,7 +18,7 @@ from actors.runtime.children.covers import Covers
 from actors.runtime.children.descendants import KILL_WAIT, descendants, kill_all, send, this_process
 from actors.runtime.children.frames import Frames, framed
 from actors.runtime.children.init import Init, leave_processes, return_to_processes
-from actors.runtime.children.kernel import take_in_orphans
+from actors.runtime.children.kernel import go_on_at_end_of_parent, take_in_orphans
 from actors.runtime.children.planted import Planted
 from actors.runtime.children.program import begin
 from actors.runtime.children.reserve import Reservations
@@ -64,6 +64,7 @@ class Warden:
     def run(self) -> None:
         """Own the child from its start to the end of the last of its processes."""
         take_in_orphans()
+        go_on_at_end_of_parent()
         while not self._over:
             times = [each for each in (self._deadline, self._renewal) if each is not None]
             self._waiting.wait(min(times) - time.monotonic() if times else None)
