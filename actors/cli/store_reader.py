@@ -165,6 +165,8 @@ class Reading:
     def unanswered(self, info: SessionInfo) -> list[ApprovalRequested]:
         """Those of them that nobody has answered yet."""
         asked = self.open_requests(info)
+        if any(each.form is not None for each in asked) and self.holder(info.session_id) is None:
+            asked = tuple(each for each in asked if each.form is None)  # whoever asked by a form is gone
         answers = self.answers([each.approval_id for each in asked]) if asked else []
         answered = {each.approval_id for each in answers if each.session_id == info.session_id}
         return [each for each in asked if each.approval_id not in answered]

@@ -415,3 +415,24 @@ async def test_a_program_that_a_launcher_has_started_answers_nothing(
             assert b"only a person may answer" in said
         assert id_of(home) == asked
     await launcher.aclose()
+
+
+ASKS_BY_A_FORM = '''
+from polypod import ToolContext, tool
+
+@tool
+async def visit(ctx: ToolContext) -> str:
+    """Visit a town that a person names."""
+    town = {"type": "object", "properties": {"town": {"type": "string"}}}
+    return str(await ctx.ask_person("which town?", town))
+'''
+
+
+def test_a_question_by_a_form_is_gone_with_the_process_of_its_tool(shop: Home) -> None:
+    shop.write("shop.py", ASKS_BY_A_FORM)
+    with asking(shop, "use visit") as run:
+        assert len(waiting(shop)) == 1
+        run.kill()
+        run.wait()
+        assert waiting(shop) == []
+        assert "waits for approval" not in shop.polypod("ps").out

@@ -24,7 +24,7 @@ from actors.sessions.memory.store import MemoryStore
 from actors.sessions.sqlite.store import SQLiteStore
 from actors.sessions.store import SessionStore
 from actors.system import PodSystem
-from actors.tools.base import tool
+from actors.tools.base import ToolContext, tool
 from protocol.approval import ApprovalAnswer
 from protocol.errors import AlreadyResolved, StoreError
 from protocol.events import Alert, ApprovalRequested, ApprovalResolved, RunStart
@@ -399,6 +399,34 @@ async def test_other_processes_see_what_waits_in_a_run_that_goes_on_after_a_paus
         place.answer(request)
         assert (await run).text == "done"
     assert place.ran == ["ann"]
+
+
+async def test_a_form_of_an_earlier_life_waits_for_nobody(place: Place) -> None:
+    @tool
+    async def ask_town(ctx: ToolContext) -> str:
+        """Ask a person for a town."""
+        assert ctx.ask_person is not None
+        return str(await ctx.ask_person("which town?", {"type": "object", "properties": {}}))
+
+    async with place.system() as system:
+        client = ScriptedClient([call("ask_town", {})])
+        pod = await system.spawn(ASKS, client=client, tools=[ask_town])
+        with pod.subscribe(ApprovalRequested) as questions:
+            pod.run("go")
+            question = await anext(questions)
+        assert isinstance(question, ApprovalRequested)
+        assert await place.open() == [question.approval_id]
+        entries = place.elsewhere.read(question.session_id)
+        assert isinstance(entries, list)
+    # As it stands where the process was killed, without the end of the question.
+    crashed = MemoryStore()
+    crashed.create(question.session_id, "p", None, entries)
+    crashed.release(question.session_id)
+    async with PodSystem(crashed) as system:
+        await system.spawn(ASKS, client=ScriptedClient([]), tools=[ask_town], resume=question.session_id)
+        (info,) = crashed.sessions()
+        assert await open_requests(crashed, info) == ()
+        assert await system.approvals() == []
 
 
 class Till:

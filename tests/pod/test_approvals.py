@@ -17,7 +17,7 @@ from actors.runtime.subscription import Subscription
 from actors.sessions.memory.store import MemoryStore
 from actors.sessions.store import SessionStore
 from actors.system import PodSystem
-from actors.tools.base import tool
+from actors.tools.base import ToolContext, tool
 from protocol.errors import (
     AlreadyResolved,
     InvalidInput,
@@ -444,3 +444,80 @@ def test_the_turn_of_a_tool_that_goes_on_though_it_was_cancelled_ends_once() -> 
         assert turns == [TurnStart, TurnEnd] * 2
 
     play_staged(play, call("stubborn", {}), say("done"), grace=0.01)
+
+
+FORM = {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]}
+
+
+@tool(concurrency="read_only")
+async def ask_town(ctx: ToolContext) -> str:
+    """Ask a person for a town."""
+    assert ctx.ask_person is not None
+    return str(await ctx.ask_person("which town?", FORM))
+
+
+async def later(seconds: float) -> None:
+    """Wait for a time to pass, which is what is counted here."""
+    loop = asyncio.get_running_loop()
+    passed: asyncio.Future[None] = loop.create_future()
+    loop.call_later(seconds, passed.set_result, None)
+    await passed
+
+
+@pytest.mark.parametrize("forms", [1, 2])
+async def test_while_forms_are_open_and_nothing_else_is_at_work_no_time_counts(forms: int) -> None:
+    asked = call("ask_town", {})
+    client = ScriptedClient([asked + call("ask_town", {}) if forms == 2 else asked, say("done")])
+    manifest = ASKS.replace(budget=PodManifest.of(seconds=0.3).budget)
+    async with asyncio.timeout(30), PodSystem() as system:
+        pod = await system.spawn(manifest, client=client, tools=[ask_town])
+        with pod.subscribe((ApprovalRequested, StateChanged, RunEnd)) as events:
+            run = pod.run("go")
+            questions = []
+            while len(questions) < forms:
+                event = await anext(events)
+                questions += [event] if isinstance(event, ApprovalRequested) else []
+            waiting = await anext(events)
+            assert isinstance(waiting, StateChanged)
+            assert waiting.new is PodState.WAITING
+            await later(0.5)
+            for question in questions:
+                await pod.approve(question.approval_id, arguments={"town": "Oslo"})
+            assert (await run).outcome == "finished"
+            (end,) = [event for event in events.drain() if isinstance(event, RunEnd)]
+        assert end.seconds is not None
+        assert end.seconds < 0.5
+        assert (await pod.describe()).state is PodState.IDLE
+
+
+async def test_while_another_call_is_at_work_beside_an_open_form_time_counts() -> None:
+    done = asyncio.Event()
+
+    @tool(concurrency="read_only")
+    async def work() -> str:
+        """Work."""
+        await done.wait()
+        return "worked"
+
+    client = ScriptedClient([call("ask_town", {}) + call("work", {})])
+    manifest = ASKS.replace(budget=PodManifest.of(seconds=0.2).budget)
+    async with asyncio.timeout(30), PodSystem() as system:
+        pod = await system.spawn(manifest, client=client, tools=[ask_town, work])
+        with pod.subscribe(ApprovalRequested) as questions:
+            run = pod.run("go")
+            await anext(questions)
+            assert (await run).outcome == "budget"
+
+
+@pytest.mark.parametrize("ends", ["pause", "cancel", "stop"])
+async def test_a_run_that_ends_while_a_form_is_open_ends_as_any_other(ends: str) -> None:
+    client = ScriptedClient([call("ask_town", {}), *([say("done")] if ends == "pause" else [])])
+    async with asyncio.timeout(30), PodSystem() as system:
+        pod = await system.spawn(ASKS, client=client, tools=[ask_town])
+        with pod.subscribe(ApprovalRequested) as questions:
+            run = pod.run("go")
+            await anext(questions)
+            await getattr(pod, ends)()
+            assert (await run).outcome == ("paused" if ends == "pause" else "cancelled")
+        if ends == "pause":
+            assert (await pod.resume()).text == "done"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 from actors.pod.approvals.asking_calls import AskingToolCalls
+from actors.pod.approvals.people_clock import PeopleClock
 from actors.pod.runs import decide
 from actors.pod.runs.gate import Gate
 from actors.pod.runs.play import Owner, Play
 from actors.pod.runs.run_parts import RunParts
 from actors.pod.runs.run_state import Run
+from actors.runtime.interruptible import Interruptible
 from actors.sessions.replay import open_calls
 from protocol.errors import SessionError
 from protocol.lifecycle import PodState
@@ -45,7 +48,13 @@ class AskingPlay(Play):
             await self._await_answer(run)
         else:
             self._held_turn = self._model_calls.hold_turn()
-            await super()._run_tools(run, decided)
+            clock = self._approvals.clock = PeopleClock(
+                self._wait_for_people, partial(self._go_on_after_people, run, run.waits)
+            )
+            try:
+                await super()._run_tools(run, decided)
+            finally:
+                clock.close()
             self._release_turn()
         if not open_calls(self._parts.journal.head.items):
             self._model_calls.end_turn()
@@ -58,6 +67,8 @@ class AskingPlay(Play):
     def go_on(self, run: Run) -> None:
         """As ``Play.go_on``."""
         self._release_turn()
+        if self._approvals.clock is not None:
+            self._approvals.clock.close()
         super().go_on(run)
 
     async def _await_answer(self, run: Run) -> None:
@@ -81,6 +92,16 @@ class AskingPlay(Play):
             self._parts.tool_calls.take_answers(run)
             await self._parts.journal.commit()
             waits.check()
+
+    def _wait_for_people(self) -> None:
+        """All calls that are at work wait for what people answer to forms."""
+        self._hold_clock()
+        self._status.to(PodState.WAITING)
+
+    def _go_on_after_people(self, run: Run, waits: Interruptible) -> None:
+        if not waits.left and self._status.state is PodState.WAITING:
+            self._status.to(PodState.RUNNING)
+            self._release_clock(run)
 
     def _waits_for_all(self) -> bool:
         """Whether still nothing but a person's word lets the run go on."""

@@ -10,6 +10,7 @@ from msgspec import json
 from msgspec.structs import replace
 
 from actors.pod.approvals.open_approvals import OpenApprovals
+from actors.pod.approvals.people_clock import PeopleClock
 from actors.pod.runs.tool_runner import Batch, ToolRunner, with_texts
 from actors.tools.base import ToolContext
 from actors.tools.hooks import Hooks
@@ -173,7 +174,8 @@ class AskingRunner(ToolRunner):
         request = approvals.request_form(call, words, form)
         await approvals.commit()
         batch.check()
-        answer = await approvals.form_answer(request, batch.take_answers)
+        with self._clock().asking():
+            answer = await approvals.form_answer(request, batch.take_answers)
         batch.check()
         return answer
 
@@ -181,10 +183,16 @@ class AskingRunner(ToolRunner):
         self, call: ToolCall, batch: Batch, texts: tuple[str, ...] = (), asked: ToolCall | None = None
     ) -> None:
         """Run one call, once it needs no approval any more; with it end the questions of its tool."""
-        await self._run_call(call, batch, texts, asked)
+        with self._clock().at_work():
+            await self._run_call(call, batch, texts, asked)
         if self._approvals.close_forms(call.id):
             await self._approvals.commit()
             batch.check()
+
+    def _clock(self) -> PeopleClock:
+        clock = self._approvals.clock
+        assert clock is not None, "no call runs but in a batch"
+        return clock
 
     async def _run_call(
         self, call: ToolCall, batch: Batch, texts: tuple[str, ...], asked: ToolCall | None

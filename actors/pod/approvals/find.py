@@ -9,7 +9,7 @@ from actors.sessions.answers import settled
 from actors.sessions.approvals import NO_APPROVALS, Approvals
 from actors.sessions.store import SessionInfo, SessionStore
 from protocol.entries import Entry, OtherEntry, SessionOpened
-from protocol.events import ApprovalRequested, ApprovalResolved, RunEnd, RunStart
+from protocol.events import ApprovalRequested, ApprovalResolved, PodStarted, RunEnd, RunStart
 from protocol.wire import decode_entry
 
 #: Entries of the first page, which most often has the end of the last run, and of each that follows.
@@ -17,27 +17,29 @@ _FIRST, _PAGE = 8, 100
 #: What the bytes of entries of runs and approvals contain; the others are not decoded.
 _MARKS = tuple(
     b'"%s"' % kind.__name__.encode()
-    for kind in (ApprovalRequested, ApprovalResolved, RunEnd, RunStart, SessionOpened)
+    for kind in (ApprovalRequested, ApprovalResolved, PodStarted, RunEnd, RunStart, SessionOpened)
 )
 
 
 async def open_requests(store: SessionStore, info: SessionInfo) -> tuple[ApprovalRequested, ...]:
-    """The calls of a session that wait for approval; none where it goes on in another. Raises SessionError,
-    WireError.
+    """The calls of a session that wait for approval; none where it goes on in another. What was asked by a
+    form in an earlier life of its pod is not among them. Raises SessionError, WireError.
     """
     found: list[ApprovalRequested | ApprovalResolved] = []
-    state = NO_APPROVALS
+    state, started_again = NO_APPROVALS, False
     async for entry in _backwards(store, info):
+        if isinstance(entry, ApprovalRequested) and entry.form is not None and started_again:
+            continue  # whoever asked by a form is gone, with its process
         if isinstance(entry, ApprovalRequested | ApprovalResolved):
             found.append(entry)
+        elif isinstance(entry, PodStarted):
+            started_again = True
         elif isinstance(entry, RunEnd) and entry.outcome != "paused":
             return ()
         elif isinstance(entry, SessionOpened):
             state = Approvals(entry.waiting)
             break
-        elif (
-            isinstance(entry, RunStart) and entry.reason != "resume"
-        ):  # what waited when it was paused goes on to
+        elif isinstance(entry, RunStart) and entry.reason != "resume":  # else older questions wait too
             break
     for event in reversed(found):
         state = state.after(event)

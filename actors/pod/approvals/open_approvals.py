@@ -13,6 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from actors.pod.approvals.answer_watch import INTERVAL
+from actors.pod.approvals.people_clock import PeopleClock
 from actors.pod.resources import PodResources
 from actors.pod.session.journal import Journal
 from actors.sessions.answer_token import answer_token
@@ -50,6 +51,7 @@ class OpenApprovals:
         "_section",
         "_template",
         "answers",
+        "clock",
         "state",
     )
 
@@ -66,6 +68,8 @@ class OpenApprovals:
         self._before: list[tuple[int, Approvals]] = []
         #: Ids that were answered in this life of the pod.
         self._resolved: set[str] = set()
+        #: Counts the calls at work that wait for people; None while none is at work.
+        self.clock: PeopleClock | None = None
         #: What a run waits for that can do nothing else.
         self._changed: asyncio.Future[None] | None = None
         #: The answers to forms that tools at work wait for, by the ids of the requests.
