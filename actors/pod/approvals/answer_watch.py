@@ -26,6 +26,11 @@ class AnswerWatch:
         self._timer: asyncio.TimerHandle | None = None
         self._look_task: asyncio.Task[None] | None = None
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it finds all answers that are given from now on, at the latest once somebody listens."""
+        return self._mark is not None
+
     @contextlib.asynccontextmanager
     async def listening(
         self, session_id: str, on_answer: Callable[[ApprovalAnswer], None]

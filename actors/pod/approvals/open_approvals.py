@@ -45,6 +45,7 @@ class OpenApprovals:
         "_commands",
         "_forms",
         "_journal",
+        "_older",
         "_pod",
         "_resolved",
         "_rules",
@@ -74,6 +75,8 @@ class OpenApprovals:
         self._changed: asyncio.Future[None] | None = None
         #: The answers to forms that tools at work wait for, by the ids of the requests.
         self._forms: dict[str, asyncio.Future[dict[str, Any] | None]] = {}
+        #: Requests that were perhaps answered before the watch began to look.
+        self._older = {request.approval_id for request in state.open}
         #: What other processes have answered, until the run takes it.
         self.answers: list[ApprovalAnswer] = []
 
@@ -235,6 +238,8 @@ class OpenApprovals:
             token=self._token_id(),
             form=form,
         )
+        if not self._template.answers.has_begun:
+            self._older.add(request.approval_id)
         self._add(request)
         return request
 
@@ -310,9 +315,11 @@ class OpenApprovals:
         store, session_id = self._template.store, self._journal.head.session_id
         try:
             await until.enter_async_context(self._template.answers.listening(session_id, self._receive))
-            for answer in await settled(store.answers([each.approval_id for each in self.state.open])):
+            older = [each.approval_id for each in self.state.open if each.approval_id in self._older]
+            for answer in await settled(store.answers(older)) if older else ():
                 if answer.session_id == session_id:
                     self._receive(answer)
+            self._older.clear()
         except SessionError:  # a store that cannot be read for a moment ends no run that waits for people
             until.callback(asyncio.get_running_loop().call_later(_RETRY, self.wake).cancel)
 

@@ -21,12 +21,21 @@ CREATE TABLE IF NOT EXISTS approval_answers (
     UNIQUE (approval, session)
 )
 """
+#: Bytes of an answer, about.
+SIZE = 300
 _PUT = "INSERT OR IGNORE INTO approval_answers (approval, session, body) VALUES (?, ?, ?)"
+# Where the files are those that were opened, which a transaction asks by itself.
+_PUT_ALONE = f"{_PUT.partition(' VALUES')[0]} SELECT ?, ?, ? WHERE undisturbed()"
+
+
+def put_alone(db: sqlite3.Connection, answer: ApprovalAnswer) -> bool:
+    """Add an answer by one statement; False where it is not for that to say why it could not."""
+    return db.execute(_PUT_ALONE, _values(answer)).rowcount == 1
 
 
 def put(db: sqlite3.Connection, answer: ApprovalAnswer) -> bool:
     """Add an answer, within a transaction; False where there is one already."""
-    values = (answer.approval_id, answer.session_id, msgspec.json.encode(answer))
+    values = _values(answer)
     try:
         return db.execute(_PUT, values).rowcount == 1
     except sqlite3.OperationalError as error:
@@ -34,6 +43,10 @@ def put(db: sqlite3.Connection, answer: ApprovalAnswer) -> bool:
             raise
     db.execute(_TABLE)
     return db.execute(_PUT, values).rowcount == 1
+
+
+def _values(answer: ApprovalAnswer) -> tuple[str, str, bytes]:
+    return answer.approval_id, answer.session_id, msgspec.json.encode(answer)
 
 
 def among(db: sqlite3.Connection, approval_ids: Collection[str]) -> list[ApprovalAnswer]:

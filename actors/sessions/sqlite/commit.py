@@ -100,6 +100,22 @@ class SQLiteCommits:
                     raise error
         return self._queue(job)
 
+    def try_alone(self, write: Callable[[sqlite3.Connection], bool], size: int) -> bool:
+        """Have ``write`` add some ``size`` bytes by one statement, on the connection that has the pages of
+        the last commit at hand; whether it has. Where that has to wait or fails, it is for another one.
+        """
+        if not self._inline or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            with contextlib.suppress(sqlite3.Error, StoreError):
+                if write(self._connect(to_write=True)):
+                    self._file.note_commit()
+                    self._checkpointer.grown(size + _PAGES * self._file.page_size)
+                    return True
+        finally:
+            self._lock.release()
+        return False
+
     def _queue(self, job: Append) -> AsyncFuture[None]:
         """Have the writer thread commit it. Raises StoreError where the disk has fallen behind."""
         future = self._committer.put(job)

@@ -13,6 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from actors.runtime.future import AsyncFuture
@@ -199,6 +200,11 @@ class SQLiteStore(SessionStore):
     # -- answers to approvals
 
     def put_answer(self, answer: ApprovalAnswer) -> bool:
+        self._check_open()
+        if self._file.change is None and self._commits.try_alone(
+            partial(sqlite_answers.put_alone, answer=answer), sqlite_answers.SIZE
+        ):
+            return True
         with self._reader() as db, self._file.transaction(db):
             return sqlite_answers.put(db, answer)
 
