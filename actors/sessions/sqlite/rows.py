@@ -19,6 +19,7 @@ LARGEST_ROW = 8 << 10
 HASH, MARK = 32, 36
 _mark = Struct(f">I{HASH}s")
 _pack, _marks = _mark.pack, _mark.iter_unpack
+_pack_two = Struct(f">I{HASH}sI{HASH}s").pack
 
 #: The number of a row's first entry, its mark and its body.
 Row = tuple[int, bytes, bytes]
@@ -45,6 +46,11 @@ def _together(batch: Sequence[StoredEntry]) -> Row:
     first = batch[0]
     if len(batch) == 1:
         return first.seq, first.hash, first.body
+    if len(batch) == 2:  # as nearly all: how a run begins and what was said, an answer and its end
+        second = batch[1]
+        one, other = first.body, second.body
+        marks = _pack_two(len(one), first.hash, len(other), second.hash)
+        return first.seq, marks, one + b"\n" + other
     marks = b"".join([_pack(len(entry.body), entry.hash) for entry in batch])
     return first.seq, marks, b"\n".join([entry.body for entry in batch])
 
