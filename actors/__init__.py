@@ -281,6 +281,7 @@ __all__ = [
     "TryPreRunCompact",
     "TurnEnd",
     "TurnStart",
+    "UnknownAgent",
     "UnknownApproval",
     "UnknownEntry",
     "UnknownRunner",

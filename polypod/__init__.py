@@ -273,6 +273,7 @@ __all__ = [
     "TryPreRunCompact",
     "TurnEnd",
     "TurnStart",
+    "UnknownAgent",
     "UnknownApproval",
     "UnknownEntry",
     "UnknownRunner",

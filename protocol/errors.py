@@ -29,6 +29,7 @@ PolypodError
 │   ├── AgentBusy            its program takes no words while it works on a task
 │   ├── AgentNotRunning      its program has ended, or is not up yet
 │   ├── AgentFailed          its program reports that a task failed, or ended without a word
+│   ├── UnknownAgent         no agent has that id, or several have ids that begin so
 │   └── UnknownRunner        there is no runner of that name
 ├── NotImportable            what a pod in another process is given is nothing that can be imported there
 ├── BudgetError              a budget that cannot hold: a cost limit on a model without a price
@@ -335,6 +336,10 @@ class AgentFailed(AgentError):  # noqa: N818
     def details(self) -> dict[str, Any]:
         known: dict[str, Any] = {"kind": self.kind, "status": self.status}
         return {key: value for key, value in known.items() if value}
+
+
+class UnknownAgent(AgentError):  # noqa: N818
+    """No agent has that id, or several have ids that begin so."""
 
 
 class UnknownRunner(AgentError):  # noqa: N818

@@ -24,8 +24,10 @@ from protocol.errors import (
     RunFailed,
     SessionNotFound,
     ToolDefinitionError,
+    UnknownAgent,
     UnknownApproval,
     UnknownEntry,
+    UnknownRunner,
 )
 from protocol.events import RunOutcome
 
@@ -52,8 +54,10 @@ _BAD_INPUT = (
     MissingKey,
     SessionNotFound,
     ToolDefinitionError,
+    UnknownAgent,
     UnknownApproval,
     UnknownEntry,
+    UnknownRunner,
 )
 #: Nobody reads standard output any more; click makes an exit of it.
 _NO_READER = (BrokenPipeError, SystemExit)

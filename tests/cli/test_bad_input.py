@@ -23,7 +23,7 @@ ODD = [
     "-5d", "1.5.2h", "{}", "[", "%s", "$HOME", "*", "reader@example.com", "--help", "--json",
 ]  # fmt: skip
 #: These start processes, wait for what comes, or ask models that may be on this machine for long.
-LEFT_OUT = {"demo", "bench", "chat"}
+LEFT_OUT = {"demo", "bench", "chat", "agent"}  # an agent takes the descriptors and signals of its process
 COMMANDS = {name: command for name, command in polypod.commands.items() if name not in LEFT_OUT}
 
 

@@ -7,7 +7,7 @@ import time
 import unicodedata
 from collections.abc import Iterable
 
-from protocol.errors import AgentError
+from protocol.errors import UnknownAgent
 
 #: Characters of the part that says what the agent is about.
 _SLUG = 24
@@ -37,7 +37,7 @@ def next_number(number: int) -> int:
 
 
 def find_id(beginning: str, ids: Iterable[str]) -> str:
-    """The one id that begins so; one that is called just so comes first. Raises AgentError."""
+    """The one id that begins so; one that is called just so comes first. Raises UnknownAgent."""
     fitting = []
     for each in ids:
         if each == beginning:
@@ -47,6 +47,6 @@ def find_id(beginning: str, ids: Iterable[str]) -> str:
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:
-        raise AgentError(f"no agent {beginning!r}", hint="polypod swarm ls lists the agents there are")
+        raise UnknownAgent(f"no agent {beginning!r}", hint="polypod swarm ls lists the agents there are")
     some = ", ".join(sorted(fitting)[:8])
-    raise AgentError(f"{len(fitting)} agents fit {beginning!r}: {some}", hint="say more of the id")
+    raise UnknownAgent(f"{len(fitting)} agents fit {beginning!r}: {some}", hint="say more of the id")

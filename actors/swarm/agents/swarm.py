@@ -248,7 +248,7 @@ class Swarm(Closing):
         return [Agent(self, each) for each in keepers]
 
     def get(self, beginning: str) -> AsyncFuture[Agent]:
-        """The one agent whose id begins so. Raises AgentError where there is none, or several."""
+        """The one agent whose id begins so. Raises UnknownAgent where there is none, or several."""
 
         async def find() -> Agent:
             await self._look()

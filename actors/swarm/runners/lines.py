@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
@@ -193,7 +194,7 @@ def amount_of(found: dict[str, Any], name: str) -> float | None:
     value = found.get(name)
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    return float(value) if 0 <= value < float("inf") else None
+    return float(value) if 0 <= value <= sys.float_info.max else None
 
 
 def texts_in(content: Any) -> str:
@@ -202,7 +203,8 @@ def texts_in(content: Any) -> str:
         return content
     if not isinstance(content, list):
         return ""
-    return "".join(each if isinstance(each, str) else text_of(each, "text") for each in content if each)
+    texts = (text_of(each, "text") if isinstance(each, dict) else each for each in content)
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def added(whole: Usage, before: Usage) -> Usage:
