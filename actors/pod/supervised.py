@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from protocol.events import RunOutcome
 
 if TYPE_CHECKING:
-    from actors.pod.runs.run_state import PendingInput, QueuedRun
+    from actors.pod.runs.run_state import RunQueue
     from actors.runtime.future import AsyncFuture
 
 
 class Waiting(NamedTuple):
-    """What waits for a pod that failed: its queued runs, and words for the run that begins next. Whether a
-    run was ``interrupted``, and which end somebody had asked of it.
+    """What waits for a pod that failed; whether a run was ``interrupted``, and which end somebody had asked
+    of it.
     """
 
-    queue: deque[QueuedRun] | None
-    joining: list[PendingInput] | None
+    queue: RunQueue | None
     interrupted: bool
     ending: RunOutcome | None
 

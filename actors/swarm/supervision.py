@@ -228,8 +228,8 @@ class PodSupervisor(Supervisor):
         if waiting is not None:
             text = f"pod {self.pod.name!r} has failed and is not started again: {error}"
             gone = PodStopped(text, hint="spawn it again with resume=")
-            for each in (*(waiting.queue or ()), *(waiting.joining or ())):
-                each.reply.set_exception(gone)
+            for reply in () if waiting.queue is None else waiting.queue.replies():
+                reply.set_exception(gone)
         self._spawner.forget(self.pod)
         for future in self._asked_to_stop:
             future.set(True)

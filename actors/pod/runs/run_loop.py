@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from actors.pod.accounts.exchange import Exchange
@@ -13,7 +12,16 @@ from actors.pod.runs.between import LATER, Between, BetweenSteps
 from actors.pod.runs.gate import Gate
 from actors.pod.runs.play import Play
 from actors.pod.runs.run_parts import RunParts
-from actors.pod.runs.run_state import PendingInput, QueuedRun, Run, RunHere, new_run_id, resolve
+from actors.pod.runs.run_state import (
+    QUEUE_LIMIT,
+    PendingInput,
+    QueuedRun,
+    Run,
+    RunHere,
+    RunQueue,
+    new_run_id,
+    resolve,
+)
 from actors.pod.runs.tool_calls import EndedLate
 from actors.pod.supervised import Waiting
 from actors.runtime.future import AsyncFuture
@@ -38,9 +46,6 @@ if TYPE_CHECKING:
     from actors.pod.approvals.open_approvals import OpenApprovals
     from actors.tools.hooks import Hooks
 
-#: Runs that may wait behind the one that goes on.
-QUEUE_LIMIT = 32
-
 # Names of their own: Python 3.11 takes as long to look a member of an enum up as to make an object.
 _IDLE, _PAUSED, _RUNNING = PodState.IDLE, PodState.PAUSED, PodState.RUNNING
 _RESTING = frozenset({_IDLE, _PAUSED})
@@ -52,7 +57,6 @@ class RunLoop:
     __slots__ = (
         "_between",
         "_end_asked",
-        "_joining",
         "_lost",
         "_parts",
         "_play",
@@ -71,10 +75,8 @@ class RunLoop:
         self._play = play(parts, self.gate, self)
         #: The run that goes on, or is paused.
         self.run: Run | None = None
-        #: Those that wait for their turn, behind a paused one too.
-        self.queue: deque[QueuedRun] | None = None
-        #: Words for the run that begins next.
-        self._joining: list[PendingInput] | None = None
+        #: Those that wait for their turn, behind a paused one too; None where none does.
+        self.queue: RunQueue | None = None
         #: Who asked for the end that the run comes to.
         self._end_asked: list[AsyncFuture[Any]] | None = None
         #: The request under way of the run that was lost last.
@@ -113,28 +115,31 @@ class RunLoop:
     @property
     def at_rest(self) -> bool:
         """Whether nothing is at work, and nobody waits for anything."""
-        return self.gate.is_free() and not self.queue and (self._between is None or self._between.is_empty())
+        return (
+            self.gate.is_free() and self.queue is None and (self._between is None or self._between.is_empty())
+        )
 
     @property
     def has_more(self) -> bool:
         """Whether a run goes on, is paused, or waits in line."""
-        return self.run is not None or bool(self.queue)
+        return self.run is not None or self.queue is not None
 
     def submit(self, queued: QueuedRun) -> None:
         """Begin a run, or have it wait for what goes on. Raises PodBusy."""
         running = self._parts.status.state not in _RESTING
-        if not running and not self.queue and self.gate.is_free():
+        if not running and self.queue is None and self.gate.is_free():
             self._play.begin_at_once(self._enter_with(queued, Interruptible(self)), queued)
             return
-        if queued.command.busy == "reject" and (running or self.queue):
+        if queued.command.busy == "reject" and (running or self.queue is not None):
             raise PodBusy(
                 f"pod {self._parts.resources.name!r} is running", hint="wait for its run or queue behind it"
             )
         if self.queue is None:
-            self.queue = deque()
-        if len(self.queue) >= QUEUE_LIMIT:
+            self.queue = RunQueue(queued)
+        elif self.queue.is_full():
             raise PodBusy(f"{QUEUE_LIMIT} runs wait for pod {self._parts.resources.name!r} already")
-        self.queue.append(queued)
+        else:
+            self.queue.runs.append(queued)
         if not running:
             waits = Interruptible(self)
             self._parts.tasks.start(self._begin_in_turn(waits, self.gate.line_up(waits)))
@@ -143,24 +148,27 @@ class RunLoop:
         """Begin the oldest run that waits, behind what was asked for before it; a paused one is closed."""
         if turn is not None:
             await self.gate.begin_at(turn, waits)
-        if self.queue and self._parts.status.state in _RESTING and not self._parts.status.stopping:
+        if (
+            self.queue is not None
+            and self._parts.status.state in _RESTING
+            and not self._parts.status.stopping
+        ):
             self._begin_next(waits)
         else:
             self.gate.leave(waits)
 
     def drop_queued(self, run_id: str) -> None:
         """A run that has not begun never will, and leaves no trace."""
-        for queued in self.queue or ():
-            if queued.command.run_id == run_id:
-                assert self.queue is not None
-                self.queue.remove(queued)
-                session_id = self._parts.journal.log.durable_session
-                queued.reply.set(RunResult("", "cancelled", Usage(), run_id, session_id))
-                if self._joining and not self.queue:  # they were not its own: another run begins with them
-                    joining, self._joining = self._joining, None
-                    for words in joining:
-                        self.notify(words.content, words.reply)
-                return
+        queue = self.queue
+        queued = None if queue is None else queue.drop(run_id)
+        if queue is None or queued is None:
+            return
+        session_id = self._parts.journal.log.durable_session
+        queued.reply.set(RunResult("", "cancelled", Usage(), run_id, session_id))
+        if not queue.runs:
+            self.queue = None
+            for words in queue.words:  # they were not its own: another run begins with them
+                self.notify(words.content, words.reply)
 
     def between_steps(self, reply: AsyncFuture[Any], work: Between) -> None:
         """Do ``work`` now, or between two steps of the run that goes on, and answer ``reply``."""
@@ -192,23 +200,32 @@ class RunLoop:
 
     def begin_waiting(self) -> None:
         """Nothing is at work any more: begin what waits."""
-        if self.queue:
+        if self.queue is not None:
             self._start_next()
         parts = self._parts
         if parts.journal.has_refused_ends() and self.gate.is_free() and not parts.status.stopping:
             parts.tasks.start(parts.journal.retry())
 
     def _start_next(self) -> None:
-        if self.queue and self._parts.status.state is PodState.IDLE and not self._parts.status.stopping:
+        if (
+            self.queue is not None
+            and self._parts.status.state is PodState.IDLE
+            and not self._parts.status.stopping
+        ):
             self._begin_next(Interruptible(self))
 
     # -- a run -----------------------------------------------------------------------------------
 
     def _begin_next(self, waits: Interruptible) -> None:
         """Begin the oldest run that waits as the work that ``waits``."""
-        assert self.queue
-        queued = self.queue.popleft()
-        self._play.begin(self._enter_with(queued, waits), queued)
+        queue = self.queue
+        assert queue is not None
+        queued = queue.runs.popleft()
+        run = self._enter_with(queued, waits)
+        run.pending, queue.words = queue.words, []
+        if not queue.runs:
+            self.queue = None
+        self._play.begin(run, queued)
 
     def _enter_with(self, queued: QueuedRun, waits: Interruptible) -> Run:
         """Enter a run as the work that ``waits``, which holds the gate or finds it free."""
@@ -225,8 +242,6 @@ class RunLoop:
             run.output_schema = command.output_schema
         if type(command) is RunHere:
             run.output_kind, run.deps = command.output, command.deps
-        if self._joining:
-            run.pending, self._joining = self._joining, None
         parts = self._parts
         parts.accounts.begin_run()
         parts.conversation.guard = parts.conversation.guard.run_started()
@@ -397,10 +412,8 @@ class RunLoop:
             self.run.pending.append(PendingInput(content, "notify", reply))
         elif self._parts.status.state is PodState.PAUSED:
             self.between_steps(reply, lambda _: self._note(content, reply))
-        elif self.queue:
-            if self._joining is None:
-                self._joining = []
-            self._joining.append(PendingInput(content, "notify", reply))
+        elif self.queue is not None:
+            self.queue.words.append(PendingInput(content, "notify", reply))
         else:
             self.submit(QueuedRun(commands.Run(content), "notify", reply))
 
@@ -536,15 +549,15 @@ class RunLoop:
     def take_waiting(self) -> Waiting:
         """What waits behind the run that a defect broke off, taken out for the pod that takes its place."""
         run = self.run if self._parts.status.state in AT_WORK else None
-        waiting = Waiting(self.queue, self._joining, run is not None, None if run is None else run.ending)
-        self.queue = self._joining = None
+        waiting = Waiting(self.queue, run is not None, None if run is None else run.ending)
+        self.queue = None
         return waiting
 
     def take_up(self, waiting: Waiting, *, resume: bool) -> None:
         """Go on with what waited for a pod that failed. The run that was broken off is resumed, or stays
         paused; it is cancelled where somebody had asked for that.
         """
-        self.queue, self._joining = waiting.queue, waiting.joining
+        self.queue = waiting.queue
         if self._parts.status.state is PodState.IDLE:
             self._start_next()
         elif waiting.ending == "cancelled":
@@ -556,14 +569,13 @@ class RunLoop:
         """The pod has ended: answer all who still wait."""
         run, self.run = self.run, None
         self._play.stop_clock()
-        waiting = [queued.reply for queued in self.queue or ()]
+        waiting = [] if self.queue is None else self.queue.replies()
         waiting += [] if self._between is None else self._between.take_waiting()
-        waiting += [pending.reply for pending in self._joining or ()]
         if run is not None:
             run.waits.leave()
             waiting += [*run.awaiting_commit, *(pending.reply for pending in run.pending)]
             waiting += [] if run.reply is None else [run.reply]
-        self.queue = self._joining = None
+        self.queue = None
         for reply in waiting:
             if not reply.done():
                 reply.set_exception(self._parts.status.gone())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from contextvars import Context
 from typing import Any
 
@@ -43,6 +44,38 @@ class PendingInput(Struct, frozen=True):
     content: tuple[Part, ...]
     source: UserSource
     reply: AsyncFuture[Any]
+
+
+#: Runs that may wait behind the one that goes on.
+QUEUE_LIMIT = 32
+
+
+class RunQueue:
+    """Runs that wait for their turn, and words for the one that begins next. There is one only where any
+    run waits.
+    """
+
+    __slots__ = ("runs", "words")
+
+    def __init__(self, first: QueuedRun) -> None:
+        self.runs = deque([first])
+        self.words: list[PendingInput] = []
+
+    def is_full(self) -> bool:
+        """Whether no other run may wait."""
+        return len(self.runs) >= QUEUE_LIMIT
+
+    def drop(self, run_id: str) -> QueuedRun | None:
+        """Take the run of that id out; None where it does not wait."""
+        for queued in self.runs:
+            if queued.command.run_id == run_id:
+                self.runs.remove(queued)
+                return queued
+        return None
+
+    def replies(self) -> list[AsyncFuture[Any]]:
+        """Who waits for an answer."""
+        return [*(queued.reply for queued in self.runs), *(words.reply for words in self.words)]
 
 
 _NONE: set[str] = set()
