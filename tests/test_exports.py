@@ -30,6 +30,7 @@ LATER = {
         "actors.pod.approvals.asking_calls",
         "actors.pod.approvals.asking_play",
         "actors.pod.approvals.asking_runner",
+        "actors.pod.approvals.asking_runs",
         "actors.pod.channel",
         "actors.pod.delegation.delegation",
         "actors.pod.session.fork",

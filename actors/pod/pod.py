@@ -17,7 +17,6 @@ from actors.pod.memory.memory_jobs import MemoryJobs
 from actors.pod.memory.recall import Recall
 from actors.pod.passivity import answer_without_history, needs_history
 from actors.pod.resources import PodResources
-from actors.pod.runs.play import Play
 from actors.pod.runs.run_loop import RunLoop
 from actors.pod.runs.run_parts import RunParts
 from actors.pod.runs.tool_calls import ToolCalls
@@ -166,9 +165,8 @@ class PodActor(AsyncActor):
             approvals = self.approvals
             recalls = self.resources.template.manifest.memory.recall_tokens > 0
             of = (self.resources, self.journal, self._mailroom, self)
-            play, tool_calls = (Play, ToolCalls(*of)) if approvals is None else _asking(of, approvals)
-            self.run_loop = RunLoop(
-                play,
+            runs, tool_calls = (RunLoop, ToolCalls(*of)) if approvals is None else _asking(of, approvals)
+            self.run_loop = runs(
                 RunParts(
                     self.resources,
                     self.resources.template,
@@ -495,12 +493,12 @@ class PodActor(AsyncActor):
         return None if run is None or run.exchange is None else run.exchange.progress()
 
 
-def _asking(of: tuple[Any, ...], approvals: OpenApprovals) -> tuple[type[Play], ToolCalls]:
-    """What plays the runs of a pod whose calls may need a person's word."""
+def _asking(of: tuple[Any, ...], approvals: OpenApprovals) -> tuple[type[RunLoop], ToolCalls]:
+    """The runs and the calls of a pod whose calls may need a person's word."""
     from actors.pod.approvals.asking_calls import AskingToolCalls  # noqa: PLC0415 - paid for by pods that ask
-    from actors.pod.approvals.asking_play import AskingPlay  # noqa: PLC0415 - paid for by pods that ask
+    from actors.pod.approvals.asking_runs import AskingRuns  # noqa: PLC0415 - paid for by pods that ask
 
-    return AskingPlay, AskingToolCalls(*of, approvals=approvals)
+    return AskingRuns, AskingToolCalls(*of, approvals=approvals)
 
 
 #: Messages that end a pod.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from actors.pod.accounts.exchange import Exchange
 from actors.pod.history.compaction import Compaction
@@ -37,13 +36,12 @@ from protocol.errors import (
     UnknownApproval,
 )
 from protocol.events import RunEnd, RunOutcome, UserMessage
-from protocol.items import Part, TextPart, UserItem
+from protocol.items import Part, UserItem
 from protocol.lifecycle import AT_WORK, PodState
 from protocol.results import RunResult
 from protocol.usage import Usage
 
 if TYPE_CHECKING:
-    from actors.pod.approvals.open_approvals import OpenApprovals
     from actors.tools.hooks import Hooks
 
 # Names of their own: Python 3.11 takes as long to look a member of an enum up as to make an object.
@@ -66,13 +64,15 @@ class RunLoop:
         "run",
     )
 
-    def __init__(self, play: type[Play], parts: RunParts) -> None:
-        """``play`` is what plays a run: another where calls may need a person's word."""
+    #: What plays a run.
+    plays: ClassVar[type[Play]] = Play
+
+    def __init__(self, parts: RunParts) -> None:
         self._parts = parts
         self.loop = parts.mailroom.loop
         self.gate = Gate(self)
         self._between: BetweenSteps | None = None
-        self._play = play(parts, self.gate, self)
+        self._play = self.plays(parts, self.gate, self)
         #: The run that goes on, or is paused.
         self.run: Run | None = None
         #: Those that wait for their turn, behind a paused one too; None where none does.
@@ -173,8 +173,6 @@ class RunLoop:
     def between_steps(self, reply: AsyncFuture[Any], work: Between) -> None:
         """Do ``work`` now, or between two steps of the run that goes on, and answer ``reply``."""
         self.between.do(reply, work)
-        if self._parts.approvals is not None:
-            self._parts.approvals.wake()
 
     def interruptible(self) -> Interruptible:
         """A piece of work of this pod's."""
@@ -403,8 +401,6 @@ class RunLoop:
         if self.run is None or self._parts.status.state not in AT_WORK:
             raise self._not_running()
         self.run.pending.append(PendingInput(content, "steer", reply))
-        if self._parts.approvals is not None and self._parts.approvals.state.open:
-            self._parts.tasks.start_at_once(self._deny_open(self.run, content))
 
     def notify(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> None:
         """Words join the run that goes on or is paused, or else the one that begins next, or start one."""
@@ -443,40 +439,18 @@ class RunLoop:
     def _not_running(self) -> NotRunning:
         return NotRunning(f"pod {self._parts.resources.name!r} has no run to steer", hint="use run or notify")
 
-    # -- calls that wait for a person's word -----------------------------------------------------
+    # -- where calls may wait for a person: ``AskingRuns`` -----------------------------------------
 
     def check_none_waits(self) -> None:
-        """Raise WaitingForApproval where the history cannot be changed, since calls in it wait."""
-        if self._parts.approvals is not None:
-            self._parts.approvals.check_none_open()
+        """Raise WaitingForApproval where the history cannot be changed: here no call waits."""
 
-    def answer(self, command: commands.Approve | commands.Disapprove, reply: AsyncFuture[Any]) -> None:
-        """Take what a person says of a call that waits; ``reply`` is answered once it is durable. Raises
-        UnknownApproval.
-        """
-        if self._parts.approvals is None:
-            raise UnknownApproval(f"pod {self._parts.resources.name!r} asks for no approvals")
-        self.between.do_at_once(reply, self._take_answer(self._parts.approvals, command))
-
-    async def _take_answer(
-        self, approvals: OpenApprovals, command: commands.Approve | commands.Disapprove
+    def answer(
+        self,
+        command: commands.Approve | commands.Disapprove,  # noqa: ARG002 - none is asked for
+        reply: AsyncFuture[Any],  # noqa: ARG002
     ) -> None:
-        try:
-            await self._parts.tool_calls.claim_answer(command)
-            self._parts.tool_calls.answer(self.run, command)
-            await self._parts.journal.commit()
-        finally:
-            approvals.wake()
-
-    async def _deny_open(self, run: Run, content: tuple[Part, ...]) -> None:
-        """Somebody has said something else: none of the calls that wait is run."""
-        assert self._parts.approvals is not None
-        self._parts.tool_calls.deny_open(
-            run, "".join(part.text for part in content if isinstance(part, TextPart))
-        )
-        with contextlib.suppress(SessionError):  # the run is lost by that
-            await self._parts.journal.commit()
-        self._parts.approvals.wake()
+        """Take what a person says of a call that waits. Raises UnknownApproval."""
+        raise UnknownApproval(f"pod {self._parts.resources.name!r} asks for no approvals")
 
     # -- compactions that are asked for ----------------------------------------------------------
 
@@ -491,8 +465,7 @@ class RunLoop:
 
     async def try_compact(self, waits: Interruptible) -> None:
         """Compact the history if the threshold for the start of a run says so, whatever comes of it."""
-        waiting = self._parts.approvals is not None and self._parts.approvals.state.open
-        if not waiting and self._parts.conversation.due_before_run():
+        if self._parts.conversation.due_before_run():
             await self.compaction().fold("threshold", waits)
 
     # -- ends that nobody asked for --------------------------------------------------------------

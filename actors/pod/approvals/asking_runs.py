@@ -1,0 +1,71 @@
+"""``AskingRuns``: the runs of a pod of whose calls some wait for a person, and what people say meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from actors.pod.approvals.asking_play import AskingPlay
+from actors.pod.approvals.open_approvals import OpenApprovals
+from actors.pod.runs.between import Between
+from actors.pod.runs.run_loop import RunLoop
+from actors.pod.runs.run_parts import RunParts
+from actors.pod.runs.run_state import Run
+from actors.runtime.future import AsyncFuture
+from actors.runtime.interruptible import Interruptible
+from protocol import commands
+from protocol.errors import SessionError
+from protocol.items import Part, TextPart
+
+
+class AskingRuns(RunLoop):
+    """The same, where calls may wait: what comes between two steps wakes a run that waits for a person."""
+
+    __slots__ = ("_approvals",)
+
+    plays = AskingPlay
+
+    def __init__(self, parts: RunParts) -> None:
+        super().__init__(parts)
+        assert parts.approvals is not None
+        self._approvals: OpenApprovals = parts.approvals
+
+    def between_steps(self, reply: AsyncFuture[Any], work: Between) -> None:
+        """As ``RunLoop.between_steps``."""
+        super().between_steps(reply, work)
+        self._approvals.wake()
+
+    def steer(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> None:
+        """As ``RunLoop.steer``; none of the calls that wait is run then."""
+        super().steer(content, reply)
+        if self._approvals.state.open:
+            assert self.run is not None
+            self._parts.tasks.start_at_once(self._deny_open(self.run, content))
+
+    async def _deny_open(self, run: Run, content: tuple[Part, ...]) -> None:
+        words = "".join(part.text for part in content if isinstance(part, TextPart))
+        self._parts.tool_calls.deny_open(run, words)
+        with contextlib.suppress(SessionError):  # the run is lost by that
+            await self._parts.journal.commit()
+        self._approvals.wake()
+
+    def check_none_waits(self) -> None:
+        """Raise WaitingForApproval where the history cannot be changed, since calls in it wait."""
+        self._approvals.check_none_open()
+
+    def answer(self, command: commands.Approve | commands.Disapprove, reply: AsyncFuture[Any]) -> None:
+        """Take what a person says of a call that waits; ``reply`` is answered once it is durable."""
+        self.between.do_at_once(reply, self._take_answer(command))
+
+    async def _take_answer(self, command: commands.Approve | commands.Disapprove) -> None:
+        try:
+            await self._parts.tool_calls.claim_answer(command)
+            self._parts.tool_calls.answer(self.run, command)
+            await self._parts.journal.commit()
+        finally:
+            self._approvals.wake()
+
+    async def try_compact(self, waits: Interruptible) -> None:
+        """As ``RunLoop.try_compact``; nothing while calls wait."""
+        if not self._approvals.state.open:
+            await super().try_compact(waits)
