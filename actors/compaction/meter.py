@@ -41,15 +41,22 @@ class TokenMeter:
     It reads the list the pod appends to; a history that takes its place gets a meter of its own.
     """
 
-    __slots__ = ("_items", "_pruner", "_sizes", "records")
+    __slots__ = ("_items", "_known_sizes", "_pruner", "records")
 
     def __init__(self, items: Sequence[Item], pruner: Pruner | None = None) -> None:
         """``pruner`` is the one that makes the requests; without it results are counted whole."""
         self._items = items
         self._pruner = Pruner(items) if pruner is None else pruner
-        self._sizes = EncodedSizes(items)
+        #: The sizes of the items; None until somebody asks for what no server has counted.
+        self._known_sizes: EncodedSizes | None = None
         #: The counts of servers, oldest first, both numbers rising: a lower count voids those before it.
         self.records: list[UsageRecord] = []
+
+    @property
+    def _sizes(self) -> EncodedSizes:
+        if self._known_sizes is None:
+            self._known_sizes = EncodedSizes(self._items)
+        return self._known_sizes
 
     def record_usage(self, history_len: int, usage: Usage | None) -> None:
         """Record what a server counted for a request of ``history_len`` items; None or 0 is passed over."""
@@ -73,7 +80,8 @@ class TokenMeter:
     def rewind(self) -> None:
         """The history was cut back at its end."""
         length = len(self._items)
-        self._sizes.rewind(length)
+        if self._known_sizes is not None:
+            self._known_sizes.rewind(length)
         self._pruner.rewind()
         while self.records and self.records[-1].history_len > length:
             self.records.pop()

@@ -30,18 +30,17 @@ class TasksAtWork:
         # Not ``create_task``, since a task that its loop's factory starts at once ends within this call.
         context = Context() if caller is None else caller
         self._mailroom.to_begin += 1
-        asyncio.Task(self._run_counted(work), loop=self.loop, name=self.name, context=context)
+        asyncio.Task(self._run_guarded(work, counted=True), loop=self.loop, name=self.name, context=context)
 
     def start_at_once(self, work: Coroutine[Any, Any, None], caller: Context | None = None) -> None:
         """As ``start``, but run the work up to its first wait before this returns."""
         context = Context() if caller is None else caller
-        begin_task(self._run_guarded(work), self.loop, context, self.name)
+        begin_task(self._run_guarded(work, counted=False), self.loop, context, self.name)
 
-    async def _run_counted(self, work: Coroutine[Any, Any, None]) -> None:
-        self._mailroom.to_begin -= 1
-        await self._run_guarded(work)
-
-    async def _run_guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _run_guarded(self, work: Coroutine[Any, Any, None], *, counted: bool) -> None:
+        """Carry out ``work``; ``counted`` says that it was waited for, in the mail room's count."""
+        if counted:
+            self._mailroom.to_begin -= 1
         task = task_on(self.loop)
         assert task is not None
         of_actors.add(task)
