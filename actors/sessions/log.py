@@ -49,6 +49,10 @@ def _mark(head: SessionHead) -> Mark:
     return Mark(head.seq, head.hash, len(head.items), head.pointer, head.open_run, head.open)
 
 
+#: Where every new log ends.
+_NOTHING_YET = _mark(SessionHead(""))
+
+
 class _Batch(Struct):
     """What goes to the store together, and is published once it is kept."""
 
@@ -96,7 +100,7 @@ class SessionLog:
         self._ends: list[Event] | None = None
         #: What was given to the store, where the log ends with it, and the ends in it.
         self._under_way: tuple[_Batch, Mark, list[Event] | None] | None = None
-        self._durable = _mark(head)
+        self._durable = _mark(head) if head.seq else _NOTHING_YET
 
     def stand_at(
         self,
