@@ -203,6 +203,27 @@ def test_folders_around_what_is_denied_cannot_be_renamed_to_plant_it_anew(
     assert (place.scope / "a/b/c/other").read_text() == "fine\n"
 
 
+def test_a_symlink_is_covered_as_a_file_is(confined: Runner, place: Place) -> None:
+    """Nothing can be put in its place, and one that may be followed still leads where it did."""
+    for name in ("denied", "kept"):
+        (place.scope / name).symlink_to("target")
+    (place.scope / "dangling").symlink_to("none")
+    (place.scope / "target").write_text("content")
+    script = """
+    cat denied && echo READ; cat kept; ls dangling; rm -f denied kept dangling; ln -sfn other denied; ln -sfn other kept
+    mv denied x; mv kept x; echo y > x; mv x kept; mv x denied
+    """
+    covered = denied(place, "denied", "dangling", read_only=(f"{place.scope}/kept",))
+    text = confined.sh(script, **covered).text
+    assert "READ" not in text
+    assert "content" in text
+    assert [str((place.scope / name).readlink()) for name in ("denied", "kept", "dangling")] == [
+        "target",
+        "target",
+        "none",
+    ]
+
+
 def test_what_is_denied_and_does_not_exist_is_not_made(confined: Runner, place: Place) -> None:
     script = """
     echo planted > later; mkdir -p new/folder later2; echo planted > new/folder/x; mv new elsewhere; mkdir -p new

@@ -120,6 +120,29 @@ def test_a_folder_that_a_program_closes_is_not_open_to_the_next(tmp_path: Path) 
         runner.close()
 
 
+async def test_symlinks_of_guarded_names_keep_no_program_from_running(
+    launcher: Launcher, place: Path
+) -> None:
+    folder = place / "scope"
+    init(folder / "real")
+    for name, target in {
+        ".env": "open",
+        ".git": "real/.git",
+        "polypod.toml": "none",
+        "sub/.git": "/",
+    }.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).symlink_to(target)
+    (folder / "open").write_text("content")
+    script = (
+        "git status -s --untracked=no && cat open; rm -f .env .git polypod.toml sub/.git; ln -s / later.key"
+    )
+    for _ in range(2):  # the second time with what the first has made
+        assert "content" in await sh(launcher, Scope.writable(folder), folder, script)
+        assert (folder / ".git").readlink() == Path("real/.git")
+        assert (folder / "polypod.toml").is_symlink()
+
+
 async def test_what_is_new_among_the_secrets_is_hidden_from_the_next_program(
     launcher: Launcher, place: Path
 ) -> None:

@@ -53,9 +53,11 @@ def system_call(number: int, *arguments: int | bytes | None) -> int:
 
 
 def open_place(folder: int, path: bytes) -> int:
-    """A place, not by way of any symlink: one that leads elsewhere was put there since. Raises OSError."""
+    """A place, not by way of any symlink: one that leads elsewhere was put there since. One at the end is
+    what is opened. Raises OSError.
+    """
     beneath = 0 if folder == AT_FDCWD else _BENEATH
-    how = struct.pack("QQQ", os.O_PATH | os.O_CLOEXEC, 0, _NO_SYMLINKS | beneath)
+    how = struct.pack("QQQ", os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW, 0, _NO_SYMLINKS | beneath)
     return system_call(_OPENAT2, folder, path, how, len(how))
 
 

@@ -43,6 +43,10 @@ _DEEPEST = 64
 def is_unmade(path: str | bytes | int) -> bool:
     """Whether a ``.git`` is not there, or is one in which none was made yet."""
     try:
+        if not isinstance(path, int) and stat.S_ISLNK(
+            os.lstat(path).st_mode
+        ):  # which nothing can be made in the place of
+            return False
         return set(os.listdir(path)) <= {NEW, NEW.encode()}  # noqa: PTH208 - a helper has no use for pathlib
     except FileNotFoundError:
         return True
