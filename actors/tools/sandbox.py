@@ -103,6 +103,7 @@ class Sandbox:
         self._path = os.environ.get("PATH", os.defpath) if search_path is None else search_path
         self._guarded = GuardedFiles()
         self._home: ProgramHome | None = None
+        self._closed = False
 
     async def why_not(self) -> ChildNotConfined | None:
         """Why programs are not confined, with what to do about it; None where they are.
@@ -135,6 +136,7 @@ class Sandbox:
 
     def close(self) -> None:
         """Remove the programs' home."""
+        self._closed = True
         home, self._home = self._home, None
         if home is not None:
             home.close()
@@ -153,13 +155,20 @@ class Sandbox:
         return replace(confinement, namespaces=machine.why_no_namespaces is None)
 
     async def _get_home(self) -> str:
-        if self._home is None:
-            home = await asyncio.to_thread(ProgramHome, await self._who_commits())
-            if self._home is None:
-                self._home = home
-            else:  # another command began meanwhile
-                await asyncio.to_thread(home.close)
-        return self._home.path
+        """Raises ChildNotConfined."""
+        home = self._home
+        if home is None:
+            made = await asyncio.to_thread(ProgramHome, await self._who_commits())
+            home = self._home = self._choose_home(made)
+            if home is not made:
+                await asyncio.to_thread(made.close)
+        if home is None:
+            raise ChildNotConfined("programs cannot be confined to the scope: their home is closed")
+        return home.path
+
+    def _choose_home(self, made: ProgramHome) -> ProgramHome | None:
+        """The one that another command has made meanwhile, else this one; none once it is closed."""
+        return None if self._closed else self._home or made
 
     def _confinement(self, scope: Scope, home: str) -> Confinement:
         system = system_folders(self._path)

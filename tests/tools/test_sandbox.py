@@ -22,6 +22,7 @@ from actors.sessions.answer_token import answer_token
 from actors.sessions.chain import chained
 from actors.sessions.jsonl.store import JsonLinesStore
 from actors.sessions.sqlite.store import SQLiteStore
+from actors.tools.program_homes import PREFIX
 from actors.tools.sandbox import Sandbox, look_at_machine
 from actors.tools.scope import fence, fenced, resolved
 from protocol.errors import ChildNotConfined, ManifestError
@@ -181,6 +182,23 @@ async def test_the_homes_of_others_are_in_no_scope(
     assert TOKEN not in await run(launcher, await other.confine(), folder, "grep -r . . ~ /tmp")
     one.close()
     other.close()
+
+
+async def test_a_sandbox_has_one_home_and_none_once_it_is_closed(
+    launcher: Launcher, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    sandbox = Sandbox(SandboxSection(), lambda: Scope.writable(place / "scope"), lambda: launcher)
+    both = await asyncio.gather(sandbox.confine(), sandbox.confine())
+    assert len({each.home for each in both if each is not None}) == 1
+    assert len(list(place.glob(f"{PREFIX}*"))) == 1
+    sandbox.close()
+    late = Sandbox(SandboxSection(), lambda: Scope.writable(place / "scope"), lambda: launcher)
+    confining = asyncio.ensure_future(late.confine())
+    await asyncio.sleep(0)
+    late.close()
+    assert await confining is None
+    assert not list(place.glob(f"{PREFIX}*"))
 
 
 async def test_a_program_cannot_take_the_temporary_folder_from_the_next(
