@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,28 @@ def test_a_program_ends_well_at_any_moment_of_a_replacement(confined: Runner, pl
         (place.scope / "commondir").unlink(missing_ok=True)
         shutil.rmtree(place.scope / "folder", ignore_errors=True)
     assert not list(place.scope.iterdir())
+
+
+def test_a_program_begins_while_what_is_covered_is_replaced_again_and_again(
+    confined: Runner, place: Place
+) -> None:
+    over = threading.Event()
+
+    def replace() -> None:
+        while not over.is_set():
+            for name in ("denied", "kept"):
+                (place.outside / "new").write_text(TOKEN)
+                (place.outside / "new").replace(place.scope / name)
+
+    replacing = threading.Thread(target=replace)
+    replacing.start()
+    try:
+        for _ in range(times(20)):
+            changes = {"denied": (f"{place.scope}/denied",), "read_only": (f"{place.scope}/kept",)}
+            assert confined.sh("echo ran", **changes).text == "ran\n"
+    finally:
+        over.set()
+        replacing.join()
 
 
 @pytest.mark.parametrize("how", ["a symlink", "a file"])

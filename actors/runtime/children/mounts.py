@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from actors.runtime.children.kernel import (
@@ -48,6 +49,8 @@ _LINKS = (
 #: The version of Linux from which on each namespace has a greatest number of a process, and its least value.
 _BOUND_EACH, _LEAST_BOUND = (6, 14), 301
 _NOT_THERE = FileNotFoundError, NotADirectoryError
+#: How often what is replaced while it is mounted on is looked up.
+_TRIES = 20
 #: A path leads nowhere, or by way of a symlink.
 _ELSEWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE}
 
@@ -82,11 +85,13 @@ class View(NamedTuple):
 
 
 class _Tree(NamedTuple):
-    """A mount that is not in its place yet."""
+    """A mount that is not in its place yet, and what it was made of."""
 
     place: bytes
     handle: int
     is_folder: bool
+    source: bytes = b""
+    attributes: int = 0
 
 
 def enter_view(view: View, most_processes: int | None = None) -> None:
@@ -164,7 +169,7 @@ def _opened(path: bytes, place: bytes, attributes: int) -> _Tree:
     _set(handle, attributes, recursive=True)
     is_folder = stat.S_ISDIR(os.fstat(source).st_mode)
     os.close(source)
-    return _Tree(place, handle, is_folder)
+    return _Tree(place, handle, is_folder, path, attributes)
 
 
 class _Base:
@@ -182,9 +187,7 @@ class _Base:
             self._make(self.handle, path, is_folder=tree.is_folder)
             _attach(tree.handle, self.handle, path)
         else:
-            place = self._place(path, is_folder=tree.is_folder)
-            _attach(tree.handle, place)
-            os.close(place)
+            self._put_below(tree, path)
         self._own.discard(path)
 
     def link(self, path: bytes, target: bytes) -> None:
@@ -204,14 +207,35 @@ class _Base:
         self._make(hidden, b"folder", is_folder=True, mode=0)
         self._make(hidden, b"file", is_folder=False, mode=0)
         for path in denied:
+            _until_there(functools.partial(self._deny, hidden, path[1:]))
+
+    def _put_below(self, tree: _Tree, path: bytes) -> None:
+        """Mount it where nothing is our own; opened anew if it has been replaced since. Raises OSError."""
+        for left in reversed(range(_TRIES)):
+            place = self._place(path, is_folder=tree.is_folder)
             try:
-                place = open_place(self.handle, path[1:])
+                _attach(tree.handle, place)
             except _NOT_THERE:
-                continue
-            blank = b"folder" if stat.S_ISDIR(os.fstat(place).st_mode) else b"file"
-            handle = system_call(OPEN_TREE, hidden, blank, _CLONE | _CLOSE_ON_EXEC)
-            _set(handle, _READ_ONLY | _NO_SETUID | _NO_DEVICES | _NO_EXEC)
+                if not left or not tree.source:
+                    raise
+            else:
+                return
+            finally:
+                os.close(place)
+            with contextlib.suppress(*_NOT_THERE):
+                tree = _opened(tree.source, tree.place, tree.attributes)
+
+    def _deny(self, hidden: int, path: bytes) -> None:
+        try:
+            place = open_place(self.handle, path)
+        except _NOT_THERE:
+            return
+        blank = b"folder" if stat.S_ISDIR(os.fstat(place).st_mode) else b"file"
+        handle = system_call(OPEN_TREE, hidden, blank, _CLONE | _CLOSE_ON_EXEC)
+        _set(handle, _READ_ONLY | _NO_SETUID | _NO_DEVICES | _NO_EXEC)
+        try:
             _attach(handle, place)
+        finally:
             os.close(place)
 
     def _is_own(self, folder: bytes) -> bool:
@@ -246,6 +270,18 @@ class _Base:
                 os.mkdir(path, mode, dir_fd=folder)
             else:
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=folder))
+
+
+def _until_there(mount: Callable[[], object]) -> None:
+    """Mount on what is there, which may be replaced from outside once it is looked up. Raises OSError."""
+    for _ in range(_TRIES):
+        try:
+            mount()
+        except _NOT_THERE as error:
+            failed = error
+        else:
+            return
+    raise failed
 
 
 def cover_again(denied: tuple[bytes, ...], read_only: tuple[bytes, ...]) -> None:
