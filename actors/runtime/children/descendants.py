@@ -52,6 +52,16 @@ def descendants(*, but: Collection[int] = _NOTHING) -> list[Process]:
     return known
 
 
+def in_session(leader: int) -> list[Process]:
+    """The processes of the session that the process ``leader`` began, which may have ended."""
+    found = []
+    for name in _numbers():
+        with contextlib.suppress(OSError):
+            if os.getsid(int(name)) == leader and (seen := _look(name)) is not None:
+                found.append(seen[1])
+    return found
+
+
 def send(process: Process, number: int) -> None:
     """Signal a process, and none that has taken its number since; where that may not be, nothing happens."""
     with contextlib.suppress(OSError):

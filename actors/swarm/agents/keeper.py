@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
@@ -17,6 +18,7 @@ from actors.swarm.agents.approvals import AgentApprovals
 from actors.swarm.agents.history import POD_RUNNERS, read_history
 from actors.swarm.agents.home import Home
 from actors.swarm.agents.inboxes import make_private
+from actors.swarm.agents.kept import KeptChild, KeptPrograms, Place
 from actors.swarm.agents.membership import Membership
 from actors.swarm.agents.projections import Projections
 from actors.swarm.agents.record import Record
@@ -98,6 +100,10 @@ class Keeper:
         #: Whether its program is to go on without us.
         self._leaves_behind = False
         self._tasks: set[asyncio.Task[None]] = set()
+        #: What starts its program where that may outlive us.
+        self._kept: KeptPrograms | None = None
+        #: Events of a program that was found again, which were recorded before: so many are passed over.
+        self._known = 0
 
     def __repr__(self) -> str:
         return f"<Keeper of {self.spec.id} {self.status}>"
@@ -164,14 +170,38 @@ class Keeper:
         self._stopping = False
         self._living = self._spawn(self._live(task, resuming=resuming, go_on=resuming))
 
-    def adopt(self, life: Life) -> None:
-        """Look after a program that has outlived who started it."""
-        self._stopping = False
+    def adopt(self, place: Place, known: int) -> None:
+        """Look after a program that has outlived who started it; ``known`` of the events that it prints
+        behind ``place`` are recorded. Its session must be ours.
+        """
+        assert self.runner is not None
+        assert self.record is not None
+        self._stopping, self._known = False, known
+        self._kept = KeptPrograms(self.projections.folder, self._settle, place)
+        life = self.runner.start(self._launch(None, resuming=True, go_on=False), self)
+        recorder: Any = getattr(life, "recorder", None)
+        if recorder is not None and self.record.open_run is not None:
+            recorder.continue_run()
+            recorder.run_id = self.record.open_run
         self._living = self._spawn(self._follow(life))
+
+    async def wait_for_end(self) -> None:
+        """Wait until the end of a program that has ended is recorded."""
+        lives = self.state.lives
+        await self._until(lambda: self.state.ended is not None or self.state.lives > lives)
+
+    async def _settle(self) -> int:
+        """Wait until all that the life has given is recorded: the number of the last record."""
+        stream: Any = getattr(self.life, "stream", None)
+        if stream is not None:
+            await stream.put_recorded()
+        return self.state.seq
 
     async def _live(self, task: str | None, *, resuming: bool, go_on: bool) -> None:
         again = True
         while again:
+            if self.spec.keep:
+                self._kept = KeptPrograms(self.projections.folder, self._settle, None)
             if self._stopping:  # since it was decided to start it once more
                 await self._record(AgentStopped("", "", 0, time.time(), reason="shutdown"))
                 break
@@ -228,7 +258,7 @@ class Keeper:
             if self.state.ended is None and not self._leaves_behind:
                 await self._record_failure(AgentFailed("its runner has ended without a word"))
         self.life = None
-        if self._inbox.is_socket():  # its program may have been killed
+        if self._inbox.is_socket() and not self._leaves_behind:  # its program may have been killed
             self._inbox.unlink(missing_ok=True)
         if self.projections.broken is not None:
             await self.mend_projections()
@@ -236,6 +266,8 @@ class Keeper:
 
     async def _take(self, life: Life, event: Event) -> None:
         """Record an event of the runner, or follow one that its pod has published already."""
+        if self._leaves_behind or self._is_known(event):
+            return
         if event.pod != self.spec.id:
             self.pod = event.pod
             self._note(event)
@@ -251,6 +283,19 @@ class Keeper:
             await self._record(event)
         if isinstance(event, UserMessage):
             self._answer_first_words(event.item.text)
+
+    def _is_known(self, event: Event) -> bool:
+        """Whether an event of a program that was found again is recorded already."""
+        if self._kept is None or not event.durable:
+            return False
+        if isinstance(event, AgentStarted) and event.pid is not None and event.pid == self.state.pid:
+            return True
+        if isinstance(event, AgentIdle) and self.state.ready:
+            return True
+        if self._known and not isinstance(event, AgentStopped):
+            self._known -= 1
+            return True
+        return False
 
     async def _close_open_run(self, end: AgentStopped) -> None:
         """A run that the runner did not end has ended with the agent."""
@@ -312,7 +357,7 @@ class Keeper:
 
     def launcher(self) -> Any:
         """What starts its processes."""
-        return self._home.launcher()
+        return self._home.launcher() if self._kept is None else self._kept
 
     async def ask(self, permission: Permission, /) -> Answer:
         """Ask a person."""
@@ -433,10 +478,24 @@ class Keeper:
         """End it for good: that is recorded as what a person wants, then asked of its program."""
         if self.is_elsewhere:
             raise self._elsewhere()
+        if self.status == "detached" and self.has_process():
+            await self._stop_detached()
         if not self.is_ours:
             return
         await self._note_intent()
         await self.shut_down()
+
+    async def _stop_detached(self) -> None:
+        """End a program that was kept, and that nobody can look after."""
+        await self.take_session()
+        try:
+            await self._note_intent()
+            place = Place(self.state.pid or 0, self.state.born or "")
+            ladder = self._waits.ladder(signal.SIGTERM)
+            await KeptChild(self.spec.id, self.projections.folder, place, None, ladder, self._settle).stop()
+            await self._record(AgentStopped("", "", 0, time.time(), reason="killed"))
+        finally:
+            await self.let_go()
 
     async def _note_intent(self) -> None:
         self.membership.note_stop_asked()
@@ -467,10 +526,11 @@ class Keeper:
     async def leave(self) -> None:
         """Its system is left: it ends, unless it is to be kept."""
         self.membership.note_stop_asked()
-        detach = getattr(self.life, "detach", None)
-        if self.spec.keep and detach is not None:
+        child = None if self._kept is None else self._kept.child
+        if child is not None and not child.ended and self.state.up and self.life is not None:
             self._leaves_behind = True
-            await detach()
+            child.detach()
+            await self.life.stop()
             if self._living is not None:
                 await asyncio.wait((self._living,))
         elif self.is_ours:

@@ -47,6 +47,11 @@ class Given(Struct, frozen=True, eq=False):
     hooks: tuple[Any, ...] = ()
     deps: Any = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is given."""
+        return self.client is None and not self.tools and not self.hooks and self.deps is None
+
 
 class PodRunner:
     """Starts pods. ``manifest`` is None where the session that is resumed says it."""

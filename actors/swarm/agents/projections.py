@@ -64,7 +64,7 @@ class Projections:
     def write_meta(self) -> None:
         """Write ``meta.json``, whole or not at all."""
         with self._noting():
-            _replace(self.folder / META, [msgspec.json.encode(self._meta) + b"\n"])
+            replace_file(self.folder / META, [msgspec.json.encode(self._meta) + b"\n"])
 
     def write(self, event: Event) -> None:
         """Add what an event says."""
@@ -92,8 +92,8 @@ class Projections:
         with self._noting():
             _make_folder(self.folder)
             self.write_meta()
-            _replace(self.folder / EVENTS, (_encode(line) for flat, _ in both for line in flat))
-            _replace(self.folder / STDOUT, (_encode(line) for _, stream in both for line in stream))
+            replace_file(self.folder / EVENTS, (_encode(line) for flat, _ in both for line in flat))
+            replace_file(self.folder / STDOUT, (_encode(line) for _, stream in both for line in stream))
             for name in (EVENTS, STDOUT):
                 path = self.folder / name
                 path.with_name(name + OLDER).unlink(missing_ok=True)
@@ -192,7 +192,7 @@ def _make_folder(folder: Path) -> Path:
     return folder
 
 
-def _replace(path: Path, lines: Iterable[bytes]) -> None:
+def replace_file(path: Path, lines: Iterable[bytes]) -> None:
     """Write a file whole, in the place of what is there."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -131,7 +131,7 @@ def _after(state: AgentState, event: Event | Entry | OtherEntry) -> AgentState: 
                 up=True,
                 ready=False,
                 activity="starting",
-                at_work=bool(event.task) and not event.resumed,
+                at_work=began.at_work or (bool(event.task) and not event.resumed),
                 session=event.session or state.session,
                 pid=event.pid,
                 born=event.born,

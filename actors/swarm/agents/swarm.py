@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
@@ -23,9 +24,10 @@ from actors.swarm.agents.home import Home
 from actors.swarm.agents.ids import find_id, first_number, next_number, slug_of
 from actors.swarm.agents.inboxes import inbox_of
 from actors.swarm.agents.keeper import Keeper
+from actors.swarm.agents.kept import read_place
 from actors.swarm.agents.pod_runner import Given, PodRunner
 from actors.swarm.agents.projections import Meta, Projections, make_folders, reserve_folder
-from actors.swarm.agents.record import Record
+from actors.swarm.agents.record import Record, read_pages
 from actors.swarm.agents.spawned import SpawnedAgents
 from actors.swarm.runners.base import Answer, Runner, RunnerSpec, StopWaits
 from actors.swarm.runners.function import runner_func
@@ -41,7 +43,15 @@ from protocol.errors import (
     UnknownRunner,
     WireError,
 )
-from protocol.events import ApprovalRequested
+from protocol.events import (
+    AgentRestarted,
+    AgentStopRequested,
+    ApprovalRequested,
+    ApprovalResolved,
+    DurableEvent,
+    RunStart,
+    UserMessage,
+)
 from protocol.manifest import PodManifest, RestartSection
 
 if TYPE_CHECKING:
@@ -153,6 +163,8 @@ class Swarm(Closing):
         if not cwd.is_dir():  # noqa: ASYNC240 - takes microseconds
             raise AgentError(f"there is no directory {cwd}", hint="cwd= is where the agent is to work")
         model, provider = asked["model"], asked["provider"]
+        if asked["keep"]:
+            runner = self._keepable(runner, manifest, given)
         made, label = self._runner_of(runner, _pod_manifest(manifest, cwd, model, provider), given)
         agent_id = await self._reserve_id(slug_of(name or task))
         spec = AgentSpec(
@@ -193,6 +205,19 @@ class Swarm(Closing):
             raise UnknownRunner(f"{runner!r} is no runner", hint="see docs/swarm.md")
         own = cast("Runner", runner)
         return own, own.name
+
+    def _keepable(
+        self, runner: RunnerSpec | Callable[..., Any], manifest: PodManifest | None, given: Given
+    ) -> RunnerSpec:
+        """The command of a program that can outlive us. Raises AgentError."""
+        if runner == "process" and manifest is None and given.is_empty:
+            return [sys.executable, "-m", "polypod", "agent", "--store", self.home.store.url]
+        if _is_command(runner):
+            return cast("RunnerSpec", runner)
+        raise AgentError(
+            f"an agent of the runner {runner!r} cannot be kept: it ends with us",
+            hint='runner="process" with model= alone, or a command that speaks our lines, can be kept',
+        )
 
     async def _reserve_id(self, slug: str) -> str:
         """An id that no agent, pod or session has, in whatever process; it is ours from here on. Raises
@@ -410,7 +435,7 @@ class Swarm(Closing):
 
     async def _end_of_dead(self, keeper: Keeper) -> None:
         """Record the end of an agent whose supervisor died without; one that was kept and lives goes on."""
-        if keeper.spec.keep and keeper.has_process():
+        if keeper.spec.keep and await self._adopt(keeper):
             return
         await keeper.take_session()
         try:
@@ -419,6 +444,21 @@ class Swarm(Closing):
         finally:
             await keeper.let_go()
         await keeper.mend_projections()
+
+    async def _adopt(self, keeper: Keeper) -> bool:
+        """Look after a program that was kept, to its end if that has come meanwhile. False where nobody knows
+        what it has said since, and it is there no more. Raises SessionError.
+        """
+        place = read_place(keeper.projections.folder)
+        if place is None or place.pid != keeper.state.pid or keeper.runner is None:
+            return keeper.has_process()  # then it is detached
+        await keeper.take_session()
+        pages = read_pages(self.home.store, keeper.session_id, place.seq)
+        lives = keeper.has_process()
+        keeper.adopt(place, sum([_is_printed(each) async for page, _ in pages for each in page]))
+        if not lives:
+            await keeper.wait_for_end()
+        return True
 
     # -- its end -------------------------------------------------------------------------------------
 
@@ -431,6 +471,12 @@ class Swarm(Closing):
         await asyncio.gather(*(each.leave() for each in living), return_exceptions=True)
         for each in self._keepers:
             self.home.roster.reserved.discard(each)
+
+
+def _is_printed(entry: object) -> bool:
+    """Whether an entry is of what a program printed, and not of what it was sent."""
+    ours = (RunStart, UserMessage, AgentStopRequested, ApprovalRequested, ApprovalResolved, AgentRestarted)
+    return isinstance(entry, DurableEvent) and not isinstance(entry, ours)
 
 
 def _is_command(runner: object) -> bool:

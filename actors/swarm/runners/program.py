@@ -213,8 +213,10 @@ class ProgramLife:
     async def publish(self, events: Iterable[Event]) -> None:
         """Publish what the program printed, and look after what follows from that."""
         self._watch()
+        events = list(events)
         if not self._announced and self._program.is_ready:
-            await self._announce()
+            # A run that ends among these is open still.
+            await self._announce(waits=not any(isinstance(event, RunEnd) for event in events))
         shown: list[Event] = []
         idle = False
         for event in events:
@@ -302,8 +304,8 @@ class ProgramLife:
         await self._announce()
         return await self._first
 
-    async def _announce(self) -> None:
-        """Publish that the program is up, and whether it waits."""
+    async def _announce(self, *, waits: bool = True) -> None:
+        """Publish that the program is up, and, unless a run is open, that it waits."""
         self._announced = True
         launch = self.launch
         started = self.recorder.make(
@@ -318,7 +320,7 @@ class ProgramLife:
             resumed=launch.resuming,
         )
         await self.stream.put_all([started])
-        if self.recorder.run_id is None:
+        if waits and self.recorder.run_id is None:
             await self.stream.put_all([self.recorder.make(AgentIdle)])
 
     async def _read_errors(self, stderr: ChildOutput) -> None:

@@ -1,0 +1,169 @@
+"""Programs that were kept outlive who started them, are found again, and are never doubled."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from process_kit import living, wait_until_none
+from swarm.agent_kit import echo, until
+
+from polypod import (
+    Agent,
+    AgentError,
+    AgentIdle,
+    AgentStarted,
+    AssistantMessage,
+    PodSystem,
+    RunStart,
+    Swarm,
+    UserMessage,
+)
+
+LISTENING = [sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "programs" / "listening.py")]
+
+
+def system_in(folder: Path) -> PodSystem:
+    return PodSystem(store=f"sqlite:{folder / 'pods.db'}")
+
+
+def quick(system: PodSystem, folder: Path) -> Swarm:
+    return Swarm(system, folder / "root", request_wait=0.2, term_wait=0.2)
+
+
+async def keep(folder: Path, task: str) -> int:
+    """Start an agent that is kept, and leave it: the number of its process."""
+    async with system_in(folder) as system:
+        agent = await quick(system, folder).start(task, LISTENING, keep=True, name="kept")
+        await until(agent, *([AgentIdle] if task != "wait" else [AgentStarted]))
+        if task == "wait":
+            await until(agent, RunStart)
+        pid = agent.pid
+        assert pid is not None
+    return pid
+
+
+def check_files(folder: Path, agent: Agent) -> None:
+    assert not [each.name for each in (folder / "root" / "agents" / agent.id).glob("kept.json")]
+
+
+async def seen_once(agent: Agent) -> list[str]:
+    """What it has said, after a look that no entry came twice."""
+    events = await until(agent, AgentIdle)
+    assert max(Counter((each.pod, each.seq) for each in events if each.durable).values()) == 1
+    return [each.item.text for each in events if isinstance(each, AssistantMessage)]
+
+
+async def test_a_kept_program_is_found_again_and_goes_on(tmp_path: Path) -> None:
+    pid = await keep(tmp_path, "one")
+    assert pid in living()
+    async with system_in(tmp_path) as system:
+        [agent] = await quick(system, tmp_path).agents()
+        await agent.wait()
+        assert (agent.status, agent.pid, agent.result.text) == ("idle", pid, "did one")
+        await agent.send("two")
+        assert (await agent.wait()).text == "did two"
+        with pytest.raises(AgentError, match="still running"):
+            await agent.resume()
+    async with system_in(tmp_path) as system:
+        [agent] = await quick(system, tmp_path).agents()
+        await agent.stop()
+        assert agent.status == "killed"
+        said = [
+            each.item.text
+            for each in [event async for event in agent.events()]
+            if isinstance(each, AssistantMessage)
+        ]
+        assert said == ["did one", "did two"]
+        check_files(tmp_path, agent)
+    wait_until_none(lambda: {pid} & living())
+
+
+async def test_what_a_kept_program_does_while_nobody_looks_is_recorded_later(tmp_path: Path) -> None:
+    pid = await keep(tmp_path, "one")
+    async with system_in(tmp_path) as system:
+        swarm = quick(system, tmp_path)
+        [inbox] = [each._inbox for each in await _keepers(swarm)]
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(inbox))
+        connection.sendall(b"user alone\n")
+    output = next((tmp_path / "root" / "agents").glob("*/kept.out"))
+    async with asyncio.timeout(30):
+        while b"did alone" not in output.read_bytes():  # noqa: ASYNC110 - of a file nobody is told
+            await asyncio.sleep(0.01)
+    async with system_in(tmp_path) as system:
+        [agent] = await quick(system, tmp_path).agents()
+        async with asyncio.timeout(30), agent.events() as events:
+            async for event in events:
+                if isinstance(event, AssistantMessage) and event.item.text == "did alone":
+                    break
+        await agent.stop()
+    wait_until_none(lambda: {pid} & living())
+
+
+async def _keepers(swarm: Swarm) -> list[object]:
+    return [each._keeper for each in await swarm.agents()]
+
+
+async def test_a_kept_program_that_works_is_found_at_work(tmp_path: Path) -> None:
+    pid = await keep(tmp_path, "wait")
+    async with system_in(tmp_path) as system:
+        [agent] = await quick(system, tmp_path).agents()
+        assert agent.status == "running"
+        await agent.cancel()
+        assert (await agent.wait()).status == "killed"
+        assert agent.status == "idle"
+        assert [
+            each.item.text for each in await until(agent, AgentIdle) if isinstance(each, UserMessage)
+        ] == ["wait"]
+        await agent.stop()
+    wait_until_none(lambda: {pid} & living())
+
+
+async def test_a_kept_program_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import asyncio, sys\n"
+        "from polypod import PodSystem, Swarm\n"
+        "async def main():\n"
+        "    async with PodSystem(store='sqlite:pods.db') as system:\n"
+        "        agent = await Swarm(system, 'root').start('one', sys.argv[1:], keep=True)\n"
+        "        await agent.wait()\n"
+        "        print(agent.pid, flush=True)\n"
+        "        await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, *LISTENING, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+    )
+    assert child.stdout is not None
+    pid = int(await child.stdout.readline())
+    child.kill()
+    await child.wait()
+    assert pid in living()
+    async with system_in(tmp_path) as system:
+        [agent] = await quick(system, tmp_path).agents()
+        await agent.wait()
+        assert (agent.status, agent.pid) == ("idle", pid)
+        assert await seen_once(agent) == ["did one"]
+        await agent.stop()
+    wait_until_none(lambda: {pid} & living())
+
+
+async def test_a_kept_program_that_was_killed_meanwhile_has_failed(tmp_path: Path) -> None:
+    pid = await keep(tmp_path, "one")
+    os.kill(pid, signal.SIGKILL)
+    wait_until_none(lambda: {pid} & living())
+    async with system_in(tmp_path) as system:
+        [agent] = await quick(system, tmp_path).agents()
+        await agent.wait()
+        assert agent.status == "failed"
+
+
+async def test_what_cannot_be_kept_is_refused(tmp_path: Path) -> None:
+    async with system_in(tmp_path) as system:
+        with pytest.raises(AgentError, match="cannot be kept"):
+            await quick(system, tmp_path).start("x", echo, keep=True)
