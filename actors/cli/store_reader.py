@@ -20,9 +20,10 @@ from actors.sessions.chain import head_of, verified
 from actors.sessions.head import short_id
 from actors.sessions.store import Holder, SessionInfo, SessionStore
 from actors.sessions.urls import open_store, place_of
+from protocol.agents import spec_of
 from protocol.approval import ApprovalAnswer
 from protocol.entries import Head, SessionOpened, StoredEntry
-from protocol.errors import NewerVersion, SessionError, SessionNotFound, WireError
+from protocol.errors import AgentError, NewerVersion, SessionError, SessionNotFound, WireError
 from protocol.events import ApprovalRequested, ApprovalResolved, UserMessage
 from protocol.manifest import PodManifest
 from protocol.wire import decode_entry
@@ -134,9 +135,14 @@ class Reading:
             before = head_of(page)
 
     def manifest(self, session_id: str) -> PodManifest:
-        """What the pod of a session was asked to be. Raises WireError."""
+        """What the pod of a session was asked to be. Raises WireError, and AgentError for an agent's."""
         opened = decode_entry(next(self.stored(session_id)).body)
         assert isinstance(opened, SessionOpened)
+        if (spec := spec_of(opened.manifest)) is not None:
+            raise AgentError(
+                f"session {session_id} is the record of agent {spec.id}",
+                hint=f"polypod swarm resume {spec.id} goes on with it",
+            )
         try:
             return msgspec.json.decode(opened.manifest, type=PodManifest)
         except msgspec.DecodeError as error:

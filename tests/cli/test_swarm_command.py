@@ -216,3 +216,12 @@ def test_a_root_that_is_no_folder_is_said_so(home: Swarm) -> None:
     assert done.code == 1
     assert "Traceback" not in done.err
     assert "Not a directory" in done.err
+
+
+def test_the_record_of_an_agent_is_no_session_of_a_pod_to_go_on_with(home: Swarm) -> None:
+    agent = home.started("hello")
+    [row] = home.swarm("ls", "--json").lines
+    done = home.polypod("resume", row["session_id"], "more")
+    assert done.code == 1
+    assert f"is the record of agent {agent}" in done.err
+    assert f"polypod swarm resume {agent}" in done.err

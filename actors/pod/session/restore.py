@@ -10,6 +10,7 @@ from actors.sessions.answers import settled
 from actors.sessions.chain import verified
 from actors.sessions.replay import Replayed
 from actors.sessions.store import SessionInfo, SessionStore
+from protocol.agents import spec_of
 from protocol.entries import Head, SessionOpened, StoredEntry
 from protocol.errors import NewerVersion, SessionCorrupt, SessionNotFound, UnknownEntry, WireError
 from protocol.events import Activity, RunEnd, RunOutcome, RunStart
@@ -120,11 +121,19 @@ async def interrupted(store: SessionStore, pod: str | None, limit: int) -> list[
         try:
             waits = await last_run(store, info) in {"open", "paused"}
             waits = waits and await settled(store.holder(info.session_id)) is None
-            if waits and await tip(store, info.session_id) == info.session_id:
+            waits = waits and await tip(store, info.session_id) == info.session_id
+            if waits and await _is_pod(store, info.session_id):
                 found.append(info)
         except (SessionNotFound, WireError):  # deleted meanwhile, or damaged: a resume would say so
             continue
     return found
+
+
+async def _is_pod(store: SessionStore, session_id: str) -> bool:
+    """Whether a session is a pod's, and no agent's, which a swarm resumes."""
+    page = await settled(store.read(session_id, limit=1))
+    opened = decode_entry(page[0].body) if page else None
+    return not isinstance(opened, SessionOpened) or spec_of(opened.manifest) is None
 
 
 async def activities_left(store: SessionStore, session_id: str, state: Replayed) -> tuple[Activity, ...]:

@@ -366,3 +366,14 @@ async def test_a_stop_ends_an_agent_that_waits_for_a_person(tmp_path: Path) -> N
         await agent.stop()
         assert agent.status == "killed"
         assert isinstance((await all_events(agent))[-1], AgentStopped)
+
+
+def test_what_was_interrupted_is_looked_for_among_pods_alone(tmp_path: Path) -> None:
+    run_and_kill(tmp_path, work_and_say_so)
+
+    async def after() -> None:
+        async with PodSystem(store=f"sqlite:{tmp_path / 'pods.db'}") as system:
+            [found] = await system.interrupted()
+            assert found.pod.endswith(".pod")
+
+    asyncio.run(after())
