@@ -60,8 +60,7 @@ class AgentEvents(Closing):
         keeper = self._keeper
         if keeper.removed:
             return True
-        over = not keeper.is_ours and not keeper.is_elsewhere
-        return over and self._given.get(keeper.spec.id, 0) >= keeper.state.seq
+        return not keeper.is_ours and self._given.get(keeper.spec.id, 0) >= keeper.state.seq
 
     def _give(self, event: Event) -> Event:
         if event.durable:

@@ -136,7 +136,10 @@ class Keeper:
         self._note_change()
 
     async def wait(self) -> AgentResult:
-        """Wait until its task has ended, and nothing waits to be delivered."""
+        """Wait until its task has ended, and nothing waits to be delivered. Raises AgentError where another
+        process looks after it.
+        """
+        self._check_not_elsewhere()
         await self._until(lambda: not self._is_at_work())
         return self.state.result()
 
@@ -367,6 +370,7 @@ class Keeper:
 
     async def send(self, text: str) -> None:
         """Send it words; returns once they were delivered. Raises AgentNotRunning."""
+        self._check_not_elsewhere()
         if not text.strip():
             raise AgentError("there are no words to send")
         if not self._takes_words():
@@ -465,6 +469,7 @@ class Keeper:
 
     async def cancel(self) -> None:
         """End its task; returns once that has ended, or was asked to for long enough."""
+        self._check_not_elsewhere()
         life = self.life
         if life is None or not (self.state.at_work or self.state.asks):
             return
@@ -476,8 +481,7 @@ class Keeper:
 
     async def stop(self) -> None:
         """End it for good: that is recorded as what a person wants, then asked of its program."""
-        if self.is_elsewhere:
-            raise self._elsewhere()
+        self._check_not_elsewhere()
         if self.status == "detached" and self.has_process():
             await self._stop_detached()
         if not self.is_ours:
@@ -572,18 +576,17 @@ class Keeper:
 
     def check_ended(self, what: str, hint: str) -> None:
         """Raise AgentError unless it has ended."""
-        if self.is_elsewhere:
-            raise self._elsewhere()
+        self._check_not_elsewhere()
         if self.status in LIVING:
             raise AgentError(f"agent {self.spec.id} {what}", hint=hint)
         if self.status == "detached" and self.has_process():
             pid = self.state.pid
             raise AgentError(f"agent {self.spec.id} still runs as process {pid}", hint="stop it first")
 
-    def _elsewhere(self) -> AgentError:
-        return AgentError(
-            f"another process looks after agent {self.spec.id}", hint="ask there, or stop that process"
-        )
+    def _check_not_elsewhere(self) -> None:
+        if self.is_elsewhere:
+            text = f"another process looks after agent {self.spec.id}"
+            raise AgentError(text, hint="ask there, or stop that process")
 
     def has_process(self) -> bool:
         """Whether the process that was recorded last lives, and is none that has its number since."""

@@ -7,6 +7,7 @@ are frozen. Lines are whole but for the last one, which may be half written wher
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -54,6 +55,7 @@ class Projections:
         #: What kept the files from being written.
         self.broken: OSError | None = None
         self._looked: set[str] = set()
+        self._paths = {name: str(folder / name) for name in (EVENTS, STDOUT)}
 
     def _begin(self) -> None:
         spec = self._meta.agent
@@ -122,7 +124,7 @@ class Projections:
     def _append(self, name: str, lines: list[dict[str, Any]]) -> None:
         if not lines:
             return
-        path, data = self.folder / name, b"".join(map(_encode, lines))
+        path, data = self._paths[name], b"".join(map(_encode, lines))
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             size = os.fstat(descriptor).st_size
@@ -132,11 +134,11 @@ class Projections:
                     data = b"\n" + data
             if os.write(descriptor, data) < len(data):
                 self._looked.discard(name)
-                raise OSError(28, "No space left on device", str(path))
+                raise OSError(errno.ENOSPC, "No space left on device", path)
         finally:
             os.close(descriptor)
         if size + len(data) > self._most_bytes:
-            path.replace(path.with_name(name + OLDER))
+            os.replace(path, path + OLDER)  # noqa: PTH105 - of texts
 
     @contextlib.contextmanager
     def _noting(self) -> Iterator[None]:

@@ -230,7 +230,7 @@ class Swarm(Closing):
                 agent_id, number = f"{slug}-{number}", next_number(number)
                 if not self.home.roster.is_free(agent_id) or not reserve_folder(agents, agent_id):
                     continue
-                if await settled(store.sessions(pod=agent_id, limit=1)):
+                if await settled(store.sessions(pod=agent_id)):  # without a limit the index alone is asked
                     (agents / agent_id).rmdir()
                     continue
                 self.home.roster.reserved.add(agent_id)
@@ -394,13 +394,14 @@ class Swarm(Closing):
 
     async def _look_around(self, *, first: bool = False) -> None:
         async with self._looking:
-            store, known = self.home.store, self._keepers.keys()
+            store, known = self.home.store, self.home.roster.reserved
             found, self.problems = await find_agents(store, self.root, known, by_sessions=first)
             for keeper in list(self._keepers.values()):
                 if not keeper.is_ours:
                     await self._refresh(keeper)
             for each in found:
-                await self._take_in(each)
+                if each.spec.id not in known:  # else it was started meanwhile
+                    await self._take_in(each)
 
     async def _take_in(self, found: Found) -> None:
         spec = found.spec

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import pytest
 from child_kit import fork
 from swarm.agent_kit import all_events, echo, fail, hang, lines, swarm_in, talk, types, until
 
-from actors.swarm.agents import keeper
+from actors.runtime.children.child import Ladder
+from actors.runtime.children.mark import is_running, mark_of
+from actors.swarm.agents.kept import KeptChild, Place
 from actors.swarm.agents.projections import EVENTS, META, STDOUT
 from actors.swarm.runners.base import Permission
 from polypod import (
@@ -22,7 +25,6 @@ from polypod import (
     AgentError,
     AgentIdle,
     AgentRestarted,
-    AgentStarted,
     AgentStopped,
     ApprovalRequested,
     Failure,
@@ -36,7 +38,6 @@ from polypod import (
     ToolProgress,
     UserMessage,
     call,
-    runner_func,
     say,
 )
 
@@ -141,28 +142,22 @@ async def test_a_revived_agent_repeats_no_prompt_and_no_turn_that_was_cancelled(
         assert (await agent.wait()).text == "fresh"
 
 
-def test_a_process_number_that_another_has_by_now_does_not_block_the_start(tmp_path: Path) -> None:
-    async def claims_our_number(swarm: Swarm, ready: Callable[[], None]) -> None:
-        keeper.mark_of = lambda _: "another's"  # type: ignore[assignment]
+async def test_a_process_number_that_another_has_by_now_is_no_sign_of_life_and_gets_no_signal(
+    tmp_path: Path,
+) -> None:
+    other = await asyncio.create_subprocess_exec("sleep", "100")  # it belongs to somebody else
+    place = Place(other.pid, "another boot:1")
+    child = KeptChild("x", tmp_path, place, None, Ladder(None, 0.05, 0.05), settle)
+    assert child.ended
+    (tmp_path / "kept.out").write_bytes(b"")
+    assert (await child.stop()).code == -signal.SIGKILL
+    assert is_running(other.pid, mark_of(other.pid) or "")
+    other.kill()
+    await other.wait()
 
-        async def known(agent: Any) -> None:
-            await agent.emit(AgentStarted, runner="x", pid=os.getppid(), session="known")
-            ready()
-            await hang(agent)
 
-        await swarm.start("x", runner_func(known, session="known"), keep=True)
-
-    run_and_kill(tmp_path, claims_our_number)
-
-    async def after() -> None:
-        async with swarm_in(tmp_path) as swarm:
-            [agent] = await swarm.agents()
-            assert agent.status == "failed"
-            await agent.resume(runner_func(talk, session="known"))
-            await agent.wait()
-            assert agent.status == "idle"
-
-    asyncio.run(after())
+async def settle() -> int:
+    return 0
 
 
 async def test_the_status_is_right_after_resume_and_so_is_the_result(tmp_path: Path) -> None:
@@ -293,9 +288,18 @@ def test_an_agent_of_another_process_is_shown_and_let_be(tmp_path: Path) -> None
         async with swarm_in(tmp_path) as swarm:
             [agent] = await swarm.agents()
             assert (agent.status, agent.activity) == ("running", "hanging")
-            for refused in (agent.stop, agent.resume, agent.remove):
+            asks = (
+                agent.stop,
+                agent.resume,
+                agent.remove,
+                agent.wait,
+                agent.cancel,
+                partial(agent.send, "x"),
+            )
+            for ask in asks:
                 with pytest.raises(AgentError, match="another process looks after"):
-                    await refused()
+                    await ask()
+            assert isinstance((await all_events(agent))[-1], AgentActivity)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)  # noqa: ASYNC222 - it takes no time
             [agent] = await swarm.agents()

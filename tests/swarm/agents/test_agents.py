@@ -24,9 +24,11 @@ from polypod import (
     PodSystem,
     RunEnd,
     RunStart,
+    Scope,
     ScriptedClient,
     Swarm,
     SystemNotRunning,
+    ToolResulted,
     UnknownRunner,
     UserMessage,
     call,
@@ -383,3 +385,17 @@ async def test_a_runner_that_breaks_its_contract_ends_its_agent_as_failed(tmp_pa
         result = await agent.wait()
         assert result.status == "failed"
         assert "a defect" in result.error
+
+
+async def test_no_tool_of_a_pod_touches_the_folder_of_a_swarm_whatever_its_scope(tmp_path: Path) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("this", echo)
+        await agent.wait()
+        file = swarm.root / "agents" / agent.id / "events.jsonl"
+        client = ScriptedClient([call("read_file", {"path": str(file)}), say("done")])
+        scope = Scope.writable(str(tmp_path))
+        manifest = PodManifest.of(scope=scope, tools={"builtin": ["files"]}, pwd=str(tmp_path))
+        reader = await swarm.start("read it", client=client, manifest=manifest)
+        await reader.wait()
+        [result] = [each for each in await until(reader, AgentIdle) if isinstance(each, ToolResulted)]
+        assert result.item.is_error
