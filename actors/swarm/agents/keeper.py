@@ -89,6 +89,8 @@ class Keeper:
         #: Words that wait to be delivered, and who is answered once they were.
         self._words: deque[tuple[str, asyncio.Future[None]]] = deque()
         self._stopping = False
+        #: Whether no life goes on, and none begins.
+        self._over = True
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         #: Counts what has happened.
         self._changes = 0
@@ -144,7 +146,7 @@ class Keeper:
         return self.state.result()
 
     def _is_at_work(self) -> bool:
-        if self._words or (self._living is not None and not self._living.done() and self.life is None):
+        if self._words or (self.life is None and not self._over):
             return True
         return self.status in {"pending", "running", "waiting"}
 
@@ -170,7 +172,7 @@ class Keeper:
         """Have it live; its session must be ours. A pod that is resumed by a person goes on with a run that
         was paused.
         """
-        self._stopping = False
+        self._stopping = self._over = False
         self._living = self._spawn(self._live(task, resuming=resuming, go_on=resuming))
 
     def adopt(self, place: Place, known: int) -> None:
@@ -179,7 +181,8 @@ class Keeper:
         """
         assert self.runner is not None
         assert self.record is not None
-        self._stopping, self._known = False, known
+        self._stopping = self._over = False
+        self._known = known
         self._kept = KeptPrograms(self.projections.folder, self._settle, place)
         life = self.runner.start(self._launch(None, resuming=True, go_on=False), self)
         recorder: Any = getattr(life, "recorder", None)
@@ -345,6 +348,7 @@ class Keeper:
 
     async def _end_of_life(self) -> None:
         """It has ended, and nothing starts it again: others may have its session."""
+        self._over = True
         self._fail_words()
         self.membership.note_end()
         await self.let_go()
@@ -377,7 +381,7 @@ class Keeper:
             raise self._not_running()
         reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._words.append((text, reply))
-        if self.life is None and (self._living is None or self._living.done()):
+        if self._over:
             self._begin_with_words()
         elif self._delivering is None or self._delivering.done():
             self._delivering = self._spawn(self._deliver())
@@ -403,10 +407,12 @@ class Keeper:
             try:
                 await self.take_session()
             except Exception as error:  # noqa: BLE001 - who sent them gets it
+                self._over = True
                 self._fail_words(error)
                 return
             self.begin(self._words[0][0], resuming=self.state.session is not None)
 
+        self._over = False
         self._living = self._spawn(begin())
 
     def _next_task(self) -> str | None:
@@ -440,7 +446,7 @@ class Keeper:
         return self.life is not life or self._is_over() or self.state.status == "idle"
 
     def _is_over(self) -> bool:
-        return self._living is None or self._living.done() or self._stopping
+        return self._over or self._stopping
 
     def _answer(self, reply: asyncio.Future[None], error: BaseException | None = None) -> None:
         if self._words and self._words[0][1] is reply:
