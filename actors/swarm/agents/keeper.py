@@ -214,7 +214,7 @@ class Keeper:
             assert self.runner is not None
             await self._attend(self.runner.start(self._launch(task, resuming=resuming, go_on=go_on), self))
             again, task, resuming, go_on = False, None, True, False
-            if (next_task := self._next_task()) is not None:
+            if (next_task := self._next_task()) is not None and await self._note_new_life():
                 again, task = True, next_task
             elif await self.membership.starts_again():
                 again, resuming = True, self.state.session is not None
@@ -222,6 +222,14 @@ class Keeper:
                 words = _GO_ON if go_on and self.spec.runner not in POD_RUNNERS else None
                 task = words if resuming else self.spec.task
         await self._end_of_life()
+
+    async def _note_new_life(self) -> bool:
+        """Record that it lives again for the words that wait; False where the store keeps nothing."""
+        try:
+            await self.record_one(AgentRestarted)
+        except SessionError:
+            return False
+        return True
 
     async def _follow(self, life: Life) -> None:
         await self._attend(life)
@@ -406,6 +414,8 @@ class Keeper:
         async def begin() -> None:
             try:
                 await self.take_session()
+                if self.state.ended is not None:
+                    await self.record_one(AgentRestarted)
             except Exception as error:  # noqa: BLE001 - who sent them gets it
                 self._over = True
                 self._fail_words(error)

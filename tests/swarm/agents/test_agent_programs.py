@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 from process_kit import children_of, descriptors, living, wait_until_none
 from swarm.agent_kit import all_events, lines, swarm_in, types, until
+from swarm.runners.recordings import FOLDER
 
-from polypod import AgentIdle, AgentStarted, AgentStopped, PodSystem, Swarm
+from actors.swarm.runners.named import RunnerSection
+from polypod import AgentIdle, AgentNotRunning, AgentStarted, AgentStopped, PodSystem, Swarm, UserMessage
 
 HERE = Path(__file__).parents[1]
 LISTENING = [sys.executable, "-I", "-S", str(HERE / "programs" / "listening.py")]
@@ -138,3 +141,48 @@ async def test_programs_in_chaos_leave_no_process_socket_or_descriptor(tmp_path:
         await first.stop()
         assert descriptors() <= opened
     assert children_of(os.getpid()) <= before
+
+
+def of_codex(folder: Path, name: str = "codex_text", code: int = 0) -> RunnerSection:
+    """``codex`` that prints what a real one did; each start of it is noted in a file."""
+    words = (sys.executable, "-I", "-S", HERE / "programs" / "replay.py", FOLDER / f"{name}.jsonl", code)
+    script = folder / "codex.sh"
+    run = " ".join(shlex.quote(str(each)) for each in words)
+    script.write_text(f'#!/bin/sh\necho "$*" >> {shlex.quote(str(folder / "starts"))}\nexec {run}\n')
+    script.chmod(0o700)
+    return RunnerSection("codex", (str(script),))
+
+
+async def test_a_program_that_does_one_task_is_started_again_for_the_next(tmp_path: Path) -> None:
+    async with PodSystem(store=f"sqlite:{tmp_path / 'pods.db'}") as system:
+        swarm = Swarm(system, tmp_path / "root", runners=[of_codex(tmp_path)])
+        agent = await swarm.start("one", "codex")
+        first = await agent.wait()
+        assert (first.status, agent.status) == ("done", "done")
+        await agent.send("two")
+        assert (await agent.wait()).text == first.text
+        assert agent.status == "done"
+        said = [each.item.text for each in await all_events(agent) if isinstance(each, UserMessage)]
+        assert said == ["one", "two"]
+        results = [line for line in lines(agent, swarm, "stdout.log") if line["type"] == "result"]
+        assert [line["is_error"] for line in results] == [False, False]
+        await agent.resume()
+        assert agent.status == "idle"
+        sent = [agent.send(words) for words in ("three", "four")]
+        for each in sent:
+            await each
+        await agent.wait()
+        assert agent.status == "done"
+        assert len((tmp_path / "starts").read_text().splitlines()) == 4
+        await agent.resume()
+        await agent.stop()
+        assert agent.status == "killed"
+        with pytest.raises(AgentNotRunning):
+            await agent.send("five")
+
+
+async def test_a_good_last_line_with_a_bad_exit_code_is_a_failure(tmp_path: Path) -> None:
+    async with PodSystem(store=f"sqlite:{tmp_path / 'pods.db'}") as system:
+        swarm = Swarm(system, tmp_path / "root", runners=[of_codex(tmp_path, code=3)])
+        agent = await swarm.start("one", "codex")
+        assert (await agent.wait()).status == agent.status == "failed"
