@@ -7,7 +7,7 @@ import contextlib
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from actors.swarm.agents.projections import Projections
 from actors.swarm.agents.record import Record
 from actors.swarm.agents.state import AgentState, after, status_of
 from actors.swarm.runners.base import Answer, Launch, Life, Permission, Runner, StopWaits
+from actors.swarm.runners.program import ProgramLife
 from protocol.agents import LIVING, AgentResult, AgentSpec, AgentStatus
 from protocol.entries import Entry, OtherEntry
 from protocol.errors import (
@@ -102,10 +103,14 @@ class Keeper:
         #: Whether its program is to go on without us.
         self._leaves_behind = False
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Held by who starts or ends it.
+        self._changing = asyncio.Lock()
         #: What starts its program where that may outlive us.
         self._kept: KeptPrograms | None = None
         #: Events of a program that was found again, which were recorded before: so many are passed over.
         self._known = 0
+        #: Whether it was found, and has not said yet that it is up.
+        self._is_found = False
 
     def __repr__(self) -> str:
         return f"<Keeper of {self.spec.id} {self.status}>"
@@ -175,20 +180,21 @@ class Keeper:
         self._stopping = self._over = False
         self._living = self._spawn(self._live(task, resuming=resuming, go_on=resuming))
 
-    def adopt(self, place: Place, known: int) -> None:
+    def adopt(self, place: Place, known: int, sent: Iterable[str]) -> None:
         """Look after a program that has outlived who started it; ``known`` of the events that it prints
-        behind ``place`` are recorded. Its session must be ours.
+        behind ``place`` are recorded, and the words ``sent`` it was sent since. Its session must be ours.
         """
         assert self.runner is not None
         assert self.record is not None
         self._stopping = self._over = False
-        self._known = known
+        self._known, self._is_found = known, True
         self._kept = KeptPrograms(self.projections.folder, self._settle, place)
         life = self.runner.start(self._launch(None, resuming=True, go_on=False), self)
-        recorder: Any = getattr(life, "recorder", None)
-        if recorder is not None and self.record.open_run is not None:
-            recorder.continue_run()
-            recorder.run_id = self.record.open_run
+        if isinstance(life, ProgramLife) and self.record.open_run is not None:
+            life.recorder.continue_run()
+            life.recorder.run_id = self.record.open_run
+        if isinstance(life, ProgramLife):
+            life.unrepeated.extend((*place.sent, *sent))
         self._living = self._spawn(self._follow(life))
 
     async def wait_for_end(self) -> None:
@@ -196,14 +202,27 @@ class Keeper:
         lives = self.state.lives
         await self._until(lambda: self.state.ended is not None or self.state.lives > lives)
 
-    async def _settle(self) -> int:
-        """Wait until all that the life has given is recorded: the number of the last record."""
-        stream: Any = getattr(self.life, "stream", None)
-        if stream is not None:
-            await stream.put_recorded()
-        return self.state.seq
+    async def _settle(self) -> tuple[int, tuple[str, ...]]:
+        """Wait until all that the life has given is recorded: the number of the last record, and what was
+        sent and is not repeated yet.
+        """
+        life = self.life
+        if not isinstance(life, ProgramLife):
+            return self.state.seq, ()
+        await life.stream.put_recorded()
+        return self.state.seq, tuple(life.unrepeated)
 
     async def _live(self, task: str | None, *, resuming: bool, go_on: bool) -> None:
+        """See it through its lives, to the end that nothing follows."""
+        try:
+            await self._go_through_lives(task, resuming=resuming, go_on=go_on)
+        except Exception as error:  # noqa: BLE001 - a store that keeps nothing
+            await self._record_failure(error)
+        finally:
+            await self._end_of_life()
+
+    async def _go_through_lives(self, task: str | None, *, resuming: bool, go_on: bool) -> None:
+        """Raises SessionError."""
         again = True
         while again:
             if self.spec.keep:
@@ -221,7 +240,6 @@ class Keeper:
                 go_on = self._interrupted and self.spec.restart.on_restart == "resume"
                 words = _GO_ON if go_on and self.spec.runner not in POD_RUNNERS else None
                 task = words if resuming else self.spec.task
-        await self._end_of_life()
 
     async def _note_new_life(self) -> bool:
         """Record that it lives again for the words that wait; False where the store keeps nothing."""
@@ -232,10 +250,13 @@ class Keeper:
         return True
 
     async def _follow(self, life: Life) -> None:
-        await self._attend(life)
-        if await self.membership.starts_again():
-            await self._live(None, resuming=True, go_on=False)
-        else:
+        try:
+            await self._attend(life)
+            if await self.membership.starts_again():
+                await self._go_through_lives(None, resuming=True, go_on=False)
+        except Exception as error:  # noqa: BLE001 - as above
+            await self._record_failure(error)
+        finally:
             await self._end_of_life()
 
     def _launch(self, task: str | None, *, resuming: bool, go_on: bool) -> Launch:
@@ -302,7 +323,8 @@ class Keeper:
         """Whether an event of a program that was found again is recorded already."""
         if self._kept is None or not event.durable:
             return False
-        if isinstance(event, AgentStarted) and event.pid is not None and event.pid == self.state.pid:
+        if isinstance(event, AgentStarted) and self._is_found:
+            self._is_found = False
             return True
         if isinstance(event, AgentIdle) and self.state.ready:
             return True
@@ -347,6 +369,8 @@ class Keeper:
 
     async def _record_failure(self, error: BaseException) -> None:
         failure = Failure.of(error)
+        if self.record is None or self.state.ended is not None:
+            return
         try:
             await self.record_end(failure)
         except SessionError:  # it is found without an end by who opens the swarm next
@@ -498,12 +522,12 @@ class Keeper:
     async def stop(self) -> None:
         """End it for good: that is recorded as what a person wants, then asked of its program."""
         self._check_not_elsewhere()
-        if self.status == "detached" and self.has_process():
-            await self._stop_detached()
-        if not self.is_ours:
-            return
-        await self._note_intent()
-        await self.shut_down()
+        async with self._changing:
+            if self.status == "detached" and self.has_process():
+                await self._stop_detached()
+            elif self.is_ours:
+                await self._note_intent()
+                await self.shut_down()
 
     async def _stop_detached(self) -> None:
         """End a program that was kept, and that nobody can look after."""
@@ -546,6 +570,10 @@ class Keeper:
     async def leave(self) -> None:
         """Its system is left: it ends, unless it is to be kept."""
         self.membership.note_stop_asked()
+        async with self._changing:
+            await self._leave()
+
+    async def _leave(self) -> None:
         child = None if self._kept is None else self._kept.child
         if child is not None and not child.ended and self.state.up and self.life is not None:
             self._leaves_behind = True
@@ -560,6 +588,10 @@ class Keeper:
 
     async def resume(self) -> None:
         """Have it live again, in its conversation. Raises AgentError where that cannot be."""
+        async with self._changing:
+            await self._resume()
+
+    async def _resume(self) -> None:
         self.check_ended("is still running", hint="stop it first")
         self.check_folder()
         if self.runner is None:
@@ -567,13 +599,23 @@ class Keeper:
                 f"nobody has said how agent {self.spec.id} is run", hint="give runner= to resume()"
             )
         await self.take_session()
-        await self._record(AgentRestarted("", "", 0, time.time()))
+        try:
+            await self._record(AgentRestarted("", "", 0, time.time()))
+        except SessionError:
+            await self.let_go()
+            raise
         self.membership.begin_anew()
         if self._one_shot:  # it has a program only while it has a task
             await self._record(AgentIdle("", "", 0, time.time()))
         else:
             again = self.state.session is not None
             self.begin(None if again else self.spec.task, resuming=again)
+
+    @contextlib.asynccontextmanager
+    async def unchanging(self) -> AsyncIterator[None]:
+        """Within it nobody starts or ends it."""
+        async with self._changing:
+            yield
 
     async def take_session(self) -> None:
         """Claim its session, to record what it does. Raises SessionError."""
@@ -593,7 +635,9 @@ class Keeper:
     def check_ended(self, what: str, hint: str) -> None:
         """Raise AgentError unless it has ended."""
         self._check_not_elsewhere()
-        if self.status in LIVING:
+        if self.removed:
+            raise AgentError(f"agent {self.spec.id} has been removed")
+        if self.status in LIVING or not self._over:
             raise AgentError(f"agent {self.spec.id} {what}", hint=hint)
         if self.status == "detached" and self.has_process():
             pid = self.state.pid

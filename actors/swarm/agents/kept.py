@@ -29,12 +29,19 @@ _PIECE = 1 << 16
 
 
 class Place(Struct, frozen=True):
-    """A kept program, and up to which byte of its output all is recorded, as of the record ``seq``."""
+    """A kept program, and up to which byte of its output all is recorded, as of the record ``seq``; then it
+    had not yet repeated the words ``sent``.
+    """
 
     pid: int
     born: str
     offset: int = 0
     seq: int = 0
+    sent: tuple[str, ...] = ()
+
+
+#: Waits until what was read is recorded.
+Settle = Callable[[], Awaitable[tuple[int, tuple[str, ...]]]]
 
 
 def read_place(folder: Path) -> Place | None:
@@ -48,10 +55,11 @@ def read_place(folder: Path) -> Place | None:
 class KeptPrograms:
     """Stands in the place of the launcher for one agent: what it starts is not ended with us.
 
-    ``settle`` waits until all that was read is recorded, and gives the number of the last record.
+    ``settle`` waits until all that was read is recorded, and gives the number of the last record, and the
+    words that the program is to repeat yet.
     """
 
-    def __init__(self, folder: Path, settle: Callable[[], Awaitable[int]], found: Place | None) -> None:
+    def __init__(self, folder: Path, settle: Settle, found: Place | None) -> None:
         self._folder, self._settle, self._found = folder, settle, found
         self.child: KeptChild | None = None
 
@@ -106,7 +114,7 @@ class KeptChild:
         place: Place,
         process: subprocess.Popen[bytes] | None,
         ladder: Ladder,
-        settle: Callable[[], Awaitable[int]],
+        settle: Settle,
     ) -> None:
         self.program, self.pid, self._born = program, place.pid, place.born
         self._folder, self._process, self._ladder = folder, process, ladder
@@ -203,9 +211,7 @@ class _Followed:
     What is read counts as recorded once more is asked for; of its output that is noted.
     """
 
-    def __init__(
-        self, path: Path, place: Place | None, child: KeptChild, settle: Callable[[], Awaitable[int]]
-    ) -> None:
+    def __init__(self, path: Path, place: Place | None, child: KeptChild, settle: Settle) -> None:
         self._path, self._place, self._child, self._settle = path, place, child, settle
         self._offset = 0 if place is None else place.offset
         #: The first line says that the program is up: one that is found again says so again.
@@ -238,10 +244,10 @@ class _Followed:
         return piece
 
     async def _note_place(self, place: Place) -> None:
-        seq = await self._settle()
-        whole = self._offset - len(self._buffer)
-        if whole != place.offset and not self._child._detached:  # noqa: SLF001
-            self._place = Place(place.pid, place.born, whole, seq)
+        seq, sent = await self._settle()
+        noted = Place(place.pid, place.born, self._offset - len(self._buffer), seq, sent)
+        if noted.offset != place.offset and not self._child._detached:  # noqa: SLF001
+            self._place = noted
             with contextlib.suppress(OSError):
                 write_place(self._path.parent, self._place)
 

@@ -331,9 +331,13 @@ class Swarm(Closing):
     async def remove_agent(self, keeper: Keeper) -> None:
         """As ``Agent.remove``."""
         await self._look_at(keeper)
-        if keeper.removed:
-            return
-        keeper.check_ended("still running", hint="stop it first")
+        async with keeper.unchanging():
+            if not keeper.removed:
+                keeper.check_ended("still running", hint="stop it first")
+                await self._remove(keeper)
+
+    async def _remove(self, keeper: Keeper) -> None:
+        """Raises SessionError."""
         store = self.home.store
         sessions = [keeper.session_id]
         with contextlib.suppress(SessionNotFound, SessionCorrupt, WireError):  # damaged
@@ -455,8 +459,10 @@ class Swarm(Closing):
             return keeper.has_process()  # then it is detached
         await keeper.take_session()
         pages = read_pages(self.home.store, keeper.session_id, place.seq)
+        later = [each async for page, _ in pages for each in page]
+        sent = [each.item.text for each in later if isinstance(each, UserMessage)]
         lives = keeper.has_process()
-        keeper.adopt(place, sum([_is_printed(each) async for page, _ in pages for each in page]))
+        keeper.adopt(place, sum(map(_is_printed, later)), sent)
         if not lives:
             await keeper.wait_for_end()
         return True

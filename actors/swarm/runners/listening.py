@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections import deque
 from typing import Literal
 
 import msgspec
@@ -37,6 +38,8 @@ class ListeningProgram(PipedProgram):
         self._command = command
         self._inbox: asyncio.StreamWriter | None = None
         self._lock = asyncio.Lock()
+        #: Whether the program has ended.
+        self._over = False
 
     def argv(self, task: str | None) -> list[str]:
         """Its command; behind ``--`` comes the task, which may look like a flag. Raises AgentError."""
@@ -84,22 +87,34 @@ class ListeningProgram(PipedProgram):
         async with self._lock:
             for again in (True, False):  # it may have closed a connection that was left idle
                 if self._inbox is None:
-                    self._inbox = (await asyncio.open_unix_connection(self.launch.inbox))[1]
+                    self._inbox = await self._connect()
                 self._inbox.write(line.encode("utf-8", "replace") + b"\n")
                 try:
                     await self._inbox.drain()
                 except ConnectionError:
+                    self._inbox.close()
                     self._inbox = None
                     if not again:
                         raise
                 else:
                     return
 
-    async def read(self, life: ProgramLife, child: Child) -> None:
-        """Publish what it prints."""
-        try:
-            await super().read(life, child)
-        finally:
-            if self._inbox is not None:
-                with contextlib.suppress(OSError):
-                    self._inbox.close()
+    async def _connect(self) -> asyncio.StreamWriter:
+        """Raises OSError, also where the program has ended meanwhile."""
+        writer = (await asyncio.open_unix_connection(self.launch.inbox))[1]
+        if self._over:
+            writer.close()
+            raise ConnectionResetError("it has ended")
+        return writer
+
+    @property
+    def unrepeated(self) -> deque[str]:
+        """It prints the words of its users."""
+        return self._translator.sent
+
+    def let_go(self) -> None:
+        """Close the connection to its inbox."""
+        self._over = True
+        if self._inbox is not None:
+            with contextlib.suppress(OSError):
+                self._inbox.close()

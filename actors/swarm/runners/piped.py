@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -37,6 +38,14 @@ class PipedProgram:
     def is_ready(self) -> bool:
         """Whether it has said so."""
         return self._translator.is_ready
+
+    @property
+    def unrepeated(self) -> deque[str]:
+        """It repeats nothing."""
+        return deque()
+
+    def let_go(self) -> None:
+        """Its pipes end with it."""
 
     @property
     def is_idle(self) -> bool:

@@ -42,6 +42,8 @@ from protocol.items import ToolResult, parts_of
 _LONGEST_ERROR, _LAST_ERRORS = 1 << 16, 5
 #: Seconds that a place among the children of the system is waited for.
 _PLACE_SECONDS = 60.0
+#: Seconds that a start takes at most where it waits for no place.
+_START_SECONDS = 5.0
 #: Seconds that a program has to end a run that it was asked to, and to end itself behind its last line.
 _CANCEL_SECONDS, _LINGER_SECONDS = 10.0, 5.0
 
@@ -105,6 +107,13 @@ class Program(Protocol):
 
     async def ask_to_end(self, child: Child) -> None:
         """Ask it to end, by words."""
+
+    @property
+    def unrepeated(self) -> deque[str]:
+        """Words that were sent to it and that it has not printed yet, where it does that."""
+
+    def let_go(self) -> None:
+        """Let go of what leads to it: it has ended."""
 
     @property
     def is_idle(self) -> bool:
@@ -203,6 +212,11 @@ class ProgramLife:
         self._end("shutdown")
         await asyncio.shield(self._ended)
 
+    @property
+    def unrepeated(self) -> deque[str]:
+        """Words that were sent to the program, which it will print once more."""
+        return self._program.unrepeated
+
     # -- for its program -------------------------------------------------------------------------
 
     @property
@@ -275,14 +289,7 @@ class ProgramLife:
             await self.stream.put_recorded(*self.recorder.begin_run(task))
         if self._reason is not None:
             return None, None
-        self._child = child = await self.host.launcher().start(
-            self._program.argv(task),
-            cwd=self.launch.cwd,
-            env=self._program.environment(),
-            stdin=self._program.stdin,
-            ladder=self.launch.waits.ladder(self._program.end_signal),
-            wait=_PLACE_SECONDS,
-        )
+        child = await self._start(task)
         self._watch()
         assert child.stdout is not None
         assert child.stderr is not None
@@ -294,6 +301,31 @@ class ProgramLife:
         end = await child.wait()
         await asyncio.wait({errors})
         return end.code, _left(end)
+
+    async def _start(self, task: str | None) -> Child:
+        """Start the program. A start that is cancelled is seen to its end first, so that what comes of it is
+        ended too; one that waits for a place is not. Raises AgentError, ChildError.
+        """
+        starting = asyncio.ensure_future(
+            self.host.launcher().start(
+                self._program.argv(task),
+                cwd=self.launch.cwd,
+                env=self._program.environment(),
+                stdin=self._program.stdin,
+                ladder=self.launch.waits.ladder(self._program.end_signal),
+                wait=_PLACE_SECONDS,
+            )
+        )
+        try:
+            self._child = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await asyncio.wait((starting,), timeout=_START_SECONDS)
+            if not starting.done():
+                starting.cancel()
+            elif not starting.cancelled() and starting.exception() is None:
+                self._child = starting.result()
+            raise
+        return self._child
 
     async def _begin(self, child: Child, task: str | None) -> None:
         with contextlib.suppress(ChildNotListening):  # how it ended says why
@@ -390,6 +422,7 @@ class ProgramLife:
         for each in others:
             each.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        self._program.let_go()
         if ends := self._last_run(code, error):
             self.stream.put(*self._close_calls(), *ends)
         last = self.recorder.last_end

@@ -93,7 +93,7 @@ async def test_what_a_kept_program_does_while_nobody_looks_is_recorded_later(tmp
         connection.sendall(b"user alone\n")
     output = next((tmp_path / "root" / "agents").glob("*/kept.out"))
     async with asyncio.timeout(30):
-        while b"did alone" not in output.read_bytes():  # noqa: ASYNC110 - of a file nobody is told
+        while b"did alone" not in output.read_bytes():  # noqa: ASYNC110 - nothing reports a file's growth
             await asyncio.sleep(0.01)
     async with system_in(tmp_path) as system:
         [agent] = await quick(system, tmp_path).agents()

@@ -156,8 +156,8 @@ async def test_a_process_number_that_another_has_by_now_is_no_sign_of_life_and_g
     await other.wait()
 
 
-async def settle() -> int:
-    return 0
+async def settle() -> tuple[int, tuple[str, ...]]:
+    return 0, ()
 
 
 async def test_the_status_is_right_after_resume_and_so_is_the_result(tmp_path: Path) -> None:

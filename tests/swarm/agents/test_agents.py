@@ -399,3 +399,20 @@ async def test_no_tool_of_a_pod_touches_the_folder_of_a_swarm_whatever_its_scope
         await reader.wait()
         [result] = [each for each in await until(reader, AgentIdle) if isinstance(each, ToolResulted)]
         assert result.item.is_error
+
+
+async def test_who_resumes_stops_and_removes_at_once_has_one_agent_or_none(tmp_path: Path) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("x", runner_func(talk, session="s"))
+        await until(agent, AgentIdle)
+        await agent.stop()
+        asked = [agent.resume(), agent.resume(), agent.stop(), agent.resume()]
+        ends = await asyncio.gather(*asked, return_exceptions=True)
+        assert [isinstance(each, AgentError) for each in ends] == [False, True, False, False]
+        await until(agent, AgentStopped, AgentStopped, AgentIdle)
+        assert agent.status == "idle"
+        await agent.stop()
+        removing, resuming = agent.remove(), agent.resume()
+        ends = await asyncio.gather(removing, resuming, return_exceptions=True)
+        assert ends[0] is None
+        assert isinstance(ends[1], AgentError)
