@@ -129,13 +129,13 @@ def test_agents_of_a_service_that_was_killed_have_failed_and_go_on(home: Swarm) 
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["send", "nope", "hi"], 1, "no agent 'nope'"),
-        (["start", "x", "--runner", "no-such"], 1, "no runner 'no-such'"),
+        (["send", "nope", "hi"], 2, "no agent 'nope'"),
+        (["start", "x", "--runner", "no-such"], 2, "no runner 'no-such'"),
         (["start", " "], 2, "the task is empty"),
         (["start", "x", "--cwd", "/no/such"], 2, "no directory /no/such"),
         (["start", "x", "--runner", "/no/such --program", "--wait"], 1, "/no/such"),
         (["approve", "nope"], 2, "nothing waits"),
-        (["logs", "nope"], 1, "no agent"),
+        (["logs", "nope"], 2, "no agent"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(home: Swarm, words: list[str], code: int, said: str) -> None:
