@@ -87,8 +87,8 @@ class Agent:
 
     @property
     def approvals(self) -> list[ApprovalRequested]:
-        """What its program waits for a person to allow; of a pod see ``PodSystem.approvals``."""
-        return self._keeper.approvals.open
+        """What it waits for a person to allow."""
+        return list(self._keeper.state.asks)
 
     # -- what is asked of it -------------------------------------------------------------------------
 

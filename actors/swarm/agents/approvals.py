@@ -58,9 +58,9 @@ class AgentApprovals:
             form=permission.form,
         )
         waiting = _Open(request, asyncio.get_running_loop().create_future())
-        await self._record(request)
         self._open[request.approval_id] = waiting
         try:
+            await self._record(request)
             await self._listen(session_id)
             answer = await waiting.answer
         except asyncio.CancelledError:

@@ -48,8 +48,8 @@ class AgentState(Struct, frozen=True):
     ended: AgentStopped | None = None
     #: Whether somebody asked for its end, which nothing undoes but a person who resumes it.
     stop_asked: bool = False
-    #: The approvals that are waited for.
-    asks: tuple[str, ...] = ()
+    #: What it waits for a person to allow.
+    asks: tuple[ApprovalRequested, ...] = ()
     session: str | None = None
     pid: int | None = None
     born: str | None = None
@@ -234,9 +234,9 @@ def _at_work(state: AgentState, event: Event | Entry | OtherEntry) -> AgentState
             doing = event.activity[:_LONG]
         case ApprovalRequested():
             doing = f"asks: {event.tool[:_SHORT]}"
-            state = replace(state, asks=(*state.asks, event.approval_id))
+            state = replace(state, asks=(*state.asks, event))
         case ApprovalResolved():
-            asks = tuple(each for each in state.asks if each != event.approval_id)
+            asks = tuple(each for each in state.asks if each.approval_id != event.approval_id)
             doing = doing if asks else "thinking"
             state = replace(state, asks=asks)
         case _:

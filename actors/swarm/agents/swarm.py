@@ -286,10 +286,11 @@ class Swarm(Closing):
         return any(keeper.is_ours for keeper in self._keepers.values())
 
     def approvals(self) -> AsyncFuture[list[ApprovalRequested]]:
-        """What programs of agents wait for a person to allow, the oldest first."""
+        """What agents wait for a person to allow, the oldest first."""
 
         async def collect() -> list[ApprovalRequested]:
-            asked = [each for keeper in self._keepers.values() for each in keeper.approvals.open]
+            ours = [keeper for keeper in self._keepers.values() if keeper.is_ours]
+            asked = [each for keeper in ours for each in keeper.state.asks]
             return sorted(asked, key=lambda each: each.at)
 
         return self._ask(collect)

@@ -360,6 +360,23 @@ async def test_a_permission_that_a_program_asks_for_waits_for_a_person(tmp_path:
         assert await swarm.approvals() == []
 
 
+async def test_a_call_of_a_pod_that_needs_a_person_is_answered_by_its_agent(tmp_path: Path) -> None:
+    async def risky() -> str:
+        """Do it."""
+        return "dared"
+
+    async with swarm_in(tmp_path) as swarm:
+        manifest = PodManifest.of(approval=[{"tool": "risky", "policy": "ask"}])
+        client = ScriptedClient([call("risky", {}), say("done")])
+        agent = await swarm.start("x", client=client, manifest=manifest, tools=[risky])
+        await until(agent, ApprovalRequested)
+        [asked] = await swarm.approvals()
+        assert (agent.status, agent.approvals, asked.tool) == ("waiting", [asked], "risky")
+        await agent.approve(asked.approval_id)
+        assert (await agent.wait()).text == "done"
+        assert agent.approvals == []
+
+
 async def test_a_stop_ends_an_agent_that_waits_for_a_person(tmp_path: Path) -> None:
     async def asks(agent: Any) -> str:
         return str(await agent.ask(Permission(tool="shell")))
