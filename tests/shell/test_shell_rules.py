@@ -80,6 +80,55 @@ exec git push
 xargs git push
 echo push | xargs git
 find . -exec git push \;
+find . -name git -exec {} push \;
+sudo find . -name git -exec {} push \;
+timeout 5 xargs -rI % % push
+env find . -exec xargs -a f {} push \;
+find . -exec sh -c '{} push' \;
+fd -x git push
+echo git | xargs -I {} {} push
+echo git | xargs -I% sh -c '% push'
+echo git | xargs --replace=R R push
+parallel {} push ::: git
+env -S 'git push'
+env -S'git push'
+env --split-string='git push'
+env -vS 'git push' x
+npx git push
+npx -c 'git push'
+npm exec -- git push
+pnpm dlx git push
+uv run git push
+uv run --with x -- git push
+uvx git push
+poetry run git push
+docker run --rm img git push
+kubectl exec pod -- git push
+direnv exec . git push
+nix-shell --run 'git push'
+tmux new-session -d 'git push'
+tmux new -d git push
+tmux send-keys git Space push Enter
+tmux send 'git pu' 'sh' Enter
+screen -dm git push
+screen -X stuff 'git pu'
+at now <<< 'git push'
+git -c core.sshCommand='git push' fetch
+git -c alias.x='!git push' x
+git -c core.pager='!git push' log
+test -v 'a[$(git push)]'
+[[ 'a[$(git push)]' -eq 1 ]]
+[[ -v 'a[`git push`]' ]]
+printf -v 'a[$(git push)]' x
+read 'a[$(git push)]' <<< x
+read x <<< 'a[$(git push)]'; echo $((x))
+declare 'a[$(git push)]=1'
+unset 'a[$(git push)]'
+let 'a[$(git push)]=1'
+((a['$(git push)']=1))
+a['$(git push)']=1
+x='a[$(git push)]'; echo $((x))
+x='$(git push)]'; test -v "a[$x"
 bash -c 'git push'
 bash -lc "cd x; git push"
 sudo bash -c 'git push'
@@ -174,6 +223,19 @@ time ls
 function f { ls; }; f
 ls | grep sh
 sudo make install
+npm install push
+docker push git
+kubectl get pods
+uv add git
+yarn add push
+git -c user.name='git pusher' commit
+test -f 'a[1]'
+grep '[a-z]$' f
+sed 's/[$]x/`/' f
+find . -name '*.py' -print
+tmux ls
+find . -name x -exec cat {} \;
+xargs -I% cp % /tmp
 """
 
 RUNS_OTHERS_IN_LINES = [
@@ -220,11 +282,21 @@ def test_a_rule_that_allows_means_one_plain_command(command: str) -> None:
         ),
         *("ls $x", 'ls "$x"', "ls $(rm x)", "ls `rm x`", "ls <(rm x)", "ls ${x}", "ls $((1))", "ls $'a\\n'"),
         *("ls a > f", "ls a < f", "ls a 2>&1", "ls a <<EOF\nEOF", "X=1 ls a", "! ls a", "time ls a"),
+        *("ls 'a[$(rm x)]'", "ls 'a[`rm x`]'", "ls a'['$'$(rm)]'"),
         *("ls *.py", "ls -*", "ls {a,b}", "'ls a' b", "ls 'x", "ls a #\nrm b", "ls \0", ""),
     ],
 )
 def test_a_rule_that_allows_means_nothing_with_an_operator_or_a_substitution(command: str) -> None:
     assert not Runs(command).certainly("ls *")
+
+
+@pytest.mark.parametrize(
+    "command", ["find . -exec rm {} +", "find . -ok rm x", "/usr/bin/find . -execdir a b"]
+)
+def test_a_star_of_a_rule_that_allows_means_no_word_that_starts_another_command(command: str) -> None:
+    assert not Runs(command).certainly("*find *")
+    assert Runs("find . -name x").certainly("find *")
+    assert Runs("find . -exec cat {} +").certainly("find * -exec cat *")
 
 
 def test_a_rule_without_a_pattern_means_every_command() -> None:
@@ -348,6 +420,14 @@ PIECES = [
         "$'\\x67'",
         "trap ",
         "EXIT",
+        "a[",
+        "]",
+        "'a[$(git push)]'",
+        "test -v ",
+        "printf -v ",
+        "let ",
+        "-I% ",
+        "env -S ",
     ),
     *("command ", "exec ", "$", "=", "cat ", "sh", "/", "é", "\r", "%"),
 ]

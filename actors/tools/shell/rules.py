@@ -9,57 +9,26 @@ from __future__ import annotations
 import functools
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
-from actors.tools.shell.words import UNKNOWN, Program, Simple, Word, read_program
+from actors.tools.shell import wrappers
+from actors.tools.shell.words import (
+    UNKNOWN,
+    Program,
+    Simple,
+    Word,
+    read_program,
+    read_substitutions,
+)
 from protocol.approval import fits
 
-#: What runs the words behind it, some of them perhaps its own.
-_PREFIXES = frozenset(
-    {
-        *("env", "sudo", "doas", "su", "runuser", "nohup", "nice", "ionice", "time", "timeout", "stdbuf"),
-        *(
-            "setsid",
-            "command",
-            "builtin",
-            "exec",
-            "xargs",
-            "parallel",
-            "find",
-            "fd",
-            "watch",
-            "strace",
-            "ltrace",
-        ),
-        *(
-            "chroot",
-            "unshare",
-            "nsenter",
-            "busybox",
-            "toybox",
-            "taskset",
-            "chrt",
-            "flock",
-            "script",
-            "setpriv",
-        ),
-        *(
-            "unbuffer",
-            "systemd-run",
-            "firejail",
-            "proxychains",
-            "ssh",
-            "entr",
-            "caffeinate",
-            "dbus-run-session",
-        ),
-    }
-)
-#: Commands of git that run others.
-_OF_GIT = frozenset({"bisect", "submodule", "rebase", "filter-branch", "difftool", "mergetool"})
 #: What runs programs that it is given as words, or reads.
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "mksh", "ash", "fish", "rbash"})
+#: What is looked into also behind other words; of what else runs others all words are looked at already.
+_LOOKED_INTO = _SHELLS | {"eval", *wrappers.FILLS, *wrappers.STARTERS, *wrappers.TYPES}
+_LOOKED_INTO |= {*wrappers.RUNNERS, *wrappers.RUNS_INPUT}
 _RESERVED = frozenset(
     {
         *("!", "{", "}", "if", "then", "elif", "else", "fi", "do", "done", "while", "until", "esac"),
@@ -70,6 +39,13 @@ _RESERVED = frozenset(
 _BEFORE_A_NAME = frozenset({"function", "coproc", "time"})
 #: Begins what are words, and no command.
 _NO_COMMANDS = frozenset({"[[", "for", "select", "case"})
+#: What takes words for names of variables, or for numbers.
+_EVALUATES = frozenset(
+    {
+        *("test", "[", "[[", "printf", "read", "let", "declare", "typeset", "local", "export", "readonly"),
+        *("unset", "wait", "getopts", "mapfile", "readarray", "return", "exit", "shift", "break", "continue"),
+    }
+)
 #: What changes the meaning of words to come, or runs what nobody sees here.
 _CHANGES_MEANING = frozenset({"alias", "hash", "enable", "complete", "compgen", "mapfile", "readarray"})
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*(?:\[.*\])?\+?=", re.DOTALL)
@@ -86,6 +62,8 @@ class Runs:
     def __init__(self, text: str) -> None:
         self._written = text
         self._texts: dict[str, None] = {}
+        #: The words behind others that were looked at.
+        self._seen_behind: set[tuple[str, ...]] = set()
         #: Whether it may run what cannot be read here.
         self._hides = False
         program = read_program(text)
@@ -94,7 +72,11 @@ class Runs:
 
     def certainly(self, pattern: str) -> bool:
         """Whether it is one plain command, and the pattern fits that."""
-        return self._exact is not None and fits(pattern, self._exact)
+        if self._exact is None or not fits(pattern, self._exact):
+            return False
+        name, *rest = self._exact.split()
+        starters = wrappers.STARTERS.get(posixpath.basename(name), frozenset()).intersection(rest)
+        return starters <= set(pattern.split())
 
     def perhaps(self, pattern: str) -> bool:
         """Whether the pattern fits all of it, or any command in it, as far as is known."""
@@ -118,6 +100,7 @@ class Runs:
 
     def _add_command(self, command: Simple, depth: int) -> None:
         words = list(command.words)
+        self._add_subscripts(words, command)
         while words and (words[0].text in _RESERVED or _ASSIGNMENT.match(words[0].text)):
             self._add_words(words)
             word = words.pop(0).text
@@ -144,24 +127,67 @@ class Runs:
             self._add_file(texts, command, depth)
         elif name in _CHANGES_MEANING or any("alias." in each for each in texts):
             self._hides = True
-        elif name in _PREFIXES or UNKNOWN in name or (name == "git" and not _OF_GIT.isdisjoint(texts)):
-            self._hides = len(words) > _MOST_WORDS
-            more = [Word(UNKNOWN, None)] if name in {"xargs", "parallel"} else []
-            for at in range(1, 0 if self._hides else len(words)):
-                self._add_behind([*words[at:], *more], command, depth)
+        else:
+            self._add_wrapped(name, words, command, depth)
+
+    def _add_wrapped(self, name: str, words: list[Word], command: Simple, depth: int) -> None:
+        """Add what a program runs that is known to run others."""
+        texts = [word.text for word in words[1:]]
+        types, runs = wrappers.TYPES.get(name), wrappers.RUNNERS.get(name)
+        if types is not None and any(each.startswith(types) for each in texts):
+            self._hides = True
+        elif name in wrappers.STARTERS:
+            starts = [at + 2 for at, each in enumerate(texts) if each in wrappers.STARTERS[name]]
+            self._add_all_behind(_filled(words), starts, command, depth)
+        elif name in wrappers.FILLS:
+            words = [*_filled(words), Word(UNKNOWN, None)]
+            self._add_all_behind(words, _first_words(texts), command, depth)
+        elif name in wrappers.PREFIXES or UNKNOWN in name or (runs and not runs.isdisjoint(texts)):
+            self._add_all_behind(words, range(1, len(words)), command, depth)
+        if name in wrappers.RUNS_INPUT:
+            self._add_input(command, depth)
+        for option, setting in pairwise(texts if name == "git" else ()):
+            key, _, value = setting.partition("=")
+            if option == "-c" and not key.startswith(wrappers.NO_PROGRAMS):
+                self._add_value(value.removeprefix("!"), depth)
+
+    def _add_all_behind(self, words: list[Word], starts: Iterable[int], command: Simple, depth: int) -> None:
+        """Add the commands that begin at these of the words of another, which perhaps runs them."""
+        self._hides = self._hides or len(words) > _MOST_WORDS
+        for at in () if self._hides else starts:
+            if at < len(words):
+                self._add_behind(words[at:], command, depth)
 
     def _add_behind(self, words: list[Word], command: Simple, depth: int) -> None:
         """Add words that another command perhaps runs."""
+        key = tuple(word.text for word in words)
+        if key in self._seen_behind:
+            return
+        self._seen_behind.add(key)
         self._add_words(words)
         text = words[0].text
-        if posixpath.basename(text) in {*_SHELLS, "eval"}:
+        if posixpath.basename(text) in _LOOKED_INTO:
             self._look_inside(words, command, depth)
-        else:
-            self._add_value(text, depth)
+            return
+        self._add_value(text, depth)
+        if text.startswith("-"):  # the program of an option may stand right behind it
+            self._add_value(text.partition("=")[2], depth)
+            self._add_value(re.sub(r"^-\w", "", text), depth)
+            self._add_value(re.sub(r"^-\w+?(?=S)S", "", text), depth)
+
+    def _add_subscripts(self, words: list[Word], command: Simple) -> None:
+        """Add the commands in texts that the shell expands, quoted or not, as the subscript of an array:
+        where it takes them for a name or for a number.
+        """
+        evaluates = any(posixpath.basename(word.text) in _EVALUATES for word in words)
+        texts = [word.text for word in words if evaluates or _ASSIGNMENT.match(word.text)]
+        for text in (*texts, *command.inputs):
+            if "[" in text and ("$(" in text or "`" in text):
+                self._add_program(read_substitutions(text.replace(UNKNOWN, "x")), 0)
 
     def _add_value(self, text: str, depth: int) -> None:
         """Add a word that is perhaps a program: the shell, or what it starts, runs some variables."""
-        if re.search(r"\s", text):
+        if re.search(r"[\s`]|\$\(", text):
             self._texts[text] = None
             if UNKNOWN not in text:
                 self._add_text(text, depth)
@@ -254,11 +280,41 @@ def _joined(texts: list[str]) -> str:
     return re.sub(rf"(?: ?{UNKNOWN} ?(?=[{UNKNOWN} ]|\Z)|(?<![^ {UNKNOWN}]){UNKNOWN} )+", UNKNOWN, text)
 
 
+def _filled(words: list[Word]) -> list[Word]:
+    """The words of a command with UNKNOWN for what it puts in the place of marks."""
+    texts = [word.text for word in words]
+    named = [found[1] for each in texts if (found := wrappers.NAMES_MARK.match(each)) and found[1]]
+    named += [behind for each, behind in pairwise(texts) if wrappers.MARK_FOLLOWS.match(each)]
+    filled = [wrappers.MARKS.sub(UNKNOWN, each) for each in texts]
+    for mark in named:
+        filled = [each.replace(mark, UNKNOWN) for each in filled]
+    return [word if word.text == text else Word(text, None) for word, text in zip(words, filled, strict=True)]
+
+
+def _first_words(texts: list[str]) -> list[int]:
+    """Where the first word behind the options of a command may stand: an option may have a value."""
+    starts: list[int] = []
+    has_value = is_mark = False
+    for at, each in enumerate(texts, 1):
+        if each.startswith("-"):
+            is_mark = wrappers.MARK_FOLLOWS.match(each) is not None
+            has_value = wrappers.VALUE_FOLLOWS.match(each) is not None
+            continue
+        if not is_mark:
+            starts.append(at)
+        if not (has_value or is_mark):
+            return starts
+        has_value = is_mark = False
+    return [*starts, len(texts) + 1]  # what it reads
+
+
 def _exact(program: Program) -> str | None:
-    """The one plain command, None where it is none."""
+    """The one plain command, None where it is none, or has a word that the shell may expand once more."""
     if not (program.plain and program.readable):
         return None
     words = [word.exact for word in program.commands[0].words]
     if not words or words[0] is None or _ASSIGNMENT.match(words[0]) or re.search(r"\s", words[0]):
         return None
-    return None if None in words else " ".join(each or "" for each in words)
+    if any(each is None or ("[" in each and ("$" in each or "`" in each)) for each in words):
+        return None
+    return " ".join(each or "" for each in words)

@@ -87,6 +87,13 @@ def read_program(text: str, depth: int = 0) -> Program:
     return Program(tuple(reader.commands), plain, reader.readable)
 
 
+def read_substitutions(text: str) -> Program:
+    """The commands whose output the shell would put into a text, as within double quotes."""
+    reader = _Reader("", 0)
+    reader._look_into(text)  # noqa: SLF001 - one module
+    return Program(tuple(reader.commands), plain=False, readable=reader.readable)
+
+
 class _Heredoc(NamedTuple):
     """A text that follows behind the line: the words that end it, and how it is to be read."""
 
@@ -296,7 +303,14 @@ class _Reader:
                     self._at = bare.end()
             else:
                 parts.append(self._special(sign))
+        if any(part == "[" for part in parts if isinstance(part, _Pattern)):
+            self._look_into_subscript("".join(part for part in parts if part != UNKNOWN))
         return _made(parts)
+
+    def _look_into_subscript(self, text: str) -> None:
+        """Find the commands in a subscript: the shell expands it once more, whatever is quoted in it."""
+        if "$(" in text or "`" in text:
+            self._look_into(text)
 
     def _special(self, sign: str) -> str:
         """What stands for what begins with a sign that quotes or substitutes."""
