@@ -196,7 +196,8 @@ class Pod:
 
     def passivate(self) -> AsyncFuture[bool]:
         """Have the pod give up the memory its history takes; the next message that needs the history
-        reads it back. Gives whether it did: a pod that has something under way keeps its history.
+        reads it back. Gives whether it did: a pod that has something under way keeps its history, unless
+        that is a run in which all calls wait for approval.
         ``describe`` gives the occupancy that was known; only where none was, it reads the history for it.
         """
         return self._ask(commands.Passivate())

@@ -31,7 +31,8 @@ def needs_history(kind: type, state: PodState, *, weighed: int | None) -> bool:
     weighs, in tokens, where that is known.
     """
     if kind in _WITHOUT_HISTORY:
-        return False
+        # Words that steer deny the calls that wait; by all else a run that waits goes on, and reads it back.
+        return kind is commands.Steer and state is PodState.WAITING
     if kind is commands.Describe:
         return weighed is None
     return state is PodState.PAUSED or kind not in _IF_PAUSED

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pykka import messages
@@ -27,12 +29,13 @@ from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
 from actors.runtime.actor import DEFERRED, AsyncActor
 from actors.runtime.future import AsyncFuture
+from actors.runtime.interruptible import Left
 from actors.sessions.approvals import NO_APPROVALS
 from actors.sessions.replay import Replayed
 from protocol import commands
 from protocol.commands import Command, Describe
 from protocol.delegation import Children, cost_sum, usage_sum
-from protocol.errors import PodError
+from protocol.errors import PodError, StoreError
 from protocol.events import RunOutcome
 from protocol.items import TextPart
 from protocol.lifecycle import PodState
@@ -42,10 +45,14 @@ if TYPE_CHECKING:
     from actors.pod.approvals.open_approvals import OpenApprovals
     from actors.pod.delegation.delegation import Delegation
     from actors.pod.idle_reaper import IdleReaper
+    from actors.pod.runs.run_state import Run
     from actors.pod.supervised import Supervisor, Waiting
 
 _IDLE = PodState.IDLE  # Python 3.11 takes as long to look a member of an enum up as to make an object
 _RESTING = frozenset({_IDLE, PodState.PAUSED})
+
+#: Seconds after which a history that could not be read back is read again for a run that waits.
+_RECALL_AGAIN = 1.0
 
 
 class PodActor(AsyncActor):
@@ -77,6 +84,8 @@ class PodActor(AsyncActor):
     supervisor: Supervisor | None = None
     active_at = 0.0
     watched = False
+    #: Held while the history is read back.
+    _recalling: asyncio.Lock | None = None
     #: The session to go on with; None for a new one.
     _resume: Resumed | None = None
     #: What the history weighed when it was given back, in tokens; None where nobody had weighed it.
@@ -388,8 +397,13 @@ class PodActor(AsyncActor):
         return self._stopped
 
     def passivate(self) -> bool:
-        """Give back the history unless something is under way; returns whether it is given back."""
-        if not self.passive and self._is_at_rest():
+        """Give back the history unless something is under way; returns whether it is given back. A run that
+        waits for a person's word has it back before it goes on.
+        """
+        parked = not self.passive and self._is_parked()
+        if parked:
+            self._let_run_recall()
+        if not self.passive and (parked or self._is_at_rest()):
             conversation = self._conversation
             self.weighed = None if conversation is None else conversation.known_weight()
             if conversation is not None:
@@ -412,6 +426,55 @@ class PodActor(AsyncActor):
             and (self._memory is None or not self._memory.under_way)
         )
 
+    def _is_parked(self) -> bool:
+        """Whether all there is is a run that waits for a person's word, and for nothing else."""
+        return (
+            self._approvals is not None
+            and self._approvals.parked
+            and self._task is None
+            and not self.status.stopping
+            and self.journal.at_rest
+            and (self._memory is None or not self._memory.under_way)
+        )
+
+    def _let_run_recall(self) -> None:
+        """Have the run that waits read the history back before it goes on."""
+        assert self._approvals is not None
+        run = self.runs.run
+        assert run is not None
+        if self._approvals.recall is None:
+            is_begun_here = run.began_in is self.journal.head.items
+            run.began_in = None
+            self._approvals.recall = partial(self._recall_for, run, is_begun_here=is_begun_here)
+
+    async def _recall_for(self, run: Run, *, is_begun_here: bool) -> None:
+        """Have the history there again for a run, which can do nothing without: it waits for the store,
+        and where the pod ends it does no more. Raises Left, SessionError.
+        """
+        while self.passive:
+            try:
+                await self._recall()
+            except StoreError:
+                if self.status.stopping:
+                    run.waits.leave()
+                    raise Left from None
+                await asyncio.sleep(_RECALL_AGAIN)
+        if is_begun_here:
+            run.began_in = self.journal.head.items
+        assert self._approvals is not None
+        self._approvals.recall = None
+
+    async def _recall(self) -> None:
+        """Have the history there again. Raises SessionError."""
+        if self._recalling is None:
+            self._recalling = asyncio.Lock()
+        async with self._recalling:
+            if self.passive:
+                await self.lifecycle.read_back(self.conversation)
+                self.weighed, self.passive = None, False
+                if self.reaper is not None:
+                    self.reaper.watch(self)
+
     def _lacks_history(self, message: Any) -> bool:
         """Whether a passive pod has to have its history for a message."""
         status = self.status
@@ -422,12 +485,9 @@ class PodActor(AsyncActor):
         the pod stays passive, and the next one tries again.
         """
         try:
-            await self._in_patience(self.lifecycle.read_back(self.conversation))
+            await self._in_patience(self._recall())
         except Exception as error:  # noqa: BLE001 - goes to who asked
             return None if self._reply_to is None else answer_without_history(message, error)
-        self.weighed, self.passive = None, False
-        if self.reaper is not None:
-            self.reaper.watch(self)
         return self.on_receive(message)
 
     # -- its end ---------------------------------------------------------------------------------

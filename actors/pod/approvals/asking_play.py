@@ -82,7 +82,7 @@ class AskingPlay(Play):
             if self._gate.waiting:
                 await self._gate.let_pass(waits)
             elif run.ending is None and self._waits_for_all():
-                await waits.inline(self._approvals.await_change(), "an approval")
+                await self._park(waits)
         except asyncio.CancelledError as error:
             self._model_calls.end_by_error(run, error)
         waits.check()
@@ -92,6 +92,17 @@ class AskingPlay(Play):
             self._parts.tool_calls.take_answers(run)
             await self._parts.journal.commit()
             waits.check()
+
+    async def _park(self, waits: Interruptible) -> None:
+        """Wait for a person's word; where the pod has given back its history meanwhile, it is read back."""
+        approvals = self._approvals
+        approvals.parked = True
+        try:
+            await waits.inline(approvals.await_change(), "an approval")
+        finally:
+            approvals.parked = False
+            if (recall := approvals.recall) is not None:
+                await recall()
 
     def _wait_for_people(self) -> None:
         """All calls that are at work wait for what people answer to forms."""

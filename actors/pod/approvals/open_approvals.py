@@ -7,7 +7,7 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -53,6 +53,8 @@ class OpenApprovals:
         "_template",
         "answers",
         "clock",
+        "parked",
+        "recall",
         "state",
     )
 
@@ -69,6 +71,10 @@ class OpenApprovals:
         self._before: list[tuple[int, Approvals]] = []
         #: Ids that were answered in this life of the pod.
         self._resolved: set[str] = set()
+        #: Whether a run waits for a person's word, and does and holds nothing else.
+        self.parked = False
+        #: What such a run waits for before it goes on, since its pod has given back its history meanwhile.
+        self.recall: Callable[[], Awaitable[None]] | None = None
         #: Counts the calls at work that wait for people; None while none is at work.
         self.clock: PeopleClock | None = None
         #: What a run waits for that can do nothing else.
