@@ -275,6 +275,7 @@ class Keeper:
             env=self._env,
             resuming=resuming,
             go_on=go_on,
+            used=self.state.used,
             waits=self._waits,
         )
 

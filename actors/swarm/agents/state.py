@@ -63,6 +63,8 @@ class AgentState(Struct, frozen=True):
     cost: float | None = None
     seconds: float | None = None
     error: Failure | None = None
+    #: What all its tasks have taken that have ended; None where no end says.
+    used: Usage | None = None
     #: The number of the agent's own last record.
     seq: int = 0
     at: float = 0.0
@@ -144,8 +146,9 @@ def _after(state: AgentState, event: Event | Entry | OtherEntry) -> AgentState: 
             return _stopped(state, event)
         case AgentIdle():
             return replace(state, up=True, ready=True, at_work=False, activity="idle", asks=())
-        case RunStart():
-            return _task_begins(state)
+        case RunStart():  # a program that has to be handed its task begins a new life with that
+            next_life = state.ended is not None and not state.stop_asked
+            return _task_begins(_reborn(state) if next_life else state)
         case RunEnd():
             return _task_ends(state, event)
         case _:
@@ -205,6 +208,9 @@ def _task_begins(state: AgentState) -> AgentState:
 def _task_ends(state: AgentState, event: RunEnd) -> AgentState:
     usage = event.usage if event.usage != Usage() else state.usage
     cost = state.cost if event.cost is None else event.cost
+    used = state.used
+    if event.usage != Usage():
+        used = event.usage if used is None else used + event.usage
     return replace(
         state,
         at_work=False,
@@ -215,6 +221,7 @@ def _task_ends(state: AgentState, event: RunEnd) -> AgentState:
         cost=cost,
         seconds=event.seconds,
         error=event.error,
+        used=used,
     )
 
 

@@ -181,6 +181,8 @@ class ProgramLife:
         if self._reason is not None or self.stream.ended:
             raise AgentNotRunning(f"agent {self.launch.agent_id} has ended")
         if self.recorder.run_id is not None:
+            if self._child is None:
+                raise AgentNotRunning(f"the program of agent {self.launch.agent_id} is not up yet")
             if not self._program.joins:
                 raise AgentBusy(
                     f"agent {self.launch.agent_id} works on a task, and its program takes no words meanwhile"

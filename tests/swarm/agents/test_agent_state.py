@@ -75,9 +75,18 @@ def test_any_records_give_one_status_and_a_result(events: list[Event]) -> None:
     state = fold(*events)
     assert state.status in LIVING | ENDED
     assert state.result().status in LIVING | ENDED
-    ends = [index for index, each in enumerate(events) if isinstance(each, AgentStopped)]
-    begins = [index for index, each in enumerate(events) if isinstance(each, AgentStarted | AgentRestarted)]
-    assert (state.status in ENDED) == bool(ends and ends[-1] > max(begins, default=-1))
+    ended = stop_asked = False
+    for event in events:
+        if isinstance(event, AgentStarted | AgentRestarted) or (
+            isinstance(event, RunStart) and not stop_asked
+        ):
+            stop_asked = stop_asked and not ended and not isinstance(event, AgentRestarted)
+            ended = False
+        elif isinstance(event, AgentStopped):
+            ended = True
+        elif isinstance(event, AgentStopRequested):
+            stop_asked = True
+    assert (state.status in ENDED) == ended
 
 
 @given(st.lists(records, max_size=20))
@@ -91,7 +100,7 @@ def test_detached_means_only_that_no_end_is_recorded_and_nobody_supervises(event
 def test_what_a_person_stopped_was_killed_until_somebody_resumes_it(before: list[Event], last: Event) -> None:
     state = fold(*before, make(AgentStopRequested), make(AgentStopped, reason="shutdown"))
     assert state.status == "killed"
-    if not isinstance(last, AgentStarted | AgentRestarted):
+    if not isinstance(last, AgentStarted | AgentRestarted):  # the words for its next task alone begin none
         assert after(state, last, ID).status == "killed"
 
 
@@ -136,6 +145,24 @@ def test_the_status_is_not_still_failed_after_resume() -> None:
     again = after(failed, make(AgentRestarted), ID)
     assert (again.status, again.error) == ("pending", None)
     assert after(again, make(AgentIdle), ID).result().error is None
+
+
+def test_a_task_that_begins_before_its_program_is_up_is_the_next_life() -> None:
+    resumed = make(AgentStarted, runner="codex", task="more", resumed=True)
+    state = fold(STARTED, BEGUN, DONE, STOPPED, BEGUN)
+    assert (state.status, state.result().status) == ("running", "running")
+    state = fold(STARTED, BEGUN, DONE, STOPPED, BEGUN, resumed)
+    assert (state.status, state.at_work) == ("running", True)
+    state = fold(STARTED, BEGUN, DONE, STOPPED, BEGUN, resumed, DONE, STOPPED)
+    assert (state.status, state.lives) == ("done", 2)
+
+
+def test_what_all_tasks_have_taken_is_known_as_far_as_any_end_says() -> None:
+    assert fold(STARTED, BEGUN, DONE).used is None
+    taken = make(RunEnd, outcome="finished", usage=Usage(10, 2))
+    used = fold(STARTED, BEGUN, taken, BEGUN, DONE, BEGUN, taken).used
+    assert used is not None
+    assert (used.input_tokens, used.output_tokens) == (20, 4)
 
 
 def test_usage_and_cost_are_those_of_the_task() -> None:
