@@ -29,7 +29,7 @@ from polypod import (
     Usage,
 )
 from tests.ports import unused_port
-from tests.swarm.runner_kit import KitHost, Reader, launch, names, one
+from tests.swarm.runner_kit import KitHost, Reader, launch, left_in, names, one
 from tests.swarm.runners.recordings import ends, texts
 
 CLI = os.environ.get("POLYPOD_REAL_CLI", "")
@@ -202,18 +202,6 @@ async def test_an_agent_that_is_stopped_within_a_tool_leaves_nothing(home: Home,
     assert ends(events) == ["cancelled"]
     assert one(events, ToolResulted).item.is_error
     assert one(events, AgentStopped).reason == "shutdown"
-
-
-def left_in(folder: Path) -> list[str]:
-    """The commands of processes that are at work in a folder."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if (process / "cwd").readlink().is_relative_to(folder):
-                found.append((process / "cmdline").read_text())
-        except OSError:
-            continue
-    return found
 
 
 # -- claude ----------------------------------------------------------------------------------------

@@ -77,6 +77,18 @@ class Reader:
         return self.events
 
 
+def left_in(folder: Path) -> list[str]:
+    """The commands of processes that are at work in a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").readlink().is_relative_to(folder):
+                found.append((process / "cmdline").read_text())
+        except OSError:
+            continue
+    return found
+
+
 def names(events: list[Event]) -> list[str]:
     return [type(event).__name__ for event in events]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ from msgspec import Struct
 from actors.runtime.children.descendants import KILL_WAIT, Process, send
 from actors.runtime.children.frames import Frames, framed
 from actors.runtime.children.pipes import ChildInput, ChildOutput
-from protocol.errors import ChildLost, ChildNotConfined, ChildNotStarted
+from protocol.errors import ChildError, ChildLost, ChildNotConfined, ChildNotStarted
 
 #: The steps of a confinement, in words.
 _OF_CONFINEMENT = {
@@ -137,7 +138,7 @@ class Child:
     # -- for the launcher ------------------------------------------------------------------------
 
     async def start(self, request: Any, ladder: Ladder, plan: Any) -> None:
-        """Have its warden start it, confined to a plan, and wait until it runs.
+        """Have its warden start it, confined to a plan, and wait until it runs; if cancelled, until it ends.
 
         Raises ChildNotStarted, ChildLost.
         """
@@ -147,7 +148,8 @@ class Child:
         try:
             await self._started
         except asyncio.CancelledError:
-            self.ask_to_stop(Ladder())
+            with contextlib.suppress(ChildError):
+                await self.stop(Ladder())
             raise
 
     def drop(self) -> None:

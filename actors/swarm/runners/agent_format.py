@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -24,6 +24,7 @@ from protocol.events import (
     Alert,
     AssistantMessage,
     Event,
+    RunOutcome,
     TextDelta,
     ThinkingDelta,
     ToolProgress,
@@ -35,6 +36,8 @@ from protocol.events import (
 )
 from protocol.items import AssistantItem, ToolCall, ToolResult, UserItem, parts_of
 from protocol.usage import Usage
+
+_OUTCOMES: dict[str, RunOutcome] = {each: each for each in get_args(RunOutcome)}
 
 
 class AgentTranslator(LineTranslator):
@@ -87,22 +90,23 @@ class AgentTranslator(LineTranslator):
         error, self._error = _words(line) or self._error, ""
         usage, self._usage = self._usage, Usage()
         cost, self._cost = self._cost, None
-        how = text_of(line, "outcome", "stop")
-        if how == "cancelled":
-            yield from self.recorder.end_run(outcome="cancelled", steps=step, usage=usage, cost=cost)
-        elif error:
-            failure = failure_of(error)
-            yield from self.recorder.end_run(
-                outcome="failed", steps=step, usage=usage, cost=cost, error=failure
-            )
-        else:
-            yield from self.recorder.end_run(outcome="finished", steps=step, usage=usage, cost=cost)
+        outcome = _OUTCOMES.get(text_of(line, "outcome", "stop")) or ("failed" if error else "finished")
+        failure = failure_of(error) if error or outcome == "failed" else None
+        if failure is not None and outcome == "finished":
+            outcome = "failed"
+        yield from self.recorder.end_run(outcome=outcome, steps=step, usage=usage, cost=cost, error=failure)
 
     def _failing(self, line: dict[str, Any]) -> Iterator[Event]:
         words = _words(line) or "the program reports an error"
         if self.recorder.run_id is not None:
             self._error = words
         yield self.recorder.make(Alert, text=words)
+
+    def _alert(self, line: dict[str, Any]) -> Iterator[Event]:
+        yield self.recorder.make(Alert, text=text_of(line, "text") or "the program reports something")
+
+    def _printed(self, line: dict[str, Any]) -> Iterator[Event]:
+        yield self.stray("stderr" if line["type"] == "stderr" else "stdout", text_of(line, "text"))
 
     # -- the conversation ------------------------------------------------------------------------
 
@@ -189,6 +193,9 @@ _READERS = {
     "turn_start": AgentTranslator._turn_start,  # noqa: SLF001
     "turn_end": AgentTranslator._turn_end,  # noqa: SLF001
     "error": AgentTranslator._failing,  # noqa: SLF001
+    "alert": AgentTranslator._alert,  # noqa: SLF001
+    "stdout": AgentTranslator._printed,  # noqa: SLF001
+    "stderr": AgentTranslator._printed,  # noqa: SLF001
     "user_message": AgentTranslator._user,  # noqa: SLF001
     "assistant_message": AgentTranslator._assistant,  # noqa: SLF001
     "text_delta": AgentTranslator._text,  # noqa: SLF001

@@ -391,12 +391,14 @@ class ProgramLife:
         if self._first is not None and not self._first.done():
             self._first.cancel()
         child = self._child
-        if child is None:
-            if self._begun:  # one that has not begun finds out that it should not
-                self._main.cancel()
-        elif not child.ended and not self._ending:
+        if self._ending or (child is not None and child.ended):
+            return
+        if child is not None:
             self._ending = True
             self._spawn(self._end_child(child))
+        elif self._begun:  # one that has not begun finds out that it should not
+            self._ending = True
+            self._main.cancel()
 
     async def _end_child(self, child: Child) -> None:
         with contextlib.suppress(ChildError, OSError, TimeoutError):

@@ -28,7 +28,7 @@ from polypod import (
     UnknownRunner,
     UserMessage,
 )
-from tests.swarm.runner_kit import KitHost, Reader, launch, names, one
+from tests.swarm.runner_kit import KitHost, Reader, launch, left_in, names, one
 from tests.swarm.runners.recordings import FOLDER, ends, texts
 
 PROGRAMS = Path(__file__).parents[1] / "programs"
@@ -284,6 +284,20 @@ async def test_an_agent_may_be_stopped_before_it_has_begun(folder: Path):
                 await asyncio.sleep(0)
             await life.stop()
             assert one(await reader.all(), AgentStopped).reason == "shutdown"
+
+
+async def test_an_agent_that_is_cancelled_and_stopped_while_it_starts_leaves_nothing(folder: Path):
+    async with KitHost() as host:
+        for turns in range(0, 60, 6):
+            life = runner_of(LISTENING).start(launch(folder, session="s"), host)
+            reader = Reader(life)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await life.cancel()
+            await life.stop()
+            assert not left_in(folder)
+            assert one(await reader.all(), AgentStopped).reason in {"cancelled", "shutdown"}
+            (folder / "inbox").unlink(missing_ok=True)
 
 
 def test_a_runner_that_is_not_known_is_refused_with_what_there_is():

@@ -256,6 +256,22 @@ def test_an_error_is_read_by_either_name_and_fails_its_run(name: str):
     assert "no model" in (one(events, RunEnd).error or "")
 
 
+@pytest.mark.parametrize(
+    ("end", "outcome"),
+    [
+        ({"outcome": "cancelled"}, "cancelled"),
+        ({"outcome": "limit_reached", "error": "no more steps"}, "limit_reached"),
+        ({"outcome": "refused", "error": None}, "refused"),
+        ({"outcome": "failed"}, "failed"),
+        ({"outcome": "finished", "error": "it lies"}, "failed"),
+        ({"outcome": "wonderful"}, "finished"),
+        ({}, "finished"),
+    ],
+)
+def test_a_turn_ends_as_its_line_says(end: dict[str, object], outcome: str):
+    assert ends(agent_lines([{"type": "turn_end", "step": 1, **end}])) == [outcome]
+
+
 def test_what_another_sent_to_a_program_is_recorded_whole():
     events = agent_lines([{"type": "user_message", "content": "one\ntwo"}])
     assert one(events, UserMessage).item.text == "one\ntwo"
