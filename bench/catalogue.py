@@ -15,6 +15,7 @@ _MODULES = {
     "tool": "bench.claims.tool",
     "search": "bench.claims.search",
     "children": "bench.claims.children",
+    "processes": "bench.claims.processes",
     "mcp": "bench.claims.mcp",
     "http": "bench.claims.http",
     "fanout": "bench.claims.fanout",

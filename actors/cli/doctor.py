@@ -81,6 +81,7 @@ def _checks(store: str | None) -> Iterator[Check]:
     yield Check("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.release()}")
     yield _dependencies()
     yield from _isolation()
+    yield _processes()
     yield from asyncio.run(_servers())
     yield _store(default_store() if store is None else store)
     for name, module in _EXTRAS.items():
@@ -120,6 +121,15 @@ def _isolation() -> Iterator[Check]:
     else:
         yield Check("seccomp", "missing", "there is no filter for this processor, or the kernel takes none")
     yield _sandbox(machine)
+
+
+def _processes() -> Check:
+    """What becomes of pods that are processes."""
+    unconfined = "they are not confined themselves, the commands of their models are"
+    if sys.platform == "linux":
+        return Check("processes", "ok", f"pods that are processes leave nothing behind; {unconfined}")
+    text = f"pods that are processes start slowly, and what leaves their group is not ended; {unconfined}"
+    return Check("processes", "missing", text, "Linux forks them, and owns what they leave")
 
 
 def _sandbox(machine: Machine) -> Check:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import socket
 import time
 from asyncio import StreamReader, StreamWriter
@@ -132,6 +133,11 @@ class ProcessPod(Supervisor, Elsewhere):
         self._timers: list[asyncio.TimerHandle] = []
         self._heartbeat: asyncio.TimerHandle | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """The number of its process; None while there is none."""
+        return None if self._child is None else self._child.pid
+
     # -- as the pod's address ----------------------------------------------------------------------
 
     def is_alive(self, _: Pod) -> bool:
@@ -209,7 +215,9 @@ class ProcessPod(Supervisor, Elsewhere):
     def _pass_on(self, asked: _Asked, answer: AsyncFuture[Any]) -> None:
         if self._lease is not None:
             self._lease.read()  # what a run took is counted before its end is known
-        if isinstance(answer.exception(), PodUnreachable):
+        error = answer.exception()
+        leaves = isinstance(error, PodStopped) and not self._stop_asked  # somebody has sent it a signal
+        if leaves or isinstance(error, PodUnreachable):
             self._orphans.append(asked)
             return
         if asked.run_id is not None:
@@ -280,7 +288,7 @@ class ProcessPod(Supervisor, Elsewhere):
         accounts, accounts_far = socket.socketpair()
         self._lease = lease = Lease(accounts, self._around.budget, self._around.totals)
         try:
-            ladder = Ladder(request_wait=self._around.grace, term_wait=_GRACE)
+            ladder = Ladder(signal.SIGTERM, self._around.grace, _GRACE)
             try:
                 self._child = child = await self._around.start_process(far, accounts_far, ladder)
             except BaseException:

@@ -1,0 +1,8 @@
+"""The model of a pod that is a process, which imports it: as little as there can be."""
+
+from actors.llm.scripted import ScriptedClient, say
+
+
+def short_answers() -> ScriptedClient:
+    """A client that says one word, a thousand times."""
+    return ScriptedClient([say("yes", input_tokens=10, output_tokens=1)] * 1000)
