@@ -236,6 +236,35 @@ async def test_an_interrupted_run_is_resumed_where_the_manifest_says_so(store: s
         assert end.outcome == "finished"
 
 
+async def test_a_process_that_somebody_signals_pauses_its_run_and_what_waits_goes_on(store: str) -> None:
+    async with PodSystem(store) as system, gated([say("answer")]) as (client, gate):
+        pod = await system.spawn(restarting(), client=client, process=True)
+        run, queued = pod.run("go"), pod.run("later")
+        await gate.asked.acquire()
+        os.kill(process_of(pod), signal.SIGTERM)
+        assert (await run).outcome == "paused"
+        await gate.asked.acquire()
+        gate.gate.release()
+        assert (await queued).text == "answer"
+        history = await pod.history()
+        assert [item.text for item in history if isinstance(item, UserItem)] == ["go", "later"]
+
+
+async def test_a_launcher_that_is_killed_costs_no_pod_that_is_started_again(store: str) -> None:
+    async with PodSystem(store, grace=0.1, memory_grace=0.0, store_grace=0.1) as system:
+        with scripted([say("first"), say("second")]) as client:
+            pod = await system.spawn(restarting(), client=client, process=True)
+            launcher = system._here().assembly._pod_launcher
+            assert launcher is not None
+            assert launcher.pid is not None
+            pid = process_of(pod)
+            with pod.subscribe({PodStarted}) as starts:
+                os.kill(launcher.pid, signal.SIGKILL)
+                await anext(starts)
+            wait_for_end(pid)
+            assert (await pod.run("go")).text == "first"
+
+
 async def test_one_death_too_many_goes_up(store: str) -> None:
     async with PodSystem(store) as system:
         with scripted([]) as client, system.subscribe(kinds=[PodStarted, RestartsExhausted]) as events:
