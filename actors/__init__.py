@@ -33,6 +33,7 @@ from actors.llm.base import (
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod, RunStream
 from actors.runtime.actor import AsyncActor
+from actors.runtime.frozen import freeze_support
 from actors.runtime.future import AsyncFuture
 from actors.runtime.on_demand import on_demand as _on_demand
 from actors.runtime.subscription import Closed, Subscription
@@ -306,6 +307,7 @@ __all__ = [
     "decode_item",
     "encode",
     "encode_line",
+    "freeze_support",
     "say",
     "tool",
 ]

@@ -299,6 +299,7 @@ __all__ = [
     "decode_item",
     "encode",
     "encode_line",
+    "freeze_support",
     "runner_func",
     "say",
     "tool",

@@ -56,10 +56,11 @@ async def _use_once(store: str) -> None:
 
 
 def _be_pod(paths: Sequence[bytes]) -> None:
-    keep: Any = os.register_at_fork  # what the launcher has put in its place
-    os.register_at_fork = keep.register
-    for hooks in keep.kept:
-        os.register_at_fork(**hooks)
+    keep: Any = os.register_at_fork
+    if hasattr(keep, "kept"):  # what the launcher has put in its place
+        os.register_at_fork = keep.register
+        for hooks in keep.kept:
+            os.register_at_fork(**hooks)
     random.seed()
     sys.path[:] = map(os.fsdecode, paths)
     gc.enable()

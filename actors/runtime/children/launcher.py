@@ -24,6 +24,7 @@ from actors.runtime.children.frames import END, KILL, START
 from actors.runtime.children.pipes import ChildInput, ChildOutput
 from actors.runtime.children.slots import Slots
 from actors.runtime.fork import let_be
+from actors.runtime.frozen import MARK, can_help, is_frozen
 from protocol.errors import ChildLost, ChildNotStarted, TooManyChildren
 
 #: What an output is: a pipe that is read, nothing, where standard output goes, or a descriptor of ours.
@@ -263,8 +264,10 @@ class Launcher:
         with self._lock:
             if self._closed:
                 raise ChildNotStarted.of(program, "the launcher is closed")
-            if getattr(sys, "frozen", False):  # its executable would be the whole application once more
-                raise ChildNotStarted.of(program, "a frozen application has no Python to start children by")
+            if is_frozen() and not can_help():  # its executable would be the whole application once more
+                why = "a frozen application has no Python to start children by"
+                hint = 'call polypod.freeze_support() first, under if __name__ == "__main__":'
+                raise ChildNotStarted.of(program, why, hint=hint)
             if self._helper is None:
                 self._helper = _begin(self._prepare)
             return self._helper
@@ -347,9 +350,12 @@ def _begin(prepare: str | None) -> _Helper:
     if prepare is not None:
         isolated, bootstrap = ["-I"], _BOOTSTRAP_WITH_PACKAGES
         arguments = [repr(sys.path), *arguments[1:], prepare]
+    command = [sys.executable, *isolated, "-c", bootstrap, *arguments]
+    if is_frozen():
+        command = [sys.executable, MARK, *arguments[1:]]
     try:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, *isolated, "-c", bootstrap, *arguments],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -16,6 +16,7 @@ from actors.runtime.bus import Bus
 from actors.runtime.children.child import Child, Ladder
 from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.launcher import Output
+from actors.runtime.frozen import is_frozen
 from actors.runtime.importable import import_path
 from actors.runtime.loop import Mailroom
 from actors.sessions.store import SessionStore
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from actors.swarm.spawner import Wanted
 
 #: Whether such a process is forked from one that has imported what it needs; elsewhere it is started anew.
-_FORKS = sys.platform == "linux"
+_FORKS = sys.platform == "linux" or is_frozen()
 _PREPARE, _FORKED = "actors.pod_process.zygote:prepare", ("polypod-pod",)
 #: What the interpreter of such a process runs; its arguments are where modules are looked for.
 _BOOTSTRAP = "import sys; sys.path[:] = sys.argv[1:]; from actors.pod_process.main import main; main()"
