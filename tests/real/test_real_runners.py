@@ -21,8 +21,10 @@ from polypod import (
     AgentStarted,
     AgentStopped,
     AssistantMessage,
+    PodSystem,
     Retry,
     RunEnd,
+    Swarm,
     TextDelta,
     ToolResulted,
     ToolStart,
@@ -78,7 +80,7 @@ class Home:
         variables |= {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"}
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        self._names = tuple(variables)
+        self.names = tuple(variables)
 
     def serve(self, mode: str) -> None:
         """Have the programs ask for what the server does in that mode."""
@@ -94,14 +96,14 @@ class Home:
         """The runner of a program, that asks nobody unless it says so."""
         self.serve(mode)
         command = (str(Path(CLI, program)),)
-        section = RunnerSection(program, command, args, self._names, max_retries=retries)
+        section = RunnerSection(program, command, args, self.names, max_retries=retries)
         return runner_of(program, [section])
 
     def acp(self, mode: str) -> Runner:
         """Gemini as an agent of the Agent Client Protocol."""
         self.serve(mode)
         name = f"acp:{Path(CLI, 'gemini')} --acp -m fake-1"
-        names = (*self._names, "GOOGLE_GEMINI_BASE_URL", "GEMINI_API_KEY")
+        names = (*self.names, "GOOGLE_GEMINI_BASE_URL", "GEMINI_API_KEY")
         return runner_of(name, [RunnerSection(name, env=names)])
 
 
@@ -295,6 +297,31 @@ async def test_claude_asks_a_person_for_a_permission(home: Home, approved: bool)
     assert result.call_id == asked.call_id
     assert result.is_error != approved
     assert ("not today" in result.text) != approved
+
+
+async def test_a_swarm_has_real_programs_as_agents(home: Home) -> None:
+    command = {program: [str(Path(CLI, program))] for program in PROGRAMS}
+    sections = [
+        {"name": program, "command": command[program], "args": list(FREELY[program]), "env": list(home.names)}
+        for program in PROGRAMS
+    ]
+    home.serve("text")
+    async with PodSystem() as system:
+        swarm = Swarm(system, home.work.parent / "swarm", runners=sections)
+        agents = [
+            await swarm.start("one", program, model="fake-1", cwd=home.work, name=program)
+            for program in PROGRAMS
+        ]
+        for agent in agents:
+            result = await agent.wait()
+            assert (result.status, result.text.strip()) == ("done", HELLO), agent.id
+            await agent.send("two")
+            result = await agent.wait()
+            assert (result.status, result.text.strip()) == ("done", HELLO), agent.id
+            assert result.usage is not None
+            assert result.usage.output_tokens == (17 if agent.id.startswith("claude") else 7)
+            await agent.stop()
+        assert not left_in(home.work)
 
 
 # -- an agent of the Agent Client Protocol ---------------------------------------------------------
