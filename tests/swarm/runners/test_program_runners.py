@@ -236,6 +236,24 @@ async def test_a_program_that_does_not_listen_to_reason_is_killed(folder: Path):
             await life.send("hello?")
 
 
+async def test_a_second_stop_waits_for_the_first_and_a_late_cancel_does_nothing(folder: Path):
+    async with KitHost() as host:
+        life = runner_of(LISTENING).start(launch(folder, "one"), host)
+        await asyncio.gather(life.stop(), life.stop())
+        await life.stop()
+        await life.cancel()
+        assert one(await Reader(life).all(), AgentStopped).reason == "shutdown"
+
+
+async def test_a_fast_first_turn_is_not_missed_by_who_reads_late(folder: Path):
+    async with KitHost() as host:
+        life = runner_of("codex", [RunnerSection("codex", replay_command("codex_text", 0))]).start(
+            launch(folder), host
+        )
+        reader = asyncio.create_task(Reader(life).all())  # it begins behind the program's life
+        assert names(await reader)[:2] == ["RunStart", "UserMessage"]
+
+
 async def test_words_for_a_program_that_has_gone_come_back_as_an_error(folder: Path):
     async with KitHost() as host:
         life = runner_of(LISTENING).start(launch(folder, "leave"), host)
