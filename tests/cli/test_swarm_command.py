@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_kit import Done, Home
+from command_kit import COMMAND, Done, Home
 from hypothesis import given
 from hypothesis import strategies as st
 from person import CTRL_C, person
@@ -21,6 +21,7 @@ from rich.cells import cell_len
 
 from actors.cli.swarm.rows import GROUPS, Row, lines_of
 from actors.cli.swarm.wire import decode_said
+from actors.runtime.children.launcher import Launcher
 from protocol.errors import Failure
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]")
@@ -182,6 +183,96 @@ def test_a_list_keeps_to_the_width_of_its_terminal(home: Swarm, columns: int) ->
             seen += somebody.before + words
         lines = _ESCAPES.sub("", seen).replace("\r\n", "\n").split("\n")
         assert max(map(cell_len, lines)) <= columns
+        assert somebody.leaves_with() == 0
+
+
+ASKING = """
+[pod]
+name = "clerk"
+[model]
+scheme = "offline"
+[tools]
+builtin = ["shell"]
+[[approval]]
+tool = "shell"
+policy = "ask"
+"""
+
+
+def ask_for_approval(home: Swarm) -> str:
+    """The approval that a new agent waits for."""
+    home.write("ask.toml", ASKING)
+    done = home.swarm("start", 'use shell command="true"', "--manifest", "ask.toml")
+    with home.start("swarm", "attach", done.out.strip(), "--json") as following:
+        assert following.stdout is not None
+        events = map(json.loads, following.stdout)
+        asked = next(event["approval_id"] for event in events if event["type"] == "ApprovalRequested")
+        following.kill()
+    return str(asked)
+
+
+def waiting(home: Swarm) -> list[str]:
+    """The approvals that all agents wait for."""
+    return [each["approval_id"] for row in home.swarm("ls", "--json").lines for each in row["approvals"]]
+
+
+def test_an_answer_without_an_id_answers_nothing(home: Swarm) -> None:
+    asked = ask_for_approval(home)
+    for command in ("approve", "deny"):
+        done = home.swarm(command, "")
+        assert (done.code, done.out) == (2, "")
+        assert "nothing waits for ''" in done.err
+    assert waiting(home) == [asked]
+    assert home.swarm("approve", asked[:6]).code == 0
+    assert waiting(home) == []
+
+
+async def test_a_program_that_an_agent_has_started_answers_nothing(home: Swarm) -> None:
+    asked = ask_for_approval(home)
+    launcher = Launcher()
+    for command in ("approve", "deny"):
+        words = [*COMMAND, "swarm", command, asked]
+        child = await launcher.start(words, cwd=home.folder, env=home.env, stderr="stdout")
+        said = b""
+        while piece := await child.stdout.read(65536):
+            said += piece
+        assert (await child.wait()).code == 1
+        assert b"only a person may answer" in said
+    await launcher.aclose()
+    assert waiting(home) == [asked]
+
+
+def test_a_defect_of_the_service_is_said_to_who_asks(home: Swarm) -> None:
+    home.started("hello")
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(home.socket))
+        connection.sendall(b'{"do":"start","text":"x","cwd":"/no\\u0000where"}\n')
+        answer = json.loads(connection.makefile("rb").read())
+    assert "ValueError" in answer["error"]["message"]
+    assert "ValueError" in (home.root / "serve.log").read_text()
+
+
+def test_a_store_is_the_one_that_is_named_from_where_the_command_is(home: Swarm) -> None:
+    home.started("hello", "--store", "sqlite:mine.db")
+    assert home.polypod("ps", "--store", "sqlite:mine.db").out.count("hello-") > 0
+    assert home.swarm("ls", "--store", "sqlite:mine.db").code == 0
+    done = home.swarm("ls", "--store", "sqlite:other.db")
+    assert (done.code, done.out) == (1, "")
+    assert f"are kept in sqlite:{home.folder}/mine.db" in done.err
+
+
+def test_agents_of_another_store_are_not_left_out_in_silence(home: Swarm) -> None:
+    agent = home.started("hello", "--store", "sqlite:mine.db")
+    home.end()
+    done = home.swarm("ls")
+    assert (done.code, done.out) == (0, "")
+    assert f"{agent}: it has no session" in done.err
+    assert "mine.db" in done.err
+
+
+def test_an_answer_is_whole_at_a_terminal(home: Swarm) -> None:
+    with person(home, "swarm", "start", "hello", "--model", "offline", "--wait", columns=40) as somebody:
+        somebody.sees("by “then”.")  # the last words
         assert somebody.leaves_with() == 0
 
 

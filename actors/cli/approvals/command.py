@@ -17,8 +17,8 @@ from actors.cli.display.format import ago, arguments, seconds
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.errors import SeveralFit
+from actors.cli.people import why_no_person
 from actors.cli.store_reader import Reading
-from actors.runtime.children.ancestry import launcher_above
 from actors.runtime.user_folders import state_path
 from actors.sessions.answer_token import answer_token
 from actors.sessions.head import short_id
@@ -115,12 +115,8 @@ def deny(approval_id: str, note: str | None, session: str | None, store: str | N
 
 def _require_person() -> None:
     """Raise UsageError where a pod has started this very command."""
-    launcher = launcher_above()
-    if launcher is not None:
-        raise click.UsageError(
-            "only a person may answer, at a terminal of their own: a pod has started this command (below "
-            f"process {launcher}, which starts programs for pods)"
-        )
+    if (why := why_no_person()) is not None:
+        raise click.UsageError(why)
 
 
 def _all(reading: Reading) -> list[Waiting]:

@@ -11,7 +11,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from msgspec.structs import replace
+
+from actors.cli.config import default_store
 from actors.cli.swarm.wire import Asked, Said, decode_said, line_of, socket_of
+from actors.sessions.urls import place_of
 from protocol.error_of import error_of
 from protocol.errors import AgentError
 
@@ -24,8 +28,8 @@ _TAIL = 2000
 class Client:
     """The service of one folder, as commands ask it."""
 
-    def __init__(self, root: Path, store: str) -> None:
-        self._root, self._store = root, store
+    def __init__(self, root: Path, store: str | None) -> None:
+        self._root, self._store = root, _absolute(store) if store else ""
 
     def ask(self, asked: Asked) -> Said:
         """What it answers. Raises PolypodError."""
@@ -37,7 +41,7 @@ class Client:
     def stream(self, asked: Asked) -> Iterator[Said]:
         """All that it answers, the last of it included. Raises PolypodError."""
         with self._connect() as connection, connection.makefile("rwb") as file:
-            file.write(line_of(asked))
+            file.write(line_of(replace(asked, store=self._store)))
             file.flush()
             for line in file:
                 said = decode_said(line)
@@ -80,7 +84,7 @@ class Client:
         words = [sys.executable, "-m", "polypod", "swarm", "serve", "--root", str(self._root)]
         try:
             return subprocess.Popen(  # noqa: S603 - our own
-                [*words, "--store", self._store],
+                [*words, "--store", self._store or default_store()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -94,6 +98,13 @@ class Client:
         with contextlib.suppress(OSError):
             return self._log.read_text(errors="replace")[-_TAIL:].strip()
         return ""
+
+
+def _absolute(store: str) -> str:
+    """The same store, from whatever folder it is opened: the service has another one than who asks it."""
+    place = place_of(store)
+    _, mark, options = store.partition("?")
+    return f"{place.scheme}:{Path(place.path).absolute()}{mark}{options}" if place.path else store
 
 
 def _try(path: Path) -> socket.socket | None:

@@ -124,7 +124,7 @@ def start(
         keep=keep,
         manifest=_manifest(wishes, place, terminal) if runner in _PODS else None,
     )
-    client = Client(root, store or default_store())
+    client = Client(root, store)
     row = client.ask(asked).rows[0]
     if waits:
         row = client.ask(Asked(do="wait", id=row.id)).rows[0]
@@ -153,7 +153,8 @@ def _show(row: Row, terminal: Terminal, *, as_json: bool, answer: bool = False) 
     elif not answer:
         terminal.row(Line("answer", row.id))
     elif row.text:
-        terminal.row(Line("answer", row.text))
+        terminal.write(row.text)
+        terminal.end_line()
     if answer and row.error is not None:
         terminal.note(f"polypod: agent {row.id} {row.status}: {row.error}", "error")
         raise Exit(FAILED)
@@ -163,12 +164,14 @@ def _show(row: Row, terminal: Terminal, *, as_json: bool, answer: bool = False) 
 @_of_a_swarm
 def list_agents(root: Path, store: str | None, as_json: bool) -> None:
     """List the agents: those that need you, those that work, and those that have ended."""
-    rows = Client(root, store or default_store()).ask(Asked(do="ls")).rows
+    said = Client(root, store).ask(Asked(do="ls"))
+    rows, terminal = said.rows, Terminal()
+    for problem in said.problems:
+        terminal.note(f"passed over: {problem}", "note")
     if as_json:
         for row in rows:
             put_json(row)
         return
-    terminal = Terminal()
     if not rows:
         terminal.note(f"no agents in {root}")
     for line in lines_of(rows, time.time(), _width()):
@@ -203,7 +206,7 @@ def logs(agent: str, follow: bool, since: int, root: Path, store: str | None, as
 
 def _follow(asked: Asked, root: Path, store: str | None, *, as_json: bool) -> None:
     terminal = Terminal()
-    for said in Client(root, store or default_store()).stream(asked):
+    for said in Client(root, store).stream(asked):
         if not said.event:
             continue
         event = decode_event(said.event.encode())
@@ -221,7 +224,7 @@ def _follow(asked: Asked, root: Path, store: str | None, *, as_json: bool) -> No
 def send(agent: str, words: str, waits: bool, root: Path, store: str | None, as_json: bool) -> None:
     """Send WORDS to AGENT: they join what it does, or are its next task; - reads them from standard input."""
     text = sys.stdin.read() if words == "-" else words
-    client = Client(root, store or default_store())
+    client = Client(root, store)
     row = client.ask(Asked(do="send", id=agent, text=text)).rows[0]
     if waits:
         row = client.ask(Asked(do="wait", id=row.id)).rows[0]
@@ -235,7 +238,7 @@ def _simple(do: str, short: str, text: str) -> None:
     @click.argument("agent")
     @_of_a_swarm
     def ask(agent: str, root: Path, store: str | None, as_json: bool) -> None:
-        row = Client(root, store or default_store()).ask(Asked(do=do, id=agent)).rows[0]
+        row = Client(root, store).ask(Asked(do=do, id=agent)).rows[0]
         _show_end(row, Terminal(), as_json=as_json, removed=do == "rm")
 
 
@@ -269,7 +272,7 @@ def approve(
 ) -> None:
     """Allow what waits under the id APPROVAL, which the list shows."""
     asked = Asked(do="approve", id=approval, always=always, note=note)
-    row = Client(root, store or default_store()).ask(asked).rows[0]
+    row = Client(root, store).ask(asked).rows[0]
     _show_end(row, Terminal(), as_json=as_json, removed=False)
 
 
@@ -279,7 +282,7 @@ def approve(
 @_of_a_swarm
 def deny(approval: str, note: str | None, root: Path, store: str | None, as_json: bool) -> None:
     """Refuse what waits under the id APPROVAL, which the list shows."""
-    row = Client(root, store or default_store()).ask(Asked(do="deny", id=approval, note=note)).rows[0]
+    row = Client(root, store).ask(Asked(do="deny", id=approval, note=note)).rows[0]
     _show_end(row, Terminal(), as_json=as_json, removed=False)
 
 

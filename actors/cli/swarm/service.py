@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import signal
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from actors.cli.people import why_no_person
 from actors.cli.swarm.rows import Row
 from actors.cli.swarm.wire import LONGEST, Asked, Said, decode_asked, line_of, socket_of
 from actors.swarm.agents.agent import Agent
@@ -27,6 +31,9 @@ from protocol.wire import encode_recordable
 _PLAIN = {"cancel": "cancel", "stop": "stop", "resume": "resume", "wait": "wait", "rm": "remove"}
 #: Seconds between two looks whether anybody needs the service.
 _LOOK = 0.5
+#: Of who is connected to a socket: its process, user and group.
+_PEER = struct.Struct("3i")
+_log = logging.getLogger("polypod.swarm")
 
 
 @contextlib.contextmanager
@@ -99,8 +106,10 @@ class Service:
         """Answer one connection; what it asked for goes on where it is closed."""
         self._connections += 1
         try:
-            with contextlib.suppress(ConnectionError, asyncio.LimitOverrunError, ValueError):
-                line = await reader.readline()
+            with contextlib.suppress(ConnectionError):
+                line = b""
+                with contextlib.suppress(ValueError):  # it is too long
+                    line = await reader.readline()
                 if line:
                     await self._answer(line, writer)
         finally:
@@ -112,6 +121,9 @@ class Service:
     async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
         try:
             asked = decode_asked(line)
+            self._check_store(asked.store)
+            if asked.do in {"approve", "deny"}:
+                _check_person(writer)
             if asked.do == "events":
                 await self._send_events(asked, writer)
                 said = Said(done=True)
@@ -119,10 +131,23 @@ class Service:
                 said = await self._do(asked)
         except msgspec.DecodeError as error:
             said = Said(error=Failure("AgentError", f"that is no question: {error}"))
+        except ConnectionError:  # it is there no more
+            raise
         except PolypodError as error:
             said = Said(error=Failure.of(error))
+        except Exception as error:  # noqa: BLE001 - who asks has its answer, and so have all others
+            _log.exception("%s cannot be answered", asked.do)
+            said = Said(error=Failure("AgentError", f"a defect: {type(error).__name__}: {error}"))
         writer.write(line_of(said))
         await writer.drain()
+
+    def _check_store(self, store: str) -> None:
+        """Raise AgentError where the agents are kept in another store than that which is asked for."""
+        if store not in {"", self._store}:
+            raise AgentError(
+                f"the agents of {self._swarm.root} are kept in {self._store}, not in {store}",
+                hint="--root names another folder; a store has its agents in one folder",
+            )
 
     async def _do(self, asked: Asked) -> Said:
         """Raises PolypodError."""
@@ -133,7 +158,7 @@ class Service:
                 return self._row(await self._start(asked))
             case "ls":
                 rows = tuple(row_of(each) for each in await self._swarm.agents())
-                return Said(done=True, rows=rows)
+                return Said(done=True, rows=rows, problems=tuple(self._swarm.problems))
             case "approve" | "deny":
                 return await self._answer_approval(asked)
         return await self._do_to(await self._swarm.get(asked.id), asked)
@@ -166,12 +191,19 @@ class Service:
 
     async def _answer_approval(self, asked: Asked) -> Said:
         said: dict[str, Any] = {"note": asked.note, **({"always": True} if asked.always else {})}
-        for agent in await self._swarm.agents():
-            if any(each.approval_id.startswith(asked.id) for each in agent.approvals):
-                [found] = [each for each in agent.approvals if each.approval_id.startswith(asked.id)]
-                await getattr(agent, asked.do)(found.approval_id, **said)
-                return self._row(agent)
-        raise UnknownApproval(f"nothing waits for {asked.id!r}", hint="polypod swarm ls shows what does")
+        agents = await self._swarm.agents()
+        waiting = {each.approval_id: agent for agent in agents for each in agent.approvals}
+        found = [each for each in waiting if each == asked.id] or [
+            each for each in waiting if asked.id and each.startswith(asked.id)
+        ]
+        if not found:
+            raise UnknownApproval(f"nothing waits for {asked.id!r}", hint="polypod swarm ls shows what does")
+        if len(found) > 1:
+            text = f"{len(found)} approvals fit {asked.id!r}: {', '.join(found)}"
+            raise UnknownApproval(text, hint="say more of the id")
+        agent = waiting[found[0]]
+        await getattr(agent, asked.do)(found[0], **said)
+        return self._row(agent)
 
     async def _send_events(self, asked: Asked, writer: asyncio.StreamWriter) -> None:
         agent = await self._swarm.get(asked.id)
@@ -182,6 +214,15 @@ class Service:
                 await writer.drain()
                 if end is not None and event.pod == agent.id and event.seq >= end:
                     return
+
+
+def _check_person(writer: asyncio.StreamWriter) -> None:
+    """Raise AgentError where it is a program that an agent has started that asks."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return
+    peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    if (why := why_no_person(_PEER.unpack(peer)[0])) is not None:
+        raise AgentError(why)
 
 
 def row_of(agent: Agent) -> Row:

@@ -31,6 +31,8 @@ class Asked(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     follow: bool = False
     always: bool = False
     note: str | None = None
+    #: The store that the agents are to be kept in, where somebody said so.
+    store: str = ""
 
 
 class Said(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -39,6 +41,7 @@ class Said(Struct, frozen=True, kw_only=True, omit_defaults=True):
     event: str = ""
     done: bool = False
     rows: tuple[Row, ...] = ()
+    problems: tuple[str, ...] = ()
     store: str = ""
     pid: int = 0
     version: str = ""

@@ -1,4 +1,4 @@
-"""Whether a launcher has started this process, at whatever remove."""
+"""Whether a launcher has started a process, at whatever remove."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import os
 HELPER = b"actors.runtime.children.helper"
 
 
-def launcher_above() -> int | None:
-    """The number of the process that has started this one for a launcher, with all between them; None where
-    there is none, or the system has no ``/proc``.
+def launcher_above(pid: int | None = None) -> int | None:
+    """The number of the process that has started this one, or ``pid``, for a launcher, with all between them;
+    None where there is none, or the system has no ``/proc``.
     """
-    number, seen = os.getppid(), set[int]()
+    number, seen = os.getppid() if pid is None else pid, set[int]()
     while number > 0 and number not in seen:
         seen.add(number)
         try:
