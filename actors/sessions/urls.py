@@ -66,6 +66,8 @@ def place_of(url: str) -> Place:
     path = place.removeprefix("//")
     if not path:
         raise StoreError(f"{url!r} does not say where", hint=_HINT)
+    if path == ":memory:":  # SQLite's own word for it would be a file of that name here
+        raise StoreError(f"{url!r}: sessions in memory are memory:", hint=_HINT)
     return Place(scheme, path, _durability(url, query))
 
 

@@ -50,6 +50,7 @@ def test_a_store_says_its_url(tmp_path):
         ("redis:localhost", "no kind of store called 'redis'"),
         ("postgresql://host/db", "no store for PostgreSQL"),
         ("sqlite:", "does not say where"),
+        ("sqlite::memory:", "sessions in memory are memory:"),
         ("memory:here", "no place"),
         ("sqlite:x.db?durability=maybe", "process or power, not 'maybe'"),
         ("sqlite:x.db?mode=fast", "no option 'mode'"),

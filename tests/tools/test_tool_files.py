@@ -326,7 +326,7 @@ def test_built_in_tools_are_chosen_by_group_or_by_name_each_once():
     assert [each.name for each in builtin(["files"])] == list(ALL)
     assert [each.name for each in builtin(["grep", "search"])] == ["grep", "find_files"]
     assert builtin([]) == ()
-    assert set(BUILTIN_GROUPS) == {"files", "search", "memory", "fetch", "pods", "shell"}
+    assert set(BUILTIN_GROUPS) == {"files", "search", "memory", "fetch", "pods", "shell", "agents"}
 
 
 def test_an_unknown_built_in_tool_names_those_there_are():
