@@ -45,6 +45,8 @@ BULK = {
     "100,000 sessions",
     "1 process on one file",
     "over HTTP",
+    "turns of 100, each at its time",
+    "turns of 100, all the time",
 }
 READINGS = '[{"metric":"time","unit":"s","value":2.0}]'
 CASES = [
