@@ -33,9 +33,9 @@ def find_process(pid: int) -> Process | None:
     return None if found is None else found[1]
 
 
-def descendants(*, but: Collection[int] = _NOTHING) -> list[Process]:
-    """All processes below this one that have not ended, parents first; without those numbered ``but``, and
-    without what is below these.
+def descendants(*, of: Collection[int] = _NOTHING, but: Collection[int] = _NOTHING) -> list[Process]:
+    """All processes below those numbered ``of``, by default below this one, that have not ended, parents
+    first; without those numbered ``but``, and without what is below these.
     """
     below: dict[int, list[Process]] = {}
     for name in _numbers():
@@ -44,7 +44,7 @@ def descendants(*, but: Collection[int] = _NOTHING) -> list[Process]:
             parent, process = found
             below.setdefault(parent, []).append(process)
     known: list[Process] = []
-    parents = [os.getpid()]
+    parents = list(of or (os.getpid(),))
     for parent in parents:
         mine = [each for each in below.get(parent, ()) if each.pid not in but]
         known += mine
@@ -58,6 +58,18 @@ def in_session(leader: int) -> list[Process]:
     for name in _numbers():
         with contextlib.suppress(OSError):
             if os.getsid(int(name)) == leader and (seen := _look(name)) is not None:
+                found.append(seen[1])
+    return found
+
+
+def with_variable(entry: str) -> list[Process]:
+    """The processes of this user that were started with a variable (as ``NAME=value``), or below one that was
+    and left it as it was.
+    """
+    found, wanted = [], os.fsencode(entry)
+    for name in _numbers():
+        with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:  # noqa: PTH123 - as below
+            if wanted in file.read().split(b"\0") and (seen := _look(name)) is not None:
                 found.append(seen[1])
     return found
 

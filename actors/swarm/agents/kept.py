@@ -15,9 +15,18 @@ import msgspec
 from msgspec import Struct
 
 from actors.runtime.children.child import ChildEnd, Ladder
-from actors.runtime.children.descendants import KILL_WAIT, Process, in_session, send
+from actors.runtime.children.descendants import (
+    KILL_WAIT,
+    Process,
+    descendants,
+    find_process,
+    in_session,
+    send,
+    with_variable,
+)
 from actors.runtime.children.mark import is_running, mark_of, marked
-from actors.swarm.agents.projections import replace_file
+from actors.swarm.agents.projections import EVENTS, replace_file
+from actors.swarm.runners.listening import AGENT_LOG
 from protocol.errors import ChildNotStarted
 
 #: In an agent's folder: what its program prints, and how much of that is recorded.
@@ -121,6 +130,8 @@ class KeptChild:
         self._code: int | None = None
         self._detached = False
         self._stopping: asyncio.Task[None] | None = None
+        #: Its processes, as they were seen since it was to end.
+        self._seen: list[Process] = []
         self.stdout = _Followed(folder / OUTPUT, place, self, settle)
         self.stderr = _Followed(folder / ERRORS, None, self, settle)
 
@@ -145,7 +156,7 @@ class KeptChild:
             self._process.returncode = self._process.returncode or 0  # nobody waits for its end
 
     async def wait(self) -> ChildEnd:
-        """Wait for its end, and for that of all it has left in its session."""
+        """Wait for its end, and for that of all it has left."""
         while not self.ended:  # noqa: ASYNC110 - the end of what is no child is reported to nobody
             await asyncio.sleep(_LOOK)
         if self._detached:
@@ -155,7 +166,7 @@ class KeptChild:
         assert self._stopping is not None
         await asyncio.wait((self._stopping,))
         (self._folder / PLACE).unlink(missing_ok=True)
-        return ChildEnd(self._exit_code(), tuple(each.pid for each in in_session(self.pid)))
+        return ChildEnd(self._exit_code(), tuple(each.pid for each in self._living()))
 
     def _exit_code(self) -> int:
         """Its exit code; of a process that is no child of ours the one that its last line gives."""
@@ -185,20 +196,33 @@ class KeptChild:
             (signal.SIGTERM, ladder.term_wait),
             (signal.SIGKILL, KILL_WAIT),
         ):
+            self._look_for_processes()
             if number is not None:
-                for each in self._processes():
+                for each in self._living():
                     send(each, number)
-            if await self._wait_until_gone(wait):
+            if await self._wait_until_gone(wait) and not self._look_for_processes():
                 return
 
-    def _processes(self) -> list[Process]:
+    def _look_for_processes(self) -> list[Process]:
+        """All of it that lives: its session, what has its environment, and what is below these."""
         own = marked(self.pid, self._born) if self._born else None
-        return [*in_session(self.pid), *([] if own is None else [own])]
+        # Without it the session may be that of another program, which has its number since.
+        found = self._living() if own is None else [*self._living(), own, *in_session(self.pid)]
+        log = str(self._folder / EVENTS)
+        if os.environ.get(AGENT_LOG) != log:  # else it has started us
+            found += with_variable(f"{AGENT_LOG}={log}")
+        below = descendants(of=[each.pid for each in found], but={os.getpid()}) if found else []
+        self._seen = list(dict.fromkeys([*found, *below]))
+        return self._seen
+
+    def _living(self) -> list[Process]:
+        """What has been seen of it, and lives."""
+        return [each for each in self._seen if find_process(each.pid) == each]
 
     async def _wait_until_gone(self, seconds: float) -> bool:
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        while self._processes() or not self.ended:
+        while self._living() or not self.ended:
             if loop.time() >= until:
                 return False
             await asyncio.sleep(_LOOK / 5)

@@ -20,6 +20,8 @@ from protocol.errors import AgentError
 
 #: What such a program has of our variables besides those that its runner lists.
 _ENV = ("PATH", "HOME", "LANG", "TMPDIR")
+#: The variable that names the file of the agent's events, and of no other agent's.
+AGENT_LOG = "POLYPOD_AGENT_LOG"
 #: Bytes that the path of a socket may have everywhere.
 _LONGEST_PATH = 100
 
@@ -63,7 +65,7 @@ class ListeningProgram(PipedProgram):
         names = (*_ENV, *self._env)
         known = {name: os.environ[name] for name in names if name in os.environ}
         launch = self.launch
-        return {**known, "POLYPOD_AGENT_ID": launch.agent_id, "POLYPOD_AGENT_LOG": str(launch.log)}
+        return {**known, "POLYPOD_AGENT_ID": launch.agent_id, AGENT_LOG: str(launch.log)}
 
     async def begin(self, life: ProgramLife, child: Child, task: str | None) -> None:
         """The task is in its command."""

@@ -12,11 +12,16 @@ import pytest
 from process_kit import living, wait_until_none
 from swarm.agent_kit import echo, until
 
+from actors.runtime.children.child import Ladder
+from actors.runtime.children.descendants import with_variable
+from actors.swarm.agents.kept import ERRORS, OUTPUT, KeptChild, Place
+from actors.swarm.runners.listening import AGENT_LOG
 from polypod import (
     Agent,
     AgentError,
     AgentIdle,
     AgentStarted,
+    AgentStopped,
     AssistantMessage,
     PodSystem,
     RunStart,
@@ -122,6 +127,44 @@ async def test_a_kept_program_that_works_is_found_at_work(tmp_path: Path) -> Non
         ] == ["wait"]
         await agent.stop()
     wait_until_none(lambda: {pid} & living())
+
+
+async def test_what_a_kept_program_has_put_in_another_session_ends_with_it(tmp_path: Path) -> None:
+    pid = await keep(tmp_path, "branch")
+    async with system_in(tmp_path) as system:
+        [agent] = await quick(system, tmp_path).agents()
+        child = int((await agent.wait()).text)
+        assert child in living()
+        await agent.stop()
+        assert not {pid, child} & living()
+
+
+async def test_what_a_kept_program_has_left_that_ended_by_itself_ends_too(tmp_path: Path) -> None:
+    async with system_in(tmp_path) as system:
+        swarm = quick(system, tmp_path)
+        agent = await swarm.start("daemon", LISTENING, keep=True)
+        await agent.wait()
+        await until(agent, AgentStopped)
+        left = with_variable(f"{AGENT_LOG}={swarm.root / 'agents' / agent.id / 'events.jsonl'}")
+    assert left == []
+
+
+async def test_a_program_that_has_the_number_of_a_kept_one_since_is_left_alone(tmp_path: Path) -> None:
+    stranger = await asyncio.create_subprocess_exec("sleep", "1000", start_new_session=True)
+    place = Place(stranger.pid, "an earlier boot:1")
+    (tmp_path / OUTPUT).touch()
+    (tmp_path / ERRORS).touch()
+
+    async def settle() -> tuple[int, tuple[str, ...]]:
+        return 0, ()
+
+    ladder = Ladder(request=signal.SIGTERM, request_wait=0.1, term_wait=0.1)
+    end = await KeptChild("program", tmp_path, place, None, ladder, settle).stop()
+    assert (end.code, end.left) == (-signal.SIGKILL, ())
+    assert stranger.returncode is None
+    assert stranger.pid in living()
+    stranger.kill()
+    await stranger.wait()
 
 
 async def test_a_kept_program_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:

@@ -45,6 +45,9 @@ def work(text: str) -> None:
         subprocess.Popen(["sh", "-c", "trap '' TERM; sleep 1000"], start_new_session=True)
         out("turn_end", step=step)
         os._exit(0)
+    elif text == "branch":  # leaves our session
+        child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        out("assistant_message", content=str(child.pid))
     elif text == "environment":
         out("assistant_message", content=json.dumps({"env": dict(os.environ), "argv": sys.argv[1:]}))
     elif text == "garbage":
