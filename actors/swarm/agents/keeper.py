@@ -294,8 +294,8 @@ class Keeper:
             if self.state.ended is None and not self._leaves_behind:
                 await self._record_failure(AgentFailed("its runner has ended without a word"))
         self.life = None
-        if self._inbox.is_socket() and not self._leaves_behind:  # its program may have been killed
-            self._inbox.unlink(missing_ok=True)
+        if not self._leaves_behind:
+            self.remove_inbox()
         if self.projections.broken is not None:
             await self.mend_projections()
         self._note_change()
@@ -659,6 +659,11 @@ class Keeper:
         end = AgentStopped("", "", 0, time.time(), reason="exit", error=error)
         await self._close_open_run(end)
         await self._record(end)
+
+    def remove_inbox(self) -> None:
+        """Remove the socket that a program has left that was killed."""
+        if self._inbox.is_socket():
+            self._inbox.unlink(missing_ok=True)
 
     async def let_go(self) -> None:
         """Let another process have its session."""

@@ -92,6 +92,8 @@ class Projections:
         self._begin()
         both = [self._lines(event) for event in events]
         with self._noting():
+            if self.folder.is_symlink():  # what that leads to is none of ours
+                self.folder.unlink()
             _make_folder(self.folder)
             self.write_meta()
             replace_file(self.folder / EVENTS, (_encode(line) for flat, _ in both for line in flat))
@@ -120,6 +122,9 @@ class Projections:
     def remove(self) -> None:
         """Remove the files and their folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.is_symlink():
+            with self._noting():
+                self.folder.unlink()
 
     def _append(self, name: str, lines: list[dict[str, Any]]) -> None:
         if not lines:

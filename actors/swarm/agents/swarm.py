@@ -447,6 +447,7 @@ class Swarm(Closing):
         try:
             error = Failure("AgentFailed", "its supervisor died", "resume it to go on")
             await keeper.record_end(error)
+            keeper.remove_inbox()
         finally:
             await keeper.let_go()
         await keeper.mend_projections()

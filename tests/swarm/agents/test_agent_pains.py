@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 from collections import Counter
@@ -235,6 +236,26 @@ async def test_files_that_are_garbage_or_gone_are_made_anew_of_the_session(tmp_p
     async with swarm_in(tmp_path) as swarm:
         [agent] = await swarm.agents()
         assert {each.name: each.read_bytes() for each in folder.iterdir()} == before
+
+
+async def test_where_a_link_leads_that_stands_for_an_agents_folder_nothing_is_changed(tmp_path: Path) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("x", echo)
+        await agent.wait()
+        folder = swarm.root / "agents" / agent.id
+    shutil.rmtree(folder)
+    other = tmp_path / "other"
+    other.mkdir(mode=0o755)
+    folder.symlink_to(other)
+    async with swarm_in(tmp_path) as swarm:
+        [agent] = await swarm.agents()
+        assert (folder.is_symlink(), list(other.iterdir())) == (False, [])
+        assert other.stat().st_mode & 0o777 == 0o755
+        shutil.rmtree(folder)
+        folder.symlink_to(other)
+        await agent.remove()
+        assert not folder.is_symlink()
+        assert other.is_dir()
 
 
 async def test_half_and_bad_lines_are_passed_over(tmp_path: Path) -> None:
