@@ -6,6 +6,7 @@ import abc
 from collections.abc import Iterable
 
 from actors.runtime.future import AsyncFuture
+from protocol.errors import Failure
 from protocol.events import ApprovalRequested
 
 
@@ -15,6 +16,10 @@ class Elsewhere(abc.ABC):
     @abc.abstractmethod
     def shut_down(self) -> AsyncFuture[bool]:
         """End the pod with its run paused: a future of whether it was alive."""
+
+    @abc.abstractmethod
+    def why_ended(self) -> AsyncFuture[Failure | None]:
+        """A future of why it has ended for good, once it has; of None where it was asked to."""
 
     @abc.abstractmethod
     def durable_position(self) -> tuple[str, int] | None:

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from actors.pod.handle import Pod
-from actors.pod.local import shut_down
+from actors.pod.local import elsewhere, shut_down
 from actors.pod.models import label
 from actors.pod.session.restore import tip
 from actors.runtime.subscription import Subscription
@@ -144,10 +144,17 @@ class PodLife:
                         yield self._make(AgentIdle)
                 if isinstance(event, PodFailed | ProcessLost):
                     self._failure = self._failure or event.error
+                if isinstance(event, PodEnded) and not self._stopping:
+                    await self._note_why_ended(pod)
                 if isinstance(event, PodFailed | ProcessLost | PodEnded):
                     return
             else:
                 return
+
+    async def _note_why_ended(self, pod: Pod) -> None:
+        """A process that was ended by something else ends its pod first, as if that had been asked."""
+        if (process := elsewhere(pod)) is not None:
+            self._failure = self._failure or await process.why_ended()
 
     async def _spawn(self) -> Pod:
         """Have the pod live. Raises PolypodError."""

@@ -129,6 +129,7 @@ class ProcessPod(Supervisor, Elsewhere):
         self._asked_approvals: set[str] = set()
         self._sub_agents: set[str] = set()
         self._stops: list[AsyncFuture[bool]] = []
+        self._cause: AsyncFuture[Failure | None] = AsyncFuture()
         self._life: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._heartbeat: asyncio.TimerHandle | None = None
@@ -174,6 +175,9 @@ class ProcessPod(Supervisor, Elsewhere):
             asked.future.set_exception(error)
 
     # -- as its system asks it ---------------------------------------------------------------------
+
+    def why_ended(self) -> AsyncFuture[Failure | None]:
+        return self._cause
 
     def durable_position(self) -> tuple[str, int] | None:
         return (self._session_id, self._seq) if self._session_id else None
@@ -393,6 +397,7 @@ class ProcessPod(Supervisor, Elsewhere):
     def _end(self, error: BaseException | None, started: AsyncFuture[Pod] | None) -> None:
         """There is no pod any more."""
         self.over = True
+        self._cause.set(None if error is None or self._stop_asked else Failure.of(error))
         held, self._held = self._held or [], []
         self._around.forget(self.pod)
         if started is not None:

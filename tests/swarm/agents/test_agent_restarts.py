@@ -1,21 +1,27 @@
 """Agents that fail are started again within limits, alone or in a group with pods."""
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from swarm.agent_kit import all_events, fail, fail_times, hang, swarm_in, until
 
+from actors.swarm.processes.process_pod import ProcessPod
 from polypod import (
+    Agent,
     AgentIdle,
     AgentNotRunning,
     AgentRestarted,
     AgentStarted,
+    AgentStopped,
     PodError,
     PodManifest,
     RestartsExhausted,
     ScriptedClient,
+    Swarm,
     TooManyRestarts,
     UserMessage,
     call,
@@ -33,6 +39,33 @@ async def test_an_agent_that_fails_is_started_again_within_its_limits(tmp_path: 
         assert (result.status, result.text) == ("done", "at last x")
         restarts = [each for each in await all_events(agent) if isinstance(each, AgentRestarted)]
         assert [(each.restarts, str(each.error)) for each in restarts] == [(1, "1 left"), (2, "0 left")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_pod_whose_process_somebody_else_ends_has_failed_and_is_started_again(
+    tmp_path: Path, number: int
+) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("hello", "process", model="offline", restart={**AGAIN, "max_restarts": 1})
+        await agent.wait()
+        os.kill(process_of(swarm, agent), number)
+        events = await until(agent, AgentStopped, AgentRestarted, AgentStarted)
+        [end] = [each for each in events if isinstance(each, AgentStopped)]
+        assert "is gone: it ended with" in str(end.error)
+        await agent.send("hello")
+        assert (await agent.wait()).status == "done"
+        os.kill(process_of(swarm, agent), number)
+        await until(agent, AgentStopped, AgentStopped)
+        assert (await agent.wait()).status == agent.status == "failed"
+
+
+def process_of(swarm: Swarm, agent: Agent) -> int:
+    """The number of the process that is an agent's pod."""
+    assert agent._keeper.pod is not None
+    address = swarm.home.system.get(agent._keeper.pod).address
+    assert isinstance(address, ProcessPod)
+    assert address._child is not None
+    return address._child.pid
 
 
 async def test_one_failure_too_many_goes_up(tmp_path: Path) -> None:
