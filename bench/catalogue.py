@@ -13,6 +13,7 @@ _MODULES = {
     "mailbox": "bench.claims.mailbox",
     "turn": "bench.claims.turn",
     "tool": "bench.claims.tool",
+    "approval": "bench.claims.approval",
     "search": "bench.claims.search",
     "children": "bench.claims.children",
     "processes": "bench.claims.processes",

@@ -32,13 +32,14 @@ class Parrot:
 
 
 class Caller:
-    """Asks for one tool call where the last item is no result, and answers in words where it is."""
+    """Asks for calls of a tool where the last item is no result, and answers in words where it is."""
 
     model = "caller"
 
-    def __init__(self, tool: str, arguments: str) -> None:
+    def __init__(self, tool: str, arguments: str, calls: int = 1) -> None:
         self._tool = tool
         self._arguments = arguments
+        self._calls = calls
         self._number = 0
 
     async def stream(self, request: Request) -> AsyncIterator[Block]:
@@ -47,9 +48,10 @@ class Caller:
             for block in ANSWER:
                 yield block
             return
-        self._number += 1
-        yield CallStart(0, f"call-{self._number}", self._tool)
-        yield CallChunk(0, self._arguments)
-        yield CallEnd(0)
+        for index in range(self._calls):
+            self._number += 1
+            yield CallStart(index, f"call-{self._number}", self._tool)
+            yield CallChunk(index, self._arguments)
+            yield CallEnd(index)
         yield UsageReport(Usage(10, 5))
         yield End("tool_use")

@@ -1,4 +1,4 @@
-"""A run with one tool call: two requests, the call between, everything logged and reported."""
+"""A run with tool calls: two requests, the calls between, everything logged and reported."""
 
 from __future__ import annotations
 
@@ -18,13 +18,23 @@ from bench.models import Caller, manifest
 from bench.results import Reading
 from protocol.items import ToolResult
 
-CLAIM = Claim("tool", "tool turn: a run with one call of a tool, model in memory")
+CLAIM = Claim("tool", "tool turn: a run with one call of a tool, or a batch of them, model in memory")
 
 _ON_LOOP = {"time of a run": at_most(80e-6)}
 _ON_A_THREAD = {"time of a run": at_most(120e-6)}
 _ON_A_THREAD_AT_ONCE = {"time of a run": at_most(90e-6)}
 _ARGUMENTS = '{"text":"one two three"}'
 _PODS = 200
+#: Calls of a batch, how many of them may run together, and how long each takes.
+_CALLS, _LIMIT, _SECONDS = 20, 10, 0.05
+_BATCH = f"a batch of {_CALLS} calls of {_SECONDS * 1000:.0f} ms, {_LIMIT} at a time"
+
+
+@tool(concurrency="read_only")
+async def look_up(word: str) -> str:
+    """Look a word up, which takes a while."""
+    await asyncio.sleep(_SECONDS)
+    return word
 
 
 @tool(concurrency="read_only")
@@ -104,6 +114,46 @@ def quick_tool(runs: int) -> list[Reading]:
 def quick_tool_at_once(each: int) -> list[Reading]:
     """The same by many pods at once."""
     return asyncio.run(_at_once(each, count_words_at_once))
+
+
+async def _in_batches(batches: int) -> list[Reading]:
+    client = Caller("look_up", '{"word":"one"}', _CALLS)
+    async with PodSystem() as system:
+        wanted = manifest(worker={"parallel_tools": _LIMIT, "max_repeats": 0})
+        pod = await system.spawn(wanted, client=client, tools=[look_up])
+        with Stopwatch() as watch:
+            for _ in range(batches):
+                await pod.run("Look the words up.")
+    return [_of_a_batch(watch, batches)]
+
+
+def _of_a_batch(watch: Stopwatch, batches: int) -> Reading:
+    return Reading("time of a batch", "s", watch.wall / batches, "wall", watch.cpu / batches)
+
+
+@CLAIM.case(_BATCH, full=20, quick=5, tiny=1, targets={"time of a batch": at_most(115e-3)})
+def batch(batches: int) -> list[Reading]:
+    """A run whose calls only read, and so may run together."""
+    return asyncio.run(_in_batches(batches))
+
+
+@CLAIM.case(_BATCH, by="tasks by hand", kind="floor", full=20, quick=5, tiny=1)
+def batch_by_tasks(batches: int) -> list[Reading]:
+    """The same waits in tasks that a semaphore lets pass."""
+    return asyncio.run(_in_batches_by_hand(batches))
+
+
+async def _in_batches_by_hand(batches: int) -> list[Reading]:
+    places = asyncio.Semaphore(_LIMIT)
+
+    async def wait() -> None:
+        async with places:
+            await asyncio.sleep(_SECONDS)
+
+    with Stopwatch() as watch:
+        for _ in range(batches):
+            await asyncio.gather(*(wait() for _ in range(_CALLS)))
+    return [_of_a_batch(watch, batches)]
 
 
 async def _by_hand(runs: int, call: Callable[[dict[str, Any]], Any], tasks: int = 1) -> list[Reading]:
