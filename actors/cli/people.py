@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+from pathlib import Path
+
 from actors.runtime.children.ancestry import launcher_above
+
+#: Of who is connected to a socket: its process, user and group.
+_PEER = struct.Struct("3i")
 
 
 def why_no_person(pid: int | None = None) -> str | None:
@@ -16,3 +23,16 @@ def why_no_person(pid: int | None = None) -> str | None:
         "only a person may answer, at a terminal of their own: a pod has started this command (below "
         f"process {launcher}, which starts programs for pods)"
     )
+
+
+def why_no_person_at(connection: socket.socket) -> str | None:
+    """Why who is connected to a private socket may not answer for a person. None where it may, and on a
+    system that does not say who that is.
+    """
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    pid = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[0]
+    why = why_no_person(pid)
+    if why is None and not Path(f"/proc/{pid}").exists():  # nobody can say any more whose it was
+        return f"only a person may answer, and process {pid}, which asked, is gone"
+    return why

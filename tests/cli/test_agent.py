@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,8 @@ from typing import Any
 import pytest
 from command_kit import Home, silent_server
 from process_kit import wait_until_none
+
+from actors.runtime.children.launcher import Launcher
 
 Line = dict[str, Any]
 OFFLINE = ("--model", "offline")
@@ -180,6 +184,36 @@ def test_one_malformed_line_in_the_inbox_is_one_error(home: Home, line: bytes) -
             connection.sendall(line + b"\nuser hello\n")
             each.until("turn_end")
         assert each.kinds().count("error") == 1
+
+
+#: Connects the socket that it is given to a path, and says on it what it is given besides.
+CONNECT = """
+import socket, sys
+connection = socket.socket(fileno=0) if sys.argv[2] == "" else socket.socket(socket.AF_UNIX)
+connection.connect(sys.argv[1])
+if sys.argv[2]:
+    connection.sendall(sys.argv[2].encode())
+    print(connection.makefile().readline())
+"""
+
+
+async def test_only_a_person_answers_by_the_inbox(home: Home) -> None:
+    answer = '{"type":"Approve","approval_id":"none"}'
+    with agent(home, *OFFLINE) as each:
+        each.until("agent_ready")
+        [said] = each.send(answer)
+        assert said["kind"] == "UnknownApproval"
+        words = [sys.executable, "-c", CONNECT, str(each.inbox)]
+        launcher = Launcher()
+        child = await launcher.start([*words, answer + "\n"], cwd=home.folder, env=home.env)
+        assert b"only a person may answer" in await child.stdout.read(65536)
+        await child.wait()
+        await launcher.aclose()
+        with socket.socket(socket.AF_UNIX) as connection:  # of a process that is gone
+            gone = await asyncio.create_subprocess_exec(*words, "", stdin=connection)
+            assert await gone.wait() == 0
+            connection.sendall(answer.encode() + b"\n")
+            assert "is gone" in json.loads(connection.makefile().readline())["message"]
 
 
 def test_a_half_written_line_counts_when_its_connection_ends(home: Home) -> None:

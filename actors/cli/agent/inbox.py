@@ -14,8 +14,9 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from actors.cli.people import why_no_person_at
 from actors.runtime.user_folders import runtime_path
-from protocol.commands import Command
+from protocol.commands import Approve, Command, Disapprove
 from protocol.errors import ChildNotListening, InvalidInput, WireError
 from protocol.wire import decode_command
 
@@ -187,6 +188,8 @@ class Inbox:
 
         try:
             message = message_of(b"" if too_long else line)
+            if message is not None and isinstance(message.command, Approve | Disapprove):
+                _check_person(writer)
         except InvalidInput as error:
             self._complain(error)
             answer(error_line(error))
@@ -197,6 +200,12 @@ class Inbox:
             answer(error_line(refused))
         elif message is not None:
             self._take(message, answer)
+
+
+def _check_person(writer: asyncio.StreamWriter) -> None:
+    """Raise InvalidInput where it is a program that an agent has started that answers for a person."""
+    if (why := why_no_person_at(writer.get_extra_info("socket"))) is not None:
+        raise InvalidInput(why)
 
 
 def error_line(error: BaseException) -> dict[str, Any]:

@@ -8,15 +8,13 @@ import fcntl
 import logging
 import os
 import signal
-import socket
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from actors.cli.people import why_no_person
+from actors.cli.people import why_no_person_at
 from actors.cli.swarm.rows import Row
 from actors.cli.swarm.wire import LONGEST, Asked, Said, decode_asked, line_of, socket_of
 from actors.swarm.agents.agent import Agent
@@ -31,8 +29,6 @@ from protocol.wire import encode_recordable
 _PLAIN = {"cancel": "cancel", "stop": "stop", "resume": "resume", "wait": "wait", "rm": "remove"}
 #: Seconds between two looks whether anybody needs the service.
 _LOOK = 0.5
-#: Of who is connected to a socket: its process, user and group.
-_PEER = struct.Struct("3i")
 _log = logging.getLogger("polypod.swarm")
 
 
@@ -218,10 +214,7 @@ class Service:
 
 def _check_person(writer: asyncio.StreamWriter) -> None:
     """Raise AgentError where it is a program that an agent has started that asks."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        return
-    peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    if (why := why_no_person(_PEER.unpack(peer)[0])) is not None:
+    if (why := why_no_person_at(writer.get_extra_info("socket"))) is not None:
         raise AgentError(why)
 
 
