@@ -20,7 +20,7 @@ LAYERS = {
 }
 LAYERS |= {"pod": 4, "swarm": 5, "routing": 5, "system": 6, "pod_process": 7, "cli": 7, "server": 7}
 #: What a family's folders have in common; the others do not know each other.
-SHARED = {"actors.llm.http", "actors.cli.display", "actors.swarm.runners"}
+SHARED = {"actors.llm.http", "actors.cli.display", "actors.cli.swarm", "actors.swarm.runners"}
 #: The folders of one pod, from the ground up: each is handed what lies above it, and imports only what lies below.
 OF_A_POD = ["session", "accounts", "history", "memory", "runs", "approvals", "delegation"]
 #: Modules that are one choice of many; only the two that put a pod together name them.

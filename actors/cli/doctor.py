@@ -43,7 +43,7 @@ _ALLOW_NAMESPACES = (
 )
 _ASKED_FOR = 'each command has to be asked for, or is refused with [sandbox] mode = "require"'
 _DEPENDENCIES = ("pykka", "msgspec", "httpx", "aiohttp", "structlog", "click", "rich", "pathspec")
-_EXTRAS = {"fetch": "html_to_markdown", "mcp": "mcp"}
+_EXTRAS = {"acp": "acp", "fetch": "html_to_markdown", "mcp": "mcp", "top": "textual"}
 _SIGNS = {"ok": "✓", "missing": "·", "failed": "✗"}
 
 

@@ -32,7 +32,7 @@ _LISTED = 30
 _NARROW = 60
 
 
-class _Stand(NamedTuple):
+class Stand(NamedTuple):
     """How a session stands: the outcome of its last run, the process that holds it, and how many of its calls
     wait for approval.
     """
@@ -51,7 +51,7 @@ def ps(pod: str | None, everything: bool, store: str | None, as_json: bool) -> N
     """List the sessions, the last changed one first."""
     limit = None if everything or as_json else _LISTED + 1
     with Reading(store) as reading:
-        sessions = [(info, _stand_of(info, reading)) for info in reading.sessions(pod, limit)]
+        sessions = [(info, stand_of(info, reading)) for info in reading.sessions(pod, limit)]
         url, unreadable = reading.url, reading.unreadable()
         if pod is not None and not sessions:
             raise options.no_such_pod(pod, reading)
@@ -82,7 +82,7 @@ def _report_unreadable(unreadable: dict[str, SessionError], url: str, terminal: 
     )
 
 
-def _list(sessions: list[tuple[SessionInfo, _Stand]], terminal: Terminal) -> None:
+def _list(sessions: list[tuple[SessionInfo, Stand]], terminal: Terminal) -> None:
     now = time.time()
     # For a person to type; what is piped on may be kept for long, and has the whole of it.
     name = short_id if terminal.live else str
@@ -91,7 +91,7 @@ def _list(sessions: list[tuple[SessionInfo, _Stand]], terminal: Terminal) -> Non
     narrow = terminal.live and terminal.width < _NARROW
     for info, stand in sessions:
         changed = ago(info.updated_at, now)
-        words = _last_words(info, stand)
+        words = last_words(info, stand)
         rows.append((name(info.session_id), info.pod, changed, str(info.head.seq), words))
     terminal.table([(row[0], row[4], row[2], row[1]) for row in rows] if narrow else rows)
 
@@ -100,15 +100,16 @@ def _list(sessions: list[tuple[SessionInfo, _Stand]], terminal: Terminal) -> Non
 _MADE_BY = {"compacted_from": "compaction", "forked_from": "fork"}
 
 
-def _stand_of(info: SessionInfo, reading: Reading) -> _Stand:
+def stand_of(info: SessionInfo, reading: Reading) -> Stand:
+    """How a session stands now. Raises SessionError."""
     last, waiting = reading.last_run(info), 0
     if last in {"open", "paused"}:
         with suppress(SessionError, WireError):  # damaged: fsck says so
             waiting = len(reading.unanswered(info))
-    return _Stand(last, reading.holder(info.session_id), waiting)
+    return Stand(last, reading.holder(info.session_id), waiting)
 
 
-def _last_words(info: SessionInfo, stand: _Stand) -> str:
+def last_words(info: SessionInfo, stand: Stand) -> str:
     """How a session's last run stands: a run without an end goes on only where somebody holds it."""
     last, holder, waiting = stand
     none = "no run yet" if info.parent is None else f"none since the {_MADE_BY[info.parent.kind]}"
@@ -147,7 +148,7 @@ def show(session: str, store: str | None, as_json: bool) -> None:
     with Reading(store) as reading:
         info = reading.find(session)
         state = replay(reading.checked(info.session_id))
-        stand = _stand_of(info, reading)
+        stand = stand_of(info, reading)
         manifest = reading.manifest(info.session_id)
     facts = {**_facts(info), **stand._asdict()}
     if as_json:
@@ -156,7 +157,7 @@ def show(session: str, store: str | None, as_json: bool) -> None:
         put_json({**facts, **used, "manifest": manifest.without_secrets(), "answer": _answer(state)})
         return
     terminal = Terminal()
-    rows = {**_rows(info, manifest, state), "last run": _last_words(info, stand)}
+    rows = {**_rows(info, manifest, state), "last run": last_words(info, stand)}
     for key, value in rows.items():
         if value:
             terminal.line(Line("answer", f"{key:<10} {value}"))

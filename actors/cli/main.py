@@ -24,6 +24,7 @@ from actors.cli.memory import memory
 from actors.cli.run import resume, run
 from actors.cli.streams import open_closed
 from actors.cli.swarm.command import swarm
+from actors.cli.top.command import top
 from actors.version import __version__
 from protocol import wire
 from protocol.text import encodable
@@ -81,7 +82,9 @@ _SESSIONS = (ps, show, log, events, compact, memory, fork, export, import_, fsck
 
 _APPROVALS = (approvals, approve, deny)
 
-for command in (demo, run, chat, resume, agent, swarm, *_APPROVALS, *_SESSIONS, doctor, bench, schema, help_):
+_AGENTS = (agent, swarm, top)
+
+for command in (demo, run, chat, resume, *_AGENTS, *_APPROVALS, *_SESSIONS, doctor, bench, schema, help_):
     polypod.add_command(command)
 
 

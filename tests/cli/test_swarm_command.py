@@ -7,71 +7,29 @@ import os
 import re
 import signal
 import socket
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_kit import COMMAND, Done, Home
+from command_kit import COMMAND
 from hypothesis import given
 from hypothesis import strategies as st
 from person import CTRL_C, person
 from process_kit import living, wait_until_none
 from rich.cells import cell_len
+from swarm_kit import Swarm, swarm_in
 
 from actors.cli.swarm.rows import GROUPS, Row, lines_of
-from actors.cli.swarm.wire import decode_said
 from actors.runtime.children.launcher import Launcher
 from protocol.errors import Failure
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]")
 
 
-class Swarm(Home):
-    """A person's agents; the process that looks after them ends with the test."""
-
-    def __init__(self, folder: Path, runtime: Path) -> None:
-        super().__init__(folder)
-        self.root = folder / "swarm"
-        self.env |= {"POLYPOD_SWARM": str(self.root), "XDG_RUNTIME_DIR": str(runtime)}
-        self.env |= {"POLYPOD_SWARM_IDLE": "60"}
-
-    def swarm(self, *arguments: str, words: str = "") -> Done:
-        return self.polypod("swarm", *arguments, words=words)
-
-    def started(self, task: str, *arguments: str) -> str:
-        """The id of a new agent of the embedded model."""
-        done = self.swarm("start", task, "--model", "offline", *arguments)
-        assert done.code == 0, done.err
-        return done.out.strip()
-
-    @property
-    def socket(self) -> Path:
-        [found] = Path(self.env["XDG_RUNTIME_DIR"]).glob("polypod/s-*.sock")
-        return found
-
-    def service(self) -> int:
-        """The number of the process that looks after the agents."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(self.socket))
-            connection.sendall(b'{"do":"ping"}\n')
-            return decode_said(connection.makefile("rb").readline()).pid
-
-    def end(self) -> None:
-        if list(Path(self.env["XDG_RUNTIME_DIR"]).glob("polypod/s-*.sock")):
-            pid = self.service()
-            os.kill(pid, signal.SIGTERM)
-            wait_until_none(lambda: {pid} & living())
-
-
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Swarm]:
-    with tempfile.TemporaryDirectory(prefix="pp") as runtime:
-        swarm = Swarm(tmp_path, Path(runtime))
-        try:
-            yield swarm
-        finally:
-            swarm.end()
+    with swarm_in(tmp_path) as swarm:
+        yield swarm
 
 
 def test_an_agent_is_started_listed_sent_to_stopped_resumed_and_removed(home: Swarm) -> None:

@@ -11,7 +11,20 @@ from protocol.usage import Usage
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 #: What stands for our signs where the terminal's encoding has none of them.
 _ASCII = str.maketrans(
-    {"✓": "+", "✗": "x", "→": "->", "…": "...", "·": "-", "─": "-", "▸": ">", "“": '"', "”": '"'}
+    {
+        "✓": "+",
+        "✗": "x",
+        "→": "->",
+        "…": "...",
+        "·": "-",
+        "─": "-",
+        "▸": ">",
+        "●": "*",
+        "■": "#",
+        "○": "o",
+        "“": '"',
+        "”": '"',
+    }
 )
 _UNITS = ("B", "kB", "MB", "GB")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 #: The colour of each tone; NO_COLOR and terminals without colours are rich's to know.
-_STYLES = {
+STYLES = {
     "user": "bold cyan",
     "answer": "",
     "tool": "green",
@@ -26,7 +26,7 @@ _STYLES = {
     "quiet": "dim",
 }
 #: Signs that a terminal must be able to show for us to use them.
-_SIGNS = "✓✗→…·─▸"
+_SIGNS = "✓✗→…·─▸●■○"
 
 
 class Terminal:
@@ -210,7 +210,7 @@ def _console(stream: TextIO) -> Console:
 def _text(line: Line, shown: Any) -> Text:
     from rich.text import Text  # noqa: PLC0415
 
-    return Text(clean(shown(line.text)), style=_STYLES[line.tone])
+    return Text(clean(shown(line.text)), style=STYLES[line.tone])
 
 
 def _can_show(stream: TextIO) -> bool:

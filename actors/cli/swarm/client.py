@@ -20,7 +20,7 @@ from protocol.error_of import error_of
 from protocol.errors import AgentError
 
 #: Seconds that a service has to listen, and between two looks whether it does.
-_PATIENCE, _LOOK = 20.0, 0.02
+_PATIENCE, LOOK = 20.0, 0.02
 #: Bytes of what a service that would not start has said.
 _TAIL = 2000
 
@@ -36,42 +36,51 @@ class Client:
         for said in self.stream(asked):
             if said.done:
                 return said
-        raise _gone()
+        raise gone()
 
     def stream(self, asked: Asked) -> Iterator[Said]:
         """All that it answers, the last of it included. Raises PolypodError."""
         with self._connect() as connection, connection.makefile("rwb") as file:
-            file.write(line_of(replace(asked, store=self._store)))
+            file.write(self.line(asked))
             file.flush()
             for line in file:
-                said = decode_said(line)
-                if said.error is not None:
-                    raise error_of(said.error)
-                yield said
+                yield (said := said_in(line))
                 if said.done:
                     return
-        raise _gone()
+        raise gone()
+
+    def line(self, asked: Asked) -> bytes:
+        """A question as it is sent."""
+        return line_of(replace(asked, store=self._store))
 
     def _connect(self) -> socket.socket:
+        for connection in self.connections():
+            if connection is not None:
+                return connection
+            time.sleep(LOOK)
+        raise gone()
+
+    def connections(self) -> Iterator[socket.socket | None]:
+        """A connection to the service, which is started where there is none; before it None, as often
+        as its caller has to wait for ``LOOK`` seconds. Raises AgentError.
+        """
         path = socket_of(self._root)
         if (connection := _try(path)) is not None:
-            return connection
+            yield connection
+            return
         process = self._start()
         try:
-            return self._wait_for(process, path)
+            until = time.monotonic() + _PATIENCE
+            while time.monotonic() < until:
+                if (connection := _try(path)) is not None:
+                    yield connection
+                    return
+                if process.poll():  # 0: another was there first
+                    raise AgentError(f"the swarm's service did not start: {self._last_words()}")
+                yield None
+            raise AgentError(f"the swarm's service does not answer at {path}", hint=f"see {self._log}")
         finally:
             process.returncode = process.returncode or 0  # it goes on, and nobody waits for its end
-
-    def _wait_for(self, process: subprocess.Popen[bytes], path: Path) -> socket.socket:
-        """A connection to a service that has been started, as soon as it listens. Raises AgentError."""
-        until = time.monotonic() + _PATIENCE
-        while time.monotonic() < until:
-            if (connection := _try(path)) is not None:
-                return connection
-            if process.poll():  # 0: another was there first
-                raise AgentError(f"the swarm's service did not start: {self._last_words()}")
-            time.sleep(_LOOK)
-        raise AgentError(f"the swarm's service does not answer at {path}", hint=f"see {self._log}")
 
     @property
     def _log(self) -> Path:
@@ -107,15 +116,26 @@ def _absolute(store: str) -> str:
     return f"{place.scheme}:{Path(place.path).absolute()}{mark}{options}" if place.path else store
 
 
+def said_in(line: bytes) -> Said:
+    """What a line of an answer says. Raises the PolypodError that it is."""
+    said = decode_said(line)
+    if said.error is not None:
+        raise error_of(said.error)
+    return said
+
+
 def _try(path: Path) -> socket.socket | None:
     connection = socket.socket(socket.AF_UNIX)
+    connection.setblocking(False)  # one that stands still, and has many waiting, would hold up who connects
     try:
         connection.connect(str(path))
     except OSError:
         connection.close()
         return None
+    connection.setblocking(True)
     return connection
 
 
-def _gone() -> AgentError:
+def gone() -> AgentError:
+    """The service has ended, and its answer is not whole."""
     return AgentError("the swarm's service has ended in the middle of its answer", hint="ask again")

@@ -88,47 +88,53 @@ def swarm() -> None:
 @options.base_url
 @options.allow
 @_of_a_swarm
-def start(
+def start(task: str, waits: bool, root: Path, store: str | None, as_json: bool, **wanted: Any) -> None:
+    """Start an agent with TASK and print its id; - reads the task from standard input."""
+    text = sys.stdin.read() if task == "-" else task
+    terminal = Terminal()
+    asked, notes = asked_to_start(text, **wanted)
+    for note in notes:
+        terminal.note(note)
+    client = Client(root, store)
+    row = client.ask(asked).rows[0]
+    if waits:
+        row = client.ask(Asked(do="wait", id=row.id)).rows[0]
+    _show(row, terminal, as_json=as_json, answer=waits)
+
+
+def asked_to_start(
     task: str,
+    *,
     runner: str,
     cwd: Path | None,
     name: str | None,
     provider: str | None,
     keep: bool,
-    waits: bool,
     manifest: Path | None,
     model: str | None,
     base_url: str | None,
     allow: tuple[Path, ...],
-    root: Path,
-    store: str | None,
-    as_json: bool,
-) -> None:
-    """Start an agent with TASK and print its id; - reads the task from standard input."""
-    text = sys.stdin.read() if task == "-" else task
-    if not text.strip():
+) -> tuple[Asked, list[str]]:
+    """The question for a new agent, and notes on its model. Raises UsageError, ManifestError."""
+    if not task.strip():
         raise click.UsageError("the task is empty")
     place = (cwd or Path()).expanduser().resolve()
     if not place.is_dir():
         raise click.UsageError(f"there is no directory {place}")
-    terminal = Terminal()
     wishes = Wishes(manifest, None, model, base_url, allow)
+    pod, notes = _manifest(wishes, place) if runner in _PODS else (None, [])
     asked = Asked(
         do="start",
-        text=text,
+        text=task,
         runner=_runner(runner),
         name=name,
         cwd=str(place),
         model=None if runner in _PODS else model,
         provider=provider,
         keep=keep,
-        manifest=_manifest(wishes, place, terminal) if runner in _PODS else None,
+        manifest=pod,
     )
-    client = Client(root, store)
-    row = client.ask(asked).rows[0]
-    if waits:
-        row = client.ask(Asked(do="wait", id=row.id)).rows[0]
-    _show(row, terminal, as_json=as_json, answer=waits)
+    return asked, notes
 
 
 def _runner(named: str) -> str | tuple[str, ...]:
@@ -137,13 +143,10 @@ def _runner(named: str) -> str | tuple[str, ...]:
     return words if not named.startswith("acp:") and (len(words) > 1 or "/" in named) else named
 
 
-def _manifest(wishes: Wishes, place: Path, terminal: Terminal) -> PodManifest:
-    """What a pod is to be, that works in ``place``. Raises ManifestError."""
+def _manifest(wishes: Wishes, place: Path) -> tuple[PodManifest, list[str]]:
+    """What a pod is to be, that works in ``place``, and what is noted of it. Raises ManifestError."""
     with contextlib.chdir(place):
-        made, notes = manifest_for(wishes)
-    for note in notes:
-        terminal.note(note)
-    return made
+        return manifest_for(wishes)
 
 
 def _show(row: Row, terminal: Terminal, *, as_json: bool, answer: bool = False) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Self
 
 from msgspec import Struct
 
@@ -19,19 +20,23 @@ GROUPS: tuple[tuple[str, tuple[AgentStatus, ...]], ...] = (
     ("working", ("running", "pending")),
     ("ended", ("done", "failed", "killed")),
 )
+#: Those of an agent that can be sent nothing before it is resumed.
+ENDED: tuple[AgentStatus, ...] = ("done", "failed", "killed", "detached")
 _SIGNS = {
-    "pending": "· wait",
-    "running": "▸ run",
+    "pending": "● wait",
+    "running": "● run",
     "waiting": "? ask",
-    "idle": "▸ idle",
+    "idle": "● idle",
     "done": "✓ done",
     "failed": "✗ fail",
-    "killed": "✗ kill",
-    "detached": "· lost",
+    "killed": "■ kill",
+    "detached": "○ detach",
 }
 _TONES = {"waiting": "note", "idle": "answer", "failed": "error", "done": "tool", "running": "answer"}
 #: Columns below which the age of an agent is left out, and that what it does has at least.
 _NARROW, _LEAST = 60, 8
+#: Columns of a status and of an age, with the space beside them.
+_SIGN, _AGE = 10, 13
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -57,23 +62,53 @@ class Row(Struct, frozen=True, kw_only=True):
 def lines_of(rows: Iterable[Row], now: float, width: int) -> list[Line]:
     """The list at ``width`` columns, the newest of each group first."""
     rows = list(rows)
-    longest = max((len(row.id) for row in rows), default=0)
+    columns = Columns.of(rows, width)
     lines = list[Line]()
-    for title, statuses in GROUPS:
-        group = [row for row in rows if row.status in statuses]
-        if group:
-            lines.append(Line("user", f"{title} ({len(group)})"))
-            lines += [_line(row, now, width, longest) for row in group]
+    for title, group in groups_of(rows):
+        lines.append(Line("user", title))
+        lines += [columns.line(row, now) for row in group]
     return lines
 
 
-def _line(row: Row, now: float, width: int, longest: int) -> Line:
-    wide = width >= _NARROW
-    age = f"  {ago(row.created_at, now):>11}" if wide else ""
-    room = width - 9 - len(age) - _LEAST - 2
-    name = row.id.ljust(longest) if longest <= room else cut(row.id, max(room, _LEAST))
-    head = f" {_SIGNS[row.status]:<7} {name}{age}  "
-    return Line(_TONES.get(row.status, "quiet"), head + cut(_doing(row), max(width - len(head) - 1, 1)))
+def groups_of(rows: Iterable[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """The groups that have any, with what stands above each."""
+    rows = list(rows)
+    for title, statuses in GROUPS:
+        group = [row for row in rows if row.status in statuses]
+        if group:
+            yield f"{title} ({len(group)})", group
+
+
+class Columns(NamedTuple):
+    """How a list is laid out: its width, that of ids, and whether there is room for ages."""
+
+    width: int
+    names: int
+    aged: bool
+
+    @classmethod
+    def of(cls, rows: Iterable[Row], width: int) -> Self:
+        """Columns in which all of ``rows`` can be shown."""
+        longest = max((len(row.id) for row in rows), default=0)
+        aged = width >= _NARROW
+        room = max(width - _SIGN - (_AGE if aged else 0) - _LEAST - 2, _LEAST)
+        return cls(width, min(longest, room), aged)
+
+    def line(self, row: Row, now: float) -> Line:
+        """An agent."""
+        head = self._head(_SIGNS[row.status], cut(row.id, self.names), ago(row.created_at, now))
+        return Line(_TONES.get(row.status, "quiet"), head + cut(_doing(row), self._rest(head)))
+
+    def heading(self) -> Line:
+        """What stands above the columns."""
+        head = self._head("STATUS", cut("ID", self.names), "AGE")
+        return Line("quiet", head + cut("ACTIVITY", self._rest(head)))
+
+    def _head(self, sign: str, name: str, age: str) -> str:
+        return f" {sign:<8} {name:<{self.names}}" + (f"  {age:>11}" if self.aged else "") + "  "
+
+    def _rest(self, head: str) -> int:
+        return max(self.width - len(head) - 1, 1)
 
 
 def _doing(row: Row) -> str:

@@ -101,6 +101,7 @@ class Service:
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one connection; what it asked for goes on where it is closed."""
         self._connections += 1
+        self._asked_at = asyncio.get_running_loop().time()
         try:
             with contextlib.suppress(ConnectionError):
                 line = b""

@@ -1,0 +1,268 @@
+"""``Top``: the screen of ``polypod top``; the service of the swarm does all that is done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import ClassVar
+
+import click
+from textual import work
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import Footer, OptionList, Static
+
+from actors.cli.display.event_format import Line
+from actors.cli.errors import words_for
+from actors.cli.interrupts import SIGNALS
+from actors.cli.swarm.client import Client
+from actors.cli.swarm.rows import ENDED, Row
+from actors.cli.swarm.wire import Asked
+from actors.cli.top.listing import Listing
+from actors.cli.top.pods import entries_of_pod, rows_of_pods
+from actors.cli.top.questions import Approval, Removal, Words
+from actors.cli.top.service import Service
+from actors.cli.top.task_line import asked_in
+from actors.cli.top.transcript import Transcript, text_of
+from protocol.entries import Entry, OtherEntry
+from protocol.errors import AgentNotRunning, PolypodError
+from protocol.events import Event
+from protocol.wire import decode_event
+
+#: Seconds between two looks at the agents and at the pods.
+_LOOK, _LOOK_AT_PODS = 0.5, 2.0
+#: What can go wrong with a question; all of it is said in a line.
+_ERRORS = (PolypodError, OSError, click.ClickException)
+
+
+class Top(App[None]):
+    """Agents and pods in groups, one's transcript, and keys for what is done with them.
+
+    A service that has not answered for ``patience`` seconds is said to be silent.
+    """
+
+    ENABLE_COMMAND_PALETTE = False
+    CSS = """
+    Listing { border: none; padding: 0; height: 1fr; text-wrap: nowrap; text-overflow: ellipsis; }
+    Listing > .option-list--option { padding: 0; }
+    Listing > .option-list--option-disabled { color: $foreground; }
+    RichLog { height: 1fr; }
+    #title, #line { height: 1; }
+    #title { text-style: bold; background: $panel; }
+    #piece { height: auto; max-height: 6; }
+    ModalScreen { align: center middle; }
+    ModalScreen > Vertical { width: 90%; height: auto; max-height: 90%; padding: 1; background: $panel; }
+    VerticalScroll { height: auto; max-height: 60vh; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("n", "new", "new"),
+        Binding("p", "prompt", "send"),
+        Binding("a", "answer", "answer"),
+        Binding("R", "resume", "resume"),
+        Binding("k", "kill", "kill"),
+        Binding("r", "remove", "remove"),
+        Binding("q", "quit", "quit"),
+        Binding("ctrl+c", "quit", "quit", show=False, priority=True),
+    ]
+
+    def __init__(self, client: Client, patience: float = 5.0) -> None:
+        super().__init__()
+        self._patience = patience
+        self._service = Service(client)
+        self._agents = dict[str, Row]()
+        self._pods = list[Row]()
+        self._store = ""
+        #: What was to be sent to an agent, and could not be.
+        self._drafts = dict[str, str]()
+        self._said = Line("quiet", "n starts an agent, enter opens what one has done")
+        self._trouble: Line | None = Line("quiet", "asking the swarm's service…")
+
+    def compose(self) -> ComposeResult:
+        yield Static("polypod top", id="title")
+        yield Listing()
+        yield Static(id="line")
+        yield Footer(compact=True)
+
+    def on_mount(self) -> None:
+        """Begin to look at the agents and the pods."""
+        for number in SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self.exit, None, 128 + number)
+        self._show_line()
+        self._look_at_agents()
+        self._look_at_pods()
+
+    def on_resize(self) -> None:
+        """Lay the list out anew, once its width is known."""
+        self.call_after_refresh(self._show)
+
+    # -- what is shown ---------------------------------------------------------------------------
+
+    @work
+    async def _look_at_agents(self) -> None:
+        asked = self._service.ask
+        while True:
+            try:
+                async with asyncio.timeout(self._patience):
+                    self._store = self._store or (await asked(Asked(do="ping"))).store
+                    rows = (await asked(Asked(do="ls"))).rows
+            except TimeoutError:
+                self._trouble = Line("error", "the swarm's service does not answer; asking again")
+            except _ERRORS as error:
+                self._trouble = Line("error", _words(error))
+            else:
+                self._agents = {row.id: row for row in rows}
+                self._trouble = None
+                self._show()
+            self._show_line()
+            await asyncio.sleep(_LOOK)
+
+    @work
+    async def _look_at_pods(self) -> None:
+        while True:
+            if self._store:
+                try:
+                    self._pods = await asyncio.to_thread(rows_of_pods, self._store, set(self._agents))
+                except _ERRORS as error:
+                    self.say(f"the pods of {self._store}: {_words(error)}", "error")
+                self._show()
+            await asyncio.sleep(_LOOK_AT_PODS if self._store else _LOOK)
+
+    def _show(self) -> None:
+        listing = self.screen_stack[0].query_one(Listing)
+        pods = [row for row in self._pods if row.id not in self._agents]
+        listing.show(list(self._agents.values()), pods)
+
+    def say(self, words: str, tone: str = "quiet") -> None:
+        """Say something in the line at the foot of the screen, until something else is said."""
+        self._said = Line(tone, " ".join(words.split()))
+        self._show_line()
+
+    def _show_line(self) -> None:
+        text = text_of(self._trouble or self._said)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        for screen in self.screen_stack:
+            for line in screen.query("#line").results(Static):
+                line.update(text)
+
+    # -- what is done ----------------------------------------------------------------------------
+
+    @property
+    def _key(self) -> str:
+        """What the row that keys are about is called by."""
+        if isinstance(self.screen, Transcript):
+            return self.screen.key
+        return self.screen_stack[0].query_one(Listing).key or ""
+
+    def _agent(self) -> Row | None:
+        """The agent that keys are about; says why where there is none."""
+        kind, _, name = self._key.partition(" ")
+        if kind == "pod":
+            self.say(f"a pod, no agent: polypod resume {name} goes on with it, polypod approvals answers it")
+        elif name not in self._agents:
+            self.say("there is no agent here: n starts one", "note")
+        return self._agents.get(name) if kind == "agent" else None
+
+    async def _ask(self, asked: Asked, doing: str, done: str) -> bool:
+        """Ask one thing of the service, and say how it went."""
+        self.say(f"{doing}…")
+        try:
+            await self._service.ask(asked)
+        except AgentNotRunning as error:
+            self.say(f"{_words(error)}: press R to resume it", "error")
+        except _ERRORS as error:
+            self.say(_words(error), "error")
+        else:
+            self.say(done)
+            return True
+        return False
+
+    def on_option_list_option_selected(self, _event: OptionList.OptionSelected) -> None:
+        """Open the transcript of the row under the cursor."""
+        key = self._key
+        kind, _, name = key.partition(" ")
+        title = next((row.id for row in self._pods if row.session_id == name), name)
+
+        async def events_of_agent() -> AsyncGenerator[Event | Entry | OtherEntry, None]:
+            async for said in self._service.stream(Asked(do="events", id=name, follow=True)):
+                if said.event:
+                    yield decode_event(said.event.encode())
+
+        def lives() -> bool:
+            return kind == "pod" or (name in self._agents and self._agents[name].status not in ENDED)
+
+        source = events_of_agent if kind == "agent" else lambda: entries_of_pod(self._store, name)
+        self.push_screen(Transcript(key, title, source, lives))
+        self.call_after_refresh(self._show_line)
+
+    @work
+    async def action_new(self) -> None:
+        """Start an agent."""
+        line = await self.push_screen_wait(Words("New task (--model M, --runner R, … may stand first)"))
+        if line is None:
+            return
+        self.say("looking for a model…")
+        try:
+            asked, notes = await asyncio.to_thread(asked_in, line)
+        except _ERRORS as error:
+            self.say(_words(error), "error")
+        else:
+            await self._ask(asked, "starting", "; ".join(["started", *notes]))
+
+    @work
+    async def action_prompt(self) -> None:
+        """Send words to the agent."""
+        if (row := self._agent()) is None:
+            return
+        if row.status in ENDED:
+            self.say(f"{row.id} has ended: press R to resume it", "note")
+            return
+        question = Words(f"To {row.id}", self._drafts.pop(row.id, ""))
+        words = await self.push_screen_wait(question)
+        asked = Asked(do="send", id=row.id, text=words or "")
+        if words is not None and not await self._ask(asked, f"sending to {row.id}", f"sent to {row.id}"):
+            self._drafts[row.id] = words  # they stand there again when the key is pressed
+
+    @work
+    async def action_answer(self) -> None:
+        """Allow or deny the call that the agent waits with."""
+        if (row := self._agent()) is None:
+            return
+        if not row.approvals:
+            self.say(f"{row.id} asks for nothing", "note")
+            return
+        request = row.approvals[0]
+        decision = await self.push_screen_wait(Approval(row.id, request))
+        if decision is not None:
+            do, always = ("deny", False) if decision == "deny" else ("approve", decision == "always")
+            asked = Asked(do=do, id=request.approval_id, always=always)
+            said = "denied" if do == "deny" else "allowed"
+            await self._ask(asked, f"answering {row.id}", f"{said} {request.tool} for {row.id}")
+
+    @work
+    async def action_kill(self) -> None:
+        """Stop the agent."""
+        if (row := self._agent()) is not None:
+            await self._ask(Asked(do="stop", id=row.id), f"stopping {row.id}", f"{row.id} is stopped")
+
+    @work
+    async def action_resume(self) -> None:
+        """Have the agent live again."""
+        if (row := self._agent()) is not None:
+            await self._ask(Asked(do="resume", id=row.id), f"resuming {row.id}", f"{row.id} lives again")
+
+    @work
+    async def action_remove(self) -> None:
+        """Remove what is kept of the agent, once the person has said so twice."""
+        if (row := self._agent()) is None:
+            return
+        if row.status not in ENDED:
+            self.say(f"{row.id} is still running: k stops it", "note")
+        elif await self.push_screen_wait(Removal(row.id)):
+            removed = await self._ask(Asked(do="rm", id=row.id), f"removing {row.id}", f"{row.id} is removed")
+            if removed and isinstance(self.screen, Transcript):
+                self.pop_screen()
+
+
+def _words(error: BaseException) -> str:
+    """An error, with what may be done about it."""
+    return ": ".join(filter(None, words_for(error) or ("",)))

@@ -1,0 +1,70 @@
+"""The pods of a store as rows beside agents, and what is recorded of one; read in threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Collection
+
+from actors.cli.inspect import Stand, last_words, stand_of
+from actors.cli.store_reader import Reading
+from actors.cli.swarm.rows import Row
+from actors.sessions.store import SessionInfo
+from protocol.agents import AgentStatus
+from protocol.entries import Entry, OtherEntry
+from protocol.wire import decode_entry
+
+#: Sessions that are listed, and seconds between two looks at what is new in one.
+_LISTED, _LOOK = 10, 0.5
+_STATUSES: dict[str, AgentStatus] = {
+    "finished": "done",
+    "failed": "failed",
+    "cancelled": "killed",
+    "limit_reached": "failed",
+    "budget": "failed",
+    "refused": "failed",
+}
+
+
+def rows_of_pods(store: str, agents: Collection[str]) -> list[Row]:
+    """The pods that changed last, without ``agents`` and their children; blocks."""
+    with Reading(store) as reading:
+        sessions = reading.sessions(limit=_LISTED + 2 * len(agents))
+        newest = {info.pod: info for info in reversed(sessions) if info.pod.partition(".")[0] not in agents}
+        return [_row(info, reading) for info in list(reversed(newest.values()))[:_LISTED]]
+
+
+def _row(info: SessionInfo, reading: Reading) -> Row:
+    stand = stand_of(info, reading)
+    return Row(
+        id=info.pod,
+        status=_status(stand),
+        activity=last_words(info, stand),
+        task=reading.task(info.session_id),
+        runner="pod",
+        cwd="",
+        created_at=info.updated_at,
+        session_id=info.session_id,
+    )
+
+
+def _status(stand: Stand) -> AgentStatus:
+    if stand.waiting:
+        return "waiting"
+    if stand.last_run == "open" and stand.holder is not None:
+        return "running"
+    return _STATUSES.get(stand.last_run, "detached" if stand.holder is None else "idle")
+
+
+async def entries_of_pod(store: str, session_id: str) -> AsyncGenerator[Entry | OtherEntry, None]:
+    """All that is recorded of a pod, then what is added."""
+    after = 0
+    while True:
+        for seq, entry in await asyncio.to_thread(_read, store, session_id, after):
+            yield entry
+            after = seq
+        await asyncio.sleep(_LOOK)
+
+
+def _read(store: str, session_id: str, after: int) -> list[tuple[int, Entry | OtherEntry]]:
+    with Reading(store) as reading:
+        return [(each.seq, decode_entry(each.body)) for each in reading.stored(session_id, after)]

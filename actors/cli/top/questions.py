@@ -1,0 +1,84 @@
+"""What a person is asked above the screen: words, whether to remove an agent, whether to allow a call."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import msgspec
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Footer, Input, Static
+
+from actors.cli.display.format import clean
+from protocol.events import ApprovalRequested
+from protocol.wire import encode
+
+
+class Words(ModalScreen[str | None]):
+    """Asks for a line of words; None where the person goes back."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "back")]
+
+    def __init__(self, question: str, draft: str = "") -> None:
+        super().__init__()
+        self._question, self._draft = question, draft
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            yield Static(Text(clean(self._question), "bold"))
+            yield Input(self._draft)
+        yield Footer(compact=True)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Hand over what is written, if anything is."""
+        self.dismiss(event.value if event.value.strip() else None)
+
+
+class Removal(ModalScreen[bool]):
+    """Asks once more before what is kept of an agent is removed."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("r", "dismiss(True)", "remove"),
+        Binding("escape", "dismiss(False)", "keep"),
+    ]
+
+    def __init__(self, agent: str) -> None:
+        super().__init__()
+        self._agent = agent
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            yield Static(Text(f"Remove {self._agent}?", "bold"))
+            yield Static("Its conversation and files are gone then; what it worked on stays. r removes it.")
+        yield Footer(compact=True)
+
+
+Decision = Literal["approve", "always", "deny"]
+
+
+class Approval(ModalScreen[Decision | None]):
+    """Asks whether a call may be made, and shows all of it; None where the person goes back."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "dismiss('approve')", "allow"),
+        Binding("a", "dismiss('always')", "always"),
+        Binding("n", "dismiss('deny')", "deny"),
+        Binding("escape", "dismiss(None)", "later"),
+    ]
+
+    def __init__(self, agent: str, request: ApprovalRequested) -> None:
+        super().__init__()
+        self._agent, self._request = agent, request
+
+    def compose(self) -> ComposeResult:
+        request = self._request
+        given = msgspec.json.format(encode(request.arguments)).decode()
+        with Vertical():
+            yield Static(Text(clean(f"{self._agent}: allow {request.tool}?"), "bold"))
+            yield Static(Text(clean(request.why or ""), "yellow"))
+            with VerticalScroll():
+                yield Static(Text(clean(given)))
+        yield Footer(compact=True)

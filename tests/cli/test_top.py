@@ -1,0 +1,336 @@
+"""``polypod top``: agents and pods on one screen, over a real service with real agents."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from person import person
+from rich.cells import cell_len
+from swarm_kit import Swarm, swarm_in
+from textual.pilot import Pilot
+from textual.widgets import Input, OptionList, Static
+
+from actors.cli.config import default_store
+from actors.cli.errors import run_guarded
+from actors.cli.main import polypod
+from actors.cli.swarm.client import Client
+from actors.cli.top.app import Top
+from actors.cli.top.listing import Listing
+from actors.cli.top.questions import Approval, Removal, Words
+from actors.cli.top.task_line import split
+from actors.cli.top.transcript import Transcript, lines_of_event, unfinished
+from protocol.events import AssistantMessage, TextDelta
+from protocol.items import AssistantItem
+
+ASKING = """
+[pod]
+name = "asker"
+[model]
+scheme = "offline"
+[tools]
+builtin = ["files", "search"]
+[[scope.allow]]
+path = "."
+permission = "read"
+[[approval]]
+tool = "count_words"
+policy = "ask"
+"""
+
+
+WHERE: dict[str, Any] = {"pod": "a", "session_id": "s", "seq": 1, "at": 0.0}
+
+
+class Screen:
+    """What a person sees of the app, and the keys that they press."""
+
+    def __init__(self, app: Top, pilot: Pilot[None]) -> None:
+        self.app, self.pilot = app, pilot
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until that holds; the time-out of the test ends it where it never does."""
+        while not holds():
+            await self.pilot.pause(0.02)
+
+    async def press(self, *keys: str) -> None:
+        await self.pilot.press(*keys)
+
+    async def write(self, words: str) -> None:
+        """Write into the question that is open, and send it."""
+        await self.until(lambda: isinstance(self.app.screen, Words) and bool(self.app.screen.query(Input)))
+        self.app.screen.query_one(Input).value = words
+        await self.press("enter")
+
+    @property
+    def rows(self) -> list[str]:
+        """The lines of the list."""
+        listing = self.app.screen_stack[0].query_one(Listing)
+        return [str(listing.get_option_at_index(index).prompt) for index in range(listing.option_count)]
+
+    @property
+    def line(self) -> str:
+        trouble = self.app._trouble
+        return (trouble or self.app._said).text
+
+    @property
+    def transcript(self) -> str:
+        screen = self.app.screen
+        return "\n".join(line.text for line in screen._lines) if isinstance(screen, Transcript) else ""
+
+    async def shows(self, words: str, under: str = "") -> None:
+        """Wait until a row has the words, in the group ``under``."""
+        await self.until(lambda: any(words in row for row in self.group(under)))
+
+    def group(self, title: str) -> list[str]:
+        """The rows of a group; all lines for no title."""
+        starts = [index for index, row in enumerate(self.rows) if not row.startswith(" ")]
+        for start, end in zip(starts, [*starts[1:], len(self.rows)], strict=True):
+            if title and self.rows[start].startswith(title):
+                return self.rows[start + 1 : end]
+        return [] if title else self.rows
+
+    async def says(self, words: str) -> None:
+        """Wait until the line at the foot has the words."""
+        await self.until(lambda: words in self.line)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Swarm]:
+    with swarm_in(tmp_path) as swarm:
+        for name, value in swarm.env.items():
+            if name.startswith(("XDG", "POLYPOD", "HOME")):
+                monkeypatch.setenv(name, value)
+        monkeypatch.chdir(swarm.folder)
+        swarm.write("a.txt", "one two three")
+        yield swarm
+
+
+@asynccontextmanager
+async def looking(home: Swarm, columns: int = 100, patience: float = 5.0) -> AsyncIterator[Screen]:
+    app = Top(Client(home.root, home.env.get("POLYPOD_STORE", default_store())), patience)
+    async with app.run_test(size=(columns, 30)) as pilot:
+        yield Screen(app, pilot)
+
+
+async def test_an_agent_is_started_watched_sent_to_stopped_resumed_and_removed(home: Swarm) -> None:
+    async with looking(home) as screen:
+        await screen.press("n")
+        await screen.write("--model offline --name counter count words in a.txt")
+        await screen.shows("a.txt has 3 words.", under="needs you")
+        await screen.press("enter")
+        await screen.until(lambda: "agent waits for words" in screen.transcript)
+        assert "▸ count_words(path='a.txt')" in screen.transcript
+        await screen.press("p")
+        await screen.write("hello")
+        await screen.until(lambda: screen.transcript.count("run finished") == 2)
+        await screen.press("k")
+        await screen.says("is stopped")
+        await screen.shows("■ kill", under="ended")
+        await screen.press("p")
+        await screen.says("has ended: press R to resume it")
+        await screen.press("R")
+        await screen.says("lives again")
+        await screen.until(lambda: "agent resumed" in screen.transcript)
+        await screen.press("r")
+        await screen.says("is still running")
+        await screen.press("escape", "k")
+        await screen.shows("■ kill", under="ended")
+        await screen.press("r")
+        await screen.until(lambda: isinstance(screen.app.screen, Removal))
+        await screen.press("r")
+        await screen.says("is removed")
+        await screen.until(lambda: screen.group("ended") == [])
+    assert home.swarm("ls", "--json").lines == []
+
+
+@pytest.mark.parametrize(("key", "answered"), [("y", "3 words"), ("n", "denied")])
+async def test_what_waits_for_approval_is_answered(home: Swarm, key: str, answered: str) -> None:
+    manifest = home.write("asker.toml", ASKING)
+    home.swarm("start", "count words in a.txt", "--manifest", str(manifest))
+    async with looking(home) as screen:
+        await screen.shows("allow count_words?", under="needs you")
+        await screen.press("enter")
+        await screen.until(lambda: "waits for approval" in screen.transcript)
+        await screen.press("a")
+        await screen.until(lambda: isinstance(screen.app.screen, Approval))
+        await screen.until(
+            lambda: any("a.txt" in str(each.render()) for each in screen.app.screen.query(Static))
+        )
+        await screen.press(key)
+        await screen.until(lambda: "run finished" in screen.transcript)
+        assert answered in screen.transcript
+        await screen.press("a")
+        await screen.says("asks for nothing")
+
+
+async def test_a_service_that_stands_still_or_dies_is_said_in_a_line(home: Swarm) -> None:
+    home.started("hello")
+    pid = home.service()
+    async with looking(home, patience=0.2) as screen:
+        await screen.shows("hello-", under="needs you")
+        os.kill(pid, signal.SIGSTOP)
+        await screen.says("does not answer")
+        await screen.press("n")
+        await screen.until(lambda: isinstance(screen.app.screen, Words))  # keys go on
+        await screen.press("escape")
+        os.kill(pid, signal.SIGCONT)
+        await screen.until(lambda: screen.app._trouble is None)
+    async with looking(home) as screen:
+        await screen.shows("hello-", under="needs you")
+        os.kill(pid, signal.SIGKILL)
+        await screen.shows("its supervisor died", under="ended")
+
+
+async def test_a_service_that_cannot_start_is_said_in_a_line(home: Swarm) -> None:
+    home.env["POLYPOD_STORE"] = "nonsense:store"
+    async with looking(home) as screen:
+        await screen.says("did not start")
+        await screen.press("n")
+        await screen.write("--model nonsense/x hello")
+        await screen.until(lambda: "nonsense" in screen.app._said.text)
+
+
+async def test_words_that_could_not_be_sent_are_there_again(home: Swarm) -> None:
+    home.started("hello")
+    async with looking(home) as screen:
+        await screen.shows("hello-", under="needs you")
+        await screen.press("p")
+        await screen.until(lambda: isinstance(screen.app.screen, Words))
+        home.swarm("stop", "hello")
+        await screen.write("and more")
+        await screen.says("press R to resume it")
+        await screen.press("R")
+        await screen.shows("idle", under="needs you")
+        await screen.press("p")
+        await screen.until(
+            lambda: isinstance(screen.app.screen, Words) and bool(screen.app.screen.query(Input))
+        )
+        assert screen.app.screen.query_one(Input).value == "and more"
+
+
+async def test_pods_of_the_store_stand_beside_agents(home: Swarm) -> None:
+    home.run("count words in a.txt", "--name", "alone")
+    home.started("hello")
+    async with looking(home) as screen:
+        await screen.shows("alone", under="pods of the store")
+        assert [row.split()[:2] for row in screen.group("pods of the store")] == [["✓", "done"]]
+        screen.app.screen.query_one(OptionList).action_last()
+        await screen.press("k")
+        await screen.says("a pod, no agent")
+        await screen.press("enter")
+        await screen.until(lambda: "a.txt has 3 words." in screen.transcript)
+        [session] = home.polypod("ps", "--pod", "alone", "--json").lines
+        home.polypod("resume", session["session_id"], "hello")
+        await screen.until(lambda: screen.transcript.count("run finished") == 2)
+
+
+@pytest.mark.parametrize("columns", [40, 100])
+async def test_a_row_keeps_to_one_line_at_any_width(home: Swarm, columns: int) -> None:
+    home.started("say a thing that is longer than any terminal is wide " * 4, "--name", "of-many-letters")
+    async with looking(home, columns) as screen:
+        await screen.shows("● idle", under="needs you")
+        listing = screen.app.screen.query_one(Listing)
+        assert listing.virtual_size.height == listing.option_count
+        assert max(map(cell_len, screen.rows)) <= columns
+        assert screen.rows[0].split() == ["STATUS", "ID", *(["AGE"] if columns == 100 else []), "ACTIVITY"]
+        await screen.pilot.resize_terminal(60, 20)
+        await screen.until(lambda: max(map(cell_len, screen.rows)) <= 60)
+
+
+async def test_the_cursor_stays_on_its_agent_while_others_come(home: Swarm) -> None:
+    first = home.started("hello", "--name", "first")
+    async with looking(home) as screen:
+        await screen.shows("first-", under="needs you")
+        home.started("hello", "--name", "second")
+        await screen.shows("second-", under="needs you")
+        assert screen.app.screen.query_one(Listing).key == f"agent {first}"
+
+
+def test_at_a_terminal_it_shows_rows_and_leaves_the_terminal_as_it_was(home: Swarm) -> None:
+    home.started("hello")
+    with person(home, "top") as somebody:
+        before = termios.tcgetattr(somebody._master)
+        somebody.sees("hello-")
+        seen = somebody.before
+        somebody.press("q")
+        somebody.sees("\x1b[?1049l")
+        assert "Traceback" not in seen + somebody.before
+        assert somebody.leaves_with() == 0
+        assert termios.tcgetattr(somebody._master) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_the_terminal_as_it_was(home: Swarm, number: signal.Signals) -> None:
+    with person(home, "top") as somebody:
+        somebody.sees("n starts an agent")
+        somebody.process.send_signal(number)
+        somebody.sees("\x1b[?1049l")
+        assert somebody.leaves_with() == 128 + number
+
+
+def test_without_a_terminal_it_says_so(home: Swarm) -> None:
+    done = home.polypod("top")
+    assert (done.code, done.out) == (2, "")
+    assert "needs a terminal" in done.err
+
+
+def test_without_textual_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "textual", None)
+    assert run_guarded(lambda: polypod(["top"], standalone_mode=False)) == 1
+    assert "pip install 'polypod[top]'" in capsys.readouterr().err
+
+
+def test_no_other_command_imports_textual() -> None:
+    program = "import sys, actors.cli.main; sys.exit('textual' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "flags", "task"),
+    [
+        ("don't stop", [], "don't stop"),
+        ("--model offline  say --this", ["--model", "offline"], "say --this"),
+        ("--name=x --keep do it", ["--name", "x", "--keep"], "do it"),
+        ("--runner 'python a.py' go", ["--runner", "python a.py"], "go"),
+        ("--name x -- --odd", ["--name", "x"], "--odd"),
+    ],
+)
+def test_only_leading_flags_are_flags(line: str, flags: list[str], task: str) -> None:
+    assert split(line) == (flags, task)
+
+
+@pytest.mark.parametrize("line", ["--json x", "--nope y x", "--model"])
+def test_other_flags_are_refused(line: str) -> None:
+    with pytest.raises(click.UsageError, match="cannot stand here"):
+        split(line)
+
+
+@given(st.text().filter(lambda text: not text.lstrip().startswith("--")))
+def test_a_task_without_flags_is_left_as_it_is(text: str) -> None:
+    assert split(text) == ([], text.strip())
+
+
+def test_an_answer_is_shown_whole_and_its_pieces_only_until_it_is() -> None:
+    pieces = [TextDelta(**WHERE, text=text) for text in ("one\n", "two")]
+    piece = ""
+    for each in pieces:
+        assert list(lines_of_event(each)) == []
+        piece = unfinished(piece, each)
+    assert piece == "one\ntwo"
+    whole = AssistantMessage(**WHERE, item=AssistantItem.of(piece))
+    assert [line.text for line in lines_of_event(whole)] == [piece]
+    assert unfinished(piece, whole) == ""
