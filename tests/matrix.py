@@ -80,7 +80,7 @@ def lower_bounds(version: tuple[int, int]) -> str:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     bounds: dict[str, Version] = {}
     extras = project["optional-dependencies"]
-    for line in [*project["dependencies"], *extras["fetch"], *extras["mcp"], *extras["dev"]]:
+    for line in [*project["dependencies"], *extras["fetch"], *extras["mcp"], *extras["top"], *extras["dev"]]:
         needed = Requirement(line)
         if needed.marker and not needed.marker.evaluate({"python_version": "{}.{}".format(*version)}):
             continue

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import termios
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,8 @@ from person import person
 from rich.cells import cell_len
 from swarm_kit import Swarm, swarm_in
 from textual.pilot import Pilot
-from textual.widgets import Input, OptionList, Static
+from textual.widgets import OptionList, Static, TextArea
 
-from actors.cli.config import default_store
 from actors.cli.errors import run_guarded
 from actors.cli.main import polypod
 from actors.cli.swarm.client import Client
@@ -42,7 +43,7 @@ scheme = "offline"
 [tools]
 builtin = ["files", "search"]
 [[scope.allow]]
-path = "."
+target = "."
 permission = "read"
 [[approval]]
 tool = "count_words"
@@ -50,6 +51,7 @@ policy = "ask"
 """
 
 
+GREYS = {(str(level),) * 3 for level in range(256)}
 WHERE: dict[str, Any] = {"pod": "a", "session_id": "s", "seq": 1, "at": 0.0}
 
 
@@ -69,8 +71,8 @@ class Screen:
 
     async def write(self, words: str) -> None:
         """Write into the question that is open, and send it."""
-        await self.until(lambda: isinstance(self.app.screen, Words) and bool(self.app.screen.query(Input)))
-        self.app.screen.query_one(Input).value = words
+        await self.until(lambda: isinstance(self.app.screen, Words) and bool(self.app.screen.query(TextArea)))
+        self.app.screen.query_one(TextArea).text = words
         await self.press("enter")
 
     @property
@@ -96,7 +98,7 @@ class Screen:
     def group(self, title: str) -> list[str]:
         """The rows of a group; all lines for no title."""
         starts = [index for index, row in enumerate(self.rows) if not row.startswith(" ")]
-        for start, end in zip(starts, [*starts[1:], len(self.rows)], strict=True):
+        for start, end in pairwise([*starts, len(self.rows)]):
             if title and self.rows[start].startswith(title):
                 return self.rows[start + 1 : end]
         return [] if title else self.rows
@@ -119,7 +121,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Swarm]:
 
 @asynccontextmanager
 async def looking(home: Swarm, columns: int = 100, patience: float = 5.0) -> AsyncIterator[Screen]:
-    app = Top(Client(home.root, home.env.get("POLYPOD_STORE", default_store())), patience)
+    app = Top(Client(home.root, home.env.get("POLYPOD_STORE")), patience)
     async with app.run_test(size=(columns, 30)) as pilot:
         yield Screen(app, pilot)
 
@@ -133,8 +135,10 @@ async def test_an_agent_is_started_watched_sent_to_stopped_resumed_and_removed(h
         await screen.until(lambda: "agent waits for words" in screen.transcript)
         assert "▸ count_words(path='a.txt')" in screen.transcript
         await screen.press("p")
-        await screen.write("hello")
+        await screen.until(lambda: isinstance(screen.app.screen, Words))
+        await screen.press("h", "i", "ctrl+j", "q", "enter")
         await screen.until(lambda: screen.transcript.count("run finished") == 2)
+        assert "hi\nq" in screen.transcript
         await screen.press("k")
         await screen.says("is stopped")
         await screen.shows("■ kill", under="ended")
@@ -158,7 +162,8 @@ async def test_an_agent_is_started_watched_sent_to_stopped_resumed_and_removed(h
 @pytest.mark.parametrize(("key", "answered"), [("y", "3 words"), ("n", "denied")])
 async def test_what_waits_for_approval_is_answered(home: Swarm, key: str, answered: str) -> None:
     manifest = home.write("asker.toml", ASKING)
-    home.swarm("start", "count words in a.txt", "--manifest", str(manifest))
+    started = home.swarm("start", "count words in a.txt", "--manifest", str(manifest))
+    assert started.code == 0, started.err
     async with looking(home) as screen:
         await screen.shows("allow count_words?", under="needs you")
         await screen.press("enter")
@@ -171,6 +176,7 @@ async def test_what_waits_for_approval_is_answered(home: Swarm, key: str, answer
         await screen.press(key)
         await screen.until(lambda: "run finished" in screen.transcript)
         assert answered in screen.transcript
+        await screen.shows("● idle", under="needs you")
         await screen.press("a")
         await screen.says("asks for nothing")
 
@@ -194,12 +200,12 @@ async def test_a_service_that_stands_still_or_dies_is_said_in_a_line(home: Swarm
 
 
 async def test_a_service_that_cannot_start_is_said_in_a_line(home: Swarm) -> None:
-    home.env["POLYPOD_STORE"] = "nonsense:store"
+    home.env["POLYPOD_STORE"] = "sqlite:/dev/null/pods.db"
     async with looking(home) as screen:
         await screen.says("did not start")
         await screen.press("n")
-        await screen.write("--model nonsense/x hello")
-        await screen.until(lambda: "nonsense" in screen.app._said.text)
+        await screen.write("--json hello")
+        await screen.until(lambda: "--json cannot stand here" in screen.app._said.text)
 
 
 async def test_words_that_could_not_be_sent_are_there_again(home: Swarm) -> None:
@@ -215,9 +221,9 @@ async def test_words_that_could_not_be_sent_are_there_again(home: Swarm) -> None
         await screen.shows("idle", under="needs you")
         await screen.press("p")
         await screen.until(
-            lambda: isinstance(screen.app.screen, Words) and bool(screen.app.screen.query(Input))
+            lambda: isinstance(screen.app.screen, Words) and bool(screen.app.screen.query(TextArea))
         )
-        assert screen.app.screen.query_one(Input).value == "and more"
+        assert screen.app.screen.query_one(TextArea).text == "and more"
 
 
 async def test_pods_of_the_store_stand_beside_agents(home: Swarm) -> None:
@@ -269,6 +275,24 @@ def test_at_a_terminal_it_shows_rows_and_leaves_the_terminal_as_it_was(home: Swa
         assert "Traceback" not in seen + somebody.before
         assert somebody.leaves_with() == 0
         assert termios.tcgetattr(somebody._master) == before
+
+
+def test_it_ends_with_its_terminal(home: Swarm, terminals_count: None) -> None:
+    with person(home, "top") as somebody:
+        somebody.sees("n starts an agent")
+        somebody.hang_up()
+        assert somebody.process.wait(60) != 0
+
+
+def test_it_has_no_colours_where_none_are_wanted(home: Swarm) -> None:
+    home.env["NO_COLOR"] = "1"
+    home.started("hello")
+    with person(home, "top", columns=40) as somebody:
+        somebody.sees("hello-")
+        codes = re.findall(r"\x1b\[([0-9;]*)m", somebody.before)
+        assert {tuple(code.split(";")[2:5]) for code in codes if code.startswith(("38;2", "48;2"))} <= GREYS
+        somebody.press("\x03")
+        assert somebody.leaves_with() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -91,7 +91,7 @@ class Columns(NamedTuple):
         """Columns in which all of ``rows`` can be shown."""
         longest = max((len(row.id) for row in rows), default=0)
         aged = width >= _NARROW
-        room = max(width - _SIGN - (_AGE if aged else 0) - _LEAST - 2, _LEAST)
+        room = max(width - _SIGN - (_AGE if aged else 0) - _LEAST - 3, _LEAST)
         return cls(width, min(longest, room), aged)
 
     def line(self, row: Row, now: float) -> Line:

@@ -52,6 +52,7 @@ class Top(App[None]):
     #piece { height: auto; max-height: 6; }
     ModalScreen { align: center middle; }
     ModalScreen > Vertical { width: 90%; height: auto; max-height: 90%; padding: 1; background: $panel; }
+    TextArea { height: 6; }
     VerticalScroll { height: auto; max-height: 60vh; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -69,8 +70,11 @@ class Top(App[None]):
         super().__init__()
         self._patience = patience
         self._service = Service(client)
+        self._listing = Listing()
         self._agents = dict[str, Row]()
         self._pods = list[Row]()
+        #: What could not be read of the agents, as it was said last.
+        self._problems: tuple[str, ...] = ()
         self._store = ""
         #: What was to be sent to an agent, and could not be.
         self._drafts = dict[str, str]()
@@ -79,7 +83,7 @@ class Top(App[None]):
 
     def compose(self) -> ComposeResult:
         yield Static("polypod top", id="title")
-        yield Listing()
+        yield self._listing
         yield Static(id="line")
         yield Footer(compact=True)
 
@@ -104,13 +108,16 @@ class Top(App[None]):
             try:
                 async with asyncio.timeout(self._patience):
                     self._store = self._store or (await asked(Asked(do="ping"))).store
-                    rows = (await asked(Asked(do="ls"))).rows
+                    said = await asked(Asked(do="ls"))
             except TimeoutError:
                 self._trouble = Line("error", "the swarm's service does not answer; asking again")
             except _ERRORS as error:
                 self._trouble = Line("error", _words(error))
             else:
-                self._agents = {row.id: row for row in rows}
+                self._agents = {row.id: row for row in said.rows}
+                if said.problems != self._problems:
+                    self._problems = said.problems
+                    self.say("; ".join(f"passed over: {each}" for each in said.problems), "note")
                 self._trouble = None
                 self._show()
             self._show_line()
@@ -128,9 +135,9 @@ class Top(App[None]):
             await asyncio.sleep(_LOOK_AT_PODS if self._store else _LOOK)
 
     def _show(self) -> None:
-        listing = self.screen_stack[0].query_one(Listing)
-        pods = [row for row in self._pods if row.id not in self._agents]
-        listing.show(list(self._agents.values()), pods)
+        if self._listing.is_attached:  # not before the screen is there, nor once it is gone
+            pods = [row for row in self._pods if row.id not in self._agents]
+            self._listing.show(list(self._agents.values()), pods)
 
     def say(self, words: str, tone: str = "quiet") -> None:
         """Say something in the line at the foot of the screen, until something else is said."""
@@ -151,7 +158,7 @@ class Top(App[None]):
         """What the row that keys are about is called by."""
         if isinstance(self.screen, Transcript):
             return self.screen.key
-        return self.screen_stack[0].query_one(Listing).key or ""
+        return self._listing.key or ""
 
     def _agent(self) -> Row | None:
         """The agent that keys are about; says why where there is none."""
@@ -166,13 +173,15 @@ class Top(App[None]):
         """Ask one thing of the service, and say how it went."""
         self.say(f"{doing}…")
         try:
-            await self._service.ask(asked)
+            for row in (await self._service.ask(asked)).rows:
+                self._agents[row.id] = row
         except AgentNotRunning as error:
             self.say(f"{_words(error)}: press R to resume it", "error")
         except _ERRORS as error:
             self.say(_words(error), "error")
         else:
             self.say(done)
+            self._show()
             return True
         return False
 
@@ -259,6 +268,9 @@ class Top(App[None]):
             self.say(f"{row.id} is still running: k stops it", "note")
         elif await self.push_screen_wait(Removal(row.id)):
             removed = await self._ask(Asked(do="rm", id=row.id), f"removing {row.id}", f"{row.id} is removed")
+            if removed:
+                self._agents.pop(row.id, None)
+                self._show()
             if removed and isinstance(self.screen, Transcript):
                 self.pop_screen()
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 
 from actors.cli import options
-from actors.cli.config import default_store
 from actors.cli.errors import Exit
 from actors.cli.swarm.client import Client
 from actors.cli.swarm.command import root_option
@@ -31,7 +30,7 @@ def top(root: Path, store: str | None) -> None:
         raise click.UsageError("polypod top needs a terminal; polypod swarm ls prints the agents anywhere")
     from actors.cli.top.app import Top  # noqa: PLC0415 - takes 0.3 s, which only who looks at it pays
 
-    screen = Top(Client(root, store or default_store()))
+    screen = Top(Client(root, store))
     screen.run()
     if screen.return_code:
         raise Exit(screen.return_code)

@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Footer, Static, TextArea
 
 from actors.cli.display.format import clean
 from protocol.events import ApprovalRequested
@@ -18,23 +18,31 @@ from protocol.wire import encode
 
 
 class Words(ModalScreen[str | None]):
-    """Asks for a line of words; None where the person goes back."""
+    """Asks for words, which may have several lines; None where the person goes back."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "back")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "send", "send", priority=True),  # else it would begin a line
+        Binding("ctrl+j", "begin_line", "new line", priority=True),
+        Binding("escape", "dismiss(None)", "back", priority=True),
+    ]
 
     def __init__(self, question: str, draft: str = "") -> None:
         super().__init__()
-        self._question, self._draft = question, draft
+        self._question, self._words = question, TextArea(draft)
 
     def compose(self) -> ComposeResult:
         with Vertical():
             yield Static(Text(clean(self._question), "bold"))
-            yield Input(self._draft)
+            yield self._words
         yield Footer(compact=True)
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
+    def action_send(self) -> None:
         """Hand over what is written, if anything is."""
-        self.dismiss(event.value if event.value.strip() else None)
+        self.dismiss(self._words.text if self._words.text.strip() else None)
+
+    def action_begin_line(self) -> None:
+        """Begin a line; what is pasted may have several by itself."""
+        self._words.insert("\n")
 
 
 class Removal(ModalScreen[bool]):

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from actors.cli.swarm.client import LOOK, Client, gone, said_in
-from actors.cli.swarm.wire import LONGEST, Asked, Said, line_of
+from actors.cli.swarm.wire import LONGEST, Asked, Said
 
 
 class Service:
@@ -28,7 +28,7 @@ class Service:
         """All that it answers, the last of it included. Raises PolypodError, OSError."""
         reader, writer = await self._connect()
         try:
-            writer.write(line_of(asked))
+            writer.write(self._client.line(asked))
             while line := await reader.readline():
                 yield (said := said_in(line))
                 if said.done:

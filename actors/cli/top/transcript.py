@@ -77,26 +77,26 @@ class Transcript(Screen[None]):
         self.key = key
         self._title, self._source, self._lives = title, source, lives
         self._lines: deque[Line] = deque(maxlen=_KEPT)
-        self._piece = ""
+        self._log = RichLog(wrap=True, min_width=20, max_lines=_KEPT)
+        self._piece, self._shown_piece = "", Static(id="piece")
 
     def compose(self) -> ComposeResult:
         yield Static(Text(clean(self._title), no_wrap=True, overflow="ellipsis"), id="title")
-        yield RichLog(wrap=True, min_width=20, max_lines=_KEPT)
-        yield Static(id="piece")
+        yield self._log
+        yield self._shown_piece
         yield Static(id="line")
         yield Footer(compact=True)
 
     def on_mount(self) -> None:
         """Begin to follow."""
-        self.query_one(RichLog).focus()
+        self._log.focus()
         self._follow()
 
     def on_resize(self) -> None:
         """Fold the lines anew."""
-        log = self.query_one(RichLog)
-        log.clear()
+        self._log.clear()
         for line in self._lines:
-            log.write(text_of(line))
+            self._log.write(text_of(line))
 
     @work
     async def _follow(self) -> None:
@@ -110,7 +110,7 @@ class Transcript(Screen[None]):
 
     async def _follow_once(self) -> None:
         self._lines.clear()
-        self.query_one(RichLog).clear()
+        self._log.clear()
         try:
             async with aclosing(self._source()) as source:
                 async for event in source:
@@ -125,8 +125,8 @@ class Transcript(Screen[None]):
         if piece != self._piece:
             self._piece = piece
             last = "\n".join(piece.splitlines()[-_TAIL:])
-            self.query_one("#piece", Static).update(Text(clean(last), "dim"))
+            self._shown_piece.update(Text(clean(last), "dim"))
 
     def _add(self, line: Line) -> None:
         self._lines.append(line)
-        self.query_one(RichLog).write(text_of(line))
+        self._log.write(text_of(line))
