@@ -20,6 +20,7 @@ from rich.cells import cell_len
 from swarm_kit import Swarm, swarm_in
 
 from actors.cli.swarm.rows import GROUPS, Row, lines_of
+from actors.cli.swarm.wire import socket_of
 from actors.runtime.children.launcher import Launcher
 from protocol.errors import Failure
 
@@ -208,6 +209,32 @@ def test_a_defect_of_the_service_is_said_to_who_asks(home: Swarm) -> None:
         answer = json.loads(connection.makefile("rb").read())
     assert "ValueError" in answer["error"]["message"]
     assert "ValueError" in (home.root / "serve.log").read_text()
+
+
+@pytest.mark.parametrize(("takes", "answers"), [(False, b""), (True, b""), (True, b'{"done":tr')])
+def test_a_service_that_breaks_off_is_said_in_a_line(
+    home: Swarm, monkeypatch: pytest.MonkeyPatch, takes: bool, answers: bytes
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", home.env["XDG_RUNTIME_DIR"])
+    path = socket_of(home.root)
+    path.parent.mkdir(exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        asking = home.start("swarm", "ls")
+        with listening.accept()[0] as connection:
+            connection.recv(1 << 16, 0 if takes else socket.MSG_PEEK)
+            connection.sendall(answers)
+        out, err = asking.communicate(timeout=60)
+    path.unlink()
+    assert (asking.returncode, out) == (1, "")
+    assert "has ended in the middle of its answer" in err
+
+
+def test_a_width_that_is_none_is_as_good_as_no_width(home: Swarm) -> None:
+    home.env["COLUMNS"] = "wide"
+    home.started("hello")
+    assert "hello-" in home.swarm("ls").out
 
 
 def test_a_store_is_the_one_that_is_named_from_where_the_command_is(home: Swarm) -> None:

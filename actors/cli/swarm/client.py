@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 
 from actors.cli.config import default_store
@@ -41,13 +42,14 @@ class Client:
     def stream(self, asked: Asked) -> Iterator[Said]:
         """All that it answers, the last of it included. Raises PolypodError."""
         with self._connect() as connection, connection.makefile("rwb") as file:
-            file.write(self.line(asked))
-            file.flush()
-            for line in file:
-                yield (said := said_in(line))
-                if said.done:
-                    return
-        raise gone()
+            with contextlib.suppress(ConnectionError):
+                file.write(self.line(asked))
+                file.flush()
+                for line in file:
+                    yield (said := said_in(line))
+                    if said.done:
+                        return
+            raise gone()
 
     def line(self, asked: Asked) -> bytes:
         """A question as it is sent."""
@@ -118,7 +120,10 @@ def _absolute(store: str) -> str:
 
 def said_in(line: bytes) -> Said:
     """What a line of an answer says. Raises the PolypodError that it is."""
-    said = decode_said(line)
+    try:
+        said = decode_said(line)
+    except msgspec.DecodeError:  # half a line is its last
+        raise gone() from None
     if said.error is not None:
         raise error_of(said.error)
     return said

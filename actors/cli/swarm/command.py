@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -183,10 +183,7 @@ def list_agents(root: Path, store: str | None, as_json: bool) -> None:
 
 def _width() -> int:
     """Columns of the terminal that the list is shown at."""
-    try:
-        return os.get_terminal_size(1).columns or _PIPED
-    except OSError:
-        return int(os.environ.get("COLUMNS", "") or _PIPED)
+    return shutil.get_terminal_size((_PIPED, 0)).columns
 
 
 @swarm.command(short_help="Follow what an agent does; Ctrl-C leaves it at work.")

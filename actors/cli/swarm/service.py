@@ -72,8 +72,8 @@ async def _listening(
     try:
         yield
     finally:
-        server.close()
         path.unlink(missing_ok=True)  # noqa: ASYNC240 - nothing else is left to do
+        server.close()
 
 
 class Service:
