@@ -181,6 +181,20 @@ async def test_what_waits_for_approval_is_answered(home: Swarm, key: str, answer
         await screen.says("asks for nothing")
 
 
+async def test_a_pod_of_another_process_is_answered(home: Swarm) -> None:
+    manifest = home.write("asker.toml", f'{ASKING}[approvals]\nheadless = "wait"\n')
+    with home.start("run", "count words in a.txt", "--manifest", str(manifest)) as process:
+        async with looking(home) as screen:
+            await screen.shows("allow count_words?", under="pods of the store")
+            await screen.press("a")
+            await screen.until(lambda: isinstance(screen.app.screen, Approval))
+            await screen.press("y")
+            await screen.says("allowed count_words for asker")
+            await screen.shows("✓ done", under="pods of the store")
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, "3 words" in out) == (0, True), err
+
+
 async def test_a_service_that_stands_still_or_dies_is_said_in_a_line(home: Swarm) -> None:
     home.started("hello")
     pid = home.service()

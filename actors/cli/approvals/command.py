@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from actors.cli import options
+from actors.cli.answers import keep_answer, require_person
 from actors.cli.approvals.question import wrapped
 from actors.cli.config import store_option
 from actors.cli.display.event_format import Line
@@ -17,10 +18,7 @@ from actors.cli.display.format import ago, arguments, seconds
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.errors import SeveralFit
-from actors.cli.people import why_no_person
 from actors.cli.store_reader import Reading
-from actors.runtime.user_folders import state_path
-from actors.sessions.answer_token import answer_token
 from actors.sessions.head import short_id
 from actors.sessions.store import Holder, SessionInfo
 from actors.tools.shell.rules import programs_in
@@ -90,7 +88,7 @@ def approve(
     The first answer holds. A pod that waits goes on at once, one that is paused
     when it is resumed. Rules that deny the call still hold.
     """
-    _require_person()
+    require_person()
     mended = None if given is None else _object(given)
     with Reading(store) as reading:
         waiting = _find(reading, approval_id, session)
@@ -107,16 +105,10 @@ def approve(
 @options.store
 def deny(approval_id: str, note: str | None, session: str | None, store: str | None) -> None:
     """Refuse the call that waits under ID, or the beginning of one; the model reads the words of --note."""
-    _require_person()
+    require_person()
     with Reading(store) as reading:
         waiting = _find(reading, approval_id, session)
         _give(reading, waiting, _answer(waiting, approved=False, note=note))
-
-
-def _require_person() -> None:
-    """Raise UsageError where a pod has started this very command."""
-    if (why := why_no_person()) is not None:
-        raise click.UsageError(why)
 
 
 def _all(reading: Reading) -> list[Waiting]:
@@ -142,8 +134,6 @@ def _find(reading: Reading, approval_id: str, session: str | None) -> Waiting:
         each for each in asked if approval_id and each.request.approval_id.startswith(approval_id)
     ]
     if len(found) == 1:
-        if found[0].request.ends_at <= time.time():
-            raise AlreadyResolved(f"approval {approval_id} was not answered in time, and is denied")
         return found[0]
     if found:
         ids = {each.request.approval_id for each in found}
@@ -189,17 +179,7 @@ def _answer(waiting: Waiting, *, approved: bool, note: str | None) -> ApprovalAn
 def _give(reading: Reading, waiting: Waiting, answer: ApprovalAnswer) -> None:
     """Keep the answer, and say what comes of it. Raises AlreadyResolved, StoreError."""
     request, info = waiting.request, waiting.info
-    token = answer_token()
-    if request.token not in {None, token.id}:
-        raise click.UsageError(
-            f"pod {info.pod} takes no answer from here: it asks for the proof of another token than that in "
-            f"{state_path()}; answer as the user, and with the $XDG_STATE_HOME, that it was started with"
-        )
-    if not reading.put_answer(token.sign(answer)):
-        raise AlreadyResolved(f"approval {request.approval_id} was answered already")
-    resolved = reading.resolution(request, info)
-    if resolved is not None and resolved.by != answer.by:  # the pod was faster, and asks nobody any more
-        raise AlreadyResolved(f"approval {request.approval_id} is not wanted any more")
+    keep_answer(reading, request, info, answer)
     terminal = Terminal()
     if answer.arguments is None:
         terminal.note(f"{_said(answer)}: {_call(request, 60)} of pod {info.pod}")

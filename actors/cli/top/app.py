@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from typing import ClassVar
 
 import click
@@ -19,7 +19,7 @@ from actors.cli.swarm.client import Client
 from actors.cli.swarm.rows import ENDED, Row
 from actors.cli.swarm.wire import Asked
 from actors.cli.top.listing import Listing
-from actors.cli.top.pods import entries_of_pod, rows_of_pods
+from actors.cli.top.pods import answer_pod, entries_of_pod, rows_of_pods
 from actors.cli.top.questions import Approval, Removal, Words
 from actors.cli.top.service import Service
 from actors.cli.top.task_line import asked_in
@@ -164,17 +164,24 @@ class Top(App[None]):
         """The agent that keys are about; says why where there is none."""
         kind, _, name = self._key.partition(" ")
         if kind == "pod":
-            self.say(f"a pod, no agent: polypod resume {name} goes on with it, polypod approvals answers it")
+            self.say(f"a pod, no agent: polypod resume {name} goes on with it", "note")
         elif name not in self._agents:
             self.say("there is no agent here: n starts one", "note")
         return self._agents.get(name) if kind == "agent" else None
 
     async def _ask(self, asked: Asked, doing: str, done: str) -> bool:
         """Ask one thing of the service, and say how it went."""
+        return await self._try(self._ask_service(asked), doing, done)
+
+    async def _ask_service(self, asked: Asked) -> None:
+        for row in (await self._service.ask(asked)).rows:
+            self._agents[row.id] = row
+
+    async def _try(self, work: Awaitable[None], doing: str, done: str) -> bool:
+        """Say what is being done, and how it went; False where it failed."""
         self.say(f"{doing}…")
         try:
-            for row in (await self._service.ask(asked)).rows:
-                self._agents[row.id] = row
+            await work
         except AgentNotRunning as error:
             self.say(f"{_words(error)}: press R to resume it", "error")
         except _ERRORS as error:
@@ -233,19 +240,25 @@ class Top(App[None]):
 
     @work
     async def action_answer(self) -> None:
-        """Allow or deny the call that the agent waits with."""
-        if (row := self._agent()) is None:
+        """Allow or deny the call that the agent or pod waits with."""
+        pod = next((row for row in self._pods if self._key == f"pod {row.session_id}"), None)
+        if (row := pod or self._agent()) is None:
             return
         if not row.approvals:
             self.say(f"{row.id} asks for nothing", "note")
             return
         request = row.approvals[0]
         decision = await self.push_screen_wait(Approval(row.id, request))
-        if decision is not None:
-            do, always = ("deny", False) if decision == "deny" else ("approve", decision == "always")
-            asked = Asked(do=do, id=request.approval_id, always=always)
-            said = "denied" if do == "deny" else "allowed"
-            await self._ask(asked, f"answering {row.id}", f"{said} {request.tool} for {row.id}")
+        if decision is None:
+            return
+        approved, always = decision != "deny", decision == "always"
+        if pod is not None:
+            work = asyncio.to_thread(answer_pod, self._store, pod, approved=approved, always=always)
+        else:
+            asked = Asked(do="approve" if approved else "deny", id=request.approval_id, always=always)
+            work = self._ask_service(asked)
+        said = f"{'allowed' if approved else 'denied'} {request.tool} for {row.id}"
+        await self._try(work, f"answering {row.id}", said)
 
     @work
     async def action_kill(self) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Collection
 
+from actors.cli.answers import keep_answer, require_person
 from actors.cli.inspect import Stand, last_words, stand_of
 from actors.cli.store_reader import Reading
 from actors.cli.swarm.rows import Row
 from actors.sessions.store import SessionInfo
 from protocol.agents import AgentStatus
+from protocol.approval import ApprovalAnswer
 from protocol.entries import Entry, OtherEntry
 from protocol.wire import decode_entry
 
@@ -44,6 +47,7 @@ def _row(info: SessionInfo, reading: Reading) -> Row:
         cwd="",
         created_at=info.updated_at,
         session_id=info.session_id,
+        approvals=tuple(reading.unanswered(info)) if stand.waiting else (),
     )
 
 
@@ -53,6 +57,17 @@ def _status(stand: Stand) -> AgentStatus:
     if stand.last_run == "open" and stand.holder is not None:
         return "running"
     return _STATUSES.get(stand.last_run, "detached" if stand.holder is None else "idle")
+
+
+def answer_pod(store: str, row: Row, *, approved: bool, always: bool) -> None:
+    """Answer the first call that the pod of ``row`` waits with; blocks. Raises PolypodError, UsageError."""
+    require_person()
+    request = row.approvals[0]
+    answer = ApprovalAnswer(
+        request.approval_id, row.session_id, approved=approved, always=always, at=time.time()
+    )
+    with Reading(store) as reading:
+        keep_answer(reading, request, reading.info(row.session_id), answer)
 
 
 async def entries_of_pod(store: str, session_id: str) -> AsyncGenerator[Entry | OtherEntry, None]:

@@ -115,6 +115,7 @@ class Transcript(Screen[None]):
             async with aclosing(self._source()) as source:
                 async for event in source:
                     self._show(event)
+                    await asyncio.sleep(0)  # many may be there at once, and keys are to go on
         except (PolypodError, OSError) as error:
             self._add(Line("error", str(error)))
 
