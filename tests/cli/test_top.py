@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
 import subprocess
 import sys
 import termios
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from person import person
 from rich.cells import cell_len
 from swarm_kit import Swarm, swarm_in
+from textual.app import App
 from textual.pilot import Pilot
 from textual.widgets import OptionList, Static, TextArea
 
@@ -58,7 +60,7 @@ WHERE: dict[str, Any] = {"pod": "a", "session_id": "s", "seq": 1, "at": 0.0}
 class Screen:
     """What a person sees of the app, and the keys that they press."""
 
-    def __init__(self, app: Top, pilot: Pilot[None]) -> None:
+    def __init__(self, app: Any, pilot: Pilot[None]) -> None:
         self.app, self.pilot = app, pilot
 
     async def until(self, holds: Callable[[], bool]) -> None:
@@ -126,6 +128,7 @@ async def looking(home: Swarm, columns: int = 100, patience: float = 5.0) -> Asy
         yield Screen(app, pilot)
 
 
+@pytest.mark.slow
 async def test_an_agent_is_started_watched_sent_to_stopped_resumed_and_removed(home: Swarm) -> None:
     async with looking(home) as screen:
         await screen.press("n")
@@ -181,6 +184,7 @@ async def test_what_waits_for_approval_is_answered(home: Swarm, key: str, answer
         await screen.says("asks for nothing")
 
 
+@pytest.mark.slow
 async def test_a_pod_of_another_process_is_answered(home: Swarm) -> None:
     manifest = home.write("asker.toml", f'{ASKING}[approvals]\nheadless = "wait"\n')
     with home.start("run", "count words in a.txt", "--manifest", str(manifest)) as process:
@@ -195,6 +199,7 @@ async def test_a_pod_of_another_process_is_answered(home: Swarm) -> None:
     assert (process.returncode, "3 words" in out) == (0, True), err
 
 
+@pytest.mark.slow
 async def test_a_service_that_stands_still_or_dies_is_said_in_a_line(home: Swarm) -> None:
     home.started("hello")
     pid = home.service()
@@ -309,6 +314,7 @@ def test_it_has_no_colours_where_none_are_wanted(home: Swarm) -> None:
         assert somebody.leaves_with() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_the_terminal_as_it_was(home: Swarm, number: signal.Signals) -> None:
     with person(home, "top") as somebody:
@@ -360,6 +366,24 @@ def test_other_flags_are_refused(line: str) -> None:
 @given(st.text().filter(lambda text: not text.lstrip().startswith("--")))
 def test_a_task_without_flags_is_left_as_it_is(text: str) -> None:
     assert split(text) == ([], text.strip())
+
+
+async def test_of_a_long_transcript_the_last_lines_are_written_and_again_at_another_width() -> None:
+    async def source() -> AsyncGenerator[AssistantMessage, None]:
+        for number in range(5000):
+            yield AssistantMessage(**WHERE, item=AssistantItem.of(f"answer {number}"))
+        await asyncio.Event().wait()
+
+    app = App[None]()
+    async with app.run_test(size=(100, 30)) as pilot:
+        transcript = Transcript("agent a", "a", source, lambda: True)
+        app.push_screen(transcript)
+        screen = Screen(app, pilot)
+        log = transcript._log
+        for columns in (100, 40):
+            await pilot.resize_terminal(columns, 30)
+            await screen.until(lambda: bool(log.lines) and log.lines[-1].text.strip() == "answer 4999")
+            assert len(log.lines) <= 2000
 
 
 def test_an_answer_is_shown_whole_and_its_pieces_only_until_it_is() -> None:

@@ -22,8 +22,8 @@ from protocol import events
 from protocol.entries import Entry, OtherEntry
 from protocol.errors import PolypodError
 
-#: Lines that are kept, and those of an unfinished answer that are shown.
-_KEPT, _TAIL = 2000, 6
+#: Lines that are kept, those of an unfinished answer that are shown, and events that are read at once.
+_KEPT, _TAIL, _AT_ONCE = 2000, 6, 100
 #: Characters that are quoted of what is no answer.
 _QUOTED = 300
 #: Seconds between two looks whether there is more, where what was followed has ended.
@@ -77,6 +77,7 @@ class Transcript(Screen[None]):
         self.key = key
         self._title, self._source, self._lives = title, source, lives
         self._lines: deque[Line] = deque(maxlen=_KEPT)
+        self._unwritten, self._more = self._lines.copy(), asyncio.Event()
         self._log = RichLog(wrap=True, min_width=20, max_lines=_KEPT)
         self._piece, self._shown_piece = "", Static(id="piece")
 
@@ -90,13 +91,12 @@ class Transcript(Screen[None]):
     def on_mount(self) -> None:
         """Begin to follow."""
         self._log.focus()
+        self._write()
         self._follow()
 
     def on_resize(self) -> None:
         """Fold the lines anew."""
-        self._log.clear()
-        for line in self._lines:
-            self._log.write(text_of(line))
+        self._write_again()
 
     @work
     async def _follow(self) -> None:
@@ -110,12 +110,15 @@ class Transcript(Screen[None]):
 
     async def _follow_once(self) -> None:
         self._lines.clear()
-        self._log.clear()
+        self._write_again()
+        shown = 0
         try:
             async with aclosing(self._source()) as source:
                 async for event in source:
                     self._show(event)
-                    await asyncio.sleep(0)  # many may be there at once, and keys are to go on
+                    shown += 1
+                    if shown % _AT_ONCE == 0:  # many may be there already, and keys are to go on
+                        await asyncio.sleep(0)
         except (PolypodError, OSError) as error:
             self._add(Line("error", str(error)))
 
@@ -130,4 +133,21 @@ class Transcript(Screen[None]):
 
     def _add(self, line: Line) -> None:
         self._lines.append(line)
-        self._log.write(text_of(line))
+        self._unwritten.append(line)
+        self._more.set()
+
+    def _write_again(self) -> None:
+        self._log.clear()
+        self._unwritten = self._lines.copy()
+        self._more.set()
+
+    @work
+    async def _write(self) -> None:
+        """Write the lines, which takes a millisecond each: keys have their turn between any two, and what is
+        pushed out before its turn is never written.
+        """
+        while await self._more.wait():
+            self._more.clear()
+            while self._unwritten:
+                self._log.write(text_of(self._unwritten.popleft()))
+                await asyncio.sleep(0)
