@@ -162,7 +162,12 @@ def ask_for_approval(home: Swarm) -> str:
     """The approval that a new agent waits for."""
     home.write("ask.toml", ASKING)
     done = home.swarm("start", 'use shell command="true"', "--manifest", "ask.toml")
-    with home.start("swarm", "attach", done.out.strip(), "--json") as following:
+    return wait_for_approval(home, done.out.strip())
+
+
+def wait_for_approval(home: Swarm, agent: str) -> str:
+    """The approval that an agent waits for, as soon as it does."""
+    with home.start("swarm", "attach", agent, "--json") as following:
         assert following.stdout is not None
         events = map(json.loads, following.stdout)
         asked = next(event["approval_id"] for event in events if event["type"] == "ApprovalRequested")
@@ -173,6 +178,16 @@ def ask_for_approval(home: Swarm) -> str:
 def waiting(home: Swarm) -> list[str]:
     """The approvals that all agents wait for."""
     return [each["approval_id"] for row in home.swarm("ls", "--json").lines for each in row["approvals"]]
+
+
+def test_logs_have_what_an_agent_does_now_and_end_there(home: Swarm) -> None:
+    home.write("ask.toml", ASKING)
+    home.swarm("start", "hello", "--name", "clerk", "--manifest", "ask.toml", "--wait")
+    home.swarm("send", "clerk", 'use shell command="true"')
+    wait_for_approval(home, "clerk")
+    logged = home.swarm("logs", "clerk", "--json").lines
+    assert [each["type"] for each in logged].count("ApprovalRequested") == 1
+    assert home.swarm("logs", "clerk", "--since", "1000").code == 0
 
 
 def test_an_answer_without_an_id_answers_nothing(home: Swarm) -> None:

@@ -23,6 +23,7 @@ from actors.swarm.agents.swarm import Swarm
 from actors.system import PodSystem
 from actors.version import __version__
 from protocol.errors import AgentError, Failure, PolypodError, UnknownApproval
+from protocol.events import Event
 from protocol.wire import encode_recordable
 
 #: What is asked of an agent without more words, and its method.
@@ -204,13 +205,19 @@ class Service:
 
     async def _send_events(self, asked: Asked, writer: asyncio.StreamWriter) -> None:
         agent = await self._swarm.get(asked.id)
-        end = agent._keeper.state.seq if not asked.follow else None  # noqa: SLF001
-        async with agent.events(asked.since) as events:
+        events = agent.events(asked.since)
+        if not asked.follow:
+            for event in await events.recorded():
+                await _send_event(event, writer)
+            return
+        async with events:
             async for event in events:
-                writer.write(line_of(Said(event=encode_recordable(event).decode())))
-                await writer.drain()
-                if end is not None and event.pod == agent.id and event.seq >= end:
-                    return
+                await _send_event(event, writer)
+
+
+async def _send_event(event: Event, writer: asyncio.StreamWriter) -> None:
+    writer.write(line_of(Said(event=encode_recordable(event).decode())))
+    await writer.drain()
 
 
 def _check_person(writer: asyncio.StreamWriter) -> None:

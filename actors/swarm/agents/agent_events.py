@@ -79,6 +79,13 @@ class AgentEvents(Closing):
             if isinstance(each, DurableEvent) and each.seq > self._given.get(each.pod, self._since_of(each))
         )
 
+    async def recorded(self) -> list[Event]:
+        """All that is recorded by now, and nothing of what comes. Raises SessionError."""
+        try:
+            return list(await self._read())
+        finally:
+            await self.aclose()
+
     def _since_of(self, event: DurableEvent) -> int:
         return self._since if event.pod == self._keeper.spec.id else 0
 

@@ -60,7 +60,8 @@ class SpawnedAgents:
 
     def _given(self, pod: str, model: str | None, provider: str | None) -> dict[str, Any]:
         """What an agent is started with: as the program says, else as the pod itself was."""
-        given = {**self._options, "model": model, "provider": provider}
+        asked = {"model": model, "provider": provider}
+        given = self._options | {name: value for name, value in asked.items() if value is not None}
         actor = self._swarm.home.roster.started(pod)
         if self._options or actor is None:
             return given

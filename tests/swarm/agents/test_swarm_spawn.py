@@ -65,6 +65,18 @@ async def test_one_report_comes_once_all_agents_have_ended_their_tasks(tmp_path:
         assert len(await swarm.agents()) == 2
 
 
+async def test_the_model_that_a_program_names_stays_where_the_model_names_none(tmp_path: Path) -> None:
+    async with PodSystem(store=f"sqlite:{tmp_path / 'pods.db'}") as system:
+        swarm = Swarm(system, tmp_path / "root", spawn={"model": "offline"})
+        client = ScriptedClient([spawn("hello", 1), say("waiting"), say("thanks")])
+        pod = await system.spawn(MANIFEST, client=client)
+        with pod.subscribe() as events:
+            await pod.run("start one")
+            await both_runs(events)
+        [agent] = await swarm.agents()
+        assert (agent.spec.model, agent.result.status) == ("offline", "done")
+
+
 async def test_an_agent_is_by_default_a_pod_like_the_one_that_starts_it(tmp_path: Path) -> None:
     class Both(LLMClient):
         """Answers boss and worker."""
