@@ -222,6 +222,7 @@ class AskingToolCalls(ToolCalls):
         if kept and run.answer is None:  # the session was restored
             items = self._journal.head.items
             run.answer = next(item for item in reversed(items) if isinstance(item, AssistantItem))
+            run.started_calls = {call.id for call in run.answer.calls if call.id not in kept}
 
     def _close_but(self, kept: frozenset[str], run: Run | None) -> None:
         calls = open_calls(self._journal.head.items)

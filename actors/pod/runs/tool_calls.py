@@ -174,8 +174,11 @@ class ToolCalls:
     def _close(
         self, run: Run | None, calls: Iterable[ToolCall], not_begun: AbstractSet[str] = frozenset()
     ) -> None:
+        # Calls that are older than a run's first answer are of another run, or another process: these may
+        # have begun, whatever became of an earlier commit that said so.
+        started = None if run is None or run.answer is None else run.started_calls
         for call in calls:
-            never_ran = call.id in not_begun or (run is not None and call.id not in run.started_calls)
+            never_ran = call.id in not_begun or (started is not None and call.id not in started)
             text = NOT_RUN if never_ran else INTERRUPTED
             result = ToolResult.of(call, text, is_error=True)
             self._journal.log.record(ToolResulted, None if run is None else run.run_id, item=result)
