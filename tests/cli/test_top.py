@@ -303,13 +303,15 @@ def test_it_ends_with_its_terminal(home: Swarm, terminals_count: None) -> None:
         assert somebody.process.wait(60) != 0
 
 
-def test_it_has_no_colours_where_none_are_wanted(home: Swarm) -> None:
-    home.env["NO_COLOR"] = "1"
+@pytest.mark.parametrize("wanted", [True, False])
+def test_it_has_no_colours_where_none_are_wanted(home: Swarm, wanted: bool) -> None:
+    home.env |= {"COLORTERM": "truecolor"} | ({} if wanted else {"NO_COLOR": "1"})
     home.started("hello")
     with person(home, "top", columns=40) as somebody:
         somebody.sees("hello-")
-        codes = re.findall(r"\x1b\[([0-9;]*)m", somebody.before)
-        assert {tuple(code.split(";")[2:5]) for code in codes if code.startswith(("38;2", "48;2"))} <= GREYS
+        codes = re.findall(r"\x1b\[(?:1;)?([34]8;2;[0-9;]*)m", somebody.before)
+        colours = {tuple(code.split(";")[at : at + 3]) for code in codes for at in (2, 7)} - {()}
+        assert bool(colours - GREYS) is wanted
         somebody.press("\x03")
         assert somebody.leaves_with() == 0
 
