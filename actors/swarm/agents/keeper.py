@@ -187,7 +187,7 @@ class Keeper:
         assert self.runner is not None
         assert self.record is not None
         self._stopping = self._over = False
-        self._known, self._is_found = known, True
+        self._known, self._is_found = known, self.state.pid is not None
         self._kept = KeptPrograms(self.projections.folder, self._settle, place)
         life = self.runner.start(self._launch(None, resuming=True, go_on=False), self)
         if isinstance(life, ProgramLife) and self.record.open_run is not None:

@@ -48,6 +48,11 @@ class Place(Struct, frozen=True):
     seq: int = 0
     sent: tuple[str, ...] = ()
 
+    @property
+    def lives(self) -> bool:
+        """Whether the program lives, and is none that has its number since."""
+        return is_running(self.pid, self.born)
+
 
 #: Waits until what was read is recorded.
 Settle = Callable[[], Awaitable[tuple[int, tuple[str, ...]]]]

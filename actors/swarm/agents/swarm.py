@@ -457,13 +457,16 @@ class Swarm(Closing):
         what it has said since, and it is there no more. Raises SessionError.
         """
         place = read_place(keeper.projections.folder)
-        if place is None or place.pid != keeper.state.pid or keeper.runner is None:
+        pid = keeper.state.pid
+        if pid is None and place is not None and place.lives:  # it is recorded once the program is up
+            pid = place.pid
+        if place is None or place.pid != pid or keeper.runner is None:
             return keeper.has_process()  # then it is detached
         await keeper.take_session()
         pages = read_pages(self.home.store, keeper.session_id, place.seq)
         later = [each async for page, _ in pages for each in page]
         sent = [each.item.text for each in later if isinstance(each, UserMessage)]
-        lives = keeper.has_process()
+        lives = place.lives
         keeper.adopt(place, sum(map(_is_printed, later)), sent)
         if not lives:
             await keeper.wait_for_end()

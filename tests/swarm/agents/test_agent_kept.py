@@ -196,6 +196,44 @@ async def test_a_kept_program_outlives_a_supervisor_that_is_killed(tmp_path: Pat
     wait_until_none(lambda: {pid} & living())
 
 
+async def test_a_kept_program_whose_supervisor_is_killed_before_it_is_up_is_found(tmp_path: Path) -> None:
+    script = (
+        "import asyncio, sys\n"
+        "from pathlib import Path\n"
+        "from polypod import PodSystem, Swarm\n"
+        "async def main():\n"
+        "    async with PodSystem(store='sqlite:pods.db') as system:\n"
+        "        agent = await Swarm(system, 'root').start('one', sys.argv[1:], keep=True)\n"
+        "        while not Path('root', 'agents', agent.id, 'kept.json').exists():\n"
+        "            await asyncio.sleep(0)\n"
+        "        print('begun', flush=True)\n"
+        "        await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    command = ["sh", "-c", 'read line < "$0"; exec "$@"', str(gate), *LISTENING]
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, *command, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+    )
+    assert child.stdout is not None
+    await child.stdout.readline()
+    child.kill()
+    await child.wait()
+    async with system_in(tmp_path) as system:
+        [agent] = await quick(system, tmp_path).agents()
+        assert agent.status != "failed"
+        with gate.open("w") as opened:
+            opened.write("go\n")
+        await agent.wait()
+        assert (agent.status, agent.result.text) == ("idle", "did one")
+        assert await seen_once(agent) == ["did one"]
+        pid = agent.pid
+        assert pid in living()
+        await agent.stop()
+        assert pid not in living()
+
+
 async def test_a_kept_program_that_was_killed_meanwhile_has_failed(tmp_path: Path) -> None:
     pid = await keep(tmp_path, "one")
     os.kill(pid, signal.SIGKILL)
