@@ -91,6 +91,7 @@ def test_agents_of_a_service_that_was_killed_have_failed_and_go_on(home: Swarm) 
     [
         (["send", "nope", "hi"], 2, "no agent 'nope'"),
         (["start", "x", "--runner", "no-such"], 2, "no runner 'no-such'"),
+        (["start", "x", "--runner", "sh 'x"], 2, "--runner is no command"),
         (["start", " "], 2, "the task is empty"),
         (["start", "x", "--cwd", "/no/such"], 2, "no directory /no/such"),
         (["start", "x", "--runner", "/no/such --program", "--wait"], 1, "/no/such"),
@@ -178,6 +179,23 @@ def wait_for_approval(home: Swarm, agent: str) -> str:
 def waiting(home: Swarm) -> list[str]:
     """The approvals that all agents wait for."""
     return [each["approval_id"] for row in home.swarm("ls", "--json").lines for each in row["approvals"]]
+
+
+def test_a_pod_that_is_kept_outlives_the_service_and_is_found_by_the_next(home: Swarm) -> None:
+    kept = ("--runner", "process", "--keep")
+    done = home.swarm("start", "hello", *kept, "--allow", ".")
+    assert "cannot be kept" in done.err
+    agent = home.started("hello", *kept, "--name", "kept")
+    home.swarm("send", agent, "hello", "--wait")
+    service = home.service()
+    os.kill(service, signal.SIGKILL)
+    wait_until_none(lambda: {service} & living())
+    home.write("a.txt", "one two three")
+    assert "3 words" in home.swarm("send", agent, "count words in a.txt", "--wait").out
+    [pid] = [row["pid"] for row in home.swarm("ls", "--json").lines]
+    assert pid in living()
+    home.swarm("stop", agent)
+    assert pid not in living()
 
 
 def test_logs_have_what_an_agent_does_now_and_end_there(home: Swarm) -> None:

@@ -122,14 +122,17 @@ def asked_to_start(
     if not place.is_dir():
         raise click.UsageError(f"there is no directory {place}")
     wishes = Wishes(manifest, None, model, base_url, allow)
-    pod, notes = _manifest(wishes, place) if runner in _PODS else (None, [])
+    # A pod that is to outlive the service is `polypod agent`, which makes its own manifest of a model alone.
+    alone = keep and runner == "process" and manifest is None and base_url is None and not allow
+    is_pod = runner in _PODS and not alone
+    pod, notes = _manifest(wishes, place) if is_pod else (None, [])
     asked = Asked(
         do="start",
         text=task,
         runner=_runner(runner),
         name=name,
         cwd=str(place),
-        model=None if runner in _PODS else model,
+        model=None if is_pod else model,
         provider=provider,
         keep=keep,
         manifest=pod,
@@ -138,8 +141,11 @@ def asked_to_start(
 
 
 def _runner(named: str) -> str | tuple[str, ...]:
-    """A name, or the words of a command."""
-    words = tuple(shlex.split(named))
+    """A name, or the words of a command. Raises UsageError."""
+    try:
+        words = tuple(shlex.split(named))
+    except ValueError as error:
+        raise click.UsageError(f"--runner is no command: {error}") from error
     return words if not named.startswith("acp:") and (len(words) > 1 or "/" in named) else named
 
 
