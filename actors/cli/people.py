@@ -1,7 +1,8 @@
-"""Whether it is a person who answers."""
+"""Who is at the other end of a private socket, and whether it is a person who answers."""
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from pathlib import Path
@@ -29,10 +30,25 @@ def why_no_person_at(connection: socket.socket) -> str | None:
     """Why who is connected to a private socket may not answer for a person. None where it may, and on a
     system that does not say who that is.
     """
-    if not hasattr(socket, "SO_PEERCRED"):
+    peer = _peer_of(connection)
+    if peer is None:
         return None
-    pid = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[0]
+    pid, _, _ = peer
     why = why_no_person(pid)
     if why is None and not Path(f"/proc/{pid}").exists():  # nobody can say any more whose it was
         return f"only a person may answer, and process {pid}, which asked, is gone"
     return why
+
+
+def is_strangers(connection: socket.socket) -> bool:
+    """Whether it is another user who listens there: False on a system that does not say who does."""
+    peer = _peer_of(connection)
+    return peer is not None and peer[1] != os.geteuid()
+
+
+def _peer_of(connection: socket.socket) -> tuple[int, int, int] | None:
+    """The process, user and group at the other end; None where the system does not say."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    pid, user, group = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return pid, user, group

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from person import CTRL_C, person
 from process_kit import living, wait_until_none
 from rich.cells import cell_len
+from store_kit import NOBODY
 from swarm_kit import Swarm, swarm_in
 
 from actors.cli.swarm.rows import GROUPS, Row, lines_of
@@ -196,6 +198,32 @@ def test_a_pod_that_is_kept_outlives_the_service_and_is_found_by_the_next(home: 
     assert pid in living()
     home.swarm("stop", agent)
     assert pid not in living()
+
+
+def test_a_service_is_found_from_where_the_runtime_folder_is_another(home: Swarm, tmp_path: Path) -> None:
+    agent = home.started("hello")
+    mine = home.env["XDG_RUNTIME_DIR"]
+    home.env["XDG_RUNTIME_DIR"] = str(tmp_path)
+    assert home.swarm("ls", "--json").lines[0]["id"] == agent
+    home.env["XDG_RUNTIME_DIR"] = mine
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_a_socket_that_another_user_listens_on_is_asked_nothing(
+    home: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", home.env["XDG_RUNTIME_DIR"])
+    path = socket_of(home.root)
+    path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        os.seteuid(NOBODY)
+        listening.listen()
+        os.seteuid(0)
+        assert home.swarm("ls").code == 0
+        listening.settimeout(0)
+        with contextlib.suppress(BlockingIOError), listening.accept()[0] as connection:
+            assert connection.recv(1) == b""
 
 
 def test_logs_have_what_an_agent_does_now_and_end_there(home: Swarm) -> None:

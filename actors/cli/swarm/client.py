@@ -15,7 +15,8 @@ import msgspec
 from msgspec.structs import replace
 
 from actors.cli.config import default_store
-from actors.cli.swarm.wire import Asked, Said, decode_said, line_of, socket_of
+from actors.cli.people import is_strangers
+from actors.cli.swarm.wire import Asked, Said, decode_said, line_of, lock_of, socket_of
 from actors.sessions.urls import place_of
 from protocol.error_of import error_of
 from protocol.errors import AgentError
@@ -67,14 +68,14 @@ class Client:
         as its caller has to wait for ``LOOK`` seconds. Raises AgentError.
         """
         path = socket_of(self._root)
-        if (connection := _try(path)) is not None:
+        if (connection := self._try()) is not None:
             yield connection
             return
         process = self._start()
         try:
             until = time.monotonic() + _PATIENCE
             while time.monotonic() < until:
-                if (connection := _try(path)) is not None:
+                if (connection := self._try()) is not None:
                     yield connection
                     return
                 if process.poll():  # 0: another was there first
@@ -83,6 +84,14 @@ class Client:
             raise AgentError(f"the swarm's service does not answer at {path}", hint=f"see {self._log}")
         finally:
             process.returncode = process.returncode or 0  # it goes on, and nobody waits for its end
+
+    def _try(self) -> socket.socket | None:
+        """A connection to the service, also where its runtime folder is another than ours."""
+        paths = [socket_of(self._root)]
+        with contextlib.suppress(OSError):
+            paths.append(Path(os.fsdecode(lock_of(self._root).read_bytes())))
+        found = (_try(each) for each in dict.fromkeys(paths))
+        return next((each for each in found if each is not None), None)
 
     @property
     def _log(self) -> Path:
@@ -135,6 +144,9 @@ def _try(path: Path) -> socket.socket | None:
     try:
         connection.connect(str(path))
     except OSError:
+        connection.close()
+        return None
+    if is_strangers(connection):  # what we start instead says so
         connection.close()
         return None
     connection.setblocking(True)

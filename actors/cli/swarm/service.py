@@ -16,7 +16,7 @@ import msgspec
 
 from actors.cli.people import why_no_person_at
 from actors.cli.swarm.rows import Row
-from actors.cli.swarm.wire import LONGEST, Asked, Said, decode_asked, line_of, socket_of
+from actors.cli.swarm.wire import LONGEST, Asked, Said, decode_asked, line_of, lock_of, socket_of
 from actors.swarm.agents.agent import Agent
 from actors.swarm.agents.inboxes import make_private
 from actors.swarm.agents.swarm import Swarm
@@ -37,7 +37,7 @@ _log = logging.getLogger("polypod.swarm")
 def only_one(root: Path) -> Iterator[bool]:
     """Be the one service of a folder; False where there is one. The kernel ends that with the process."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(root / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(lock_of(root), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,7 +58,9 @@ async def serve(store: str, root: Path, idle_seconds: float) -> None:
         swarm = Swarm(system, root)
         await swarm.open()
         service = Service(swarm, store)
-        async with _listening(socket_of(root), service.answer):
+        path = socket_of(root)
+        async with _listening(path, service.answer):
+            lock_of(root).write_bytes(os.fsencode(path))
             await service.wait_until_unneeded(ended, idle_seconds)
 
 

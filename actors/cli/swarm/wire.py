@@ -60,6 +60,11 @@ def socket_of(root: Path) -> Path:
     return socket_path("s", str(root))
 
 
+def lock_of(root: Path) -> Path:
+    """The file that the service of a folder holds while it lives; it says where that listens."""
+    return root / "serve.lock"
+
+
 def line_of(value: Any) -> bytes:
     """One line."""
     return msgspec.json.encode(value) + b"\n"
