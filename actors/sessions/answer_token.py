@@ -49,7 +49,7 @@ class AnswerToken:
         )
 
     def _proof(self, answer: ApprovalAnswer) -> str:
-        plain = msgspec.structs.replace(answer, proof=None)
+        plain = answer if answer.proof is None else msgspec.structs.replace(answer, proof=None)
         said = msgspec.json.encode(plain, order="sorted")  # a store may keep keys in an order of its own
         return hmac.digest(self._secret, said, "sha256").hex()
 

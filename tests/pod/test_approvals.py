@@ -357,18 +357,23 @@ def test_a_call_that_hooks_change_is_asked_for_as_it_would_run() -> None:
     play_staged(play, pay("ann"), say("done"))
 
 
-@pytest.mark.parametrize("refused", ["request", "answer"])
+class Quiet:
+    """Is asked about each call before policy is, so that a request has a commit of its own."""
+
+    def before_tool(self, call: Any) -> None: ...
+
+
+@pytest.mark.parametrize("refused", ["calls and request", "request", "answer"])
 def test_where_the_store_refuses_a_request_or_an_answer_the_run_fails_and_nothing_runs(refused: str) -> None:
     store = Refusing(lambda _: False)
 
     async def play(stage: Stage) -> None:
-        pod = await stage.spawn()
-        if refused == "request":
+        pod = await stage.spawn(hooks=[Quiet()] if refused == "request" else ())
+        if refused != "answer":
             await pod.describe()
             before = store.commits
-            store.refuses = lambda number: (
-                number == before + 3
-            )  # the input, the answer with its calls, the request
+            nth = 3 if refused == "request" else 2  # behind the input
+            store.refuses = lambda number: number == before + nth
             with pytest.raises(RunFailed, match="the disk is full"):
                 await pod.run("go")
         else:
@@ -383,7 +388,7 @@ def test_where_the_store_refuses_a_request_or_an_answer_the_run_fails_and_nothin
         assert stage.ran == []
         assert (await pod.run("now")).text == "done"
         assert await stage.system.approvals() == []
-        assert await stage.results() == [NOT_RUN]
+        assert await stage.results() == ([] if refused == "calls and request" else [NOT_RUN])
 
     play_staged(play, pay("ann"), say("done"), store=store)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 from actors.sessions.answers import settled
 from actors.sessions.store import SessionStore
@@ -31,22 +31,21 @@ class AnswerWatch:
         """Whether it finds all answers that are given from now on, at the latest once somebody listens."""
         return self._mark is not None
 
-    @contextlib.asynccontextmanager
-    async def listening(
-        self, session_id: str, on_answer: Callable[[ApprovalAnswer], None]
-    ) -> AsyncIterator[None]:
-        """Within it ``on_answer`` is called with each new answer of that session. Raises SessionError."""
+    async def listen(self, session_id: str, on_answer: Callable[[ApprovalAnswer], None]) -> None:
+        """Call ``on_answer`` with each new answer of that session, until ``stop_listening``. Raises
+        SessionError.
+        """
         if self._mark is None:
             self._mark, _ = await settled(self._store.answers_since(None))
         self._waiting[session_id] = on_answer
         self._look_later()
-        try:
-            yield
-        finally:
-            del self._waiting[session_id]
-            if not self._waiting and self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+
+    def stop_listening(self, session_id: str) -> None:
+        """Look for answers of that session no more; idempotent."""
+        self._waiting.pop(session_id, None)
+        if not self._waiting and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _look_later(self) -> None:
         if self._timer is None:

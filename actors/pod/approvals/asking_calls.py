@@ -56,6 +56,13 @@ class AskingToolCalls(ToolCalls):
         if self._sources is not None:
             self._sources = _AskingSources(self._sources, approvals)
 
+    async def run(self, run: Run, calls: list[ToolCall]) -> bool:
+        """As ``ToolCalls.run``."""
+        if self._sources is None:  # else it takes a look at them to know which calls are asked for
+            assert isinstance(self._tools, AskingRunner)
+            self._tools.ask_ahead(calls)
+        return await super().run(run, calls)
+
     # -- what people say -------------------------------------------------------------------------
 
     async def claim_answer(self, command: commands.Approve | commands.Disapprove) -> None:

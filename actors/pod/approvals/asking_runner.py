@@ -35,7 +35,7 @@ class AskingRunner(ToolRunner):
     hooks are asked about first.
     """
 
-    __slots__ = ("_approvals", "_past_hooks", "_prepared", "_shared_ids")
+    __slots__ = ("_approvals", "_past_hooks", "_prepared", "_ready", "_shared_ids")
 
     def __init__(self, runner: ToolRunner, approvals: OpenApprovals) -> None:
         """The same tools and hooks as ``runner``, for the pod whose ``approvals`` these are."""
@@ -49,14 +49,45 @@ class AskingRunner(ToolRunner):
         self._prepared: dict[str, tuple[ToolCall, tuple[str, ...]]] = {}
         #: Ids that several calls of the answer share: an approval could not be assigned to one of them.
         self._shared_ids: set[str] = set()
+        #: The calls of the next batch that are not asked for, where those that are have been asked for.
+        self._ready: list[ToolCall] | None = None
+
+    def ask_ahead(self, calls: list[ToolCall]) -> None:
+        """Record the requests of the batch that is run next, where that takes no waiting: so they become
+        durable together with the answer of the model that has the calls.
+        """
+        self._ready = None
+        approvals = self._approvals
+        if not approvals.knows_confinement(calls) or (self.hooks is not None and self.hooks.asks_before):
+            return
+        self._find_shared_ids(calls)
+        if self._shared_ids:
+            return
+        found = [self._to_ask(call) for call in calls]
+        if any(found) and approvals.nobody_answers():
+            return
+        self._ready = []
+        for call, asked in zip(calls, found, strict=True):
+            if asked is None:
+                self._ready.append(call)
+            else:
+                approvals.request(call, asked[1].why, (), hint=asked[1].hint)
 
     async def run(self, calls: list[ToolCall], batch: Batch) -> None:
         """Ask for those calls that need it, all at once, and run the others as their kinds allow."""
         self._prepared.clear()
-        ids = [call.id for call in calls]
-        self._shared_ids = (
-            {each for each in ids if ids.count(each) > 1} if len(set(ids)) < len(ids) else set()
-        )
+        ready, self._ready = self._ready, None
+        if ready is None:
+            ready = await self._ask(calls, batch)
+        may_wait = self._approvals.state.open or (self.hooks is not None and self.hooks.asks_before)
+        if ready and may_wait and not self._shared_ids:
+            await self._run_as_approved(ready, batch)
+        elif ready:
+            await super().run(ready, batch)
+
+    async def _ask(self, calls: list[ToolCall], batch: Batch) -> list[ToolCall]:
+        """Ask for those calls that need it; the others."""
+        self._find_shared_ids(calls)
         if (text := await self._approvals.look_at_commands(calls)) is not None:
             await batch.alert(text)
         batch.check()
@@ -64,11 +95,13 @@ class AskingRunner(ToolRunner):
         if len(ready) < len(calls):
             await self._approvals.commit()
             batch.check()
-        may_wait = self._approvals.state.open or (self.hooks is not None and self.hooks.asks_before)
-        if ready and may_wait and not self._shared_ids:
-            await self._run_as_approved(ready, batch)
-        elif ready:
-            await super().run(ready, batch)
+        return ready
+
+    def _find_shared_ids(self, calls: list[ToolCall]) -> None:
+        ids = [call.id for call in calls]
+        self._shared_ids = (
+            {each for each in ids if ids.count(each) > 1} if len(set(ids)) < len(ids) else set()
+        )
 
     async def _run_as_approved(self, ready: list[ToolCall], batch: Batch) -> None:
         """Run ``ready``, and beside them the calls that are approved meanwhile."""
@@ -117,15 +150,10 @@ class AskingRunner(ToolRunner):
 
     async def _asked_first(self, call: ToolCall, batch: Batch) -> bool:
         """Whether that call is not to be run now: it waits, or has its result already."""
-        approvals = self._approvals
-        if call.id in approvals.not_begun:
+        asked = self._to_ask(call)
+        if asked is None:
             return False
-        checked = self.toolbox.check(call)
-        if isinstance(checked, ToolResult):
-            return False
-        found = approvals.verdict(call, checked.tool)
-        if found.policy != "ask":
-            return False
+        checked, found = asked
         injected: tuple[str, ...] = ()
         shared = call.id in self._shared_ids
         try:
@@ -141,9 +169,19 @@ class AskingRunner(ToolRunner):
                     return False
         except _Parked as parked:
             call, found, injected = parked.call, parked.found, parked.injected
-        return await self._ask(call, found, injected, batch)
+        return await self._ask_one(call, found, injected, batch)
 
-    async def _ask(
+    def _to_ask(self, call: ToolCall) -> tuple[Checked, ApprovalVerdict] | None:
+        """A call that a person has to be asked for, with the reason; None of another."""
+        if call.id in self._approvals.not_begun:
+            return None
+        checked = self.toolbox.check(call)
+        if isinstance(checked, ToolResult):
+            return None
+        found = self._approvals.verdict(call, checked.tool)
+        return (checked, found) if found.policy == "ask" else None
+
+    async def _ask_one(
         self, call: ToolCall, found: ApprovalVerdict, injected: tuple[str, ...], batch: Batch
     ) -> bool:
         """Record that ``call`` waits; where nobody could say a word of it, that it is not run."""
@@ -214,7 +252,7 @@ class AskingRunner(ToolRunner):
             try:
                 await super().run_call(call, batch, texts, asked)
             except _Parked as parked:
-                await self._ask(parked.call, parked.found, parked.injected, batch)
+                await self._ask_one(parked.call, parked.found, parked.injected, batch)
                 await self._approvals.commit()
                 batch.check()
 

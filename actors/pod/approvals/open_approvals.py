@@ -16,7 +16,7 @@ from actors.pod.approvals.answer_watch import INTERVAL
 from actors.pod.approvals.people_clock import PeopleClock
 from actors.pod.resources import PodResources
 from actors.pod.session.journal import Journal
-from actors.sessions.answer_token import answer_token
+from actors.sessions.answer_token import AnswerToken, answer_token
 from actors.sessions.answers import settled
 from actors.sessions.approvals import Approvals, Granted
 from actors.sessions.replay import open_calls
@@ -51,6 +51,7 @@ class OpenApprovals:
         "_rules",
         "_section",
         "_template",
+        "_token",
         "answers",
         "clock",
         "parked",
@@ -83,6 +84,8 @@ class OpenApprovals:
         self._forms: dict[str, asyncio.Future[dict[str, Any] | None]] = {}
         #: Requests that were perhaps answered before the watch began to look.
         self._older = {request.approval_id for request in state.open}
+        #: What answers are signed with, once it was looked for.
+        self._token: AnswerToken | None = None
         #: What other processes have answered, until the run takes it.
         self.answers: list[ApprovalAnswer] = []
 
@@ -110,9 +113,14 @@ class OpenApprovals:
 
     async def look_at_commands(self, calls: Iterable[ToolCall]) -> str | None:
         """Look whether commands can be confined where one of ``calls`` is one: what people should know."""
-        if self._commands is None or not any(call.name == "shell" for call in calls):
+        if self._commands is None or self.knows_confinement(calls):
             return None
         return await self._commands.look()
+
+    def knows_confinement(self, calls: Iterable[ToolCall]) -> bool:
+        """Whether ``look_at_commands`` has nothing to look at any more."""
+        commands = self._commands
+        return commands is None or commands.has_looked or not any(call.name == "shell" for call in calls)
 
     def _is_confined(self, tool: Tool) -> bool:
         return tool.name == "shell" and self._commands is not None and self._commands.unconfined is None
@@ -274,7 +282,8 @@ class OpenApprovals:
 
     def drop_granted(self) -> None:
         """No call that was approved begins any more."""
-        self._without_granted(*(granted.request.call_id for granted in self.state.granted))
+        if self.state.granted:
+            self._without_granted(*(granted.request.call_id for granted in self.state.granted))
 
     def rewind(self) -> None:
         """The store has refused what was recorded: stand at what is durable."""
@@ -289,22 +298,30 @@ class OpenApprovals:
 
     async def await_change(self) -> None:
         """Wait until there may be something to do, such as new ``answers``."""
-        changed = self._changed = asyncio.get_running_loop().create_future()
-        async with contextlib.AsyncExitStack() as until:
-            if self._template.store.keeps_answers:
-                await self._listen(until)
-            await self._end_overdue(until)
+        loop = asyncio.get_running_loop()
+        changed = self._changed = loop.create_future()
+        timers: list[asyncio.TimerHandle] = []
+        session_id = self._journal.head.session_id
+        try:
+            if self._template.store.keeps_answers and not await self._listen(session_id):
+                timers.append(loop.call_later(_RETRY, self.wake))
+            if (again := await self._end_overdue()) is not None:
+                timers.append(loop.call_later(again, self.wake))
             await changed
+        finally:
+            self._template.answers.stop_listening(session_id)
+            for timer in timers:
+                timer.cancel()
 
-    async def _end_overdue(self, until: contextlib.AsyncExitStack) -> None:
-        """Deny what was not answered in time, and have the run look again when the next is to be."""
+    async def _end_overdue(self) -> float | None:
+        """Deny what was not answered in time; in how many seconds the run has to look again, if at all."""
         now, answered = time.time(), {each.approval_id for each in self.answers}
         for request in self.state.open:
             if request.ends_at <= now and request.approval_id not in answered:
                 await self._end(request)
         if (next_end := min((each.ends_at for each in self.state.open), default=math.inf)) < math.inf:
-            wait = min(next_end - now, _LONGEST) if next_end > now else _RETRY
-            until.callback(asyncio.get_running_loop().call_later(wait, self.wake).cancel)
+            return min(next_end - now, _LONGEST) if next_end > now else _RETRY
+        return None
 
     async def _end(self, request: ApprovalRequested) -> None:
         """Deny a call that nobody answered in time, unless another process answered first."""
@@ -316,18 +333,21 @@ class OpenApprovals:
             await self.claim(end)
             self._receive(end)
 
-    async def _listen(self, until: contextlib.AsyncExitStack) -> None:
-        """Receive answers of other processes: those there are, and until then those to come."""
-        store, session_id = self._template.store, self._journal.head.session_id
+    async def _listen(self, session_id: str) -> bool:
+        """Receive answers of other processes: those there are, and from now on those to come. Whether they
+        could be read.
+        """
+        store = self._template.store
         try:
-            await until.enter_async_context(self._template.answers.listening(session_id, self._receive))
+            await self._template.answers.listen(session_id, self._receive)
             older = [each.approval_id for each in self.state.open if each.approval_id in self._older]
             for answer in await settled(store.answers(older)) if older else ():
                 if answer.session_id == session_id:
                     self._receive(answer)
             self._older.clear()
         except SessionError:  # a store that cannot be read for a moment ends no run that waits for people
-            until.callback(asyncio.get_running_loop().call_later(_RETRY, self.wake).cancel)
+            return False
+        return True
 
     def _receive(self, answer: ApprovalAnswer) -> None:
         if self.state.find(answer.approval_id) is not None:
@@ -339,16 +359,22 @@ class OpenApprovals:
         if not self._template.store.keeps_answers:
             return None
         try:
-            return answer_token().id
+            return self._get_token().id
         except StoreError:
             return ""
+
+    def _get_token(self) -> AnswerToken:
+        """The user's token. Raises StoreError."""
+        if self._token is None:
+            self._token = answer_token()
+        return self._token
 
     def proves(self, request: ApprovalRequested, answer: ApprovalAnswer) -> bool:
         """Whether ``answer``, from the store, is from who has the token."""
         if request.token is None:  # of an earlier version
             return True
         try:
-            token = answer_token()
+            token = self._get_token()
         except StoreError:
             return False
         return request.token == token.id and token.proves(answer)
@@ -358,7 +384,7 @@ class OpenApprovals:
         store = self._template.store
         if store.keeps_answers:
             with contextlib.suppress(StoreError):  # it is recorded by this process, which needs no proof
-                answer = answer_token().sign(answer)
+                answer = self._get_token().sign(answer)
         if store.keeps_answers and not await settled(store.put_answer(answer)):
             self.wake()  # to look what was answered
             raise AlreadyResolved(f"approval {answer.approval_id} was answered in another process")

@@ -34,7 +34,7 @@ class AgentApprovals:
         self._agent_id = agent_id
         self._record = record
         self._open: dict[str, _Open] = {}
-        self._listening: contextlib.AsyncExitStack | None = None
+        self._listening: str | None = None
 
     @property
     def open(self) -> list[ApprovalRequested]:
@@ -70,7 +70,7 @@ class AgentApprovals:
             raise
         finally:
             self._open.pop(request.approval_id, None)
-            await self._stop_listening()
+            self._stop_listening()
         await self._record(
             _resolved(
                 request,
@@ -110,13 +110,13 @@ class AgentApprovals:
     async def _listen(self, session_id: str) -> None:
         """Have answers of other processes come in, while any is waited for."""
         if self._listening is None and self._home.store.keeps_answers:
-            self._listening = contextlib.AsyncExitStack()
-            await self._listening.enter_async_context(self._home.answers.listening(session_id, self._take))
+            self._listening = session_id
+            await self._home.answers.listen(session_id, self._take)
 
-    async def _stop_listening(self) -> None:
+    def _stop_listening(self) -> None:
         if not self._open and self._listening is not None:
-            listening, self._listening = self._listening, None
-            await listening.aclose()
+            session_id, self._listening = self._listening, None
+            self._home.answers.stop_listening(session_id)
 
     def _take(self, answer: ApprovalAnswer) -> None:
         waiting, token = self._open.get(answer.approval_id), self._token()

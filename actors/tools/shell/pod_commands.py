@@ -31,7 +31,8 @@ class PodCommands:
         self._sandbox: Sandbox | None = None
         #: Why commands run unconfined; None where they do not, or nobody has looked.
         self.unconfined: ChildNotConfined | None = None
-        self._has_looked = False
+        #: Whether somebody has looked.
+        self.has_looked = False
         #: Sends the pod words about a command that has ended; who has the pod sets it.
         self.notify: Callable[[str], object] = _ignore
         #: Begins every id, so that those of earlier lives of the pod's session are known as such.
@@ -53,9 +54,9 @@ class PodCommands:
         """Look whether commands can be confined, once: what people should know where they cannot, though they
         should be.
         """
-        if self._has_looked:
+        if self.has_looked:
             return None
-        self._has_looked = True
+        self.has_looked = True
         sandbox = self._get_sandbox()
         try:
             self.unconfined = await sandbox.why_not()
@@ -74,7 +75,7 @@ class PodCommands:
         except ChildNotConfined as error:
             raise ToolError(f"the command was not run: {error.message}", hint=error.hint) from error
         if confinement is None and self.unconfined is None:
-            self._has_looked = False  # it has to be asked for from now on
+            self.has_looked = False  # it has to be asked for from now on
             raise ToolError("the command was not run: it can be confined no more; call it again")
         return confinement
 
