@@ -226,6 +226,20 @@ def test_a_socket_that_another_user_listens_on_is_asked_nothing(
             assert connection.recv(1) == b""
 
 
+def test_who_waits_for_a_task_that_is_cancelled_gets_no_success(home: Swarm) -> None:
+    home.write("ask.toml", ASKING)
+    task = 'use shell command="true"'
+    asking = home.start("swarm", "start", task, "--name", "clerk", "--manifest", "ask.toml", "--wait")
+    while not home.swarm("ls", "--json").lines:
+        pass
+    wait_for_approval(home, "clerk")
+    home.swarm("cancel", "clerk")
+    _, err = asking.communicate(timeout=60)
+    assert asking.returncode == 1
+    assert "the task of agent clerk-" in err
+    assert "was cancelled" in err
+
+
 def test_logs_have_what_an_agent_does_now_and_end_there(home: Swarm) -> None:
     home.write("ask.toml", ASKING)
     home.swarm("start", "hello", "--name", "clerk", "--manifest", "ask.toml", "--wait")

@@ -164,8 +164,10 @@ def _show(row: Row, terminal: Terminal, *, as_json: bool, answer: bool = False) 
     elif row.text:
         terminal.write(row.text)
         terminal.end_line()
-    if answer and row.error is not None:
-        terminal.note(f"polypod: agent {row.id} {row.status}: {row.error}", "error")
+    if answer and row.result in {"failed", "killed"}:
+        how = "failed" if row.result == "failed" else "was cancelled"
+        why = "" if row.error is None else f": {row.error}"
+        terminal.note(f"polypod: the task of agent {row.id} {how}{why}", "error")
         raise Exit(FAILED)
 
 

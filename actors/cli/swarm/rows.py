@@ -51,6 +51,8 @@ class Row(Struct, frozen=True, kw_only=True):
     created_at: float
     session_id: str
     pid: int | None = None
+    #: How its last task ended, or how it stands where that goes on.
+    result: AgentStatus = "pending"
     text: str = ""
     error: Failure | None = None
     usage: Usage | None = None

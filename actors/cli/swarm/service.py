@@ -242,6 +242,7 @@ def row_of(agent: Agent) -> Row:
         created_at=spec.created_at,
         session_id=agent.session_id,
         pid=agent.pid,
+        result=result.status,
         text=result.text,
         error=result.error,
         usage=result.usage,
