@@ -311,7 +311,7 @@ class Keeper:
             self.publish(event)
         else:
             if isinstance(event, AgentStopped):
-                self._interrupted = self.state.at_work
+                self._interrupted = self.state.at_work or self.state.outcome == "paused"
                 await self._close_open_run(event)
             elif isinstance(event, AgentStarted):
                 pid = life.pid if event.pid is None else event.pid

@@ -20,8 +20,10 @@ from polypod import (
     PodError,
     PodManifest,
     RestartsExhausted,
+    RunEnd,
     ScriptedClient,
     Swarm,
+    ToolStart,
     TooManyRestarts,
     UserMessage,
     call,
@@ -57,6 +59,25 @@ async def test_a_pod_whose_process_somebody_else_ends_has_failed_and_is_started_
         os.kill(process_of(swarm, agent), number)
         await until(agent, AgentStopped, AgentStopped)
         assert (await agent.wait()).status == agent.status == "failed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_task_whose_process_somebody_else_ends_goes_on_where_that_is_wished(
+    tmp_path: Path, number: int
+) -> None:
+    manifest = PodManifest.of(
+        name="worker",
+        model="offline",
+        tools={"builtin": ["shell"]},
+        approvals={"default": "allow"},
+        restart={**AGAIN, "on_restart": "resume"},
+    )
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start('use shell command="sleep 1000"', "process", manifest=manifest)
+        await until(agent, ToolStart)
+        os.kill(process_of(swarm, agent), number)
+        await until(agent, AgentStopped, AgentRestarted, RunEnd)
+        assert (await agent.wait()).status == "done"
 
 
 def process_of(swarm: Swarm, agent: Agent) -> int:
