@@ -15,6 +15,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,7 +81,8 @@ def lower_bounds(version: tuple[int, int]) -> str:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     bounds: dict[str, Version] = {}
     extras = project["optional-dependencies"]
-    for line in [*project["dependencies"], *extras["fetch"], *extras["mcp"], *extras["top"], *extras["dev"]]:
+    tested = (lines for extra, lines in extras.items() if extra != "docs")
+    for line in [*project["dependencies"], *chain.from_iterable(tested)]:
         needed = Requirement(line)
         if needed.marker and not needed.marker.evaluate({"python_version": "{}.{}".format(*version)}):
             continue

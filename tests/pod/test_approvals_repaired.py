@@ -35,7 +35,7 @@ async def spawn(system: PodSystem, ran: list[str], *replies: Any, **options: Any
 
 async def ask(path: Path, ran: list[str]) -> ApprovalRequested:
     """Have a pod ask for a call and leave it waiting: what it has asked."""
-    async with PodSystem(SQLiteStore(path)) as system:
+    async with PodSystem(f"sqlite:{path}") as system:
         with system.subscribe(kinds=(ApprovalRequested, StateChanged)) as events:
             asked = call("pay", {"to": "ann"}, id="c", input_tokens=70)
             pod = await spawn(system, ran, asked)
@@ -76,7 +76,7 @@ async def test_a_call_that_waits_for_a_person_still_waits_in_a_session_that_was_
     damage(path, asked.seq + 1)
     mended = mend_all(path, path.parent / "damaged")
     assert mended != asked.session_id
-    async with PodSystem(SQLiteStore(path)) as system:
+    async with PodSystem(f"sqlite:{path}") as system:
         pod = await spawn(system, ran, say("done"), resume=mended)
         described = await pod.describe()
         assert described.state is PodState.PAUSED
@@ -97,7 +97,7 @@ async def test_a_call_that_may_have_begun_does_not_wait_again_behind_a_repair(
     ran: list[str] = []
     asked = await ask(path, ran)
     if answer == "in the log":
-        async with PodSystem(SQLiteStore(path)) as system:
+        async with PodSystem(f"sqlite:{path}") as system:
             pod = await spawn(system, ran, say("done"), resume=asked.session_id)
             (request,) = await system.approvals()
             run = pod.resume()
@@ -111,7 +111,7 @@ async def test_a_call_that_may_have_begun_does_not_wait_again_behind_a_repair(
     damage(path, asked.seq + 1)
     mended = mend_all(path, path.parent / "damaged")
     ran.clear()
-    async with PodSystem(SQLiteStore(path)) as system:
+    async with PodSystem(f"sqlite:{path}") as system:
         pod = await spawn(system, ran, say("I see"), resume=mended)
         assert await system.approvals() == []
         assert (await pod.resume()).text == "I see"

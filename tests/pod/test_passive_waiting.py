@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +87,16 @@ async def asked(
 
 
 @pytest.fixture(params=["memory", "sqlite", "awaited"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    if request.param == "awaited":
-        return AwaitedStore()
-    return MemoryStore() if request.param == "memory" else SQLiteStore(tmp_path / "pods.db")
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    made = {
+        "memory": MemoryStore,
+        "awaited": AwaitedStore,
+        "sqlite": lambda: SQLiteStore(tmp_path / "pods.db"),
+    }
+    store = made[request.param]()
+    yield store
+    if request.param == "sqlite":
+        store.close()
 
 
 async def until_waiting(pod: Pod) -> None:
