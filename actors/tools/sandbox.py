@@ -156,19 +156,23 @@ class Sandbox:
 
     async def _get_home(self) -> str:
         """Raises ChildNotConfined."""
-        home = self._home
-        if home is None:
-            made = await asyncio.to_thread(ProgramHome, await self._who_commits())
-            home = self._home = self._choose_home(made)
-            if home is not made:
-                await asyncio.to_thread(made.close)
-        if home is None:
+        if self._home is None:
+            git = await self._who_commits()
+            making = asyncio.get_running_loop().run_in_executor(None, ProgramHome, git)
+            making.add_done_callback(self._keep_home)
+            await asyncio.shield(making)  # who does not wait for it any longer leaves it to the next command
+        if self._home is None:
             raise ChildNotConfined("programs cannot be confined to the scope: their home is closed")
-        return home.path
+        return self._home.path
 
-    def _choose_home(self, made: ProgramHome) -> ProgramHome | None:
-        """The one that another command has made meanwhile, else this one; none once it is closed."""
-        return None if self._closed else self._home or made
+    def _keep_home(self, making: asyncio.Future[ProgramHome]) -> None:
+        """Keep the home that was made, unless another command has made one meanwhile, or all is closed."""
+        if making.cancelled() or making.exception() is not None:
+            return
+        if self._closed or self._home is not None:
+            making.result().close()
+        else:
+            self._home = making.result()
 
     def _confinement(self, scope: Scope, home: str) -> Confinement:
         system = system_folders(self._path)
