@@ -50,6 +50,7 @@ from protocol.errors import (
     ChildNotConfined,
     ChildNotListening,
     ChildNotStarted,
+    ClassificationRefused,
     CompactionFailed,
     Failure,
     ForeignError,
@@ -75,6 +76,7 @@ from protocol.errors import (
     PodStopped,
     PodUnreachable,
     PolypodError,
+    RoutingError,
     RunFailed,
     ScopeRefused,
     ScriptExhausted,
@@ -195,6 +197,7 @@ from protocol.manifest import (
 )
 from protocol.mcp import McpServer
 from protocol.results import BudgetUse, PodDescription, RunResult
+from protocol.routing import Classification, SystemStatus
 from protocol.scope import Permission, Rule, Scope
 from protocol.tools import Concurrency, ToolSpec
 from protocol.usage import Usage
@@ -255,6 +258,8 @@ __all__ = [
     "ChildNotStarted",
     "ChildStarted",
     "Children",
+    "Classification",
+    "ClassificationRefused",
     "Command",
     "Compact",
     "CompactDone",
@@ -339,6 +344,7 @@ __all__ = [
     "RestartsExhausted",
     "Resume",
     "Retry",
+    "RoutingError",
     "Rule",
     "Run",
     "RunEnd",
@@ -369,6 +375,7 @@ __all__ = [
     "SystemMessage",
     "SystemNotRunning",
     "SystemOfParent",
+    "SystemStatus",
     "TextDelta",
     "TextPart",
     "ThinkingDelta",

@@ -31,6 +31,8 @@ PolypodError
 │   ├── AgentFailed          its program reports that a task failed, or ended without a word
 │   ├── UnknownAgent         no agent has that id, or several have ids that begin so
 │   └── UnknownRunner        there is no runner of that name
+├── RoutingError             a task that cannot be given to a model or an agent
+│   └── ClassificationRefused  the classifier named no agent that can take the task
 ├── NotImportable            what a pod in another process is given is nothing that can be imported there
 ├── BudgetError              a budget that cannot hold: a cost limit on a model without a price
 ├── SessionError
@@ -344,6 +346,14 @@ class UnknownAgent(AgentError):  # noqa: N818
 
 class UnknownRunner(AgentError):  # noqa: N818
     """No runner has that name, and it is no command either."""
+
+
+class RoutingError(PolypodError):
+    """A task cannot be given to a model or an agent."""
+
+
+class ClassificationRefused(RoutingError):  # noqa: N818
+    """The classifier named an agent that is not known, or one that is limited now."""
 
 
 class NotImportable(PolypodError, TypeError):  # noqa: N818

@@ -18,7 +18,7 @@ LAYERS = {
     "compaction": 2,
     "memory": 3,
 }
-LAYERS |= {"pod": 4, "swarm": 5, "routing": 5, "system": 6, "pod_process": 7, "cli": 7, "server": 7}
+LAYERS |= {"pod": 4, "swarm": 5, "routing": 6, "system": 7, "pod_process": 8, "cli": 8, "server": 8}
 #: What a family's folders have in common; the others do not know each other.
 SHARED = {"actors.llm.http", "actors.cli.display", "actors.cli.swarm", "actors.swarm.runners"}
 #: The folders of one pod, from the ground up: each is handed what lies above it, and imports only what lies below.
