@@ -46,6 +46,7 @@ from actors.tools.toolbox import Toolbox
 from protocol import *
 
 if _TYPE_CHECKING:
+    from actors.config.configuration import Configuration as Configuration
     from actors.llm.cassette import CassetteClient as CassetteClient
     from actors.swarm.agents.agent import Agent as Agent
     from actors.swarm.agents.agent_events import AgentEvents as AgentEvents
@@ -54,6 +55,8 @@ if _TYPE_CHECKING:
     from actors.swarm.runners.base import Launch as Launch
     from actors.swarm.runners.base import Runner as Runner
     from actors.swarm.runners.function import runner_func as runner_func
+    from protocol.config import LocalModelSection as LocalModelSection
+    from protocol.config import RunnerSection as RunnerSection
 else:  # imported by who uses it, so that nobody else pays for agents, or for the format of cassettes
     __getattr__ = _on_demand(
         __name__,
@@ -62,6 +65,9 @@ else:  # imported by who uses it, so that nobody else pays for agents, or for th
             "AgentEvents": "actors.swarm.agents.agent_events",
             "Answer": "actors.swarm.runners.base",
             "CassetteClient": "actors.llm.cassette",
+            "RunnerSection": "protocol.config",
+            "LocalModelSection": "protocol.config",
+            "Configuration": "actors.config.configuration",
             "Launch": "actors.swarm.runners.base",
             "Runner": "actors.swarm.runners.base",
             "Swarm": "actors.swarm.agents.swarm",
@@ -135,6 +141,7 @@ __all__ = [
     "CompactionFailed",
     "CompactionSection",
     "Concurrency",
+    "ConfigError",
     "ConsolidateDone",
     "ConsolidateFailed",
     "ConsolidateStart",
@@ -185,6 +192,7 @@ __all__ = [
     "NotImportable",
     "NotPaused",
     "NotRunning",
+    "NotTrusted",
     "Notify",
     "OtherEntry",
     "OutputInvalid",

@@ -42,7 +42,18 @@ from actors.runtime.on_demand import on_demand
 from actors.version import __version__
 
 if TYPE_CHECKING:
-    from actors import Agent, AgentEvents, Answer, Launch, Runner, Swarm, runner_func
+    from actors import (
+        Agent,
+        AgentEvents,
+        Answer,
+        Configuration,
+        Launch,
+        LocalModelSection,
+        Runner,
+        RunnerSection,
+        Swarm,
+        runner_func,
+    )
     from polypod.testing import CassetteClient
 else:  # imported by who uses it, so that nobody else pays for agents, or for the format of cassettes
     __getattr__ = on_demand(
@@ -50,7 +61,18 @@ else:  # imported by who uses it, so that nobody else pays for agents, or for th
         {
             "CassetteClient": "polypod.testing",
             **dict.fromkeys(
-                ("Agent", "AgentEvents", "Answer", "Launch", "Runner", "Swarm", "runner_func"),
+                (
+                    "Agent",
+                    "AgentEvents",
+                    "Answer",
+                    "Configuration",
+                    "Launch",
+                    "LocalModelSection",
+                    "Runner",
+                    "RunnerSection",
+                    "Swarm",
+                    "runner_func",
+                ),
                 "actors",
             ),
         },
@@ -123,6 +145,8 @@ __all__ = [
     "CompactionFailed",
     "CompactionSection",
     "Concurrency",
+    "ConfigError",
+    "Configuration",
     "ConsolidateDone",
     "ConsolidateFailed",
     "ConsolidateStart",
@@ -159,6 +183,7 @@ __all__ = [
     "Launch",
     "LineSplitter",
     "LineTooLong",
+    "LocalModelSection",
     "ManifestError",
     "McpServer",
     "MemoryPointer",
@@ -174,6 +199,7 @@ __all__ = [
     "NotImportable",
     "NotPaused",
     "NotRunning",
+    "NotTrusted",
     "Notify",
     "OtherEntry",
     "OutputInvalid",
@@ -218,6 +244,7 @@ __all__ = [
     "RunStart",
     "RunStream",
     "Runner",
+    "RunnerSection",
     "SandboxSection",
     "Scope",
     "ScopeRefused",

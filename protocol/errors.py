@@ -2,6 +2,8 @@
 
 PolypodError
 ├── ManifestError            a manifest is wrong: file, key, what was expected
+│   └── ConfigError          the same of a polypod.toml, or it has not what was asked for
+│       └── NotTrusted       nobody has looked at what a project's polypod.toml may start
 ├── SystemNotRunning         a PodSystem was used before it was entered or after it was left
 │   └── SystemOfParent       a forked process used what is its parent's
 ├── WouldDeadlock            a blocking wait on the thread whose loop would have to answer it
@@ -146,7 +148,15 @@ class ManifestError(PolypodError, ValueError):
     """A manifest is wrong; the message names the file, the key and what was expected."""
 
 
-class SystemNotRunning(PolypodError, RuntimeError):  # noqa: N818 - a public name
+class ConfigError(ManifestError):
+    """A ``polypod.toml`` is wrong, or has not what was asked for; the message names the file and the key."""
+
+
+class NotTrusted(ConfigError):  # noqa: N818 - a public name
+    """What a project's ``polypod.toml`` may start was not looked at by a person, or has changed since."""
+
+
+class SystemNotRunning(PolypodError, RuntimeError):  # noqa: N818
     """A PodSystem was used before it was entered or after it was left."""
 
 

@@ -16,6 +16,10 @@ _AT = r"(?s)(?P<what>.*?)(?: - at `\$\.?(?P<key>.*)`)?"
 _UNKNOWN = r"Object contains unknown field `(?P<field>.*)`"
 _MISSING = r"Object missing required field `(?P<field>.*)`"
 _STEP = r"[^.\[\]]+"
+#: How msgspec says that the value of some key of a table does not fit.
+_ANY_KEY = "[...]"
+#: Keys whose values are not shown.
+_SECRET_KEYS = frozenset({"api_key"})
 #: Longest piece of a wrong value that a message shows.
 _SHOWN = 60
 
@@ -46,8 +50,25 @@ def explained(
         return _unknown_key(where, key, unknown["field"], _type_at(root, key), hidden, what)
     if missing := re.fullmatch(_MISSING, why):
         return ManifestError(f"{where}: {key}: the key {missing['field']!r} is missing")
-    expected, got = in_words(_type_at(root, key)), _shown(_value_at(data, key))
-    return ManifestError(f"{where}: {key or what}: expected {expected}, got {got}")
+    if key.endswith(_ANY_KEY):  # msgspec does not say which key of a table it was
+        key, kind, value = _within(root, data, key.removesuffix(_ANY_KEY))
+    else:
+        kind, value = _type_at(root, key), _value_at(data, key)
+    got = "another kind" if key.rpartition(".")[2] in _SECRET_KEYS else _shown(value)
+    return ManifestError(f"{where}: {key or what}: expected {in_words(kind)}, got {got}")
+
+
+def _within(root: type[Struct], data: Any, table: str) -> tuple[str, Any, Any]:
+    """The first key of a ``table`` with keys of the user's own whose value does not fit: the key, the type
+    that is wanted, and the value.
+    """
+    wanted = get_args(_type_at(root, table))[1]
+    for name, value in _value_at(data, table).items():
+        try:
+            msgspec.convert(value, wanted)
+        except msgspec.ValidationError:
+            return f"{table}.{name}", wanted, value
+    raise AssertionError(f"all of {table} fits")
 
 
 def unknown_key(where: str, key: str, known: list[str], of: str) -> ManifestError:
@@ -63,6 +84,8 @@ def unknown_key(where: str, key: str, known: list[str], of: str) -> ManifestErro
 def in_words(kind: Any) -> str:
     """A type as a person would say it: ``a list of strings``, ``one of 'read', 'write'``."""
     kind = _present(kind)
+    if _is_union(kind):
+        return " or ".join(in_words(each) for each in get_args(kind))
     if get_origin(kind) is Literal:
         return f"one of {', '.join(repr(value) for value in get_args(kind))}"
     if get_origin(kind) is tuple:
@@ -76,7 +99,7 @@ def in_words(kind: Any) -> str:
 def _unknown_key(
     where: str, key: str, field: str, struct: Any, hidden: frozenset[str], what: str
 ) -> ManifestError:
-    known = [name for name in struct.__struct_fields__ if name not in hidden]
+    known = [name for name in _table_of(struct).__struct_fields__ if name not in hidden]
     section = re.sub(r"\[\d+\]", "", key)
     of = f"a {what}" if not section else f"[[{section}]]" if key.endswith("]") else f"[{section}]"
     return unknown_key(where, f"{key}.{field}" if key else field, known, of)
@@ -84,18 +107,28 @@ def _unknown_key(
 
 def _present(kind: Any) -> Any:
     """The type of a value that is there: ``X`` of ``X | None``."""
-    if get_origin(kind) in {Union, types.UnionType}:
-        return next(each for each in get_args(kind) if each is not type(None))
-    return kind
+    if not _is_union(kind):
+        return kind
+    present = [each for each in get_args(kind) if each is not type(None)]
+    return present[0] if len(present) == 1 else Union[tuple(present)]  # noqa: UP007 - made of a list
+
+
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) in {Union, types.UnionType}
+
+
+def _table_of(kind: Any) -> Any:
+    """The type of a value that has keys or places: of ``str | X`` the X."""
+    return next(each for each in get_args(kind) if each not in _WORDS) if _is_union(kind) else kind
 
 
 def _type_at(struct: Any, key: str) -> Any:
     """The type that ``struct`` wants at a key like ``scope.allow[0].target``."""
     kind = struct
     for step in re.findall(_STEP, key):
-        kind = _present(kind)
-        if get_origin(kind) is tuple:
-            kind = get_args(kind)[0]
+        kind = _table_of(_present(kind))
+        if get_origin(kind) in {tuple, dict}:
+            kind = get_args(kind)[0 if get_origin(kind) is tuple else 1]
         else:
             kind = {field.name: field.type for field in msgspec.structs.fields(kind)}[step]
     return _present(kind)

@@ -230,24 +230,37 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         if system_prompt is not None:
             data["pod"]["system_prompt"] = system_prompt
         if isinstance(model, str):
-            scheme, _, model_id = model.partition("/")
-            data["model"] = {"scheme": scheme, "model_id": model_id}
+            data["model"] = _model_of(model)
         elif model is not None:
             settings = {"model": model, **settings}
         if base_url is not None:
             settings["base_url"] = base_url
-        for key, value in settings.items():
-            section = _SECTION_OF.get(key)
-            if key in cls.__struct_fields__:
-                plain = _plain(value)
-                data[key] = {**data.get(key, {}), **plain} if isinstance(plain, dict) else plain
-            elif section is not None:
-                if isinstance(data.setdefault(section, {}), dict):  # else what it is will be refused
-                    data[section][key] = _plain(value)
-            else:
-                known = sorted({*_SECTION_OF, *cls.__struct_fields__})
-                raise unknown_key("manifest", key, known, "all sections")
+        _put_settings(data, settings, "manifest")
         return _convert(data, where="manifest", base=Path.cwd())
+
+    def merged(self, profile: dict[str, Any], where: str, base: Path) -> PodManifest:
+        """The manifest with what a ``profile`` says instead: keys as those of ``of``, in which relative paths
+        are relative to ``base``.
+
+        A table is merged key by key, and a list stands in place of the one before; but rules of approval come
+        before those of the manifest, and what it denies stays denied. A model that is named has nothing of
+        the one before. Raises ManifestError, in which ``where`` names the profile.
+        """
+        said: dict[str, Any] = {}
+        if isinstance(named := profile.get("model"), str):
+            profile = {**profile, "model": _model_of(named)}
+        _put_settings(said, profile, where)
+        _decode(said, where)
+        data = msgspec.to_builtins(self)
+        if {"scheme", "model_id"} & said.get("model", {}).keys():
+            data.pop("model", None)
+        for kept, table in (("approval", said), ("deny", said.get("scope", {}))):
+            if kept in table:
+                before = data if table is said else data.get("scope", {})
+                table[kept] = [*table[kept], *before.get(kept, ())]
+        for key, value in said.items():
+            data[key] = {**data.get(key, {}), **value} if isinstance(value, dict) else value
+        return _convert(data, where=where, base=base)
 
     def without_secrets(self) -> PodManifest:
         """The manifest as it may be recorded and shown: no user, password or query in ``base_url``, no
@@ -285,6 +298,26 @@ _SECTION_OF: dict[str, str] = {
 }
 
 
+def _model_of(named: str) -> dict[str, Any]:
+    scheme, _, model_id = named.partition("/")
+    return {"scheme": scheme, "model_id": model_id}
+
+
+def _put_settings(data: dict[str, Any], settings: dict[str, Any], where: str) -> None:
+    """Put keys of any section, or whole sections, where a manifest has them. Raises ManifestError."""
+    for key, value in settings.items():
+        section = _SECTION_OF.get(key)
+        if key in PodManifest.__struct_fields__:
+            plain = _plain(value)
+            data[key] = {**data.get(key, {}), **plain} if isinstance(plain, dict) else plain
+        elif section is not None:
+            if isinstance(data.setdefault(section, {}), dict):  # else what it is will be refused
+                data[section][key] = _plain(value)
+        else:
+            known = sorted({*_SECTION_OF, *PodManifest.__struct_fields__})
+            raise unknown_key(where, key, known, "all sections")
+
+
 def _plain(value: Any) -> Any:
     """``value`` as TOML would have it; one that cannot be written so is left, to be refused by its key."""
     try:
@@ -293,11 +326,15 @@ def _plain(value: Any) -> Any:
         return value
 
 
-def _convert(data: dict[str, Any], *, where: str, base: Path) -> PodManifest:
+def _decode(data: dict[str, Any], where: str) -> PodManifest:
     try:
-        manifest = msgspec.convert(data, PodManifest)
+        return msgspec.convert(data, PodManifest)
     except msgspec.ValidationError as error:
         raise explained(error, data, PodManifest, where, frozenset({"within"})) from None
+
+
+def _convert(data: dict[str, Any], *, where: str, base: Path) -> PodManifest:
+    manifest = _decode(data, where)
     _check(manifest, where)
     manifest = manifest.replace(pod=_absolute(manifest.pod, base), scope=anchored(manifest.scope, base))
     tools = manifest.tools

@@ -25,8 +25,11 @@ if threading.current_thread() is threading.main_thread():
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_state(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test touches what the user who runs it has in a state folder."""
+    """No test touches what the user who runs it has in a state folder, or reads what is in a configuration
+    folder.
+    """
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("configuration"))
 
 
 def pytest_collection_finish() -> None:

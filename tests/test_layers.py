@@ -16,6 +16,7 @@ LAYERS = {
     "llm": 2,
     "tools": 2,
     "compaction": 2,
+    "config": 2,
     "memory": 3,
 }
 LAYERS |= {"pod": 4, "swarm": 5, "routing": 6, "system": 7, "pod_process": 8, "cli": 8, "server": 8}

@@ -25,7 +25,9 @@ def where_of(url: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine by name or number."""
-    return host in {"localhost", "::1", "0.0.0.0"} or host.startswith("127.") or host.endswith(".localhost")  # noqa: S104
+    if host.startswith("127."):  # and no name that only begins so
+        return host.replace(".", "").isdigit()
+    return host in {"localhost", "::1", "0.0.0.0"} or host.endswith(".localhost")  # noqa: S104
 
 
 def without_credentials(url: str) -> str:

@@ -70,7 +70,7 @@ def test_the_approval_of_a_server_is_a_rule_behind_those_of_the_manifest() -> No
         ({"name": "a"}, "tools.mcp[0]: expected either a command or a url"),
         ({"name": "a", "command": ["x"], "url": "http://x"}, "expected either a command or a url"),
         ({"name": "a", "command": "x 'y"}, "tools.mcp[0].command: cannot be split"),
-        ({"name": "a", "command": 5}, "tools.mcp[0].command: expected a list of strings, got 5"),
+        ({"name": "a", "command": 5}, "tools.mcp[0].command: expected a list of strings or a string, got 5"),
         ({"name": "a", "command": ["x"], "headers_env": {"A": "B"}}, "only a server with a url has headers"),
         (
             {"name": "a", "command": ["x"], "env": {"A=B": "c"}},

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from actors.swarm.runners.base import Answer, Permission, Runner, StopWaits
-from actors.swarm.runners.named import RunnerSection, runner_of
+from actors.swarm.runners.named import runner_of
 from polypod import (
     AgentIdle,
     AgentStarted,
@@ -30,6 +30,7 @@ from polypod import (
     ToolStart,
     Usage,
 )
+from protocol.config import RunnerSection
 from tests.ports import unused_port
 from tests.swarm.runner_kit import KitHost, Reader, launch, left_in, names, one
 from tests.swarm.runners.recordings import ends, texts

@@ -31,8 +31,9 @@ from actors.swarm.agents.record import Record, read_pages
 from actors.swarm.agents.spawned import SpawnedAgents
 from actors.swarm.runners.base import Answer, Runner, RunnerSpec, StopWaits
 from actors.swarm.runners.function import runner_func
-from actors.swarm.runners.named import RunnerSection, runner_of
+from actors.swarm.runners.named import runner_of
 from protocol.agents import AgentResult, AgentSpec, opening_of
+from protocol.config import RunnerSection
 from protocol.errors import (
     AgentError,
     Failure,

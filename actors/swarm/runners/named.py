@@ -1,4 +1,4 @@
-"""``runner_of``: the runner that a name or a command means; ``RunnerSection``: what a file says of one."""
+"""``runner_of``: the runner that a name or a command means."""
 
 from __future__ import annotations
 
@@ -6,36 +6,11 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 
-from msgspec import Struct
-
 from actors.swarm.runners.base import Host, Launch, Life, Runner, RunnerSpec
 from actors.swarm.runners.program import Bounds, Program, ProgramLife
 from actors.swarm.runners.stream import Recorder
+from protocol.config import RunnerSection
 from protocol.errors import UnknownRunner
-
-
-class RunnerSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """``[[runner]]``: what is otherwise with a runner.
-
-    ``name`` is that of a runner (``claude``, ``acp:COMMAND``), or a new one for a ``command`` that prints our
-    lines. ``command`` stands in place of the program's own, ``args`` come behind it, ``env`` names variables
-    that it may have besides. ``max_retries``, ``max_wait`` and ``quiet_seconds`` bound what it does when its
-    model server fails.
-    """
-
-    name: str
-    command: tuple[str, ...] = ()
-    args: tuple[str, ...] = ()
-    env: tuple[str, ...] = ()
-    max_retries: int = 5
-    max_wait: float = 60.0
-    quiet_seconds: float = 1800.0
-
-    @property
-    def bounds(self) -> Bounds:
-        """Its bounds."""
-        return Bounds(self.max_retries, self.max_wait, self.quiet_seconds)
-
 
 _Make = Callable[[RunnerSection, Launch, Recorder], Program]
 
@@ -56,7 +31,8 @@ class CommandRunner:
         """Start an agent with that program."""
         recorder = Recorder(launch.agent_id)
         program = self._make(self._section, launch, recorder)
-        bounds = self._section.bounds
+        section = self._section
+        bounds = Bounds(section.max_retries, section.max_wait, section.quiet_seconds)
         return ProgramLife(self.name, launch, host, program, recorder, one_shot=self.one_shot, bounds=bounds)
 
 

@@ -13,8 +13,8 @@ from process_kit import children_of, descriptors, living, wait_until_none
 from swarm.agent_kit import all_events, lines, swarm_in, types, until
 from swarm.runners.recordings import FOLDER
 
-from actors.swarm.runners.named import RunnerSection
 from polypod import AgentIdle, AgentNotRunning, AgentStarted, AgentStopped, PodSystem, Swarm, UserMessage
+from protocol.config import RunnerSection
 
 HERE = Path(__file__).parents[1]
 LISTENING = [sys.executable, "-I", "-S", str(HERE / "programs" / "listening.py")]

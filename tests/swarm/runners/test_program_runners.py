@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from actors.swarm.runners.base import Runner, StopWaits
-from actors.swarm.runners.named import RunnerSection, runner_of
+from actors.swarm.runners.named import runner_of
 from polypod import (
     AgentBusy,
     AgentIdle,
@@ -28,6 +28,7 @@ from polypod import (
     UnknownRunner,
     UserMessage,
 )
+from protocol.config import RunnerSection
 from tests.swarm.runner_kit import KitHost, Reader, launch, left_in, names, one
 from tests.swarm.runners.recordings import FOLDER, ends, texts
 

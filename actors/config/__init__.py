@@ -1,0 +1,1 @@
+"""What people have set in ``polypod.toml``: found, read, and trusted."""

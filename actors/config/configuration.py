@@ -1,0 +1,114 @@
+"""``Configuration``: what is set for work in a folder, by all the files that hold there."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from msgspec import structs
+
+from actors.config.files import ConfigFile, find_files
+from protocol.approval import ApprovalRule, ApprovalsSection
+from protocol.config import ChainSection, Config, LocalModelSection, PoolSection, RunnerSection
+from protocol.errors import ConfigError
+from protocol.manifest import PodManifest
+
+T = TypeVar("T")
+#: What has a name.
+N = TypeVar("N", RunnerSection, ChainSection)
+
+
+class Configuration:
+    """The ``polypod.toml`` found upwards from a folder, and behind it the user's own.
+
+    Each section, and each runner, chain and profile of a name, is taken whole from the nearest file that has
+    it. What is taken from a project's file raises NotTrusted until a person has looked at that.
+    """
+
+    def __init__(self, files: Iterable[ConfigFile]) -> None:
+        self.files = tuple(files)
+
+    def __repr__(self) -> str:
+        return f"<Configuration of {', '.join(str(each.path) for each in self.files) or 'nothing'}>"
+
+    @classmethod
+    def load(cls, folder: str | Path | None = None) -> Configuration:
+        """What holds in ``folder``, by default the working directory. Raises ConfigError."""
+        return cls(find_files(None if folder is None else Path(folder)))
+
+    @property
+    def local_model(self) -> LocalModelSection | None:
+        """The local model; None where none is set, or its endpoint is empty. Raises NotTrusted."""
+        section = self._nearest(lambda config: config.local_model)
+        return section if section is not None and section.endpoint else None
+
+    @property
+    def pool(self) -> PoolSection:
+        """How the pool works. Raises NotTrusted."""
+        return self._nearest(lambda config: config.pool) or PoolSection()
+
+    def runner(self, name: str) -> RunnerSection | None:
+        """What is otherwise with the runner of that name; None where nothing is. Raises NotTrusted."""
+        return self._nearest(lambda config: _named(name, config.runner))
+
+    def chain(self, name: str) -> ChainSection:
+        """The chain of that name. Raises NotTrusted, and ConfigError where there is none."""
+        found = self._nearest(lambda config: _named(name, config.chain))
+        if found is None:
+            raise self._unknown(
+                "chain", name, [each.name for file in self.files for each in file.config.chain]
+            )
+        return found
+
+    def with_profile(self, manifest: PodManifest, name: str) -> PodManifest:
+        """``manifest`` with what the profile of that name says instead. Raises NotTrusted, and ConfigError
+        where there is none.
+        """
+        for file in self.files:
+            if (profile := file.config.profile.get(name)) is not None:
+                file.trusted()
+                return manifest.merged(profile, f"{file.path}: profile.{name}", file.path.parent)
+        raise self._unknown("profile", name, [each for file in self.files for each in file.config.profile])
+
+    def with_approvals(self, manifest: PodManifest) -> tuple[PodManifest, list[str]]:
+        """``manifest`` with the rules of all files behind its own, and ``[approvals]`` of the nearest where
+        it has none; and what a person should know of that, a line each.
+
+        Of a file that needs a look only what asks or denies holds until then.
+        """
+        rules: list[ApprovalRule] = []
+        notes: list[str] = []
+        for file in self.files:
+            strict = [rule for rule in file.config.approval if rule.policy != "allow"]
+            rules += file.config.approval if file.is_trusted else strict
+            if not file.is_trusted and len(strict) < len(file.config.approval):
+                notes.append(
+                    f"{file.path} is not trusted, so its rules allow nothing: "
+                    "`polypod config trust` shows it and asks"
+                )
+        section = next((each.config.approvals for each in self.files if each.config.approvals), None)
+        if section is None or manifest.approvals != ApprovalsSection():
+            section = manifest.approvals
+        return structs.replace(manifest, approval=(*manifest.approval, *rules), approvals=section), notes
+
+    def _nearest(self, part: Callable[[Config], T | None]) -> T | None:
+        """What the nearest file has of it. Raises NotTrusted."""
+        for file in self.files:
+            if part(file.config) is not None:
+                return part(file.trusted())
+        return None
+
+    def _unknown(self, section: str, name: str, known: list[str]) -> ConfigError:
+        near = difflib.get_close_matches(name, known, n=1)
+        guess = f"did you mean {near[0]!r}? " if near else ""
+        files = ", ".join(str(each.path) for each in self.files) or "no polypod.toml, here or upwards"
+        names = f"there {'are' if len(known) > 1 else 'is'} {', '.join(sorted(set(known)))}"
+        return ConfigError(
+            f"there is no {section} {name!r} in {files}", hint=f"{guess}{names if known else 'set one there'}"
+        )
+
+
+def _named(name: str, sections: Iterable[N]) -> N | None:
+    return next((each for each in sections if each.name == name), None)

@@ -1,0 +1,120 @@
+"""``ConfigFile``: a ``polypod.toml`` that was found and read, and whether it may be followed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from functools import cached_property
+from pathlib import Path
+
+from actors.config.needs import needs_of
+from actors.config.trust import had_trust, has_trust
+from actors.runtime.user_folders import configuration_path
+from protocol.config import Config, config_of
+from protocol.errors import ConfigError, ManifestError, NotTrusted
+from protocol.toml import decode_toml
+
+#: The name of the file, in a project's folder and in the user's configuration folder.
+NAME = "polypod.toml"
+#: Bytes that such a file has at most.
+_LARGEST = 1 << 20
+
+
+class ConfigFile:
+    """A file as it was when it was read. ``is_own`` is the one in the user's own configuration folder."""
+
+    def __init__(self, path: Path, data: bytes, *, is_own: bool) -> None:
+        """Raises ConfigError."""
+        self.path, self.is_own = path, is_own
+        self.digest = hashlib.sha256(data).hexdigest()
+        self.config = _decode(data, path)
+
+    def __repr__(self) -> str:
+        return f"<ConfigFile {self.path}>"
+
+    @cached_property
+    def needs(self) -> tuple[str, ...]:
+        """What the file has done that a person has to have looked at, a line each."""
+        return tuple(needs_of(self.config, self.path.parent))
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether all of it may be followed: it is the user's own, has nothing done that needs a look, or
+        was looked at as it is now.
+        """
+        return self.is_own or not self.needs or has_trust(self.path, self.digest)
+
+    def trusted(self) -> Config:
+        """All of it. Raises NotTrusted."""
+        if self.is_trusted:
+            return self.config
+        why = "has changed since a person looked at it" if had_trust(self.path) else "is a project's own"
+        raise NotTrusted(
+            f"{self.path} {why}, and has polypod start or send what needs one look: {self.needs[0]}"
+            + (f", and {len(self.needs) - 1} more" if len(self.needs) > 1 else ""),
+            hint="`polypod config trust`, at a terminal, shows all of that and asks",
+        )
+
+
+def find_files(folder: Path | None = None) -> tuple[ConfigFile, ...]:
+    """The files that hold in ``folder`` (by default the working directory), the nearest first: the first one
+    upwards, and the user's own. Raises ConfigError.
+    """
+    own = configuration_path() / NAME
+    files = []
+    for path in _upwards(folder):
+        if not _is_same(path, own) and (data := _read(path)) is not None:
+            files.append(ConfigFile(path, data, is_own=False))
+            break
+    if (data := _read(own)) is not None:
+        files.append(ConfigFile(own.resolve(), data, is_own=True))
+    return tuple(files)
+
+
+def _upwards(folder: Path | None) -> list[Path]:
+    try:
+        start = (Path() if folder is None else folder).resolve(strict=True)
+    except OSError:  # a working directory that is gone has no file
+        return []
+    return [each / NAME for each in (start, *start.parents)]
+
+
+def _is_same(path: Path, own: Path) -> bool:
+    try:
+        return path.samefile(own)
+    except OSError:
+        return False
+
+
+def _read(path: Path) -> bytes | None:
+    """What the file holds; None where there is none, or what is no file, such as a pipe. Raises
+    ConfigError.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return None
+            data = file.read(_LARGEST + 1)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read: {error.strerror or error}", hint="see to its rights, or remove it"
+        ) from error
+    if len(data) > _LARGEST:
+        raise ConfigError(f"{path}: is larger than {_LARGEST:,} bytes, so it is no configuration")
+    return data
+
+
+def _decode(data: bytes, path: Path) -> Config:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text", hint="save it as UTF-8") from error
+    try:
+        table = decode_toml(text, str(path))
+    except ManifestError as error:
+        raise ConfigError(error.message, hint=error.hint) from None
+    return config_of(table, str(path), path.parent)

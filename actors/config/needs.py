@@ -1,0 +1,102 @@
+"""What a project's ``polypod.toml`` has done that a person has to look at before it is; pure.
+
+That is whatever starts a program, runs code, sends what is said or a key to another machine, or lets a pod do
+more than it may by itself. What only narrows needs no look.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from actors.net.proxies import is_loopback
+from protocol.approval import ApprovalRule, in_words
+from protocol.config import Config, LocalModelSection, RunnerSection
+from protocol.manifest import ModelSection, PodManifest
+from protocol.mcp import McpServer
+from protocol.urls import without_secrets
+
+
+def needs_of(config: Config, folder: Path) -> Iterator[str]:
+    """What a file in ``folder`` has done that needs a look, a line each."""
+    for runner in config.runner:
+        yield from _of_runner(runner)
+    for chain in config.chain:
+        if chain.verifier is not None and chain.verifier.command:
+            yield f"chain {chain.name!r} checks answers by: {shlex.join(chain.verifier.command)}"
+    if config.pool is not None and isinstance(config.pool.classifier, tuple):
+        yield f"the pool chooses runners by: {shlex.join(config.pool.classifier)}"
+    if config.local_model is not None:
+        yield from _of_local_model(config.local_model)
+    yield from (f"every pod {line}" for line in _of_rules(config.approval))
+    for name, profile in config.profile.items():
+        manifest = PodManifest().merged(profile, name, folder)
+        for line in _of_manifest(manifest, folder):
+            yield f"profile {name!r} {line}"
+
+
+def _of_runner(runner: RunnerSection) -> Iterator[str]:
+    if runner.command or runner.args:
+        words = shlex.join((*(runner.command or (runner.name,)), *runner.args))
+        yield f"runner {runner.name!r} starts: {words}"
+    if runner.env:
+        yield f"runner {runner.name!r} is given the variables {', '.join(runner.env)}"
+
+
+def _of_local_model(local: LocalModelSection) -> Iterator[str]:
+    if local.endpoint and not is_on_this_machine(local.endpoint):
+        yield f"the local model is at {without_secrets(local.endpoint)}, another machine"
+    if local.endpoint and local.api_key_env is not None:
+        yield f"the local model is sent the key in {local.api_key_env}"
+
+
+def _of_rules(rules: tuple[ApprovalRule, ...]) -> Iterator[str]:
+    return (f"has {in_words(rule)}" for rule in rules if rule.policy == "allow")
+
+
+def _of_manifest(manifest: PodManifest, folder: Path) -> Iterator[str]:
+    yield from _of_model(manifest.model)
+    yield from _of_tools(manifest)
+    yield from _of_rules(manifest.approval_rules)
+    for rule in manifest.scope.allow:
+        if not Path(rule.target).is_relative_to(folder) or ".." in Path(rule.target).parts:
+            yield f"may {rule.permission} {rule.target}"
+    if not Path(manifest.pod.pwd).is_relative_to(folder) or ".." in Path(manifest.pod.pwd).parts:
+        yield f"works in {manifest.pod.pwd}"
+
+
+def _of_model(model: ModelSection) -> Iterator[str]:
+    if model.base_url is not None and not is_on_this_machine(model.base_url):
+        yield f"has a model at {without_secrets(model.base_url)}, another machine"
+    if model.api_key_env is not None:
+        yield f"sends its model the key in {model.api_key_env}"
+
+
+def _of_tools(manifest: PodManifest) -> Iterator[str]:
+    if manifest.tools.modules:
+        yield f"runs the Python of {', '.join(manifest.tools.modules)}"
+    for server in manifest.tools.mcp:
+        yield _of_server(server)
+    if manifest.sandbox.mode == "off":
+        yield "has commands run unconfined"
+    if manifest.sandbox.network:
+        yield "lets commands reach the network"
+    if manifest.fetch.allow_private:
+        yield "lets the tool fetch reach this machine and its network"
+
+
+def _of_server(server: McpServer) -> str:
+    safe = server.without_secrets()
+    if safe.url is not None:
+        return f"uses the MCP server {server.name!r} at {safe.url}"
+    return f"starts the MCP server {server.name!r}: {shlex.join(safe.words)}"
+
+
+def is_on_this_machine(url: str) -> bool:
+    """Whether a URL leads to a server on this machine, as it is written."""
+    try:
+        return is_loopback(urlsplit(url).hostname or "")
+    except ValueError:
+        return False

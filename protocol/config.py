@@ -1,0 +1,211 @@
+"""``Config``: all of a ``polypod.toml``, as people write it; data only."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from protocol.approval import ApprovalRule, ApprovalsSection
+from protocol.errors import ConfigError, ManifestError
+from protocol.explain import explained
+from protocol.manifest import PodManifest
+
+#: How a key names a variable of the environment that holds it.
+_ENV = "env:"
+
+
+class LocalModelSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[local_model]``: a model on a server that speaks chat completions, for jobs and for the classifier.
+
+    ``endpoint`` is up to and with ``/v1``; where it is empty there is no local model. ``model`` may be empty
+    where the server has one alone. An answer may take ``timeout_seconds``. ``api_key`` is the key itself, or
+    ``env:NAME``, the variable of the environment that holds it.
+    """
+
+    endpoint: str = ""
+    model: str = ""
+    timeout_seconds: float = 300.0
+    default_temperature: float | None = None
+    api_key: str = ""
+
+    def __repr__(self) -> str:
+        return f"LocalModelSection(endpoint={self.endpoint!r}, model={self.model!r})"  # and never the key
+
+    @property
+    def api_key_env(self) -> str | None:
+        """The variable of the environment that holds the key, where one is named."""
+        return self.api_key.removeprefix(_ENV) if self.api_key.startswith(_ENV) else None
+
+
+class RunnerSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[[runner]]``: what is otherwise with a runner.
+
+    ``name`` is that of a runner (``claude``, ``acp:COMMAND``), or a new one for a ``command`` that prints our
+    lines. ``command`` stands in place of the program's own, ``args`` come behind it, ``env`` names variables
+    that it may have besides. ``max_retries``, ``max_wait`` and ``quiet_seconds`` bound what it does when its
+    model server fails.
+    """
+
+    name: str
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    max_retries: int = 5
+    max_wait: float = 60.0
+    quiet_seconds: float = 1800.0
+
+
+class ChainEntrySection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An entry of a ``[[chain]]`` that is more than the name of a model. What is not set follows from the
+    model's name.
+    """
+
+    model: str
+    tier: Literal["local", "subagent", "managed"] | None = None
+    cloud: bool | None = None
+
+
+class VerifierSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``verifier`` of a ``[[chain]]``: a ``command`` that ends with code 0 where an answer is good, or a
+    ``model`` that judges it by a ``rubric``, each within ``timeout_seconds``. Where both are set, both have
+    to accept.
+    """
+
+    command: tuple[str, ...] = ()
+    model: str = ""
+    rubric: str = ""
+    timeout_seconds: float = 120.0
+
+
+class ChainSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[[chain]]``: models that are asked in turn, until one's answer is accepted.
+
+    ``entries`` are models (``ollama/qwen3``) or tables. ``warm_url`` is the server that is asked which models
+    are loaded; with ``prefer_warm`` those come first.
+    """
+
+    name: str
+    entries: tuple[str | ChainEntrySection, ...]
+    verifier: VerifierSection | None = None
+    warm_url: str = ""
+    prefer_warm: bool = False
+
+
+class PoolSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[pool]``: who does jobs, and how many at a time.
+
+    ``runners`` are names of runners, ``limits`` how many jobs each may have at a time. ``classifier`` is
+    whether one chooses the runner of a job that names none: the local model, or, where there is none, the
+    command given here. A job works in the folder itself, or in a ``worktree`` of its own.
+    """
+
+    runners: tuple[str, ...] = ()
+    limits: dict[str, int] = {}
+    classifier: bool | tuple[str, ...] = True
+    workspace: Literal["shared", "worktree"] = "shared"
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """All of a ``polypod.toml``. A profile's keys are those of ``PodManifest.of``."""
+
+    local_model: LocalModelSection | None = None
+    runner: tuple[RunnerSection, ...] = ()
+    chain: tuple[ChainSection, ...] = ()
+    pool: PoolSection | None = None
+    profile: dict[str, dict[str, Any]] = {}
+    approval: tuple[ApprovalRule, ...] = ()
+    approvals: ApprovalsSection | None = None
+
+
+def config_of(data: dict[str, Any], where: str, base: Path) -> Config:
+    """The config that TOML came to; relative paths of profiles are relative to ``base``. Raises ConfigError,
+    which names ``where``, the key and what was expected.
+    """
+    try:
+        config = msgspec.convert(data, Config)
+        _check(config, where, base)
+    except msgspec.ValidationError as error:
+        found = explained(error, data, Config, where, what="configuration")
+        raise ConfigError(found.message, hint=found.hint) from None
+    except ManifestError as error:
+        raise ConfigError(error.message, hint=error.hint) from None
+    return config
+
+
+def _check(config: Config, where: str, base: Path) -> None:
+    """What types alone do not say. Raises ManifestError."""
+    _check_names("runner", [each.name for each in config.runner], where)
+    _check_names("chain", [each.name for each in config.chain], where)
+    local = config.local_model
+    if local is not None:
+        _check_local_model(local, f"{where}: local_model")
+    for number, runner in enumerate(config.runner):
+        at = f"{where}: runner[{number}]"
+        _check_number(f"{at}.max_retries", runner.max_retries, 0)
+        _check_number(f"{at}.max_wait", runner.max_wait, 0)
+        _check_number(f"{at}.quiet_seconds", runner.quiet_seconds)
+    for number, chain in enumerate(config.chain):
+        _check_chain(chain, f"{where}: chain[{number}]")
+    for name, limit in (config.pool or PoolSection()).limits.items():
+        _check_number(f"{where}: pool.limits.{name}", limit, 1)
+    for number, rule in enumerate(config.approval):
+        if not rule.tool:
+            raise ConfigError(f"{where}: approval[{number}].tool: expected the name of a tool, got ''")
+    if config.approvals is not None and config.approvals.timeout is not None:
+        _check_number(f"{where}: approvals.timeout", config.approvals.timeout)
+    for name, profile in config.profile.items():
+        PodManifest().merged(profile, f"{where}: profile.{name}", base)
+
+
+def _check_names(section: str, names: list[str], where: str) -> None:
+    for number, name in enumerate(names):
+        at = f"{where}: {section}[{number}].name"
+        if not name.strip():
+            raise ConfigError(f"{at}: expected a name, got {name!r}")
+        if names.index(name) < number:
+            raise ConfigError(f"{at}: there is another {section} {name!r}")
+
+
+def _check_number(at: str, value: float, least: int | None = None) -> None:
+    """``least`` is None where all above 0 will do."""
+    # A TOML number may be nan or inf.
+    if math.isfinite(value) and (value > 0 if least is None else value >= least):
+        return
+    word = {None: "more than 0", 0: "0 or more"}.get(least, f"at least {least}")
+    raise ConfigError(f"{at}: expected {word}, got {value}")
+
+
+def _check_local_model(local: LocalModelSection, at: str) -> None:
+    _check_number(f"{at}.timeout_seconds", local.timeout_seconds)
+    if local.default_temperature is not None:
+        _check_number(f"{at}.default_temperature", local.default_temperature, 0)
+    if local.endpoint and not local.endpoint.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"{at}.endpoint: expected a URL, got {local.endpoint!r}",
+            hint="write it up to and with /v1, as in http://127.0.0.1:11434/v1",
+        )
+    if local.api_key_env is not None and not local.api_key_env.isidentifier():
+        raise ConfigError(f"{at}.api_key: expected env:NAME with the name of a variable of the environment")
+
+
+def _check_chain(chain: ChainSection, at: str) -> None:
+    if not chain.entries:
+        raise ConfigError(f"{at}.entries: expected at least one model", hint='entries = ["ollama/qwen3"]')
+    for number, entry in enumerate(chain.entries):
+        if not (entry if isinstance(entry, str) else entry.model):
+            raise ConfigError(f"{at}.entries[{number}]: expected the name of a model, got ''")
+    verifier = chain.verifier
+    if verifier is None:
+        return
+    if not verifier.command and not verifier.model:
+        raise ConfigError(
+            f"{at}.verifier: expected a command, or a model with a rubric",
+            hint='verifier = { command = ["pytest", "-q"] }',
+        )
+    if bool(verifier.model) != bool(verifier.rubric):
+        raise ConfigError(f"{at}.verifier: a model judges by a rubric: expected both, or neither")
+    _check_number(f"{at}.verifier.timeout_seconds", verifier.timeout_seconds)
