@@ -31,7 +31,8 @@ from actors.llm.base import (
     UsageReport,
 )
 from actors.llm.scripted import Reply, ScriptedClient, call, say
-from actors.pod.handle import Pod, RunStream
+from actors.pod.handle import Pod
+from actors.pod.run_stream import RunStream
 from actors.runtime.actor import AsyncActor
 from actors.runtime.frozen import freeze_support
 from actors.runtime.future import AsyncFuture

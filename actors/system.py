@@ -9,9 +9,10 @@ import os
 import threading
 import weakref
 from collections.abc import Collection, Iterable, Mapping
+from contextvars import copy_context
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar, Unpack, overload
 
 from actors.llm.base import LLMClient
 from actors.llm.prices import Prices
@@ -22,6 +23,8 @@ from actors.pod.assembly import Assembly
 from actors.pod.handle import Pod
 from actors.pod.local import actor_of, lives_here, shut_down
 from actors.pod.resources import Given
+from actors.pod.runs.options import Content, RunOptions, run_command
+from actors.pod.runs.run_state import new_run_id
 from actors.pod.session.restore import interrupted
 from actors.runtime.bus import Bus
 from actors.runtime.fork import let_be
@@ -30,6 +33,7 @@ from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
 from actors.runtime.on_loop import ask_on, call_on, future_of
 from actors.runtime.subscription import EncodedSubscription, Feed, Subscription
 from actors.sessions.answers import discard_answer, settled, wait_for_releases
+from actors.sessions.head import check_session_name
 from actors.sessions.store import SessionInfo, SessionStore
 from actors.sessions.urls import open_store
 from actors.swarm.approvals import WaitingCalls
@@ -42,7 +46,7 @@ from protocol import commands
 from protocol.errors import InvalidInput, SystemNotRunning, SystemOfParent
 from protocol.events import ApprovalRequested, EventKind
 from protocol.manifest import BudgetSection, PodManifest
-from protocol.results import BudgetUse
+from protocol.results import BudgetUse, RunResult
 
 if TYPE_CHECKING:
     from actors.runtime.closing import Closing
@@ -50,6 +54,9 @@ if TYPE_CHECKING:
     from actors.swarm.groups import Group
     from actors.swarm.processes.process_pods import ProcessPods
     from actors.swarm.supervision import HasMember
+
+
+T = TypeVar("T")
 
 
 class _Entered(NamedTuple):
@@ -127,6 +134,8 @@ class PodSystem:
         #: What starts pods that are processes; None while there was none.
         self._process_pods: ProcessPods | None = None
         self._thread: LoopThread | None = None
+        #: Whether a stop is the end of that thread too, since nothing is left after it.
+        self._ends_thread = False
         self._entered_by: asyncio.Task[Any] | None = None
         #: In order of their first pod; each is there once.
         self._scripts: dict[ScriptedClient, None] = {}
@@ -211,6 +220,20 @@ class PodSystem:
         await _to_its_end(self.stop())
         self._check_scripts(kind)
 
+    def start(self) -> Self:
+        """Enter the system without ``with``, for notebooks and consoles, where it is used from one cell to
+        the next: its pods run on the running loop, or without one on a loop in a thread of its own.
+        ``stop()`` leaves it.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            self.__enter__()
+            self._ends_thread = True
+        else:
+            self._open(mailroom_here())
+        return self
+
     def __enter__(self) -> Self:
         thread = LoopThread("polypod-system")
         try:
@@ -289,6 +312,8 @@ class PodSystem:
                     self._stopping._loop = entered.mailroom.loop  # noqa: SLF001
                     entered.spawner.leaving = True
                     entered.mailroom.post(self._begin_stop)
+                    if self._ends_thread and self._thread is not None:
+                        self._stopping.when_done(self._thread.stop)
             return self._stopping
 
     def _begin_stop(self, _: object) -> None:
@@ -347,7 +372,8 @@ class PodSystem:
         ``ToolSource``, whose tools come and go; pods that are given the same one share it. ``hooks`` are
         objects that are asked before each request and about each call of a tool, and notified of each run's
         end, behind those of the system. ``resume`` is the id of a session to go on with: the tip of its
-        compactions, or with ``exact`` that very one; ``session`` is the id that a new one is to have.
+        compactions, or with ``exact`` that very one. ``session`` is a name of your own for one (a user's, a
+        ticket's): the pod goes on with the session of that name, or makes it where there is none.
 
         With ``process`` the pod is a process of its own, behind the same handle. Client, tools and hooks are
         then given by where they are imported from, as ``"module:name"``, and the store is one that processes
@@ -356,11 +382,16 @@ class PodSystem:
 
         Raises NameTaken for an explicit ``name`` that is in use
         (a manifest's name gets a number), ManifestError (also for a name that no pod can have), InvalidInput
-        for what is no hook, SystemNotRunning, SessionNotFound, SessionInUse, SessionCorrupt.
+        for what is no hook and for a name that no session can have, SystemNotRunning, SessionNotFound,
+        SessionInUse, SessionCorrupt.
         """
         mailroom = self._room()
         if isinstance(client, str) and not process:
             raise InvalidInput(f"client: {client!r} is no client", hint="a path is for process=True")
+        if session is not None:
+            check_session_name(session)
+            if resume is not None:
+                raise InvalidInput("a pod has one session: give it session or resume, not both")
         given = Given(client, tuple(tools), deps, (*self._hooks, *hooks))
         here = mailroom.here()
         future: AsyncFuture[Pod] = AsyncFuture() if here else future_of(mailroom)
@@ -399,6 +430,75 @@ class PodSystem:
             wanted.future.set_exception(error)
             return
         self._process_pods.spawn(wanted)
+
+    @overload
+    def run(
+        self,
+        manifest: PodManifest,
+        content: Content,
+        *,
+        output: None = None,
+        client: LLMClient | None = None,
+        tools: Iterable[Any] = (),
+        session: str | None = None,
+        hooks: Iterable[Any] = (),
+        **options: Unpack[RunOptions],
+    ) -> AsyncFuture[RunResult[None]]: ...
+
+    @overload
+    def run(
+        self,
+        manifest: PodManifest,
+        content: Content,
+        *,
+        output: type[T],
+        client: LLMClient | None = None,
+        tools: Iterable[Any] = (),
+        session: str | None = None,
+        hooks: Iterable[Any] = (),
+        **options: Unpack[RunOptions],
+    ) -> AsyncFuture[RunResult[T]]: ...
+
+    @overload  # what no ``type[T]`` is, a union or an annotated type
+    def run(
+        self,
+        manifest: PodManifest,
+        content: Content,
+        *,
+        output: Any,
+        client: LLMClient | None = None,
+        tools: Iterable[Any] = (),
+        session: str | None = None,
+        hooks: Iterable[Any] = (),
+        **options: Unpack[RunOptions],
+    ) -> AsyncFuture[RunResult[Any]]: ...
+
+    def run(
+        self,
+        manifest: PodManifest,
+        content: Content,
+        *,
+        output: Any = None,
+        client: LLMClient | None = None,
+        tools: Iterable[Any] = (),
+        session: str | None = None,
+        hooks: Iterable[Any] = (),
+        **options: Unpack[RunOptions],
+    ) -> AsyncFuture[RunResult[Any]]:
+        """Make a pod for one run, and stop it after that; its session stays. With ``session`` the next call
+        of that name goes on where this one ended. The other parameters as of ``spawn`` and ``Pod.run``, which
+        say what it raises.
+        """
+        from actors.pod.single_run import SingleRun  # noqa: PLC0415 - paid for by who has such runs
+
+        mailroom = self._room()
+        command = run_command(content, output, options, new_run_id())
+        spawning = self.spawn(manifest, client=client, tools=tools, session=session, hooks=hooks)
+        single = SingleRun(spawning, command)
+        future = ask_on(mailroom, single.play, copy_context())
+        if options.get("cancel_on_abandon"):
+            future.on_abandon = lambda: mailroom.post(lambda _: single.cancel())
+        return future
 
     def interrupted(self, pod: str | None = None, limit: int = 100) -> AsyncFuture[list[SessionInfo]]:
         """The sessions (of one pod) whose last run waits to be resumed: it was paused, by hand or by the end

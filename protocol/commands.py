@@ -60,7 +60,9 @@ class Pause(Command, frozen=True, gc=False):
 
 
 class Resume(Command, frozen=True, gc=False):
-    """Go on with a paused run."""
+    """Go on with a paused run; ``output_schema`` as of Run, in the place of what it was asked for."""
+
+    output_schema: dict[str, Any] | None = None
 
 
 class Compact(Command, frozen=True, gc=False):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from msgspec import Struct
 
+from protocol.errors import Failure
 from protocol.events import RunOutcome
 from protocol.lifecycle import PodState
 from protocol.manifest import BudgetSection
@@ -27,7 +28,9 @@ class RunResult(Struct, Generic[T], frozen=True):
     ``text`` is the model's last answer (what was shown of it, where the run was cancelled or paused in the
     middle of it), ``usage`` the sum over the run's calls, those of compactions within the run included,
     ``output`` the instance of the type that was asked for (None where none was, or where the run did not
-    finish).
+    finish). ``cost`` is that of the same calls in US dollars (None where nobody knows), ``steps`` how many
+    requests the run sent, ``seconds`` how long it went on, pauses and the time of people left out. ``limit``
+    says which limit, budget or refusal it ended at, None where it ended at none.
     """
 
     text: str
@@ -36,6 +39,10 @@ class RunResult(Struct, Generic[T], frozen=True):
     run_id: str
     session_id: str
     output: T = None  # type: ignore[assignment] # of a run that no type was asked of, T is None
+    cost: float | None = None
+    steps: int = 0
+    seconds: float = 0.0
+    limit: Failure | None = None
 
 
 class BudgetUse(Struct, frozen=True):

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from actors.llm.output import Fit, parse_output
 from actors.pod.address import Kinds, Since
 from actors.pod.handle import Pod
-from actors.pod.runs.run_state import RunHere
+from actors.pod.runs.run_state import ResumeHere, RunHere
 from actors.runtime.bus import Bus, kinds_of
 from actors.runtime.encoded import EncodedEvent
 from actors.runtime.future import AsyncFuture
@@ -97,13 +97,12 @@ class Channel:
 
     def ask(self, _: Pod, command: commands.Command) -> AsyncFuture[Any]:
         kind = None
-        if isinstance(command, RunHere):
+        if isinstance(command, RunHere | ResumeHere):
             if command.deps is not None:
                 return AsyncFuture.failed(
                     InvalidInput("deps cannot travel to a pod in another process", hint="spawn it with them")
                 )
-            kind = command.output
-            command = commands.Run(command.content, command.busy, command.output_schema, command.run_id)
+            kind, command = command.output, _without_what_is_here(command)
         answer = self._send(command)
         return answer if kind is None else answer.map(partial(_with_output, kind))
 
@@ -272,6 +271,13 @@ def _frame(ask: Ask) -> bytes:
 def _chosen(kinds: Kinds) -> Kinds:
     """The kinds to subscribe to for ``kinds``: ``Lagged`` also reports what was lost at the other end."""
     return None if kinds is None else kinds_of(kinds) | {Lagged}
+
+
+def _without_what_is_here(command: RunHere | ResumeHere) -> commands.Command:
+    """The command as it travels."""
+    if isinstance(command, ResumeHere):
+        return commands.Resume(command.output_schema)
+    return commands.Run(command.content, command.busy, command.output_schema, command.run_id)
 
 
 def _with_output(kind: Any, result: RunResult[Any]) -> RunResult[Any]:

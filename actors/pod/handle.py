@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import weakref
-from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
-from actors.llm.output import schema_for
 from actors.pod.address import Address, Kinds, Since
 from actors.pod.local import actor_of
-from actors.pod.runs.run_state import RunHere, new_run_id
+from actors.pod.run_stream import RunStream
+from actors.pod.runs.options import (
+    Content,
+    ResumeOptions,
+    RunOptions,
+    resume_command,
+    run_command,
+)
+from actors.pod.runs.run_state import new_run_id
 from actors.runtime.future import AsyncFuture
 from actors.runtime.subscription import Subscription
 from protocol import commands
-from protocol.errors import PodStopped, RunFailed
-from protocol.events import Event, Lagged, RunEnd, TextDelta
-from protocol.items import Item, Part, parts_of
+from protocol.items import Item, parts_of
 from protocol.results import PodDescription, RunResult
 
 if TYPE_CHECKING:
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from actors.pod.pod import PodActor
 
 T = TypeVar("T")
-Content = str | Sequence[str | Part]
 
 
 class Pod:
@@ -55,58 +56,57 @@ class Pod:
 
     @overload
     def run(
-        self,
-        content: Content,
-        *,
-        busy: Literal["queue", "reject"] = "queue",
-        output: None = None,
-        deps: Any = None,
+        self, content: Content, *, output: None = None, **options: Unpack[RunOptions]
     ) -> AsyncFuture[RunResult[None]]: ...
 
     @overload
     def run(
-        self,
-        content: Content,
-        *,
-        busy: Literal["queue", "reject"] = "queue",
-        output: type[T],
-        deps: Any = None,
+        self, content: Content, *, output: type[T], **options: Unpack[RunOptions]
     ) -> AsyncFuture[RunResult[T]]: ...
 
     @overload  # what no ``type[T]`` is, a union or an annotated type
     def run(
-        self,
-        content: Content,
-        *,
-        busy: Literal["queue", "reject"] = "queue",
-        output: Any,
-        deps: Any = None,
+        self, content: Content, *, output: Any, **options: Unpack[RunOptions]
     ) -> AsyncFuture[RunResult[Any]]: ...
 
     def run(
-        self,
-        content: Content,
-        *,
-        busy: Literal["queue", "reject"] = "queue",
-        output: Any = None,
-        deps: Any = None,
+        self, content: Content, *, output: Any = None, **options: Unpack[RunOptions]
     ) -> AsyncFuture[RunResult[Any]]:
         """Give the pod work: a text, or parts. Resolves with the RunResult when the run ends.
 
-        While another run goes on this one waits behind it (at most 32 do), or raises PodBusy with
-        ``busy="reject"``. ``output`` is a type that msgspec knows: the model is asked for JSON that fits it,
-        and the result's ``output`` is the instance. ``deps`` is what its tools find as ``ctx.deps``, in the
-        place of what the pod was spawned with (None: that). Raises RunFailed with the cause, PodBusy,
-        PodStopped, TypeError for a type that has no JSON Schema.
+        ``output`` is a type that msgspec knows: the model is asked for JSON that fits it, and the result's
+        ``output`` is the instance. ``RunOptions`` has the other options: ``busy``, ``deps``,
+        ``cancel_on_abandon``. Raises RunFailed with the cause, PodBusy, PodStopped, TypeError for a type that
+        has no JSON Schema.
         """
-        if output is None and deps is None:
-            return self.address.ask(self, commands.Run(parts_of(content), busy))
-        schema = None if output is None else schema_for(output)
-        return self._ask(RunHere(parts_of(content), busy, schema, None, output, deps))
+        if output is None and not options:
+            return self.address.ask(self, commands.Run(parts_of(content)))
+        if not options.get("cancel_on_abandon"):
+            return self._ask(run_command(content, output, options, None))
+        run_id = new_run_id()
+        future = self._ask(run_command(content, output, options, run_id))
+        return self._cancelled_with_awaiter(future, commands.Cancel(run_id))
 
-    def stream(self, content: Content, *, deps: Any = None) -> RunStream:
-        """Give the pod work and iterate over its events; the last is ``RunEnd``. ``deps`` as in ``run``."""
-        return RunStream(self, content, deps)
+    def _cancelled_with_awaiter(self, future: AsyncFuture[Any], cancel: commands.Cancel) -> AsyncFuture[Any]:
+        future.on_abandon = lambda: self._ask(cancel)
+        return future
+
+    @overload
+    def stream(
+        self, content: Content, *, output: None = None, **options: Unpack[RunOptions]
+    ) -> RunStream[None]: ...
+
+    @overload
+    def stream(self, content: Content, *, output: type[T], **options: Unpack[RunOptions]) -> RunStream[T]: ...
+
+    @overload
+    def stream(self, content: Content, *, output: Any, **options: Unpack[RunOptions]) -> RunStream[Any]: ...
+
+    def stream(
+        self, content: Content, *, output: Any = None, **options: Unpack[RunOptions]
+    ) -> RunStream[Any]:
+        """Give the pod work and iterate over its events; the last is ``RunEnd``. Options as of ``run``."""
+        return RunStream(self, run_command(content, output, options, new_run_id()))
 
     def steer(self, content: Content) -> AsyncFuture[None]:
         """Say something to the run that goes on; resolves when it is logged. Raises NotRunning."""
@@ -126,9 +126,28 @@ class Pod:
         """Interrupt the run that goes on, to be resumed; resolves when it stands still."""
         return self._ask(commands.Pause())
 
-    def resume(self) -> AsyncFuture[RunResult]:
-        """Go on with the paused run; resolves with its RunResult. Raises NotPaused."""
-        return self._ask(commands.Resume())
+    @overload
+    def resume(
+        self, *, output: None = None, **options: Unpack[ResumeOptions]
+    ) -> AsyncFuture[RunResult[Any]]: ...
+
+    @overload
+    def resume(self, *, output: type[T], **options: Unpack[ResumeOptions]) -> AsyncFuture[RunResult[T]]: ...
+
+    @overload
+    def resume(self, *, output: Any, **options: Unpack[ResumeOptions]) -> AsyncFuture[RunResult[Any]]: ...
+
+    def resume(self, *, output: Any = None, **options: Unpack[ResumeOptions]) -> AsyncFuture[RunResult[Any]]:
+        """Go on with the paused run; resolves with its RunResult.
+
+        A run that was paused in this process goes on as it was asked for; one of a session that was restored
+        has forgotten its ``output`` and its options, unless they are given here. Raises as ``run``, and
+        NotPaused.
+        """
+        future = self._ask(resume_command(output, options))
+        if options.get("cancel_on_abandon"):
+            return self._cancelled_with_awaiter(future, commands.Cancel())
+        return future
 
     def compact(self, retained_tokens: int | None = None) -> AsyncFuture[str]:
         """Compact the history now; resolves with the new session's id. Raises CompactionFailed."""
@@ -220,70 +239,6 @@ class Pod:
         also those of its sub-agents and theirs, whenever they begin, as ``PodSystem.subscribe`` has them.
         """
         return self.address.subscribe(self, kinds, since, children=children)
-
-
-class RunStream:
-    """One run as an iterator of its events, which starts the run and ends after its ``RunEnd``.
-
-    Breaking out detaches: the run goes on. Leaving its ``async with`` before the end cancels the run,
-    also one that still waits for its turn. A run that could not start raises what ``run`` would. To a
-    reader that is too slow ``Lagged`` says how many events it missed.
-    """
-
-    def __init__(self, pod: Pod, content: Content, deps: Any = None) -> None:
-        self._pod = pod
-        self._run_id = new_run_id()
-        self._events = pod.subscribe()
-        self._ended = False
-        self.result: AsyncFuture[RunResult] = pod._ask(  # noqa: SLF001 - one handle in two classes
-            RunHere(parts_of(content), run_id=self._run_id, deps=deps)
-        )
-        events = weakref.ref(self._events)  # whoever drops the stream drops what is queued for it
-        self.result.when_done(lambda: _close(events()))
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self
-
-    async def __anext__(self) -> Event:
-        while not self._ended:
-            try:
-                event = await self._events.__anext__()
-            except StopAsyncIteration:
-                await self._never_began()
-                break
-            if event.run_id == self._run_id or type(event) is Lagged:
-                self._ended = type(event) is RunEnd
-                return event
-        self._events.close()
-        raise StopAsyncIteration
-
-    async def _never_began(self) -> None:
-        """No end was published: the run was refused or lost its store, and its future says why."""
-        self._ended = True
-        await self.result
-
-    async def text(self) -> AsyncIterator[str]:
-        """Only the pieces of text. Raises RunFailed where the run fails."""
-        async for event in self:
-            if isinstance(event, TextDelta):
-                yield event.text
-        await self.result
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._events.close()
-        if self._ended or self.result.done():
-            return
-        with contextlib.suppress(RunFailed, PodStopped):
-            await self._pod._ask(commands.Cancel(self._run_id))  # noqa: SLF001
-            await self.result
-
-
-def _close(events: Subscription | None) -> None:
-    if events is not None:
-        events.close()
 
 
 def _unfailing(asked: AsyncFuture[None]) -> AsyncFuture[None]:

@@ -10,7 +10,7 @@ import msgspec
 from actors.compaction.call_order import in_call_order
 from actors.memory.messages import Consolidated, Consolidating, Proposal
 from actors.pod.checks import checked_content, checked_item
-from actors.pod.runs.run_state import QueuedRun, RunHere
+from actors.pod.runs.run_state import QueuedRun, ResumeHere, RunHere
 from actors.pod.runs.tool_calls import EndedLate
 from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
@@ -83,10 +83,10 @@ def _end_soon(pod: PodActor, ending: RunOutcome) -> Any:
     return DEFERRED
 
 
-def _on_resume(pod: PodActor, _: commands.Resume) -> Any:
+def _on_resume(pod: PodActor, command: commands.Resume) -> Any:
     if pod.status.state is not PodState.PAUSED:
         raise pod.runs.not_paused()
-    pod.runs.resume(pod.defer_reply())
+    pod.runs.resume(pod.defer_reply(), command)
     return DEFERRED
 
 
@@ -236,6 +236,7 @@ HANDLERS: dict[type, Callable[[PodActor, Any], Any]] = {
     commands.Cancel: _on_cancel,
     commands.Pause: _on_pause,
     commands.Resume: _on_resume,
+    ResumeHere: _on_resume,
     commands.PushItem: _on_push_item,
     commands.Compact: _on_compact,
     commands.TryPreRunCompact: _on_try_pre_run_compact,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from actors.pod.local import ShutDown
+from actors.pod.runs.run_state import ResumeHere
 from protocol import commands
 from protocol.commands import Command
 from protocol.errors import CompactionFailed, RunFailed
@@ -23,7 +24,7 @@ _WITHOUT_HISTORY = frozenset(
     }
 )
 #: Those that do only where a run is paused.
-_IF_PAUSED = frozenset({commands.Cancel, commands.Resume})
+_IF_PAUSED = frozenset({commands.Cancel, commands.Resume, ResumeHere})
 
 
 def needs_history(kind: type, state: PodState, *, weighed: int | None) -> bool:

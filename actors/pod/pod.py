@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ from actors.sessions.replay import Replayed
 from protocol import commands
 from protocol.commands import Command, Describe
 from protocol.delegation import Children, cost_sum, usage_sum
-from protocol.errors import PodError, StoreError
+from protocol.errors import HeadConflict, PodError, SessionNotFound, StoreError
 from protocol.events import RunOutcome
 from protocol.items import TextPart
 from protocol.lifecycle import PodState
@@ -296,7 +297,8 @@ class PodActor(AsyncActor):
 
     def on_start(self) -> Any:
         if self._resume is not None:
-            return self._start(self._restore(self._resume))
+            begin = self._restore_or_open if self._resume.or_new else self._restore
+            return self._start(begin(self._resume))
         try:
             pending = open_session(self.resources)
         except Exception as error:  # noqa: BLE001 - goes to who spawned
@@ -320,6 +322,20 @@ class PodActor(AsyncActor):
             await self.conversation.look_through()
 
         await self.lifecycle.restore(resumed, take_over)
+
+    async def _restore_or_open(self, resumed: Resumed) -> None:
+        """Go on in the session of that name, or make it; who made it meanwhile holds it, or has let go."""
+        with suppress(SessionNotFound):
+            await self._restore(resumed)
+            return
+        try:
+            if (pending := open_session(self.resources)) is not None:
+                await self.lifecycle.await_opened(pending)
+        except HeadConflict:
+            self.journal.log.roll_back()
+            await self._restore(resumed)
+        else:
+            self._resume = None
 
     async def _start(self, opening: Coroutine[Any, Any, None]) -> None:
         try:

@@ -43,7 +43,8 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
 
     ``await future`` works in any event loop, ``future.get(timeout=…)`` (seconds) on any thread but the
     one whose loop has to bring the value: there it raises WouldDeadlock instead of hanging. An awaiter
-    that goes away (cancelled task, closed loop) is forgotten and never cancels the work.
+    that goes away (cancelled task, closed loop) is forgotten and never cancels the work, unless
+    ``on_abandon`` says what becomes of it then.
 
     What is not set yet stands as class attributes, so that a new future costs one small object.
     """
@@ -59,6 +60,8 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
     is_lazy: bool = False
     #: Of a reply: the context variables of who asked, where they matter to the work.
     caller: Context | None = None
+    #: Called where a task that awaits the value is cancelled; None where the work goes on whoever waits.
+    on_abandon: Callable[[], object] | None = None
 
     def __init__(self) -> None:  # all state has its first value in the class
         pass
@@ -258,12 +261,19 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
             self.when_done(waiter.wake)
             try:
                 yield from waiter.future
+            except asyncio.CancelledError:
+                self._note_abandoned()
+                raise
             finally:
                 if not self._done:
                     self._forget(waiter.wake)
         return self._outcome()
 
     __iter__ = __await__
+
+    def _note_abandoned(self) -> None:
+        if self.on_abandon is not None and not self.done():
+            _call_all([self.on_abandon])
 
     # -- made of others --------------------------------------------------------------------------
 
@@ -343,6 +353,9 @@ class _Derived(AsyncFuture[T]):
         try:
             for source in self._sources:
                 values.append((yield from _awaitable(source).__await__()))  # noqa: PERF401
+        except asyncio.CancelledError:
+            self._note_abandoned()
+            raise
         except Exception as error:  # noqa: BLE001 - recovered from, or raised again
             self._keep(self._recovered(error))
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any, TypeVar
 
 from actors.runtime.future import AsyncFuture
@@ -20,8 +21,10 @@ def call_on(mailroom: Mailroom, work: Callable[[], T]) -> T:
     return future.get()
 
 
-def ask_on(mailroom: Mailroom, ask: Callable[[], Coroutine[Any, Any, T]]) -> AsyncFuture[T]:
-    """A future of what ``ask`` comes to on that loop."""
+def ask_on(
+    mailroom: Mailroom, ask: Callable[[], Coroutine[Any, Any, T]], context: Context | None = None
+) -> AsyncFuture[T]:
+    """A future of what ``ask`` comes to on that loop, with the context variables of ``context``."""
     future: AsyncFuture[T] = future_of(mailroom)
 
     async def answer() -> None:
@@ -31,7 +34,7 @@ def ask_on(mailroom: Mailroom, ask: Callable[[], Coroutine[Any, Any, T]]) -> Asy
             future.set_exception(error)
 
     def start(_: object) -> None:
-        task = mailroom.loop.create_task(answer())
+        task = mailroom.loop.create_task(answer(), context=context)
         future.when_done(lambda: task)  # the loop itself does not hold on to its tasks
 
     mailroom.post(start)

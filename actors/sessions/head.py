@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
 import time
+from urllib.parse import quote
 
 from protocol.entries import GENESIS, Head
+from protocol.errors import InvalidInput
 from protocol.events import Activity
 from protocol.items import Item
 
@@ -42,16 +45,31 @@ class SessionHead:
 
 #: Characters of a session's short id: the last group of a UUID, which is by chance alone.
 SHORT = 12
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def short_id(session_id: str) -> str:
-    """The end of a session's id, which no other one has; its beginning is the time, alike in many."""
-    return session_id[-SHORT:]
+    """The end of a session's id, which no other one has; its beginning is the time, alike in many. A name
+    that was given to a session stands whole.
+    """
+    return session_id[-SHORT:] if _UUID.fullmatch(session_id) else session_id
 
 
 def fits(session_id: str, beginning: str) -> bool:
-    """Whether the id, or the short id, of a session begins so."""
-    return session_id.startswith(beginning) or short_id(session_id).startswith(beginning)
+    """Whether the id of a session, or the end of it that a short id is, begins so."""
+    return session_id.startswith(beginning) or session_id[-SHORT:].startswith(beginning)
+
+
+#: The longest name of a session, as the name of a file has it.
+_LONGEST = 200
+
+
+def check_session_name(name: object) -> None:
+    """Raise InvalidInput where no session can be called ``name``."""
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        raise InvalidInput(f"session: expected a name in printable letters, got {name!r}")
+    if len(quote(name, safe="", errors="replace")) > _LONGEST:
+        raise InvalidInput(f"session: the name {name[:40]!r}… is too long", hint="take one of 60 letters")
 
 
 def new_session_id() -> str:

@@ -40,7 +40,7 @@ class Wanted(Struct, frozen=True, eq=False):
     name: str | None
     resume: str | None
     exact: bool
-    #: The id of its new session; None: any.
+    #: The name of its session, which is made where there is none; None: a new one.
     session: str | None = None
 
 
@@ -92,8 +92,11 @@ class Spawner:
         except Exception as error:  # noqa: BLE001 - who spawned gets it
             wanted.future.set_exception(error)
             return False
-        # An id that is no text is no session's either.
-        resumed = None if resume is None else Resumed(encodable(resume), wanted.exact)
+        resumed = None
+        if resume is not None:  # an id that is no text is no session's either
+            resumed = Resumed(encodable(resume), wanted.exact)
+        elif wanted.session is not None:
+            resumed = Resumed(wanted.session, exact=False, or_new=True)
         self._begin(room, wanted.future, resources, resumed)
         return True
 

@@ -82,6 +82,41 @@ async def a_run_has_the_output_that_was_asked_for(system: PodSystem) -> None:
     assert_type((await pod.run("hi", output=int | str)).output, Any)
     assert_type(pod.run("hi", output=City, busy="reject").get(timeout=1), RunResult[City])
     assert_type((await pod.resume()).output, Any)
+    assert_type((await pod.resume(output=City)).output, City)
+    assert_type(await pod.run("hi", output=City, cancel_on_abandon=True), RunResult[City])
+
+
+async def a_system_runs_a_manifest(system: PodSystem) -> None:
+    """The output is that of the one run."""
+    assert_type(await system.run(PodManifest.of(), "hi", session="mine"), RunResult[None])
+    result = await system.run(PodManifest.of(), "hi", output=City, tools=[population], deps=Shop())
+    assert_type(result.output, City)
+    assert_type(result.cost, float | None)
+    assert_type(result.steps, int)
+
+
+async def a_stream_has_a_result_of_its_type(pod: Pod) -> None:
+    stream = pod.stream("hi", output=City)
+    assert_type(stream, RunStream[City])
+    assert_type((await stream.result).output, City)
+    async for event in stream:
+        assert_type(event, Event)
+    async with pod.stream("hi") as plain:
+        assert_type((await plain.result).output, None)
+        async for piece in plain.text():
+            assert_type(piece, str)
+
+
+def a_stream_is_read_by_plain_code(system: PodSystem) -> None:
+    started = system.start()
+    assert_type(started, PodSystem)
+    pod = started.spawn(PodManifest.of()).get()
+    with pod.stream("hi", output=City) as stream:
+        for event in stream:
+            assert_type(event, Event)
+        for piece in stream.text():
+            assert_type(piece, str)
+        assert_type(stream.result.get().output, City)
 
 
 def a_result_may_be_annotated_with_and_without_its_type(bare: RunResult, one: RunResult[City]) -> int:

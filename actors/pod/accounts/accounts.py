@@ -17,10 +17,20 @@ class Accounts:
 
     ``usage`` and ``cost`` (US dollars) are None where nothing is known; ``seconds`` sums the runs that have
     ended; ``steps`` counts the requests of the run that goes on, or that a restored session left open, and
-    ``run_usage`` is what they took, with the compactions in that run.
+    ``run_usage`` and ``run_cost`` are what they took, with the compactions in that run.
     """
 
-    __slots__ = ("_budget", "_held_at", "_started_at", "cost", "run_usage", "seconds", "steps", "usage")
+    __slots__ = (
+        "_budget",
+        "_held_at",
+        "_started_at",
+        "cost",
+        "run_cost",
+        "run_usage",
+        "seconds",
+        "steps",
+        "usage",
+    )
 
     def __init__(self, budget: Budget | None) -> None:
         self._budget = budget
@@ -29,6 +39,7 @@ class Accounts:
         self.seconds = 0.0
         self.steps = 0
         self.run_usage: Usage | None = None
+        self.run_cost: float | None = None
         #: ``time.monotonic()`` of when the run that goes on began; None where none does.
         self._started_at: float | None = None
         #: Since when its time does not count; None where it does.
@@ -53,7 +64,7 @@ class Accounts:
 
     def begin_run(self) -> None:
         """A new run begins, now: it has taken nothing yet."""
-        self.steps, self.run_usage = 0, None
+        self.steps, self.run_usage, self.run_cost = 0, None, None
         self._started_at = time.monotonic()
 
     def count(self, usage: Usage | None, cost: float | None) -> None:
@@ -63,6 +74,7 @@ class Accounts:
         self.usage = used if self.usage is None else self.usage + used
         if cost is not None:
             self.cost = cost if self.cost is None else self.cost + cost
+            self.run_cost = cost if self.run_cost is None else self.run_cost + cost
 
     def count_helper(self, spending: Spending | None, *, in_run: bool = False) -> Spent:
         """Add what a helper agent's calls took, once, to that of the run too where it is part of one; the
@@ -78,8 +90,10 @@ class Accounts:
                 self.usage = used if self.usage is None else self.usage + used
             if in_run and used is not None:
                 self.run_usage = used if self.run_usage is None else self.run_usage + used
-            if spent.cost is not None:
-                self.cost = spent.cost if self.cost is None else self.cost + spent.cost
+            if (cost := spent.cost) is not None:
+                self.cost = cost if self.cost is None else self.cost + cost
+                if in_run:
+                    self.run_cost = cost if self.run_cost is None else self.run_cost + cost
         return spent
 
     # -- time ------------------------------------------------------------------------------------

@@ -260,6 +260,7 @@ class Play:
             run.has_unseen_input = True
         run.ending = outcome
         seconds = self.stop_clock()
+        run.seconds += seconds
         log, head = parts.journal.log, parts.journal.head
         log.add(
             RunEnd(

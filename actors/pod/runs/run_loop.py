@@ -15,6 +15,7 @@ from actors.pod.runs.run_state import (
     QUEUE_LIMIT,
     PendingInput,
     QueuedRun,
+    ResumeHere,
     Run,
     RunHere,
     RunQueue,
@@ -287,6 +288,10 @@ class RunLoop:
             run.run_id,
             parts.journal.head.session_id,
             run.output,
+            parts.accounts.run_cost,
+            parts.accounts.steps,
+            run.seconds,
+            run.limit,
         )
 
     async def _answer_end(self, run: Run, outcome: RunOutcome) -> None:
@@ -350,16 +355,20 @@ class RunLoop:
             raise
         self._parts.status.to(PodState.IDLE)
 
-    def resume(self, reply: AsyncFuture[Any]) -> None:
+    def resume(self, reply: AsyncFuture[Any], command: commands.Resume) -> None:
         """Go on with the paused run, once nothing else is at work."""
         waits, turn = self.between.line_up(reply)
         if turn is None:
-            self._begin_again(reply, waits)
+            self._begin_again(reply, command, waits)
         else:
-            self._parts.tasks.start(self._resume_in_turn(reply, waits, turn))
+            self._parts.tasks.start(self._resume_in_turn(reply, command, waits, turn))
 
     async def _resume_in_turn(
-        self, reply: AsyncFuture[Any], waits: Interruptible, turn: asyncio.Future[None]
+        self,
+        reply: AsyncFuture[Any],
+        command: commands.Resume,
+        waits: Interruptible,
+        turn: asyncio.Future[None],
     ) -> None:
         try:
             await self.gate.begin_at(turn, waits)
@@ -367,9 +376,9 @@ class RunLoop:
             if not reply.done():
                 reply.set_exception(self._parts.status.gone())
             return
-        self._begin_again(reply, waits)
+        self._begin_again(reply, command, waits)
 
-    def _begin_again(self, reply: AsyncFuture[Any], waits: Interruptible) -> None:
+    def _begin_again(self, reply: AsyncFuture[Any], command: commands.Resume, waits: Interruptible) -> None:
         self.between.forget(reply)
         if self._parts.status.stopping:
             reply.set_exception(self._parts.status.gone())
@@ -387,6 +396,10 @@ class RunLoop:
         run.reply, run.caller, run.waits = reply, reply.caller, waits
         run.ending = run.limit = None
         run.end_seq = 0
+        if type(command) is ResumeHere:
+            run.take_over(command)
+        elif command.output_schema is not None:
+            run.output_schema = command.output_schema
         self._enter(run)
         self._play.begin_again(run)
 
@@ -536,7 +549,7 @@ class RunLoop:
         elif waiting.ending == "cancelled":
             self.between_steps(AsyncFuture(), self.cancel_paused)
         elif resume and waiting.interrupted and waiting.ending is None:
-            self.resume(AsyncFuture())
+            self.resume(AsyncFuture(), commands.Resume())
 
     def turn_away(self) -> None:
         """The pod has ended: answer all who still wait."""

@@ -30,6 +30,13 @@ class RunHere(commands.Run, frozen=True, gc=True):
     deps: Any = None
 
 
+class ResumeHere(commands.Resume, frozen=True, gc=True):
+    """The same for a run that goes on."""
+
+    output: Any = None
+    deps: Any = None
+
+
 class QueuedRun(Struct, frozen=True):
     """A run that waits for its turn."""
 
@@ -109,6 +116,7 @@ class Run:
         "reply",
         "restored",
         "run_id",
+        "seconds",
         "started_calls",
         "stop_reason",
         "waits",
@@ -135,6 +143,8 @@ class Run:
         self.error: BaseException | None = None
         #: Which limit or budget it has reached.
         self.limit: Failure | None = None
+        #: How long it went on up to its last end or pause.
+        self.seconds = 0.0
         #: How often in a row the model paused its turn, and its answer when it last did.
         self.pauses = 0
         self.paused: AssistantItem | None = None
@@ -161,6 +171,14 @@ class Run:
         self.pending: list[PendingInput] = []
         #: The replies to send once what is recorded for them is durable.
         self.awaiting_commit: list[AsyncFuture[Any]] = []
+
+    def take_over(self, command: ResumeHere) -> None:
+        """Go on with what it is given anew."""
+        if command.output is not None:
+            self.output_kind, self.output_schema = command.output, command.output_schema
+            self.invalid_outputs = 0
+        if command.deps is not None:
+            self.deps = command.deps
 
     def failure(self) -> Failure | None:
         """Why the run failed, or which limit it has reached, as data."""

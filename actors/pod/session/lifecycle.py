@@ -30,10 +30,13 @@ if TYPE_CHECKING:
 
 
 class Resumed(Struct, frozen=True):
-    """The session to go on with: the tip of its compactions, or with ``exact`` that very one."""
+    """The session to go on with: the tip of its compactions, or with ``exact`` that very one. With ``or_new``
+    it is made where there is none.
+    """
 
     session_id: str
     exact: bool
+    or_new: bool = False
 
 
 def open_session(resources: PodResources) -> Kept:

@@ -282,7 +282,7 @@ class ProcessPod(Supervisor, Elsewhere):
             if not again:
                 self._end(error, None)
                 return
-            self._begin = replace(self._begin, resume=self._session_id, exact=False)
+            self._begin = replace(self._begin, resume=self._session_id, exact=False, session=None)
 
     async def _be(self, started: AsyncFuture[Pod] | None) -> None:
         """Start a process, and wait for its end. Raises what kept it from starting."""

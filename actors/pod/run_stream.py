@@ -1,0 +1,144 @@
+"""``RunStream``: one run as an iterator of its events, in an event loop or on any other thread."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from actors.runtime.future import AsyncFuture
+from actors.runtime.subscription import Closed, Subscription
+from protocol import commands
+from protocol.errors import PodStopped, RunFailed
+from protocol.events import Event, Lagged, RunEnd, TextDelta
+from protocol.results import RunResult
+
+if TYPE_CHECKING:
+    from actors.pod.handle import Pod
+    from actors.pod.runs.run_state import RunHere
+
+T = TypeVar("T")
+
+#: What a run raises that was cancelled, or whose pod has ended.
+_ENDED = (RunFailed, PodStopped)
+
+
+class RunStream(Generic[T]):
+    """One run as an iterator of its events, which starts the run and ends after its ``RunEnd``: by
+    ``async for`` in any event loop, by ``for`` on any thread without one. ``result`` is the future of its
+    RunResult.
+
+    Breaking out detaches: the run goes on. Leaving its ``async with`` (or ``with``) before the end cancels
+    the run, also one that still waits for its turn. A run that could not start raises what ``run`` would. To
+    a reader that is too slow ``Lagged`` says how many events it missed.
+    """
+
+    def __init__(self, pod: Pod, command: RunHere) -> None:
+        """``command`` has the id that its run is to go by."""
+        self._pod = pod
+        self._run_id = command.run_id
+        self._events = pod.subscribe()
+        self._ended = False
+        self.result: AsyncFuture[RunResult[T]] = pod.address.ask(pod, command)
+        events = weakref.ref(self._events)  # whoever drops the stream drops what is queued for it
+        self.result.when_done(lambda: _close(events()))
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._ended:
+            try:
+                event = await self._events.__anext__()
+            except StopAsyncIteration:
+                self._ended = True
+                await self.result  # no end was published: the run was refused or lost its store
+                break
+            if self._is_mine(event):
+                return event
+        self._events.close()
+        raise StopAsyncIteration
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        while not self._ended:
+            try:
+                event = self._events.get()
+            except Closed:
+                self._ended = True
+                self.result.get()  # the same
+                break
+            if self._is_mine(event):
+                return event
+        self._events.close()
+        raise StopIteration
+
+    def _is_mine(self, event: Event) -> bool:
+        if event.run_id != self._run_id and type(event) is not Lagged:
+            return False
+        self._ended = type(event) is RunEnd
+        return True
+
+    def text(self) -> TextStream:
+        """Only the pieces of text, by ``async for`` or ``for``. Raises RunFailed where the run fails."""
+        return TextStream(self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if (cancelled := self._cancel()) is not None:
+            with contextlib.suppress(*_ENDED):
+                await cancelled
+                await self.result
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if (cancelled := self._cancel()) is not None:
+            with contextlib.suppress(*_ENDED):
+                cancelled.get()
+                self.result.get()
+
+    def _cancel(self) -> AsyncFuture[Any] | None:
+        """Have the run cancelled, unless it has ended."""
+        self._events.close()
+        if self._ended or self.result.done():
+            return None
+        return self._pod.address.ask(self._pod, commands.Cancel(self._run_id))
+
+
+class TextStream:
+    """The pieces of text of a run, as its model gives them."""
+
+    def __init__(self, events: RunStream[Any]) -> None:
+        self._events = events
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        async for event in self._events:
+            if isinstance(event, TextDelta):
+                return event.text
+        await self._events.result
+        raise StopAsyncIteration
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        for event in self._events:
+            if isinstance(event, TextDelta):
+                return event.text
+        self._events.result.get()
+        raise StopIteration
+
+
+def _close(events: Subscription | None) -> None:
+    if events is not None:
+        events.close()
