@@ -49,6 +49,26 @@ def test_each_page_is_found_from_the_first_one() -> None:
         assert found, f"{page.name} is neither linked nor in the table of contents"
 
 
+PAGES = [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "bench").glob("*.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_each_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        place, _, part = link.partition("#")
+        if "://" in place or place.startswith("mailto:"):
+            continue
+        target = (page.parent / place).resolve() if place else page
+        assert target.exists(), f"{page.name}: {link}"
+        assert not part or part in anchors_of(target), f"{page.name}: {link} has no such heading"
+
+
+def anchors_of(page: Path) -> set[str]:
+    """What the headings of a page are called in links."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
 def test_the_drawing_of_the_layers_has_each_folder() -> None:
     drawing = ARCHITECTURE.split("```")[1]
     drawn = {
