@@ -4,29 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import click
 
-from actors.cli import options
 from actors.cli.approvals.approver import Approver, approver
 from actors.cli.chat_input import Asker, Lines, Prompt
-from actors.cli.config import (
-    Wishes,
-    allowing,
-    default_store,
-    manifest_for,
-    memory_folder,
-    name_in_errors,
-    with_model,
-)
+from actors.cli.config import memory_folder, name_in_errors
+from actors.cli.display.choice import Loudness, view_of
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import View
 from actors.cli.interrupts import run_interruptible
-from actors.cli.loading import with_tools, with_tools_again
-from actors.cli.mcp_servers import with_servers, without_servers
-from actors.cli.run import view_of
+from actors.cli.pods.options import Given, loudness, of_a_pod
+from actors.cli.pods.planning import new_plan, plan_again
 from actors.cli.running import (
     MEMORY_FAILURES,
     Plan,
@@ -35,7 +25,6 @@ from actors.cli.running import (
     follow_until_signal,
     resumable,
 )
-from actors.cli.store_reader import Reading
 from actors.cli.streams import private_stdin
 from actors.pod.handle import Pod
 from actors.system import PodSystem
@@ -51,50 +40,22 @@ Ctrl-C drops what was typed, and cancels a turn that goes on"""
 
 
 @click.command(short_help="Talk with a pod, turn by turn.")
-@click.option("--resume", "session", metavar="SESSION", help="Go on with this session.")
-@options.of_a_pod
-@options.no_tools
-@click.pass_context
-def chat(
-    context: click.Context,
-    session: str | None,
-    manifest: Path | None,
-    model: str | None,
-    base_url: str | None,
-    name: str | None,
-    allow: tuple[Path, ...],
-    tools: tuple[str, ...],
-    mcp_files: tuple[Path, ...],
-    store: str | None,
-    as_json: bool,
-    no_tools: bool,
-) -> None:
+@click.option("-r", "--resume", "session", metavar="SESSION", help="Go on with this session.")
+@click.option("-c", "--continue", "goes_on", is_flag=True, help="Go on with the last session of this folder.")
+@of_a_pod()
+@loudness
+def chat(session: str | None, *, goes_on: bool, given: Given, loudness: Loudness, as_json: bool) -> None:
     """Talk with a pod: each line is a turn, and the session stays when you leave."""
-    session_id: str | None = None
-    notes: list[str] = []
-    if session is None:
-        if no_tools:
-            raise click.UsageError("--no-tools is for a session that goes on: a new pod has those of --tools")
-        asked, notes = manifest_for(Wishes(manifest, name, model, base_url, allow))
-        asked, tool_notes = with_tools(asked, tools)
-    else:
-        if manifest is not None or name is not None:
-            raise click.UsageError("a session goes on as it began: --manifest and --name are for new ones")
-        named = options.typed(context, "model", "base_url")  # what is exported is for new pods
-        with Reading(store) as reading:
-            session_id = reading.find(session).session_id
-            asked = with_model(reading.manifest(session_id), Wishes(**named))
-        asked, tool_notes = with_tools_again(allowing(asked, allow), tools, without=no_tools)
-        asked = without_servers(asked) if no_tools else asked
-    asked, server_notes = with_servers(asked, mcp_files)
+    if session is not None and goes_on:
+        raise click.UsageError("--resume and --continue exclude each other")
+    plan, notes = plan_again(given, session) if session is not None or goes_on else new_plan(given)
     terminal = Terminal()
-    view = view_of(terminal, as_json=as_json)
-    plan = Plan(asked, store or default_store(), session_id)
-    for note in (*notes, *tool_notes, *server_notes):
+    view = view_of(terminal, as_json=as_json, loudness=loudness)
+    for note in notes:
         view.note(note)
     stdin = private_stdin()
     asker: Asker = Prompt(stdin, terminal) if stdin.isatty() and not as_json else Lines(stdin, terminal)
-    with name_in_errors(manifest):
+    with name_in_errors(given.manifest):
         answering = partial(approver, manifest=plan.manifest, terminal=terminal, stdin=stdin, as_json=as_json)
         run_interruptible(_chat(plan, asker, terminal, view, answering))
 

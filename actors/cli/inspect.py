@@ -13,11 +13,12 @@ from msgspec import Raw
 
 from actors.cli import options
 from actors.cli.display.event_format import Line, entry_line
-from actors.cli.display.format import ago, count, seconds, tokens
+from actors.cli.display.format import ago, count, dollars, seconds, tokens
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
+from actors.cli.session_summary import Summary, summary_of
+from actors.cli.session_table import Row, print_sessions
 from actors.cli.store_reader import Reading
-from actors.sessions.head import short_id
 from actors.sessions.replay import Replayed, replay
 from actors.sessions.store import Holder, SessionInfo
 from protocol.errors import SessionError, SessionNotFound, WireError
@@ -28,8 +29,6 @@ from protocol.wire import decode_entry
 
 #: Sessions that ``ps`` lists for a person who does not ask for all.
 _LISTED = 30
-#: Columns of a terminal below which ``ps`` leaves out how many entries there are.
-_NARROW = 60
 
 
 class Stand(NamedTuple):
@@ -42,30 +41,40 @@ class Stand(NamedTuple):
     waiting: int
 
 
+class Listed(NamedTuple):
+    """A session, how it stands, and what it is known by."""
+
+    info: SessionInfo
+    stand: Stand
+    summary: Summary
+
+
 @click.command()
 @click.option("--pod", metavar="NAME", help="Only the sessions of this pod.")
 @click.option("--all", "everything", is_flag=True, help=f"All of them, not only the last {_LISTED}.")
 @options.store
 @options.as_json
 def ps(pod: str | None, everything: bool, store: str | None, as_json: bool) -> None:
-    """List the sessions, the last changed one first."""
+    """List the sessions, the last changed one first: how each stands, its task, folder and model, and what it
+    has cost in US dollars.
+    """
     limit = None if everything or as_json else _LISTED + 1
     with Reading(store) as reading:
-        sessions = [(info, stand_of(info, reading)) for info in reading.sessions(pod, limit)]
+        sessions = [listed(info, reading) for info in reading.sessions(pod, limit)]
         url, unreadable = reading.url, reading.unreadable()
         if pod is not None and not sessions:
             raise options.no_such_pod(pod, reading)
     terminal = Terminal()
     if as_json:
-        for info, stand in sessions:
-            put_json({**_facts(info), **stand._asdict()})
+        for info, stand, summary in sessions:
+            put_json({**_facts(info), **stand._asdict(), **summary._asdict()})
         _report_unreadable(unreadable, url, terminal)
         return
     _report_unreadable(unreadable, url, terminal)
     if not sessions:
         terminal.note(f"no sessions{' that can be read' if unreadable else ''} in {url}")
         return
-    _list(sessions if limit is None else sessions[:_LISTED], terminal)
+    print_sessions([row_of(each) for each in (sessions if limit is None else sessions[:_LISTED])], terminal)
     if limit is not None and len(sessions) == limit:
         terminal.note("there are more; --all lists them")
 
@@ -82,18 +91,15 @@ def _report_unreadable(unreadable: dict[str, SessionError], url: str, terminal: 
     )
 
 
-def _list(sessions: list[tuple[SessionInfo, Stand]], terminal: Terminal) -> None:
-    now = time.time()
-    # For a person to type; what is piped on may be kept for long, and has the whole of it.
-    name = short_id if terminal.live else str
-    rows: list[tuple[str, ...]] = [("SESSION", "POD", "CHANGED", "ENTRIES", "LAST RUN")]
-    # How the last run stands is what is looked for: behind names of pods it would be cut off.
-    narrow = terminal.live and terminal.width < _NARROW
-    for info, stand in sessions:
-        changed = ago(info.updated_at, now)
-        words = last_words(info, stand)
-        rows.append((name(info.session_id), info.pod, changed, str(info.head.seq), words))
-    terminal.table([(row[0], row[4], row[2], row[1]) for row in rows] if narrow else rows)
+def listed(info: SessionInfo, reading: Reading) -> Listed:
+    """What is listed of a session. Raises SessionError."""
+    return Listed(info, stand_of(info, reading), summary_of(info.session_id, reading))
+
+
+def row_of(session: Listed) -> Row:
+    """A session as the table of sessions has it."""
+    info, stand, summary = session
+    return Row(info.session_id, info.pod, info.updated_at, last_words(info, stand), *summary)
 
 
 #: What made a session of another, by what its parent says.
@@ -183,7 +189,7 @@ def _rows(info: SessionInfo, manifest: PodManifest, state: Replayed) -> dict[str
 def _used(state: Replayed) -> Iterator[str]:
     yield tokens(state.usage or Usage())
     if state.cost is not None:
-        yield f"${state.cost:.4f}"
+        yield dollars(state.cost)
     yield seconds(state.seconds)
 
 

@@ -15,6 +15,8 @@ from actors.cli.display.format import count
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.errors import Exit
+from actors.cli.inspect import listed, row_of
+from actors.cli.session_table import print_sessions
 from actors.cli.store_reader import Reading, exists
 from actors.sessions import repair, retention
 from actors.sessions.answers import wait
@@ -146,22 +148,28 @@ def import_(file: BinaryIO, store: str | None, as_json: bool) -> None:
 @click.command(short_help="Delete old sessions for good.")
 @click.option("--older-than", metavar="AGE", help="What has not changed for so long, like 30d, 12h or 2w.")
 @click.option("--superseded", is_flag=True, help="What a sound compaction has taken the place of.")
+@click.option("--dry-run", is_flag=True, help="List what would go, and delete nothing.")
 @options.store
 @options.as_json
-def gc(older_than: str | None, superseded: bool, store: str | None, as_json: bool) -> None:
+def gc(older_than: str | None, superseded: bool, dry_run: bool, store: str | None, as_json: bool) -> None:
     """Delete old sessions for good; never one that is held, or that a kept one was forked from."""
     if older_than is None and not superseded:
         raise click.UsageError("say what may go: --older-than AGE, --superseded, or both")
     age = None if older_than is None else _age(older_than)
     opened = _open_existing(store)
     try:
-        gone = retention.collect(opened, older_than=age, superseded=superseded)
-        _give_back(opened)
+        gone = retention.collect(opened, older_than=age, superseded=superseded, dry_run=dry_run)
+        if not dry_run:
+            _give_back(opened)
     finally:
         wait(opened.close())
-    _print_sessions(gone, as_json=as_json)
+    if dry_run and gone and not as_json:
+        with Reading(opened.url) as reading:
+            print_sessions([row_of(listed(info, reading)) for info in gone], Terminal())
+    else:
+        _print_sessions(gone, as_json=as_json)
     if not as_json:
-        Terminal().note(f"{count(len(gone), 'session')} deleted")
+        Terminal().note(f"{count(len(gone), 'session')} {'would be deleted' if dry_run else 'deleted'}")
 
 
 def _give_back(store: SessionStore) -> None:

@@ -93,6 +93,7 @@ base_url_again = click.option(
     "--base-url", metavar="URL", callback=checked_base_url, help="Where its server is, up to and with /v1."
 )
 model = click.option(
+    "-m",
     "--model",
     metavar="SCHEME/ID",
     envvar="POLYPOD_MODEL",
@@ -146,13 +147,6 @@ mcp = click.option(
     help="MCP servers whose tools the pod gets too, in the JSON (mcpServers) of other clients; may be "
     "repeated. Nothing confines them.",
 )
-
-
-def of_a_pod(command: F) -> F:
-    """The options of commands that make a pod from nothing."""
-    for option in reversed((manifest, model, base_url, name, allow, tools, mcp, store, as_json)):
-        command = option(command)
-    return command
 
 
 def typed(context: click.Context, *names: str) -> dict[str, Any]:

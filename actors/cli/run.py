@@ -5,26 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple, TextIO
 
 import click
 
-from actors.cli import options
 from actors.cli.approvals.approver import Approver, approver
-from actors.cli.config import (
-    Wishes,
-    allowing,
-    default_store,
-    manifest_for,
-    memory_folder,
-    name_in_errors,
-    with_model,
-)
+from actors.cli.config import memory_folder, name_in_errors
+from actors.cli.display.choice import Loudness, view_of
 from actors.cli.display.terminal import Terminal
-from actors.cli.display.views import JsonView, PeopleView, View, show_failures
+from actors.cli.display.views import View, show_failures
 from actors.cli.errors import CODES, FAILED, Exit
 from actors.cli.interrupts import run_interruptible
-from actors.cli.loading import with_tools, with_tools_again
-from actors.cli.mcp_servers import with_servers, without_servers
+from actors.cli.pods.options import Given, images, loudness, of_a_pod, schema
+from actors.cli.pods.planning import new_plan, plan_again
 from actors.cli.running import (
     MEMORY_FAILURES,
     Plan,
@@ -33,26 +26,40 @@ from actors.cli.running import (
     follow_until_signal,
     resumable,
 )
-from actors.cli.store_reader import Reading
 from actors.cli.streams import private_stdin
-from actors.pod.handle import Pod
+from actors.pod.handle import Content, Pod
 from actors.system import PodSystem
+from protocol.items import ImagePart
 from protocol.lifecycle import PodState
+
+
+class Shown(NamedTuple):
+    """How a run is shown: the manifest that errors name, where a person answers, and how much of it."""
+
+    manifest: Path | None
+    stdin: TextIO
+    as_json: bool
+    loudness: Loudness
+    structured: bool = False
 
 
 @click.command(short_help="Have a new pod do a task.")
 @click.argument("task")
-@options.of_a_pod
+@click.option(
+    "-c", "--continue", "goes_on", is_flag=True, help="The task is for the last session of this folder."
+)
+@of_a_pod()
+@images
+@schema
+@loudness
 def run(
     task: str,
-    manifest: Path | None,
-    model: str | None,
-    base_url: str | None,
-    name: str | None,
-    allow: tuple[Path, ...],
-    tools: tuple[str, ...],
-    mcp_files: tuple[Path, ...],
-    store: str | None,
+    *,
+    goes_on: bool,
+    given: Given,
+    images: tuple[ImagePart, ...],
+    answer: Any,
+    loudness: Loudness,
     as_json: bool,
 ) -> None:
     """Have a new pod do TASK (- reads it from standard input), and print its answer.
@@ -65,42 +72,21 @@ def run(
     text = stdin.read().removeprefix("\ufeff") if task == "-" else task  # Windows writes it ahead of texts
     if not text.strip():
         raise click.UsageError("the task is empty")
-    terminal = Terminal()
-    view = view_of(terminal, as_json=as_json)
-    with show_failures(view), name_in_errors(manifest):
-        asked, notes = manifest_for(Wishes(manifest, name, model, base_url, allow))
-        asked, tool_notes = with_tools(asked, tools)
-        asked, server_notes = with_servers(asked, mcp_files)
-        plan = Plan(asked, store or default_store())
-        for note in (*notes, *tool_notes, *server_notes):
-            view.note(note)
-        answering = partial(approver, manifest=plan.manifest, terminal=terminal, stdin=stdin, as_json=as_json)
-        run_interruptible(_run(plan, terminal, view, answering, lambda pod: pod.run(text)))
+    structured = answer is not None
+    content: Content = (text, *images) if images else text
+    _follow(
+        lambda: plan_again(given, None) if goes_on else new_plan(given),
+        lambda pod: pod.run(content, output=answer),
+        Shown(given.manifest, stdin, as_json=as_json, loudness=loudness, structured=structured),
+    )
 
 
 @click.command(short_help="Go on with an interrupted run, or say something new.")
 @click.argument("session")
 @click.argument("words", required=False)
-@options.model_again
-@options.base_url_again
-@options.allow
-@options.tools
-@options.mcp
-@options.no_tools
-@options.store
-@options.as_json
-def resume(
-    session: str,
-    words: str | None,
-    model: str | None,
-    base_url: str | None,
-    allow: tuple[Path, ...],
-    tools: tuple[str, ...],
-    mcp_files: tuple[Path, ...],
-    no_tools: bool,
-    store: str | None,
-    as_json: bool,
-) -> None:
+@of_a_pod(is_new=False)
+@loudness
+def resume(session: str, words: str | None, *, given: Given, loudness: Loudness, as_json: bool) -> None:
     """Go on with SESSION (an id, the beginning of it or of its last group, or last).
 
     WORDS, if any are given, are the task of a new run. Without them the run that
@@ -109,19 +95,21 @@ def resume(
     says otherwise.
     """
     stdin = private_stdin()
-    terminal = Terminal()
-    view = view_of(terminal, as_json=as_json)
     start: Start = Pod.resume if words is None else lambda pod: pod.run(words)
-    with show_failures(view):
-        with Reading(store) as reading:
-            session_id, url = reading.find(session).session_id, reading.url
-            manifest = with_model(reading.manifest(session_id), Wishes(model=model, base_url=base_url))
-        manifest, tool_notes = with_tools_again(allowing(manifest, allow), tools, without=no_tools)
-        manifest, server_notes = with_servers(without_servers(manifest) if no_tools else manifest, mcp_files)
-        plan = Plan(manifest, url, session_id)
-        for note in (*tool_notes, *server_notes):
+    _follow(lambda: plan_again(given, session), start, Shown(None, stdin, as_json=as_json, loudness=loudness))
+
+
+def _follow(make_plan: Callable[[], tuple[Plan, list[str]]], start: Start, shown: Shown) -> None:
+    """Follow the run that ``start`` begins in the pod of a plan; what goes wrong is shown too."""
+    terminal = Terminal()
+    view = view_of(terminal, as_json=shown.as_json, loudness=shown.loudness, structured=shown.structured)
+    with show_failures(view), name_in_errors(shown.manifest):
+        plan, notes = make_plan()
+        for note in notes:
             view.note(note)
-        answering = partial(approver, manifest=plan.manifest, terminal=terminal, stdin=stdin, as_json=as_json)
+        answering = partial(
+            approver, manifest=plan.manifest, terminal=terminal, stdin=shown.stdin, as_json=shown.as_json
+        )
         run_interruptible(_run(plan, terminal, view, answering, start))
 
 
@@ -166,8 +154,3 @@ async def _is_paused(pod: Pod) -> bool:
 
 def _let_sub_agents_go_on(_: Pod) -> None:
     """Start no run: who waits for sub-agents has them go on."""
-
-
-def view_of(terminal: Terminal, *, as_json: bool) -> View:
-    """The view that a person or a program asked for."""
-    return JsonView() if as_json else PeopleView(terminal)

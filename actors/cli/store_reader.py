@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -22,7 +22,7 @@ from actors.sessions.store import Holder, SessionInfo, SessionStore
 from actors.sessions.urls import open_store, place_of
 from protocol.agents import spec_of
 from protocol.approval import ApprovalAnswer
-from protocol.entries import Head, SessionOpened, StoredEntry
+from protocol.entries import Head, Parent, SessionOpened, StoredEntry
 from protocol.errors import AgentError, NewerVersion, SessionError, SessionNotFound, WireError
 from protocol.events import ApprovalRequested, ApprovalResolved, UserMessage
 from protocol.manifest import PodManifest
@@ -32,6 +32,8 @@ from protocol.wire import decode_entry
 _NEWEST = 50
 #: What stands for the session that changed last, where an id is asked for.
 LAST = "last"
+#: Those among which the last one of a folder is looked for, and sessions that one has gone on from.
+_LOOKED_THROUGH, _PARENTS = 1000, 20
 #: Entries read at a time.
 _PAGE = 500
 #: Sessions that are named to a person whose beginning of an id fits several.
@@ -95,10 +97,21 @@ class Reading:
 
     def _newest(self) -> SessionInfo | None:
         """The session that changed last; of a tree of pods, which change together, that of the uppermost."""
-        found = self.sessions(limit=_NEWEST)
+        return next(self._uppermost(self.sessions(limit=_NEWEST)), None)
+
+    def newest(self, fits: Callable[[PodManifest], bool]) -> SessionInfo | None:
+        """The last changed session of a pod whose manifest ``fits``; what cannot be read is passed over."""
+        for info in self._uppermost(self.sessions(limit=_LOOKED_THROUGH)):
+            with suppress(SessionError, WireError, AgentError):
+                if fits(self.manifest(info.session_id)):
+                    return info
+        return None
+
+    @staticmethod
+    def _uppermost(found: list[SessionInfo]) -> Iterator[SessionInfo]:
+        """Those that are no sub-agents of others."""
         names = {info.pod for info in found}
-        uppermost = (info for info in found if not any(info.pod.startswith(f"{name}.") for name in names))
-        return next(uppermost, None)
+        return (info for info in found if not any(info.pod.startswith(f"{name}.") for name in names))
 
     def _summary(self, info: SessionInfo, now: float) -> str:
         """A session in a few words, by which a person knows it."""
@@ -114,12 +127,31 @@ class Reading:
         return cut(self.first_words(session_id), _WORDS)
 
     def first_words(self, session_id: str) -> str:
-        """The same as they are."""
+        """The same as they are; of a session that goes on from others, those that the first began with."""
+        words = ""
+        for _ in range(_PARENTS):
+            try:
+                found, parent = self._beginning(session_id)
+            except SessionNotFound:
+                if not words:
+                    raise
+                break
+            words = found or words
+            if parent is None:
+                break
+            session_id = parent.session_id
+        return words
+
+    def _beginning(self, session_id: str) -> tuple[str, Parent | None]:
+        """The first words in a session's own entries, and the session that it goes on from."""
+        parent = None
         for stored in wait(self._there().read(session_id, after=0, limit=_FIRST)):
             entry = decode_entry(stored.body)
-            if isinstance(entry, UserMessage):
-                return entry.item.text
-        return ""
+            if isinstance(entry, SessionOpened):
+                parent = entry.parent
+            elif isinstance(entry, UserMessage):
+                return entry.item.text, parent
+        return "", parent
 
     def stored(self, session_id: str, after: int = 0) -> Iterator[StoredEntry]:
         """The entries of a session numbered above ``after``, as they are kept; the chain is not checked."""

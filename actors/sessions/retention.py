@@ -48,8 +48,10 @@ def collect(
     older_than: float | None = None,
     superseded: bool = False,
     now: float | None = None,
+    dry_run: bool = False,
 ) -> list[SessionInfo]:
-    """Delete what may go and is held by nobody, and return it; ``older_than`` in seconds.
+    """Delete what may go and is held by nobody, and return it; ``older_than`` in seconds. With ``dry_run``
+    nothing is deleted.
 
     A session counts as superseded only by one whose chain is sound. Raises StoreError.
     """
@@ -60,7 +62,8 @@ def collect(
     for info in doomed(sessions, before=before, superseded=superseded, keep=held):
         try:
             if wait(store.info(info.session_id)).head == info.head and _followers_are_sound(store, info):
-                wait(store.delete(info.session_id))
+                if not dry_run:
+                    wait(store.delete(info.session_id))
                 gone.append(info)
         except (SessionInUse, SessionNotFound):  # somebody was faster
             continue

@@ -2,8 +2,16 @@
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from command_kit import Home
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A person's folder."""
+    return Home(tmp_path)
 
 
 @pytest.fixture

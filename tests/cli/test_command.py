@@ -444,7 +444,7 @@ def test_a_store_that_is_not_there_is_not_called_sound_and_not_made(home: Home, 
 def test_a_session_that_goes_on_takes_no_other_manifest(home: Home):
     home.run("hello")
     check_refusal(
-        home.polypod("chat", "--resume", home.session(), "--name", "x"), 2, "--name are for new ones"
+        home.polypod("chat", "--resume", home.session(), "--name", "x"), 2, "--name is for new ones"
     )
     check_refusal(home.polypod("chat", "--no-tools"), 2, "--no-tools is for a session that goes on")
 

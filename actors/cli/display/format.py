@@ -103,6 +103,21 @@ def tokens(usage: Usage) -> str:
     return f"{counts[0]} tokens in{cached}, {counts[1]} out{partly}"
 
 
+def dollars(cost: float | None) -> str:
+    """A cost in US dollars: ``$0.0031``, ``$1.27``; ``$?`` where nobody knows it."""
+    if cost is None:
+        return "$?"
+    return f"${cost:.4f}" if 0 < cost < 0.995 else f"${cost:,.2f}"
+
+
+def folder_name(path: str, home: str, width: int) -> str:
+    """A folder in at most ``width`` characters: ``~/src/app``, or the end of it."""
+    shown = path
+    if home and (path == home or path.startswith(f"{home}/")):
+        shown = f"~{path.removeprefix(home)}"
+    return shown if len(shown) <= width else f"…{shown[len(shown) - width + 1 :]}"
+
+
 def arguments(values: dict[str, Any], width: int = 80) -> str:
     """A call's arguments on one line: ``path='a.txt', limit=3``."""
     return cut(", ".join(f"{key}={_value(value)}" for key, value in values.items()), width)

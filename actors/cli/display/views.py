@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 import msgspec
 
+from actors.cli.display.answer import write_answer
 from actors.cli.display.event_format import Line, event_line, failed, result_line
-from actors.cli.display.format import arguments, count, cut, seconds, tokens
+from actors.cli.display.format import arguments, count, cut, dollars, seconds, tokens
 from actors.cli.display.terminal import Terminal
 from actors.runtime.encoded import EncodedEvent
 from protocol import events
@@ -92,11 +93,13 @@ class PeopleView:
     """Text as it is written, a line for each tool, and a moving sign while one has to wait.
 
     Where standard output is no terminal it gets nothing but the run's last answer, for whoever reads it
-    there; what the model says on its way is printed beside the tools, on standard error.
+    there; what the model says on its way is printed beside the tools, on standard error. So it is with an
+    answer that is to fit a schema (``structured``).
     """
 
-    def __init__(self, terminal: Terminal) -> None:
+    def __init__(self, terminal: Terminal, *, structured: bool = False) -> None:
         self._terminal = terminal
+        self._streams = terminal.live and not structured
         self._calls: dict[str, ToolCall] = {}
         self._running: dict[str, str] = {}
         self._streamed = False
@@ -108,6 +111,7 @@ class PeopleView:
         self._why: Failure | None = None
         self._steps = 0
         self._usage: Usage | None = None
+        self._cost: float | None = None
         #: The sub-agents that are at work, and lines about them for when no answer is being written.
         self._sub_agents: dict[str, None] = {}
         self._of_sub_agents: list[Line] = []
@@ -139,6 +143,7 @@ class PeopleView:
             case events.TextDelta() | events.ThinkingDelta() | events.ToolCallDelta():
                 self._piece(event)
             case events.AssistantMessage():
+                self._add_cost(event.cost)
                 self._answer(event)
             case events.ToolStart() | events.ToolProgress() | events.ToolResulted():
                 self._tool(event)
@@ -154,12 +159,12 @@ class PeopleView:
             self._terminal.busy(f"thinking… {count(self._thought, 'character')}")
         elif isinstance(event, events.ToolCallDelta):
             self._terminal.busy(f"calling {event.name}…")
-        elif self._terminal.live:
+        elif self._streams:
             self._terminal.write(event.text)
             self._streamed = True
 
     def _answer(self, event: events.AssistantMessage) -> None:
-        if self._terminal.live:
+        if self._streams:
             if not self._streamed:
                 self._terminal.write(event.item.text)
             self._terminal.end_line()
@@ -247,6 +252,10 @@ class PeopleView:
         if usage is not None:
             self._usage = usage if self._usage is None else self._usage + usage
 
+    def _add_cost(self, cost: float | None) -> None:
+        if cost is not None:
+            self._cost = cost if self._cost is None else self._cost + cost
+
     # -- the end -----------------------------------------------------------------------------------
 
     def show_end(self, result: RunResult) -> None:
@@ -255,8 +264,7 @@ class PeopleView:
         if result.outcome in {"cancelled", "paused"}:
             self._on_the_way(self._answered)
         try:
-            self._terminal.write(self._answered)
-            self._terminal.end_line()
+            write_answer(self._terminal, self._answered, result)
         finally:  # an answer that cannot be written is still in its session, which is named here
             self._answered = ""
             self._summary(result)
@@ -266,6 +274,8 @@ class PeopleView:
             self._terminal.note(str(self._why), "error")
         used = result.usage if self._usage is None else self._usage
         words = [result.outcome.replace("_", " "), count(self._steps, "request"), tokens(used)]
+        if self._cost:
+            words.append(dollars(self._cost))
         if self._took is not None:
             words.append(seconds(self._took))
         self._forget_run()
@@ -273,7 +283,7 @@ class PeopleView:
 
     def _forget_run(self) -> None:
         """Count anew with the next run that is started."""
-        self._began, self._took, self._steps, self._usage = None, None, 0, None
+        self._began, self._took, self._steps, self._usage, self._cost = None, None, 0, None, None
 
     def show_failure(self, failure: Failure, run_id: str | None, session_id: str | None) -> None:  # noqa: ARG002
         self._end_streamed()

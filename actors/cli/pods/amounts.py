@@ -1,0 +1,47 @@
+"""``--budget``: an amount as people write it, money, tokens or time; pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, NamedTuple
+
+#: How many of each stand in a unit.
+_TOKENS = {"": 1, "k": 1_000, "m": 1_000_000}
+_SECONDS = {"s": 1, "sec": 1, "min": 60, "h": 3600}
+_MONEY = re.compile(r"\$\s*(?P<number>\d+(\.\d+)?|\.\d+)|(?P<behind>\d+(\.\d+)?|\.\d+)\s*usd", re.IGNORECASE)
+_OTHER = re.compile(
+    r"(?P<number>\d[\d_,]*(\.\d+)?)\s*(?:(?P<time>s|sec|min|h)|(?P<tokens>k|m)?(?:\s*tok(?:ens?)?)?)",
+    re.IGNORECASE,
+)
+
+EXPECTED = "write $0.50, 200k (tokens), or a time like 90s, 10min or 2h"
+
+Kind = Literal["cost_usd", "tokens", "seconds"]
+
+
+class Amount(NamedTuple):
+    """How much of what, by its name in ``[budget]``."""
+
+    kind: Kind
+    value: float
+
+
+def read_amount(text: str) -> Amount:
+    """The amount that ``text`` names. Raises ValueError, whose words say how it is written."""
+    written = text.strip()
+    if money := _MONEY.fullmatch(written):
+        return _positive(Amount("cost_usd", float(money["number"] or money["behind"])), text)
+    found = _OTHER.fullmatch(written)
+    if found is None or re.fullmatch(r"[\d_,.]+\s*m", written, re.IGNORECASE):
+        # An m alone may mean minutes, or millions.
+        raise ValueError(f"{text!r} is no amount: {EXPECTED}")
+    number = float(re.sub("[_,]", "", found["number"]))
+    if found["time"]:
+        return _positive(Amount("seconds", number * _SECONDS[found["time"].lower()]), text)
+    return _positive(Amount("tokens", int(number * _TOKENS[(found["tokens"] or "").lower()])), text)
+
+
+def _positive(amount: Amount, text: str) -> Amount:
+    if amount.value <= 0:
+        raise ValueError(f"{text!r} leaves nothing to use: {EXPECTED}")
+    return amount

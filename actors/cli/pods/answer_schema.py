@@ -1,0 +1,72 @@
+"""``--schema``: the type of an answer, from a JSON Schema, a file with one, or a list of names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from actors.cli.pods.schema_types import UnusableSchema, type_of_schema
+
+#: What the types of a list of names are in JSON Schema.
+_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
+_FIELD = re.compile(r"(?P<name>[\w$@.-]+)(\s+(?P<type>\w+))?\s*(:\s*(?P<words>.+))?", re.DOTALL)
+
+
+def answer_type(context: click.Context, option: click.Parameter, text: str | None) -> Any:
+    """The type that ``--schema`` means, None where it is not given. Raises BadParameter."""
+    if text is None:
+        return None
+    try:
+        return type_of_schema(schema_of(text))
+    except UnusableSchema as error:
+        raise click.BadParameter(str(error), context, option) from error
+
+
+def schema_of(text: str) -> dict[str, Any]:
+    """The JSON Schema that ``text`` is, or is the path of, or stands for: ``name, age int, bio: in a line``.
+    Raises UnusableSchema.
+    """
+    if text.lstrip().startswith("{"):
+        return _decoded(text, "the schema")
+    path = Path(text).expanduser()
+    if text.endswith(".json") or ("\n" not in text and path.is_file()):
+        try:
+            return _decoded(path.read_text(encoding="utf-8-sig"), text)
+        except OSError as error:
+            raise UnusableSchema(f"{text} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UnusableSchema(f"{text} is no text: {error}") from error
+    return _of_names(text)
+
+
+def _decoded(text: str, name: str) -> dict[str, Any]:
+    try:
+        schema = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise UnusableSchema(f"{name} is no JSON: {error}") from error
+    if not isinstance(schema, dict):
+        raise UnusableSchema(f"{name} is no JSON Schema: expected an object")
+    return schema
+
+
+def _of_names(text: str) -> dict[str, Any]:
+    """The schema of an object with these members, a line each, or with commas between; all are required."""
+    members: dict[str, Any] = {}
+    for part in text.splitlines() if "\n" in text.strip() else text.split(","):
+        if not part.strip():
+            continue
+        found = _FIELD.fullmatch(part.strip())
+        if found is None or (found["type"] or "str") not in _TYPES:
+            raise UnusableSchema(
+                f"{part.strip()!r} is no member: write NAME, NAME TYPE or NAME TYPE: WORDS, "
+                f"with a type of {', '.join(_TYPES)}"
+            )
+        words = {"description": found["words"].strip()} if found["words"] else {}
+        members[found["name"]] = {"type": _TYPES[found["type"] or "str"], **words}
+    if not members:
+        raise UnusableSchema("it names nothing that an answer is to have")
+    return {"type": "object", "properties": members, "required": list(members)}

@@ -1,0 +1,51 @@
+"""Pictures that go with words to a model: files of this machine, or addresses."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+from actors.cli.display.format import size
+from protocol.errors import InvalidInput
+from protocol.items import ImagePart
+
+#: How files of the kinds that models see begin.
+_BEGINNINGS = {
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"GIF87a": "image/gif",
+    b"GIF89a": "image/gif",
+}
+#: The largest file that servers take, in bytes.
+LARGEST = 20 * 1024 * 1024
+
+
+def picture(place: str) -> ImagePart:
+    """The picture at a path or an ``http`` address. Raises InvalidInput for a file that is none."""
+    if place.startswith(("http://", "https://")):
+        return ImagePart(url=place)
+    try:
+        with Path(place).expanduser().open("rb") as file:
+            data = file.read(LARGEST + 1)
+    except OSError as error:
+        raise InvalidInput(f"the picture {place} cannot be read: {error.strerror}") from error
+    return picture_of(data, place)
+
+
+def picture_of(data: bytes, name: str) -> ImagePart:
+    """The picture that ``data`` is. Raises InvalidInput."""
+    kind = media_type(data)
+    if kind is None:
+        raise InvalidInput(
+            f"{name} is no picture that models see", hint="PNG, JPEG, GIF and WebP are; convert others first"
+        )
+    if len(data) > LARGEST:
+        raise InvalidInput(f"{name} has over {size(LARGEST)}", hint="make it smaller: servers refuse it")
+    return ImagePart(kind, base64.b64encode(data).decode())
+
+
+def media_type(data: bytes) -> str | None:
+    """The kind of picture that bytes are, by how they begin; None where they are none."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    return next((kind for start, kind in _BEGINNINGS.items() if data.startswith(start)), None)
