@@ -27,7 +27,8 @@ from actors.cli.running import (
     resumable,
 )
 from actors.cli.streams import private_stdin
-from actors.pod.handle import Content, Pod
+from actors.pod.handle import Pod
+from actors.pod.runs.options import Content
 from actors.system import PodSystem
 from protocol.items import ImagePart
 from protocol.lifecycle import PodState
