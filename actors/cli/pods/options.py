@@ -77,7 +77,7 @@ budget = click.option(
     help=f"What the pod may use in all; {EXPECTED}. May be repeated, once for each kind.",
 )
 system = click.option(
-    "-s", "--system", metavar="TEXT", help="What the model is told first, in the place of our own words."
+    "-s", "--system", metavar="TEXT", help="What the model is given first, in the place of our own words."
 )
 no_instructions = click.option(
     "--no-instructions", is_flag=True, help="Do not read the project's AGENTS.md files."

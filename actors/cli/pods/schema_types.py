@@ -50,7 +50,7 @@ def type_of_schema(schema: dict[str, Any]) -> Any:
     """A type whose instances are what fits ``schema``. Raises UnusableSchema."""
     try:
         kind = _Reader(schema).type_of(schema, "the schema", ())
-        msgspec.json.Decoder(kind)  # refuses what msgspec cannot tell apart
+        msgspec.json.Decoder(kind)  # refuses what msgspec cannot distinguish
     except (TypeError, RecursionError, re.error) as error:
         raise UnusableSchema(str(error)) from error
     return kind
