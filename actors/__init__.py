@@ -49,6 +49,7 @@ from protocol import *
 if _TYPE_CHECKING:
     from actors.config.configuration import Configuration as Configuration
     from actors.llm.cassette import CassetteClient as CassetteClient
+    from actors.routing.classifier import Classifier as Classifier
     from actors.swarm.agents.agent import Agent as Agent
     from actors.swarm.agents.agent_events import AgentEvents as AgentEvents
     from actors.swarm.agents.swarm import Swarm as Swarm
@@ -56,6 +57,7 @@ if _TYPE_CHECKING:
     from actors.swarm.runners.base import Launch as Launch
     from actors.swarm.runners.base import Runner as Runner
     from actors.swarm.runners.function import runner_func as runner_func
+    from actors.swarm.runners.local import LocalRunner as LocalRunner
     from protocol.config import LocalModelSection as LocalModelSection
     from protocol.config import RunnerSection as RunnerSection
 else:  # imported by who uses it, so that nobody else pays for agents, or for the format of cassettes
@@ -67,7 +69,9 @@ else:  # imported by who uses it, so that nobody else pays for agents, or for th
             "Answer": "actors.swarm.runners.base",
             "CassetteClient": "actors.llm.cassette",
             "RunnerSection": "protocol.config",
+            "LocalRunner": "actors.swarm.runners.local",
             "LocalModelSection": "protocol.config",
+            "Classifier": "actors.routing.classifier",
             "Configuration": "actors.config.configuration",
             "Launch": "actors.swarm.runners.base",
             "Runner": "actors.swarm.runners.base",

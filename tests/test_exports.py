@@ -18,7 +18,7 @@ import protocol
 #: What is imported by who uses it, so that ``import polypod`` does not pay for it.
 ON_DEMAND = {"Agent", "AgentEvents", "Answer", "CassetteClient", "Launch", "Runner"}
 ON_DEMAND |= {"Swarm", "runner_func"}
-ON_DEMAND |= {"Configuration", "LocalModelSection", "RunnerSection"}
+ON_DEMAND |= {"Classifier", "Configuration", "LocalModelSection", "LocalRunner", "RunnerSection"}
 HEAVY = {"httpx", "aiohttp", "rich", "click", "prompt_toolkit", "structlog"}
 
 

@@ -75,7 +75,7 @@ def parse_output(text: str, kind: Any) -> Fit | Misfit:
         return Fit(_text_of(text))
     nearest = "it holds no JSON"
     fits: list[tuple[Any, Any]] = []
-    for value in _values(text):
+    for value in values_in(text):
         try:
             fits.append((value, _converted(value, kind)))
         except Unfit as error:
@@ -126,8 +126,8 @@ def _fitted(value: Any, kind: Any) -> Any:
     return data_type(kind).convert(value)
 
 
-def _values(text: str) -> Iterator[Any]:
-    """All JSON values in a text: the text itself, or else the objects and lists within it, in order."""
+def values_in(text: str) -> Iterator[Any]:
+    """All JSON values in a text, in order: the text itself, or else the objects and lists within it."""
     try:
         yield msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):

@@ -6,11 +6,13 @@ import re
 from typing import TYPE_CHECKING
 
 from actors.llm.base import LLMClient
-from protocol.errors import ManifestError, ModelError
+from protocol.errors import ConfigError, ManifestError, ModelError
 from protocol.manifest import ModelSection
 
 if TYPE_CHECKING:
     from actors.llm.http.client import HttpPool
+    from actors.llm.openai.client import OpenAIClient
+    from protocol.config import LocalModelSection
 
 
 class Models:
@@ -70,6 +72,25 @@ class Models:
         """Close all connections."""
         if self._http is not None:
             await self._http.aclose()
+
+
+def local_client(section: LocalModelSection) -> OpenAIClient:
+    """A client of the local model, with connections of its own: whoever has it closes it (``aclose``).
+
+    Raises ConfigError for an endpoint that is none, MissingKey, InvalidKey.
+    """
+    from actors.llm.address import base_url_of  # noqa: PLC0415 - paid for by who has a local model
+    from actors.llm.http.presets import server_for  # noqa: PLC0415
+    from actors.llm.openai.client import OpenAIClient  # noqa: PLC0415
+
+    try:
+        url = base_url_of(section.endpoint)
+    except ModelError as error:
+        raise ConfigError(f"local_model.endpoint: {error.message}", hint=error.hint) from None
+    if section.api_key and section.api_key_env is None:
+        return OpenAIClient(url, section.model, section.api_key)
+    server = server_for("openai", base_url=url, api_key_env=section.api_key_env)
+    return OpenAIClient(url, section.model, server.api_key)
 
 
 #: How the models of a kind of server are called, where people leave out the kind.

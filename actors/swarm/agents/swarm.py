@@ -30,12 +30,14 @@ from actors.swarm.agents.projections import Meta, Projections, make_folders, res
 from actors.swarm.agents.record import Record, read_pages
 from actors.swarm.agents.spawned import SpawnedAgents
 from actors.swarm.runners.base import Answer, Runner, RunnerSpec, StopWaits
+from actors.swarm.runners.configured import configured_runner
 from actors.swarm.runners.function import runner_func
 from actors.swarm.runners.named import runner_of
 from protocol.agents import AgentResult, AgentSpec, opening_of
 from protocol.config import RunnerSection
 from protocol.errors import (
     AgentError,
+    ConfigError,
     Failure,
     SessionCorrupt,
     SessionInUse,
@@ -66,7 +68,8 @@ class Swarm(Closing):
     """Agents, kept in a folder (``root``, by default one of the user's state folder) and in the store of a
     system that is entered. They end with it; what is found of earlier ones can be resumed.
 
-    ``runners`` are what is otherwise with runners, and runners of your own, as ``[[runner]]`` has them.
+    ``runners`` are what is otherwise with runners, and runners of your own, as ``[[runner]]`` has them;
+    without it they are those of the ``polypod.toml`` that holds where an agent works.
     ``spawn`` are options of ``start`` for agents that models start by the tool ``swarm_spawn``: by default
     these are pods like the one that starts them.
     ``env`` names variables that programs of others may have from our environment, ``request_wait`` and
@@ -78,7 +81,7 @@ class Swarm(Closing):
         system: Any,
         root: str | Path | None = None,
         *,
-        runners: Iterable[RunnerSection | Mapping[str, Any]] = (),
+        runners: Iterable[RunnerSection | Mapping[str, Any]] | None = None,
         spawn: Mapping[str, Any] | None = None,
         env: Iterable[str] = (),
         request_wait: float = 1.0,
@@ -86,7 +89,7 @@ class Swarm(Closing):
     ) -> None:
         self.home: Home = system.home()
         self.root = (state_path() / "swarm" if root is None else Path(root)).expanduser().resolve()
-        self._runners = [_section_of(each) for each in runners]
+        self._runners = None if runners is None else [_section_of(each) for each in runners]
         self._env = tuple(env)
         self._waits = StopWaits(request_wait, term_wait)
         self._keepers: dict[str, Keeper] = {}
@@ -127,10 +130,12 @@ class Swarm(Closing):
         """Start an agent with a task; the future gives its handle once it is recorded.
 
         ``runner`` is ``"pod"`` (a pod of this system), ``"process"`` (one in a child process), a name such as
-        ``"claude"``, the command of a program that speaks our lines, a Runner, or an async function.
-        ``name`` is what its id begins with. ``restart`` says whether it is started again where it fails, as
-        ``[restart]`` of a manifest does. A pod is made of ``manifest``, ``client``, ``tools``, ``hooks`` and
-        ``deps`` as by ``PodSystem.spawn``. Raises AgentError, UnknownRunner, SystemNotRunning, StoreError.
+        ``"claude"`` or ``"local"``, the command of a program that speaks our lines, a Runner, or an async
+        function. ``name`` is what its id begins with. ``restart`` says whether it is started again where it
+        fails, as ``[restart]`` of a manifest does. A pod is made of ``manifest``, ``client``, ``tools``,
+        ``hooks`` and ``deps`` as by ``PodSystem.spawn``.
+
+        Raises AgentError, UnknownRunner, ConfigError, SystemNotRunning, StoreError.
         """
         given = Given(client, tuple(tools), tuple(hooks), deps)
         return self._ask(
@@ -166,7 +171,7 @@ class Swarm(Closing):
         model, provider = asked["model"], asked["provider"]
         if asked["keep"]:
             runner = self._keepable(runner, manifest, given)
-        made, label = self._runner_of(runner, _pod_manifest(manifest, cwd, model, provider), given)
+        made, label = self._runner_of(runner, _pod_manifest(manifest, cwd, model, provider), given, cwd)
         agent_id = await self._reserve_id(slug_of(name or task))
         spec = AgentSpec(
             id=agent_id,
@@ -190,14 +195,16 @@ class Swarm(Closing):
         return Agent(self, keeper)
 
     def _runner_of(
-        self, runner: RunnerSpec | Callable[..., Any], manifest: PodManifest | None, given: Given
+        self, runner: RunnerSpec | Callable[..., Any], manifest: PodManifest | None, given: Given, cwd: Path
     ) -> tuple[Runner, str | tuple[str, ...]]:
-        """The runner that is meant, and how it is called. Raises UnknownRunner, AgentError."""
+        """The runner that is meant, and how it is called. Raises UnknownRunner, AgentError, ConfigError."""
         if runner in POD_RUNNERS:
             made = PodRunner(self.home, manifest, given, process=runner == "process")
             return made, made.name
         if isinstance(runner, str) or _is_command(runner):
             named = runner if isinstance(runner, str) else tuple(cast("Iterable[str]", runner))
+            if self._runners is None:
+                return configured_runner(named, cwd), named
             return runner_of(named, self._runners), named
         if inspect.iscoroutinefunction(runner):
             function = runner_func(runner)
@@ -320,14 +327,14 @@ class Swarm(Closing):
     def _runner_again(
         self, keeper: Keeper, runner: RunnerSpec | None, given: Mapping[str, Any]
     ) -> Runner | None:
-        """What an agent is resumed with; None where nobody knows. Raises UnknownRunner."""
+        """What an agent is resumed with; None where nobody knows. Raises ConfigError."""
         spec = keeper.spec
         again: Any = spec.runner if runner is None else runner
         manifest = None
         if again in POD_RUNNERS and keeper.state.session is None:  # it never was up
             manifest = _pod_manifest(None, Path(spec.cwd), spec.model, spec.provider)
         with contextlib.suppress(UnknownRunner):
-            return self._runner_of(again, manifest, Given(**given))[0]
+            return self._runner_of(again, manifest, Given(**given), Path(spec.cwd))[0]
         return None
 
     async def remove_agent(self, keeper: Keeper) -> None:
@@ -413,7 +420,8 @@ class Swarm(Closing):
         spec = found.spec
         keeper = self._keep(spec, found.session_id, None)
         if spec.runner not in POD_RUNNERS:
-            keeper.runner = self._runner_again(keeper, None, {})
+            with contextlib.suppress(ConfigError):  # said to who resumes it
+                keeper.runner = self._runner_again(keeper, None, {})
         await self._refresh(keeper, anew=True)
 
     async def _refresh(self, keeper: Keeper, *, anew: bool = False) -> None:

@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 from actors.swarm.runners.base import Answer, Host, Launch, Permission, Runner, RunnerFunction
 from actors.swarm.runners.stream import EventStream, Recorder
 from protocol.errors import AgentBusy, AgentNotRunning, Failure
-from protocol.events import AgentIdle, AgentStarted, AgentStopped, AgentStopReason, AssistantMessage, Event
+from protocol.events import (
+    AgentIdle,
+    AgentStarted,
+    AgentStopped,
+    AgentStopReason,
+    AssistantMessage,
+    Event,
+    RunOutcome,
+)
 from protocol.items import AssistantItem
 from protocol.usage import Usage
 
@@ -47,6 +55,14 @@ class AgentContext:
         event = self._life.recorder.make(kind, **fields)
         await self._life.stream.put_recorded(event)
         return event
+
+    def publish(self, kind: type[Event], **fields: Any) -> None:
+        """Publish an event of the agent without waiting until it is recorded, such as a piece of text."""
+        self._life.stream.put(self._life.recorder.make(kind, **fields))
+
+    def end(self, outcome: RunOutcome, **end: Any) -> None:
+        """End the task that goes on, as ``RunEnd`` has it; the function is to return, or to raise why."""
+        self._life.stream.put(*self._life.recorder.end_run(outcome=outcome, **end))
 
     async def say(self, text: str, *, usage: Usage | None = None, cost: float | None = None) -> None:
         """Publish an answer."""

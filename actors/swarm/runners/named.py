@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from actors.swarm.runners.base import Host, Launch, Life, Runner, RunnerSpec
 from actors.swarm.runners.program import Bounds, Program, ProgramLife
 from actors.swarm.runners.stream import Recorder
-from protocol.config import RunnerSection
+from protocol.config import LocalModelSection, RunnerSection
 from protocol.errors import UnknownRunner
 
 _Make = Callable[[RunnerSection, Launch, Recorder], Program]
@@ -36,13 +36,17 @@ class CommandRunner:
         return ProgramLife(self.name, launch, host, program, recorder, one_shot=self.one_shot, bounds=bounds)
 
 
-def runner_of(spec: RunnerSpec, sections: Iterable[RunnerSection] = ()) -> Runner:
+def runner_of(
+    spec: RunnerSpec, sections: Iterable[RunnerSection] = (), local_model: LocalModelSection | None = None
+) -> Runner:
     """The runner that is meant: ``claude``, ``codex``, ``gemini``, ``acp:COMMAND``, the name of a section
-    with a command, a command as a list, or a runner, which is given back. Raises UnknownRunner.
+    with a command, ``local`` where there is a local model, a command as a list, or a runner, which is given
+    back. Raises UnknownRunner.
     """
     known = {section.name: section for section in sections}
     if isinstance(spec, str):
-        return _by_name(spec, known.get(spec) or RunnerSection(spec))
+        section = known.get(spec) or RunnerSection(spec)
+        return _local(local_model) if spec == "local" and not section.command else _by_name(spec, section)
     if isinstance(spec, Sequence):
         if not spec or not all(isinstance(word, str) for word in spec):
             raise UnknownRunner("a runner that is a list is a command: its program and arguments, as texts")
@@ -63,8 +67,19 @@ def _by_name(name: str, section: RunnerSection) -> Runner:
         return CommandRunner(name, section, _listening, one_shot=False)
     raise UnknownRunner(
         f"there is no runner {name!r}",
-        hint="name claude, codex, gemini, acp:COMMAND or a [[runner]] with a command, or give a command",
+        hint="name claude, codex, gemini, local, acp:COMMAND or a [[runner]], or give a command",
     )
+
+
+def _local(model: LocalModelSection | None) -> Runner:
+    if model is None or not model.endpoint:
+        raise UnknownRunner(
+            "there is no local model, and so no runner 'local'",
+            hint="set [local_model] endpoint in polypod.toml, or of the user's own in ~/.config/polypod",
+        )
+    from actors.swarm.runners.local import LocalRunner  # noqa: PLC0415 - paid for by who starts one
+
+    return LocalRunner(model)
 
 
 def _words(section: RunnerSection) -> tuple[str, ...]:

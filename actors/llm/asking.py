@@ -1,0 +1,31 @@
+"""``answer_of``: a model's whole answer, for whoever asks outside of a pod; it needs a client alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from actors.llm.base import Answer, Assembler, Block, LLMClient, Request
+from actors.llm.retry import ask
+from protocol.errors import ModelError
+
+
+class _Nobody:
+    """Nobody wants to see how the answer comes."""
+
+    def __init__(self) -> None:
+        self.is_wanted: Callable[[], bool] = lambda: False
+        self.text: Callable[[str, int], None] = lambda _text, _attempt: None
+
+    def begin(self, attempt: int, assembler: Assembler) -> None:
+        """Let it be sent."""
+
+    def block(self, block: Block, attempt: int) -> None:
+        """Show nothing."""
+
+    def announce_retry(self, error: ModelError, wait: float) -> None:
+        """Show nothing."""
+
+
+async def answer_of(client: LLMClient, request: Request) -> Answer:
+    """The model's answer to ``request``, asked for again where its server wants that. Raises ModelError."""
+    return await ask(client, request, _Nobody())

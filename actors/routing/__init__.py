@@ -1,0 +1,1 @@
+"""Routing: which agent and model does a task."""

@@ -1,0 +1,87 @@
+"""``run_whole``: a program that is given all of its input, and has ended when its output is looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+from actors.runtime.children.child import Child, Ladder
+from actors.runtime.children.launcher import Launcher
+from actors.runtime.children.pipes import ChildInput, ChildOutput
+from protocol.errors import ChildNotListening
+
+#: Bytes of its output that are kept, from the beginning, and of its errors, from the end.
+_MOST, _MOST_ERRORS = 1 << 20, 1 << 14
+_LADDER = Ladder(term_wait=1.0)
+
+
+class Ran(Struct, frozen=True):
+    """How a program ended: its code (or minus the signal that ended it), and what it printed."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def last_words(self) -> str:
+        """The last line of its errors, or of its output where it reports none."""
+        lines = (self.stderr.strip() or self.stdout.strip()).decode("utf-8", "replace").splitlines()
+        return lines[-1].strip() if lines else ""
+
+
+async def run_whole(
+    launcher: Launcher,
+    argv: Sequence[str],
+    *,
+    cwd: str | os.PathLike[str],
+    env: Mapping[str, str],
+    stdin: bytes = b"",
+    seconds: float,
+) -> Ran:
+    """Run a program to its end. One that takes longer than ``seconds`` is ended, with all that it started.
+
+    Raises ChildError where it cannot be started, TimeoutError.
+    """
+    async with asyncio.timeout(seconds):
+        child = await launcher.start(list(argv), cwd=cwd, env=env, stdin="pipe", ladder=_LADDER, wait=seconds)
+        try:
+            return await _to_its_end(child, stdin)
+        finally:
+            child.ask_to_stop()
+
+
+async def _to_its_end(child: Child, data: bytes) -> Ran:
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stderr is not None
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_give(child.stdin, data))
+        output = group.create_task(_first_of(child.stdout))
+        errors = group.create_task(_last_of(child.stderr))
+        end = await child.wait()
+    return Ran(end.code, output.result(), errors.result())
+
+
+async def _give(stdin: ChildInput, data: bytes) -> None:
+    try:
+        await stdin.write(data)
+    except ChildNotListening:
+        return  # it need not read
+    stdin.close()
+
+
+async def _first_of(stdout: ChildOutput) -> bytes:
+    kept = bytearray()
+    while piece := await stdout.read():
+        kept += piece[: _MOST - len(kept)]
+    return bytes(kept)
+
+
+async def _last_of(stderr: ChildOutput) -> bytes:
+    kept = b""
+    while piece := await stderr.read():
+        kept = (kept + piece)[-_MOST_ERRORS:]
+    return kept
