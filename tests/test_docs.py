@@ -7,12 +7,18 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import msgspec
 import pytest
 from readme_programs import PageProgram, page_programs
 
 import actors
-from protocol.errors import MODEL_ERROR_KINDS
-from protocol.events import RunOutcome
+import protocol
+from protocol.approval import ApprovalRule
+from protocol.errors import MODEL_ERROR_KINDS, PolypodError
+from protocol.events import DURABLE_EVENTS, TRANSIENT_EVENTS, RunOutcome
+from protocol.manifest import PodManifest
+from protocol.mcp import McpServer
+from protocol.scope import Rule
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -118,3 +124,31 @@ def test_each_kind_of_a_models_error_and_each_block_and_field_is_reported_to_who
     blocks = [kind.__name__ for kind in get_args(actors.Block)]
     assert sorted(first_column("clients.md", "block")) == sorted(blocks)
     assert sorted(first_column("clients.md", "field")) == sorted(actors.Request.__struct_fields__)
+
+
+def test_each_key_of_a_manifest_is_on_its_page() -> None:
+    text = (DOCS / "manifest.md").read_text(encoding="utf-8")
+    sections = msgspec.structs.asdict(PodManifest())
+    tables = {name: type(value) for name, value in sections.items() if isinstance(value, msgspec.Struct)}
+    tables |= {"scope": Rule, "approval": ApprovalRule, "tools.mcp": McpServer}
+    for name, kind in tables.items():
+        assert re.search(rf"`\[\[?{name}[\].]", text), f"manifest.md has no section for {name}"
+        for key in kind.__struct_fields__:
+            assert f"\n| `{key}` |" in text, f"manifest.md lacks {name}.{key}"
+
+
+def test_each_event_is_on_its_page_as_what_it_is() -> None:
+    durable, transient = (DOCS / "events.md").read_text(encoding="utf-8").split("## Transient")
+    for kinds, text in ((DURABLE_EVENTS, durable), (TRANSIENT_EVENTS, transient)):
+        assert sorted(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == sorted(
+            kind.__name__ for kind in kinds
+        )
+
+
+def test_each_error_is_on_its_page() -> None:
+    known = {
+        name
+        for name in protocol.__all__
+        if isinstance(kind := getattr(protocol, name), type) and issubclass(kind, PolypodError)
+    }
+    assert set(first_column("errors.md", "error")) == known
