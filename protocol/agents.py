@@ -25,7 +25,8 @@ class AgentSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an agent was asked to be; kept in its session's first entry, never changed.
 
     ``runner`` is the name of a runner, or the command of a program; ``root`` the folder of its swarm. With
-    ``keep`` its program may outlive the process that started it.
+    ``keep`` its program may outlive the process that started it. ``has_objects`` says that it was given
+    objects of that process (a client, tools, a function), without which no other starts it again by itself.
     """
 
     id: str
@@ -37,6 +38,7 @@ class AgentSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str | None = None
     provider: str | None = None
     keep: bool = False
+    has_objects: bool = False
     restart: RestartSection = RestartSection()
 
 

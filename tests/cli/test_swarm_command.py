@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from rich.cells import cell_len
 from store_kit import NOBODY
 from swarm_kit import Swarm, swarm_in
 
-from actors.cli.swarm.rows import GROUPS, Row, lines_of
+from actors.cli.swarm.rows import GROUPS, Row, group_of, lines_of
 from actors.cli.swarm.wire import socket_of
 from actors.runtime.children.launcher import Launcher
+from actors.swarm.agents.ids import find_id
+from protocol.agents import ENDED, LIVING
 from protocol.errors import Failure
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]")
@@ -75,6 +78,95 @@ def test_a_service_that_nobody_needs_ends_and_the_next_command_starts_another(ho
     home.env["POLYPOD_SWARM_IDLE"] = "60"
     assert [row["status"] for row in home.swarm("ls", "--json").lines] == ["killed"]
     assert home.service() != pid
+
+
+SLEEPER = """
+[pod]
+name = "sleeper"
+[model]
+scheme = "offline"
+[tools]
+builtin = ["shell"]
+[approvals]
+default = "allow"
+"""
+LISTENING = f"{sys.executable} -I -S {Path(__file__).parents[1] / 'swarm' / 'programs' / 'listening.py'}"
+
+
+def kill_service(home: Swarm) -> None:
+    pid = home.service()
+    os.kill(pid, signal.SIGKILL)
+    wait_until_none(lambda: {pid} & living())
+
+
+def wait_for(home: Swarm, agent: str, kind: str) -> None:
+    """Return once an agent has recorded such an event."""
+    with home.start("swarm", "attach", agent, "--json") as following:
+        assert following.stdout is not None
+        next(line for line in following.stdout if f'"type":"{kind}"' in line)
+        following.kill()
+
+
+@pytest.mark.slow
+def test_five_agents_of_a_service_that_is_killed_go_on_as_each_is_to(home: Swarm) -> None:
+    home.write("sleeper.toml", SLEEPER)
+    sleep = ('use shell command="sleep 1000"', "--manifest", "sleeper.toml")
+    home.swarm("start", *sleep, "--name", "goes-on", "--restart", "resume")
+    home.swarm("start", *sleep, "--name", "waits", "--restart", "pause", "--runner", "process")
+    kept = home.started("hello", "--name", "kept", "--runner", "process", "--keep", "--wait")
+    home.swarm("start", "hello", "--name", "listens", "--runner", LISTENING, "--wait")
+    home.started("hello", "--name", "stopped", "--wait")
+    home.swarm("stop", "stopped")
+    for name in ("goes-on", "waits"):
+        wait_for(home, name, "AssistantMessage")
+    before = {row["id"].rpartition("-")[0]: row for row in home.swarm("ls", "--json").lines}
+    kill_service(home)
+    done = home.swarm("send", "goes-on", "hello", "--wait")
+    assert done.code == 0, (done, home.swarm("logs", "goes-on", "--json").out)
+    wait_for(home, "waits", "AgentIdle")
+    after = {row["id"].rpartition("-")[0]: row for row in home.swarm("ls", "--json").lines}
+    stands = {name: (row["status"], row["result"], row["is_paused"]) for name, row in after.items()}
+    assert stands == {
+        "goes-on": ("idle", "done", False),
+        "waits": ("idle", "killed", True),
+        "kept": ("idle", "done", False),
+        "listens": ("failed", "failed", False),
+        "stopped": ("killed", "done", False),
+    }
+    assert kept
+    assert after["kept"]["pid"] == before["kept"]["pid"]
+    assert "needs you (2)" in home.swarm("ls").out
+    assert home.swarm("resume", "--all", "--json").lines[0]["id"] == after["listens"]["id"]
+    assert home.swarm("send", "waits", "go on", "--wait").code == 0
+    assert home.swarm("logs", "goes-on", "--json").out.count('"AgentRestarted"') == 1
+
+
+def test_after_a_loss_of_power_one_command_resumes_all_that_nobody_has_ended(home: Swarm) -> None:
+    for name in ("one", "two", "three"):
+        home.started("hello", "--name", name, "--wait")
+    home.swarm("stop", "two")
+    kill_service(home)
+    assert "name the agents to resume" in home.swarm("resume").err
+    done = home.swarm("resume", "--all")
+    assert (done.code, done.err.count("agent "), done.out) == (0, 2, "")
+    assert "no agent was cut off" in home.swarm("resume", "--all").err
+    done = home.swarm("resume", "one", "nope", "two")
+    assert done.code == 1
+    assert "is still running" in done.err
+    assert "no agent 'nope'" in done.err
+    assert "agent two-" in done.err
+    for name in ("one", "two", "three"):
+        wait_for(home, name, "AgentRestarted")
+        assert home.swarm("send", name, "hello", "--wait").code == 0
+
+
+def test_an_agent_that_its_service_dies_with_again_and_again_is_started_no_more(home: Swarm) -> None:
+    home.started("hello", "--restart", "pause", "--wait")
+    for _ in range(3):
+        kill_service(home)
+        assert [row["status"] for row in home.swarm("ls", "--json").lines] != ["failed"]
+    kill_service(home)
+    assert [row["status"] for row in home.swarm("ls", "--json").lines] == ["failed"]
 
 
 def test_agents_of_a_service_that_was_killed_have_failed_and_go_on(home: Swarm) -> None:
@@ -140,7 +232,7 @@ def test_a_list_keeps_to_the_width_of_its_terminal(home: Swarm, columns: int) ->
     home.swarm("start", "x", "--runner", "/no/such/program", "--wait")
     with person(home, "swarm", "ls", columns=columns) as somebody:
         seen = ""
-        for words in ("needs you (1)", "ended (1)", "cannot"):
+        for words in ("needs you (1)", "cannot", "ended (1)"):
             somebody.sees(words)
             seen += somebody.before + words
         lines = _ESCAPES.sub("", seen).replace("\r\n", "\n").split("\n")
@@ -339,7 +431,9 @@ def test_an_answer_is_whole_at_a_terminal(home: Swarm) -> None:
 rows = st.builds(
     Row,
     id=st.from_regex(r"[a-z][a-z-]{0,23}-[0-9]{1,6}", fullmatch=True),
-    status=st.sampled_from([status for _, statuses in GROUPS for status in statuses]),
+    status=st.sampled_from(sorted({*LIVING, *ENDED, "detached"})),
+    result=st.sampled_from(["pending", "done", "failed", "killed"]),
+    is_paused=st.booleans(),
     activity=st.text(max_size=40),
     task=st.text(max_size=200),
     runner=st.just("pod"),
@@ -354,11 +448,48 @@ rows = st.builds(
 @given(st.lists(rows, max_size=12), st.sampled_from([40, 60, 100]))
 def test_each_agent_has_one_line_in_its_group(listed: list[Row], width: int) -> None:
     lines = lines_of(listed, 1e9, width)
-    assert sum(line.tone == "user" for line in lines) == len(
-        {title for title, statuses in GROUPS for row in listed if row.status in statuses}
-    )
+    assert sum(line.tone == "user" for line in lines) == len({group_of(row) for row in listed})
+    assert {group_of(row) for row in listed} <= set(GROUPS)
     assert len([line for line in lines if line.tone != "user"]) == len(listed)
     assert all(len(line.text) <= width and "\n" not in line.text for line in lines)
+
+
+def row_of(agent_id: str = "a-1", **fields: object) -> Row:
+    known = {
+        "activity": "idle",
+        "task": "t",
+        "runner": "pod",
+        "cwd": "/",
+        "created_at": 0.0,
+        "session_id": "s",
+    }
+    return Row(**{"id": agent_id, "status": "idle", "result": "done", **known, **fields})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("group", "fields"),
+    [
+        ("ended", {"text": "All tests pass."}),
+        ("needs you", {"text": "The tests pass. Shall I **push?**\n"}),
+        ("needs you", {"result": "failed"}),
+        ("needs you", {"result": "killed", "is_paused": True}),
+        ("ended", {"result": "killed"}),
+        ("needs you", {"status": "waiting"}),
+        ("needs you", {"status": "failed"}),
+        ("ended", {"status": "done", "text": "Shall I push?"}),
+        ("working", {"status": "running"}),
+    ],
+)
+def test_an_agent_that_did_its_task_well_needs_nobody(group: str, fields: dict[str, object]) -> None:
+    assert group_of(row_of(**fields)) == group
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_ids_that_begin_alike_differ_at_any_width(width: int) -> None:
+    rows = [row_of(f"fix-the-failing-tests-in-{n}") for n in (118204, 118205, 7)]
+    shown = [line.text.split()[2] for line in lines_of(rows, 0, width)[1:]]
+    assert len(set(shown)) == 3
+    assert [find_id(each, [row.id for row in rows]) for each in shown] == [row.id for row in rows]
 
 
 def test_a_root_that_is_no_folder_is_said_so(home: Swarm) -> None:

@@ -133,7 +133,7 @@ async def test_an_agent_is_started_watched_sent_to_stopped_resumed_and_removed(h
     async with looking(home) as screen:
         await screen.press("n")
         await screen.write("--model offline --name counter count words in a.txt")
-        await screen.shows("a.txt has 3 words.", under="needs you")
+        await screen.shows("a.txt has 3 words.", under="ended")
         await screen.press("enter")
         await screen.until(lambda: "agent waits for words" in screen.transcript)
         assert "▸ count_words(path='a.txt')" in screen.transcript
@@ -179,7 +179,7 @@ async def test_what_waits_for_approval_is_answered(home: Swarm, key: str, answer
         await screen.press(key)
         await screen.until(lambda: "run finished" in screen.transcript)
         assert answered in screen.transcript
-        await screen.shows("● idle", under="needs you")
+        await screen.shows("● idle", under="ended")
         await screen.press("a")
         await screen.says("asks for nothing")
 
@@ -204,7 +204,7 @@ async def test_a_service_that_stands_still_or_dies_is_said_in_a_line(home: Swarm
     home.started("hello")
     pid = home.service()
     async with looking(home, patience=0.2) as screen:
-        await screen.shows("hello-", under="needs you")
+        await screen.shows("hello-", under="ended")
         os.kill(pid, signal.SIGSTOP)
         await screen.says("does not answer")
         await screen.press("n")
@@ -213,9 +213,9 @@ async def test_a_service_that_stands_still_or_dies_is_said_in_a_line(home: Swarm
         os.kill(pid, signal.SIGCONT)
         await screen.until(lambda: screen.app._trouble is None)
     async with looking(home) as screen:
-        await screen.shows("hello-", under="needs you")
+        await screen.shows("hello-", under="ended")
         os.kill(pid, signal.SIGKILL)
-        await screen.shows("its supervisor died", under="ended")
+        await screen.shows("its supervisor died", under="needs you")
 
 
 async def test_a_service_that_cannot_start_is_said_in_a_line(home: Swarm) -> None:
@@ -230,14 +230,14 @@ async def test_a_service_that_cannot_start_is_said_in_a_line(home: Swarm) -> Non
 async def test_words_that_could_not_be_sent_are_there_again(home: Swarm) -> None:
     home.started("hello")
     async with looking(home) as screen:
-        await screen.shows("hello-", under="needs you")
+        await screen.shows("hello-", under="ended")
         await screen.press("p")
         await screen.until(lambda: isinstance(screen.app.screen, Words))
         home.swarm("stop", "hello")
         await screen.write("and more")
         await screen.says("press R to resume it")
         await screen.press("R")
-        await screen.shows("idle", under="needs you")
+        await screen.shows("idle", under="ended")
         await screen.press("p")
         await screen.until(
             lambda: isinstance(screen.app.screen, Words) and bool(screen.app.screen.query(TextArea))
@@ -265,7 +265,7 @@ async def test_pods_of_the_store_stand_beside_agents(home: Swarm) -> None:
 async def test_a_row_keeps_to_one_line_at_any_width(home: Swarm, columns: int) -> None:
     home.started("say a thing that is longer than any terminal is wide " * 4, "--name", "of-many-letters")
     async with looking(home, columns) as screen:
-        await screen.shows("● idle", under="needs you")
+        await screen.shows("● idle", under="ended")
         listing = screen.app.screen.query_one(Listing)
         assert listing.virtual_size.height == listing.option_count
         assert max(map(cell_len, screen.rows)) <= columns
@@ -277,9 +277,9 @@ async def test_a_row_keeps_to_one_line_at_any_width(home: Swarm, columns: int) -
 async def test_the_cursor_stays_on_its_agent_while_others_come(home: Swarm) -> None:
     first = home.started("hello", "--name", "first")
     async with looking(home) as screen:
-        await screen.shows("first-", under="needs you")
+        await screen.shows("first-", under="ended")
         home.started("hello", "--name", "second")
-        await screen.shows("second-", under="needs you")
+        await screen.shows("second-", under="ended")
         assert screen.app.screen.query_one(Listing).key == f"agent {first}"
 
 

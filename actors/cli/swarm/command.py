@@ -8,16 +8,16 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
 from actors.cli import options
 from actors.cli.config import Wishes, default_store, manifest_for
 from actors.cli.display.event_format import Line, event_line
-from actors.cli.display.format import cut, seconds, tokens
+from actors.cli.display.format import count, cut, seconds, tokens
 from actors.cli.display.help_format import Commands
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
@@ -26,8 +26,9 @@ from actors.cli.swarm.client import Client
 from actors.cli.swarm.rows import Row, lines_of
 from actors.cli.swarm.wire import Asked
 from actors.runtime.user_folders import state_path
+from protocol.errors import PolypodError
 from protocol.events import Lagged, Retry, StreamRestart
-from protocol.manifest import PodManifest
+from protocol.manifest import PodManifest, RestartSection
 from protocol.wire import decode_event
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -82,6 +83,11 @@ def swarm() -> None:
 @click.option("--name", help="What its id begins with.")
 @click.option("--provider", help="The provider of a foreign program's model.")
 @click.option("--keep", is_flag=True, help="Its program may outlive the service.")
+@click.option(
+    "--restart",
+    type=click.Choice(["pause", "resume"]),
+    help="Start it again where it fails or the service is killed: its task waits, or goes on.",
+)
 @click.option("--wait", "waits", is_flag=True, help="Wait for the end of its task, and print the answer.")
 @options.manifest
 @options.model
@@ -110,6 +116,7 @@ def asked_to_start(
     name: str | None,
     provider: str | None,
     keep: bool,
+    restart: Literal["pause", "resume"] | None,
     manifest: Path | None,
     model: str | None,
     base_url: str | None,
@@ -135,6 +142,7 @@ def asked_to_start(
         model=None if is_pod else model,
         provider=provider,
         keep=keep,
+        restart=None if restart is None else RestartSection(policy="on_failure", on_restart=restart),
         manifest=pod,
     )
     return asked, notes
@@ -240,14 +248,31 @@ def send(agent: str, words: str, waits: bool, root: Path, store: str | None, as_
 
 
 def _simple(do: str, short: str, text: str) -> None:
-    """A command that asks one thing of one agent."""
+    """A command that asks one thing of one agent, or of several."""
 
     @swarm.command(do, short_help=short, help=text)
-    @click.argument("agent")
+    @click.argument("agents", nargs=-1, required=True)
     @_of_a_swarm
-    def ask(agent: str, root: Path, store: str | None, as_json: bool) -> None:
-        row = Client(root, store).ask(Asked(do=do, id=agent)).rows[0]
-        _show_end(row, Terminal(), as_json=as_json, removed=do == "rm")
+    def ask(agents: tuple[str, ...], root: Path, store: str | None, as_json: bool) -> None:
+        _ask_of_each(do, agents, Client(root, store), as_json=as_json)
+
+
+def _ask_of_each(do: str, agents: Sequence[str], client: Client, *, as_json: bool) -> None:
+    """Ask the same of each; where one refuses, the others are asked as well."""
+    terminal, failed = Terminal(), 0
+    for agent in agents:
+        try:
+            row = client.ask(Asked(do=do, id=agent)).rows[0]
+        except PolypodError as error:
+            if len(agents) == 1:
+                raise
+            failed += 1
+            terminal.note(f"polypod: {error}", "error")
+        else:
+            _show_end(row, terminal, as_json=as_json, removed=do == "rm")
+    if failed:
+        terminal.note(f"polypod: {failed} of {count(len(agents), 'agent')} could not be asked", "error")
+        raise Exit(FAILED)
 
 
 def _show_end(row: Row, terminal: Terminal, *, as_json: bool, removed: bool) -> None:
@@ -266,8 +291,30 @@ def _show_end(row: Row, terminal: Terminal, *, as_json: bool, removed: bool) -> 
 _simple("show", "Show how an agent stands.", "Show how AGENT stands; --json has all that is known of it.")
 _simple("cancel", "Cancel what an agent does.", "Cancel what AGENT does; it lives on where it can.")
 _simple("stop", "Stop an agent.", "Stop AGENT. Nothing but polypod swarm resume starts it again.")
-_simple("resume", "Have an agent that has ended live again.", "Have AGENT live again, in its conversation.")
 _simple("rm", "Remove what is kept of an agent.", "Remove what is kept of AGENT, which has ended.")
+
+
+@swarm.command(short_help="Have agents that have ended live again.")
+@click.argument("agents", nargs=-1)
+@click.option(
+    "--all", "every", is_flag=True, help="All that were cut off: they failed, or ended with the service."
+)
+@_of_a_swarm
+def resume(agents: tuple[str, ...], every: bool, root: Path, store: str | None, as_json: bool) -> None:
+    """Have each AGENT live again, in its conversation; a pod goes on with a task that was interrupted.
+
+    With --all that is done with all that were cut off, as by a loss of power. What a person has stopped or
+    cancelled stays as it is, and so does what was done.
+    """
+    if every == bool(agents):
+        raise click.UsageError("name the agents to resume, or give --all")
+    client = Client(root, store)
+    if every:
+        rows = client.ask(Asked(do="ls")).rows
+        agents = tuple(row.id for row in reversed(rows) if row.is_cut_off)
+    if not agents:
+        Terminal().note("no agent was cut off")
+    _ask_of_each("resume", agents, client, as_json=as_json)
 
 
 @swarm.command(short_help="Allow what an agent asks for.")

@@ -14,12 +14,10 @@ from protocol.errors import Failure
 from protocol.events import ApprovalRequested
 from protocol.usage import Usage
 
-#: The groups in their order, with the statuses of each.
-GROUPS: tuple[tuple[str, tuple[AgentStatus, ...]], ...] = (
-    ("needs you", ("waiting", "idle", "detached")),
-    ("working", ("running", "pending")),
-    ("ended", ("done", "failed", "killed")),
-)
+#: The groups, in their order.
+GROUPS = ("needs you", "working", "ended")
+#: How an answer ends that is a question, and what may stand behind that: quotes, marks of Markdown.
+_QUESTIONS, _BEHIND = ("?", "\uff1f"), "*_`\"')\u201d\u2019 \n"
 #: Those of an agent that can be sent nothing before it is resumed.
 ENDED: tuple[AgentStatus, ...] = ("done", "failed", "killed", "detached")
 _SIGNS = {
@@ -53,6 +51,10 @@ class Row(Struct, frozen=True, kw_only=True):
     pid: int | None = None
     #: How its last task ended, or how it stands where that goes on.
     result: AgentStatus = "pending"
+    #: Whether its last task was interrupted, and goes on with the next words; and whether it was cut off, so
+    #: that ``resume --all`` has it live again.
+    is_paused: bool = False
+    is_cut_off: bool = False
     text: str = ""
     error: Failure | None = None
     usage: Usage | None = None
@@ -75,10 +77,30 @@ def lines_of(rows: Iterable[Row], now: float, width: int) -> list[Line]:
 def groups_of(rows: Iterable[Row]) -> Iterator[tuple[str, list[Row]]]:
     """The groups that have any, with what stands above each."""
     rows = list(rows)
-    for title, statuses in GROUPS:
-        group = [row for row in rows if row.status in statuses]
+    for title in GROUPS:
+        group = [row for row in rows if group_of(row) == title]
         if group:
             yield f"{title} ({len(group)})", group
+
+
+def group_of(row: Row) -> str:
+    """The group in which a person looks for it: an agent whose task has ended well needs nobody, also where
+    it waits for the next.
+    """
+    if row.status in {"waiting", "failed", "detached"}:
+        return "needs you"
+    if row.status in {"running", "pending"}:
+        return "working"
+    return "needs you" if row.status == "idle" and _why_needed(row) else "ended"
+
+
+def _why_needed(row: Row) -> str:
+    """What a person is to do about one that is idle; nothing where its task ended well, or they ended it."""
+    if row.is_paused:
+        return "interrupted, send words to go on"
+    if row.result == "failed":
+        return "its task failed, send words to go on" if row.error is None else row.error.message
+    return row.text if row.text.rstrip(_BEHIND).endswith(_QUESTIONS) else ""
 
 
 class Columns(NamedTuple):
@@ -98,7 +120,7 @@ class Columns(NamedTuple):
 
     def line(self, row: Row, now: float) -> Line:
         """An agent."""
-        head = self._head(_SIGNS[row.status], cut(row.id, self.names), ago(row.created_at, now))
+        head = self._head(_SIGNS[row.status], _cut_id(row.id, self.names), ago(row.created_at, now))
         return Line(_TONES.get(row.status, "quiet"), head + cut(_doing(row), self._rest(head)))
 
     def heading(self) -> Line:
@@ -113,6 +135,14 @@ class Columns(NamedTuple):
         return max(self.width - len(head) - 1, 1)
 
 
+def _cut_id(agent_id: str, width: int) -> str:
+    """An id at that width: its number stays, in which it differs from others that begin alike."""
+    if len(agent_id) <= width:
+        return agent_id
+    name, _, number = agent_id.rpartition("-")
+    return cut(name, max(width - len(number) - 1, 1)).rstrip("-") + f"-{number}"
+
+
 def _doing(row: Row) -> str:
     """What it does, or how it ended, and what it is about."""
     if row.approvals:
@@ -120,6 +150,8 @@ def _doing(row: Row) -> str:
         return f"allow {asked.tool}? {asked.approval_id}"
     if row.status in {"failed", "killed"} and row.error is not None:
         return row.error.message
+    if row.status == "idle" and (why := _why_needed(row)):
+        return why
     if row.status in {"idle", "done"} and row.text:
         return row.text
     return row.task if row.activity in {row.status, "starting"} else f"{row.activity}: {row.task}"

@@ -186,6 +186,7 @@ class Service:
             model=asked.model,
             provider=asked.provider,
             keep=asked.keep,
+            restart=asked.restart,
             manifest=asked.manifest,
         )
 
@@ -243,6 +244,8 @@ def row_of(agent: Agent) -> Row:
         session_id=agent.session_id,
         pid=agent.pid,
         result=result.status,
+        is_paused=agent.is_paused,
+        is_cut_off=agent.is_cut_off,
         text=result.text,
         error=result.error,
         usage=result.usage,

@@ -11,7 +11,7 @@ from msgspec import Struct
 from actors.cli.swarm.rows import Row
 from actors.swarm.agents.inboxes import socket_path
 from protocol.errors import Failure
-from protocol.manifest import PodManifest
+from protocol.manifest import PodManifest, RestartSection
 
 
 class Asked(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -26,6 +26,7 @@ class Asked(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     model: str | None = None
     provider: str | None = None
     keep: bool = False
+    restart: RestartSection | None = None
     manifest: PodManifest | None = None
     since: int = 0
     follow: bool = False

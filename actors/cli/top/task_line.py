@@ -13,7 +13,7 @@ from actors.cli.swarm.wire import Asked
 #: One leading flag with its value, which may stand in quotes.
 _FLAG = re.compile(r"\s*--([a-z-]+)(?:(?:=|\s+)(\"[^\"]*\"|'[^']*'|\S+))?")
 #: Those that say what the agent is to be: the others are about how a command answers.
-_VALUED = {"runner", "cwd", "name", "provider", "manifest", "model", "base-url", "allow"}
+_VALUED = {"runner", "cwd", "name", "provider", "manifest", "model", "base-url", "allow", "restart"}
 
 
 def split(line: str) -> tuple[list[str], str]:

@@ -79,6 +79,18 @@ class Agent:
         return self._keeper.state.result()
 
     @property
+    def is_paused(self) -> bool:
+        """Whether it is idle in the middle of a task, which goes on with the next words."""
+        return self._keeper.state.is_paused
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether it has ended though nobody wished it and it was not done: it failed, or ended with what
+        looked after it.
+        """
+        return self._keeper.state.is_cut_off
+
+    @property
     def member(self) -> Membership:
         """What counts how often it is started again, for ``PodSystem.supervise``. Raises AgentNotRunning."""
         if not self._keeper.is_ours:

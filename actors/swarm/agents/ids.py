@@ -1,4 +1,4 @@
-"""Ids of agents: ``<slug>-<n>``, and how one is found by its beginning; pure but for the clock's number."""
+"""Ids of agents: ``<slug>-<n>``, and how one is found by a part; pure but for the clock's number."""
 
 from __future__ import annotations
 
@@ -37,12 +37,15 @@ def next_number(number: int) -> int:
 
 
 def find_id(beginning: str, ids: Iterable[str]) -> str:
-    """The one id that begins so; one that is called just so comes first. Raises UnknownAgent."""
+    """The one id that begins so, or as a list has shortened it (``fix-the…-118204``); one that is called just
+    so comes first. Raises UnknownAgent.
+    """
+    start, shortened, end = beginning.partition("…")
     fitting = []
     for each in ids:
         if each == beginning:
             return each
-        if beginning and each.startswith(beginning):
+        if beginning and each.startswith(start) and (not shortened or each.endswith(end)):
             fitting.append(each)
     if len(fitting) == 1:
         return fitting[0]

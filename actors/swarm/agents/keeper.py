@@ -133,6 +133,7 @@ class Keeper:
         for entry in entries:
             state = after(state, entry, self.spec.id)
         self.state = state
+        self.membership.take_restarts(state.restarts)
         self._note_change()
 
     def note_damage(self, error: PolypodError) -> None:
@@ -236,10 +237,26 @@ class Keeper:
             if (next_task := self._next_task()) is not None and await self._note_new_life():
                 again, task = True, next_task
             elif await self.membership.starts_again():
-                again, resuming = True, self.state.session is not None
-                go_on = self._interrupted and self.spec.restart.on_restart == "resume"
-                words = _GO_ON if go_on and self.spec.runner not in POD_RUNNERS else None
-                task = words if resuming else self.spec.task
+                again = True
+                task, resuming, go_on = self._next_life()
+
+    def _next_life(self) -> tuple[str | None, bool, bool]:
+        """What a life after a failure begins with: words, whether in its conversation, and whether it goes on
+        with what was interrupted.
+        """
+        resuming = self.state.session is not None
+        go_on = self._interrupted and self.spec.restart.on_restart == "resume"
+        words = _GO_ON if go_on and self.spec.runner not in POD_RUNNERS else None
+        return words if resuming else self.spec.task, resuming, go_on
+
+    async def start_again(self) -> bool:
+        """Have it live again whose supervisor died, where its limits let it; its session must be ours."""
+        if not await self.membership.starts_again():
+            return False
+        task, resuming, go_on = self._next_life()
+        self._stopping = self._over = False
+        self._living = self._spawn(self._live(task, resuming=resuming, go_on=go_on))
+        return True
 
     async def _note_new_life(self) -> bool:
         """Record that it lives again for the words that wait; False where the store keeps nothing."""
@@ -656,6 +673,7 @@ class Keeper:
 
     async def record_end(self, error: Failure) -> None:
         """Record that it has ended, unseen. Raises SessionError."""
+        self._interrupted = self.state.at_work or self.state.outcome == "paused"
         end = AgentStopped("", "", 0, time.time(), reason="exit", error=error)
         await self._close_open_run(end)
         await self._record(end)

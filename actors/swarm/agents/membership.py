@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,11 @@ class Membership(Member):
         self._stop_asked = self.over = self._exhausted = False
         self._times = ()
         self._failure = None
+
+    def take_restarts(self, times: Iterable[float]) -> None:
+        """Count those that its supervisors before us made, at these times since the epoch."""
+        behind = time.time() - self.room.loop.time()
+        self._times = tuple(each - behind for each in times)
 
     def note_stop_asked(self) -> None:
         """A person stopped it, or its system is left: nobody starts it again."""

@@ -21,7 +21,7 @@ from actors.sessions.answers import settled
 from actors.swarm.agents.home import Home
 from actors.swarm.runners.base import Host, Launch
 from protocol.entries import SessionOpened
-from protocol.errors import AgentNotRunning, Failure, PodStopped, PolypodError, RunFailed
+from protocol.errors import AgentNotRunning, Failure, NotPaused, PodStopped, PolypodError, RunFailed
 from protocol.events import (
     AgentIdle,
     AgentStarted,
@@ -32,6 +32,7 @@ from protocol.events import (
     PodEnded,
     PodFailed,
     ProcessLost,
+    RunStart,
     StateChanged,
 )
 from protocol.lifecycle import PodState
@@ -88,6 +89,8 @@ class PodLife:
         self._stopping = self._leaving = False
         self._events = self._play()
         self._runs: set[asyncio.Future[Any]] = set()
+        #: Set once a run that was resumed is seen to go on, or will not.
+        self._goes_on = asyncio.Event()
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._events
@@ -138,6 +141,8 @@ class PodLife:
                     break
                 seq = event.seq if event.durable else seq
                 yield event
+                if isinstance(event, RunStart):
+                    self._goes_on.set()
                 if isinstance(event, StateChanged) and event.new in {PodState.IDLE, PodState.PAUSED}:
                     self._paused = event.new is PodState.PAUSED
                     if event.old in {PodState.RUNNING, PodState.WAITING, PodState.PAUSED}:
@@ -207,15 +212,20 @@ class PodLife:
     def _resume(self, pod: Pod) -> None:
         """Go on with the run that was paused."""
         self._paused = False
+        self._goes_on.clear()
         self._watch(asyncio.ensure_future(pod.resume()))
 
     def _watch(self, run: asyncio.Future[Any]) -> None:
-        """A run that never began ends the agent; one that failed has said so in its end."""
+        """A run that never began ends the agent; one that failed has said so in its end, and one that was no
+        more paused goes on.
+        """
+        harmless = (RunFailed, PodStopped, NotPaused)
 
         def look(done: asyncio.Future[Any]) -> None:
             self._runs.discard(done)
+            self._goes_on.set()
             error = None if done.cancelled() else done.exception()
-            if error is not None and not isinstance(error, RunFailed | PodStopped) and not self._stopping:
+            if error is not None and not isinstance(error, harmless) and not self._stopping:
                 self._failure = Failure.of(error)
                 if self._pod is not None:
                     self._pod.stop()
@@ -232,6 +242,7 @@ class PodLife:
             await pod.notify(text)
             if self._paused:
                 self._resume(pod)
+                await self._goes_on.wait()  # else who waits for its end finds it paused
         except PodStopped as error:
             raise AgentNotRunning(str(error)) from error
 

@@ -54,8 +54,9 @@ class AgentState(Struct, frozen=True):
     pid: int | None = None
     born: str | None = None
     model: str | None = None
-    #: How often it was started.
+    #: How often it was started, and when that was done of late since it had failed.
     lives: int = 0
+    restarts: tuple[float, ...] = ()
     #: How the last task ended; None where there was none, or it goes on.
     outcome: str | None = None
     text: str = ""
@@ -79,6 +80,19 @@ class AgentState(Struct, frozen=True):
         if self.ready:
             return "idle"
         return "running" if self.up else "pending"
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it waits for words with a task that was interrupted."""
+        return self.status == "idle" and self.outcome == "paused"
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether it has ended, and neither a person has ended it nor was it done."""
+        end = self.ended
+        if end is None or self.stop_asked or end.reason == "cancelled":
+            return False
+        return end.reason in {"shutdown", "killed"} or _end_status(self) != "done"
 
     def result(self) -> AgentResult:
         """How its last task ended, or how it stands where that goes on."""
@@ -125,7 +139,8 @@ def _after(state: AgentState, event: Event | Entry | OtherEntry) -> AgentState: 
         case SessionOpened():
             return state
         case AgentRestarted():
-            return replace(_reborn(state), lives=state.lives)
+            times = () if event.error is None else (*state.restarts, event.at)[-max(event.restarts, 1) :]
+            return replace(_reborn(state), restarts=times)
         case AgentStarted():
             began = _reborn(state) if state.ended is not None else state
             return replace(

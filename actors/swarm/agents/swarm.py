@@ -180,6 +180,7 @@ class Swarm(Closing):
             cwd=str(cwd),
             root=str(self.root),
             created_at=time.time(),
+            has_objects=not given.is_empty or not (label == runner or isinstance(runner, list | tuple)),
             **asked,
         )
         try:
@@ -449,17 +450,29 @@ class Swarm(Closing):
             self.problems.append(f"{keeper.spec.id}: {error}")
 
     async def _end_of_dead(self, keeper: Keeper) -> None:
-        """Record the end of an agent whose supervisor died without; one that was kept and lives goes on."""
+        """Record the end of an agent whose supervisor died without; one that was kept and lives goes on, and
+        one that is started again where it fails is started again by us.
+        """
         if keeper.spec.keep and await self._adopt(keeper):
             return
         await keeper.take_session()
+        lives = False
         try:
             error = Failure("AgentFailed", "its supervisor died", "resume it to go on")
             await keeper.record_end(error)
             keeper.remove_inbox()
+            await keeper.mend_projections()
+            lives = self._can_start(keeper) and await keeper.start_again()
         finally:
-            await keeper.let_go()
-        await keeper.mend_projections()
+            if not lives:
+                await keeper.let_go()
+
+    def _can_start(self, keeper: Keeper) -> bool:
+        """Whether we know how it is started, which was started by another process."""
+        if keeper.spec.has_objects:
+            return False
+        keeper.runner = keeper.runner or self._runner_again(keeper, None, {})
+        return keeper.runner is not None
 
     async def _adopt(self, keeper: Keeper) -> bool:
         """Look after a program that was kept, to its end if that has come meanwhile. False where nobody knows

@@ -78,9 +78,10 @@ async def work_and_say_so(swarm: Swarm, ready: Callable[[], None]) -> None:
         await asyncio.Event().wait()
         return ""
 
-    function = await swarm.start("hang", hang, name="function")
+    again = {"policy": "on_failure"}  # no other process has what they were given, so none starts them again
+    function = await swarm.start("hang", hang, name="function", restart=again)
     client = ScriptedClient([call("wait_for_ever", {})])
-    await swarm.start("wait", client=client, tools=[wait_for_ever], name="pod")
+    await swarm.start("wait", client=client, tools=[wait_for_ever], name="pod", restart=again)
 
 
 def test_an_agent_whose_supervisor_was_killed_has_failed_and_goes_on_where_it_stood(tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ async def test_the_supervisor_of_programs_is_killed_and_none_outlives_it(tmp_pat
         "async def main():\n"
         "    async with PodSystem(store='sqlite:pods.db') as system:\n"
         "        swarm = Swarm(system, 'root', request_wait=0.2, term_wait=0.2)\n"
-        "        agents = [await swarm.start('wait', sys.argv[1:]) for _ in range(3)]\n"
+        "        again = {'policy': 'on_failure', 'on_restart': 'resume'}\n"
+        "        agents = [await swarm.start('wait', sys.argv[1:], restart=each) for each in (None, None, again)]\n"
         "        for each in agents:\n"
         "            while each.pid is None: await asyncio.sleep(0.01)\n"
         "        print(*(each.pid for each in agents), flush=True)\n"
@@ -99,9 +100,11 @@ async def test_the_supervisor_of_programs_is_killed_and_none_outlives_it(tmp_pat
     await child.wait()
     await asyncio.to_thread(wait_until_none, lambda: {int(pid) for pid in pids} & living())
     async with PodSystem(store=f"sqlite:{tmp_path / 'pods.db'}") as system:
-        agents = await quick(system, tmp_path).agents()
-        assert [each.status for each in agents] == ["failed"] * 3
+        again, *agents = await quick(system, tmp_path).agents()
+        assert [each.status for each in agents] == ["failed"] * 2
         assert all("its supervisor died" in (each.result.error or "") for each in agents)
+        assert "You were interrupted" in (await again.wait()).text
+        assert again.status == "idle"
 
 
 @pytest.mark.slow
