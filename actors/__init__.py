@@ -33,6 +33,7 @@ from actors.llm.base import (
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.pod.run_stream import RunStream
+from actors.pod.runs.options import ResumeOptions, RunOptions
 from actors.runtime.actor import AsyncActor
 from actors.runtime.frozen import freeze_support
 from actors.runtime.future import AsyncFuture
@@ -190,7 +191,9 @@ __all__ = [
     "MissingKey",
     "ModelError",
     "ModelErrorKind",
+    "ModelRetry",
     "ModelSection",
+    "ModelSettings",
     "ModelView",
     "NameTaken",
     "NewerVersion",
@@ -230,12 +233,14 @@ __all__ = [
     "RestartSection",
     "RestartsExhausted",
     "Resume",
+    "ResumeOptions",
     "Retry",
     "RoutingError",
     "Rule",
     "Run",
     "RunEnd",
     "RunFailed",
+    "RunOptions",
     "RunOutcome",
     "RunReason",
     "RunResult",

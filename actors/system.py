@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar, Unpack, overload
 
+import msgspec
+
 from actors.llm.base import LLMClient
 from actors.llm.prices import Prices
 from actors.llm.scripted import ScriptedClient
@@ -23,7 +25,8 @@ from actors.pod.assembly import Assembly
 from actors.pod.handle import Pod
 from actors.pod.local import actor_of, lives_here, shut_down
 from actors.pod.resources import Given
-from actors.pod.runs.options import Content, RunOptions, run_command
+from actors.pod.runs.options import Content, RunOptions, SystemPrompt, run_command
+from actors.pod.runs.own_options import checked_prompt
 from actors.pod.runs.run_state import new_run_id
 from actors.pod.session.restore import interrupted
 from actors.runtime.bus import Bus
@@ -47,6 +50,7 @@ from protocol.errors import InvalidInput, SystemNotRunning, SystemOfParent
 from protocol.events import ApprovalRequested, EventKind
 from protocol.manifest import BudgetSection, PodManifest
 from protocol.results import BudgetUse, RunResult
+from protocol.text import encodable
 
 if TYPE_CHECKING:
     from actors.runtime.closing import Closing
@@ -363,6 +367,7 @@ class PodSystem:
         session: str | None = None,
         deps: Any = None,
         hooks: Iterable[Any] = (),
+        system_prompt: SystemPrompt | None = None,
         process: bool = False,
     ) -> AsyncFuture[Pod]:
         """Make a pod; the future gives its handle once it takes commands.
@@ -374,6 +379,8 @@ class PodSystem:
         end, behind those of the system. ``resume`` is the id of a session to go on with: the tip of its
         compactions, or with ``exact`` that very one. ``session`` is a name of your own for one (a user's, a
         ticket's): the pod goes on with the session of that name, or makes it where there is none.
+        ``system_prompt`` stands in the place of the manifest's: a text, or a function that makes the prompt
+        of each run, with a parameter for the context of tools or without.
 
         With ``process`` the pod is a process of its own, behind the same handle. Client, tools and hooks are
         then given by where they are imported from, as ``"module:name"``, and the store is one that processes
@@ -392,7 +399,15 @@ class PodSystem:
             check_session_name(session)
             if resume is not None:
                 raise InvalidInput("a pod has one session: give it session or resume, not both")
-        given = Given(client, tuple(tools), deps, (*self._hooks, *hooks))
+        make_prompt = None
+        if isinstance(system_prompt, str):
+            pod = msgspec.structs.replace(manifest.pod, system_prompt=encodable(system_prompt))
+            manifest = manifest.replace(pod=pod)
+        elif system_prompt is not None:
+            if process:
+                raise InvalidInput("system_prompt: a function cannot travel to another process")
+            make_prompt = checked_prompt(system_prompt)
+        given = Given(client, tuple(tools), deps, (*self._hooks, *hooks), make_prompt)
         here = mailroom.here()
         future: AsyncFuture[Pod] = AsyncFuture() if here else future_of(mailroom)
         work = self._spawn_process if process else self._spawn
@@ -439,7 +454,6 @@ class PodSystem:
         *,
         output: None = None,
         client: LLMClient | None = None,
-        tools: Iterable[Any] = (),
         session: str | None = None,
         hooks: Iterable[Any] = (),
         **options: Unpack[RunOptions],
@@ -453,7 +467,6 @@ class PodSystem:
         *,
         output: type[T],
         client: LLMClient | None = None,
-        tools: Iterable[Any] = (),
         session: str | None = None,
         hooks: Iterable[Any] = (),
         **options: Unpack[RunOptions],
@@ -467,7 +480,6 @@ class PodSystem:
         *,
         output: Any,
         client: LLMClient | None = None,
-        tools: Iterable[Any] = (),
         session: str | None = None,
         hooks: Iterable[Any] = (),
         **options: Unpack[RunOptions],
@@ -480,7 +492,6 @@ class PodSystem:
         *,
         output: Any = None,
         client: LLMClient | None = None,
-        tools: Iterable[Any] = (),
         session: str | None = None,
         hooks: Iterable[Any] = (),
         **options: Unpack[RunOptions],
@@ -491,7 +502,7 @@ class PodSystem:
         """
         from actors.pod.single_run import SingleRun  # noqa: PLC0415 - paid for by who has such runs
 
-        mailroom = self._room()
+        mailroom, tools = self._room(), tuple(options.pop("tools", ()))
         command = run_command(content, output, options, new_run_id())
         spawning = self.spawn(manifest, client=client, tools=tools, session=session, hooks=hooks)
         single = SingleRun(spawning, command)

@@ -64,6 +64,7 @@ from protocol.errors import (
     MissingKey,
     ModelError,
     ModelErrorKind,
+    ModelRetry,
     NameTaken,
     NewerVersion,
     NotImportable,
@@ -198,6 +199,7 @@ from protocol.manifest import (
     WorkerSection,
 )
 from protocol.mcp import McpServer
+from protocol.model_settings import ModelSettings
 from protocol.results import BudgetUse, PodDescription, RunResult
 from protocol.routing import Classification, SystemStatus
 from protocol.scope import Permission, Rule, Scope
@@ -311,7 +313,9 @@ __all__ = [
     "MissingKey",
     "ModelError",
     "ModelErrorKind",
+    "ModelRetry",
     "ModelSection",
+    "ModelSettings",
     "ModelView",
     "NameTaken",
     "NewerVersion",

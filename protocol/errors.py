@@ -45,6 +45,7 @@ PolypodError
 │   ├── HeadConflict         compare-and-swap lost: somebody else appended
 │   └── StoreError           the store cannot write or read: disk full, locked, no database
 │       └── NewerVersion     a newer polypod wrote it (a WireError too)
+├── ModelRetry               an output validator sends the model words to answer anew
 ├── ModelError               a model server's refusal or failure, classified by ``kind``
 │   ├── MissingKey           the environment variable that holds the key is not set
 │   ├── InvalidKey           a key holds what no header can: a line break, a typographic quote
@@ -292,6 +293,12 @@ class HookError(PodError):
 
     def details(self) -> dict[str, Any]:
         return {"hook": self.hook}
+
+
+class ModelRetry(PolypodError):  # noqa: N818
+    """Raised by an output validator: the answer does not do, and these words go to the model, which answers
+    anew.
+    """
 
 
 class OutputInvalid(PodError):  # noqa: N818

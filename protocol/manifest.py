@@ -14,6 +14,7 @@ from protocol.approval import ApprovalRule, ApprovalsSection
 from protocol.errors import ManifestError
 from protocol.explain import explained, unknown_key
 from protocol.mcp import McpServer, check_servers, hidden_servers
+from protocol.model_settings import ModelSettings, check_settings, given, joined
 from protocol.names import check_name
 from protocol.scope import Rule, Scope
 from protocol.text import encodable
@@ -32,20 +33,26 @@ class PodSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     system_prompt: str | None = None
 
 
-class ModelSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """``[model]``: who answers.
+class ModelSection(ModelSettings, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[model]``: who answers, and how (see ``ModelSettings``).
 
-    ``scheme`` is a preset (``offline``, ``ollama``, ``lm_studio``, ``vllm``, ``llama_cpp``) or an API
-    (``openai``, ``anthropic``); ``api_key_env`` names the environment variable that holds the key;
-    ``context_window`` is in tokens.
+    ``scheme`` is a kind of server (``ollama``, ``openrouter``), or an API (``openai``, ``openai_responses``,
+    ``anthropic``) that one at ``base_url`` speaks; ``offline`` is the embedded model. ``api_key_env`` names
+    the environment variable that holds the key; ``context_window`` is in tokens. ``num_ctx`` is the context
+    that ``ollama`` is to give its model, ``api_version`` that of ``azure``.
     """
 
     scheme: str = DEFAULT_SCHEME
     model_id: str = ""
     base_url: str | None = None
     api_key_env: str | None = None
-    temperature: float | None = None
     context_window: int | None = None
+    num_ctx: int | None = None
+    api_version: str | None = None
+
+    def with_settings(self, settings: ModelSettings) -> ModelSection:
+        """The same model with ``settings`` over its own."""
+        return msgspec.structs.replace(self, **joined(given(self), settings))
 
 
 class WorkerSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -185,6 +192,11 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     def name(self) -> str:
         """The pod's name."""
         return self.pod.name
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The most tokens of one answer: of the model, or else of the worker; None where nobody says."""
+        return self.worker.max_tokens if self.model.max_tokens is None else self.model.max_tokens
 
     @property
     def approval_rules(self) -> tuple[ApprovalRule, ...]:
@@ -346,7 +358,7 @@ def _convert(data: dict[str, Any], *, where: str, base: Path) -> PodManifest:
 
 
 _POSITIVE = {
-    "model": ("context_window",),
+    "model": ("context_window", "num_ctx"),
     "worker": ("max_tokens", "max_steps", "parallel_tools"),
     "tools": ("output_cap",),
     "delegation": ("max_children",),
@@ -357,7 +369,6 @@ _NOT_NEGATIVE = {
     "compaction": ("compact_threshold", "compact_request_threshold", "compact_retained_tokens"),
     "memory": ("extract_threshold", "consolidate_files", "consolidate_bytes", "recall_tokens"),
     "budget": ("tokens", "cost_usd", "seconds"),
-    "model": ("temperature",),
     "delegation": ("max_depth",),
     "restart": ("max_restarts",),
 }
@@ -373,6 +384,7 @@ def _check(manifest: PodManifest, where: str) -> None:
             f"{where}: model.api_key_env: expected the name of an environment variable",
             hint="a manifest never holds the key: export it, and name the variable here",
         )
+    check_settings(manifest.model, f"{where}: model")
     _check_numbers(manifest, where)
     for rule in (*manifest.scope.allow, *manifest.scope.deny):
         if not rule.target:

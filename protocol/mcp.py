@@ -78,6 +78,11 @@ def _recordable(name: str, value: str) -> str:
     return value if found is not None and found["default"] is None else f"${{{name}}}"
 
 
+def variables_in(text: str) -> list[str]:
+    """The variables of the environment that a text refers to."""
+    return [found["name"] for found in re.finditer(_REFERENCE, text)]
+
+
 def expand(text: str, variables: Mapping[str, str]) -> str:
     """``text`` with the variables that it refers to. Raises ManifestError, which names the one that is
     missing, or what is no variable.

@@ -29,7 +29,9 @@ CONCRETE = {"actors.llm.scripted"} | {
     f"actors.llm.{name}.client" for name in ("offline", "openai", "anthropic")
 }
 CONCRETE |= {f"actors.sessions.{name}.store" for name in ("sqlite", "jsonl", "postgres")}
-ASSEMBLERS = {"actors/pod/assembly.py", "actors/pod/models.py", "actors/system.py"}
+ASSEMBLERS = {
+    *("actors/pod/assembly.py", "actors/pod/models.py", "actors/pod/server_clients.py", "actors/system.py")
+}
 
 
 def modules(package: str) -> list[str]:

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -138,9 +139,13 @@ def with_model(manifest: PodManifest, wishes: Wishes) -> PodManifest:
             scheme=named.scheme,
             model_id=named.model_id,
             base_url=named.base_url,
-            api_key_env=manifest.model.api_key_env if named.scheme == manifest.model.scheme else None,
+            **({} if named.scheme == manifest.model.scheme else _OF_ONE_SERVER),
         )
     )
+
+
+#: What a model of another kind of server cannot have.
+_OF_ONE_SERVER: dict[str, Any] = {"api_key_env": None, "num_ctx": None, "api_version": None}
 
 
 def allowing(manifest: PodManifest, folders: tuple[Path, ...]) -> PodManifest:

@@ -15,7 +15,7 @@ from actors.net.proxies import is_loopback
 from protocol.approval import ApprovalRule, in_words
 from protocol.config import Config, LocalModelSection, RunnerSection
 from protocol.manifest import ModelSection, PodManifest
-from protocol.mcp import McpServer
+from protocol.mcp import McpServer, variables_in
 from protocol.urls import without_secrets
 
 
@@ -72,6 +72,9 @@ def _of_model(model: ModelSection) -> Iterator[str]:
         yield f"has a model at {without_secrets(model.base_url)}, another machine"
     if model.api_key_env is not None:
         yield f"sends its model the key in {model.api_key_env}"
+    variables = sorted({name for text in model.extra_headers.values() for name in variables_in(text)})
+    if variables:
+        yield f"sends its model the variables {', '.join(variables)}"
 
 
 def _of_tools(manifest: PodManifest) -> Iterator[str]:

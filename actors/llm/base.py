@@ -13,6 +13,7 @@ from msgspec import Struct
 from actors.llm.lenient import UNREADABLE, decode_any
 from protocol.errors import ModelError
 from protocol.items import AssistantItem, Item, Part, TextPart, ThinkingPart, ToolCall, VendorPart
+from protocol.model_settings import ModelSettings
 from protocol.text import encodable
 from protocol.tools import ToolSpec
 from protocol.usage import Usage
@@ -29,6 +30,7 @@ class Request(Struct, frozen=True):
     ``scratch`` is a dict that the pod keeps from request to request for its client alone, say for
     items that are already encoded. ``deadline`` (``time.monotonic()`` seconds) bounds all attempts.
     ``forced_tool`` names the one of ``tools`` that has to be called, for servers that hold a model to that.
+    ``settings`` are the other model settings of the pod or the run; None where nobody has set any.
     """
 
     items: Sequence[Item]
@@ -41,6 +43,7 @@ class Request(Struct, frozen=True):
     forced_tool: str | None = None
     deadline: float | None = None
     scratch: dict[str, Any] = {}
+    settings: ModelSettings | None = None
 
 
 class TextChunk(Struct, frozen=True, gc=False):

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
 from msgspec import Raw
+from msgspec.structs import replace
 
 from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
 from actors.llm.prices import Prices, cost
+from actors.llm.retry import RetryPolicy
 from actors.pod.accounts.budget import Budget, Totals, set_aside
 from actors.pod.approvals.answer_watch import AnswerWatch
-from actors.pod.models import Models, label
+from actors.pod.models import Models, label, priced_as
 from actors.pod.resources import Given, PodResources, PodTemplate
 from actors.pod.runs.tool_runner import ToolRunner
 from actors.runtime.bus import Bus
@@ -33,9 +35,10 @@ from actors.tools.scope import fence
 from actors.tools.source import ToolSource, is_source
 from actors.tools.toolbox import Toolbox
 from protocol.entries import StoredEntry
-from protocol.errors import BudgetError, ToolError
+from protocol.errors import BudgetError, InvalidInput, ToolError
 from protocol.events import Event
 from protocol.manifest import BudgetSection, ModelSection, PodManifest
+from protocol.model_settings import ModelSettings, of_requests
 from protocol.recordable import recordable
 from protocol.scope import Rule, Scope
 from protocol.text import encodable
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from actors.pod.delegation.sub_agent import ChildSpawner
     from actors.pod.delegation.tools import DelegationTools
     from actors.pod.history.task_list import TaskListReader, TaskStore
+    from actors.pod.runs.own_options import OwnOptions
     from actors.pod.sourced_tools import SourcedTools
     from actors.runtime.children.launcher import Launcher
     from actors.tools.hooks import Hooks
@@ -57,6 +61,7 @@ if TYPE_CHECKING:
 
 _NO_BUDGET = BudgetSection()
 _NO_MODEL = ModelSection()
+_RETRY = RetryPolicy()
 
 #: Built-in tools by which pods run commands.
 _COMMANDS = frozenset({"shell", "shell_output", "shell_stop"})
@@ -151,7 +156,9 @@ class Assembly:
     def renewed(self, failed: PodResources) -> PodResources:
         """What a pod works with that takes the place of one that failed, and goes on in its session."""
         delegation = failed.delegation
-        given = Given(None, (), failed.deps, ()) if delegation is None else delegation.given
+        given = Given(None, (), failed.deps, (), failed.make_prompt)
+        if delegation is not None:
+            given = delegation.given
         return self._resources(failed.template, failed.name, given, None)
 
     def _resources(
@@ -180,6 +187,7 @@ class Assembly:
             delegation,
             None if parent is None else parent.name,
             self._pod_commands(name, template) if tools.runs_commands else None,
+            given.make_prompt if parent is None else None,
         )
 
     def _delegation(
@@ -247,6 +255,48 @@ class Assembly:
             memory_grace=self._memory_grace,
             store_grace=self._store_grace,
             closing=self._closing,
+            retry=_retry_of(manifest.model),
+            vary=self._vary,
+            brings_client=client is not None,
+            max_tokens=manifest.max_tokens,
+            settings=of_requests(manifest.model),
+        )
+
+    def _vary(self, template: PodTemplate, own: OwnOptions) -> PodTemplate:
+        """The template of one run that has options of its own. Raises ManifestError, MissingKey,
+        InvalidInput, ToolDefinitionError, BudgetError.
+        """
+        given = own.model if own.model is not None and not isinstance(own.model, ModelSection) else None
+        section = own.model if isinstance(own.model, ModelSection) else template.manifest.model
+        if own.settings is not None:
+            section = section.with_settings(own.settings)
+        manifest = template.manifest.replace(model=section)
+        client, model = template.client, template.model
+        if given is not None:
+            client, model = given, _name_of(given)
+        elif own.model is not None or not template.brings_client:
+            client, model = self.models.client(section), label(section)
+        if own.tools and template.asks:
+            raise InvalidInput(
+                "tools of a run: this pod asks people about calls, and has its tools for life",
+                hint="give them to spawn",
+            )
+        runner, sources = _with_more(template, own.tools)
+        price = _unknown_price if given is not None else self._price_of(manifest, None)
+        if client is template.client:
+            price = template.price
+        self._check_price(manifest, price)
+        return replace(
+            template,
+            manifest=manifest,
+            model=model,
+            client=client,
+            tools=runner,
+            sources=sources,
+            price=price,
+            retry=_retry_of(section),
+            max_tokens=manifest.max_tokens,
+            settings=of_requests(section),
         )
 
     def _make_runner(
@@ -382,7 +432,7 @@ class Assembly:
         section = manifest.model
         if client is not None and section == _NO_MODEL:
             return _unknown_price
-        return partial(self._cost, label(section))
+        return partial(self._cost, priced_as(section))
 
     def _cost(self, model: str, usage: Usage | None) -> float | None:
         return cost(model, usage, self._prices)
@@ -393,6 +443,12 @@ class Assembly:
         limits, shared = manifest.budget, self.budget if parent is None else parent.budget
         if limits == _NO_BUDGET and shared is None:
             return None
+        self._check_price(manifest, price, shared)
+        return Budget(limits, shared) if parent is None else set_aside(limits, shared)
+
+    def _check_price(self, manifest: PodManifest, price: Price, shared: Budget | None = None) -> None:
+        """Raise BudgetError where dollars are limited and nobody knows what a call costs."""
+        limits, shared = manifest.budget, shared or self.budget
         in_dollars = [
             each for each in (limits, shared and shared.limits) if each and each.cost_usd is not None
         ]
@@ -403,7 +459,6 @@ class Assembly:
                 f"{label(manifest.model)} of pod {manifest.name!r} costs",
                 hint="give its price in a table (PodSystem(prices=…)), or limit tokens instead",
             )
-        return Budget(limits, shared) if parent is None else set_aside(limits, shared)
 
 
 def _noting(
@@ -476,6 +531,22 @@ def _mistakes(manifest: PodManifest, toolbox: Toolbox, *, more_may_come: bool) -
     from actors.pod.approvals.rule_check import mistakes  # noqa: PLC0415 - paid for by pods that have rules
 
     return mistakes(manifest.approval, toolbox.specs, more_may_come=more_may_come)
+
+
+def _retry_of(settings: ModelSettings) -> RetryPolicy:
+    return _RETRY if settings.attempts is None else RetryPolicy(settings.attempts)
+
+
+def _with_more(template: PodTemplate, more: tuple[Any, ...]) -> tuple[ToolRunner, SourcedTools | None]:
+    """The tools of a template, and those of its sources, with more behind the plain ones. Raises
+    ToolDefinitionError.
+    """
+    runner, sources = template.tools, template.sources
+    if more:
+        made = (each if isinstance(each, Tool) else Tool(each) for each in more)
+        runner = runner.with_tools((*runner.toolbox, *made), gone=())
+        sources = None if sources is None else sources.with_plain(runner)
+    return runner, sources
 
 
 def _hooks(objects: tuple[Any, ...], threads: ToolThreads) -> Hooks:

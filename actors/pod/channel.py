@@ -98,9 +98,12 @@ class Channel:
     def ask(self, _: Pod, command: commands.Command) -> AsyncFuture[Any]:
         kind = None
         if isinstance(command, RunHere | ResumeHere):
-            if command.deps is not None:
+            if command.deps is not None or command.own is not None:
+                what = "deps" if command.own is None else "options of its own (a model, tools, a prompt)"
                 return AsyncFuture.failed(
-                    InvalidInput("deps cannot travel to a pod in another process", hint="spawn it with them")
+                    InvalidInput(
+                        f"a run's {what} cannot travel to a pod in another process", hint="spawn it with them"
+                    )
                 )
             kind, command = command.output, _without_what_is_here(command)
         answer = self._send(command)

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
+from actors.llm.retry import RetryPolicy
 from actors.pod.accounts.budget import Budget, Totals
 from actors.pod.approvals.answer_watch import AnswerWatch
 from actors.pod.runs.tool_runner import ToolRunner
@@ -18,11 +20,13 @@ from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
 from actors.tools.base import ToolContext
 from protocol.manifest import PodManifest
+from protocol.model_settings import ModelSettings
 from protocol.usage import Usage
 
 if TYPE_CHECKING:
     from actors.pod.delegation.delegation import Delegation
     from actors.pod.history.task_list import TaskListReader
+    from actors.pod.runs.own_options import OwnOptions
     from actors.pod.sourced_tools import SourcedTools
     from actors.tools.shell.pod_commands import PodCommands
 
@@ -70,6 +74,27 @@ class PodTemplate(Struct, frozen=True, eq=False):
     store_grace: float
     #: Whether the loop comes to its end though the system was not left.
     closing: Callable[[], bool]
+    #: How often a request is sent again.
+    retry: RetryPolicy
+    #: Makes the same for one run with what that was given of its own. Raises as ``PodSystem.spawn``.
+    vary: Callable[[PodTemplate, OwnOptions], PodTemplate]
+    #: Whether the client was given, and is not the manifest's.
+    brings_client: bool
+    #: The most tokens of one answer; None where nobody says.
+    max_tokens: int | None
+    #: The other model settings, besides temperature; None where none is set.
+    settings: ModelSettings | None
+
+    def with_prompt(self, prompt: str | None) -> PodTemplate:
+        """The same with another system prompt, where there is one."""
+        if prompt is None:
+            return self
+        manifest = self.manifest
+        return replace(self, manifest=manifest.replace(pod=replace(manifest.pod, system_prompt=prompt)))
+
+
+#: What makes a run's system prompt, or a coroutine of it; it is handed the context of tools.
+MakePrompt = Callable[..., Any]
 
 
 class Given(Struct, frozen=True, eq=False):
@@ -80,6 +105,7 @@ class Given(Struct, frozen=True, eq=False):
     tools: tuple[Any, ...]
     deps: Any
     hooks: tuple[Any, ...]
+    make_prompt: MakePrompt | None = None
 
 
 class PodResources(Struct, frozen=True, eq=False):
@@ -99,6 +125,15 @@ class PodResources(Struct, frozen=True, eq=False):
     parent: str | None = None
     #: The pod's commands, also in the background; None where it can have none.
     commands: PodCommands | None = None
+    #: What makes the system prompt of each of its runs; None where that is the manifest's.
+    make_prompt: MakePrompt | None = None
+
+    def with_prompt(self, own: OwnOptions | None) -> OwnOptions:
+        """The options of a run, with what makes the pod's prompts unless it has a prompt of its own."""
+        from actors.pod.runs.own_options import OwnOptions  # noqa: PLC0415 - paid for by pods that have it
+
+        pods = OwnOptions(prompt=self.make_prompt)
+        return pods if own is None else own.over(pods)
 
     def deps_for(self, own: Any) -> Any:
         """What is handed to the tools of a run that brought ``own``."""

@@ -27,6 +27,12 @@ class SourcedTools:
         #: The last alert about lists that cannot be used as they are.
         self._reported = ""
 
+    def with_plain(self, plain: ToolRunner) -> SourcedTools:
+        """The same sources behind other plain tools, for a run of a pod that uses them."""
+        made = SourcedTools(plain, ())
+        made._sources = self._sources
+        return made
+
     def hold(self) -> None:
         """One more pod uses the sources."""
         for each in self._sources:

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from actors.tools.alone import Outcome, run_alone
 from actors.tools.base import ToolContext
+from actors.tools.calling import call_function
 from actors.tools.pool import ToolThreads
-from actors.tools.work import is_async
 from protocol.errors import HookError, InvalidInput, PolypodError
 from protocol.foreign import named_words
 from protocol.hooks import Deny, Inject, ModelView, Replace
@@ -180,52 +179,18 @@ def _take_nothing(_: str, answer: Any) -> None:
 class _Method:
     """A method of a hook, plain or async; one with a parameter ``ctx`` gets the call's context."""
 
-    __slots__ = ("_call", "_is_async", "_timeout", "_wants_ctx", "name")
+    __slots__ = ("_call", "_timeout", "_wants_ctx", "name")
 
     def __init__(self, hook: Any, name: str) -> None:
         self._call: Callable[..., Any] = getattr(hook, name)
         self.name = f"{_name_of(hook)}.{name}"
-        self._is_async = is_async(self._call)
         self._timeout: float | None = getattr(hook, "timeout", TIMEOUT)
         self._wants_ctx = _takes_ctx(self._call, self.name, _ASKED[name])
 
     async def ask(self, threads: ToolThreads, ctx: ToolContext, about: tuple[Any, ...]) -> Any:
         """What it answers. Raises an Exception for whatever it raises, and ToolTimeout."""
         ask = functools.partial(self._call, *about, **({"ctx": ctx} if self._wants_ctx else {}))
-        if not self._is_async:
-            outcome = await threads.call(
-                functools.partial(_in_thread, ask), seconds=self._timeout, late=_ignore
-            )
-            if not inspect.isawaitable(outcome.value):
-                return _value(outcome)
-            ask = functools.partial(_the_same, outcome.value)
-        return _value(await run_alone(ask, self._timeout, _ignore))
-
-
-def _in_thread(ask: Callable[[], Any]) -> Outcome:
-    try:
-        return Outcome(ask())
-    except BaseException as error:  # noqa: BLE001 - a CancelledError of the hook's own included
-        return Outcome(error=error)
-
-
-def _value(outcome: Outcome) -> Any:
-    error = outcome.error
-    if outcome.interrupted or (error is not None and not isinstance(error, Exception)):
-        raise RuntimeError("it ended itself" if error is None else named_words(error)) from error
-    if error is not None:
-        raise error
-    return outcome.value
-
-
-def _the_same(value: Any) -> Any:
-    return value
-
-
-def _ignore(outcome: Outcome) -> None:
-    """The end of a hook that nobody waits for."""
-    if inspect.iscoroutine(outcome.value):
-        outcome.value.close()
+        return await call_function(ask, threads, self._timeout)
 
 
 def _words(error: Exception) -> str:

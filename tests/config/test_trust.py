@@ -32,6 +32,7 @@ NEEDS = {
     '[profile.p]\nmodel = "ollama/x"\nmax_steps = 3': None,
     '[profile.p]\nbase_url = "http://h/v1"': "profile 'p' has a model at http://h/v1, another machine",
     '[profile.p]\napi_key_env = "AWS"': "profile 'p' sends its model the key in AWS",
+    '[profile.p.model.extra_headers]\nX-T = "${AWS}"': "profile 'p' sends its model the variables AWS",
     '[profile.p]\nmodules = ["tools.py"]': "profile 'p' runs the Python of ",
     '[profile.p]\nmcp = [{ name = "m", command = ["npx", "m"] }]': "profile 'p' starts the MCP server 'm': npx m",
     '[profile.p]\nmcp = [{ name = "m", url = "http://h/?key=k" }]': "MCP server 'm' at http://h/?…",

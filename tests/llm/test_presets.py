@@ -47,6 +47,13 @@ def test_presets_are_where_their_servers_answer():
         "llama_cpp": "http://127.0.0.1:8080/v1",
         "openai": "https://api.openai.com/v1",
         "anthropic": "https://api.anthropic.com",
+        "openrouter": "https://openrouter.ai/api/v1",
+        "groq": "https://api.groq.com/openai/v1",
+        "mistral": "https://api.mistral.ai/v1",
+        "deepseek": "https://api.deepseek.com/v1",
+        "gemini": "https://generativelanguage.googleapis.com/v1beta/openai",
+        "azure": "${AZURE_OPENAI_ENDPOINT}",
+        "bedrock": "https://bedrock-runtime.${AWS_REGION|AWS_DEFAULT_REGION}.amazonaws.com/openai/v1",
     }
     assert PRESETS["openai"].key_env == "OPENAI_API_KEY"
     assert PRESETS["anthropic"].key_env == "ANTHROPIC_API_KEY"

@@ -134,6 +134,11 @@ class MessagesAnswer:
         """Usage comes with the stop reason or not at all."""
         return self.finished
 
+    @property
+    def usage(self) -> Usage | None:
+        """The call's tokens, as far as the server has reported them."""
+        return self._meter.said
+
     def feed(self, events: list[SSEEvent]) -> list[Block]:
         blocks = self._blocks = []
         for name, data in events:

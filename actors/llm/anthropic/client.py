@@ -14,6 +14,7 @@ from actors.llm.address import base_url_of
 from actors.llm.anthropic.answer import MessagesAnswer
 from actors.llm.anthropic.dialect import Dialect, adapted
 from actors.llm.anthropic.request import Caching, answer_tool_of, body_of, encode_some
+from actors.llm.anthropic.settings import fields_of
 from actors.llm.base import Request
 from actors.llm.http.client import HttpPool, Peer, Reply
 from actors.llm.http.endpoint import Entry
@@ -23,6 +24,7 @@ from actors.llm.http.server_client import ServerClient
 from actors.llm.vendor import origin_of
 from protocol.errors import ModelError
 from protocol.items import AssistantItem, ThinkingPart
+from protocol.model_settings import ModelSettings
 
 #: The version of the API that is spoken.
 API_VERSION = "2023-06-01"
@@ -42,7 +44,8 @@ class AnthropicClient(ServerClient):
     ``http`` holds the connections and is shared by the clients of a system; a client without one makes its
     own and closes it in ``aclose``. ``streaming=False`` asks for whole answers instead of streams,
     ``caching`` says how long the vendor keeps what requests begin with (None: not at all). ``extra`` are
-    fields that every request has besides (``{"thinking": …}``), ``headers`` the same for its head.
+    fields that every request has besides (``{"thinking": …}``), ``headers`` the same for its head;
+    ``settings`` are those of the model. Raises ManifestError for a setting that this API has not.
     """
 
     def __init__(
@@ -57,10 +60,13 @@ class AnthropicClient(ServerClient):
         caching: Caching | None = Caching(),  # noqa: B008 - frozen
         extra: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        settings: ModelSettings | None = None,
     ) -> None:
         url = base_url_of(trimmed(base_url).rstrip("/").removesuffix("/messages"))
         every = {"anthropic-version": API_VERSION, **_key(api_key, url), **(headers or {})}
-        super().__init__(url, model, every, http, start_command, streaming=streaming)
+        super().__init__(url, model, every, http, start_command, streaming=streaming, settings=settings)
+        if settings is not None:
+            fields_of(settings)
         self._path = "/messages" if re.search(r"/v\d+$", url) else "/v1/messages"
         self._caching = caching
         self._extra = dict(extra or {})
@@ -73,19 +79,21 @@ class AnthropicClient(ServerClient):
     async def _opened(self, peer: Peer, entry: Entry, request: Request) -> Reply:
         model = request.model or self.model
         known = dialect = self._known_dialect(peer, request, model)
-        origin = self._origin(request)
+        origin, settings = self._origin(request), self._settings(request)
         while True:
             while encode_some(request, dialect, origin=origin):  # noqa: ASYNC110 - nothing to wait for: others get their turn
                 await asyncio.sleep(0)
+            fields = {} if settings is None else fields_of(settings, dialect)
             body = body_of(
                 request,
                 model,
                 dialect,
                 caching=self._caching,
                 streaming=self._streaming,
-                extra=self._extra,
+                extra={**self._extra, **fields},
                 origin=origin,
             )
+            await entry.admit(len(body), request.deadline)
             try:
                 reply = await posted(peer, self._path, body, request.deadline)
             except ModelError as error:

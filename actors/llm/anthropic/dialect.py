@@ -12,7 +12,8 @@ class Dialect(Struct, frozen=True):
     """What a model or server understands of a request; learnt from its refusals.
 
     ``reasoning``: it takes reasoning back, ``unsigned`` that without a signature too. ``thinking_option``: it
-    can be asked to think. ``alternate``: results and a user's words share one message.
+    can be asked to think, and to decide itself how long (``adaptive``). ``alternate``: results and a user's
+    words share one message.
     """
 
     temperature: bool = True
@@ -21,6 +22,7 @@ class Dialect(Struct, frozen=True):
     reasoning: bool = True
     unsigned: bool = True
     thinking_option: bool = True
+    adaptive: bool = True
     alternate: bool = False
     images: bool = True
 
@@ -46,6 +48,7 @@ _PICTURE = r"(image|vision|picture)"
 _REFUSED: tuple[tuple[str, bool, str], ...] = (
     ("caching", False, r"cache_control"),
     ("forced_answer", False, r"tool_choice|tool choice|forced tool|forces tool"),
+    ("adaptive", False, r"adaptive"),
     ("temperature", False, r"temperature"),
     ("thinking_option", False, r"must start with a thinking block|expected `?thinking`?.*found"),
     ("alternate", True, r"must alternate|alternat\w+ (user|between)|unexpected role|multiple .?user.? roles"),

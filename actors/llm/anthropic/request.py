@@ -73,14 +73,16 @@ def body_of(
     """
     marks = caching if dialect.caching else None
     options: dict[str, Any] = {**(extra or {}), "model": model}
+    options["max_tokens"] = _longest(request, options)
     if not dialect.thinking_option:
         options.pop("thinking", None)
-    options["max_tokens"] = MAX_TOKENS if request.max_tokens is None else request.max_tokens
     options["stream"] = streaming
     if request.temperature is not None and dialect.temperature:
         options["temperature"] = request.temperature
     if request.output_schema is not None:
-        options["tool_choice"] = {"type": "any" if dialect.forced_answer else "auto"}
+        chosen = options.get("tool_choice")
+        if chosen is None or chosen == {"type": "none"}:
+            options["tool_choice"] = {"type": "any" if dialect.forced_answer else "auto"}
     elif request.forced_tool is not None and dialect.forced_answer:
         options["tool_choice"] = {"type": "tool", "name": legal_name(request.forced_tool)}
     head = b"".join(
@@ -89,6 +91,19 @@ def body_of(
     history = _history(request, dialect, origin)
     history.advance(request.items, len(request.items))
     return history.between(head, b"]}", _encode(marks.history_mark()) if marks else None)
+
+
+def _longest(request: Request, options: dict[str, Any]) -> int:
+    """The tokens of an answer, of which what a model thinks is a part: beside a budget for that it has as
+    much as without. For what is no run's and so short that it does not fit, a summary say, it does not think.
+    """
+    thinking = options.get("thinking")
+    budget: int = thinking.get("budget_tokens", 0) if isinstance(thinking, dict) else 0
+    if request.max_tokens is None:
+        return MAX_TOKENS + budget
+    if budget >= request.max_tokens and request.settings is None:
+        options["thinking"] = {"type": "disabled"}
+    return request.max_tokens
 
 
 def encode_some(request: Request, dialect: Dialect, most: int = 2000, origin: str | None = None) -> bool:

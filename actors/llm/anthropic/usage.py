@@ -14,13 +14,14 @@ _PROMPT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_toke
 class MessagesMeter:
     """A call's tokens as a server reports them: once at the beginning, then in sums that replace it."""
 
-    __slots__ = ("_output", "_parts", "_said", "_written_1h")
+    __slots__ = ("_output", "_parts", "_written_1h", "said")
 
     def __init__(self) -> None:
         self._parts: dict[str, int] = {}
         self._output: int | None = None
         self._written_1h: int | None = None
-        self._said: Usage | None = None
+        #: What was given out last.
+        self.said: Usage | None = None
 
     def begin(self, reported: Any) -> Usage | None:
         """What is known of the prompt; how long the answer gets nobody knows yet."""
@@ -44,9 +45,9 @@ class MessagesMeter:
             if isinstance(split, dict):
                 self._written_1h = count_of(split.get("ephemeral_1h_input_tokens"))
         usage = self._usage()
-        if usage == self._said or usage == Usage():
+        if usage == self.said or usage == Usage():
             return None
-        self._said = usage
+        self.said = usage
         return usage
 
     def _usage(self) -> Usage:

@@ -9,6 +9,7 @@ from actors.llm.http.sse import SSEEvent
 from actors.llm.lenient import UNREADABLE, decode_any
 from actors.llm.pieces import is_closed
 from protocol.errors import ModelError
+from protocol.usage import Usage
 
 
 class AnswerReader(Protocol):
@@ -17,11 +18,14 @@ class AnswerReader(Protocol):
     ``feed`` and ``whole`` never raise: what is wrong stands in ``failure`` once the blocks before it have
     been given; nothing that comes behind a finished answer fails it. ``done`` says that no more will come,
     ``finished`` that the server has said why it stopped, without which no answer is complete, ``metered``
-    that its count of tokens need not be waited for.
+    that its count of tokens need not be waited for; ``usage`` is that count, as far as it is known.
     """
 
     done: bool
     failure: ModelError | None
+
+    @property
+    def usage(self) -> Usage | None: ...
 
     @property
     def finished(self) -> bool: ...

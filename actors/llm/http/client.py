@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from actors.llm.address import secrets_in
 from actors.llm.http.endpoint import COOLDOWN, MAX_STREAMS, Endpoint
+from actors.llm.http.rate import RateLimits, RateWindow
 from actors.llm.http.stream_timeout import Watch
 from actors.net.encodings import unpacking
 from actors.net.failures import NetworkFailure, TransportError
@@ -232,11 +233,13 @@ class Peer:
         settings: HttpSettings,
         *,
         start_command: str | None,
+        timeouts: Timeouts | None = None,
+        rate: RateWindow | None = None,
     ) -> None:
         self.base_url = base_url
         self.where = where_of(base_url)
-        self.timeouts = settings.timeouts
-        self.endpoint = Endpoint(self.where, streams=settings.streams, cooldown=settings.cooldown)
+        self.timeouts = timeouts or settings.timeouts
+        self.endpoint = Endpoint(self.where, streams=settings.streams, cooldown=settings.cooldown, rate=rate)
         #: What clients have learnt of this server, by names of their own.
         self.learnt: dict[str, Any] = {}
         self._start_command = start_command
@@ -456,25 +459,51 @@ def _load(*, secure: bool) -> None:
         certificates()
 
 
+_PeerKey = tuple[
+    asyncio.AbstractEventLoop, str, tuple[tuple[str, str], ...], Timeouts | None, RateLimits | None
+]
+
+
 class HttpPool:
     """The connections of one system: a Peer for each base URL, key and event loop."""
 
     def __init__(self, settings: HttpSettings | None = None) -> None:
         self._settings = settings or HttpSettings()
-        self._peers: dict[tuple[asyncio.AbstractEventLoop, str, tuple[tuple[str, str], ...]], Peer] = {}
+        self._peers: dict[_PeerKey, Peer] = {}
+        #: Of servers that take so much in a minute, by loop, address, key and limits.
+        self._rates: dict[tuple[Any, ...], RateWindow] = {}
 
     def peer(
-        self, base_url: str, headers: Mapping[str, str] | None = None, *, start_command: str | None = None
+        self,
+        base_url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        start_command: str | None = None,
+        timeouts: Timeouts | None = None,
+        limits: RateLimits | None = None,
     ) -> Peer:
-        """The peer at ``base_url`` for these headers (which hold the key), on the running loop."""
-        key = (asyncio.get_running_loop(), base_url, tuple((headers or {}).items()))
+        """The peer at ``base_url`` for these headers (which hold the key), on the running loop. Those of one
+        server and key that have the same ``limits`` share what it takes in a minute.
+        """
+        key = (asyncio.get_running_loop(), base_url, tuple((headers or {}).items()), timeouts, limits)
         known = self._peers.get(key)
         if known is None:
             self._forget_closed_loops()
             known = self._peers[key] = Peer(
-                base_url, headers or {}, self._settings, start_command=start_command
+                base_url,
+                headers or {},
+                self._settings,
+                start_command=start_command,
+                timeouts=timeouts,
+                rate=None if limits is None else self._rate(base_url, headers or {}, limits),
             )
         return known
+
+    def _rate(self, base_url: str, headers: Mapping[str, str], limits: RateLimits) -> RateWindow:
+        keys = tuple((name, value) for name, value in headers.items() if name.lower() in _KEY_HEADERS)
+        return self._rates.setdefault(
+            (asyncio.get_running_loop(), where_of(base_url), keys, limits), RateWindow(limits)
+        )
 
     async def aclose(self) -> None:
         """Close all connections of the running loop; the pool can be used again."""
@@ -492,3 +521,5 @@ class HttpPool:
             except StopIteration:
                 continue
             closing.close()
+        for lost in [key for key in self._rates if key[0].is_closed()]:
+            del self._rates[lost]

@@ -20,7 +20,9 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from actors.llm.http.rate import BYTES_PER_TOKEN, RateWindow, Sent
 from protocol.errors import ModelError
+from protocol.usage import Usage
 
 #: Streams that may be open to one server with one key at once.
 MAX_STREAMS = 512
@@ -53,12 +55,26 @@ class EndpointStatistics(Struct, frozen=True):
 class Entry:
     """Leave to send one request. ``leave`` gives it back, whatever came of it; it may be called twice."""
 
-    __slots__ = ("_endpoint", "_inside", "_probe")
+    __slots__ = ("_endpoint", "_inside", "_probe", "_sent")
 
     def __init__(self, endpoint: Endpoint, *, probe: bool) -> None:
         self._endpoint = endpoint
         self._probe = probe
         self._inside = True
+        self._sent: Sent | None = None
+
+    async def admit(self, size: int, deadline: float | None) -> None:
+        """Wait until a request of so many bytes is within what the server takes in a minute. Raises
+        ModelError where that is behind the deadline.
+        """
+        rate, where = self._endpoint.rate, self._endpoint.where
+        if rate is not None:
+            self._sent = await rate.enter(where, size // BYTES_PER_TOKEN, deadline)
+
+    def settle(self, usage: Usage | None) -> None:
+        """Count what the server reports of the request."""
+        if self._sent is not None:
+            self._sent.settle(usage)
 
     def answered(self) -> None:
         """The server gave a sign of life."""
@@ -93,9 +109,12 @@ class Endpoint:
         streams: int = MAX_STREAMS,
         trip_after: int = TRIP_AFTER,
         cooldown: float = COOLDOWN,
+        rate: RateWindow | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.where = where
+        #: What it takes in a minute; None where nobody has said.
+        self.rate = rate
         self._streams = streams
         self._trip_after = trip_after
         self._cooldown = cooldown

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
+from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,7 +19,7 @@ from actors.llm.errors import classify
 from actors.llm.http.client import HttpPool, Peer
 from actors.llm.http.headers import bearer, key_of
 from actors.net.proxies import authorization_of, basic_credentials, is_loopback, where_of, without_credentials
-from protocol.errors import MissingKey, ModelError
+from protocol.errors import ManifestError, MissingKey, ModelError
 
 #: How long a look for a local server may take: to connect, and to name its models, in seconds.
 PROBE_CONNECT = 0.2
@@ -29,13 +31,19 @@ MAX_LIST_BYTES = 1024 * 1024
 class Preset(Struct, frozen=True):
     """A kind of server: where it answers unless configured otherwise, and how it is started.
 
-    ``key_env`` names the environment variable of a key that is required.
+    ``key_env`` names the environment variable of a key that is required at the vendor's own hosts,
+    ``key_header`` the header that it goes into where that is none for bearers. ``speaks`` is the format of
+    the API. Where each customer has an address of their own, ``base_url`` has an environment variable for
+    what differs (of ``${A|B}`` the first that is set), and ``hosts`` ends the names of the vendor's hosts.
     """
 
     scheme: str
     base_url: str
     start_command: str | None = None
     key_env: str | None = None
+    speaks: Literal["chat", "responses", "messages"] = "chat"
+    hosts: str | None = None
+    key_header: str | None = None
 
 
 PRESETS: dict[str, Preset] = {
@@ -46,7 +54,29 @@ PRESETS: dict[str, Preset] = {
         Preset("vllm", "http://127.0.0.1:8000/v1", "vllm serve MODEL"),
         Preset("llama_cpp", "http://127.0.0.1:8080/v1", "llama-server -m MODEL.gguf --jinja"),
         Preset("openai", "https://api.openai.com/v1", key_env="OPENAI_API_KEY"),
-        Preset("anthropic", "https://api.anthropic.com", key_env="ANTHROPIC_API_KEY"),
+        Preset("anthropic", "https://api.anthropic.com", key_env="ANTHROPIC_API_KEY", speaks="messages"),
+        Preset("openrouter", "https://openrouter.ai/api/v1", key_env="OPENROUTER_API_KEY"),
+        Preset("groq", "https://api.groq.com/openai/v1", key_env="GROQ_API_KEY"),
+        Preset("mistral", "https://api.mistral.ai/v1", key_env="MISTRAL_API_KEY"),
+        Preset("deepseek", "https://api.deepseek.com/v1", key_env="DEEPSEEK_API_KEY"),
+        Preset(
+            "gemini",
+            "https://generativelanguage.googleapis.com/v1beta/openai",
+            key_env="GEMINI_API_KEY",
+        ),
+        Preset(
+            "azure",
+            "${AZURE_OPENAI_ENDPOINT}",
+            key_env="AZURE_OPENAI_API_KEY",
+            hosts=".azure.com",
+            key_header="api-key",
+        ),
+        Preset(
+            "bedrock",
+            "https://bedrock-runtime.${AWS_REGION|AWS_DEFAULT_REGION}.amazonaws.com/openai/v1",
+            key_env="AWS_BEARER_TOKEN_BEDROCK",
+            hosts=".amazonaws.com",
+        ),
     )
 }
 
@@ -79,8 +109,8 @@ def server_for(
             kind="invalid_request",
             hint=f"known ones: {', '.join(PRESETS)}; for others of OpenAI's format, openai with base_url",
         )
-    url = base_url_of(base_url or preset.base_url)
-    at_vendor = where_of(url) == where_of(preset.base_url)
+    url = base_url_of(base_url or address_of(preset, environment))
+    at_vendor = _is_vendors(preset, url)
     variable = api_key_env or (preset.key_env if at_vendor else None)
     key = (
         key_of(environment.get(variable) or "", f"the environment variable {variable}") if variable else None
@@ -90,12 +120,39 @@ def server_for(
     return Server(url, key, preset.start_command or start_command_for(url))
 
 
+def address_of(preset: Preset, environment: Mapping[str, str] = os.environ) -> str:
+    """Where a kind of server answers unless configured otherwise. Raises ManifestError where that is
+    different for each customer, and the environment does not say it.
+    """
+
+    def value_of(found: re.Match[str]) -> str:
+        names = found[1].split("|")
+        value = next((environment[name] for name in names if environment.get(name)), None)
+        if value is None:
+            raise ManifestError(
+                f"manifest: model.base_url: where {preset.scheme} answers is yours alone",
+                hint=f"say it in base_url, or export {names[0]}",
+            )
+        return value
+
+    return re.sub(r"\$\{([\w|]+)\}", value_of, preset.base_url)
+
+
+def _is_vendors(preset: Preset, url: str) -> bool:
+    """Whether a URL is the vendor's own."""
+    if preset.hosts is not None:
+        parts = urlsplit(url)
+        return parts.scheme == "https" and (parts.hostname or "").endswith(preset.hosts)
+    return where_of(url) == where_of(preset.base_url)
+
+
 def start_command_for(base_url: str) -> str | None:
     """The command that starts the kind of server that usually answers at ``base_url``."""
     parts = urlsplit(base_url)
     if not is_loopback(parts.hostname or ""):
         return None
-    ports = {urlsplit(preset.base_url).port: preset.start_command for preset in PRESETS.values()}
+    local = (preset for preset in PRESETS.values() if preset.start_command is not None)
+    ports = {urlsplit(preset.base_url).port: preset.start_command for preset in local}
     return ports.get(parts.port)
 
 
@@ -157,7 +214,7 @@ async def probe_local(*, http: HttpPool | None = None) -> tuple[str, list[str]] 
 
 async def answering_servers(*, http: HttpPool | None = None) -> AsyncIterator[tuple[Preset, list[str]]]:
     """The presets of the model servers that answer on this machine, in their order, with their models."""
-    local = [preset for preset in PRESETS.values() if is_loopback(urlsplit(preset.base_url).hostname or "")]
+    local = [preset for preset in PRESETS.values() if preset.start_command is not None]
     open_ones = await asyncio.gather(*(_listens(preset.base_url) for preset in local))
     for preset, listens in zip(local, open_ones, strict=True):
         if not listens:

@@ -15,10 +15,12 @@ from actors.llm.http.endpoint import Entry
 from actors.llm.http.headers import header_of
 from actors.llm.http.incoming import Incoming
 from actors.llm.http.presets import start_command_for
+from actors.llm.http.sending import sending_of
 from actors.llm.legal import original_names
 from actors.net.proxies import authorization_of, basic_credentials, where_of, without_credentials
 from actors.runtime.closing import Closing
 from protocol.errors import ModelError
+from protocol.model_settings import ModelSettings
 from protocol.tools import ToolSpec
 
 #: In a pod's scratch.
@@ -30,7 +32,9 @@ class ServerClient(Closing):
 
     ``http`` holds the connections and is shared by the clients of a system; a client without one makes its
     own and closes it in ``aclose``. A user and a password in the base URL are sent as a header and appear
-    nowhere else. Raises ModelError where ``headers`` hold a key in the place of that header.
+    nowhere else. ``settings`` say how requests are sent, and stand in those that have none of their own; each
+    format says what it has not (ManifestError). Raises ModelError where ``headers`` hold a key in the place
+    of that header.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class ServerClient(Closing):
         start_command: str | None,
         *,
         streaming: bool,
+        settings: ModelSettings | None = None,
     ) -> None:
         basic = authorization_of(basic_credentials(base_url))
         if basic and "authorization" in headers:
@@ -55,6 +60,8 @@ class ServerClient(Closing):
         self.base_url = without_credentials(base_url)
         self.model = model
         self.where = where_of(base_url)
+        self._sending = sending_of(settings)
+        headers = {**headers, **self._sending.headers}
         self._headers = {**dict(header_of(name, value) for name, value in headers.items()), **basic}
         self._http = http or HttpPool()
         self._owns_http = http is None
@@ -79,17 +86,30 @@ class ServerClient(Closing):
     @asynccontextmanager
     async def _begun(self, request: Request) -> AsyncIterator[Incoming]:
         """The answer to a request on its way."""
-        peer = self._http.peer(self.base_url, self._headers, start_command=self._start_command)
+        sending = self._sending
+        peer = self._http.peer(
+            self.base_url,
+            self._headers,
+            start_command=self._start_command,
+            timeouts=sending.timeouts,
+            limits=sending.limits,
+        )
         entry = await peer.endpoint.enter(request.deadline)
         try:
             reply = await self._opened(peer, entry, request)
-            incoming = Incoming(peer.where, reply, self._answer(peer.where, request))
+            answer = self._answer(peer.where, request)
+            incoming = Incoming(peer.where, reply, answer)
             try:
                 yield incoming
             finally:
+                entry.settle(answer.usage)
                 await incoming.aclose()
         finally:
             entry.leave()
+
+    def _settings(self, request: Request) -> ModelSettings | None:
+        """The settings of a request: its own, or else those that all have."""
+        return self._sending.settings if request.settings is None else request.settings
 
     @abc.abstractmethod
     async def _opened(self, peer: Peer, entry: Entry, request: Request) -> Reply:

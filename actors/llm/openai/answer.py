@@ -95,6 +95,11 @@ class ChatAnswer:
         """Whether the server has reported the call's tokens."""
         return self._usage is not None
 
+    @property
+    def usage(self) -> Usage | None:
+        """The call's tokens, as far as the server has reported them."""
+        return self._usage
+
     def feed(self, events: list[SSEEvent]) -> list[Block]:
         """The blocks that come with ``events``; look at ``failure`` and ``done`` afterwards."""
         blocks = self._blocks = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
@@ -16,8 +17,13 @@ from actors.llm.http.server_client import ServerClient
 from actors.llm.openai.answer import ChatAnswer
 from actors.llm.openai.dialect import Dialect, adapted, dialect_of
 from actors.llm.openai.request import body_of, encode_some
+from actors.llm.openai.settings import fields_of, kind_of
 from actors.llm.vendor import origin_of
 from protocol.errors import ModelError
+from protocol.model_settings import ModelSettings
+
+#: Makes a model ready, by connections of a pool, a name and a deadline; gives the name to ask for it by.
+Named = Callable[[HttpPool, str, float | None], Awaitable[str]]
 
 _DIALECT = "openai.dialect."
 #: Statuses by which servers say that they do not know an option.
@@ -29,6 +35,9 @@ class OpenAIClient(ServerClient):
 
     ``http`` holds the connections and is shared by the clients of a system; a client without one makes its
     own and closes it in ``aclose``. ``streaming=False`` asks for whole answers instead of streams.
+    ``settings`` are those of the model, ``kind`` is how a manifest calls such a server. ``headers`` stand in
+    the place of the key's, ``query`` behind the path, and ``named`` gives the name by which the server is
+    asked for a model, once it is ready. Raises ManifestError for a setting that such a server has not.
     """
 
     def __init__(
@@ -40,9 +49,21 @@ class OpenAIClient(ServerClient):
         http: HttpPool | None = None,
         start_command: str | None = None,
         streaming: bool = True,
+        settings: ModelSettings | None = None,
+        kind: str = "",
+        headers: Mapping[str, str] | None = None,
+        query: str = "",
+        named: Named | None = None,
     ) -> None:
-        headers = bearer(api_key) if api_key else {}
-        super().__init__(base_url_of(base_url), model, headers, http, start_command, streaming=streaming)
+        every = headers or (bearer(api_key) if api_key else {})
+        super().__init__(
+            base_url_of(base_url), model, every, http, start_command, streaming=streaming, settings=settings
+        )
+        self._path = f"/chat/completions{query}"
+        self._kind = kind_of(self.base_url, kind)
+        self._named = named
+        if settings is not None:
+            fields_of(settings, self._kind)
 
     def _origin(self, request: Request) -> str:
         return origin_of("openai", self.base_url, request.model or self.model)
@@ -50,13 +71,18 @@ class OpenAIClient(ServerClient):
     async def _opened(self, peer: Peer, entry: Entry, request: Request) -> Reply:
         model = request.model or self.model
         origin = self._origin(request)
+        if self._named is not None:
+            model = await self._named(self._http, model, request.deadline)
+        settings = self._settings(request)
+        fields = {} if settings is None else fields_of(settings, self._kind)
         dialect = self._known_dialect(peer, model)
         while True:
             while encode_some(request, dialect=dialect, origin=origin):  # noqa: ASYNC110 - others get their turn
                 await asyncio.sleep(0)
-            body = body_of(request, model, dialect, streaming=self._streaming, origin=origin)
+            body = body_of(request, model, dialect, streaming=self._streaming, origin=origin, fields=fields)
+            await entry.admit(len(body), request.deadline)
             try:
-                reply = await posted(peer, "/chat/completions", body, request.deadline)
+                reply = await posted(peer, self._path, body, request.deadline)
             except ModelError as error:
                 entry.failed(error)
                 if error.status not in _MISUNDERSTOOD:

@@ -6,6 +6,7 @@ again and a longer history begins with exactly the bytes of the shorter one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -24,11 +25,17 @@ _encode = msgspec.json.Encoder().encode
 
 
 def body_of(
-    request: Request, model: str, dialect: Dialect, *, streaming: bool = True, origin: str | None = None
+    request: Request,
+    model: str,
+    dialect: Dialect,
+    *,
+    streaming: bool = True,
+    origin: str | None = None,
+    fields: Mapping[str, Any] | None = None,
 ) -> bytes:
     """The body of a request, with the messages last so that bodies of one history share their beginning.
 
-    ``origin`` is the kind of server that it goes to (see AssistantItem).
+    ``origin`` is the kind of server that it goes to (see AssistantItem), ``fields`` are those of settings.
     """
     options: dict[str, Any] = {"model": model} if model else {}
     options["stream"] = streaming
@@ -41,6 +48,8 @@ def body_of(
     form = answer_format(request, dialect)
     if form is not None:
         options["response_format"] = form
+    if fields:
+        options.update(fields)
     if request.forced_tool is not None and dialect.tool_choice:
         options["tool_choice"] = _forced(request, request.forced_tool)
     history = _history(request, dialect, origin)

@@ -106,7 +106,7 @@ class Exchange:
 
     def ask(self, request: Request) -> Coroutine[Any, Any, Answer]:
         """The model's whole answer. Raises OverBudget, or what the client raises."""
-        return ask(self._template.client, request, self)
+        return ask(self._template.client, request, self, self._template.retry)
 
     # -- the budget ------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from actors.pod.accounts.exchange import Exchange, FailedAttempt
 from actors.pod.history.compaction import Compaction
 from actors.pod.history.context import Context
 from actors.pod.runs.outcomes import budget_reached, paused_in_vain, still_too_long
+from actors.pod.runs.own_options import make_prompt, settings_now
 from actors.pod.runs.run_parts import RunParts
 from actors.pod.runs.run_state import Run, resolve
 from actors.runtime.interruptible import Left
@@ -39,6 +40,8 @@ from protocol.text import encodable
 from protocol.usage import Usage
 
 if TYPE_CHECKING:
+    from actors.pod.resources import PodTemplate
+    from actors.pod.runs.own_options import OwnOptions
     from actors.pod.runs.tool_runner import ToolRunner
     from actors.pod.sourced_tools import SourcedTools
     from actors.tools.hooks import Hooks
@@ -75,7 +78,9 @@ class ModelCalls:
 
     async def request(self, run: Run) -> None:
         """Send the history, all of it durable, and record what comes back. Raises SessionError, Left."""
-        parts, template = self._parts, self._parts.template
+        parts = self._parts
+        resources = run.resources or parts.resources
+        template = resources.template
         tools, sources = template.tools, template.sources
         if sources is not None:
             looked = await self._look(run, sources)
@@ -89,16 +94,16 @@ class ModelCalls:
             resolve(run.awaiting_commit)
         if run.ending is not None:
             return
-        request, size = self._request(run, tools), parts.conversation.occupancy
+        request, size = self._request(run, template, tools), parts.conversation.occupancy
         if (hooks := tools.hooks) is not None and hooks.asks_before_request:
             asked = await self._ask_hooks(hooks, run, request, size)
             if asked is None:
                 return
             request, size = asked
         exchange = run.exchange = Exchange(
-            parts.resources,
+            resources,
             size,
-            template.manifest.worker.max_tokens,
+            request.max_tokens,
             parts.journal.has_subscribers,
             parts.journal.publish,
             self._publish_text,
@@ -164,19 +169,40 @@ class ModelCalls:
             self.end_by_error(run, error)
             return None
 
-    def _request(self, run: Run, tools: ToolRunner) -> Request:
-        template, context = self._parts.template, self._parts.conversation.context()
+    def _request(self, run: Run, template: PodTemplate, tools: ToolRunner) -> Request:
+        context, manifest, specs = self._parts.conversation.context(), template.manifest, tools.toolbox.specs
+        settings = template.settings
+        if settings is not None and settings.tool_choice is not None:
+            settings = settings_now(settings, specs, self._parts.accounts.steps)
         return Request(
             context.view(),
-            template.manifest.pod.system_prompt,
-            tools.toolbox.specs,
-            template.manifest.model.model_id,
-            template.manifest.worker.max_tokens,
-            template.manifest.model.temperature,
+            manifest.pod.system_prompt,
+            specs,
+            manifest.model.model_id,
+            template.max_tokens,
+            manifest.model.temperature,
             run.output_schema,
             deadline=run.deadline,
             scratch=context.scratch,
+            settings=settings,
         )
+
+    async def make_own(self, run: Run, own: OwnOptions) -> None:
+        """Make what the run works with in the place of what its pod does, or end it. Nothing is recorded that
+        is not durable. Raises Left.
+        """
+        resources = self._parts.resources
+        try:
+            template = resources.template.vary(resources.template, own)
+            prompt = own.prompt
+            if prompt is not None and not isinstance(prompt, str):
+                made = make_prompt(prompt, resources.context(run.deps), resources)
+                prompt = await run.waits.apart(made, "the system prompt")
+            run.resources = replace(resources, template=template.with_prompt(prompt))
+            if own.tools:
+                run.own_tools = template.sources or template.tools
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - ends this run alone
+            self.end_by_error(run, error)
 
     async def _ask_hooks(
         self, hooks: Hooks, run: Run, request: Request, size: Callable[[], int]
@@ -282,7 +308,7 @@ class ModelCalls:
         run.paused = item
         stuck = not (item.content or item.calls or item.vendor) or item == before
         if (stuck or run.pauses > MAX_PAUSES) and run.ending is None:
-            run.error, run.ending = paused_in_vain(self._parts.template.model, run.pauses), "failed"
+            run.error, run.ending = paused_in_vain(self._model_of(run), run.pauses), "failed"
 
     def _as_refused(self, run: Run, item: AssistantItem) -> AssistantItem:
         """The item as that of a refusal: calls on the way to it are not to be run, and it has how far back
@@ -355,12 +381,16 @@ class ModelCalls:
             AssistantMessage,
             run.run_id,
             item=kept,
-            model=self._parts.template.model,
+            model=self._model_of(run),
             usage=shown.usage,
             cost=shown.cost,
         )
         if shown.usage is not None:
             self._count(shown.usage, shown.cost)
+
+    def _model_of(self, run: Run) -> str:
+        """What the model of a run is called."""
+        return (run.resources or self._parts.resources).template.model
 
     def _too_long(self, error: BaseException) -> ModelError | None:
         """The error, if it says that the request was too long and a compaction is to answer that."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
+from actors.llm.base import LLMClient
 from actors.llm.output import schema_for
+from actors.pod.runs.own_options import OwnOptions, own_options
 from actors.pod.runs.run_state import ResumeHere, RunHere
-from protocol import commands
+from actors.tools.base import ToolContext
 from protocol.items import Part, parts_of
+from protocol.manifest import ModelSection
+from protocol.model_settings import ModelSettings
 
 Content = str | Sequence[str | Part]
+#: A system prompt, or a function that makes one, plain or async, with or without a parameter for the context.
+SystemPrompt = str | Callable[[ToolContext[Any]], Any] | Callable[[], Any]
 
 
 class ResumeOptions(TypedDict, total=False):
@@ -18,10 +24,21 @@ class ResumeOptions(TypedDict, total=False):
 
     ``deps`` is what its tools find as ``ctx.deps``, in the place of what the pod was spawned with. With
     ``cancel_on_abandon`` the run is cancelled where the task that awaits its future is; else it goes on.
+
+    ``model`` answers in the place of the pod's: ``scheme/model_id``, a ``[model]`` section or a client.
+    ``model_settings`` stand over those of the manifest, ``system_prompt`` (also a function that makes it,
+    once for the run) in the place of the pod's, ``tools`` beside the pod's. ``output_validator`` is called
+    with the answer: the instance of ``output``, or else the text. What it returns stands in the answer's
+    place (None: the answer stands), and a ModelRetry that it raises goes to the model, at most twice.
     """
 
     deps: Any
     cancel_on_abandon: bool
+    model: str | ModelSection | Mapping[str, Any] | LLMClient
+    model_settings: ModelSettings | Mapping[str, Any]
+    system_prompt: SystemPrompt
+    tools: Iterable[Any]
+    output_validator: Callable[..., Any]
 
 
 class RunOptions(ResumeOptions, total=False):
@@ -33,7 +50,9 @@ class RunOptions(ResumeOptions, total=False):
 
 
 def run_command(content: Content, output: Any, options: RunOptions, run_id: str | None) -> RunHere:
-    """The command that begins a run. Raises TypeError for an ``output`` that has no JSON Schema."""
+    """The command that begins a run. Raises TypeError for an ``output`` that has no JSON Schema,
+    ManifestError and InvalidInput for options that cannot be.
+    """
     return _run_command(content, output, run_id, **options)
 
 
@@ -45,11 +64,12 @@ def _run_command(
     busy: Literal["queue", "reject"] = "queue",
     deps: Any = None,
     cancel_on_abandon: bool = False,  # noqa: ARG001 - the future's, not the run's
+    **own: Any,
 ) -> RunHere:
-    return RunHere(parts_of(content), busy, _schema(output), run_id, output, deps)
+    return RunHere(parts_of(content), busy, _schema(output), run_id, output, deps, _own(**own))
 
 
-def resume_command(output: Any, options: ResumeOptions) -> commands.Resume:
+def resume_command(output: Any, options: ResumeOptions) -> ResumeHere:
     """The command by which a paused run goes on. Raises as ``run_command``."""
     return _resume_command(output, **options)
 
@@ -59,8 +79,20 @@ def _resume_command(
     *,
     deps: Any = None,
     cancel_on_abandon: bool = False,  # noqa: ARG001 - the same
-) -> commands.Resume:
-    return ResumeHere(_schema(output), output, deps)
+    **own: Any,
+) -> ResumeHere:
+    return ResumeHere(_schema(output), output, deps, _own(**own))
+
+
+def _own(
+    *,
+    model: Any = None,
+    model_settings: Any = None,
+    system_prompt: Any = None,
+    tools: Iterable[Any] = (),
+    output_validator: Any = None,
+) -> OwnOptions | None:
+    return own_options(model, model_settings, system_prompt, tools, output_validator)
 
 
 def _schema(output: Any) -> dict[str, Any] | None:

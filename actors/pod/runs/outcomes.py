@@ -7,19 +7,20 @@ from typing import Literal
 from actors.pod.accounts.budget import Exceeded
 from protocol.errors import Failure, ModelError
 from protocol.items import AssistantItem
-from protocol.manifest import WorkerSection
 
 
-def limit_reached(limit: Literal["max_tokens", "max_steps"], worker: WorkerSection) -> Failure:
+def limit_reached(
+    limit: Literal["max_tokens", "max_steps"], max_steps: int, max_tokens: int | None
+) -> Failure:
     """The failure that says which limit a run has reached, in a run's end."""
     if limit == "max_steps":
         return Failure(
             "LimitReached",
-            f"the run reached max_steps, {worker.max_steps} requests to the model",
+            f"the run reached max_steps, {max_steps} requests to the model",
             "raise max_steps, or go on with another run",
-            {"limit": "max_steps", "value": worker.max_steps},
+            {"limit": "max_steps", "value": max_steps},
         )
-    if worker.max_tokens is None:
+    if max_tokens is None:
         return Failure(
             "LimitReached",
             "the model's answer was cut by max_tokens, as its server sets it",
@@ -28,9 +29,9 @@ def limit_reached(limit: Literal["max_tokens", "max_steps"], worker: WorkerSecti
         )
     return Failure(
         "LimitReached",
-        f"the model's answer was cut by max_tokens, {worker.max_tokens} tokens",
+        f"the model's answer was cut by max_tokens, {max_tokens} tokens",
         "raise max_tokens in [worker]",
-        {"limit": "max_tokens", "value": worker.max_tokens},
+        {"limit": "max_tokens", "value": max_tokens},
     )
 
 

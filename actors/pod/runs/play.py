@@ -17,9 +17,10 @@ from actors.pod.runs.run_parts import RunParts
 from actors.pod.runs.run_state import QueuedRun, Run
 from actors.runtime.interruptible import Interruptible, Left
 from actors.sessions.replay import open_calls
-from protocol.errors import CompactionFailed, OutputInvalid, SessionError
+from protocol.errors import CompactionFailed, ModelRetry, OutputInvalid, SessionError
 from protocol.events import RunEnd, RunOutcome, RunReason, RunStart, SystemMessage
 from protocol.items import SystemItem, UserItem
+from protocol.text import encodable
 from protocol.usage import Usage
 
 #: How often a model may answer with something else than the type it was asked for.
@@ -83,6 +84,8 @@ class Play:
     async def _from_input(self, run: Run, queued: QueuedRun) -> None:
         """The run begins with its input, which the model sees only once it is durable."""
         run.waits.check()
+        if run.own is not None:
+            await self._model_calls.make_own(run, run.own)
         parts = self._parts
         if parts.template.limits.before_run and parts.conversation.due_before_run():
             await self._owner.compaction().fold("threshold", run.waits)  # whatever comes of it
@@ -97,6 +100,8 @@ class Play:
 
     async def _from_pause(self, run: Run) -> None:
         run.waits.check()
+        if run.own is not None and run.resources is None:
+            await self._model_calls.make_own(run, run.own)
         self._parts.tool_calls.close_before_resume(run)  # of an answer that was pushed meanwhile
         self._record_start(run, "resume")
 
@@ -124,12 +129,12 @@ class Play:
                         await self._receive_mail()
                 elif type(step) is decide.Finish:
                     outcome = self._outcome(run, step)
+                    if outcome == "finished" and run.own is not None and run.own.validator is not None:
+                        outcome = await self._validate(run, run.own.validator)
                     if outcome is not None:
                         self._record_end(run, outcome)
                         await self._owner.finish(run, outcome)
                         return
-                elif type(step) is decide.RunTools:
-                    await self._run_tools(run, step)
                 else:
                     await self._make_ready(run, step)
         except (Left, SessionError):
@@ -138,9 +143,11 @@ class Play:
         finally:
             self._gate.leave(waits)
 
-    async def _make_ready(self, run: Run, step: decide.CloseCalls | decide.Compact) -> None:
+    async def _make_ready(self, run: Run, step: decide.RunTools | decide.CloseCalls | decide.Compact) -> None:
         """Do what comes before the next request."""
-        if isinstance(step, decide.CloseCalls):
+        if type(step) is decide.RunTools:
+            await self._run_tools(run, step)
+        elif isinstance(step, decide.CloseCalls):
             self._parts.tool_calls.close_begun(run, step.calls)
         elif isinstance(step, decide.Compact):
             failed = await self._owner.compaction().fold("request_threshold", run.waits)
@@ -225,7 +232,8 @@ class Play:
         elif step.why is not None:
             run.error = CompactionFailed(step.why)
         elif step.limit is not None:
-            run.limit = limit_reached(step.limit, self._parts.template.manifest.worker)
+            template = (run.resources or self._parts.resources).template
+            run.limit = limit_reached(step.limit, template.manifest.worker.max_steps, template.max_tokens)
         elif outcome == "refused" and answer is not None:
             run.limit = refused(answer, run.stop_reason)
         return outcome
@@ -240,16 +248,45 @@ class Play:
         if isinstance(read, Fit) and not doubtful:
             run.output = read.value
             return True
-        why = DOUBTFUL if isinstance(read, Fit) else read.why
+        self._ask_again(run, DOUBTFUL if isinstance(read, Fit) else read.why)
+        return False
+
+    def _ask_again(self, run: Run, why: str) -> None:
+        """Have the model learn why its answer does not do; too often, and the run fails with that."""
         run.invalid_outputs += 1
         if run.invalid_outputs > MOST_INVALID_OUTPUTS:
             run.error = OutputInvalid(f"the model did not answer as asked: {why}")
-            return False
+            return
         # With the schema, which a server may have been sent and have shown to nobody.
-        words = f"{why} {instruction_for(run.output_schema or {})}"
+        words = why if run.output_schema is None else f"{why} {instruction_for(run.output_schema)}"
         self._parts.journal.log.record(SystemMessage, run.run_id, item=SystemItem.of(words))
         run.has_unseen_input = True
-        return False
+
+    async def _validate(self, run: Run, validator: Any) -> RunOutcome | None:
+        """How the run ends once its validator has seen the answer; None where it goes on. Raises
+        SessionError, Left.
+        """
+        from actors.pod.runs.own_options import validate  # noqa: PLC0415 - paid for by who has one
+
+        resources = run.resources or self._parts.resources
+        value = run.output if run.output_kind is not None or run.answer is None else run.answer.text
+        await self._parts.journal.commit()
+        run.waits.check()
+        if run.ending is not None:
+            return None
+        try:
+            looked = validate(validator, value, resources.context(run.deps), resources)
+            made = await run.waits.apart(looked, "the output validator")
+        except ModelRetry as retry:
+            run.output = None
+            self._ask_again(run, encodable(retry.message))
+            return None if run.error is None else "failed"
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - ends this run alone
+            self._model_calls.end_by_error(run, error)
+            return None
+        if made is not None:
+            run.output = made
+        return "finished"
 
     def _record_end(self, run: Run, outcome: RunOutcome) -> None:
         parts = self._parts

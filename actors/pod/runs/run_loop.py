@@ -240,8 +240,10 @@ class RunLoop:
         if command.output_schema is not None:
             run.output_schema = command.output_schema
         if type(command) is RunHere:
-            run.output_kind, run.deps = command.output, command.deps
+            run.output_kind, run.deps, run.own = command.output, command.deps, command.own
         parts = self._parts
+        if parts.resources.make_prompt is not None:
+            run.own = parts.resources.with_prompt(run.own)
         parts.accounts.begin_run()
         parts.conversation.guard = parts.conversation.guard.run_started()
         self._enter(run)
@@ -393,6 +395,8 @@ class RunLoop:
             assert head.open_run is not None
             run = Run(head.open_run, reply.caller, waits)
             run.restored = True
+            if self._parts.resources.make_prompt is not None:
+                run.own = self._parts.resources.with_prompt(None)
         run.reply, run.caller, run.waits = reply, reply.caller, waits
         run.ending = run.limit = None
         run.end_seq = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from contextvars import Context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -20,14 +20,21 @@ from protocol.events import RunOutcome, UserSource
 from protocol.items import AssistantItem, Item, Part
 from protocol.results import RunResult
 
+if TYPE_CHECKING:
+    from actors.pod.resources import PodResources
+    from actors.pod.runs.own_options import OwnOptions
+    from actors.pod.runs.tool_calls import Sources
+    from actors.pod.runs.tool_runner import ToolRunner
+
 
 class RunHere(commands.Run, frozen=True, gc=True):
     """A run with what only this process knows: the type ``output`` that its answer has to be an instance of,
-    and ``deps`` that its tools are handed.
+    ``deps`` that its tools are handed, and its ``own`` options.
     """
 
     output: Any = None
     deps: Any = None
+    own: OwnOptions | None = None
 
 
 class ResumeHere(commands.Resume, frozen=True, gc=True):
@@ -35,6 +42,7 @@ class ResumeHere(commands.Resume, frozen=True, gc=True):
 
     output: Any = None
     deps: Any = None
+    own: OwnOptions | None = None
 
 
 class QueuedRun(Struct, frozen=True):
@@ -109,11 +117,14 @@ class Run:
         "output",
         "output_kind",
         "output_schema",
+        "own",
+        "own_tools",
         "paused",
         "pauses",
         "pending",
         "repeats",
         "reply",
+        "resources",
         "restored",
         "run_id",
         "seconds",
@@ -137,6 +148,12 @@ class Run:
         self.output_kind: Any = None
         self.output: Any = None
         self.invalid_outputs = 0
+        #: What it works with in the place of what its pod does; None where that is the same.
+        self.own: OwnOptions | None = None
+        #: The pod's resources as those options change them, once its first request has needed them; with them
+        #: the tools, where it has some of its own.
+        self.resources: PodResources | None = None
+        self.own_tools: ToolRunner | Sources | None = None
         self.answer: AssistantItem | None = None
         self.stop_reason: StopReason | None = None
         self.ending: RunOutcome | None = None
@@ -179,6 +196,8 @@ class Run:
             self.invalid_outputs = 0
         if command.deps is not None:
             self.deps = command.deps
+        if command.own is not None:
+            self.own, self.resources, self.own_tools = command.own.over(self.own), None, None
 
     def failure(self) -> Failure | None:
         """Why the run failed, or which limit it has reached, as data."""

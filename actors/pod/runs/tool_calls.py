@@ -196,6 +196,8 @@ class ToolCalls:
         Raises what ends the batch before its time: CancelledError where it was interrupted, SessionError.
         """
         tools, sources = self._tools, self._sources
+        if (own := run.own_tools) is not None:
+            tools, sources = (own, None) if isinstance(own, ToolRunner) else (tools, own)
         if sources is not None:
             tools = sources.look(self._journal.alert)
         await self._journal.commit()

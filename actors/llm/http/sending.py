@@ -1,0 +1,60 @@
+"""How the requests of a client are sent, as its model's settings say; pure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from actors.llm.http.client import Timeouts
+from actors.llm.http.rate import RateLimits
+from protocol.errors import ManifestError
+from protocol.mcp import expand
+from protocol.model_settings import ModelSettings, of_requests
+
+
+class Sending(Struct, frozen=True):
+    """The headers that go with each request, how long a server may take (None: as the pool says), how much
+    it takes in a minute (None: any number), and what stands in requests that say nothing of it themselves.
+    """
+
+    headers: dict[str, str] = {}
+    timeouts: Timeouts | None = None
+    limits: RateLimits | None = None
+    settings: ModelSettings | None = None
+
+
+def sending_of(settings: ModelSettings | None, environment: Mapping[str, str] = os.environ) -> Sending:
+    """What settings say of that. Raises ManifestError for a header whose variable is not set."""
+    if settings is None:
+        return Sending()
+    timeouts = {
+        "connect": settings.connect_timeout,
+        "first_byte": settings.timeout,
+        "idle": settings.idle_timeout,
+    }
+    set_ones = {name: seconds for name, seconds in timeouts.items() if seconds is not None}
+    # Whoever asks a model for something else than a run, a summary say, neither ends nor calls as a run does.
+    besides = replace(settings_of_model(settings), tool_choice=None, stop=())
+    return Sending(
+        {name: _value(name, value, environment) for name, value in settings.extra_headers.items()},
+        replace(Timeouts(), **set_ones) if set_ones else None,
+        RateLimits.of(settings),
+        of_requests(besides),
+    )
+
+
+def settings_of_model(settings: ModelSettings) -> ModelSettings:
+    """The settings alone, of a section that is more."""
+    return ModelSettings(**{name: getattr(settings, name) for name in ModelSettings.__struct_fields__})
+
+
+def _value(name: str, text: str, environment: Mapping[str, str]) -> str:
+    try:
+        return expand(text, environment)
+    except ManifestError as error:
+        raise ManifestError(
+            f"manifest: model.extra_headers.{name}: {error.message}", hint=error.hint
+        ) from None

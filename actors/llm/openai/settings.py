@@ -1,0 +1,79 @@
+"""Model settings as fields of chat completions, pure; servers of this format call some of them differently.
+
+Sources: the API references of OpenAI, OpenRouter (``reasoning``), Google (``extra_body.google``), DeepSeek
+(``thinking``) and Mistral (``random_seed``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from actors.llm.legal import legal_name
+from protocol.errors import ManifestError
+from protocol.model_settings import ModelSettings
+
+#: The kinds of servers that go by names of their own, by the end of their hosts' names.
+_HOSTS = {
+    "openrouter.ai": "openrouter",
+    "generativelanguage.googleapis.com": "gemini",
+    "api.deepseek.com": "deepseek",
+    "mistral.ai": "mistral",
+}
+
+
+def kind_of(base_url: str, scheme: str = "") -> str:
+    """The kind of server at a base URL: as it is called in a manifest, or else as its host says."""
+    host = urlsplit(base_url).hostname or ""
+    known = (kind for end, kind in _HOSTS.items() if host == end or host.endswith(f".{end}"))
+    return next(known, scheme)
+
+
+def fields_of(settings: ModelSettings, kind: str) -> dict[str, Any]:
+    """The fields of a request. Raises ManifestError for a setting that such a server has not."""
+    fields: dict[str, Any] = {}
+    if settings.top_p is not None:
+        fields["top_p"] = settings.top_p
+    if settings.seed is not None:
+        fields["random_seed" if kind == "mistral" else "seed"] = settings.seed
+    if settings.stops:
+        fields["stop"] = list(settings.stops)
+    if settings.tool_choice is not None:
+        fields["tool_choice"] = _choice(settings.tool_choice)
+    return {**fields, **_thinking(settings, kind), **settings.extra_body}
+
+
+def _choice(choice: str) -> Any:
+    if choice in {"auto", "none", "required"}:
+        return choice
+    return {"type": "function", "function": {"name": legal_name(choice)}}
+
+
+def _thinking(settings: ModelSettings, kind: str) -> dict[str, Any]:
+    effort, budget = settings.reasoning_effort, settings.thinking_budget
+    if effort is not None and budget is not None:
+        raise ManifestError(
+            "manifest: model: reasoning_effort and thinking_budget are two words for one thing here",
+            hint="give one of them",
+        )
+    if budget is not None:
+        return _with_budget(budget, kind)
+    if effort is None:
+        return {}
+    if kind == "openrouter":
+        return {"reasoning": {"effort": effort}}
+    if kind == "deepseek":
+        thinks = {"thinking": {"type": "disabled" if effort == "none" else "enabled"}}
+        return thinks if effort == "none" else {**thinks, "reasoning_effort": effort}
+    return {"reasoning_effort": effort}
+
+
+def _with_budget(budget: int, kind: str) -> dict[str, Any]:
+    if kind == "openrouter":
+        return {"reasoning": {"max_tokens": budget} if budget else {"effort": "none"}}
+    if kind == "gemini":
+        return {"extra_body": {"google": {"thinking_config": {"thinking_budget": budget}}}}
+    raise ManifestError(
+        f"manifest: model.thinking_budget: a server of the kind {kind or 'openai'!r} has none",
+        hint="say reasoning_effort instead, or what the server calls it in extra_body",
+    )

@@ -1,0 +1,139 @@
+"""``OwnOptions``: what a run works with in the place of what its pod does: a model, settings, a prompt."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from actors.llm.base import LLMClient
+from actors.tools.source import is_source
+from protocol.errors import InvalidInput
+from protocol.manifest import ModelSection, PodManifest
+from protocol.model_settings import ModelSettings
+from protocol.text import encodable
+from protocol.tools import ToolSpec
+
+if TYPE_CHECKING:
+    from actors.pod.resources import MakePrompt, PodResources
+    from actors.tools.base import ToolContext
+
+#: Choices that leave it to the model whether it calls a tool, or keep it from that.
+_OPEN_CHOICES = frozenset({"auto", "none"})
+#: How long a function of the user's may take that makes a prompt or looks at an answer, in seconds.
+SECONDS = 60.0
+
+
+#: A model as programs name it.
+AnyModel = str | ModelSection | Mapping[str, Any] | LLMClient
+
+
+class OwnOptions(Struct, frozen=True, eq=False):
+    """What one run is given; None, or nothing, where it is as its pod's."""
+
+    model: ModelSection | LLMClient | None = None
+    settings: ModelSettings | None = None
+    prompt: str | MakePrompt | None = None
+    tools: tuple[Any, ...] = ()
+    #: Looks at the answer of a run.
+    validator: Any = None
+
+    def over(self, before: OwnOptions | None) -> OwnOptions:
+        """These, and where nothing is said those ``before``."""
+        if before is None:
+            return self
+        said = {name: value for name in self.__struct_fields__ if (value := getattr(self, name))}
+        return replace(before, **said)
+
+
+def own_options(
+    model: AnyModel | None,
+    settings: ModelSettings | Mapping[str, Any] | None,
+    prompt: str | MakePrompt | None,
+    tools: Iterable[Any],
+    validator: Any,
+) -> OwnOptions | None:
+    """What a program gives a run; None where that is nothing. Raises ManifestError, InvalidInput."""
+    tools = tuple(tools)
+    for each in tools:
+        if is_source(each):
+            raise InvalidInput("tools: a source of tools belongs to a pod", hint="give it to spawn")
+    if prompt is not None and not isinstance(prompt, str):
+        prompt = checked_prompt(prompt)
+    if validator is not None and not callable(validator):
+        raise InvalidInput(f"output_validator: expected a function, got {validator!r:.80}")
+    own = OwnOptions(
+        _model(model), None if settings is None else ModelSettings.of(settings), prompt, tools, validator
+    )
+    return own if any(getattr(own, name) for name in own.__struct_fields__) else None
+
+
+def _model(
+    model: str | ModelSection | Mapping[str, Any] | LLMClient | None,
+) -> ModelSection | LLMClient | None:
+    if model is None:
+        return None
+    if isinstance(model, str | ModelSection):
+        return PodManifest.of(model=model).model
+    if isinstance(model, Mapping):
+        return PodManifest.of(model=dict(model)).model
+    if callable(getattr(model, "stream", None)):
+        return model
+    raise InvalidInput(f"model: expected scheme/model_id, a [model] section or a client, got {model!r:.80}")
+
+
+def checked_prompt(prompt: Any) -> MakePrompt:
+    """What makes a system prompt. Raises InvalidInput for what is no function."""
+    if not callable(prompt):
+        raise InvalidInput(f"system_prompt: expected a text or a function, got {prompt!r:.80}")
+    made: MakePrompt = prompt
+    return made
+
+
+def settings_now(settings: ModelSettings, tools: Iterable[ToolSpec], steps: int) -> ModelSettings:
+    """The settings of a run's next request, behind so many: a call is demanded of the first alone. Raises
+    InvalidInput where a tool is named that there is not.
+    """
+    choice = settings.tool_choice
+    if choice in _OPEN_CHOICES:
+        return settings
+    if steps:
+        return replace(settings, tool_choice=None)
+    names = [each.name for each in tools]
+    if choice != "required" and choice not in names:
+        hint = f"there are {', '.join(names)}" if names else "the pod has none"
+        raise InvalidInput(f"tool_choice: there is no tool {choice!r}", hint=hint)
+    return settings
+
+
+async def make_prompt(make: MakePrompt, ctx: ToolContext, resources: PodResources) -> str | None:
+    """The system prompt that a function makes. Raises InvalidInput for what is none, and what it raises."""
+    from actors.tools.calling import call_function  # noqa: PLC0415 - paid for by who has one
+
+    threads = resources.template.tools.toolbox.threads
+    made = await call_function(partial(make, *_arguments(make, ctx)), threads, SECONDS)
+    if made is not None and not isinstance(made, str):
+        raise InvalidInput(f"system_prompt: the function gave {made!r:.80}, which is no text")
+    return None if made is None else encodable(made)
+
+
+async def validate(validator: Any, value: Any, ctx: ToolContext, resources: PodResources) -> Any:
+    """What a validator gives for an answer: another, or None where that stands. Raises what it raises."""
+    from actors.tools.calling import call_function  # noqa: PLC0415 - the same
+
+    threads = resources.template.tools.toolbox.threads
+    return await call_function(partial(validator, value, *_arguments(validator, ctx, 1)), threads, SECONDS)
+
+
+def _arguments(function: Any, ctx: ToolContext, before: int = 0) -> tuple[ToolContext, ...]:
+    """The context, for a function that has a parameter for it behind so many others."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    taken = [each for each in parameters if each.kind in {each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD}]
+    return (ctx,) if len(taken) > before else ()

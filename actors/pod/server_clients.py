@@ -1,0 +1,56 @@
+"""The client of a model server, in the format that it speaks, with what the manifest says of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actors.llm.anthropic.client import AnthropicClient
+from actors.llm.http.client import HttpPool
+from actors.llm.http.headers import key_of
+from actors.llm.http.presets import Preset, Server
+from actors.llm.http.server_client import ServerClient
+from actors.llm.openai.client import OpenAIClient
+from protocol.errors import ManifestError
+from protocol.manifest import ModelSection
+
+
+def client_for(section: ModelSection, preset: Preset, server: Server, http: HttpPool) -> ServerClient:
+    """The client of a server. Raises ManifestError for a setting that it has not."""
+    _check(section)
+    common: dict[str, Any] = {
+        "http": http,
+        "start_command": server.start_command,
+        "settings": section,
+    }
+    if preset.speaks == "messages":
+        return AnthropicClient(server.base_url, section.model_id, server.api_key, **common)
+    base_url, query = server.base_url, ""
+    if preset.scheme == "azure":
+        base_url, query = azure_address(base_url, section.model_id, section.api_version)
+    if preset.key_header is not None and server.api_key:
+        common["headers"] = {preset.key_header: key_of(server.api_key, "api_key")}
+    if section.num_ctx is not None:
+        from actors.llm.openai.ollama import SizedModel  # noqa: PLC0415 - paid for by who sets it
+
+        common["named"] = SizedModel(base_url, section.num_ctx)
+    return OpenAIClient(base_url, section.model_id, server.api_key, kind=preset.scheme, query=query, **common)
+
+
+def _check(section: ModelSection) -> None:
+    if section.num_ctx is not None and section.scheme != "ollama":
+        raise ManifestError(
+            f"manifest: model.num_ctx: only ollama has it, not {section.scheme}",
+            hint="context_window says how large the context of a model is",
+        )
+    if section.api_version is not None and section.scheme != "azure":
+        raise ManifestError(f"manifest: model.api_version: only azure has it, not {section.scheme}")
+
+
+def azure_address(base_url: str, deployment: str, version: str | None) -> tuple[str, str]:
+    """The base URL of Azure's chat completions, and what stands behind the path: without a version those that
+    need none, with one those of a deployment.
+    """
+    root = base_url.removesuffix("/v1").removesuffix("/openai")
+    if version is None:
+        return f"{root}/openai/v1", ""
+    return f"{root}/openai/deployments/{deployment}", f"?api-version={version}"
