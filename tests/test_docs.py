@@ -13,11 +13,13 @@ from readme_programs import PageProgram, page_programs
 
 import actors
 import protocol
+from actors.llm.http.presets import PRESETS
 from protocol.approval import ApprovalRule
 from protocol.errors import MODEL_ERROR_KINDS, PolypodError
 from protocol.events import DURABLE_EVENTS, TRANSIENT_EVENTS, RunOutcome
 from protocol.manifest import PodManifest
 from protocol.mcp import McpServer
+from protocol.model_settings import ModelSettings
 from protocol.scope import Rule
 
 ROOT = Path(__file__).parents[1]
@@ -117,6 +119,11 @@ def first_column(page: str, heading: str) -> list[str]:
 
 def test_each_outcome_of_a_run_is_reported() -> None:
     assert sorted(first_column("outcomes.md", "outcome")) == sorted(get_args(RunOutcome))
+
+
+def test_each_kind_of_server_and_each_setting_is_documented() -> None:
+    assert set(first_column("models.md", "scheme")) == {"offline", *PRESETS}
+    assert set(first_column("models.md", "setting")) == set(ModelSettings.__struct_fields__)
 
 
 def test_each_kind_of_a_models_error_and_each_block_and_field_is_reported_to_who_writes_a_client() -> None:

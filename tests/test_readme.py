@@ -240,8 +240,3 @@ def test_the_commands_are_those_there_are():
     table = re.findall(r"^\| (`.*?`(?:, `.*?`)*) \|", README, re.MULTILINE)
     named |= {words.split()[0] for row in table for words in re.findall(r"`(.*?)`", row)}
     assert named == set(polypod.commands)
-
-
-def test_the_schemes_of_the_manifest_are_those_there_are():
-    [reported] = re.findall(r"scheme = .*# (.*)", README)
-    assert set(reported.split(", ")) == {"offline", *PRESETS}

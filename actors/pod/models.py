@@ -90,6 +90,8 @@ def local_client(section: LocalModelSection) -> OpenAIClient:
         return OpenAIClient(url, section.model, section.api_key)
     server = server_for("openai", base_url=url, api_key_env=section.api_key_env)
     return OpenAIClient(url, section.model, server.api_key)
+
+
 #: What the embedded model leaves unread: it is no language model, and nothing is sent.
 _LEFT = frozenset({"temperature", "max_tokens", "attempts"})
 
