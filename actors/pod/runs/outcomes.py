@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from actors.pod.accounts.budget import Exceeded
 from protocol.errors import Failure, ModelError
 from protocol.items import AssistantItem
 
 
-def limit_reached(
-    limit: Literal["max_tokens", "max_steps"], max_steps: int, max_tokens: int | None
-) -> Failure:
-    """The failure that says which limit a run has reached, in a run's end."""
-    if limit == "max_steps":
-        return Failure(
-            "LimitReached",
-            f"the run reached max_steps, {max_steps} requests to the model",
-            "raise max_steps, or go on with another run",
-            {"limit": "max_steps", "value": max_steps},
-        )
+def steps_reached(max_steps: int) -> Failure:
+    """The failure that says how many requests a run has sent, in its end."""
+    return Failure(
+        "LimitReached",
+        f"the run reached max_steps, {max_steps} requests to the model",
+        "raise max_steps, or go on with another run",
+        {"limit": "max_steps", "value": max_steps},
+    )
+
+
+def tokens_reached(max_tokens: int | None) -> Failure:
+    """The failure that says what has cut a run's last answer, in its end."""
     if max_tokens is None:
         return Failure(
             "LimitReached",

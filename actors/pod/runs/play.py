@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from typing import Any, Protocol, assert_never
+from typing import Any, Literal, Protocol, assert_never
 
 from actors.llm.output import DOUBTFUL, Fit, instruction_for, parse_output
 from actors.pod.accounts.exchange import Exchange
 from actors.pod.runs import decide
 from actors.pod.runs.gate import Gate
 from actors.pod.runs.model_calls import Compacting, ModelCalls
-from actors.pod.runs.outcomes import limit_reached, refused, said_nothing
+from actors.pod.runs.outcomes import refused, said_nothing, steps_reached, tokens_reached
 from actors.pod.runs.run_parts import RunParts
 from actors.pod.runs.run_state import QueuedRun, Run
 from actors.runtime.interruptible import Interruptible, Left
 from actors.sessions.replay import open_calls
-from protocol.errors import CompactionFailed, ModelRetry, OutputInvalid, SessionError
+from protocol.errors import CompactionFailed, Failure, ModelRetry, OutputInvalid, SessionError
 from protocol.events import RunEnd, RunOutcome, RunReason, RunStart, SystemMessage
 from protocol.items import SystemItem, UserItem
 from protocol.text import encodable
@@ -232,11 +232,16 @@ class Play:
         elif step.why is not None:
             run.error = CompactionFailed(step.why)
         elif step.limit is not None:
-            template = (run.resources or self._parts.resources).template
-            run.limit = limit_reached(step.limit, template.manifest.worker.max_steps, template.max_tokens)
+            run.limit = self._limit(run, step.limit)
         elif outcome == "refused" and answer is not None:
             run.limit = refused(answer, run.stop_reason)
         return outcome
+
+    def _limit(self, run: Run, limit: Literal["max_tokens", "max_steps"]) -> Failure:
+        template = (run.resources or self._parts.resources).template
+        if limit == "max_steps":
+            return steps_reached(template.manifest.worker.max_steps)
+        return tokens_reached(template.max_tokens)
 
     def _take_output(self, run: Run) -> bool:
         """Whether the answer is of the type asked for; else the model learns why it is not, or, too often,

@@ -19,14 +19,13 @@ from msgspec.structs import replace
 from actors.llm.base import Answer, Assembler, Block, LLMClient, Request, ThinkingChunk
 from actors.llm.retry import ask
 from actors.pod.models import local_client
-from actors.pod.runs.outcomes import limit_reached, refused, said_nothing
+from actors.pod.runs.outcomes import refused, said_nothing, tokens_reached
 from actors.swarm.runners.base import Host, Launch, Life
 from actors.swarm.runners.function import AgentContext, runner_func
 from protocol.config import LocalModelSection
 from protocol.errors import AgentFailed, Failure, ModelError
 from protocol.events import AssistantMessage, Retry, RunOutcome, StreamRestart, TextDelta, ThinkingDelta
 from protocol.items import AssistantItem, Item, UserItem
-from protocol.manifest import WorkerSection
 from protocol.usage import Usage
 
 
@@ -137,7 +136,7 @@ def _judged(answer: Answer) -> tuple[RunOutcome, Failure | None]:
     if answer.item.refused:
         return "refused", refused(answer.item, answer.stop_reason)
     if answer.stop_reason == "max_tokens":
-        return "limit_reached", limit_reached("max_tokens", WorkerSection())
+        return "limit_reached", tokens_reached(None)
     if not answer.item.text.strip():
         return "failed", said_nothing()
     return "finished", None
