@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,11 @@ class LocalModelSection(Struct, frozen=True, forbid_unknown_fields=True, omit_de
     def api_key_env(self) -> str | None:
         """The variable of the environment that holds the key, where one is named."""
         return self.api_key.removeprefix(_ENV) if self.api_key.startswith(_ENV) else None
+
+    def key(self, environment: Mapping[str, str]) -> str:
+        """The key itself; empty where there is none, or its variable is not set."""
+        name = self.api_key_env
+        return self.api_key if name is None else environment.get(name, "")
 
 
 class RunnerSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

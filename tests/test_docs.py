@@ -15,6 +15,15 @@ import actors
 import protocol
 from actors.llm.http.presets import PRESETS
 from protocol.approval import ApprovalRule
+from protocol.config import (
+    ChainEntrySection,
+    ChainSection,
+    Config,
+    LocalModelSection,
+    PoolSection,
+    RunnerSection,
+    VerifierSection,
+)
 from protocol.errors import MODEL_ERROR_KINDS, PolypodError
 from protocol.events import DURABLE_EVENTS, TRANSIENT_EVENTS, RunOutcome
 from protocol.manifest import PodManifest
@@ -142,6 +151,16 @@ def test_each_key_of_a_manifest_is_on_its_page() -> None:
         assert re.search(rf"`\[\[?{name}[\].]", text), f"manifest.md has no section for {name}"
         for key in kind.__struct_fields__:
             assert f"\n| `{key}` |" in text, f"manifest.md lacks {name}.{key}"
+
+
+def test_each_key_of_a_configuration_is_on_its_page() -> None:
+    text = (DOCS / "configuration.md").read_text(encoding="utf-8")
+    for name in Config.__struct_fields__:
+        assert re.search(rf"^## .*`\[+{name}[\].]", text, re.MULTILINE), f"it has no section for {name}"
+    kinds = (LocalModelSection, RunnerSection, ChainSection, ChainEntrySection, VerifierSection, PoolSection)
+    for kind in kinds:
+        for key in kind.__struct_fields__:
+            assert f"\n| `{key}` |" in text, f"configuration.md lacks {key} of {kind.__name__}"
 
 
 def test_each_event_is_on_its_page_as_what_it_is() -> None:

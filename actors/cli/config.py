@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.cli.options import source_of
+from actors.config.configuration import Configuration
 from actors.runtime.user_folders import state_path
 from protocol.errors import ManifestError, StoreError
 from protocol.manifest import DEFAULT_SCHEME, ModelSection, PodManifest, ToolsSection
@@ -38,6 +39,7 @@ class Wishes(Struct, frozen=True):
     model: str | None = None
     base_url: str | None = None
     allow: tuple[Path, ...] = ()
+    profile: str | None = None
 
 
 def default_store() -> str:
@@ -77,8 +79,8 @@ def manifest_for(
 ) -> tuple[PodManifest, list[str]]:
     """The manifest that ``wishes`` come to, and what a person should know of it, a line each.
 
-    ``unsaid`` makes the manifest where none was named (by default that of a pod at a terminal). Raises
-    ManifestError.
+    ``unsaid`` makes the manifest where none was named (by default that of a pod at a terminal, and to that,
+    as to one that was named, the profile and the rules of ``polypod.toml`` are added). Raises ManifestError.
     """
     notes: list[str] = []
     if wishes.manifest is not None:
@@ -88,6 +90,15 @@ def manifest_for(
     else:
         manifest, chosen = _at_terminal(), False
         notes.append(f"tools: {', '.join(TOOLS)}; may read and write {manifest.pod.pwd}")
+    if unsaid is None:
+        configuration = Configuration.load()
+        if wishes.profile is not None:
+            profile = configuration.profile(wishes.profile)
+            manifest, chosen = profile.over(manifest), chosen or profile.names_a_model
+            tools = ", ".join(manifest.tools.builtin) or "none"
+            notes = [f"profile {profile.name} of {profile.path}; tools: {tools}"]
+        manifest, of_rules = configuration.with_approvals(manifest)
+        notes += of_rules
     manifest = allowing(manifest, wishes.allow)
     if wishes.name is not None:
         renamed = PodManifest.of(name=wishes.name).pod.name  # checks it

@@ -8,20 +8,19 @@ import platform
 import shlex
 import shutil
 import sys
-import textwrap
 from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 import click
-from msgspec import Struct
 
 from actors.cli import options
 from actors.cli.config import default_store
-from actors.cli.display.format import clean, count, plain
+from actors.cli.configuration.checks import summary
+from actors.cli.display.checks import Check, check_lines
+from actors.cli.display.format import count
 from actors.cli.display.views import put_json
 from actors.cli.errors import Exit
 from actors.cli.store_reader import Reading, exists
@@ -44,18 +43,6 @@ _ALLOW_NAMESPACES = (
 _ASKED_FOR = 'each command has to be asked for, or is refused with [sandbox] mode = "require"'
 _DEPENDENCIES = ("pykka", "msgspec", "httpx", "aiohttp", "structlog", "click", "rich", "pathspec")
 _EXTRAS = {"acp": "acp", "fetch": "html_to_markdown", "mcp": "mcp", "top": "textual"}
-_SIGNS = {"ok": "✓", "missing": "·", "failed": "✗"}
-
-
-class Check(Struct, frozen=True, omit_defaults=True):
-    """What was found of one thing: ``missing`` is what one can do without, ``failed`` is set up and cannot
-    work.
-    """
-
-    name: str
-    status: Literal["ok", "missing", "failed"]
-    text: str
-    todo: str | None = None
 
 
 @click.command(short_help="Say what this machine can and cannot do.")
@@ -72,7 +59,7 @@ def doctor(store: str | None, manifest: Path | None, as_json: bool) -> None:
         if as_json:
             put_json(check)
         else:
-            click.echo(_shown(check))
+            click.echo(check_lines(check))
     if failed:
         raise Exit(1)
 
@@ -83,6 +70,7 @@ def _checks(store: str | None) -> Iterator[Check]:
     yield from _isolation()
     yield _processes()
     yield from asyncio.run(_servers())
+    yield summary()
     yield _store(default_store() if store is None else store)
     for name, module in _EXTRAS.items():
         if find_spec(module) is None:
@@ -247,21 +235,3 @@ def _terminal() -> Check:
     if kind in {"", "dumb"}:
         return Check("terminal", "missing", f"{columns} columns, no colours", "set TERM to its kind")
     return Check("terminal", "ok", f"{kind}, {columns} columns, {sys.stdout.encoding}")
-
-
-def _shown(check: Check) -> str:
-    """A check as people read it, within the width of the terminal."""
-    width = max(20, shutil.get_terminal_size().columns - 1)
-    lines = textwrap.wrap(
-        clean(f"{_SIGNS[check.status]} {check.name}: {check.text}"), width, subsequent_indent="    "
-    )
-    if check.todo is not None:
-        lines += textwrap.wrap(
-            clean(f"→ {check.todo}"), width, initial_indent="    ", subsequent_indent="      "
-        )
-    text = "\n".join(lines)
-    try:
-        text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:
-        return plain(text)
-    return text

@@ -12,6 +12,7 @@ from actors.cli.approvals.command import approvals, approve, deny
 from actors.cli.bench.command import bench
 from actors.cli.chat import chat
 from actors.cli.compact import compact
+from actors.cli.configuration.command import config
 from actors.cli.demo import demo
 from actors.cli.display.help_format import Commands, HelpContext
 from actors.cli.doctor import doctor
@@ -84,7 +85,20 @@ _APPROVALS = (approvals, approve, deny)
 
 _AGENTS = (agent, swarm, top)
 
-for command in (demo, run, chat, resume, *_AGENTS, *_APPROVALS, *_SESSIONS, doctor, bench, schema, help_):
+for command in (
+    demo,
+    run,
+    chat,
+    resume,
+    *_AGENTS,
+    *_APPROVALS,
+    *_SESSIONS,
+    config,
+    doctor,
+    bench,
+    schema,
+    help_,
+):
     polypod.add_command(command)
 
 

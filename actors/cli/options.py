@@ -113,6 +113,12 @@ manifest = click.option(
     type=click.Path(path_type=Path),
     help="A pod manifest in TOML; without one the pod has the files and search tools, here.",
 )
+profile = click.option(
+    "--profile",
+    metavar="NAME",
+    envvar="POLYPOD_PROFILE",
+    help="A [profile.NAME] of polypod.toml, which says what is otherwise: model, tools, scope, budget, ….",
+)
 looked_at = click.option(
     "--manifest",
     metavar="FILE",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec import structs
 
@@ -18,6 +18,23 @@ from protocol.manifest import PodManifest
 T = TypeVar("T")
 #: What has a name.
 N = TypeVar("N", RunnerSection, ChainSection)
+
+
+class Profile(NamedTuple):
+    """A profile, and the file that has it."""
+
+    name: str
+    path: Path
+    table: dict[str, Any]
+
+    @property
+    def names_a_model(self) -> bool:
+        """Whether it says which model answers."""
+        return bool(self.table.keys() & {"model", "scheme", "model_id", "base_url"})
+
+    def over(self, manifest: PodManifest) -> PodManifest:
+        """``manifest`` with what the profile says instead."""
+        return manifest.merged(self.table, f"{self.path}: profile.{self.name}", self.path.parent)
 
 
 class Configuration:
@@ -62,15 +79,16 @@ class Configuration:
             )
         return found
 
-    def with_profile(self, manifest: PodManifest, name: str) -> PodManifest:
-        """``manifest`` with what the profile of that name says instead. Raises NotTrusted, and ConfigError
-        where there is none.
-        """
+    def profile(self, name: str) -> Profile:
+        """The profile of that name. Raises NotTrusted, and ConfigError where there is none."""
         for file in self.files:
-            if (profile := file.config.profile.get(name)) is not None:
-                file.trusted()
-                return manifest.merged(profile, f"{file.path}: profile.{name}", file.path.parent)
+            if name in file.config.profile:
+                return Profile(name, file.path, file.trusted().profile[name])
         raise self._unknown("profile", name, [each for file in self.files for each in file.config.profile])
+
+    def with_profile(self, manifest: PodManifest, name: str) -> PodManifest:
+        """``manifest`` with what the profile of that name says instead. Raises as ``profile``."""
+        return self.profile(name).over(manifest)
 
     def with_approvals(self, manifest: PodManifest) -> tuple[PodManifest, list[str]]:
         """``manifest`` with the rules of all files behind its own, and ``[approvals]`` of the nearest where
@@ -91,7 +109,8 @@ class Configuration:
         section = next((each.config.approvals for each in self.files if each.config.approvals), None)
         if section is None or manifest.approvals != ApprovalsSection():
             section = manifest.approvals
-        return structs.replace(manifest, approval=(*manifest.approval, *rules), approvals=section), notes
+        new = tuple(rule for rule in rules if rule not in manifest.approval)  # else it has them already
+        return structs.replace(manifest, approval=(*manifest.approval, *new), approvals=section), notes
 
     def _nearest(self, part: Callable[[Config], T | None]) -> T | None:
         """What the nearest file has of it. Raises NotTrusted."""

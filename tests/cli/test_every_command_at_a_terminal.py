@@ -22,7 +22,7 @@ CASES: list[tuple[str, int]] = [
     ("ps", 0), ("ps --all", 0), ("ps --pod nope", 2), ("show S", 0), ("show nope", 2), ("log S", 0),
     ("log S --tree", 0), ("events", 0), ("approvals", 0), ("approvals --help", 0), ("approve --help", 0),
     ("approve nope", 2), ("deny nope", 2), ("agent --help", 0), ("agent --idle-timeout soon", 2), ("swarm --help", 0), ("swarm ls", 0), ("swarm stop nope", 2), ("top --help", 0), ("memory", 0), ("memory search boat", 0), ("memory show boats", 0),
-    ("memory show nope", 2), ("fsck", 0), ("doctor", 0), ("doctor --json", 0), ("gc --older-than 30d", 0), ("schema", 0), ("export S -", 0),
+    ("memory show nope", 2), ("fsck", 0), ("doctor", 0), ("doctor --json", 0), ("config --help", 0), ("config check", 0), ("config trust", 2), ("gc --older-than 30d", 0), ("schema", 0), ("export S -", 0),
     ("fork S", 0), ("import F --store memory:", 0), ("run TASK --model offline", 0),
     ("run TASK --model offline --json", 0), ("run hi --model nonsense/x", 2), ("resume S TASK", 0), ("resume S", 2),
     ("compact S --retain 0", 0), ("bench --turns 3 --pods 2 --model offline", 0),
@@ -32,6 +32,7 @@ CASES: list[tuple[str, int]] = [
 #: Their lines are laid out to be looked down, and never wider than the terminal.
 LAID_OUT = {
     "doctor",
+    "config check",
     "--help",
     "run --help",
     "help",

@@ -40,6 +40,7 @@ class Given(Struct, frozen=True):
     max_steps: int | None = None
     budget: tuple[Amount, ...] = ()
     no_tools: bool = False
+    profile: str | None = None
     typed: frozenset[str] = frozenset()
 
 
@@ -104,7 +105,8 @@ def of_a_pod(*, goes_on: bool = True, is_new: bool = True) -> Callable[[F], F]:
     """The options of commands that make a pod (``is_new``), go on with one, or do either: the command gets
     them as ``given``.
     """
-    of_new = (options.manifest, options.model, options.base_url, options.name, system, no_instructions)
+    of_a_model = (options.model, options.base_url)
+    of_new = (options.manifest, options.profile, *of_a_model, options.name, system, no_instructions)
     again = (options.model_again, options.base_url_again)
     of_both = (options.allow, options.tools, options.mcp, max_steps, budget)
     chosen = (

@@ -14,6 +14,7 @@ from actors.cli.pods.instructions import files_note, project_instructions
 from actors.cli.pods.options import Given
 from actors.cli.running import Plan
 from actors.cli.store_reader import Reading
+from actors.config.configuration import Configuration
 from actors.sessions.store import SessionInfo
 from protocol.errors import SessionNotFound
 from protocol.manifest import PodManifest
@@ -27,7 +28,7 @@ def new_plan(given: Given) -> tuple[Plan, list[str]]:
     """A new pod as the options say, and what a person should know of it, a line each. Raises PolypodError."""
     if given.no_tools:
         raise click.UsageError("--no-tools is for a session that goes on: a new pod has those of --tools")
-    wishes = Wishes(given.manifest, given.name, given.model, given.base_url, given.allow)
+    wishes = Wishes(given.manifest, given.name, given.model, given.base_url, given.allow, given.profile)
     asked, notes = manifest_for(wishes)
     if given.system is not None:
         asked = asked.replace(pod=replace(asked.pod, system_prompt=encodable(given.system)))
@@ -59,6 +60,8 @@ def plan_again(given: Given, session: str | None) -> tuple[Plan, list[str]]:
     for name in ("manifest", "name", "system"):
         if getattr(given, name) is not None:
             raise click.UsageError(f"a session goes on as it began: --{name} is for new ones")
+    if "profile" in given.typed:
+        raise click.UsageError("a session goes on as it began: --profile is for new ones")
     # What is exported is for new pods.
     model, base_url = (
         getattr(given, name) if name in given.typed else None for name in ("model", "base_url")
@@ -68,9 +71,10 @@ def plan_again(given: Given, session: str | None) -> tuple[Plan, list[str]]:
         asked = with_model(reading.manifest(info.session_id), Wishes(model=model, base_url=base_url))
         url = reading.url
     asked = _limited(allowing(asked, given.allow), given)
+    asked, of_rules = Configuration.load().with_approvals(asked)
     asked, notes = with_tools_again(asked, given.tools, without=given.no_tools)
     asked, of_servers = with_servers(without_servers(asked) if given.no_tools else asked, given.mcp_files)
-    return Plan(asked, url, info.session_id), [*notes, *of_servers]
+    return Plan(asked, url, info.session_id), [*of_rules, *notes, *of_servers]
 
 
 def last_here(reading: Reading) -> SessionInfo:

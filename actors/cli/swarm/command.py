@@ -77,7 +77,8 @@ def swarm() -> None:
     "--runner",
     default="pod",
     show_default=True,
-    help="pod, process, claude, codex, gemini, acp:COMMAND, or the command of a program of yours.",
+    help="pod, process, local, claude, codex, gemini, acp:COMMAND, a [[runner]] of polypod.toml, or the "
+    "command of a program of yours.",
 )
 @click.option("--cwd", metavar="DIR", type=click.Path(path_type=Path), help="Where it works  [default: here]")
 @click.option("--name", help="What its id begins with.")
@@ -90,6 +91,7 @@ def swarm() -> None:
 )
 @click.option("--wait", "waits", is_flag=True, help="Wait for the end of its task, and print the answer.")
 @options.manifest
+@options.profile
 @options.model
 @options.base_url
 @options.allow
@@ -121,6 +123,7 @@ def asked_to_start(
     model: str | None,
     base_url: str | None,
     allow: tuple[Path, ...],
+    profile: str | None = None,
 ) -> tuple[Asked, list[str]]:
     """The question for a new agent, and notes on its model. Raises UsageError, ManifestError."""
     if not task.strip():
@@ -128,9 +131,10 @@ def asked_to_start(
     place = (cwd or Path()).expanduser().resolve()
     if not place.is_dir():
         raise click.UsageError(f"there is no directory {place}")
-    wishes = Wishes(manifest, None, model, base_url, allow)
+    wishes = Wishes(manifest, None, model, base_url, allow, profile)
     # A pod that is to outlive the service is `polypod agent`, which makes its own manifest of a model alone.
-    alone = keep and runner == "process" and manifest is None and base_url is None and not allow
+    plain = manifest is None and profile is None and base_url is None and not allow
+    alone = keep and runner == "process" and plain
     is_pod = runner in _PODS and not alone
     pod, notes = _manifest(wishes, place) if is_pod else (None, [])
     asked = Asked(

@@ -1,0 +1,109 @@
+"""``polypod config``: says what is set and what comes of it, and has a person trust a project's file."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from pathlib import Path
+
+import click
+
+from actors.cli import options
+from actors.cli.configuration.checks import checks
+from actors.cli.display.checks import check_lines
+from actors.cli.display.format import clean
+from actors.cli.display.help_format import Commands
+from actors.cli.display.terminal import Terminal
+from actors.cli.display.views import put_json
+from actors.cli.errors import Exit
+from actors.cli.people import why_no_person
+from actors.cli.streams import private_stdin
+from actors.config.files import ConfigFile, find_files
+from actors.config.trust import distrust, trust
+from protocol.errors import NotTrusted
+
+
+@click.group(cls=Commands, short_help="Say what polypod.toml sets, and trust a project's.")
+def config() -> None:
+    """What is set in polypod.toml, found upwards from here and then in your configuration folder."""
+
+
+@config.command(short_help="Say what was found, and what will come of it.")
+@options.as_json
+def check(as_json: bool) -> None:
+    """Say which polypod.toml holds here, what comes of it, and which servers answer.
+
+    Nothing is started, and no model is asked. Exit 1 where something that is set cannot work.
+    """
+    failed = asyncio.run(_check(as_json=as_json))
+    if failed:
+        raise Exit(1)
+
+
+async def _check(*, as_json: bool) -> bool:
+    failed = False
+    async for each in checks():
+        failed = failed or each.status == "failed"
+        if as_json:
+            put_json(each)
+        else:
+            click.echo(check_lines(each))
+    return failed
+
+
+@config.command("trust", short_help="Look at what a project's file starts, and trust it.")
+@click.argument("folder", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--sha256", metavar="DIGEST", help="Trust it without a question, if this is its content.")
+@click.option("--forget", is_flag=True, help="Trust it no more.")
+def trust_command(folder: Path | None, sha256: str | None, forget: bool) -> None:
+    """Show what the polypod.toml that holds in FOLDER (by default here) has polypod start and send, and ask
+    whether that is fine. It is asked again once a byte of the file changes.
+    """
+    if (why := why_no_person()) is not None:
+        raise NotTrusted(why)
+    terminal = Terminal()
+    file = _of_project(folder)
+    if forget:
+        done = "is trusted no more" if distrust(file.path) else "was not trusted"
+        terminal.note(f"{file.path} {done}")
+        return
+    _show(file, terminal)
+    if not file.needs:
+        return
+    if sha256 is not None:
+        if sha256.lower() != file.digest:
+            raise NotTrusted(f"{file.path} is another than that: its SHA-256 is {file.digest}")
+    elif not _asked():
+        raise NotTrusted(f"{file.path} is not trusted: nothing of it that needs a look is used")
+    trust(file.path, file.digest)
+    undo = f"polypod config trust --forget {shlex.quote(str(file.path.parent))}"
+    terminal.note(f"trusted until it changes; `{undo}` takes that back")
+
+
+def _of_project(folder: Path | None) -> ConfigFile:
+    """The file that may need a look. Raises UsageError."""
+    found = next((each for each in find_files(folder) if not each.is_own), None)
+    if found is None:
+        raise click.UsageError(f"there is no polypod.toml of a project in {folder or Path.cwd()} or upwards")
+    return found
+
+
+def _show(file: ConfigFile, terminal: Terminal) -> None:
+    if not file.needs:
+        terminal.note(f"{file.path} starts and sends nothing that would need a look")
+        return
+    terminal.note(f"{file.path}, SHA-256 {file.digest}:")
+    for need in file.needs:
+        terminal.note(f"  {clean(need)}")
+
+
+def _asked() -> bool:
+    """Whether the person at the terminal trusts it. Raises NotTrusted where there is none."""
+    stdin = private_stdin()
+    if not stdin.isatty():
+        raise NotTrusted(
+            "only a person may trust a file, at a terminal",
+            hint="run it at one, or name the content that was looked at: --sha256 DIGEST",
+        )
+    click.echo("Trust it? [y/N] ", nl=False, err=True)
+    return stdin.readline().strip().lower() in {"y", "yes"}

@@ -1,0 +1,85 @@
+"""Which model servers answer, each asked once for its list of models, which costs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Literal, Self
+
+from actors.cli.display.format import count
+from actors.pod.models import label, local_client
+from protocol.config import LocalModelSection
+from protocol.errors import ManifestError, ModelError, PolypodError
+from protocol.manifest import ModelSection
+from protocol.urls import without_secrets
+
+if TYPE_CHECKING:
+    from actors.llm.http.client import HttpPool
+
+Found = tuple[Literal["ok", "missing", "failed"], str, str | None]
+#: Seconds that a server has to name its models.
+_SECONDS = 2.0
+
+
+class Servers:
+    """Asks servers for their models, each once."""
+
+    def __init__(self) -> None:
+        from actors.llm.http.client import HttpPool  # noqa: PLC0415 - the command's own needs alone
+
+        self._http: HttpPool = HttpPool()
+        self._asked: dict[tuple[str, str | None], asyncio.Task[list[str]]] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def model(self, section: ModelSection) -> Found:
+        """Whether a model can be asked: by a key for a vendor's, which is not asked; else by its server."""
+        from actors.llm.http.presets import PRESETS, server_for  # noqa: PLC0415 - the same
+
+        name = label(section)
+        if section.scheme in {"offline", "chain"}:
+            return "ok", name, None
+        try:
+            server = server_for(section.scheme, base_url=section.base_url, api_key_env=section.api_key_env)
+        except PolypodError as error:
+            return "failed", f"{name}: {error.message}", error.hint
+        usual = PRESETS[section.scheme]
+        if usual.key_env is not None and server.base_url == usual.base_url:
+            return "ok", f"{name}; its key is set, and it is not asked", None
+        return await self._lists(name, section.model_id, server.base_url, server.api_key)
+
+    async def local(self, section: LocalModelSection) -> Found:
+        """Whether the local model answers."""
+        try:
+            client = local_client(section)
+        except ManifestError as error:
+            return "failed", error.message, error.hint
+        except ModelError as error:
+            return "failed", f"{without_secrets(section.endpoint)}: {error.message}", error.hint
+        key = section.key(os.environ) or None
+        await client.aclose()
+        return await self._lists(section.model or "its own model", section.model, section.endpoint, key)
+
+    async def _lists(self, name: str, model: str, base_url: str, key: str | None) -> Found:
+        shown = f"{name} at {without_secrets(base_url)}"
+        try:
+            models = await self._models(base_url, key)
+        except ModelError as error:
+            return "failed", f"{shown}: {error.message}", error.hint
+        if model and model not in models and f"{model}:latest" not in models:
+            has = ", ".join(models[:5]) or "none"
+            return "failed", f"{shown}, which has no such model; it has {has}", "mend the name, or load it"
+        return "ok", f"{shown}, which answers and has {count(len(models), 'model')}", None
+
+    async def _models(self, base_url: str, key: str | None) -> list[str]:
+        from actors.llm.http.presets import list_models  # noqa: PLC0415 - the same
+
+        task = self._asked.get((base_url, key))
+        if task is None:
+            asking = list_models(base_url, api_key=key, http=self._http, seconds=_SECONDS)
+            task = self._asked[base_url, key] = asyncio.ensure_future(asking)
+        return await task
