@@ -70,7 +70,7 @@ def checked(home: Home) -> tuple[int, dict[str, dict[str, str]]]:
 def test_where_nothing_is_set_that_is_said_and_is_no_failure(home: Home):
     code, found = checked(home)
     assert code == 0
-    assert found["configuration"]["status"] == "missing"
+    assert found["configuration"]["status"] == "ok"
     assert "no polypod.toml here or upwards" in found["configuration"]["text"]
 
 
