@@ -48,8 +48,10 @@ class Servers:
         except PolypodError as error:
             return "failed", f"{name}: {error.message}", error.hint
         usual = PRESETS[section.scheme]
-        if usual.key_env is not None and server.base_url == usual.base_url:
-            return "ok", f"{name}; its key is set, and it is not asked", None
+        of_a_vendor = usual.key_env is not None and section.base_url in {None, usual.base_url}
+        if of_a_vendor or usual.speaks == "messages":
+            known = "its key is set" if server.api_key else "it has no key"
+            return "ok", f"{name}; {known}, and it is not asked", None
         return await self._lists(name, section.model_id, server.base_url, server.api_key)
 
     async def local(self, section: LocalModelSection) -> Found:
