@@ -28,6 +28,8 @@ from actors.llm.base import (
     Request,
     TextChunk,
     ThinkingChunk,
+    TierEnded,
+    TierStarted,
     UsageReport,
 )
 from actors.llm.scripted import Reply, ScriptedClient, call, say
@@ -50,7 +52,14 @@ from protocol import *
 if _TYPE_CHECKING:
     from actors.config.configuration import Configuration as Configuration
     from actors.llm.cassette import CassetteClient as CassetteClient
+    from actors.routing.chain import EscalationChain as EscalationChain
     from actors.routing.classifier import Classifier as Classifier
+    from actors.routing.command_verifier import CommandVerifier as CommandVerifier
+    from actors.routing.model_verifier import ModelVerifier as ModelVerifier
+    from actors.routing.verifiers import AllOf as AllOf
+    from actors.routing.verifiers import FunctionVerifier as FunctionVerifier
+    from actors.routing.verifiers import Verifier as Verifier
+    from actors.routing.warm_probe import WarmProbe as WarmProbe
     from actors.swarm.agents.agent import Agent as Agent
     from actors.swarm.agents.agent_events import AgentEvents as AgentEvents
     from actors.swarm.agents.swarm import Swarm as Swarm
@@ -65,6 +74,13 @@ else:  # imported by who uses it, so that nobody else pays for agents, or for th
     __getattr__ = _on_demand(
         __name__,
         {
+            "AllOf": "actors.routing.verifiers",
+            "CommandVerifier": "actors.routing.command_verifier",
+            "EscalationChain": "actors.routing.chain",
+            "FunctionVerifier": "actors.routing.verifiers",
+            "ModelVerifier": "actors.routing.model_verifier",
+            "Verifier": "actors.routing.verifiers",
+            "WarmProbe": "actors.routing.warm_probe",
             "Agent": "actors.swarm.agents.agent",
             "AgentEvents": "actors.swarm.agents.agent_events",
             "Answer": "actors.swarm.runners.base",
@@ -117,6 +133,7 @@ __all__ = [
     "AsyncActor",
     "AsyncFuture",
     "AttemptFailed",
+    "AttemptRecord",
     "Block",
     "BudgetError",
     "BudgetExceeded",
@@ -126,6 +143,11 @@ __all__ = [
     "CallEnd",
     "CallStart",
     "Cancel",
+    "ChainEntry",
+    "ChainExhausted",
+    "ChainInvalid",
+    "ChainRequest",
+    "ChainResult",
     "ChildEnded",
     "ChildError",
     "ChildLost",
@@ -279,6 +301,9 @@ __all__ = [
     "ThinkingChunk",
     "ThinkingDelta",
     "ThinkingPart",
+    "TierAttempted",
+    "TierEnded",
+    "TierStarted",
     "TooManyChildren",
     "TooManyRestarts",
     "Tool",
@@ -315,6 +340,7 @@ __all__ = [
     "UserMessage",
     "UserSource",
     "VendorPart",
+    "Verdict",
     "WaitForMemoryJobs",
     "WaitForSubAgents",
     "WaitingForApproval",
@@ -329,6 +355,7 @@ __all__ = [
     "decode_item",
     "encode",
     "encode_line",
+    "entry_for",
     "freeze_support",
     "say",
     "tool",

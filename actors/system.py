@@ -95,7 +95,8 @@ class PodSystem:
     at work at once as tools of this system; by default all systems of a process share 32 threads.
     ``processes`` is how many child processes (commands, servers of tools) its pods may have at work at once:
     who wants to start one more waits for a place; None is any number. ``hooks`` are asked by every pod,
-    before those that it is given itself.
+    before those that it is given itself. ``chains`` are what pods have whose model is ``chain/NAME``; others
+    are found in the ``polypod.toml`` of the folder that a pod works in.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class PodSystem:
         tool_threads: int | None = None,
         processes: int | None = 64,
         hooks: Iterable[Any] = (),
+        chains: Mapping[str, LLMClient] | None = None,
     ) -> None:
         self._settings = settings_of(
             on_conflict,
@@ -130,6 +132,7 @@ class PodSystem:
         self._store_given = store
         self._tool_threads = None if tool_threads is None else ToolThreads(tool_threads)
         self._hooks = tuple(hooks)
+        self._chains = dict(chains or {})
         self._bus = Bus()
         self._roster = Roster()
         self._subscriptions = Subscriptions(self._bus, self._roster)
@@ -200,6 +203,8 @@ class PodSystem:
             threads=self._tool_threads,
             processes=settings.processes,
             spawner=spawner,
+            chains=self._chains,
+            find_chain=_find_chain,
         )
         if settings.passivate_after is not None:
             from actors.pod.idle_reaper import IdleReaper  # noqa: PLC0415 - paid for by systems that passivate
@@ -693,6 +698,14 @@ async def _to_its_end(stop: AsyncFuture[None]) -> None:
     if cancelled is not None:
         raise cancelled
     await stop
+
+
+def _find_chain(name: str, folder: str, assembly: Assembly) -> LLMClient:
+    """The chain that a pod's manifest names, from ``polypod.toml``. Raises ConfigError, NotTrusted."""
+    from actors.routing.named_chains import make_chain  # noqa: PLC0415 - paid for by pods that name one
+
+    client_of = partial(assembly.models.client, folder=folder)
+    return make_chain(name, folder, client_of, assembly.launcher, assembly.prices)
 
 
 _systems: weakref.WeakSet[PodSystem] = weakref.WeakSet()

@@ -14,6 +14,7 @@ _MODULES = {
     "turn": "bench.claims.turn",
     "tool": "bench.claims.tool",
     "approval": "bench.claims.approval",
+    "chain": "bench.claims.chain",
     "search": "bench.claims.search",
     "children": "bench.claims.children",
     "processes": "bench.claims.processes",

@@ -45,6 +45,8 @@ from protocol.errors import (
     AgentNotRunning,
     AlreadyResolved,
     BudgetError,
+    ChainExhausted,
+    ChainInvalid,
     ChildError,
     ChildLost,
     ChildNotConfined,
@@ -159,6 +161,7 @@ from protocol.events import (
     SystemMessage,
     TextDelta,
     ThinkingDelta,
+    TierAttempted,
     ToolCallDelta,
     ToolProgress,
     ToolResulted,
@@ -201,7 +204,16 @@ from protocol.manifest import (
 from protocol.mcp import McpServer
 from protocol.model_settings import ModelSettings
 from protocol.results import BudgetUse, PodDescription, RunResult
-from protocol.routing import Classification, SystemStatus
+from protocol.routing import (
+    AttemptRecord,
+    ChainEntry,
+    ChainRequest,
+    ChainResult,
+    Classification,
+    SystemStatus,
+    Verdict,
+    entry_for,
+)
 from protocol.scope import Permission, Rule, Scope
 from protocol.tools import Concurrency, ToolSpec
 from protocol.usage import Usage
@@ -249,11 +261,17 @@ __all__ = [
     "AssistantItem",
     "AssistantMessage",
     "AttemptFailed",
+    "AttemptRecord",
     "BudgetError",
     "BudgetExceeded",
     "BudgetSection",
     "BudgetUse",
     "Cancel",
+    "ChainEntry",
+    "ChainExhausted",
+    "ChainInvalid",
+    "ChainRequest",
+    "ChainResult",
     "ChildEnded",
     "ChildError",
     "ChildLost",
@@ -388,6 +406,7 @@ __all__ = [
     "TextPart",
     "ThinkingDelta",
     "ThinkingPart",
+    "TierAttempted",
     "TooManyChildren",
     "TooManyRestarts",
     "ToolArgumentsInvalid",
@@ -419,6 +438,7 @@ __all__ = [
     "UserMessage",
     "UserSource",
     "VendorPart",
+    "Verdict",
     "WaitForMemoryJobs",
     "WaitForSubAgents",
     "WaitingForApproval",
@@ -432,4 +452,5 @@ __all__ = [
     "decode_item",
     "encode",
     "encode_line",
+    "entry_for",
 ]

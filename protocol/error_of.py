@@ -29,6 +29,7 @@ def error_of(failure: Failure) -> PolypodError:
     if isinstance(error, ModelError):
         known = {key: value for key, value in details.items() if key in _OF_MODELS}
         ModelError.__init__(error, message, hint=hint, **known)
+        error.take_details(details)
     else:
         PolypodError.__init__(error, message, hint=hint)
         for name, value in details.items():

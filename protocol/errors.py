@@ -34,7 +34,9 @@ PolypodError
 │   ├── UnknownAgent         no agent has that id, or several have ids that begin so
 │   └── UnknownRunner        there is no runner of that name
 ├── RoutingError             a task that cannot be given to a model or an agent
-│   └── ClassificationRefused  the classifier named no agent that can take the task
+│   ├── ClassificationRefused  the classifier named no agent that can take the task
+│   ├── ChainInvalid         an escalation chain that lacks what its tiers need
+│   └── ChainExhausted       no tier of a chain gave an answer that was accepted (a ModelError too)
 ├── NotImportable            what a pod in another process is given is nothing that can be imported there
 ├── BudgetError              a budget that cannot hold: a cost limit on a model without a price
 ├── SessionError
@@ -71,13 +73,15 @@ PolypodError
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-from msgspec import Struct
+from msgspec import Struct, ValidationError, convert, to_builtins
 
 from protocol.foreign import words_of
 from protocol.recordable import plain
+from protocol.routing import AttemptRecord
 from protocol.text import encodable
 
 ModelErrorKind = Literal[
@@ -373,6 +377,10 @@ class ClassificationRefused(RoutingError):  # noqa: N818
     """The classifier named an agent that is not known, or one that is limited now."""
 
 
+class ChainInvalid(RoutingError, ValueError):  # noqa: N818
+    """An escalation chain that could not work: it has no tiers, or nobody to ask or to verify one."""
+
+
 class NotImportable(PolypodError, TypeError):  # noqa: N818
     """What a pod in another process is to work with has no place that it could be imported from."""
 
@@ -506,6 +514,9 @@ class ModelError(PolypodError):
         }
         return {key: value for key, value in known.items() if value is not None}
 
+    def take_details(self, details: dict[str, Any]) -> None:
+        """Be what the details of an error that comes from elsewhere say beyond these."""
+
 
 class MissingKey(ModelError):  # noqa: N818
     """A key is required and its environment variable is not set."""
@@ -538,6 +549,59 @@ class ScriptExhausted(ModelError):  # noqa: N818
 
     def __init__(self, message: str) -> None:
         super().__init__(message, kind="protocol", retryable=False)
+
+
+class ChainExhausted(ModelError, RoutingError):  # noqa: N818
+    """No tier of a chain gave an answer that was accepted; never retried.
+
+    ``attempts`` says what came of each tier, ``best`` is the output of the last one that was rejected (None
+    where there was none), ``errors`` has for each tier, by its name, why it gave no answer or was rejected.
+    ``kind``, ``status`` and ``where`` are of the last tier's error.
+    """
+
+    attempts: tuple[AttemptRecord, ...] = ()
+    best: str | None = None
+    errors: tuple[tuple[str, str], ...] = ()
+
+    def __init__(
+        self,
+        attempts: Sequence[AttemptRecord],
+        *,
+        best: str | None = None,
+        errors: Sequence[tuple[str, str]] = (),
+        last: BaseException | None = None,
+    ) -> None:
+        self.attempts = tuple(attempts)
+        self.best = best
+        self.errors = tuple(errors)
+        why = "".join(f"; {model}: {words}" for model, words in self.errors).removeprefix(";")
+        known = last if isinstance(last, ModelError) else None
+        super().__init__(
+            f"all tiers exhausted after {len(self.attempts)} attempt(s){':' if why else ''}{why}",
+            kind="server" if known is None else known.kind,
+            hint=None if known is None else known.hint,
+            status=None if known is None else known.status,
+            where=None if known is None else known.where,
+            retryable=False,
+            prompt_tokens=None if known is None else known.prompt_tokens,
+            context_window=None if known is None else known.context_window,
+        )
+
+    def details(self) -> dict[str, Any]:
+        made: dict[str, Any] = {"attempts": self.attempts, "best": self.best, "errors": self.errors}
+        return {**super().details(), **{key: to_builtins(value) for key, value in made.items() if value}}
+
+    def take_details(self, details: dict[str, Any]) -> None:
+        self.retryable = False
+        with contextlib.suppress(ValidationError):
+            known = convert(details, _OfChain)
+            self.attempts, self.best, self.errors = known.attempts, known.best, known.errors
+
+
+class _OfChain(Struct, frozen=True):
+    attempts: tuple[AttemptRecord, ...] = ()
+    best: str | None = None
+    errors: tuple[tuple[str, str], ...] = ()
 
 
 class ScriptLeftover(PolypodError, AssertionError):  # noqa: N818

@@ -17,6 +17,7 @@ from protocol.errors import Failure
 from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
 from protocol.lifecycle import PodState
 from protocol.manifest import BudgetSection
+from protocol.routing import AttemptRecord
 from protocol.scope import Scope
 from protocol.usage import Usage
 
@@ -151,6 +152,19 @@ class AttemptFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
 
     attempt: int
     error: Failure
+    usage: Usage | None = None
+    cost: float | None = None
+
+
+class TierAttempted(DurableEvent, frozen=True, gc=False, kw_only=True):
+    """A tier of an escalation chain is done: it was accepted, rejected or failed. ``attempt`` says what came
+    of it. ``usage`` and ``cost`` (US dollars) are what it and its verifier took beyond what other events
+    have: the calls of an accepted tier are those of AssistantMessage.
+    """
+
+    counts_usage: ClassVar[bool] = True
+
+    attempt: AttemptRecord
     usage: Usage | None = None
     cost: float | None = None
 
@@ -588,6 +602,7 @@ DURABLE_EVENTS: tuple[type[DurableEvent], ...] = (
     UserMessage,
     AssistantMessage,
     AttemptFailed,
+    TierAttempted,
     SystemMessage,
     ToolResulted,
     CompactStart,

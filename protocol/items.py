@@ -127,7 +127,7 @@ class AssistantItem(Struct, frozen=True, gc=False, tag="assistant", omit_default
     requests leave out the turn that this item ends, and ``refused_items`` how many items before it are of its
     run (0: not known). ``cut`` marks what was shown of an answer that never
     came to its end, because of a cancel, a pause or a stream that broke: it has no calls, and a request
-    shows the model that it was cut.
+    shows the model that it was cut. ``tier`` names the tier of an escalation chain that gave it.
     """
 
     content: tuple[Part, ...] = ()
@@ -138,6 +138,7 @@ class AssistantItem(Struct, frozen=True, gc=False, tag="assistant", omit_default
     refused: bool = False
     cut: bool = False
     refused_items: int = 0
+    tier: str | None = None
 
     @classmethod
     def of(cls, content: str | Iterable[str | Part], calls: tuple[ToolCall, ...] = ()) -> AssistantItem:

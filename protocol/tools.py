@@ -11,9 +11,12 @@ from msgspec import Struct
 Concurrency = Literal["read_only", "exclusive", "interactive"]
 
 
-class ToolSpec(Struct, frozen=True):
-    """A tool as a model sees it; ``input_schema`` is the JSON Schema of its arguments."""
+class ToolSpec(Struct, frozen=True, omit_defaults=True):
+    """A tool as a model sees it; ``input_schema`` is the JSON Schema of its arguments. What its
+    ``concurrency`` is no model is shown; a client may offer a model only what has no effects.
+    """
 
     name: str
     description: str
     input_schema: dict[str, Any]
+    concurrency: Concurrency = "exclusive"

@@ -19,6 +19,8 @@ import protocol
 ON_DEMAND = {"Agent", "AgentEvents", "Answer", "CassetteClient", "Launch", "Runner"}
 ON_DEMAND |= {"Swarm", "runner_func"}
 ON_DEMAND |= {"Classifier", "Configuration", "LocalModelSection", "LocalRunner", "RunnerSection"}
+ON_DEMAND |= {"AllOf", "CommandVerifier", "EscalationChain", "FunctionVerifier", "ModelVerifier"}
+ON_DEMAND |= {"Verifier", "WarmProbe"}
 HEAVY = {"httpx", "aiohttp", "rich", "click", "prompt_toolkit", "structlog"}
 
 
@@ -47,7 +49,7 @@ LATER = {
     ),
     *("actors.pod.sourced_tools", "actors.pod.history.summarizer", "actors.pod.history.task_list"),
     *("actors.sessions.jsonl.store", "actors.sessions.sqlite.store"),
-    *("actors.config.configuration", "protocol.config"),
+    *("actors.config.configuration", "protocol.config", "actors.routing", "actors.pod.accounts.tiered"),
     *("actors.tools.builtin", "actors.tools.hooks", "actors.tools.filesystem.view"),
     *("json", "sqlite3", "tempfile", "tomllib"),
 }

@@ -14,6 +14,7 @@ from actors.llm.lenient import UNREADABLE, decode_any
 from protocol.errors import ModelError
 from protocol.items import AssistantItem, Item, Part, TextPart, ThinkingPart, ToolCall, VendorPart
 from protocol.model_settings import ModelSettings
+from protocol.routing import AttemptRecord
 from protocol.text import encodable
 from protocol.tools import ToolSpec
 from protocol.usage import Usage
@@ -31,6 +32,9 @@ class Request(Struct, frozen=True):
     items that are already encoded. ``deadline`` (``time.monotonic()`` seconds) bounds all attempts.
     ``forced_tool`` names the one of ``tools`` that has to be called, for servers that hold a model to that.
     ``settings`` are the other model settings of the pod or the run; None where nobody has set any.
+    ``output_kind`` is the type that ``output_schema`` was made of, ``task_items`` how many of the last items
+    are of the task at hand (None: not known), ``is_of_helper`` says that a helper agent asks. ``meter`` is
+    there where who asks counts each of the calls that a client makes for the one request: see ``Meter``.
     """
 
     items: Sequence[Item]
@@ -44,6 +48,10 @@ class Request(Struct, frozen=True):
     deadline: float | None = None
     scratch: dict[str, Any] = {}
     settings: ModelSettings | None = None
+    output_kind: Any = None
+    task_items: int | None = None
+    is_of_helper: bool = False
+    meter: Meter | None = None
 
 
 class TextChunk(Struct, frozen=True, gc=False):
@@ -113,7 +121,49 @@ class End(Struct, frozen=True, gc=False, omit_defaults=True):
     reasoning_as: str | None = None
 
 
-Block = TextChunk | ThinkingChunk | CallStart | CallChunk | CallEnd | VendorChunk | UsageReport | End
+class TierStarted(Struct, frozen=True, gc=False):
+    """What follows is of that tier of an escalation chain."""
+
+    model: str
+
+
+class TierEnded(Struct, frozen=True, gc=False):
+    """A tier of an escalation chain is done, with what came of it; nothing of a tier that was not accepted is
+    part of the answer.
+    """
+
+    attempt: AttemptRecord
+
+
+Block = (
+    TextChunk
+    | ThinkingChunk
+    | CallStart
+    | CallChunk
+    | CallEnd
+    | VendorChunk
+    | UsageReport
+    | TierStarted
+    | TierEnded
+    | End
+)
+
+
+class Meter(Protocol):
+    """Counts what a client's calls take that has several models asked for one request, each at its own price.
+    Such a client says so with ``prices_of``: the names of all that it may ask.
+    """
+
+    def check(self) -> None:
+        """Raise OverBudget where nothing more may be asked."""
+
+    def exchange(
+        self, client: LLMClient, model: str | None, request: Request, *, answers: bool = True
+    ) -> Any:
+        """What counts one call of ``client``, at the price of ``model`` (``scheme/model_id``; None: it costs
+        nothing): an ``Exchange``. ``answers`` says whether what it gives may be the answer to the request
+        that is counted.
+        """
 
 
 @runtime_checkable
@@ -150,7 +200,7 @@ _PIECE = 64
 class Assembler:
     """Blocks in, the whole answer out; blocks may overlap and are put in order of their index."""
 
-    __slots__ = ("_calls", "_closed", "_end", "_room", "_texts", "_usage", "_vendor")
+    __slots__ = ("_calls", "_closed", "_end", "_room", "_texts", "_tier", "_usage", "_vendor")
 
     def __init__(self) -> None:
         self._texts: dict[int, list[TextChunk | ThinkingChunk]] = {}
@@ -160,6 +210,7 @@ class Assembler:
         self._room = MOST_OUTPUT
         self._end: End | None = None
         self._vendor: dict[str, dict[int, dict[str, Any]]] | None = None
+        self._tier: str | None = None
 
     def feed(self, block: Block) -> None:
         """Take the next block. Raises ModelError for what a client may not give."""
@@ -200,7 +251,9 @@ class Assembler:
             if self._vendor is None:
                 self._vendor = {"message": {}, "call": {}, "block": {}}
             self._vendor[block.of][block.index] = block.data
-        else:
+        elif type(block) is TierStarted:
+            self._tier = block.model
+        elif type(block) is not TierEnded:
             raise _no_block(block)
 
     def _take_room(self, text: str) -> None:
@@ -238,7 +291,7 @@ class Assembler:
         nothing that a vendor wants back whole.
         """
         content = tuple(part for _, chunks in sorted(self._texts.items()) for part in _parts(chunks))
-        return AssistantItem(content, cut=True)
+        return AssistantItem(content, cut=True, tier=self._tier)
 
     def answer(self) -> Answer:
         """The whole answer. Raises ModelError if the terminal block has not come."""
@@ -257,6 +310,8 @@ class Assembler:
             item = msgspec.structs.replace(item, origin=end.origin, reasoning_as=end.reasoning_as)
         if reason in _REFUSED:
             item = msgspec.structs.replace(item, refused=True)
+        if self._tier is not None:
+            item = msgspec.structs.replace(item, tier=self._tier)
         model = encodable(end.model) if type(end.model) is str else None
         return Answer(item, reason, self._usage, model)
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from actors.llm.base import Answer, Assembler, Block, LLMClient, Request, TextChunk
+from actors.llm.base import Answer, Assembler, Block, LLMClient, Request, TextChunk, TierEnded
 from actors.runtime.tasks import is_being_cancelled
 from protocol.errors import ModelError
 
@@ -137,6 +137,13 @@ class Listener(Protocol):
         """The attempt failed, and another follows in ``wait`` seconds."""
 
 
+class TierListener(Listener, Protocol):
+    """Receives what came of each tier of a client that is an escalation chain, too."""
+
+    async def end_tier(self, ended: TierEnded) -> None:
+        """A tier is done. The next one is asked when this returns."""
+
+
 async def _pour(pour: Pour, assembler: Assembler, listener: Listener, attempt: int) -> None:
     """Take the blocks of a stream of ours as they come, without a wait for each."""
     feed, is_wanted = assembler.feed, listener.is_wanted
@@ -148,6 +155,20 @@ async def _pour(pour: Pour, assembler: Assembler, listener: Listener, attempt: i
                 _pass_on(block, listener, attempt)
 
     await pour(take)
+
+
+async def _take_each(
+    stream: AsyncIterator[Block], assembler: Assembler, listener: Listener, attempt: int
+) -> None:
+    """Take the blocks of any stream, one by one."""
+    end_tier: Callable[[TierEnded], Awaitable[None]] | None = getattr(listener, "end_tier", None)
+    async for block in stream:
+        assembler.feed(block)
+        if type(block) is TierEnded:
+            if end_tier is not None:
+                await end_tier(block)
+        elif listener.is_wanted():
+            _pass_on(block, listener, attempt)
 
 
 def _pass_on(block: Block, listener: Listener, attempt: int) -> None:
@@ -181,10 +202,7 @@ async def ask(
                 if pour is not None:
                     await _pour(pour, assembler, listener, attempt)
                 else:
-                    async for block in stream:
-                        assembler.feed(block)
-                        if listener.is_wanted():
-                            _pass_on(block, listener, attempt)
+                    await _take_each(stream, assembler, listener, attempt)
             except BaseException as error:
                 await _close(stream)
                 if not _stands(assembler, error):

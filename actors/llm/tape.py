@@ -23,6 +23,8 @@ from actors.llm.base import (
     Request,
     TextChunk,
     ThinkingChunk,
+    TierEnded,
+    TierStarted,
     UsageReport,
     VendorChunk,
 )
@@ -35,7 +37,10 @@ VERSION = 1
 
 _BLOCKS: dict[str, type[Block]] = {
     kind.__name__: kind
-    for kind in (TextChunk, ThinkingChunk, CallStart, CallChunk, CallEnd, VendorChunk, UsageReport, End)
+    for kind in (
+        *(TextChunk, ThinkingChunk, CallStart, CallChunk, CallEnd, VendorChunk),
+        *(TierStarted, TierEnded, UsageReport, End),
+    )
 }
 #: The fields of a request that an answer depends on, beside its items.
 _FIELDS = ("model", "system", "tools", "max_tokens", "temperature", "output_schema")
@@ -101,6 +106,8 @@ class _Line(Struct, frozen=True, omit_defaults=True):
 def plain(request: Request, redact: Redact) -> Exchange:
     """``request`` as plain data without secrets, and without an answer yet."""
     fields = {name: cleaned(msgspec.to_builtins(getattr(request, name)), redact) for name in _FIELDS}
+    for tool in fields["tools"]:
+        tool.pop("concurrency", None)  # which no model is shown, and older cassettes do not have
     items = [cleaned(msgspec.to_builtins(item), redact) for item in request.items]
     return Exchange(fields, items, [])
 
@@ -179,6 +186,8 @@ def cleaned_blocks(blocks: Sequence[Block], redact: Redact) -> list[Block]:
         if key in changed and isinstance(block, TextChunk | ThinkingChunk | CallChunk) and block.text:
             if key in pending:
                 result.append(msgspec.structs.replace(block, text=pending.pop(key)))
+        elif isinstance(block, TierEnded):
+            result.append(msgspec.convert(cleaned(msgspec.to_builtins(block), redact), TierEnded))
         else:
             result.append(block)
     return result

@@ -135,6 +135,7 @@ class HelperAgent(NamedTuple):
             max_tokens=self.max_tokens,
             forced_tool=forced,
             scratch={},
+            is_of_helper=True,
         )
 
 

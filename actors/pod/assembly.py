@@ -4,7 +4,7 @@ names concrete classes.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -90,13 +90,15 @@ class Assembly:
         threads: ToolThreads | None = None,
         processes: int | None = None,
         spawner: ChildSpawner,
+        chains: Mapping[str, LLMClient] | None = None,
+        find_chain: Callable[[str, str, Assembly], LLMClient] | None = None,
     ) -> None:
         self._store = store
         self._bus = bus
         self._publish = bus.publish  # one bound method for all pods
         self._outputs = outputs
         self._on_conflict = on_conflict
-        self._prices = prices
+        self.prices = prices
         self._memory = memory
         self._grace, self._memory_grace, self._store_grace = grace, memory_grace, store_grace
         self._closing = closing
@@ -123,7 +125,8 @@ class Assembly:
         #: What all pods share; None where nothing is limited.
         self.budget = None if budget is None else Budget(budget)
         self.answers = AnswerWatch(store)
-        self.models = Models()
+        found = None if find_chain is None else lambda name, folder: find_chain(name, folder, self)
+        self.models = Models(chains, found)
         self.totals = Totals()
         # Pods share what is made of the same manifest, tools and client, of the last that were asked for.
         self._opening = Latest(_opening)
@@ -170,7 +173,7 @@ class Assembly:
         session_id: str | None = None,
     ) -> PodResources:
         head, tools = SessionHead(session_id or new_session_id()), template.tools
-        budget = self._budget_of(template.manifest, template.price, parent)
+        budget = self._budget_of(template, parent)
         publish: Callable[..., None] = self._publish
         delegation = None
         if tools.scope_of is not None:
@@ -231,17 +234,22 @@ class Assembly:
         plain = tuple(each for each in tools if not is_source(each))
         runner, limits = self._runner(manifest, plain, hooks), self._limits(manifest)
         memory = manifest.memory
+        asked = self.models.client(manifest.model, manifest.pod.pwd) if client is None else client
         return PodTemplate(
             manifest=manifest,
             model=label(manifest.model) if client is None else _name_of(client),
-            client=self.models.client(manifest.model) if client is None else client,
+            client=asked,
             tools=runner,
             sources=None if len(plain) == len(tools) else self._sourced(runner, filter(is_source, tools)),
             bus=self._bus,
             store=self._store,
             opening=self._opening(manifest),
             memory=self._memory,
-            price=self._price_of(manifest, client),
+            price=self._price_of(
+                manifest.model, asked, is_named=client is None or manifest.model != _NO_MODEL
+            ),
+            price_of=self._cost,
+            asks_tiers=hasattr(asked, "prices_of"),
             totals=self.totals,
             limits=limits,
             extracts_after_run=bool(memory.extract_threshold) and memory.schedule == "after_run",
@@ -275,17 +283,17 @@ class Assembly:
         if given is not None:
             client, model = given, _name_of(given)
         elif own.model is not None or not template.brings_client:
-            client, model = self.models.client(section), label(section)
+            client, model = self.models.client(section, manifest.pod.pwd), label(section)
         if own.tools and template.asks:
             raise InvalidInput(
                 "tools of a run: this pod asks people about calls, and has its tools for life",
                 hint="give them to spawn",
             )
         runner, sources = _with_more(template, own.tools)
-        price = _unknown_price if given is not None else self._price_of(manifest, None)
+        price = self._price_of(section, client, is_named=given is None)
         if client is template.client:
             price = template.price
-        self._check_price(manifest, price)
+        self._check_price(manifest, client, price)
         return replace(
             template,
             manifest=manifest,
@@ -294,6 +302,7 @@ class Assembly:
             tools=runner,
             sources=sources,
             price=price,
+            asks_tiers=hasattr(client, "prices_of"),
             retry=_retry_of(section),
             max_tokens=manifest.max_tokens,
             settings=of_requests(section),
@@ -427,26 +436,39 @@ class Assembly:
     def _task_list(self, pod: str) -> TaskStore:
         return self._task_lists[pod].tasks()
 
-    def _price_of(self, manifest: PodManifest, client: LLMClient | None) -> Price:
-        """What a call costs: by the manifest's model, unless a client of its own answers instead."""
-        section = manifest.model
-        if client is not None and section == _NO_MODEL:
-            return _unknown_price
-        return partial(self._cost, priced_as(section))
+    def _price_of(self, section: ModelSection, client: LLMClient, *, is_named: bool) -> Price:
+        """What a call costs: of a chain by each of its models, of others by the manifest's, where that
+        ``is_named`` by it.
+        """
+        if (models := getattr(client, "prices_of", None)) is not None:
+            return partial(self._dearest, models)
+        return partial(self._cost, priced_as(section)) if is_named else _unknown_price
+
+    def _dearest(self, models: Sequence[str], usage: Usage | None) -> float | None:
+        """What a call costs at most, whichever of these models is asked; None where nobody knows of one."""
+        costs = [self._cost(each, usage) for each in models]
+        known = [each for each in costs if each is not None]
+        return None if len(known) < len(costs) else max(known, default=0.0)
 
     def _cost(self, model: str, usage: Usage | None) -> float | None:
-        return cost(model, usage, self._prices)
+        return cost(model, usage, self.prices)
 
-    def _budget_of(
-        self, manifest: PodManifest, price: Price, parent: Delegation | None = None
-    ) -> Budget | None:
+    def _unpriced(self, manifest: PodManifest, client: LLMClient) -> str:
+        """The model of whose price nobody knows."""
+        models: Sequence[str] = getattr(client, "prices_of", (label(manifest.model),))
+        return next((each for each in models if self._cost(each, Usage(1, 1)) is None), models[0])
+
+    def _budget_of(self, template: PodTemplate, parent: Delegation | None = None) -> Budget | None:
+        manifest = template.manifest
         limits, shared = manifest.budget, self.budget if parent is None else parent.budget
         if limits == _NO_BUDGET and shared is None:
             return None
-        self._check_price(manifest, price, shared)
+        self._check_price(manifest, template.client, template.price, shared)
         return Budget(limits, shared) if parent is None else set_aside(limits, shared)
 
-    def _check_price(self, manifest: PodManifest, price: Price, shared: Budget | None = None) -> None:
+    def _check_price(
+        self, manifest: PodManifest, client: LLMClient, price: Price, shared: Budget | None = None
+    ) -> None:
         """Raise BudgetError where dollars are limited and nobody knows what a call costs."""
         limits, shared = manifest.budget, shared or self.budget
         in_dollars = [
@@ -456,7 +478,7 @@ class Assembly:
             whose = f"pod {manifest.name!r}" if in_dollars[0] is limits else "the system"
             raise BudgetError(
                 f"{whose} has a budget of cost_usd, and nobody knows what the model "
-                f"{label(manifest.model)} of pod {manifest.name!r} costs",
+                f"{self._unpriced(manifest, client)} of pod {manifest.name!r} costs",
                 hint="give its price in a table (PodSystem(prices=…)), or limit tokens instead",
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,20 +20,72 @@ if TYPE_CHECKING:
     from protocol.config import LocalModelSection
 
 
-class Models:
-    """The clients of one system, made when a pod first needs them; pods of one model share one."""
+#: Finds the chain of a name for a pod that works in a folder.
+FindChain = Callable[[str, str], LLMClient]
 
-    def __init__(self) -> None:
+
+#: What says how one server is asked, and not a chain.
+_OF_SERVERS = (
+    *("base_url", "api_key_env", "api_version", "num_ctx", "extra_headers"),
+    *("timeout", "connect_timeout", "idle_timeout", "requests_per_minute", "tokens_per_minute"),
+)
+
+
+class Models:
+    """The clients of one system, made when a pod first needs them; pods of one model share one, and those of
+    a chain where they also work in one folder.
+    """
+
+    def __init__(
+        self, chains: Mapping[str, LLMClient] | None = None, find_chain: FindChain | None = None
+    ) -> None:
+        """``chains`` are there by their names, and closed by their giver; others ``find_chain`` makes."""
         self._http: HttpPool | None = None
         self._clients: dict[bytes, LLMClient] = {}
+        self._given = chains or {}
+        self._find_chain = find_chain
+        #: By their names and folders; None while one is being made.
+        self._chains: dict[tuple[str, str], LLMClient | None] = {}
 
-    def client(self, section: ModelSection) -> LLMClient:
-        """The client of a model. Raises ManifestError, and MissingKey where a key is required."""
+    def client(self, section: ModelSection, folder: str = "") -> LLMClient:
+        """The client of a model. Raises ManifestError, and MissingKey where a key is required; for a chain
+        ConfigError and NotTrusted too.
+        """
+        if section.scheme == "chain":
+            return self._chain(section, folder)
         key = encode(section)
         client = self._clients.get(key)
         if client is None:
             client = self._clients[key] = self._make(section)
         return client
+
+    def _chain(self, section: ModelSection, folder: str) -> LLMClient:
+        for key in _OF_SERVERS:
+            if getattr(section, key):
+                raise ManifestError(f"manifest: model.{key}: a chain has none: its models have their own")
+        if (given := self._given.get(section.model_id)) is not None:
+            return given
+        if not section.model_id:
+            raise ManifestError(
+                "manifest: model.model_id: which chain?", hint='as in model = "chain/careful"'
+            )
+        return self._made_chain(section.model_id, folder)
+
+    def _made_chain(self, name: str, folder: str) -> LLMClient:
+        if (name, folder) in self._chains:
+            found = self._chains[name, folder]
+            if found is None:
+                raise ManifestError(f"the chain {name!r} has itself as a tier")
+            return found
+        if self._find_chain is None:
+            raise ManifestError(f"manifest: model: there is no chain {name!r} here")
+        self._chains[name, folder] = None
+        try:
+            made = self._chains[name, folder] = self._find_chain(name, folder)
+        except BaseException:
+            del self._chains[name, folder]
+            raise
+        return made
 
     # Imported by the first pod that needs them: together they cost as much as all the rest of polypod.
 
@@ -51,11 +104,11 @@ class Models:
         from actors.pod.server_clients import client_for  # noqa: PLC0415
 
         if section.scheme not in PRESETS:
-            likely = likely_model(section, ["offline", *PRESETS])
+            likely = likely_model(section, ["offline", "chain", *PRESETS])
             meant = f"did you mean {likely!r}? " if likely else ""
             raise ManifestError(
                 f"manifest: model.scheme: no model server of the kind {section.scheme!r}",
-                hint=f"{meant}known kinds: {', '.join(['offline', *PRESETS])}",
+                hint=f"{meant}known kinds: {', '.join(['offline', 'chain', *PRESETS])}",
             )
         preset = PRESETS[section.scheme]
         try:
@@ -68,7 +121,10 @@ class Models:
         return client_for(section, preset, server, self._http)
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Close all connections, and the chains that were made."""
+        for each in self._chains.values():
+            if (close := getattr(each, "aclose", None)) is not None:
+                await close()
         if self._http is not None:
             await self._http.aclose()
 

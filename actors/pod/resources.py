@@ -50,6 +50,10 @@ class PodTemplate(Struct, frozen=True, eq=False):
     memory: Path
     #: What a call cost in US dollars, None where nobody knows.
     price: Callable[[Usage | None], float | None]
+    #: What a call of any model cost, by its name.
+    price_of: Callable[[str, Usage | None], float | None]
+    #: Whether the client asks several models, and counts each of its calls.
+    asks_tiers: bool
     #: Where the whole system's calls are summed.
     totals: Totals
     limits: Limits

@@ -1,1 +1,1 @@
-"""Routing: which agent and model does a task."""
+"""Which agent, and which model, a task goes to; models that are asked in turn until an answer is accepted."""

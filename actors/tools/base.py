@@ -146,7 +146,7 @@ class Tool:
             if input_schema is None
             else GivenArguments(name, function, input_schema, ToolContext)
         )
-        self.spec = ToolSpec(self.name, encodable(self.description), self.input_schema)
+        self.spec = ToolSpec(self.name, encodable(self.description), self.input_schema, concurrency)
         self.is_async = is_async(function)
         self.blocking = blocking and not self.is_async
         self.asks = asks

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from protocol import errors
 from protocol.error_of import error_of
 from protocol.errors import Failure, PolypodError, RunFailed
+from protocol.routing import AttemptRecord
+from protocol.usage import Usage
 
 MADE: dict[type[PolypodError], list[PolypodError]] = {
     errors.SystemOfParent: [errors.SystemOfParent()],
@@ -27,6 +29,15 @@ MADE: dict[type[PolypodError], list[PolypodError]] = {
     ],
     errors.MissingKey: [errors.MissingKey("KEY", what="a model")],
     errors.InvalidKey: [errors.InvalidKey("a key", "a line break")],
+    errors.ChainExhausted: [
+        errors.ChainExhausted([]),
+        errors.ChainExhausted(
+            [AttemptRecord("m", "local", 5, False, "escalate", "why", Usage(1, 2), 0.0)],
+            best="half",
+            errors=[("m", "rejected: why")],
+            last=errors.ModelError("m", kind="rate_limit", status=429, where="h:1"),
+        ),
+    ],
     errors.ScriptExhausted: [errors.ScriptExhausted("no more")],
     errors.NewerVersion: [errors.NewerVersion("a store", "of 2040")],
     errors.ForeignError: [errors.ForeignError("m", kind="KeyError", hint="h")],

@@ -11,6 +11,7 @@ from protocol.entries import Entry, ItemsKept, MemoryPointer, OtherEntry, Sessio
 from protocol.errors import Failure
 from protocol.events import Event
 from protocol.items import AssistantItem, ToolCall, ToolResult
+from protocol.routing import AttemptRecord
 
 #: What a line is about; a terminal gives each its colour.
 TONES = ("user", "answer", "tool", "error", "note", "quiet")
@@ -150,6 +151,12 @@ def _named_piece(event: events.ToolCallDelta | events.ToolProgress, width: int) 
     return Line("quiet", f"{event.name}: {cut(event.text, width)}")
 
 
+def _tier(attempt: AttemptRecord, width: int) -> str:
+    what = {"accept": "was accepted", "escalate": "was rejected", "error": "failed"}[attempt.verdict]
+    feedback = f": {attempt.feedback}" if attempt.feedback else ""
+    return cut(f"{attempt.model} {what} after {seconds(attempt.duration_ms / 1000)}{feedback}", width)
+
+
 _EVENTS: dict[type[Event], Callable[[Any, int], Line]] = {
     events.PodStarted: lambda e, _: Line(
         "quiet", f"pod {'resumed' if e.resumed else 'started'} on {e.model}"
@@ -161,6 +168,7 @@ _EVENTS: dict[type[Event], Callable[[Any, int], Line]] = {
     events.UserMessage: _said,
     events.AssistantMessage: lambda e, width: answer_line(e.item, width),
     events.AttemptFailed: lambda e, _: Line("note", failed(f"attempt {e.attempt} gave no answer", e.error)),
+    events.TierAttempted: lambda e, width: Line("note", _tier(e.attempt, width)),
     events.SystemMessage: lambda e, width: Line("note", cut(e.item.text, width)),
     events.ToolResulted: lambda e, width: result_line(e.item, None, e.seconds, width),
     events.CompactStart: _compacting,

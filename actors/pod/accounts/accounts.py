@@ -6,7 +6,8 @@ import time
 from typing import Any
 
 from actors.pod.accounts.budget import Budget
-from actors.pod.accounts.spending import Spending, Spent
+from actors.pod.accounts.spending import Spending
+from actors.pod.accounts.spent import Spent
 from actors.sessions.head import SessionHead
 from actors.sessions.replay import Replayed
 from protocol.usage import Usage

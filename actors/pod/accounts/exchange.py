@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from actors.compaction.tokens import tokens_in
-from actors.llm.base import Answer, Assembler, Block, CallChunk, CallStart, Request, ThinkingChunk
-from actors.llm.retry import ask
-from actors.pod.accounts.budget import OverBudget, Reservation
-from actors.pod.resources import PodResources
+from actors.compaction.policy import Limits
+from actors.compaction.tokens import encoded_size, text_tokens, tokens_in
+from actors.llm.base import (
+    Answer,
+    Assembler,
+    Block,
+    CallChunk,
+    CallStart,
+    LLMClient,
+    Request,
+    ThinkingChunk,
+    TierEnded,
+)
+from actors.llm.retry import RetryPolicy, ask
+from actors.pod.accounts.budget import Budget, OverBudget, Reservation, Totals
 from protocol.errors import Failure, ModelError, ScriptExhausted
 from protocol.events import Retry, StreamRestart, ThinkingDelta, ToolCallDelta
 from protocol.items import AssistantItem
 from protocol.text import encodable
 from protocol.usage import Usage
+from protocol.wire import encode
+
+if TYPE_CHECKING:
+    from actors.pod.accounts.tiered import TierSpent
 
 #: Failures by which a request was not accepted: it took nothing.
 _TOOK_NOTHING = frozenset(
@@ -34,6 +48,30 @@ _TOOK_NOTHING = frozenset(
 Publish = Callable[..., None]
 #: Publishes a piece of text with the number of its attempt; a stream is made of these.
 PublishText = Callable[[str, int], None]
+
+
+class Asked(Protocol):
+    """Who is asked, and what its answers cost."""
+
+    @property
+    def client(self) -> LLMClient: ...
+    @property
+    def price(self) -> Callable[[Usage | None], float | None]: ...
+    @property
+    def totals(self) -> Totals: ...
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def retry(self) -> RetryPolicy: ...
+
+
+class Payer(Protocol):
+    """Whose budget it is, and who is asked."""
+
+    @property
+    def budget(self) -> Budget | None: ...
+    @property
+    def template(self) -> Asked: ...
 
 
 class FailedAttempt(NamedTuple):
@@ -82,9 +120,12 @@ class Exchange:
         "text",
     )
 
+    #: Of a client that asks several models: what came of the tier that gave the answer.
+    accepted: Sequence[TierSpent] = ()
+
     def __init__(
         self,
-        resources: PodResources,
+        resources: Payer,
         prompt_tokens: Callable[[], int],
         max_tokens: int | None,
         is_wanted: Callable[[], bool] = _deaf,
@@ -173,6 +214,9 @@ class Exchange:
         kind = Retry if failed.shown is None else StreamRestart
         self._publish(kind, attempt=failed.attempt, wait=wait, error=failed.failure)
 
+    async def end_tier(self, ended: TierEnded) -> None:
+        """A tier of a chain is done: of a client that does not say so beforehand nobody counts that."""
+
     def progress(self) -> tuple[object, int, int] | None:
         """Itself, the attempt under way, and how much came of it; None between attempts."""
         assembler = self._assembler
@@ -242,3 +286,9 @@ def taken(reported: Usage | None, prompt_tokens: Callable[[], int], came: int) -
         incomplete=True,
         cache_write_1h_tokens=reported.cache_write_1h_tokens,
     )
+
+
+def request_tokens(request: Request) -> int:
+    """Estimate a request in tokens, by its bytes."""
+    size = sum(map(encoded_size, request.items)) + len(encode(request.tools))
+    return tokens_in(size) + text_tokens(request.system or "")

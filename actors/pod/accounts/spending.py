@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from functools import partial
+from typing import TYPE_CHECKING
 
-from actors.compaction.tokens import encoded_size, text_tokens, tokens_in
 from actors.llm.base import Answer, Request
-from actors.pod.accounts.exchange import Exchange
+from actors.pod.accounts.exchange import Exchange, request_tokens
+from actors.pod.accounts.spent import Spent, sum_of
 from actors.pod.resources import PodResources
 from protocol.errors import ModelError
 from protocol.usage import Usage
-from protocol.wire import encode
+
+if TYPE_CHECKING:
+    from actors.pod.accounts.tiered import TierSpent
 
 #: How much of a refusal its error quotes, in tokens.
 _REFUSAL_TOKENS = 100
-
-
-class Spent(Struct, frozen=True):
-    """What a helper agent's calls took together: both None where it made none, or nobody knows."""
-
-    usage: Usage | None = None
-    cost: float | None = None
 
 
 class Spending:
@@ -38,7 +34,7 @@ class Spending:
         """The model's whole answer. Raises OverBudget, ModelError where the model or its provider would not
         answer, or what the client raises.
         """
-        exchange = Exchange(self._resources, lambda: _prompt_tokens(request), request.max_tokens)
+        exchange = self._exchange(request)
         try:
             answer = await exchange.ask(request)
         except BaseException as error:
@@ -46,6 +42,8 @@ class Spending:
             raise
         else:
             self._add(answer.usage, exchange.settle_answer(answer))
+            for each in exchange.accepted:
+                await self._add_tier(each)
             if answer.item.refused:  # whatever was said on the way to that helps nobody
                 from actors.compaction.transcript import shortened  # noqa: PLC0415 - paid for by a refusal
 
@@ -57,20 +55,19 @@ class Spending:
                 if failed.usage is not None:
                     self._add(failed.usage, failed.cost)
 
+    def _exchange(self, request: Request) -> Exchange:
+        resources = self._resources
+        if not resources.template.asks_tiers:
+            return Exchange(resources, partial(request_tokens, request), request.max_tokens)
+        from actors.pod.accounts.tiered import TieredExchange  # noqa: PLC0415 - paid for by pods with a chain
+
+        size = partial(request_tokens, request)
+        return TieredExchange(resources, size, request.max_tokens, on_tier=self._add_tier)
+
+    async def _add_tier(self, ended: TierSpent) -> None:
+        """A tier of a chain gave a helper agent nothing that was accepted."""
+        failed = [Spent(each.usage, each.cost) for each in ended.failed]
+        self.spent = sum_of((self.spent, ended.spent, *failed))
+
     def _add(self, usage: Usage | None, cost: float | None) -> None:
-        self.spent = Spent(_sum(self.spent.usage, usage), _plus(self.spent.cost, cost))
-
-
-def _prompt_tokens(request: Request) -> int:
-    """Estimate a helper agent's request in tokens, by its bytes."""
-    size = sum(map(encoded_size, request.items)) + len(encode(request.tools))
-    return tokens_in(size) + text_tokens(request.system or "")
-
-
-def _sum(sum_: Usage | None, usage: Usage | None) -> Usage:
-    used = usage or Usage()
-    return used if sum_ is None else sum_ + used
-
-
-def _plus(sum_: float | None, cost: float | None) -> float | None:
-    return sum_ if cost is None else cost if sum_ is None else sum_ + cost
+        self.spent = sum_of((self.spent, Spent(usage or Usage(), cost)))

@@ -12,7 +12,8 @@ from actors.compaction.policy import extraction_due, notes_budget, summariser_bu
 from actors.compaction.tokens import text_tokens
 from actors.memory.messages import Extract, Proposal
 from actors.pod.accounts.accounts import Accounts
-from actors.pod.accounts.spending import Spending, Spent
+from actors.pod.accounts.spending import Spending
+from actors.pod.accounts.spent import Spent
 from actors.pod.history.conversation import Conversation
 from actors.pod.memory.consolidations import Consolidations, answer
 from actors.pod.resources import PodResources

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
@@ -28,6 +29,7 @@ from protocol.events import (
     StreamRestart,
     SystemMessage,
     TextDelta,
+    TierAttempted,
     TurnEnd,
     TurnStart,
     UsageUpdate,
@@ -40,7 +42,8 @@ from protocol.text import encodable
 from protocol.usage import Usage
 
 if TYPE_CHECKING:
-    from actors.pod.resources import PodTemplate
+    from actors.pod.accounts.tiered import TierSpent
+    from actors.pod.resources import PodResources, PodTemplate
     from actors.pod.runs.own_options import OwnOptions
     from actors.pod.runs.tool_runner import ToolRunner
     from actors.pod.sourced_tools import SourcedTools
@@ -100,14 +103,7 @@ class ModelCalls:
             if asked is None:
                 return
             request, size = asked
-        exchange = run.exchange = Exchange(
-            resources,
-            size,
-            request.max_tokens,
-            parts.journal.has_subscribers,
-            parts.journal.publish,
-            self._publish_text,
-        )
+        exchange = run.exchange = self._exchange(run, resources, size, request.max_tokens)
         try:
             exchange.reserve()
         except OverBudget as over:
@@ -169,11 +165,31 @@ class ModelCalls:
             self.end_by_error(run, error)
             return None
 
+    def _exchange(
+        self, run: Run, resources: PodResources, size: Callable[[], int], max_tokens: int | None
+    ) -> Exchange:
+        """What counts the request."""
+        journal = self._parts.journal
+        asked = (
+            resources,
+            size,
+            max_tokens,
+            journal.has_subscribers,
+            journal.publish,
+            self._publish_text,
+        )
+        if not resources.template.asks_tiers:
+            return Exchange(*asked)
+        from actors.pod.accounts.tiered import TieredExchange  # noqa: PLC0415 - paid for by pods with a chain
+
+        return TieredExchange(*asked, on_tier=partial(self._record_tier, run))
+
     def _request(self, run: Run, template: PodTemplate, tools: ToolRunner) -> Request:
         context, manifest, specs = self._parts.conversation.context(), template.manifest, tools.toolbox.specs
         settings = template.settings
         if settings is not None and settings.tool_choice is not None:
             settings = settings_now(settings, specs, self._parts.accounts.steps)
+        items = self._parts.journal.head.items
         return Request(
             context.view(),
             manifest.pod.system_prompt,
@@ -185,6 +201,8 @@ class ModelCalls:
             deadline=run.deadline,
             scratch=context.scratch,
             settings=settings,
+            output_kind=run.output_kind,
+            task_items=len(items) - run.began_at if run.began_in is items else None,
         )
 
     async def make_own(self, run: Run, own: OwnOptions) -> None:
@@ -263,6 +281,8 @@ class ModelCalls:
         run.exchange = None
         if exchange.failed:
             self._record_failed(run, exchange.failed)
+        for each in exchange.accepted:
+            self._add_tier(run, each)
         if answer.item.refused:
             answer = replace(answer, item=self._as_refused(run, answer.item))
         conversation, journal = self._parts.conversation, self._parts.journal
@@ -348,6 +368,24 @@ class ModelCalls:
         """Record which budget the run has reached; it ends with that."""
         self._parts.journal.log.record(BudgetExceeded, run.run_id, **exceeded._asdict())
         run.ending, run.limit = "budget", budget_reached(exceeded)
+
+    async def _record_tier(self, run: Run, ended: TierSpent) -> None:
+        """Record what came of a tier that was not accepted, durably before the next is asked. Raises
+        SessionError, Left.
+        """
+        run.waits.check()
+        self._add_tier(run, ended)
+        await self._parts.journal.commit()
+        run.waits.check()
+
+    def _add_tier(self, run: Run, ended: TierSpent) -> None:
+        self._record_failed(run, ended.failed)
+        usage, cost = ended.spent.usage, ended.spent.cost
+        self._parts.journal.log.record(
+            TierAttempted, run.run_id, attempt=ended.attempt, usage=usage, cost=cost
+        )
+        if usage is not None or cost is not None:
+            self._count(usage, cost)
 
     def _record_failed(self, run: Run, failed: list[FailedAttempt]) -> None:
         """Record and count what attempts took that gave no answer."""

@@ -1,0 +1,160 @@
+"""``EscalationChain``: asks cheap models first, and dearer ones where an answer is not good enough."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+from actors.llm.base import Block, Meter, Request
+from actors.llm.prices import Prices
+from actors.llm.retry import RetryPolicy
+from actors.pod.accounts.spent import Spent, sum_of
+from actors.pod.accounts.tiered import TierSpent
+from actors.routing.chain_task import ToolRule
+from actors.routing.chain_tiers import ExecutorClient, Who, tiers_of
+from actors.routing.chain_walk import ChainParts, Walk
+from actors.routing.metering import own_meter
+from actors.routing.verifiers import as_verifier, close_all
+from actors.routing.warm_probe import WarmProbe
+from actors.runtime.closing import Closing
+from protocol.errors import ChainInvalid, ModelError
+from protocol.items import UserItem
+from protocol.routing import ChainEntry, ChainRequest, ChainResult, entry_for
+
+_RULES = ("read_only", "all", "none")
+
+
+class EscalationChain(Closing):
+    """Tiers that are asked in order until one's answer is accepted. It is an ``LLMClient``, and has
+    ``run(ChainRequest)``, so it stands wherever one is wanted, in another chain too.
+
+    ``entries`` are ChainEntry, or names of models for ``entry_for``. ``local`` and ``cloud`` answer for the
+    tiers of their kind: an LLMClient, an object with ``run(ChainRequest)``, or a dict of those by the models'
+    names. What a local tier says is kept back until ``verifier`` has accepted it (a verifier, a function, or
+    a list of them that all have to accept); a cloud tier's answer is shown as it comes. What a verifier says
+    of a rejected answer goes to the tiers that follow.
+
+    A tier whose answer may be rejected is offered tools that change nothing, unless ``tools`` is ``all`` (or
+    ``none``). ``verify_timeout`` is how many seconds a verifier may take. The last tier is asked again as
+    ``retry`` says; any other is followed by the next at once. ``warm_url`` is the server that says which
+    models are loaded, and with ``prefer_warm`` those come first among local tiers in a row. ``prices`` are
+    those outside of a pod, which has its own.
+
+    Raises ChainInvalid for a chain that could not work.
+    """
+
+    def __init__(
+        self,
+        entries: Iterable[ChainEntry | str],
+        *,
+        local: Who | None = None,
+        cloud: Who | None = None,
+        verifier: Any = None,
+        warm_url: str | None = None,
+        prefer_warm: bool = False,
+        tools: ToolRule = "read_only",
+        verify_timeout: float = 120.0,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+        prices: Prices | None = None,
+        name: str = "chain",
+    ) -> None:
+        chosen = [entry_for(each) if isinstance(each, str) else each for each in entries]
+        tiers = tiers_of(chosen, local, cloud)
+        if tools not in _RULES:
+            raise ChainInvalid(f"tools={tools!r}: expected one of {', '.join(map(repr, _RULES))}")
+        if not verify_timeout > 0:
+            raise ChainInvalid(f"verify_timeout: expected more than 0 seconds, got {verify_timeout}")
+        if verifier is None and (unverified := [each.name for each in tiers if each.is_verified]):
+            raise ChainInvalid(
+                f"nobody verifies {', '.join(unverified)}: the chain has no verifier",
+                hint="verifier= is a function, a CommandVerifier or a ModelVerifier; cloud tiers need none",
+            )
+        self.model = name
+        self._prices = prices
+        self._parts = ChainParts(
+            tiers,
+            None if verifier is None else as_verifier(verifier),
+            WarmProbe(warm_url) if warm_url else None,
+            prefer_warm,
+            tools,
+            verify_timeout,
+            retry,
+        )
+
+    def __repr__(self) -> str:
+        return f"<EscalationChain {' > '.join(each.name for each in self._parts.tiers)}>"
+
+    @property
+    def entries(self) -> tuple[ChainEntry, ...]:
+        """Its tiers, in order."""
+        return tuple(each.entry for each in self._parts.tiers)
+
+    @property
+    def prices_of(self) -> tuple[str, ...]:
+        """The models that it may ask and whose calls cost something (``scheme/model_id``)."""
+        named: list[str] = []
+        for each in self._parts.tiers:
+            inner: tuple[str, ...] | None = getattr(each.client, "prices_of", None)
+            named += inner if inner is not None else [] if each.price is None else [each.price]
+        return (*named, *getattr(self._parts.verifier, "prices_of", ()))
+
+    # -- as a client -----------------------------------------------------------------------------
+
+    def stream(self, request: Request) -> AsyncIterator[Block]:
+        """The accepted answer to ``request``, as LLMClient says. Raises ChainExhausted, OverBudget, and
+        ModelError where an answer broke in the middle of what was shown of it, or the time was up.
+        """
+        alone = [each.name for each in self._parts.tiers if isinstance(each.client, ExecutorClient)]
+        if alone:
+            raise ModelError(
+                f"the chain cannot answer a conversation: {', '.join(alone)} is shown a task alone",
+                kind="invalid_request",
+                hint="give the chain LLMClients, or call chain.run(ChainRequest(…))",
+            )
+        return self._stream(request)
+
+    def _stream(self, request: Request) -> AsyncIterator[Block]:
+        meter: Meter = request.meter or own_meter(self, request, prices=self._prices)
+        return Walk(self._parts, request, meter).blocks()
+
+    # -- as who does a task ----------------------------------------------------------------------
+
+    async def run(self, request: ChainRequest) -> ChainResult:
+        """The accepted text, and what came of each tier. Raises ChainExhausted. ``request.model`` is for who
+        stands in the chain: it chooses its own.
+        """
+        ended: list[TierSpent] = []
+        asked = Request([UserItem.of(request.task_prompt)], request.skill_prompt or None)
+
+        async def note(tier: TierSpent) -> None:
+            ended.append(tier)
+
+        meter = own_meter(_Whole(self), asked, prices=self._prices, on_tier=note)
+        try:
+            answer = await meter.ask(asked)
+        except BaseException as error:
+            meter.end(error)
+            raise
+        last = Spent(answer.usage, meter.settle_answer(answer))
+        ended += meter.accepted
+        failed = [*meter.failed, *(each for tier in ended for each in tier.failed)]
+        spent = sum_of(
+            (*(each.spent for each in ended), last, *(Spent(each.usage, each.cost) for each in failed))
+        )
+        attempts = tuple(each.attempt for each in ended)
+        return ChainResult(answer.item.text, answer.model or "", spent.usage, spent.cost, attempts)
+
+    async def aclose(self) -> None:
+        """Close what the chain made or verifies with; ``local`` and ``cloud`` are their givers'."""
+        await close_all(filter(None, (self._parts.verifier, self._parts.probe)))
+
+
+class _Whole:
+    """A chain as ``run`` asks it, whoever stands in it."""
+
+    def __init__(self, chain: EscalationChain) -> None:
+        self._chain = chain
+
+    def stream(self, request: Request) -> AsyncIterator[Block]:
+        """What the chain answers."""
+        return self._chain._stream(request)  # noqa: SLF001 - its other half

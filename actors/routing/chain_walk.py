@@ -1,0 +1,542 @@
+"""``Walk``: the way of one request through the tiers of a chain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from actors.llm.base import (
+    Answer,
+    Assembler,
+    Block,
+    End,
+    Meter,
+    Request,
+    TierEnded,
+    TierStarted,
+    UsageReport,
+)
+from actors.llm.retry import CLOSE_GRACE, GiveUp, RetryPolicy, ask, decide
+from actors.pod.accounts.budget import OverBudget
+from actors.pod.accounts.exchange import Exchange
+from actors.pod.accounts.spent import Spent, sum_of
+from actors.routing.chain_task import (
+    Progress,
+    ToolRule,
+    choosing,
+    keep_progress,
+    last_words_at,
+    misfit,
+    offered,
+    progress_of,
+    scratch_of,
+    task_start,
+    task_words,
+    tier_at_work,
+    with_feedback,
+)
+from actors.routing.chain_tiers import Recording, Tier, without_words
+from actors.routing.verifiers import Case, Verifier, judge
+from actors.routing.warm_probe import WarmProbe, plain_name
+from actors.runtime.redact import redacted
+from actors.runtime.tasks import is_being_cancelled
+from protocol.errors import ChainExhausted, Failure, ModelError
+from protocol.routing import AttemptRecord, AttemptVerdict, Verdict
+from protocol.text import encodable
+
+#: A tier that another follows is asked once: that one is its retry.
+_ONCE = RetryPolicy(attempts=1, patience=0.0)
+#: How much of what a verifier says, or of an error, is kept, in characters.
+MOST_FEEDBACK = 4000
+
+
+class ChainParts(Struct, frozen=True, eq=False):
+    """What a chain is made of."""
+
+    tiers: tuple[Tier, ...]
+    verifier: Verifier | None
+    probe: WarmProbe | None
+    prefer_warm: bool
+    tools: ToolRule
+    verify_timeout: float
+    retry: RetryPolicy
+
+
+class Walk:
+    """Asks tier by tier until one's answer is accepted. Raises ChainExhausted where none is."""
+
+    def __init__(self, parts: ChainParts, request: Request, meter: Meter) -> None:
+        self._parts = parts
+        self._request = request
+        self._meter = meter
+        self._at = task_start(request)
+        self._progress = Progress(None, ())
+        #: Of the tier at work: when it was asked, and whether its model was loaded then.
+        self._began = 0.0
+        self._warm = False
+        self._spent = Spent()
+        self._last_error: BaseException | None = None
+
+    async def blocks(self) -> AsyncIterator[Block]:
+        """The blocks of the answer, and what came of each tier."""
+        progress = self._progress = await self._begin()
+        while progress.next < len(progress.order):
+            tier = self._parts.tiers[progress.order[progress.next]]
+            await self._begin_tier(tier)
+            if self._waits(tier):
+                answer = await self._kept(tier)
+                if answer is not None:
+                    for block in answer:
+                        yield block
+                    return
+            else:
+                async for block in self._shown(tier):
+                    yield block
+                    if type(block) is End:
+                        return
+            yield TierEnded(progress.attempts[-1])
+            progress.next, progress.broke = progress.next + 1, 0
+        raise self._exhausted()
+
+    # -- where it begins -------------------------------------------------------------------------
+
+    async def _begin(self) -> Progress:
+        """How far the task is: at the tier whose calls it goes on with, or behind one that broke, or at its
+        beginning.
+        """
+        request, at = self._request, self._at
+        known = progress_of(request, at)
+        if known is not None and known.goes_on:
+            known.goes_on = False
+            return known
+        names = [each.name for each in self._parts.tiers]
+        at_work = tier_at_work(request.items, at, names)
+        first = request.items[at] if at < len(request.items) else None
+        if at_work is not None and known is not None and at_work in known.order:
+            made = Progress(first, known.order, known.order.index(at_work))
+            made.notes, made.words = known.notes, known.words
+        else:
+            order = tuple(range(len(names))) if at_work is not None else await self._order()
+            made = Progress(first, order, 0 if at_work is None else at_work)
+        keep_progress(request, made)
+        return made
+
+    async def _order(self) -> tuple[int, ...]:
+        """The places of the tiers; those that are warm come first among local ones in a row, where that is
+        wished for.
+        """
+        tiers, probe = self._parts.tiers, self._parts.probe
+        places = list(range(len(tiers)))
+        if probe is None or not self._parts.prefer_warm or all(each.entry.is_cloud for each in tiers):
+            return tuple(places)
+        warm = await probe.warm_models()
+
+        def rank(place: int) -> tuple[int, bool]:
+            cloud_before = sum(each.entry.is_cloud for each in tiers[: place + 1])
+            entry = tiers[place].entry
+            return cloud_before * 2 - entry.is_cloud, plain_name(entry.model) not in warm
+
+        return tuple(sorted(places, key=rank))
+
+    async def _begin_tier(self, tier: Tier) -> None:
+        self._check_time()
+        self._began, self._spent, self._warm = time.monotonic(), Spent(), False
+        probe = self._parts.probe
+        if probe is not None and not tier.entry.is_cloud:
+            self._warm = await probe.is_warm(tier.entry.model)
+
+    def _check_time(self) -> None:
+        deadline = self._request.deadline
+        if deadline is not None and time.monotonic() >= deadline:
+            raise self._out_of_time()
+
+    def _out_of_time(self) -> ModelError:
+        done = len(self._progress.attempts)
+        return ModelError(
+            f"the time was up before a tier was accepted; {done} of {len(self._parts.tiers)} had been",
+            kind="timeout",
+            retryable=False,
+        )
+
+    # -- a tier's request ------------------------------------------------------------------------
+
+    def _waits(self, tier: Tier) -> bool:
+        """Whether the tier's answer waits to be accepted, instead of being shown as it comes."""
+        if self._request.is_of_helper:
+            return False
+        return tier.is_verified or (self._request.output_schema is not None and not self._is_last)
+
+    @property
+    def _is_last(self) -> bool:
+        return self._progress.next + 1 >= len(self._progress.order)
+
+    def _for(self, tier: Tier) -> Request:
+        """The request as the tier gets it."""
+        request, progress = self._request, self._progress
+        words = None if progress.words is None else self._at + progress.words
+        tools = request.tools
+        if tier.is_verified and not request.is_of_helper:
+            tools = offered(tools, self._parts.tools)
+        forced = request.forced_tool if any(each.name == request.forced_tool for each in tools) else None
+        shown = (words, progress.notes) if progress.notes else ()
+        return replace(
+            request,
+            items=with_feedback(request.items, words, progress.notes),
+            tools=tools,
+            model=tier.names.asked,
+            forced_tool=forced,
+            settings=choosing(request.settings, tools),
+            deadline=self._until(tier.entry.timeout),
+            scratch=scratch_of(request, tier.name, shown),
+        )
+
+    def _until(self, seconds: float | None) -> float | None:
+        """When a step has to be done (``time.monotonic()``) that may take so long."""
+        own = None if seconds is None else time.monotonic() + seconds
+        deadline = self._request.deadline
+        return own if deadline is None else deadline if own is None else min(own, deadline)
+
+    def _exchange(self, tier: Tier, request: Request) -> Exchange:
+        made: Exchange = self._meter.exchange(tier.client, tier.price, request)
+        return made
+
+    # -- an answer that waits to be accepted -----------------------------------------------------
+
+    async def _kept(self, tier: Tier) -> Sequence[Block] | None:
+        """The blocks of the tier's answer with its end, once that is accepted; None where it was not."""
+        request, recording = self._for(tier), Recording(tier.client)
+        exchange = self._exchange(tier, request)
+        policy = self._parts.retry if self._is_last else _ONCE
+        try:
+            async with _bound(request.deadline):
+                answer = await ask(recording, request, exchange, policy)
+        except BaseException as error:
+            exchange.end(error)
+            self._note_failed(exchange)
+            if not self._is_of_tier(error):
+                raise
+            self._fail(tier, error, request.deadline)
+            return None
+        self._settle(exchange, answer, recording.cost)
+        start: list[Block] = [TierStarted(tier.name)]
+        if answer.item.calls or answer.stop_reason == "pause":
+            unknown = _not_offered(answer, request)
+            if unknown is None:
+                passed = without_words(recording.blocks) if tier.is_verified else recording.blocks
+                return start + _ended(passed, tier)
+            said = _rejected(f"It called {unknown}, a tool that it was not offered.")
+        else:
+            said = await self._verdict(tier, answer)
+        if not said.verdict.accept:
+            self._reject(tier, answer.item.text, said)
+            return None
+        record = self._record(tier, "accept", _kept_words(said.verdict.feedback))
+        *blocks, end = _ended(recording.blocks, tier)
+        return [*start, *blocks, TierEnded(record), end]
+
+    def _is_of_tier(self, error: BaseException) -> bool:
+        """Whether an error is the tier's own: the next one is asked. Raises where the time is up."""
+        if not isinstance(error, Exception) or isinstance(error, OverBudget) or is_being_cancelled():
+            return False
+        self._check_time()
+        return True
+
+    def _settle(self, exchange: Any, answer: Answer, cost: float | None) -> None:
+        if cost is not None:
+            exchange.known_cost = cost
+        settled = exchange.settle_answer(answer)
+        self._note_failed(exchange)
+        self._spent = sum_of((self._spent, Spent(answer.usage, settled)))
+
+    def _note_failed(self, exchange: Exchange) -> None:
+        self._spent = sum_of((self._spent, *(Spent(each.usage, each.cost) for each in exchange.failed)))
+
+    async def _verdict(self, tier: Tier, answer: Answer) -> _Said:
+        """What is to be said of an answer without calls."""
+        text = answer.item.text
+        if answer.item.refused:
+            return _rejected("The model refused the task.")
+        if answer.stop_reason == "max_tokens":
+            return _rejected("The answer was cut: it has to be shorter.")
+        if not text.strip():
+            return _rejected("The answer was empty.")
+        if (why := misfit(self._request, text)) is not None:
+            return _rejected(why)
+        return await self._verified(text) if tier.is_verified else _Said(Verdict(accept=True))
+
+    async def _verified(self, text: str) -> _Said:
+        """What the verifier says. A verifier that fails has accepted nothing."""
+        verifier = self._parts.verifier
+        assert verifier is not None
+        self._meter.check()
+        until = self._until(self._parts.verify_timeout)
+        task = task_words(self._request.items, self._at)
+        case = Case(self._request.system or "", task, text, self._meter, until)
+        try:
+            async with _bound(until):
+                return _Said(await judge(verifier, case))
+        except Exception as error:
+            if not self._is_of_tier(error):
+                raise
+            late = isinstance(error, TimeoutError) and until is not None and time.monotonic() >= until
+            words = f"no verdict within {self._parts.verify_timeout:g} s" if late else _words(error)
+            return _Said(Verdict(accept=False, feedback=f"verifier error: {words}"), is_of_answer=False)
+
+    # -- an answer that is shown as it comes -----------------------------------------------------
+
+    async def _shown(self, tier: Tier) -> AsyncIterator[Block]:
+        """The blocks of the tier's answer as they come, and their end; nothing where it failed before any
+        came. Raises what is to be asked again where it broke in their middle.
+        """
+        used, began = 0, time.monotonic()
+        while True:
+            answer = _Shown(tier, self._for(tier))
+            exchange = self._exchange(tier, answer.request)
+            exchange.begin(used + 1, answer.assembler)
+            try:
+                async for block in answer.blocks(exchange):
+                    yield block
+                break
+            except BaseException as error:  # noqa: BLE001 - raised again unless it is the tier's
+                seconds = self._wait_after(error, answer, used, began)
+                self._end_attempt(exchange, error, seconds)
+                if answer.began:
+                    async for ended in self._break(tier, error, answer.request.deadline):
+                        yield ended
+                if seconds is None:
+                    self._fail(tier, error, answer.request.deadline)
+                    return
+                used += getattr(error, "counts", 1)
+            await asyncio.sleep(seconds)
+        self._settle(exchange, answer.assembler.answer(), answer.cost)
+        if answer.is_final:
+            yield TierEnded(self._record(tier, "accept", ""))
+        for last in answer.last:
+            yield last
+
+    def _end_attempt(self, exchange: Exchange, error: BaseException, seconds: float | None) -> None:
+        """An attempt gave no answer. Raises the error unless it is the tier's own."""
+        if isinstance(error, ModelError) and seconds is not None:
+            exchange.announce_retry(error, seconds)
+        else:
+            exchange.end(error)
+        self._note_failed(exchange)
+        if not self._is_of_tier(error):
+            raise error
+
+    def _wait_after(self, error: BaseException, answer: _Shown, used: int, began: float) -> float | None:
+        """After how many seconds a tier is asked again that has shown nothing yet; None for never."""
+        if answer.began or not isinstance(error, ModelError) or is_being_cancelled():
+            return None
+        decision = decide(
+            used + error.counts,
+            error,
+            now=time.monotonic(),
+            deadline=self._request.deadline,
+            began=began,
+            policy=self._parts.retry if self._is_last else _ONCE,
+        )
+        return None if isinstance(decision, GiveUp) else decision.seconds
+
+    async def _break(self, tier: Tier, error: BaseException, until: float | None) -> AsyncIterator[TierEnded]:
+        """What was shown of a tier's answer broke: who asks has to ask again, and then the next tier goes on,
+        or this one where it is the last.
+        """
+        progress = self._progress
+        if self._is_last:
+            progress.broke += 1
+            if (
+                isinstance(error, ModelError)
+                and error.retryable
+                and progress.broke < self._parts.retry.attempts
+            ):
+                progress.goes_on = True
+                raise error
+        self._fail(tier, error, until)
+        yield TierEnded(progress.attempts[-1])
+        if self._is_last:
+            raise self._exhausted() from error
+        progress.next, progress.goes_on = progress.next + 1, True
+        raise ModelError(
+            f"{tier.name} broke off in the middle of its answer: {_words(error)}",
+            kind=error.kind if isinstance(error, ModelError) else "server",
+            hint="the next tier of the chain is asked",
+            where=error.where if isinstance(error, ModelError) else None,
+            retryable=True,
+        ) from error
+
+    # -- what came of it -------------------------------------------------------------------------
+
+    def _exhausted(self) -> ChainExhausted:
+        progress = self._progress
+        return ChainExhausted(
+            progress.attempts, best=progress.best, errors=progress.errors, last=self._last_error
+        )
+
+    def _fail(self, tier: Tier, error: BaseException, until: float | None) -> None:
+        """The tier gave no answer."""
+        self._last_error = error
+        late = isinstance(error, TimeoutError) and until is not None and time.monotonic() >= until
+        words = f"no answer within {tier.entry.timeout:g} s" if late and tier.entry.timeout else _words(error)
+        self._add(tier, "error", _kept_words(words))
+
+    def _reject(self, tier: Tier, output: str, said: _Said) -> None:
+        """The tier's answer was not accepted: what was said of it goes to those that follow."""
+        progress, feedback = self._progress, _kept_words(said.verdict.feedback)
+        progress.best = output
+        if said.is_of_answer and feedback:
+            progress.notes = (*progress.notes, feedback)
+            if progress.words is None and (at := last_words_at(self._request.items, self._at)) is not None:
+                progress.words = at - self._at
+        self._add(tier, "escalate", feedback)
+
+    def _add(self, tier: Tier, verdict: AttemptVerdict, feedback: str) -> None:
+        progress = self._progress
+        why = feedback if verdict == "error" else f"rejected: {feedback}" if feedback else "rejected"
+        progress.attempts = (*progress.attempts, self._record(tier, verdict, feedback))
+        progress.errors = (*progress.errors, (tier.name, why))
+
+    def _record(self, tier: Tier, verdict: AttemptVerdict, feedback: str) -> AttemptRecord:
+        return AttemptRecord(
+            tier.entry.model,
+            tier.entry.tier,
+            round((time.monotonic() - self._began) * 1000),
+            self._warm,
+            verdict,
+            feedback,
+            self._spent.usage,
+            self._spent.cost,
+        )
+
+
+class _Said(NamedTuple):
+    """A verdict, and whether it speaks of the answer: what a verifier fails with does not."""
+
+    verdict: Verdict
+    is_of_answer: bool = True
+
+
+def _rejected(feedback: str) -> _Said:
+    return _Said(Verdict(accept=False, feedback=feedback))
+
+
+class _Shown:
+    """One answer of a tier that is shown as it comes."""
+
+    def __init__(self, tier: Tier, request: Request) -> None:
+        self._tier = tier
+        self.request = request
+        self.assembler = Assembler()
+        self._stream: Any = None
+        #: Whether anything of it was given on; its blocks that come last.
+        self.began = False
+        self.last: list[Block] = []
+
+    @property
+    def cost(self) -> float | None:
+        """What who answered says that it cost."""
+        return getattr(self._stream, "cost", None)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the whole answer ends its task: it has no calls, and its model goes on with nothing."""
+        answer = self.assembler.answer()
+        return not answer.item.calls and answer.stop_reason != "pause"
+
+    async def blocks(self, exchange: Exchange) -> AsyncIterator[Block]:
+        """Its blocks, but for its usage and its end."""
+        self._stream = self._tier.client.stream(self.request)
+        try:
+            async for block in _within(self._stream, self.request.deadline):
+                self.assembler.feed(block)
+                kind = type(block)
+                if kind is TierEnded:
+                    await exchange.end_tier(block)  # type: ignore[arg-type]
+                elif kind is UsageReport:
+                    self.last = [block]
+                elif kind is End:
+                    self.last.append(_named(block, self._tier))  # type: ignore[arg-type]
+                else:
+                    if not self.began:
+                        self.began = True
+                        yield TierStarted(self._tier.name)
+                    yield _within_tier(block, self._tier)
+        except BaseException:
+            await _close(self._stream)
+            raise
+        if not self.assembler.ended:
+            self.assembler.answer()  # which raises
+
+
+def _within(stream: AsyncIterator[Block], deadline: float | None) -> AsyncIterator[Block]:
+    """The blocks of a stream, each of which has to come before the deadline."""
+    return stream if deadline is None else _each_within(aiter(stream), deadline)
+
+
+async def _each_within(blocks: AsyncIterator[Block], deadline: float) -> AsyncIterator[Block]:
+    """The same where there is one. Raises TimeoutError."""
+    while True:
+        try:
+            async with _bound(deadline):
+                block = await anext(blocks)
+        except StopAsyncIteration:
+            return
+        yield block
+
+
+def _bound(deadline: float | None) -> AbstractAsyncContextManager[Any]:
+    """What ends a step at a deadline (``time.monotonic()``)."""
+    return _UNBOUNDED if deadline is None else asyncio.timeout(max(0.0, deadline - time.monotonic()))
+
+
+#: A step that nothing ends: asyncio's own costs 5 us.
+_UNBOUNDED: AbstractAsyncContextManager[Any] = contextlib.nullcontext()
+
+
+async def _close(stream: Any) -> None:
+    """Give up a stream; what it raises then says nothing of its answer."""
+    if (close := getattr(stream, "aclose", None)) is not None:
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(CLOSE_GRACE):
+                await close()
+
+
+def _within_tier(block: Block, tier: Tier) -> Block:
+    """A block as the chain gives it on: of a chain within it the tier is named behind its own."""
+    return TierStarted(f"{tier.name} > {block.model}") if type(block) is TierStarted else block
+
+
+def _named(end: End, tier: Tier) -> End:
+    return end if end.model is not None else replace(end, model=tier.names.asked)
+
+
+def _ended(blocks: Iterable[Block], tier: Tier) -> list[Block]:
+    """The blocks of a whole answer, its end last."""
+    kept = [_within_tier(block, tier) for block in blocks if type(block) not in {TierEnded, End}]
+    end = next(block for block in blocks if type(block) is End)
+    return [*kept, _named(end, tier)]
+
+
+def _not_offered(answer: Answer, request: Request) -> str | None:
+    """The name of a tool that the answer calls and that its model was not offered."""
+    known = {each.name for each in request.tools}
+    return next((each.name for each in answer.item.calls if each.name not in known), None)
+
+
+def _words(error: BaseException) -> str:
+    return Failure.of(error).message or type(error).__name__
+
+
+def _kept_words(words: str) -> str:
+    """Words as they may be kept: without secrets, and of a length that fits an event."""
+    if not words:
+        return words
+    words = redacted(encodable(words))
+    return words if len(words) <= MOST_FEEDBACK else words[: MOST_FEEDBACK - 1] + "…"

@@ -1,0 +1,88 @@
+"""``CommandVerifier``: a command, say a test suite, says by its exit code whether an answer is good."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from actors.runtime.children.environment import allowed_environment
+from actors.runtime.children.launcher import Launcher
+from actors.runtime.children.whole import run_whole
+from actors.runtime.closing import Closing
+from protocol.errors import ChainInvalid, RoutingError
+from protocol.routing import Verdict
+
+#: How much of what the command writes is feedback: its end, in bytes.
+FEEDBACK_BYTES = 4096
+
+
+class CommandVerifier(Closing):
+    """Runs a command that gets the answer on its standard input: exit code 0 accepts it, another one rejects
+    it with the end of what the command wrote as feedback. One that was killed, or takes longer than
+    ``timeout`` seconds, is an error of the verifier.
+
+    It runs in ``cwd`` (by default the working directory), with the few variables that children may have, and
+    those that ``env`` names. It is ended with all its descendants: where its time is up, where the chain is
+    cancelled, and with this process.
+    """
+
+    def __init__(
+        self,
+        command: str | Sequence[str | os.PathLike[str]],
+        *,
+        cwd: str | os.PathLike[str] | None = None,
+        env: Iterable[str] = (),
+        timeout: float = 120.0,
+        launcher: Callable[[], Launcher] | None = None,
+    ) -> None:
+        """``launcher`` gives what starts it; by default the verifier has its own, which ``aclose`` closes."""
+        words = shlex.split(command) if isinstance(command, str) else [os.fspath(each) for each in command]
+        if not words:
+            raise ChainInvalid("the verifier's command is empty", hint='CommandVerifier(["pytest", "-q"])')
+        if not timeout > 0:
+            raise ChainInvalid(f"the verifier's timeout is {timeout}: expected more than 0 seconds")
+        self._words = words
+        self._cwd = None if cwd is None else os.fspath(cwd)
+        self._env = tuple(env)
+        self._timeout = timeout
+        self._given = launcher
+        self._own: Launcher | None = None
+
+    def __repr__(self) -> str:
+        return f"<CommandVerifier {shlex.join(self._words)}>"
+
+    async def verify(self, skill_prompt: str, task_prompt: str, output: str) -> Verdict:  # noqa: ARG002
+        """What the command says. Raises ChildError, RoutingError where it says nothing of the answer."""
+        try:
+            ran = await run_whole(
+                self._launcher(),
+                self._words,
+                cwd=self._cwd or Path.cwd(),
+                env=allowed_environment(self._env),
+                stdin=output.encode("utf-8", "replace"),
+                seconds=self._timeout,
+            )
+        except TimeoutError:
+            raise RoutingError(f"{self._words[0]} did not end within {self._timeout:g} s") from None
+        if ran.code < 0:
+            raise RoutingError(f"{self._words[0]} was ended by signal {-ran.code}")
+        return Verdict(ran.code == 0, "" if ran.code == 0 else _end_of(ran.stdout + ran.stderr))
+
+    async def aclose(self) -> None:
+        """End what runs, and the process that starts it, where that is the verifier's own."""
+        own, self._own = self._own, None
+        if own is not None:
+            await own.aclose()
+
+    def _launcher(self) -> Launcher:
+        if self._given is not None:
+            return self._given()
+        if self._own is None:
+            self._own = Launcher()
+        return self._own
+
+
+def _end_of(written: bytes) -> str:
+    return written[-FEEDBACK_BYTES:].decode("utf-8", "replace").strip()

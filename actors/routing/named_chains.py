@@ -1,0 +1,123 @@
+"""Makes the chains that manifests name as ``chain/NAME`` of what ``polypod.toml`` says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from actors.config.configuration import Configuration
+from actors.llm.base import LLMClient
+from actors.llm.http.presets import PRESETS
+from actors.llm.prices import Prices
+from actors.routing.chain import EscalationChain
+from actors.routing.command_verifier import CommandVerifier
+from actors.routing.model_verifier import ModelVerifier
+from actors.routing.verifiers import AllOf, Verifier
+from actors.runtime.children.launcher import Launcher
+from protocol.config import ChainEntrySection, ChainSection, LocalModelSection, VerifierSection
+from protocol.errors import ConfigError
+from protocol.manifest import ModelSection
+from protocol.routing import ChainEntry, entry_for
+
+#: Makes the client of one model.
+ClientOf = Callable[[ModelSection], LLMClient]
+
+
+def make_chain(
+    name: str,
+    folder: str,
+    client_of: ClientOf,
+    launcher: Callable[[], Launcher],
+    prices: Prices | None = None,
+) -> EscalationChain:
+    """The chain of that name in the ``polypod.toml`` that holds in ``folder``. Raises NotTrusted, ConfigError
+    where there is none, ChainInvalid where it could not work, and ManifestError or MissingKey for a model.
+    """
+    configuration = Configuration.load(folder or None)
+    section = configuration.chain(name)
+    made = _Makers(client_of, launcher, folder, configuration)
+    entries = tuple(map(_entry, section.entries))
+    return EscalationChain(
+        entries,
+        local=made.clients(entries),
+        cloud=made.clients(entries),
+        verifier=None if section.verifier is None else made.verifier(section.verifier),
+        warm_url=section.warm_url or None,
+        prefer_warm=section.prefer_warm,
+        verify_timeout=_longest(section),
+        prices=prices,
+        name=f"chain/{name}",
+    )
+
+
+def _entry(given: str | ChainEntrySection) -> ChainEntry:
+    if isinstance(given, str):
+        return entry_for(given)
+    derived = entry_for(given.model)
+    is_cloud = derived.is_cloud if given.cloud is None else given.cloud
+    tier = given.tier or ("subagent" if is_cloud else "local")
+    return ChainEntry(given.model, tier, is_cloud)
+
+
+def _longest(section: ChainSection) -> float:
+    """How long all verifiers together may take, in seconds."""
+    verifier = section.verifier
+    if verifier is None:
+        return VerifierSection().timeout_seconds
+    return verifier.timeout_seconds * (2 if verifier.command and verifier.model else 1)
+
+
+class _Makers:
+    """Makes what the section of a chain names."""
+
+    def __init__(
+        self,
+        client_of: ClientOf,
+        launcher: Callable[[], Launcher],
+        folder: str,
+        configuration: Configuration,
+    ) -> None:
+        self._client_of = client_of
+        self._launcher = launcher
+        self._folder = folder
+        self._configuration = configuration
+
+    def clients(self, entries: tuple[ChainEntry, ...]) -> dict[str, LLMClient]:
+        """Who answers for each tier. Raises ManifestError, MissingKey."""
+        return {each.model: self._client(each.model) for each in entries}
+
+    def verifier(self, section: VerifierSection) -> Verifier:
+        """What verifies: a command, a model, or the one after the other."""
+        made: list[Verifier] = []
+        if section.command:
+            folder, seconds = self._folder or Path.cwd(), section.timeout_seconds
+            made.append(
+                CommandVerifier(section.command, cwd=folder, timeout=seconds, launcher=self._launcher)
+            )
+        if section.model:
+            made.append(ModelVerifier(self._client(section.model), section.rubric, model=section.model))
+        return made[0] if len(made) == 1 else AllOf(*made)
+
+    def _client(self, model: str) -> LLMClient:
+        scheme, slash, name = model.partition("/")
+        if slash and scheme in {"offline", "chain", *PRESETS}:
+            return self._client_of(ModelSection(scheme, name))
+        if model.startswith("claude-"):
+            return self._client_of(ModelSection("anthropic", model))
+        local = self._configuration.local_model
+        if local is None:
+            raise ConfigError(
+                f"chain: nobody knows which server has the model {model!r}",
+                hint="write it with the kind of its server, as in ollama/qwen3, or set [local_model]",
+            )
+        return self._client_of(_section_of(local, model))
+
+
+def _section_of(local: LocalModelSection, model: str) -> ModelSection:
+    """A model on the server of ``[local_model]``."""
+    if local.api_key and local.api_key_env is None:
+        raise ConfigError(
+            "a chain cannot use the key that local_model.api_key holds",
+            hint='name a variable that holds it: api_key = "env:MY_KEY"',
+        )
+    return ModelSection("openai", model, local.endpoint, local.api_key_env)

@@ -1,0 +1,145 @@
+"""What verifies a tier's answer: the contract, a function as one, and several together."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Protocol, runtime_checkable
+
+from msgspec import Struct
+
+from actors.llm.base import Meter
+from actors.pod.accounts.spent import Spent, sum_of
+from actors.tools.work import is_async
+from protocol.errors import ChainInvalid, RoutingError
+from protocol.routing import Verdict
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """Says whether an output is good enough.
+
+    Contract of ``verify``: called on the chain's event loop, any number of times at once. ``task_prompt`` is
+    the user's own, without what was said of earlier answers. What it raises counts as a rejection. A verifier
+    may have ``async aclose()``.
+    """
+
+    def verify(self, skill_prompt: str, task_prompt: str, output: str) -> Awaitable[Verdict]:
+        """What is to be said of ``output``."""
+        ...
+
+
+class Case(Struct, frozen=True, eq=False):
+    """What is to be verified. ``meter`` counts what is asked of models for that, ``deadline``
+    (``time.monotonic()`` seconds) is when it has to be done.
+    """
+
+    skill_prompt: str
+    task_prompt: str
+    output: str
+    meter: Meter | None = None
+    deadline: float | None = None
+
+
+async def judge(verifier: Verifier, case: Case) -> Verdict:
+    """What a verifier says. Raises what it raises, RoutingError for what is no verdict."""
+    counted: Callable[[Case], Awaitable[Verdict]] | None = getattr(verifier, "judge", None)
+    said: Any
+    if counted is not None:
+        said = await counted(case)
+    else:
+        said = verifier.verify(case.skill_prompt, case.task_prompt, case.output)
+        if inspect.isawaitable(said):
+            said = await said
+    return _verdict(said)
+
+
+def _verdict(said: Any) -> Verdict:
+    """A verdict, a bool, or a bool with feedback. Raises RoutingError."""
+    if isinstance(said, Verdict):
+        return said
+    if isinstance(said, bool):
+        return Verdict(said)
+    if isinstance(said, tuple) and len(said) == 2 and isinstance(said[0], bool):
+        return Verdict(said[0], str(said[1]))
+    raise RoutingError(
+        f"a verifier gave {said!r:.100}, which is no verdict",
+        hint="a Verdict, True or False, or (False, 'why')",
+    )
+
+
+class FunctionVerifier:
+    """A function as a verifier: of ``(skill_prompt, task_prompt, output)`` it gives a Verdict, True or
+    False, or ``(False, "why")``. A plain one runs in a thread, unless it is not ``blocking``.
+    """
+
+    def __init__(self, function: Callable[[str, str, str], Any], *, blocking: bool = True) -> None:
+        if not callable(function):
+            raise ChainInvalid(f"{function!r:.100} is no function")
+        self._function = function
+        self._in_thread = blocking and not is_async(function)
+
+    def __repr__(self) -> str:
+        return f"<FunctionVerifier {getattr(self._function, '__name__', self._function)}>"
+
+    async def verify(self, skill_prompt: str, task_prompt: str, output: str) -> Verdict:
+        """What the function says. Raises what it raises, RoutingError for what is no verdict."""
+        asked = (skill_prompt, task_prompt, output)
+        said = await asyncio.to_thread(self._function, *asked) if self._in_thread else self._function(*asked)
+        return _verdict(await said if inspect.isawaitable(said) else said)
+
+
+class AllOf:
+    """Several verifiers, asked in order: the first that rejects has the last word."""
+
+    def __init__(self, *verifiers: Any) -> None:
+        if not verifiers:
+            raise ChainInvalid("AllOf needs at least one verifier", hint="all of none would accept anything")
+        self._verifiers = tuple(as_verifier(each) for each in verifiers)
+
+    def __repr__(self) -> str:
+        return f"<AllOf {', '.join(map(repr, self._verifiers))}>"
+
+    @property
+    def prices_of(self) -> tuple[str, ...]:
+        """The models that they may ask."""
+        return tuple(name for each in self._verifiers for name in getattr(each, "prices_of", ()))
+
+    async def verify(self, skill_prompt: str, task_prompt: str, output: str) -> Verdict:
+        """What they say together."""
+        return await self.judge(Case(skill_prompt, task_prompt, output))
+
+    async def judge(self, case: Case) -> Verdict:
+        """The same, with what counts their calls."""
+        spent = Spent()
+        for each in self._verifiers:
+            said = await judge(each, case)
+            spent = sum_of((spent, Spent(said.usage, said.cost)))
+            if not said.accept:
+                break
+        return Verdict(said.accept, said.feedback, spent.usage, spent.cost)
+
+    async def aclose(self) -> None:
+        """Close those of them that hold anything."""
+        await close_all(self._verifiers)
+
+
+def as_verifier(given: Any) -> Verifier:
+    """A verifier, a function as one, or a list of them as all together. Raises ChainInvalid."""
+    if isinstance(given, Verifier):
+        return given
+    if isinstance(given, list | tuple):
+        return AllOf(*given)
+    if callable(given):
+        return FunctionVerifier(given)
+    raise ChainInvalid(
+        f"{given!r:.100} is no verifier", hint="a verifier has verify(skill_prompt, task_prompt, output)"
+    )
+
+
+async def close_all(things: Iterable[Any]) -> None:
+    """Close those that can be closed."""
+    for each in things:
+        if (close := getattr(each, "aclose", None)) is not None:
+            await close()
