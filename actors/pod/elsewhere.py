@@ -13,6 +13,11 @@ from protocol.events import ApprovalRequested
 class Elsewhere(abc.ABC):
     """A pod of a system that has no actor in this process. Used on the system's loop alone."""
 
+    @property
+    @abc.abstractmethod
+    def pid(self) -> int | None:
+        """The number of its process; None while there is none."""
+
     @abc.abstractmethod
     def shut_down(self) -> AsyncFuture[bool]:
         """End the pod with its run paused: a future of whether it was alive."""

@@ -398,6 +398,29 @@ def test_a_service_that_breaks_off_is_said_in_a_line(
     assert "has ended in the middle of its answer" in err
 
 
+def test_what_went_wrong_in_a_service_before_stays_in_its_log_which_is_bounded(home: Swarm) -> None:
+    log = home.root / "serve.log"
+    home.root.mkdir()
+    log.write_text("of an earlier service\n")
+    home.started("hello")
+    home.end()
+    assert "of an earlier service" in log.read_text()
+    log.write_text("long ago\n" * 200_000)
+    assert home.swarm("ls").code == 0
+    assert "long ago" not in log.read_text()
+    assert "long ago" in log.with_name("serve.log.1").read_text()
+    assert log.stat().st_mode & 0o077 == 0
+
+
+def test_a_service_that_does_not_start_is_said_in_its_own_words(home: Swarm) -> None:
+    home.root.mkdir()
+    (home.root / "serve.log").write_text("of an earlier service\n")
+    done = home.swarm("ls", "--store", "sqlite:/dev/null/pods.db")
+    assert done.code == 1
+    assert "did not start" in done.err
+    assert "of an earlier service" not in done.err
+
+
 def test_a_width_that_is_none_is_as_good_as_no_width(home: Swarm) -> None:
     home.env["COLUMNS"] = "wide"
     home.started("hello")

@@ -23,8 +23,8 @@ from protocol.errors import AgentError
 
 #: Seconds that a service has to listen, and between two looks whether it does.
 _PATIENCE, LOOK = 20.0, 0.02
-#: Bytes of what a service that would not start has said.
-_TAIL = 2000
+#: Bytes of what a service that would not start has said, and of a log to which no other service is added.
+_TAIL, _LONGEST_LOG = 2000, 1 << 20
 
 
 class Client:
@@ -32,6 +32,8 @@ class Client:
 
     def __init__(self, root: Path, store: str | None) -> None:
         self._root, self._store = root, _absolute(store) if store else ""
+        #: Where the service that we start begins to write in its log.
+        self._log_start = 0
 
     def ask(self, asked: Asked) -> Said:
         """What it answers. Raises PolypodError."""
@@ -100,7 +102,8 @@ class Client:
     def _start(self) -> subprocess.Popen[bytes]:
         """Start the service; it goes on when this command, and its terminal, have ended."""
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        log = _open_log(self._log)
+        self._log_start = os.fstat(log).st_size
         words = [sys.executable, "-m", "polypod", "swarm", "serve", "--root", str(self._root)]
         try:
             return subprocess.Popen(  # noqa: S603 - our own
@@ -116,8 +119,18 @@ class Client:
 
     def _last_words(self) -> str:
         with contextlib.suppress(OSError):
-            return self._log.read_text(errors="replace")[-_TAIL:].strip()
+            return self._log.read_bytes()[self._log_start :].decode(errors="replace")[-_TAIL:].strip()
         return ""
+
+
+def _open_log(path: Path) -> int:
+    """Open the log of services behind what those before have written; a long one is put aside, and the one
+    that was aside goes.
+    """
+    with contextlib.suppress(OSError):
+        if path.stat().st_size > _LONGEST_LOG:
+            path.replace(path.with_name(path.name + ".1"))
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def _absolute(store: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import shlex
 import shutil
 import sys
@@ -365,4 +366,5 @@ def serve_command(idle_seconds: float, root: Path, store: str | None) -> None:
 
     with only_one(root) as alone:
         if alone:
+            logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
             asyncio.run(serve(store or default_store(), root, idle_seconds))

@@ -73,8 +73,6 @@ class PodRunner:
 class PodLife:
     """A pod at work. It yields the pod's own events as they were published, and the agent's between them."""
 
-    pid = None
-
     def __init__(
         self, home: Home, runner: str, manifest: PodManifest | None, given: Given, launch: Launch
     ) -> None:
@@ -91,6 +89,12 @@ class PodLife:
         self._runs: set[asyncio.Future[Any]] = set()
         #: Set once a run that was resumed is seen to go on, or will not.
         self._goes_on = asyncio.Event()
+
+    @property
+    def pid(self) -> int | None:
+        """The number of the process that the pod is, None where it is in ours."""
+        process = None if self._pod is None else elsewhere(self._pod)
+        return None if process is None else process.pid
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._events

@@ -24,6 +24,7 @@ from acp.schema import (
 
 from actors.runtime.children.child import Child
 from actors.swarm.runners.acp_format import AcpTranslator, arguments_of, tool_of
+from actors.swarm.runners.acp_models import find_model, models_of, names_of
 from actors.swarm.runners.base import Answer, Launch, Permission
 from actors.swarm.runners.lines import LONGEST_LINE, LineTranslator, failure_of, inner, object_of
 from actors.swarm.runners.piped import PipedProgram
@@ -66,7 +67,8 @@ class AcpProgram(PipedProgram):
         return self._session is not None
 
     def argv(self, task: str | None) -> list[str]:  # noqa: ARG002 - it goes by the protocol
-        """Its command."""
+        """Its command. Raises AgentError."""
+        self.refuse_provider(self._command[0])
         return list(self._command)
 
     async def begin(self, life: ProgramLife, child: Child, task: str | None) -> None:
@@ -93,7 +95,9 @@ class AcpProgram(PipedProgram):
             async with asyncio.timeout(_START_SECONDS):
                 about = Implementation(name="polypod", version=__version__)
                 can = await connection.initialize(PROTOCOL_VERSION, ClientCapabilities(), about)
-                self._session = await self._begin_session(connection, can, transport)
+                session = await self._begin_session(connection, can, transport)
+                await self._choose_model(connection, session, transport.answered)
+                self._session = session
         except TimeoutError:
             words = f"{program} has begun no session within {_START_SECONDS:g} seconds"
             raise AgentFailed(words, kind="timeout") from None
@@ -121,6 +125,24 @@ class AcpProgram(PipedProgram):
             await connection.resume_session(session, cwd)
             return session
         raise AgentFailed(f"{self._command[0]} cannot go on with a session", hint="start a new agent")
+
+    async def _choose_model(
+        self, connection: ClientSideConnection, session: str, opened: dict[str, Any]
+    ) -> None:
+        """Have the session use the model that is wanted. Raises AgentFailed, RequestError."""
+        if (wanted := self.launch.model) is None:
+            return
+        program, models = self._command[0], models_of(opened)
+        if not models:
+            words = f"{program} offers no choice of models by the protocol"
+            raise AgentFailed(words, hint="leave the model away, or name it in the command of the program")
+        if (model := find_model(models, wanted)) is None:
+            raise AgentFailed(f"{program} has no model {wanted!r}", hint=f"it has {names_of(models)}")
+        if model.option is not None:
+            await connection.set_config_option(model.option, session, model.id)
+        else:  # of older agents: the SDK knows it no more
+            request = {"sessionId": session, "modelId": model.id}
+            await connection._conn.send_request("session/set_model", request)  # noqa: SLF001
 
     # -- turns -----------------------------------------------------------------------------------
 
@@ -252,6 +274,8 @@ class _Transport:
         self._program, self._life, self._child = program, life, child
         #: Whether the updates that come are of what was said before.
         self.replays = False
+        #: What the program answered last.
+        self.answered: dict[str, Any] = {}
         self.ended = asyncio.Event()
 
     async def send(self, message: dict[str, Any]) -> None:
@@ -278,6 +302,7 @@ class _Transport:
                 if not self.replays:
                     await self._program.take_update(self._life, inner(message, "params", "update"))
             elif "id" in message or "method" in message:
+                self.answered = inner(message, "result") or self.answered
                 return message
             else:
                 await self._life.publish(self._program.stray(line))

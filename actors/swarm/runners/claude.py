@@ -69,7 +69,8 @@ class ClaudeProgram(PipedProgram):
         return self._translator.unanswered == 0
 
     def argv(self, task: str | None) -> list[str]:  # noqa: ARG002 - it goes by the input
-        """Its command."""
+        """Its command. Raises AgentError."""
+        self.refuse_provider(self._command[0])
         model = ["--model", self.launch.model] if self.launch.model else []
         goes_on = "--resume" if self.launch.session else "--session-id"
         return [*self._command, *_FLAGS, *model, goes_on, self._own_session]

@@ -48,8 +48,9 @@ class GeminiProgram(PipedProgram):
         self._command = command
 
     def argv(self, task: str | None) -> list[str]:  # noqa: ARG002 - it goes by the input
-        """Its command."""
+        """Its command. Raises AgentError."""
         launch = self.launch
+        self.refuse_provider(self._command[0])
         model = ["-m", launch.model] if launch.model else []
         goes_on = ["--resume", launch.session] if launch.session else []
         return [*self._command, "--output-format", "stream-json", *model, *goes_on]

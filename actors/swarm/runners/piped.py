@@ -12,7 +12,7 @@ from actors.runtime.children.environment import allowed_environment
 from actors.swarm.runners.base import Launch
 from actors.swarm.runners.lines import LineTranslator
 from actors.swarm.runners.program import ProgramLife
-from protocol.errors import AgentBusy
+from protocol.errors import AgentBusy, AgentError
 from protocol.events import Event
 
 
@@ -28,6 +28,14 @@ class PipedProgram:
         self.launch = launch
         self._translator = translator
         self._env = (*env, *launch.env)
+
+    def refuse_provider(self, program: str) -> None:
+        """Raise AgentError where a provider is wanted, of which the program knows nothing."""
+        if self.launch.provider:
+            raise AgentError(
+                f"{program} takes no provider: {self.launch.provider!r} would change nothing",
+                hint="leave the provider away; the program's own settings say where its models are",
+            )
 
     @property
     def session(self) -> str | None:

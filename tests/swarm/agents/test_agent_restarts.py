@@ -50,6 +50,7 @@ async def test_a_pod_whose_process_somebody_else_ends_has_failed_and_is_started_
     async with swarm_in(tmp_path) as swarm:
         agent = await swarm.start("hello", "process", model="offline", restart={**AGAIN, "max_restarts": 1})
         await agent.wait()
+        assert agent.pid == process_of(swarm, agent)
         os.kill(process_of(swarm, agent), number)
         events = await until(agent, AgentStopped, AgentRestarted, AgentStarted)
         [end] = [each for each in events if isinstance(each, AgentStopped)]

@@ -20,7 +20,14 @@ from acp import (
     update_agent_thought,
     update_tool_call,
 )
-from acp.schema import AgentCapabilities, LoadSessionResponse, PermissionOption, ToolCallUpdate, Usage
+from acp.schema import (
+    AgentCapabilities,
+    LoadSessionResponse,
+    PermissionOption,
+    SetSessionConfigOptionResponse,
+    ToolCallUpdate,
+    Usage,
+)
 
 OPTIONS = [
     PermissionOption(option_id="yes", name="Allow", kind="allow_once"),
@@ -43,7 +50,18 @@ class Program(Agent):
     async def new_session(self, cwd: str, *_: Any, **__: Any) -> NewSessionResponse:
         if "locked" in sys.argv:
             raise RequestError.auth_required()
+        if "models" in sys.argv:
+            models = [{"value": "v/small", "name": "Small"}, {"value": "v/large", "name": "Large"}]
+            option = {"id": "m", "name": "Model", "type": "select", "category": "model"}
+            options = [{**option, "currentValue": "v/small", "options": models}]
+            return NewSessionResponse.model_validate({"sessionId": "s-new", "configOptions": options})
         return NewSessionResponse(session_id="s-new")
+
+    async def set_config_option(self, config_id: str, session_id: str, value: Any, **_: Any) -> Any:
+        await self.client.session_update(
+            session_id, update_agent_message(text_block(f"{config_id}={value} "))
+        )
+        return SetSessionConfigOptionResponse(config_options=[])
 
     async def load_session(self, cwd: str, session_id: str, *_: Any, **__: Any) -> LoadSessionResponse:
         await self.client.session_update(session_id, update_agent_message(text_block("said before")))

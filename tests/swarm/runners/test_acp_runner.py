@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.swarm.runners.acp_format import AcpTranslator
+from actors.swarm.runners.acp_models import Model, find_model, models_of
 from actors.swarm.runners.base import Answer, Permission, Runner
 from actors.swarm.runners.named import runner_of
 from actors.swarm.runners.stream import Recorder
@@ -72,6 +73,43 @@ async def test_an_agent_that_forgets_its_sessions_says_so(tmp_path: Path):
         runner = acp("forgets")
         events = await Reader(runner.start(launch(tmp_path, None, session="s-7", resuming=True), host)).all()
     assert "cannot go on with a session" in (one(events, AgentStopped).error or "")
+
+
+@pytest.mark.parametrize("wanted", ["v/large", "large", "Large"])
+async def test_an_agent_uses_the_model_that_is_wanted(tmp_path: Path, wanted: str):
+    async with KitHost() as host:
+        life = acp("models").start(launch(tmp_path, "one", model=wanted), host)
+        reader = Reader(life)
+        await reader.until(RunEnd)
+        await life.stop()
+        assert "m=v/large did one" in "".join(texts(await reader.all()))
+
+
+@pytest.mark.parametrize(
+    ("how", "more", "said"),
+    [
+        ("models", {"model": "nope"}, "has no model 'nope'; it has v/small, v/large"),
+        ("plain", {"model": "large"}, "offers no choice of models"),
+        ("models", {"provider": "v"}, "takes no provider"),
+    ],
+)
+async def test_a_model_or_provider_that_cannot_be_had_is_an_error(
+    tmp_path: Path, how: str, more: dict[str, str], said: str
+):
+    async with KitHost() as host:
+        events = await Reader(acp(how).start(launch(tmp_path, **more), host)).all()
+    error = one(events, AgentStopped).error
+    assert error is not None
+    assert said in f"{error.message}; {error.hint}"
+
+
+def test_models_of_older_agents_are_found_too():
+    models = models_of({"models": {"availableModels": [{"modelId": "g-pro", "name": "Pro"}, {"x": 1}, 3]}})
+    assert find_model(models, "pro") == Model("g-pro", "Pro")
+    assert find_model(models, "") is None
+    groups = [{"group": "g", "options": [{"value": "a/b", "name": "B"}]}]
+    options = [{"id": "m", "category": "model", "options": groups}, {"id": "x", "category": "mode"}]
+    assert models_of({"configOptions": options}) == [Model("a/b", "B", "m")]
 
 
 async def test_an_agent_that_wants_a_login_says_so(tmp_path: Path):
