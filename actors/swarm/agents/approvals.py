@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from msgspec import Struct
 
 from actors.sessions.answer_token import AnswerToken, answer_token
 from actors.sessions.answers import settled
 from actors.swarm.agents.home import Home
-from actors.swarm.runners.base import Answer, Permission
+from actors.swarm.runners.base import APPROVED, Answer, Permission
 from protocol.approval import ApprovalAnswer
 from protocol.errors import AlreadyResolved, SessionError, UnknownApproval
 from protocol.events import ApprovalRequested, ApprovalResolved, DurableEvent
@@ -49,7 +49,7 @@ class AgentApprovals:
             session_id,
             0,
             time.time(),
-            approval_id=uuid.uuid4().hex[:12],
+            approval_id=f"{uuid.uuid4().hex[:6]}-{key}" if (key := permission.key) else uuid.uuid4().hex[:12],
             tool=permission.tool,
             call_id=permission.call_id,
             arguments=permission.arguments,
@@ -63,10 +63,11 @@ class AgentApprovals:
             await self._record(request)
             await self._listen(session_id)
             answer = await waiting.answer
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
             self._open.pop(request.approval_id, None)
+            approved, by = APPROVED in cancelled.args, "person" if cancelled.args else "run"
             with contextlib.suppress(SessionError):
-                await self._record(_resolved(request, approved=False, by="run"))
+                await self._record(_resolved(request, approved=approved, by=by))
             raise
         finally:
             self._open.pop(request.approval_id, None)
@@ -83,6 +84,11 @@ class AgentApprovals:
         return Answer(
             approved=answer.approved, always=answer.always, arguments=answer.arguments, note=answer.note
         )
+
+    async def withdraw(self, requests: Iterable[ApprovalRequested]) -> None:
+        """Record that nobody answers these any more, which who looked after the agent before had asked."""
+        for each in requests:
+            await self._record(_resolved(each, approved=False, by="run"))
 
     async def answer(self, approval_id: str, session_id: str, answer: Answer) -> None:
         """Answer what is waited for. Raises UnknownApproval, AlreadyResolved, StoreError."""

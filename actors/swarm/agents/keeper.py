@@ -268,6 +268,10 @@ class Keeper:
 
     async def _follow(self, life: Life) -> None:
         try:
+            if asks := self.state.asks:
+                await self.approvals.withdraw(asks)
+                if isinstance(life, ProgramLife):
+                    life.ask_again(asks)
             await self._attend(life)
             if await self.membership.starts_again():
                 await self._go_through_lives(None, resuming=True, go_on=False)

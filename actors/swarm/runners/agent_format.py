@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, get_args
@@ -9,6 +10,7 @@ from typing import Any, get_args
 import msgspec
 
 from actors.swarm.runners.lines import (
+    Ask,
     LineTranslator,
     amount_of,
     failure_of,
@@ -38,6 +40,8 @@ from protocol.items import AssistantItem, ToolCall, ToolResult, UserItem, parts_
 from protocol.usage import Usage
 
 _OUTCOMES: dict[str, RunOutcome] = {each: each for each in get_args(RunOutcome)}
+#: What the program may call a question.
+_KEY = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 
 
 class AgentTranslator(LineTranslator):
@@ -104,6 +108,13 @@ class AgentTranslator(LineTranslator):
 
     def _alert(self, line: dict[str, Any]) -> Iterator[Event]:
         yield self.recorder.make(Alert, text=text_of(line, "text") or "the program reports something")
+
+    def _asks(self, line: dict[str, Any]) -> Iterator[Event]:
+        asked = text_of(line, "approval_id")
+        if _KEY.fullmatch(asked):
+            self._asked.append(Ask(asked, line))
+        else:
+            yield self.stray("stdout", f"a question without an id that can be answered: {asked!r:.80}")
 
     def _printed(self, line: dict[str, Any]) -> Iterator[Event]:
         yield self.stray("stderr" if line["type"] == "stderr" else "stdout", text_of(line, "text"))
@@ -194,6 +205,8 @@ _READERS = {
     "turn_end": AgentTranslator._turn_end,  # noqa: SLF001
     "error": AgentTranslator._failing,  # noqa: SLF001
     "alert": AgentTranslator._alert,  # noqa: SLF001
+    "approval_requested": AgentTranslator._asks,  # noqa: SLF001
+    "approval_resolved": AgentTranslator._asks,  # noqa: SLF001
     "stdout": AgentTranslator._printed,  # noqa: SLF001
     "stderr": AgentTranslator._printed,  # noqa: SLF001
     "user_message": AgentTranslator._user,  # noqa: SLF001

@@ -76,10 +76,12 @@ class Launch(Struct, frozen=True, kw_only=True):
 
 class Permission(Struct, frozen=True, kw_only=True):
     """What a program asks a person for, as an ``ApprovalRequested`` has it. With a ``form`` the answer has
-    arguments of that schema.
+    arguments of that schema. ``key`` is what the program itself calls the question: the approval's id ends
+    with it, behind a dash.
     """
 
     tool: str
+    key: str = ""
     call_id: str = ""
     arguments: dict[str, Any] = {}
     why: str | None = None
@@ -95,6 +97,10 @@ class Answer(Struct, frozen=True, kw_only=True):
     note: str | None = None
 
 
+#: With what a question is cancelled that a person has answered elsewhere.
+APPROVED, DENIED = "approved", "denied"
+
+
 class Host(Protocol):
     """What an agent's surroundings have for a runner."""
 
@@ -102,7 +108,9 @@ class Host(Protocol):
         """What starts its processes."""
 
     async def ask(self, permission: Permission, /) -> Answer:
-        """Ask a person, for as long as it takes; cancelled where the answer is wanted no more."""
+        """Ask a person, for as long as it takes; cancelled where the answer is wanted no more, with
+        ``APPROVED`` or ``DENIED`` where a person has given it to the program itself.
+        """
 
 
 class Life(Protocol):

@@ -6,17 +6,22 @@ import asyncio
 import contextlib
 import os
 from collections import deque
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
 
 from actors.runtime.children.child import Child
 from actors.swarm.runners.agent_format import AgentTranslator
-from actors.swarm.runners.base import Launch
+from actors.swarm.runners.base import APPROVED, DENIED, Launch, Permission
+from actors.swarm.runners.lines import Ask, inner, text_of
 from actors.swarm.runners.piped import PipedProgram
 from actors.swarm.runners.program import ProgramLife
 from actors.swarm.runners.stream import Recorder
+from protocol.commands import Approve, Command, Disapprove
 from protocol.errors import AgentError
+from protocol.events import ApprovalRequested
+from protocol.wire import encode_recordable
 
 #: What such a program has of our variables besides those that its runner lists.
 _ENV = ("PATH", "HOME", "LANG", "TMPDIR")
@@ -40,6 +45,8 @@ class ListeningProgram(PipedProgram):
         self._command = command
         self._inbox: asyncio.StreamWriter | None = None
         self._lock = asyncio.Lock()
+        #: What it waits for a person to allow.
+        self._asked: dict[str, asyncio.Task[None]] = {}
         #: Whether the program has ended.
         self._over = False
 
@@ -81,6 +88,40 @@ class ListeningProgram(PipedProgram):
         await self._write("cancel")
         return True
 
+    async def take(self, life: ProgramLife, data: bytes) -> None:
+        """Publish what it printed, and have a person asked what it asks."""
+        await super().take(life, data)
+        for ask in self._translator.take_asked():
+            if text_of(ask.question, "type") == "approval_requested":
+                self._ask(life, ask.id, _permission(ask))
+            elif (task := self._asked.pop(ask.id, None)) is not None:  # by us, or elsewhere
+                task.cancel(APPROVED if ask.question.get("approved") is True else DENIED)
+
+    def ask_again(self, life: ProgramLife, requests: Iterable[ApprovalRequested]) -> None:
+        """Have a person asked again what it still waits for."""
+        for each in requests:
+            key = each.approval_id.partition("-")[2]
+            self._ask(
+                life,
+                key,
+                Permission(
+                    tool=each.tool, key=key, call_id=each.call_id, arguments=each.arguments, why=each.why
+                ),
+            )
+
+    def _ask(self, life: ProgramLife, key: str, permission: Permission) -> None:
+        if key not in self._asked:
+            self._asked[key] = life.spawn(self._answer(life, key, permission))
+
+    async def _answer(self, life: ProgramLife, key: str, permission: Permission) -> None:
+        """Ask a person, and send the program the answer."""
+        answer = await life.ask(permission)
+        command: Command = Disapprove(key, note=answer.note)
+        if answer.approved:
+            command = Approve(key, always=answer.always, arguments=answer.arguments, note=answer.note)
+        with contextlib.suppress(OSError):  # it has ended
+            await self._write(encode_recordable(command).decode())
+
     async def ask_to_end(self, child: Child) -> None:  # noqa: ARG002
         """Ask it to end. Raises OSError."""
         await self._write("shutdown")
@@ -120,3 +161,15 @@ class ListeningProgram(PipedProgram):
         if self._inbox is not None:
             with contextlib.suppress(OSError):
                 self._inbox.close()
+
+
+def _permission(ask: Ask) -> Permission:
+    line = ask.question
+    return Permission(
+        tool=text_of(line, "tool"),
+        key=ask.id,
+        call_id=text_of(line, "call_id"),
+        arguments=inner(line, "arguments"),
+        why=text_of(line, "why") or None,
+        form=inner(line, "form") or None,
+    )

@@ -13,7 +13,7 @@ from actors.swarm.runners.base import Launch
 from actors.swarm.runners.lines import LineTranslator
 from actors.swarm.runners.program import ProgramLife
 from protocol.errors import AgentBusy, AgentError
-from protocol.events import Event
+from protocol.events import ApprovalRequested, Event
 
 
 class PipedProgram:
@@ -96,6 +96,9 @@ class PipedProgram:
     async def interrupt(self, child: Child) -> bool:  # noqa: ARG002
         """It has no way to end its task but its own end."""
         return False
+
+    def ask_again(self, life: ProgramLife, requests: Iterable[ApprovalRequested]) -> None:
+        """It ends with who looked after it."""
 
     async def ask_to_end(self, child: Child) -> None:
         """A signal does it."""

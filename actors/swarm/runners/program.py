@@ -30,6 +30,7 @@ from protocol.events import (
     AgentStarted,
     AgentStopped,
     AgentStopReason,
+    ApprovalRequested,
     Event,
     Retry,
     RunEnd,
@@ -104,6 +105,9 @@ class Program(Protocol):
 
     async def interrupt(self, child: Child) -> bool:
         """Ask it to end its run; whether it lives on after that."""
+
+    def ask_again(self, life: ProgramLife, requests: Iterable[ApprovalRequested]) -> None:
+        """Have a person asked again what it still waits for."""
 
     async def ask_to_end(self, child: Child) -> None:
         """Ask it to end, by words."""
@@ -259,6 +263,10 @@ class ProgramLife:
         finally:
             self._asking -= 1
             self._watch()
+
+    def ask_again(self, requests: Iterable[ApprovalRequested]) -> None:
+        """Have a person asked again what a program that was found again still waits for."""
+        self._program.ask_again(self, requests)
 
     def spawn(self, work: Any) -> asyncio.Task[Any]:
         """Have work done beside that goes no longer than the program does."""

@@ -22,6 +22,8 @@ from polypod import (
     AgentIdle,
     AgentStarted,
     AgentStopped,
+    ApprovalRequested,
+    ApprovalResolved,
     AssistantMessage,
     PodSystem,
     RunStart,
@@ -194,6 +196,36 @@ async def test_a_kept_program_outlives_a_supervisor_that_is_killed(tmp_path: Pat
         assert await seen_once(agent) == ["did one"]
         await agent.stop()
     wait_until_none(lambda: {pid} & living())
+
+
+async def test_what_a_kept_program_waits_for_is_asked_again_by_who_finds_it(tmp_path: Path) -> None:
+    script = (
+        "import asyncio, sys\n"
+        "from polypod import PodSystem, Swarm\n"
+        "async def main():\n"
+        "    async with PodSystem(store='sqlite:pods.db') as system:\n"
+        "        agent = await Swarm(system, 'root').start('ask', sys.argv[1:], keep=True)\n"
+        "        while not agent.approvals: await asyncio.sleep(0.01)\n"
+        "        print('asked', flush=True)\n"
+        "        await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, *LISTENING, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+    )
+    assert child.stdout is not None
+    assert await child.stdout.readline() == b"asked\n"
+    child.kill()
+    await child.wait()
+    async with system_in(tmp_path) as system:
+        [agent] = await quick(system, tmp_path).agents()
+        await until(agent, ApprovalRequested, ApprovalResolved, ApprovalRequested)
+        [asked] = agent.approvals
+        assert agent.status == "waiting"
+        await agent.approve(asked.approval_id)
+        assert '"Approve"' in (await agent.wait()).text
+        assert agent.status == "idle"
+        await agent.stop()
 
 
 async def test_a_kept_program_whose_supervisor_is_killed_before_it_is_up_is_found(tmp_path: Path) -> None:

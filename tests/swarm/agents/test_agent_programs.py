@@ -1,6 +1,7 @@
 """Agents that are programs: ours by their lines, others' by their formats; none is left behind."""
 
 import asyncio
+import json
 import os
 import random
 import shlex
@@ -13,7 +14,18 @@ from process_kit import children_of, descriptors, living, wait_until_none
 from swarm.agent_kit import all_events, lines, swarm_in, types, until
 from swarm.runners.recordings import FOLDER
 
-from polypod import AgentIdle, AgentNotRunning, AgentStarted, AgentStopped, PodSystem, Swarm, UserMessage
+from polypod import (
+    AgentIdle,
+    AgentNotRunning,
+    AgentOutput,
+    AgentStarted,
+    AgentStopped,
+    ApprovalRequested,
+    ApprovalResolved,
+    PodSystem,
+    Swarm,
+    UserMessage,
+)
 from protocol.config import RunnerSection
 
 HERE = Path(__file__).parents[1]
@@ -73,6 +85,42 @@ async def test_a_program_that_was_killed_is_started_again_in_its_session(tmp_pat
         ]
         assert [each.task for each in started] == ["one", None]
         assert started[0].session == started[1].session
+
+
+@pytest.mark.parametrize("approved", [True, False])
+async def test_what_a_program_asks_is_an_approval_of_its_agent(tmp_path: Path, approved: bool) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("ask", LISTENING)
+        await until(agent, ApprovalRequested)
+        [asked] = agent.approvals
+        assert (agent.status, asked.tool, asked.arguments) == ("waiting", "shell", {"command": "ls"})
+        if approved:
+            await agent.approve(asked.approval_id, arguments={"command": "pwd"})
+        else:
+            await agent.deny(asked.approval_id, note="not now")
+        said = json.loads((await agent.wait()).text)
+        assert said.pop("type") == ("Approve" if approved else "Disapprove")
+        more = {"arguments": {"command": "pwd"}} if approved else {"note": "not now"}
+        assert said == {"approval_id": "q1", **more}
+        assert agent.approvals == []
+
+
+async def test_what_a_person_has_answered_to_the_program_itself_is_recorded_so(tmp_path: Path) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("ask and hear", LISTENING)
+        [*_, answer] = await until(agent, ApprovalRequested, ApprovalResolved)
+        assert isinstance(answer, ApprovalResolved)
+        assert (answer.approved, answer.by) == (True, "person")
+        assert (await agent.wait()).status == "done"
+
+
+async def test_a_question_that_has_no_id_is_a_line_like_others(tmp_path: Path) -> None:
+    lines = ["agent_ready", "approval_requested"]
+    program = "\n".join(f"print('{json.dumps({'type': each})}', flush=True)" for each in lines)
+    async with swarm_in(tmp_path) as swarm:
+        agent = await swarm.start("x", [sys.executable, "-c", program])
+        events = await until(agent, AgentStopped)
+        assert any("question without an id" in each.text for each in events if isinstance(each, AgentOutput))
 
 
 async def test_the_supervisor_of_programs_is_killed_and_none_outlives_it(tmp_path: Path) -> None:

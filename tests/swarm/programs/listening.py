@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import queue
 import socket
 import subprocess
 import sys
@@ -22,7 +23,15 @@ inbox = socket.socket(socket.AF_UNIX)
 inbox.bind(named["--inbox"])
 inbox.listen()
 cancelled = threading.Event()
+answers: "queue.Queue[dict]" = queue.Queue()
 steps = itertools.count(1)
+
+
+def ask(*, elsewhere: bool) -> None:
+    out("approval_requested", approval_id="q1", tool="shell", call_id="c", arguments={"command": "ls"})
+    answer = {"type": "Approve"} if elsewhere else answers.get()
+    out("approval_resolved", approval_id="q1", approved=answer["type"] == "Approve")
+    out("assistant_message", content=json.dumps(answer))
 
 
 def work(text: str) -> None:
@@ -50,6 +59,8 @@ def work(text: str) -> None:
         out("assistant_message", content=str(child.pid))
     elif text == "environment":
         out("assistant_message", content=json.dumps({"env": dict(os.environ), "argv": sys.argv[1:]}))
+    elif text in {"ask", "ask and hear"}:
+        ask(elsewhere=text != "ask")
     elif text == "garbage":
         sys.stdout.write('{"type": "assistant_mess\n\nnpm warn\n')
         out("assistant_message", content="still here")
@@ -68,6 +79,8 @@ def listen() -> None:
                     continue
                 out("agent_stopped", reason="shutdown")
                 os._exit(0)
+            elif verb.startswith("{"):
+                answers.put(json.loads(line))
             elif verb == "cancel":
                 cancelled.set()
             else:
