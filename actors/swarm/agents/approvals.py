@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
@@ -35,6 +35,8 @@ class AgentApprovals:
         self._record = record
         self._open: dict[str, _Open] = {}
         self._listening: str | None = None
+        #: What is recorded and waits to be asked again, of a program that was found again.
+        self.pending: list[ApprovalRequested] = []
 
     @property
     def open(self) -> list[ApprovalRequested]:
@@ -43,6 +45,8 @@ class AgentApprovals:
 
     async def ask(self, permission: Permission, session_id: str) -> Answer:
         """Ask a person, for as long as it takes. Raises SessionError."""
+        if (request := self._take_pending(permission)) is not None:
+            return await self._wait(request, session_id)
         token = self._token()
         request = ApprovalRequested(
             self._agent_id,
@@ -57,10 +61,25 @@ class AgentApprovals:
             token="" if token is None else token.id,
             form=permission.form,
         )
+        return await self._wait(request, session_id, self._record(request))
+
+    def _take_pending(self, permission: Permission) -> ApprovalRequested | None:
+        """The request of the same question, where it was recorded by who looked after the agent before."""
+        for each in self.pending:
+            if permission.key and each.approval_id.partition("-")[2] == permission.key:
+                self.pending.remove(each)
+                return each
+        return None
+
+    async def _wait(
+        self, request: ApprovalRequested, session_id: str, recorded: Awaitable[None] | None = None
+    ) -> Answer:
+        """Wait for the answer, once the request is ``recorded``. Raises SessionError."""
         waiting = _Open(request, asyncio.get_running_loop().create_future())
         self._open[request.approval_id] = waiting
         try:
-            await self._record(request)
+            if recorded is not None:
+                await recorded
             await self._listen(session_id)
             answer = await waiting.answer
         except asyncio.CancelledError as cancelled:
@@ -84,11 +103,6 @@ class AgentApprovals:
         return Answer(
             approved=answer.approved, always=answer.always, arguments=answer.arguments, note=answer.note
         )
-
-    async def withdraw(self, requests: Iterable[ApprovalRequested]) -> None:
-        """Record that nobody answers these any more, which who looked after the agent before had asked."""
-        for each in requests:
-            await self._record(_resolved(each, approved=False, by="run"))
 
     async def answer(self, approval_id: str, session_id: str, answer: Answer) -> None:
         """Answer what is waited for. Raises UnknownApproval, AlreadyResolved, StoreError."""

@@ -268,10 +268,9 @@ class Keeper:
 
     async def _follow(self, life: Life) -> None:
         try:
-            if asks := self.state.asks:
-                await self.approvals.withdraw(asks)
-                if isinstance(life, ProgramLife):
-                    life.ask_again(asks)
+            if isinstance(life, ProgramLife):
+                self.approvals.pending = list(self.state.asks)
+                life.ask_again(self.state.asks)
             await self._attend(life)
             if await self.membership.starts_again():
                 await self._go_through_lives(None, resuming=True, go_on=False)

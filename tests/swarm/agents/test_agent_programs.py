@@ -107,7 +107,11 @@ async def test_what_a_program_asks_is_an_approval_of_its_agent(tmp_path: Path, a
 
 async def test_what_a_person_has_answered_to_the_program_itself_is_recorded_so(tmp_path: Path) -> None:
     async with swarm_in(tmp_path) as swarm:
-        agent = await swarm.start("ask and hear", LISTENING)
+        agent = await swarm.start("ask", LISTENING)
+        await until(agent, ApprovalRequested)
+        _, writer = await asyncio.open_unix_connection(agent._keeper._inbox)
+        writer.write(b'{"type":"Approve","approval_id":"q1"}\n')
+        writer.close()
         [*_, answer] = await until(agent, ApprovalRequested, ApprovalResolved)
         assert isinstance(answer, ApprovalResolved)
         assert (answer.approved, answer.by) == (True, "person")

@@ -27,9 +27,9 @@ answers: "queue.Queue[dict]" = queue.Queue()
 steps = itertools.count(1)
 
 
-def ask(*, elsewhere: bool) -> None:
+def ask() -> None:
     out("approval_requested", approval_id="q1", tool="shell", call_id="c", arguments={"command": "ls"})
-    answer = {"type": "Approve"} if elsewhere else answers.get()
+    answer = answers.get()
     out("approval_resolved", approval_id="q1", approved=answer["type"] == "Approve")
     out("assistant_message", content=json.dumps(answer))
 
@@ -59,8 +59,8 @@ def work(text: str) -> None:
         out("assistant_message", content=str(child.pid))
     elif text == "environment":
         out("assistant_message", content=json.dumps({"env": dict(os.environ), "argv": sys.argv[1:]}))
-    elif text in {"ask", "ask and hear"}:
-        ask(elsewhere=text != "ask")
+    elif text == "ask":
+        ask()
     elif text == "garbage":
         sys.stdout.write('{"type": "assistant_mess\n\nnpm warn\n')
         out("assistant_message", content="still here")
