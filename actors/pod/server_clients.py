@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.llm.anthropic.client import AnthropicClient
 from actors.llm.http.client import HttpPool
 from actors.llm.http.headers import key_of
 from actors.llm.http.presets import Preset, Server
 from actors.llm.http.server_client import ServerClient
-from actors.llm.openai.client import OpenAIClient
 from protocol.errors import ManifestError
 from protocol.manifest import ModelSection
 
@@ -22,8 +20,15 @@ def client_for(section: ModelSection, preset: Preset, server: Server, http: Http
         "start_command": server.start_command,
         "settings": section,
     }
+    # Each format is imported by the first pod that speaks it.
     if preset.speaks == "messages":
+        from actors.llm.anthropic.client import AnthropicClient  # noqa: PLC0415
+
         return AnthropicClient(server.base_url, section.model_id, server.api_key, **common)
+    if preset.speaks == "responses":
+        from actors.llm.responses.client import ResponsesClient  # noqa: PLC0415
+
+        return ResponsesClient(server.base_url, section.model_id, server.api_key, **common)
     base_url, query = server.base_url, ""
     if preset.scheme == "azure":
         base_url, query = azure_address(base_url, section.model_id, section.api_version)
@@ -33,6 +38,8 @@ def client_for(section: ModelSection, preset: Preset, server: Server, http: Http
         from actors.llm.openai.ollama import SizedModel  # noqa: PLC0415 - paid for by who sets it
 
         common["named"] = SizedModel(base_url, section.num_ctx)
+    from actors.llm.openai.client import OpenAIClient  # noqa: PLC0415
+
     return OpenAIClient(base_url, section.model_id, server.api_key, kind=preset.scheme, query=query, **common)
 
 

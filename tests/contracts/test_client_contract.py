@@ -27,6 +27,7 @@ from llm_server import (
     error_reply,
     stream_reply,
 )
+from responses_kit import responses_events
 
 from actors.llm.anthropic.client import AnthropicClient
 from actors.llm.base import (
@@ -39,6 +40,7 @@ from actors.llm.base import (
 from actors.llm.cassette import CassetteClient
 from actors.llm.offline.client import OfflineClient
 from actors.llm.openai.client import OpenAIClient
+from actors.llm.responses.client import ResponsesClient
 from actors.llm.retry import RetryPolicy
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.routing.chain import EscalationChain
@@ -50,7 +52,9 @@ from protocol.usage import Usage
 Kind = Callable[[list[Any], Path], Any]
 
 
-def served(kind: type[OpenAIClient | AnthropicClient], events: Callable[[Reply], list[bytes]]) -> Kind:
+def served(
+    kind: type[OpenAIClient | AnthropicClient | ResponsesClient], events: Callable[[Reply], list[bytes]]
+) -> Kind:
     @asynccontextmanager
     async def made(replies: list[Any], path: Path) -> AsyncIterator[LLMClient]:
         scripts = [
@@ -119,6 +123,7 @@ async def chain(replies: list[Any], path: Path) -> AsyncIterator[LLMClient]:
 SCRIPTED: dict[str, Kind] = {
     "openai": served(OpenAIClient, chat_events),
     "anthropic": served(AnthropicClient, messages_events),
+    "responses": served(ResponsesClient, responses_events),
     "scripted": scripted,
     "documented": documented,
     "recorder": recorder,

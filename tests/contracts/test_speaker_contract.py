@@ -25,6 +25,7 @@ from llm_server import (
     stream_reply,
 )
 from ports import unused_port
+from responses_kit import responses_events
 
 from actors.llm.anthropic.client import AnthropicClient
 from actors.llm.base import (
@@ -35,14 +36,16 @@ from actors.llm.base import (
     TextChunk,
 )
 from actors.llm.openai.client import OpenAIClient
+from actors.llm.responses.client import ResponsesClient
 from actors.llm.scripted import Reply, say
 from protocol.errors import MODEL_ERROR_KINDS, ModelError
 from protocol.items import UserItem
 
-Client = type[OpenAIClient | AnthropicClient]
+Client = type[OpenAIClient | AnthropicClient | ResponsesClient]
 SPEAKERS: dict[str, tuple[Client, Callable[[Reply], list[bytes]]]] = {
     "openai": (OpenAIClient, chat_events),
     "anthropic": (AnthropicClient, messages_events),
+    "responses": (ResponsesClient, responses_events),
 }
 
 
@@ -181,7 +184,8 @@ async def test_a_request_past_its_deadline_is_a_time_out_that_is_not_sent_again(
 
 async def test_many_answers_at_once_do_not_mix(speaker, events):
     async def serve(exchange: Exchange) -> None:
-        said = json.dumps(exchange.received.json["messages"][-1]["content"])
+        body = exchange.received.json
+        said = json.dumps(body.get("messages", body.get("input"))[-1]["content"])
         number = "".join(each for each in said if each.isdecimal())
         await exchange.send(
             STREAM_HEAD,

@@ -41,11 +41,14 @@ def recording(name: str) -> Recording:
     return Recording(name, raw, int(first.split()[1]), headers, body)
 
 
-def recordings(
-    *, status: int | None = None, streamed: bool | None = None, anthropic: bool = False
-) -> list[str]:
-    """The names of all recordings of a kind, of OpenAI's format or of Anthropic's."""
-    paths = [path for path in sorted(FOLDER.glob("*.resp")) if ("anthropic" in path.stem) == anthropic]
+def recordings(*, status: int | None = None, streamed: bool | None = None, kind: str = "openai") -> list[str]:
+    """The names of all recordings of a kind: of chat completions, of messages or of responses."""
+    named = {"anthropic": "anthropic", "responses": "responses"}
+    paths = [
+        path
+        for path in sorted(FOLDER.glob("*.resp"))
+        if next((each for each, word in named.items() if word in path.stem), "openai") == kind
+    ]
     found = (recording(path.stem) for path in paths)
     return [
         each.name

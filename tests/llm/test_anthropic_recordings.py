@@ -15,9 +15,13 @@ from protocol.errors import ModelError
 from protocol.items import ThinkingPart
 from protocol.usage import Usage
 
-STREAMS = recordings(status=200, streamed=True, anthropic=True)
+STREAMS = recordings(status=200, streamed=True, kind="anthropic")
 WHOLE = [
-    *(name for name in recordings(status=200, streamed=False, anthropic=True) if "count_tokens" not in name),
+    *(
+        name
+        for name in recordings(status=200, streamed=False, kind="anthropic")
+        if "count_tokens" not in name
+    ),
     "apikey_x_api_key_right",
 ]
 

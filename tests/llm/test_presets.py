@@ -46,6 +46,7 @@ def test_presets_are_where_their_servers_answer():
         "vllm": "http://127.0.0.1:8000/v1",
         "llama_cpp": "http://127.0.0.1:8080/v1",
         "openai": "https://api.openai.com/v1",
+        "openai_responses": "https://api.openai.com/v1",
         "anthropic": "https://api.anthropic.com",
         "openrouter": "https://openrouter.ai/api/v1",
         "groq": "https://api.groq.com/openai/v1",

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from llm_recordings import recording
 from llm_server import Exchange, RawServer
 from wire_fuzz import (
+    READERS,
     VALUES,
     Seed,
     broken,
@@ -33,6 +34,7 @@ from actors.llm.anthropic.client import AnthropicClient
 from actors.llm.base import Answer, Assembler, Request
 from actors.llm.errors import classify, retry_after
 from actors.llm.openai.client import OpenAIClient
+from actors.llm.responses.client import ResponsesClient
 from protocol.errors import ModelError
 from protocol.items import UserItem
 
@@ -44,7 +46,7 @@ SMALL = [seed for seed in SEEDS if len(seed.body) < 1_600][:12]
 
 def test_there_is_something_to_break():
     assert {(seed.format, seed.streamed) for seed in SEEDS} == {
-        (format_, streamed) for format_ in ("openai", "anthropic") for streamed in (True, False)
+        (format_, streamed) for format_ in READERS for streamed in (True, False)
     }
     assert len(SMALL) > 8
     assert all(isinstance(check(seed, seed.body), Answer | ModelError) for seed in SEEDS)
@@ -245,7 +247,7 @@ async def test_heads_and_framings_broken_in_all_ways_end_in_an_answer_or_a_typed
             await exchange.send(raw)
             exchange.close()
 
-        kind = rng.choice([OpenAIClient, AnthropicClient])
+        kind = rng.choice([OpenAIClient, AnthropicClient, ResponsesClient])
         async with RawServer(serve) as server, kind(server.url, "m") as client:
             assembler = Assembler()
             try:

@@ -16,20 +16,23 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 from llm_recordings import WHERE, assembled, recording, recordings
+from responses_kit import CALL, MESSAGE, REASONING, event_bytes
 
 from actors.llm.anthropic.answer import MessagesAnswer
 from actors.llm.base import Answer, Block, CallChunk, CallStart, End
 from actors.llm.http.answers import AnswerReader, whole_ones
 from actors.llm.http.sse import SSEParser
 from actors.llm.openai.answer import ChatAnswer
+from actors.llm.responses.answer import ResponsesAnswer
 from protocol.errors import MODEL_ERROR_KINDS, Failure, ModelError
 from protocol.items import ToolCall
 from protocol.text import encodable, encodable_json
 
-Format = Literal["openai", "anthropic"]
+Format = Literal["openai", "anthropic", "responses"]
 READERS: dict[Format, Callable[[], AnswerReader]] = {
     "openai": lambda: ChatAnswer(WHERE),
     "anthropic": lambda: MessagesAnswer(WHERE),
+    "responses": lambda: ResponsesAnswer(WHERE, origin="here", most=20),
 }
 #: No reading of a few kilobytes takes as long, in seconds of this thread's processor time.
 SLOW = 1.0
@@ -49,11 +52,12 @@ def seeds(longest: int = 20_000) -> list[Seed]:
     found = []
     for format_ in READERS:
         for streamed in (True, False):
-            for name in recordings(status=200, streamed=streamed, anthropic=format_ == "anthropic"):
+            for name in recordings(status=200, streamed=streamed, kind=format_):
                 body = recording(name).body
                 if len(body) <= longest:
                     found.append(Seed(name, format_, streamed, body))
-    return found
+    documented = b"".join(event_bytes(REASONING, MESSAGE, CALL))
+    return [*found, Seed("documented", "responses", streamed=True, body=documented)]
 
 
 def read(reader: AnswerReader, pieces: list[bytes], *, streamed: bool) -> list[Block]:
@@ -182,6 +186,9 @@ def _pieces_of_calls(body: bytes, format_: Format) -> Iterator[tuple[Any, dict[s
             yield value.get("index"), _dict(value.get("delta"))
             yield from (("whole", block) for block in _each(value.get("content")))
             continue
+        if format_ == "responses":
+            yield from _pieces_of_outputs(value)
+            continue
         for choice in _each(value.get("choices")):
             delta = choice.get("delta") or choice.get("message")
             if not isinstance(delta, dict) or choice.get("index"):
@@ -189,6 +196,16 @@ def _pieces_of_calls(body: bytes, format_: Format) -> Iterator[tuple[Any, dict[s
             for call in _each(delta.get("tool_calls")):
                 yield call.get("index"), _dict(call.get("function"))
             yield "old", _dict(delta.get("function_call"))
+
+
+def _pieces_of_outputs(value: dict[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    key = value.get("output_index"), value.get("item_id")
+    if value.get("type") == "response.function_call_arguments.delta":
+        yield key, {"arguments": value.get("delta")}
+    response = _dict(value.get("response"))
+    for item in (value.get("item"), *_each(response.get("output")), *_each(value.get("output"))):
+        if isinstance(item, dict) and item.get("type") == "function_call":
+            yield key, item
 
 
 def _dict(value: Any) -> dict[str, Any]:

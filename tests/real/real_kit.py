@@ -21,19 +21,20 @@ from actors.llm.anthropic.client import AnthropicClient
 from actors.llm.base import Answer, Assembler, Request
 from actors.llm.http.presets import list_models
 from actors.llm.openai.client import OpenAIClient
+from actors.llm.responses.client import ResponsesClient
 from protocol.errors import ModelError
 from protocol.items import UserItem
 
 BASE_URL = os.environ.get("POLYPOD_REAL_BASE_URL", "")
 SERVER_CMD = os.environ.get("POLYPOD_REAL_SERVER_CMD", "")
 
-#: Both formats that such a server speaks, by the manifest's scheme.
-SCHEMES = ("openai", "anthropic")
-CLIENTS = {"openai": OpenAIClient, "anthropic": AnthropicClient}
+#: The formats that such a server speaks, by the manifest's scheme.
+SCHEMES = ("openai", "anthropic", "openai_responses")
+CLIENTS = {"openai": OpenAIClient, "anthropic": AnthropicClient, "openai_responses": ResponsesClient}
 
 needs_server = pytest.mark.skipif(not BASE_URL, reason="POLYPOD_REAL_BASE_URL is not set")
 needs_command = pytest.mark.skipif(not SERVER_CMD, reason="POLYPOD_REAL_SERVER_CMD is not set")
-in_both_formats = pytest.mark.parametrize("scheme", SCHEMES)
+in_all_formats = pytest.mark.parametrize("scheme", SCHEMES)
 
 
 def ask(words: str = "list the files", **fields: Any) -> Request:

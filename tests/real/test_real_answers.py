@@ -4,7 +4,7 @@ import asyncio
 
 import msgspec
 import pytest
-from real_kit import BASE_URL, CLIENTS, answer_from, answered, ask, garbled, in_both_formats, needs_server
+from real_kit import BASE_URL, CLIENTS, answer_from, answered, ask, garbled, in_all_formats, needs_server
 
 from protocol.errors import ModelError
 from protocol.items import AssistantItem, Item, SystemItem, ThinkingPart, ToolCall, ToolResult, UserItem
@@ -25,7 +25,7 @@ def words_of(item: AssistantItem) -> str:
     return "".join(part.text for part in item.content)
 
 
-@in_both_formats
+@in_all_formats
 def test_a_stream_says_what_a_whole_answer_says(scheme):
     streamed, whole = (answered(scheme, ask(), streaming=streaming) for streaming in (True, False))
     assert words_of(streamed.item)
@@ -43,13 +43,13 @@ def test_both_formats_say_the_same():
     assert openai.usage.total_tokens == anthropic.usage.total_tokens
 
 
-@in_both_formats
+@in_all_formats
 def test_an_answer_cut_by_max_tokens_says_so(scheme):
     answer = answered(scheme, ask(max_tokens=4))
     assert (answer.stop_reason, answer.usage.output_tokens) == ("max_tokens", 4)
 
 
-@in_both_formats
+@in_all_formats
 @pytest.mark.parametrize("streaming", [True, False])
 def test_a_call_is_whole_or_known_to_be_cut(scheme, streaming):
     for most in (6, 12, 24, 48, 200):
@@ -64,7 +64,7 @@ def test_a_call_is_whole_or_known_to_be_cut(scheme, streaming):
             assert call.invalid is None or answer.stop_reason == "max_tokens"
 
 
-@in_both_formats
+@in_all_formats
 @pytest.mark.parametrize("streaming", [True, False])
 def test_a_typed_answer_fits_its_schema(scheme, streaming):
     answer = answered(scheme, ask(output_schema=COUNT, max_tokens=400, temperature=0.8), streaming=streaming)
@@ -74,7 +74,7 @@ def test_a_typed_answer_fits_its_schema(scheme, streaming):
     assert not answer.item.calls
 
 
-@in_both_formats
+@in_all_formats
 @pytest.mark.parametrize("streaming", [True, False])
 def test_a_prompt_that_does_not_fit_is_an_overflow_that_says_by_how_much(scheme, streaming):
     with pytest.raises(ModelError) as caught:
@@ -84,7 +84,7 @@ def test_a_prompt_that_does_not_fit_is_an_overflow_that_says_by_how_much(scheme,
     assert error.prompt_tokens > error.context_window > 0
 
 
-@in_both_formats
+@in_all_formats
 def test_an_answer_that_fills_the_context_has_an_end(scheme):
     with pytest.raises(ModelError) as caught:
         answered(scheme, ask("the quick brown fox " * 40_000))
@@ -97,7 +97,7 @@ def test_an_answer_that_fills_the_context_has_an_end(scheme):
         assert answer.usage.total_tokens == window
 
 
-@in_both_formats
+@in_all_formats
 async def test_what_was_answered_is_taken_back_as_history(scheme):
     async with CLIENTS[scheme](BASE_URL, "tiny") as client:
         items: list[Item] = [UserItem.of("list the files")]
@@ -109,7 +109,7 @@ async def test_what_was_answered_is_taken_back_as_history(scheme):
             items += [said, ToolResult.of(call, ""), SystemItem.of("a notice"), UserItem.of("and then?")]
 
 
-@in_both_formats
+@in_all_formats
 async def test_sixty_four_streams_at_once_all_come_to_their_end(scheme):
     async with CLIENTS[scheme](BASE_URL, "tiny") as client:
         requests = [ask(f"list {number} files", max_tokens=8) for number in range(64)]
@@ -118,7 +118,7 @@ async def test_sixty_four_streams_at_once_all_come_to_their_end(scheme):
         assert all(0 < answer.usage.output_tokens <= 8 for answer in answers)
 
 
-@in_both_formats
+@in_all_formats
 async def test_a_stream_that_is_closed_early_leaves_the_server_to_others(scheme):
     async with CLIENTS[scheme](BASE_URL, "tiny") as client:
         for _ in range(8):

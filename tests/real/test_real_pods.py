@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from real_kit import RealServer, garbled, in_both_formats, manifest, needs_command, needs_server
+from real_kit import RealServer, garbled, in_all_formats, manifest, needs_command, needs_server
 
 from actors.pod.handle import Pod
 from actors.system import PodSystem
@@ -22,7 +22,7 @@ def read_file(path: str) -> str:
 
 
 @needs_server
-@in_both_formats
+@in_all_formats
 def test_a_pod_goes_through_tools_and_answers_every_call(scheme):
     async def asked_of(pod: Pod) -> list[str]:
         history = await pod.history()
@@ -52,7 +52,7 @@ def test_a_pod_goes_through_tools_and_answers_every_call(scheme):
 
 
 @needs_server
-@in_both_formats
+@in_all_formats
 async def test_what_a_request_of_a_pod_begins_with_comes_from_the_servers_cache(scheme):
     async with PodSystem() as system:
         pod = await system.spawn(manifest(scheme, max_tokens=8, temperature=0.0))
@@ -62,7 +62,7 @@ async def test_what_a_request_of_a_pod_begins_with_comes_from_the_servers_cache(
 
 
 @needs_server
-@in_both_formats
+@in_all_formats
 async def test_sixty_four_pods_at_once_learn_what_each_ones_model_said(scheme):
     async with PodSystem() as system:
         pods = [await system.spawn(manifest(scheme, max_tokens=8, temperature=0.8)) for _ in range(64)]
@@ -79,7 +79,7 @@ async def test_sixty_four_pods_at_once_learn_what_each_ones_model_said(scheme):
 
 
 @needs_server
-@in_both_formats
+@in_all_formats
 async def test_a_run_that_max_tokens_cuts_ends_at_its_limit(scheme):
     async with PodSystem() as system:
         pod = await system.spawn(manifest(scheme, max_tokens=4, temperature=0.0))
@@ -88,7 +88,7 @@ async def test_a_run_that_max_tokens_cuts_ends_at_its_limit(scheme):
 
 
 @needs_server
-@in_both_formats
+@in_all_formats
 async def test_a_run_whose_prompt_does_not_fit_fails_with_an_overflow(scheme):
     async with PodSystem() as system:
         pod = await system.spawn(manifest(scheme))
@@ -104,7 +104,7 @@ def said(events: list[Event], attempt: int) -> str:
 
 
 @needs_command
-@in_both_formats
+@in_all_formats
 async def test_a_server_that_is_killed_in_the_middle_fails_the_run_with_a_clear_error(scheme):
     async with RealServer() as server, PodSystem() as system:
         pod = await system.spawn(manifest(scheme, server.base_url, max_tokens=800, temperature=0.0))
@@ -126,7 +126,7 @@ async def test_a_server_that_is_killed_in_the_middle_fails_the_run_with_a_clear_
 
 
 @needs_command
-@in_both_formats
+@in_all_formats
 async def test_a_server_that_is_killed_and_started_again_in_the_middle_doubles_nothing(scheme):
     async with RealServer() as server, PodSystem() as system:
         pod = await system.spawn(manifest(scheme, server.base_url, max_tokens=800, temperature=0.0))

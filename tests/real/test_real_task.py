@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from pod_stage import check_pairs
-from real_kit import BASE_URL, in_both_formats, needs_server
+from real_kit import BASE_URL, in_all_formats, needs_server
 from task_child import SLEEP
 
 from actors.sessions.sqlite.store import SQLiteStore
@@ -128,7 +128,7 @@ async def wait_until(holds: Any) -> None:
             await asyncio.sleep(0.05)
 
 
-@in_both_formats
+@in_all_formats
 async def test_a_task_that_is_killed_at_a_question_and_in_a_tool_is_done_once_and_left_unanswered_nowhere(
     tmp_path: Path, scheme: str
 ) -> None:

@@ -54,6 +54,7 @@ PRESETS: dict[str, Preset] = {
         Preset("vllm", "http://127.0.0.1:8000/v1", "vllm serve MODEL"),
         Preset("llama_cpp", "http://127.0.0.1:8080/v1", "llama-server -m MODEL.gguf --jinja"),
         Preset("openai", "https://api.openai.com/v1", key_env="OPENAI_API_KEY"),
+        Preset("openai_responses", "https://api.openai.com/v1", key_env="OPENAI_API_KEY", speaks="responses"),
         Preset("anthropic", "https://api.anthropic.com", key_env="ANTHROPIC_API_KEY", speaks="messages"),
         Preset("openrouter", "https://openrouter.ai/api/v1", key_env="OPENROUTER_API_KEY"),
         Preset("groq", "https://api.groq.com/openai/v1", key_env="GROQ_API_KEY"),

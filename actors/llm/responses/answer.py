@@ -1,0 +1,435 @@
+"""Answers in the form of OpenAI's Responses, pure: events (or one whole answer) in, blocks out.
+
+An answer is a list of outputs: messages, reasoning, calls, and what only the vendor knows. Each comes in
+pieces between ``output_item.added`` and ``output_item.done``, which has all of it once more.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+from actors.llm.base import (
+    Block,
+    CallChunk,
+    CallEnd,
+    CallStart,
+    End,
+    StopReason,
+    TextChunk,
+    ThinkingChunk,
+    UsageReport,
+    VendorChunk,
+)
+from actors.llm.errors import classify
+from actors.llm.http.answers import count_of, failure_of, is_object, nameless, stop_of, unfinished
+from actors.llm.http.sse import SSEEvent
+from actors.llm.lenient import UNREADABLE
+from actors.llm.pieces import HalfPairs, is_closed
+from actors.llm.responses.wire import Event, read
+from protocol.errors import ModelError, ModelErrorKind
+from protocol.text import encodable, encodable_json
+from protocol.usage import Usage
+
+#: What an output is to us; of ``other`` ones (a search that the vendor ran) nothing is shown.
+_Kind = Literal["text", "thinking", "call", "other"]
+_KINDS: dict[Any, _Kind] = {"message": "text", "reasoning": "thinking", "function_call": "call"}
+#: Events that add text, and of what kind of output.
+_TEXTS: dict[Any, _Kind] = {
+    "response.output_text.delta": "text",
+    "response.refusal.delta": "text",
+    "response.reasoning_text.delta": "thinking",
+    "response.reasoning_summary_text.delta": "thinking",
+}
+_ITEMS = frozenset({"response.output_item.added", "response.output_item.done"})
+_ENDS = frozenset({"response.completed", "response.incomplete"})
+#: Members of reasoning that are of its one answer: what goes back is looked up nowhere.
+_OF_ONE_ANSWER = frozenset({"id", "status"})
+#: How an answer stands that has not come to its end.
+_UNFINISHED = frozenset({"failed", "cancelled", "in_progress", "queued"})
+#: Why a text may end in the middle of a call.
+_CUTS = frozenset({"max_tokens", "content_filter"})
+
+
+class _Output:
+    """One output under way. ``pieces`` are the arguments of a call as they came, ``shown`` says whether any
+    of it was given out, ``ended`` that the server has no more of it, ``closed`` that this was given out too.
+    """
+
+    __slots__ = ("closed", "ended", "halves", "index", "kind", "pieces", "shown")
+
+    def __init__(self, kind: _Kind, index: int) -> None:
+        self.kind = kind
+        self.index = index
+        self.pieces: list[str] = []
+        self.shown = False
+        self.ended = False
+        self.closed = False
+        #: Only where an event had to be mended are there any.
+        self.halves: HalfPairs | None = None
+
+
+class ResponsesAnswer:
+    """One answer as it comes in, as AnswerReader says. ``most`` are the tokens that it may have: some servers
+    do not say that they cut it there.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_blocks",
+        "_ids",
+        "_lost_call",
+        "_mends",
+        "_most",
+        "_origin",
+        "_outputs",
+        "_refused",
+        "_stop",
+        "_usage",
+        "_where",
+        "done",
+        "failure",
+        "model",
+    )
+
+    def __init__(self, where: str, *, origin: str | None = None, most: int | None = None) -> None:
+        self._where = where
+        self._origin = origin
+        self._most = most
+        self._blocks: list[Block] = []
+        #: By what the server calls each: its number, or its id.
+        self._outputs: dict[int | str, _Output] = {}
+        self._ids: set[str] = set()
+        self._begun = False
+        self._mends = False
+        self._refused = False
+        self._lost_call = False
+        self._stop = ""
+        self._usage: Usage | None = None
+        self.model: str | None = None
+        self.failure: ModelError | None = None
+        self.done = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the server has said why it stopped, without which no answer is complete."""
+        return bool(self._stop)
+
+    @property
+    def metered(self) -> bool:
+        """Usage comes with the end or not at all."""
+        return self.finished
+
+    @property
+    def usage(self) -> Usage | None:
+        """The call's tokens, as far as the server has reported them."""
+        return self._usage
+
+    def feed(self, events: list[SSEEvent]) -> list[Block]:
+        """The blocks that come with ``events``; look at ``failure`` and ``done`` afterwards."""
+        blocks = self._blocks = []
+        for name, data in events:
+            if self.done:
+                break
+            if data.lstrip()[:1] == b"{":
+                self._take(name, data)
+            elif name == "error" or (data.lstrip()[:1] == b"[" and data.strip() != b"[DONE]"):
+                self._fail(classify(None, {}, data, where=self._where))
+            elif data.strip() and data.strip() != b"[DONE]":
+                self._break("sent an event that is not JSON")
+        return blocks
+
+    def whole(self, data: bytes) -> list[Block]:
+        """The blocks of an answer that came as one JSON object."""
+        blocks = self._blocks = []
+        try:
+            event, self._mends = read(data)
+        except UNREADABLE as error:
+            self._break(f"sent an answer that cannot be read: {error}")
+            if not is_closed(data):
+                self.failure = unfinished(self._where, begun=True)
+        else:
+            if event.output is None:
+                self._fail(classify(None, {}, data, where=self._where))
+            else:
+                plain: dict[str, Any] = encodable_json(_members(data))
+                self._conclude(plain)
+        self.done = True
+        return blocks
+
+    def close(self) -> list[Block]:
+        """The last blocks: the ends of calls and the end of the answer. Raises ModelError where the stream
+        ended before the server said why.
+        """
+        if not self._stop:
+            raise unfinished(self._where, begun=self._begun)
+        blocks = self._blocks = []
+        reason = stop_of(self._stop)
+        calls = [each for each in self._outputs.values() if each.kind == "call"]
+        for output in self._outputs.values():
+            self._say_rest(output)
+        if reason not in _CUTS and self._lost_call and not any(each.shown for each in calls):
+            raise nameless(self._where)
+        for call in calls:
+            if call.shown and not call.closed and reason not in _CUTS and (call.ended or _is_whole(call)):
+                self._end_call(call)
+        origin = () if self._origin is None else (self._origin,)
+        blocks.append(End(self._reason(reason, calls), self.model, *origin))
+        return blocks
+
+    def _reason(self, reason: StopReason, calls: list[_Output]) -> StopReason:
+        if reason in _CUTS:
+            return reason
+        if self._refused:
+            return "refusal"
+        return "tool_use" if any(each.shown for each in calls) else reason
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def _take(self, name: str, data: bytes) -> None:
+        try:
+            event, mended = read(data)
+        except UNREADABLE as error:
+            self._break(f"sent an event that cannot be read: {error}")
+            return
+        self._mends = self._mends or mended
+        kind = event.type if isinstance(event.type, str) else None
+        if kind in _TEXTS:
+            self._add_text(event, _TEXTS[kind], refusal=kind == "response.refusal.delta")
+        elif kind == "response.function_call_arguments.delta":
+            self._add_arguments(event)
+        elif kind in _ITEMS:
+            if isinstance(event.item, dict):
+                item = encodable_json(event.item) if mended else event.item
+                self._take_item(item, event, done=kind == "response.output_item.done")
+        elif kind == "response.reasoning_summary_part.added":
+            self._part_thoughts(event)
+        else:
+            self._take_other(name, kind, event, data)
+
+    def _take_other(self, name: str, kind: Any, event: Event, data: bytes) -> None:
+        response = event.response if isinstance(event.response, dict) else {}
+        if kind == "error" or name == "error" or kind == "response.failed" or (event.error and not kind):
+            failed = response.get("error") or event.error
+            said: Any = data if failed is None else {"error": failed}
+            self._fail(classify(None, {}, said, where=self._where))
+        elif event.detail and not kind:
+            self._fail(classify(None, {}, data, where=self._where))
+        elif kind in _ENDS:
+            self._conclude(encodable_json(response))
+        elif isinstance(model := response.get("model"), str):
+            self.model = encodable(model) or None
+
+    def _output(self, event: Event, kind: _Kind, item: dict[str, Any]) -> _Output:
+        """The output that an event speaks of, which begins with the first that does."""
+        number = event.output_index
+        key: int | str
+        if isinstance(number, int) and not isinstance(number, bool):
+            key = number
+        else:
+            key = str(event.item_id or item.get("id") or "")
+        known = self._outputs.get(key)
+        if known is None:
+            known = self._outputs[key] = _Output(kind, len(self._outputs))
+        elif known.kind != kind:  # not what it was said to be: what comes is of another
+            known = self._outputs.setdefault(f"{key} {kind}", _Output(kind, len(self._outputs)))
+        return known
+
+    def _add_text(self, event: Event, kind: _Kind, *, refusal: bool) -> None:
+        if isinstance(event.delta, str) and event.delta:
+            self._refused = self._refused or refusal
+            self._say(self._output(event, kind, {}), event.delta)
+
+    def _say(self, output: _Output, text: str) -> None:
+        self._begun = output.shown = True
+        if self._mends:
+            output.halves = output.halves or HalfPairs()
+            text = output.halves.join(text)
+        if text:
+            made = TextChunk if output.kind == "text" else ThinkingChunk
+            self._blocks.append(made(text, output.index))
+
+    def _say_rest(self, output: _Output) -> None:
+        """Half a character that waits for its other half, which does not come any more."""
+        if output.halves is None or not (rest := output.halves.rest()):
+            return
+        if output.kind == "call":
+            output.pieces.append(rest)
+            self._blocks.append(CallChunk(output.index, rest))
+        else:
+            made = TextChunk if output.kind == "text" else ThinkingChunk
+            self._blocks.append(made(rest, output.index))
+
+    def _part_thoughts(self, event: Event) -> None:
+        """A summary has several parts, which stand apart."""
+        number = event.summary_index
+        if isinstance(number, int) and number > 0:
+            self._say(self._output(event, "thinking", {}), "\n\n")
+
+    def _add_arguments(self, event: Event) -> None:
+        output = self._output(event, "call", {})
+        if isinstance(event.delta, str) and event.delta and output.shown and not output.closed:
+            self._argue(output, event.delta)
+
+    def _argue(self, output: _Output, text: str) -> None:
+        if self._mends:
+            output.halves = output.halves or HalfPairs()
+            text = output.halves.join(text)
+        if text:
+            output.pieces.append(text)
+            self._blocks.append(CallChunk(output.index, text))
+
+    # -- outputs -----------------------------------------------------------------------------------
+
+    def _take_item(self, item: dict[str, Any], event: Event, *, done: bool) -> None:
+        """An output as it begins, or all of it."""
+        kind = _KINDS.get(item.get("type") if isinstance(item.get("type"), str) else None, "other")
+        output = self._output(event, kind, item)
+        if output.closed:
+            return
+        self._begun = True
+        if kind == "call":
+            self._take_call(output, item, done=done)
+        elif done:
+            output.closed = True
+            if kind == "text":
+                self._take_message(output, item)
+            else:
+                self._take_unread(output, item)
+
+    def _take_call(self, output: _Output, item: dict[str, Any], *, done: bool) -> None:
+        name, arguments = item.get("name"), item.get("arguments")
+        if not output.shown:
+            if not (isinstance(name, str) and name.strip()):
+                self._lost_call = self._lost_call or done
+                return
+            output.shown = True
+            self._blocks.append(CallStart(output.index, self._id_of(item), encodable(name), in_order=True))
+        if not done:
+            return
+        came = "".join(output.pieces)
+        if isinstance(arguments, str) and arguments != came:
+            if not arguments.startswith(came):
+                self._break("sent the arguments of a call twice, and differently")
+                return
+            self._argue(output, arguments[len(came) :])
+        output.ended = item.get("status") != "incomplete"
+        if output.ended and _is_whole(output):
+            self._end_call(output)
+
+    def _end_call(self, output: _Output) -> None:
+        output.closed = True
+        self._blocks.append(CallEnd(output.index))
+
+    def _id_of(self, item: dict[str, Any]) -> str:
+        """The id of a call, unique within the answer."""
+        given = item.get("call_id") or item.get("id")
+        wanted = encodable(given) if isinstance(given, str) else ""
+        if not wanted.strip() or wanted in self._ids:
+            wanted = f"call_{os.urandom(12).hex()}"
+        self._ids.add(wanted)
+        return wanted
+
+    def _take_message(self, output: _Output, item: dict[str, Any]) -> None:
+        """All of a message, of which nothing may have come before."""
+        content = item.get("content")
+        said = ""
+        for part in content if isinstance(content, list) else ():
+            if isinstance(part, dict):
+                text, refusal = part.get("text"), part.get("refusal")
+                self._refused = self._refused or bool(refusal)
+                said += next((each for each in (text, refusal) if isinstance(each, str)), "")
+        if said and not output.shown:
+            self._say(output, said)
+
+    def _take_unread(self, output: _Output, item: dict[str, Any]) -> None:
+        """What goes back unread: reasoning, and what is the vendor's own."""
+        if output.kind == "thinking":
+            if not output.shown:
+                self._say_thoughts(output, item)
+            if not (item.get("encrypted_content") or item.get("content")):
+                return  # nothing of it is worth anything to the server that it came from
+            item = {name: value for name, value in item.items() if name not in _OF_ONE_ANSWER and value}
+            item.setdefault("summary", [])
+        self._blocks.append(VendorChunk(encodable_json(item), output.index, "block"))
+
+    def _say_thoughts(self, output: _Output, item: dict[str, Any]) -> None:
+        parts = item.get("content") or item.get("summary")
+        texts = (
+            [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+        )
+        thought = "\n\n".join([text for text in texts if isinstance(text, str) and text])
+        if thought:
+            self._say(output, thought)
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def _conclude(self, response: dict[str, Any]) -> None:
+        """The whole answer, at its end."""
+        status = response.get("status")
+        if (model := response.get("model")) and isinstance(model, str):
+            self.model = model
+        self._meter(response.get("usage"))
+        if response.get("error"):
+            self._fail(classify(None, {}, {"error": response["error"]}, where=self._where))
+            return
+        if not self._outputs:
+            output = response.get("output")
+            for number, item in enumerate(output if isinstance(output, list) else ()):
+                if isinstance(item, dict):
+                    self._take_item(item, Event(output_index=number), done=True)
+        details = response.get("incomplete_details")
+        reason = details.get("reason") if isinstance(details, dict) else None
+        if isinstance(status, str) and status in _UNFINISHED:
+            self._break(f"gave up on its answer ({status})", "server")
+            return
+        word = (
+            reason if isinstance(reason, str) and reason else "length" if status == "incomplete" else "stop"
+        )
+        if "incomplete_details" not in response and self._is_full():
+            word = "length"
+        if (failure := failure_of(word, self._where)) is not None:
+            self._fail(failure)
+            return
+        self._begun, self._stop, self.done = True, word, True
+
+    def _is_full(self) -> bool:
+        """Whether a server that never says so has cut the answer."""
+        length = None if self._usage is None else self._usage.output_tokens
+        return self._most is not None and length is not None and length >= self._most
+
+    def _meter(self, reported: Any) -> None:
+        if not isinstance(reported, dict):
+            return
+        prompt, output = count_of(reported.get("input_tokens")), count_of(reported.get("output_tokens"))
+        details = reported.get("input_tokens_details")
+        cached = count_of(details.get("cached_tokens")) if isinstance(details, dict) else None
+        if not prompt and not output:  # a prompt of no tokens does not exist: nothing was counted
+            return
+        self._usage = Usage(prompt or None, output, cached)
+        self._blocks.append(UsageReport(self._usage))
+
+    def _break(self, words: str, kind: ModelErrorKind = "protocol") -> None:
+        self._fail(ModelError(f"{self._where} {words}", kind=kind, where=self._where))
+
+    def _fail(self, failure: ModelError) -> None:
+        """Nothing more is read; what was finished before stands."""
+        self.done = True
+        if not self._stop and self.failure is None:
+            self.failure = failure
+
+
+def _is_whole(call: _Output) -> bool:
+    """Whether the arguments of a call are all there."""
+    return is_object("".join(call.pieces) or "{}")
+
+
+def _members(data: bytes) -> dict[str, Any]:
+    """The members of a whole answer, which was read before."""
+    from actors.llm.lenient import decode_any  # noqa: PLC0415 - most answers are streams
+
+    try:
+        decoded = decode_any(data)
+    except UNREADABLE:
+        return {}
+    return decoded if isinstance(decoded, dict) else {}

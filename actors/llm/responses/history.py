@@ -1,0 +1,176 @@
+"""A history as the bytes of inputs of OpenAI's Responses, which grow with it.
+
+Words of the runtime are user messages, marked as not the user's, so that they also fit models that want the
+system's words first. What one of these servers gave (reasoning, blocks of the vendor's own) goes back to it
+in its place: reasoning stands before the message or the call that it led to, or is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from actors.llm.legal import GO_ON, NO_PICTURE, NOTICE_MARK, LegalHistory
+from protocol.items import (
+    AssistantItem,
+    ImagePart,
+    Item,
+    Part,
+    SystemItem,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+    ToolResult,
+    VendorPart,
+)
+from protocol.text import encodable_json
+
+#: What a result says that has no text.
+_NO_OUTPUT = "(no output)"
+
+_encode = msgspec.json.Encoder().encode
+
+
+class EncodedInput:
+    """The inputs of a history as bytes, which grow with it, for the server that ``origin`` names. An item
+    that is replaced has what comes after it encoded anew, and nothing before it.
+    """
+
+    __slots__ = ("_done", "_final", "_images", "_legal", "_origin", "_places", "_reasoning", "_spoke")
+
+    def __init__(self, origin: str | None, *, reasoning: bool, images: bool) -> None:
+        """``reasoning`` says whether it takes reasoning back, ``images`` whether it sees any."""
+        self._origin = origin
+        self._reasoning = reasoning
+        self._images = images
+        self._legal = LegalHistory(origin, "own")
+        self._done: list[Item] = []  # what is encoded
+        #: Of each item: where its inputs begin, and whether the model spoke last before it.
+        self._places: list[tuple[int, bool]] = []
+        self._final = bytearray()
+        self._spoke = False
+
+    def suits(self, origin: str | None, *, reasoning: bool, images: bool) -> bool:
+        """Whether this is what such a server is sent."""
+        return (self._origin, self._reasoning, self._images) == (origin, reasoning, images)
+
+    def inputs(self, items: Sequence[Item], closing: str | None = None) -> tuple[bytearray, bytes]:
+        """The bytes of all inputs, in two pieces that belong one behind the other; last come the words of
+        ``closing``, which are part of no history.
+        """
+        self.advance(items, len(items))
+        rest = [each for item in self._legal.unanswered() for each in self._inputs_of(item)]
+        if closing is not None:
+            rest.append(_message("user", [_input_text(closing)]))
+        elif (self._spoke and not rest) or not (rest or self._final):
+            rest.append(_message("user", [_input_text(GO_ON)]))
+        comma = b"," if self._final and rest else b""
+        return self._final, comma + b",".join(map(_bytes, rest))
+
+    def advance(self, items: Sequence[Item], most: int) -> bool:
+        """Encode ``most`` items that are new; whether there are more."""
+        self._keep(items)
+        known = len(self._done)
+        for place, item in enumerate(items[known : known + most], known):
+            self._places.append((len(self._final), self._spoke))
+            for legal in self._legal.take(item, place):
+                self._add(legal)
+            self._done.append(item)
+        return len(self._done) < len(items)
+
+    def _keep(self, items: Sequence[Item]) -> None:
+        """Keep of what is encoded the part that ``items`` begin with."""
+        known = items[: len(self._done)]
+        # list equality looks at identity first: 5 ns an item where nothing was replaced
+        if (known if isinstance(known, list) else list(known)) == self._done:
+            return
+        pairs = enumerate(zip(known, self._done, strict=False))
+        same = next((n for n, (a, b) in pairs if a != b), len(known))
+        self._legal.go_back(self._done, same)
+        start, self._spoke = self._places[same]
+        del self._final[start:], self._places[same:], self._done[same:]
+
+    def _add(self, item: Item) -> None:
+        inputs = [_bytes(each) for each in self._inputs_of(item)]
+        if inputs:
+            self._final += b"," + b",".join(inputs) if self._final else b",".join(inputs)
+            self._spoke = isinstance(item, AssistantItem)
+
+    def _inputs_of(self, item: Item) -> Iterator[dict[str, Any]]:
+        if isinstance(item, AssistantItem):
+            yield from self._spoken(item)
+        elif isinstance(item, ToolResult):
+            text = item.text if item.text.strip() else _NO_OUTPUT
+            output = f"Error: {text}" if item.is_error else text
+            yield {"type": "function_call_output", "call_id": item.call_id, "output": output}
+        elif isinstance(item, SystemItem):
+            yield _message("user", [_input_text(NOTICE_MARK), *self._content(item.content)])
+        else:
+            yield _message("user", self._content(item.content))
+
+    def _content(self, parts: tuple[Part, ...]) -> list[dict[str, Any]]:
+        made = []
+        for part in parts:
+            if isinstance(part, ImagePart):
+                made.append(_image(part) if self._images else _input_text(NO_PICTURE))
+            elif isinstance(part, TextPart) and part.text:
+                made.append(_input_text(part.text))
+        return made
+
+    def _spoken(self, item: AssistantItem) -> Iterator[dict[str, Any]]:
+        """What the model said, in its order; what went before nothing is left out."""
+        native = self._reasoning and item.origin is not None and item.origin == self._origin
+        outputs: list[dict[str, Any]] = []
+        calls = list(item.calls)
+        for number, part in enumerate(item.content):
+            while calls and calls[0].after is not None and calls[0].after <= number:
+                outputs.append(_call(calls.pop(0)))
+            if isinstance(part, TextPart):
+                _say(outputs, part.text)
+            elif native and isinstance(part, ThinkingPart) and part.vendor is not None:
+                outputs.append(part.vendor)
+            elif native and isinstance(part, VendorPart):
+                outputs.append(part.data)
+        outputs += map(_call, calls)
+        while outputs and outputs[-1].get("type") == "reasoning":
+            outputs.pop()
+        yield from outputs
+
+
+def _say(outputs: list[dict[str, Any]], text: str) -> None:
+    """Add a text, to the message that stands last where there is one."""
+    if not text.strip():
+        return
+    if outputs and outputs[-1].get("type") == "message":
+        outputs[-1]["content"].append({"type": "output_text", "text": text})
+    else:
+        outputs.append(_message("assistant", [{"type": "output_text", "text": text}]))
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    """A call; one whose arguments were no JSON goes back with none, since servers choke on them."""
+    arguments = _bytes(call.arguments).decode() if call.invalid is None else "{}"
+    return {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": arguments}
+
+
+def _message(role: str, content: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "message", "role": role, "content": content}
+
+
+def _input_text(text: str) -> dict[str, Any]:
+    return {"type": "input_text", "text": text}
+
+
+def _image(part: ImagePart) -> dict[str, Any]:
+    url = part.url or f"data:{part.media_type};base64,{part.data or ''}"
+    return {"type": "input_image", "image_url": url}
+
+
+def _bytes(value: dict[str, Any]) -> bytes:
+    """A value as JSON; half characters, which UTF-8 does not know, become question marks."""
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:
+        return _encode(encodable_json(value))

@@ -1,0 +1,106 @@
+"""Requests in the form of OpenAI's Responses, pure: a Request in, the bytes of its body out.
+
+Nothing is kept at the server (``store`` is off): the history is the session's, and goes with each request.
+The inputs stand last, so that bodies of one history share their beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from actors.llm.base import Request
+from actors.llm.legal import NOTICE_MARK, legal_name
+from actors.llm.output import instruction_for
+from actors.llm.responses.dialect import Dialect
+from actors.llm.responses.history import EncodedInput
+from actors.llm.responses.settings import choice_of
+from protocol.tools import ToolSpec
+
+_KEPT = "responses.input"
+_KEPT_TOOLS = "responses.tools"
+_ENCRYPTED = "reasoning.encrypted_content"
+
+_encode = msgspec.json.Encoder().encode
+
+
+def body_of(
+    request: Request,
+    model: str,
+    dialect: Dialect = Dialect(),  # noqa: B008 - frozen
+    *,
+    streaming: bool = True,
+    origin: str | None = None,
+    fields: Mapping[str, Any] | None = None,
+) -> bytes:
+    """The body of a request. ``origin`` is the kind of server that it goes to (see AssistantItem), ``fields``
+    are those of settings.
+    """
+    options: dict[str, Any] = {"model": model} if model else {}
+    options |= {"stream": streaming, "store": False}
+    if dialect.encrypted:
+        options["include"] = [_ENCRYPTED]
+    if request.system:
+        options["instructions"] = request.system
+    if request.max_tokens is not None:
+        options["max_output_tokens"] = request.max_tokens
+    if request.temperature is not None and dialect.temperature:
+        options["temperature"] = request.temperature
+    schema = request.output_schema
+    if schema is not None and dialect.json_schema:
+        options["text"] = {"format": _format(schema)}
+    options.update(fields or {})
+    if request.forced_tool is not None and dialect.tool_choice:
+        single = len(request.tools) == 1
+        options["tool_choice"] = "required" if single else choice_of(request.forced_tool)
+    closing = None
+    if schema is not None and not dialect.json_schema:
+        closing = NOTICE_MARK + instruction_for(schema or {"type": "object"})
+    inputs = _history(request, dialect, origin).inputs(request.items, closing)
+    return b"".join((_encode(options)[:-1], _tools(request), b',"input":[', *inputs, b"]}"))
+
+
+def encode_some(request: Request, dialect: Dialect, origin: str | None, most: int = 2000) -> bool:
+    """Encode ``most`` items that are new in the history; whether there are more.
+
+    For a history that is encoded for the first time at its full length, without holding the loop.
+    """
+    if len(request.items) <= most:  # as many are encoded with the body
+        return False
+    return _history(request, dialect, origin).advance(request.items, most)
+
+
+def _format(schema: dict[str, Any]) -> dict[str, Any]:
+    if schema in ({}, {"type": "object"}):
+        return {"type": "json_object"}
+    return {"type": "json_schema", "name": "answer", "schema": schema, "strict": False}
+
+
+def _history(request: Request, dialect: Dialect, origin: str | None) -> EncodedInput:
+    known: EncodedInput | None = request.scratch.get(_KEPT)
+    takes = {"reasoning": dialect.reasoning, "images": dialect.images}
+    if known is None or not known.suits(origin, **takes):
+        known = request.scratch[_KEPT] = EncodedInput(origin, **takes)
+    return known
+
+
+def _tools(request: Request) -> bytes:
+    """The tools, encoded once as long as they stay the same."""
+    if not request.tools:
+        return b""
+    kept: tuple[tuple[ToolSpec, ...], bytes] | None = request.scratch.get(_KEPT_TOOLS)
+    if kept is None or (kept[0] is not request.tools and kept[0] != request.tools):
+        tools = [
+            {
+                "type": "function",
+                "name": legal_name(tool.name),
+                "description": tool.description,
+                "parameters": tool.input_schema,
+                "strict": False,
+            }
+            for tool in request.tools
+        ]
+        kept = request.scratch[_KEPT_TOOLS] = (request.tools, b',"tools":' + _encode(tools))
+    return kept[1]

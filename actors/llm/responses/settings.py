@@ -1,0 +1,34 @@
+"""Model settings as fields of OpenAI's Responses, pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actors.llm.legal import legal_name
+from protocol.errors import ManifestError
+from protocol.model_settings import ModelSettings
+
+
+def fields_of(settings: ModelSettings) -> dict[str, Any]:
+    """The fields of a request. Raises ManifestError for a setting that this API has not."""
+    for name, value in (("seed", settings.seed), ("thinking_budget", settings.thinking_budget)):
+        if value is not None:
+            hint = "say reasoning_effort instead" if name == "thinking_budget" else "leave it out"
+            raise ManifestError(f"manifest: model.{name}: the API openai_responses has none", hint=hint)
+    if settings.stops:
+        raise ManifestError("manifest: model.stop: the API openai_responses has none", hint="leave it out")
+    fields: dict[str, Any] = {}
+    if settings.top_p is not None:
+        fields["top_p"] = settings.top_p
+    if settings.reasoning_effort is not None:
+        fields["reasoning"] = {"effort": settings.reasoning_effort}
+    if settings.tool_choice is not None:
+        fields["tool_choice"] = choice_of(settings.tool_choice)
+    return {**fields, **settings.extra_body}
+
+
+def choice_of(choice: str) -> Any:
+    """A choice of tools as this API has it."""
+    if choice in {"auto", "none", "required"}:
+        return choice
+    return {"type": "function", "name": legal_name(choice)}
