@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from msgspec import structs
 
 from actors.config.files import ConfigFile, find_files
-from protocol.approval import ApprovalRule, ApprovalsSection
+from protocol.approval import ApprovalRule, ApprovalsSection, Policy
 from protocol.config import ChainSection, Config, LocalModelSection, PoolSection, RunnerSection
 from protocol.errors import ConfigError
 from protocol.manifest import PodManifest
@@ -106,11 +106,20 @@ class Configuration:
                     f"{file.path} is not trusted, so its rules allow nothing: "
                     "`polypod config trust` shows it and asks"
                 )
-        section = next((each.config.approvals for each in self.files if each.config.approvals), None)
-        if section is None or manifest.approvals != ApprovalsSection():
-            section = manifest.approvals
+        section = manifest.approvals if manifest.approvals != ApprovalsSection() else self._approvals()
         new = tuple(rule for rule in rules if rule not in manifest.approval)  # else it has them already
         return structs.replace(manifest, approval=(*manifest.approval, *new), approvals=section), notes
+
+    def _approvals(self) -> ApprovalsSection:
+        """``[approvals]`` of the nearest file; one that nobody has looked at makes nothing less strict."""
+        chosen = None
+        for file in reversed(self.files):
+            section = file.config.approvals
+            if section is None:
+                continue
+            if chosen is None or file.was_looked_at or _is_as_strict(section, chosen):
+                chosen = section
+        return chosen or ApprovalsSection()
 
     def _nearest(self, part: Callable[[Config], T | None]) -> T | None:
         """What the nearest file has of it. Raises NotTrusted."""
@@ -127,6 +136,13 @@ class Configuration:
         return ConfigError(
             f"there is no {section} {name!r} in {files}", hint=f"{guess}{names if known else 'set one there'}"
         )
+
+
+_STRICTNESS: tuple[Policy, ...] = ("allow", "ask", "deny")
+
+
+def _is_as_strict(one: ApprovalsSection, other: ApprovalsSection) -> bool:
+    return _STRICTNESS.index(one.default) >= _STRICTNESS.index(other.default)
 
 
 def _named(name: str, sections: Iterable[N]) -> N | None:

@@ -39,11 +39,14 @@ class ConfigFile:
         return tuple(needs_of(self.config, self.path.parent))
 
     @property
+    def was_looked_at(self) -> bool:
+        """Whether it is the user's own, or a person has looked at it as it is now."""
+        return self.is_own or has_trust(self.path, self.digest)
+
+    @property
     def is_trusted(self) -> bool:
-        """Whether all of it may be followed: it is the user's own, has nothing done that needs a look, or
-        was looked at as it is now.
-        """
-        return self.is_own or not self.needs or has_trust(self.path, self.digest)
+        """Whether all of it may be followed: it was looked at, or has nothing done that needs a look."""
+        return not self.needs or self.was_looked_at
 
     def trusted(self) -> Config:
         """All of it. Raises NotTrusted."""

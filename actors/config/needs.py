@@ -13,10 +13,12 @@ from urllib.parse import urlsplit
 
 from actors.net.proxies import is_loopback
 from protocol.approval import ApprovalRule, in_words
-from protocol.config import Config, LocalModelSection, RunnerSection
+from protocol.config import Config, LocalModelSection, PoolSection, RunnerSection
 from protocol.manifest import ModelSection, PodManifest
 from protocol.mcp import McpServer, variables_in
 from protocol.urls import without_secrets
+
+_WITHOUT_RULE = 'has [approvals] default = "allow" for calls that no rule speaks of'
 
 
 def needs_of(config: Config, folder: Path) -> Iterator[str]:
@@ -26,15 +28,18 @@ def needs_of(config: Config, folder: Path) -> Iterator[str]:
     for chain in config.chain:
         if chain.verifier is not None and chain.verifier.command:
             yield f"chain {chain.name!r} checks answers by: {shlex.join(chain.verifier.command)}"
-    if config.pool is not None and isinstance(config.pool.classifier, tuple):
-        yield f"the pool chooses runners by: {shlex.join(config.pool.classifier)}"
+    yield from _of_pool(config.pool or PoolSection())
     if config.local_model is not None:
         yield from _of_local_model(config.local_model)
     yield from (f"every pod {line}" for line in _of_rules(config.approval))
+    if config.approvals is not None and config.approvals.default == "allow":
+        yield f"every pod {_WITHOUT_RULE}"
     for name, profile in config.profile.items():
         manifest = PodManifest().merged(profile, name, folder)
         for line in _of_manifest(manifest, folder):
             yield f"profile {name!r} {line}"
+        if "approvals" in profile and manifest.approvals.default == "allow":
+            yield f"profile {name!r} {_WITHOUT_RULE}"
 
 
 def _of_runner(runner: RunnerSection) -> Iterator[str]:
@@ -43,6 +48,14 @@ def _of_runner(runner: RunnerSection) -> Iterator[str]:
         yield f"runner {runner.name!r} starts: {words}"
     if runner.env:
         yield f"runner {runner.name!r} is given the variables {', '.join(runner.env)}"
+
+
+def _of_pool(pool: PoolSection) -> Iterator[str]:
+    if isinstance(pool.classifier, tuple):
+        yield f"the pool chooses runners by: {shlex.join(pool.classifier)}"
+    for runner in pool.runners:
+        if runner.startswith("acp:"):
+            yield f"the pool starts: {runner.removeprefix('acp:')}"
 
 
 def _of_local_model(local: LocalModelSection) -> Iterator[str]:
@@ -86,6 +99,8 @@ def _of_tools(manifest: PodManifest) -> Iterator[str]:
         yield "has commands run unconfined"
     if manifest.sandbox.network:
         yield "lets commands reach the network"
+    if "fetch" in manifest.tools.builtin:
+        yield "has the tool fetch, which reaches the network"
     if manifest.fetch.allow_private:
         yield "lets the tool fetch reach this machine and its network"
 

@@ -530,3 +530,32 @@ def test_the_record_of_an_agent_is_no_session_of_a_pod_to_go_on_with(home: Swarm
     assert done.code == 1
     assert f"is the record of agent {agent}" in done.err
     assert f"polypod swarm resume {agent}" in done.err
+
+
+#: A program that prints our lines: it does its task, and ends.
+_PROGRAM = """
+import json, sys, time
+for line in (
+    {"type": "agent_ready"},
+    {"type": "turn_start", "step": 1},
+    {"type": "assistant_message", "content": [{"type": "text", "text": "did " + sys.argv[-1]}]},
+    {"type": "turn_end", "step": 1, "outcome": "finished"},
+    {"type": "agent_stopped", "reason": "exit"},
+):
+    print(json.dumps({"time": time.time(), **line}), flush=True)
+"""
+
+
+def test_a_runner_of_polypod_toml_is_started_once_its_file_is_trusted(home: Swarm) -> None:
+    home.write("mine.py", _PROGRAM)
+    command = json.dumps([sys.executable, str(home.folder / "mine.py")])
+    home.write("polypod.toml", f'[[runner]]\nname = "mine"\ncommand = {command}\n')
+    refused = home.swarm("start", "the work", "--runner", "mine")
+    assert refused.code == 2
+    assert "polypod config trust" in refused.err
+    assert home.swarm("ls", "--json").out == ""
+    digest = home.polypod("config", "trust").err.split("SHA-256 ")[1].split(":")[0]
+    assert home.polypod("config", "trust", "--sha256", digest).code == 0
+    done = home.swarm("start", "the work", "--runner", "mine", "--wait")
+    assert (done.code, done.out) == (0, "did the work\n"), done.err
+    assert home.swarm("start", "the work", "--runner", "yours").code == 2

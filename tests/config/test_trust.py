@@ -23,12 +23,18 @@ NEEDS = {
     '[[chain]]\nname = "c"\nentries = ["x"]\nverifier = { command = ["./ok"] }': "checks answers by: ./ok",
     '[[chain]]\nname = "c"\nentries = ["x"]': None,
     '[pool]\nclassifier = ["gemini", "-p"]': "the pool chooses runners by: gemini -p",
+    '[pool]\nrunners = ["claude", "local"]': None,
+    '[pool]\nrunners = ["acp:make agent"]': "the pool starts: make agent",
     '[local_model]\nendpoint = "http://127.0.0.1:1/v1"': None,
     '[local_model]\nendpoint = "http://127.example.com/v1"': "127.example.com/v1, another machine",
     '[local_model]\nendpoint = "http://a:b@h/v1"': "the local model is at http://…@h/v1, another machine",
     '[local_model]\nendpoint = "http://localhost/v1"\napi_key = "env:AWS"': "is sent the key in AWS",
     '[[approval]]\ntool = "shell"\npolicy = "allow"': "every pod has the rule allow 'shell'",
     '[[approval]]\ntool = "shell"\npolicy = "deny"': None,
+    '[approvals]\ndefault = "ask"': None,
+    '[approvals]\ndefault = "allow"': 'every pod has [approvals] default = "allow"',
+    '[profile.p]\napprovals = { default = "allow" }': "profile 'p' has [approvals] default = \"allow\"",
+    '[profile.p]\nbuiltin = ["fetch"]': "profile 'p' has the tool fetch, which reaches the network",
     '[profile.p]\nmodel = "ollama/x"\nmax_steps = 3': None,
     '[profile.p]\nbase_url = "http://h/v1"': "profile 'p' has a model at http://h/v1, another machine",
     '[profile.p]\napi_key_env = "AWS"': "profile 'p' sends its model the key in AWS",
@@ -125,3 +131,24 @@ def test_what_asks_and_denies_holds_at_once_and_what_allows_waits_for_the_look(f
     named = [each.tool for each in manifest.approval]
     assert named == ["mine", "shell", "x", "fetch"]
     assert not notes
+
+
+@pytest.mark.parametrize(
+    ("own", "project", "looked_at", "holds"),
+    [
+        ("deny", "ask", False, "deny"),
+        ("ask", "allow", False, "ask"),
+        ("ask", "allow", True, "allow"),
+        ("allow", "ask", False, "ask"),
+        (None, "deny", False, "deny"),
+    ],
+)
+def test_a_project_makes_nothing_less_strict_than_the_user_has_it_without_a_look(
+    files: Files, own: str | None, project: str, looked_at: bool, holds: str
+):
+    files.write_own("" if own is None else f'[approvals]\ndefault = "{own}"\n')
+    path = files.write(f'[approvals]\ndefault = "{project}"\n')
+    if looked_at:
+        trust(path, files.load().files[0].digest)
+    manifest, _ = files.load().with_approvals(PodManifest())
+    assert manifest.approvals.default == holds
