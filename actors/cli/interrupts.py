@@ -32,12 +32,12 @@ class Interrupted(Exception):  # noqa: N818 - an end, not an error
 
 
 #: What the process does and says first where a second signal ends it.
-_farewells: list[tuple[Callable[[], None], str]] = []
+_farewells: list[tuple[Callable[[], None], Callable[[], str]]] = []
 
 
 @contextmanager
-def farewell(tidy: Callable[[], None], words: str = "") -> Iterator[None]:
-    """Call ``tidy`` and print ``words`` if a second signal ends the process during the body."""
+def farewell(tidy: Callable[[], None], words: Callable[[], str] = str) -> Iterator[None]:
+    """Call ``tidy`` and print what ``words`` gives if a second signal ends the process during the body."""
     _farewells.append((tidy, words))
     try:
         yield
@@ -51,9 +51,9 @@ def _end_at_once(number: int, _frame: object = None) -> None:
     for tidy, words in reversed(_farewells):
         with suppress(Exception):
             tidy()
-        if words:
-            with suppress(OSError):
-                os.write(2, f"{words}\n".encode())  # the stream may be in the middle of a write
+        with suppress(Exception):
+            if said := words():
+                os.write(2, f"{said}\n".encode())  # the stream may be in the middle of a write
     os._exit(128 + number)
 
 

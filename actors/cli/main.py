@@ -10,7 +10,7 @@ import msgspec
 from actors.cli.agent.command import agent
 from actors.cli.approvals.command import approvals, approve, deny
 from actors.cli.bench.command import bench
-from actors.cli.chat import chat
+from actors.cli.chat.command import chat
 from actors.cli.compact import compact
 from actors.cli.configuration.command import config
 from actors.cli.demo import demo
@@ -22,6 +22,7 @@ from actors.cli.inspect import log, ps, show
 from actors.cli.interrupts import ignore_at_the_end
 from actors.cli.maintenance import export, fork, fsck, gc, import_, rm
 from actors.cli.memory import memory
+from actors.cli.models import models
 from actors.cli.run import resume, run
 from actors.cli.streams import open_closed
 from actors.cli.swarm.command import swarm
@@ -94,6 +95,7 @@ for command in (
     *_APPROVALS,
     *_SESSIONS,
     config,
+    models,
     doctor,
     bench,
     schema,

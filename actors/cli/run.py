@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TextIO
 import click
 
 from actors.cli.approvals.approver import Approver, approver
-from actors.cli.config import memory_folder, name_in_errors
+from actors.cli.config import memory_folder, name_in_errors, store_option
 from actors.cli.display.choice import Loudness, view_of
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import View, show_failures
@@ -29,6 +29,7 @@ from actors.cli.running import (
 from actors.cli.streams import private_stdin
 from actors.pod.handle import Pod
 from actors.pod.runs.options import Content
+from actors.sessions.head import short_id
 from actors.system import PodSystem
 from protocol.items import ImagePart
 from protocol.lifecycle import PodState
@@ -123,10 +124,14 @@ async def _run(
 ) -> None:
     async with PodSystem(store=plan.store, memory=memory_folder()) as system:
         pod = await plan.spawn(system, view)
+        session_id = short_id((await pod.describe()).session_id)
+        way_on = (
+            f"interrupted; this goes on with it: polypod resume {session_id}{store_option(plan.store)}"
+        ).__str__
         if start is Pod.resume and not await _is_paused(pod):
             start = _let_sub_agents_go_on
         try:
-            async with resumable(pod, plan, terminal, "resume"):
+            async with resumable(way_on, terminal):
                 with pod.subscribe(MEMORY_FAILURES) as failures:
                     done = await follow_until_signal(system, pod, start, view, terminal, answering(system))
                     await finish_memory_jobs(pod, terminal, failures)

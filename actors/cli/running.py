@@ -12,7 +12,6 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from actors.cli.approvals.approver import Approver
-from actors.cli.config import store_option
 from actors.cli.display.event_format import event_line
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import View
@@ -22,7 +21,6 @@ from actors.pod.handle import Pod
 from actors.runtime.encoded import EncodedEvent
 from actors.runtime.future import AsyncFuture
 from actors.runtime.subscription import Subscription
-from actors.sessions.head import short_id
 from actors.system import PodSystem
 from actors.tools.scope import REFUSED
 from protocol.error_of import error_of
@@ -263,10 +261,8 @@ async def follow_until_signal(
 
 
 @asynccontextmanager
-async def resumable(pod: Pod, plan: Plan, terminal: Terminal, command: str) -> AsyncIterator[None]:
-    """Print how to go on by ``command`` if a signal ends the body, and raise Exit then."""
-    session_id = short_id((await pod.describe()).session_id)
-    way_on = f"interrupted; this goes on with it: polypod {command} {session_id}{store_option(plan.store)}"
+async def resumable(way_on: Callable[[], str], terminal: Terminal) -> AsyncIterator[None]:
+    """Print how to go on, the words that ``way_on`` gives then, if a signal ends the body; and raise Exit."""
     with farewell(terminal.idle, way_on):
         try:
             with cancel_on_signal():
@@ -276,5 +272,5 @@ async def resumable(pod: Pod, plan: Plan, terminal: Terminal, command: str) -> A
         else:
             return
     terminal.idle()
-    terminal.note(way_on, "note")
+    terminal.note(way_on(), "note")
     raise Exit(128 + number)

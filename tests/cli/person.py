@@ -37,7 +37,7 @@ class Person:
     def __init__(self, home: Home, *arguments: str, through: str = "", columns: int = 100) -> None:
         self._master, slave = os.openpty()
         self.resize(columns)
-        env = home.env | {"TERM": "xterm-256color"}
+        env = {"TERM": "xterm-256color"} | home.env
         self.process = Popen(
             [sys.executable, "-c", _AT_TERMINAL, through, *COMMAND, *arguments], cwd=home.folder, env=env,
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,

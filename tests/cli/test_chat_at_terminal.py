@@ -9,7 +9,7 @@ import pytest
 from command_kit import Home, silent_server
 from person import ALT_ENTER, CTRL_C, CTRL_D, CTRL_J, ENTER, PATIENCE, PROMPT, UP, person
 
-from actors.cli.chat_input import LONGEST_LINE
+from actors.cli.chat.lines import LONGEST_LINE
 
 
 @pytest.fixture

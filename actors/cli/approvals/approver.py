@@ -200,6 +200,10 @@ class AtTerminal:
 
     async def _answer(self, request: ApprovalRequested) -> Said | Filled | None:
         """What the person says of a call; None where it waits no more, or nobody is there any more."""
+        async with self._terminal.keyboard():
+            return await self._ask_at_keyboard(request)
+
+    async def _ask_at_keyboard(self, request: ApprovalRequested) -> Said | Filled | None:
         with self._terminal.asking():
             self._forget_typed()  # what was typed before is no answer to it
             self._gone = ""

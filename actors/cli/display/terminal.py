@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -15,6 +15,8 @@ from actors.cli.display.format import clean, plain, seconds
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
+
+    from actors.cli.display.screen import Screen
 
 #: The colour of each tone; NO_COLOR and terminals without colours are rich's to know.
 STYLES = {
@@ -36,9 +38,15 @@ class Terminal:
     declared void later, not in a file.
     """
 
-    def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
+    def __init__(
+        self, out: TextIO | None = None, err: TextIO | None = None, screen: Screen | None = None
+    ) -> None:
+        """``screen`` is what the streams belong to, where a person types meanwhile."""
         self._out = out or sys.stdout
         self._err = err or sys.stderr
+        self._screen = screen
+        #: Has the keyboard free during its body, where somebody else reads from it.
+        self.keyboard: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
         self.live = self._out.isatty()
         self._ascii = not _can_show(self._err)
         self._console = _console(self._err) if self._err.isatty() else None
@@ -71,6 +79,41 @@ class Terminal:
         self._out.write(text)
         self._out.flush()
         self._midline = not text.endswith("\n")
+
+    @property
+    def renders(self) -> bool:
+        """Whether Markdown can be rendered on standard output: a terminal that knows more than letters."""
+        return self.live and not self._ascii and not _console(self._out).is_dumb_terminal
+
+    def markdown(self, text: str) -> None:
+        """Put a block of Markdown on standard output, rendered."""
+        if self._held is not None:
+            self._held.append(partial(self.markdown, text))
+            return
+        from actors.cli.display.markdown import rendered  # noqa: PLC0415 - only a terminal pays for it
+
+        self.idle()
+        console = _console(self._out)
+        console.print(rendered(text, console), end="")
+
+    def show_tail(self, text: str) -> None:
+        """Show the end of an answer that is being written, where there is a place for it; else that it is."""
+        if self._screen is not None and self._screen.shows:
+            self._screen.show_tail(text)
+        elif text.strip():
+            self.busy("writing…")
+
+    def diff(self, text: str) -> None:
+        """The lines of a diff on standard error, in colours."""
+        if self._held is not None:
+            self._held.append(partial(self.diff, text))
+            return
+        if self._console is not None and not self._ascii:
+            from actors.cli.display.markdown import diff_lines  # noqa: PLC0415 - only a terminal pays for it
+
+            self.idle()
+            for line in diff_lines(clean(text)):
+                self._console.print(line, soft_wrap=True)
 
     def end_line(self) -> None:
         """End the line that ``write`` has begun, if one is."""
@@ -122,6 +165,9 @@ class Terminal:
 
     def busy(self, text: str) -> None:
         """Show that something goes on, until something else is shown; only at a terminal."""
+        if self._screen is not None and self._screen.shows:
+            self._screen.show(clean(text))
+            return
         if self._console is None or self._held is not None or (self.live and self._midline):
             return
         if self._busy is None:
@@ -144,14 +190,16 @@ class Terminal:
 
     def ask(self, lines: Iterable[Line], prompt: str) -> None:
         """The lines of a question, and what stands before its answer."""
-        assert self._console is not None
         for line in lines:
+            assert self._console is not None
             self._console.print(_text(line, self._shown), soft_wrap=True)
         self._err.write(prompt)
         self._err.flush()
 
     def idle(self) -> None:
         """Show no more that something goes on."""
+        if self._screen is not None:
+            self._screen.idle()
         if self._busy is not None:
             self._busy.stop()
             self._busy = None

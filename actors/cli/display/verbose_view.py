@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from actors.cli.display.answer_writer import AnswerWriter
 from actors.cli.display.event_format import Line
 from actors.cli.display.format import tokens
 from actors.cli.display.terminal import Terminal
@@ -17,8 +18,10 @@ _LINES = 12
 class VerboseView(PeopleView):
     """A PeopleView that shows reasoning, the beginning of each result, and what each request took."""
 
-    def __init__(self, terminal: Terminal, *, structured: bool = False) -> None:
-        super().__init__(terminal, structured=structured)
+    def __init__(
+        self, terminal: Terminal, *, structured: bool = False, writer: AnswerWriter | None = None
+    ) -> None:
+        super().__init__(terminal, structured=structured, writer=writer)
         self._shown_on = terminal
 
     def show(self, event: Event) -> None:

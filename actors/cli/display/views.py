@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from actors.cli.display.answer import write_answer
+from actors.cli.display.answer_writer import AnswerWriter, PlainWriter
 from actors.cli.display.event_format import Line, event_line, failed, result_line
 from actors.cli.display.format import arguments, count, cut, dollars, seconds, tokens
 from actors.cli.display.terminal import Terminal
@@ -22,6 +23,9 @@ from protocol.results import RunResult
 from protocol.text import encodable_json
 from protocol.usage import Usage
 from protocol.wire import encode_line
+
+#: Lines of an edit that are shown.
+_DIFF_LINES = 40
 
 
 class View(Protocol):
@@ -97,9 +101,13 @@ class PeopleView:
     answer that is to fit a schema (``structured``).
     """
 
-    def __init__(self, terminal: Terminal, *, structured: bool = False) -> None:
+    def __init__(
+        self, terminal: Terminal, *, structured: bool = False, writer: AnswerWriter | None = None
+    ) -> None:
+        """``writer`` writes answers as they come; by default as they are."""
         self._terminal = terminal
         self._streams = terminal.live and not structured
+        self._writer = PlainWriter(terminal) if writer is None else writer
         self._calls: dict[str, ToolCall] = {}
         self._running: dict[str, str] = {}
         self._streamed = False
@@ -160,14 +168,15 @@ class PeopleView:
         elif isinstance(event, events.ToolCallDelta):
             self._terminal.busy(f"calling {event.name}…")
         elif self._streams:
-            self._terminal.write(event.text)
+            self._writer.piece(event.text)
             self._streamed = True
 
     def _answer(self, event: events.AssistantMessage) -> None:
         if self._streams:
             if not self._streamed:
-                self._terminal.write(event.item.text)
-            self._terminal.end_line()
+                self._writer.piece(event.item.text)
+            self._writer.end()
+            self._streamed = False
         elif event.item.calls:
             self._on_the_way(event.item.text)
         else:
@@ -186,6 +195,7 @@ class PeopleView:
             call = self._calls.get(event.item.call_id)
             self._running.pop(event.item.call_id, None)
             self._terminal.say(result_line(event.item, call, event.seconds, self._terminal.width // 2))
+            self._diff(event.item.text)
         elif isinstance(event, events.ToolStart):
             # As it runs: a person may have changed it, or it was made before this process began.
             self._calls[event.call_id] = ToolCall(event.call_id, event.name, event.arguments)
@@ -195,8 +205,18 @@ class PeopleView:
         if self._running:
             self._terminal.busy(cut(", ".join(self._running.values()), self._terminal.width - 12))
 
+    def _diff(self, text: str) -> None:
+        """Show what an edit has changed, which its result says."""
+        _, mark, diff = text.partition("\n@@ line ")
+        if mark and self._terminal.interactive:
+            lines = f"@@ line {diff}".splitlines()
+            more = [f"… {len(lines) - _DIFF_LINES} more lines"] if len(lines) > _DIFF_LINES else []
+            self._terminal.diff("\n".join([*lines[:_DIFF_LINES], *more]))
+
     def _end_streamed(self) -> None:
         """No answer is being written: show what has waited for that."""
+        if self._streamed:
+            self._writer.end()
         self._streamed = False
         lines, self._of_sub_agents = self._of_sub_agents, []
         for line in lines:

@@ -1,0 +1,1 @@
+"""``polypod chat``: a session at the terminal, turn by turn."""

@@ -1,0 +1,36 @@
+"""Work of a chat that Ctrl-C ends without ending the chat."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from actors.cli.display.terminal import Terminal
+from actors.cli.interrupts import Interrupted, catching
+
+T = TypeVar("T")
+
+
+async def interruptible(work: Awaitable[T], terminal: Terminal) -> T | None:
+    """Wait for ``work``; None where Ctrl-C has cancelled it. Raises Interrupted where all is to end."""
+    task = asyncio.ensure_future(work)
+    caught: list[int] = []
+
+    def catch(number: int) -> None:
+        caught.append(number)
+        task.cancel()
+
+    try:
+        with catching(catch, leaves=lambda number: number != signal.SIGINT):
+            return await task
+    except asyncio.CancelledError:
+        if not caught:
+            raise
+    finally:
+        terminal.idle()
+    if caught[0] != signal.SIGINT:
+        raise Interrupted(caught[0])
+    terminal.note("cancelled", "note")
+    return None
