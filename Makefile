@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast test-all lint types docs bench bench-peers crash clean
+.PHONY: demo test test-fast test-all lint types docs man bench bench-peers crash clean
 
 # A pod does a task on real files, is killed in the middle of a tool, is resumed, and ends right.
 demo: $(VENV)/.ready
@@ -39,6 +39,11 @@ types: $(VENV)/.ready-dev
 docs: $(VENV)/.ready-docs
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
 	@echo "build/docs/index.html"
+
+# The manual page, from the commands themselves; pip installs it as share/man/man1/polypod.1.
+man: $(VENV)/.ready
+	$(BIN)/python -m actors.cli.man_page > man/polypod.1.new
+	@mv man/polypod.1.new man/polypod.1
 
 # Every claim beside its floor, measured anew.
 bench: $(VENV)/.ready

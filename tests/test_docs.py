@@ -13,6 +13,8 @@ from readme_programs import PageProgram, page_programs
 
 import actors
 import protocol
+from actors.cli.main import polypod
+from actors.cli.man_page import man_page
 from actors.llm.http.presets import PRESETS
 from protocol.approval import ApprovalRule
 from protocol.config import (
@@ -57,6 +59,11 @@ def test_each_page_of_the_api_reference_is_in_its_index() -> None:
     index = (DOCS / "api" / "index.md").read_text(encoding="utf-8")
     for page in (DOCS / "api").glob("*.md"):
         assert page.stem == "index" or f"\n{page.stem}\n" in index
+
+
+def test_the_manual_page_is_that_of_the_commands() -> None:
+    kept = (ROOT / "man" / "polypod.1").read_text(encoding="utf-8")
+    assert kept == man_page(polypod), "make man makes it anew"
 
 
 def test_each_page_is_found_from_the_first_one() -> None:

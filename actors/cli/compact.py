@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from actors.cli import options
+from actors.cli.completion import complete_sessions
 from actors.cli.config import Wishes, memory_folder, with_model
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
@@ -16,7 +17,7 @@ from protocol.manifest import PodManifest
 
 
 @click.command(short_help="Fold the older part of a history into a summary.")
-@click.argument("session")
+@click.argument("session", shell_complete=complete_sessions)
 @click.option(
     "--retain", metavar="TOKENS", type=click.IntRange(min=0), help="What stays as it is, at the end."
 )

@@ -12,6 +12,7 @@ import click
 from msgspec import Raw
 
 from actors.cli import options
+from actors.cli.completion import complete_pods
 from actors.cli.display.event_format import Line, event_line
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
@@ -31,7 +32,7 @@ class _Kept(NamedTuple):
 
 
 @click.command(short_help="Print the events of pods, in whatever process.")
-@click.option("--pod", metavar="NAME", help="Only those of this pod.")
+@click.option("--pod", metavar="NAME", shell_complete=complete_pods, help="Only those of this pod.")
 @click.option("--since", metavar="N", type=int, default=0, help="Only those numbered above N.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with those to come, until Ctrl-C.")
 @options.store

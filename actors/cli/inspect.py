@@ -12,8 +12,10 @@ import click
 from msgspec import Raw
 
 from actors.cli import options
+from actors.cli.completion import complete_pods, complete_sessions
 from actors.cli.display.event_format import Line, entry_line
 from actors.cli.display.format import ago, count, dollars, seconds, tokens
+from actors.cli.display.json_rows import LogRow, SessionRow, SessionShown, TreeRow
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.session_summary import Summary, summary_of
@@ -50,7 +52,7 @@ class Listed(NamedTuple):
 
 
 @click.command()
-@click.option("--pod", metavar="NAME", help="Only the sessions of this pod.")
+@click.option("--pod", metavar="NAME", shell_complete=complete_pods, help="Only the sessions of this pod.")
 @click.option("--all", "everything", is_flag=True, help=f"All of them, not only the last {_LISTED}.")
 @options.store
 @options.as_json
@@ -67,7 +69,7 @@ def ps(pod: str | None, everything: bool, store: str | None, as_json: bool) -> N
     terminal = Terminal()
     if as_json:
         for info, stand, summary in sessions:
-            put_json({**_facts(info), **stand._asdict(), **summary._asdict()})
+            put_json(SessionRow(**_facts(info), **stand._asdict(), **summary._asdict()))
         _report_unreadable(unreadable, url, terminal)
         return
     _report_unreadable(unreadable, url, terminal)
@@ -144,7 +146,7 @@ def _origin(info: SessionInfo) -> str:
 
 
 @click.command(short_help="Show what a session is and what it used.")
-@click.argument("session")
+@click.argument("session", shell_complete=complete_sessions)
 @options.store
 @options.as_json
 def show(session: str, store: str | None, as_json: bool) -> None:
@@ -156,11 +158,19 @@ def show(session: str, store: str | None, as_json: bool) -> None:
         state = replay(reading.checked(info.session_id))
         stand = stand_of(info, reading)
         manifest = reading.manifest(info.session_id)
-    facts = {**_facts(info), **stand._asdict()}
     if as_json:
-        used = {"usage": state.usage or Usage(), "cost": state.cost, "seconds": state.seconds}
-        used["items"] = len(state.items)
-        put_json({**facts, **used, "manifest": manifest.without_secrets(), "answer": _answer(state)})
+        put_json(
+            SessionShown(
+                **_facts(info),
+                **stand._asdict(),
+                usage=state.usage or Usage(),
+                cost=state.cost,
+                seconds=state.seconds,
+                items=len(state.items),
+                manifest=manifest.without_secrets(),
+                answer=_answer(state),
+            )
+        )
         return
     terminal = Terminal()
     rows = {**_rows(info, manifest, state), "last run": last_words(info, stand)}
@@ -200,7 +210,7 @@ def _answer(state: Replayed) -> str | None:
 
 
 @click.command(short_help="Print the entries of a session.")
-@click.argument("session")
+@click.argument("session", shell_complete=complete_sessions)
 @click.option("--tree", is_flag=True, help="Show the sessions it comes from and those that go on from it.")
 @options.store
 @options.as_json
@@ -218,7 +228,7 @@ def _entries(reading: Reading, info: SessionInfo, *, as_json: bool) -> None:
     terminal = Terminal()
     for entry in reading.checked(info.session_id):
         if as_json:
-            put_json({"seq": entry.seq, "hash": entry.hash.hex(), "entry": Raw(entry.body)})
+            put_json(LogRow(entry.seq, entry.hash.hex(), Raw(entry.body)))
             continue
         decoded = decode_entry(entry.body)
         at = time.strftime("%H:%M:%S", time.localtime(decoded.at))
@@ -236,7 +246,7 @@ def _tree(reading: Reading, info: SessionInfo, *, as_json: bool) -> None:
         info, depth = branches.pop()
         branches += [(child, depth + 1) for child in reversed(reading.successors(info.session_id))]
         if as_json:
-            put_json({**_facts(info), "depth": depth})
+            put_json(TreeRow(**_facts(info), depth=depth))
             continue
         origin = (
             ""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 
 import click
-import msgspec
 
 from actors.cli.agent.command import agent
 from actors.cli.approvals.command import approvals, approve, deny
 from actors.cli.bench.command import bench
 from actors.cli.chat.command import chat
 from actors.cli.compact import compact
+from actors.cli.completion import answer_shell, completion
 from actors.cli.configuration.command import config
 from actors.cli.demo import demo
 from actors.cli.display.help_format import Commands, HelpContext
@@ -24,11 +24,11 @@ from actors.cli.maintenance import export, fork, fsck, gc, import_, rm
 from actors.cli.memory import memory
 from actors.cli.models import models
 from actors.cli.run import resume, run
+from actors.cli.schema import schema
 from actors.cli.streams import open_closed
 from actors.cli.swarm.command import swarm
 from actors.cli.top.command import top
 from actors.version import __version__
-from protocol import wire
 from protocol.text import encodable
 
 
@@ -74,12 +74,6 @@ def help_(context: click.Context, words: tuple[str, ...]) -> None:
     click.echo(group.get_help(parent))
 
 
-@click.command(short_help="Print the JSON Schema of events, commands, entries and items.")
-def schema() -> None:
-    """Print the JSON Schema of events, commands, entries and items, for programs in any language."""
-    click.echo(msgspec.json.format(wire.encode(wire.schema()), indent=2))
-
-
 _SESSIONS = (ps, show, log, events, compact, memory, fork, export, import_, fsck, gc, rm)
 
 _APPROVALS = (approvals, approve, deny)
@@ -99,6 +93,7 @@ for command in (
     doctor,
     bench,
     schema,
+    completion,
     help_,
 ):
     polypod.add_command(command)
@@ -106,6 +101,8 @@ for command in (
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    if (answered := answer_shell(polypod)) is not None:
+        sys.exit(answered)
     open_closed()
     ignore_at_the_end()
     sys.exit(run_guarded(lambda: polypod(prog_name="polypod", standalone_mode=False)))

@@ -10,8 +10,10 @@ from typing import BinaryIO
 import click
 
 from actors.cli import options
+from actors.cli.completion import complete_sessions
 from actors.cli.config import default_store
 from actors.cli.display.format import count
+from actors.cli.display.json_rows import NewSession
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.errors import Exit
@@ -30,7 +32,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 @click.command(short_help="Open a session that branches off.")
-@click.argument("session")
+@click.argument("session", shell_complete=complete_sessions)
 @click.option(
     "--at",
     metavar="HASH",
@@ -93,7 +95,7 @@ def _mend(store: SessionStore, finding: repair.Finding, terminal: Terminal, *, a
 
 
 @click.command(short_help="Delete sessions for good.")
-@click.argument("sessions", nargs=-1, required=True, metavar="SESSION...")
+@click.argument("sessions", nargs=-1, required=True, metavar="SESSION...", shell_complete=complete_sessions)
 @options.store
 def rm(sessions: tuple[str, ...], store: str | None) -> None:
     """Delete sessions for good, damaged ones too; never one that is held."""
@@ -114,7 +116,7 @@ def _find(reading: Reading, store: SessionStore, beginning: str) -> str:
 
 
 @click.command(short_help="Write a session to a file.")
-@click.argument("session")
+@click.argument("session", shell_complete=complete_sessions)
 @click.argument("file", type=click.Path(path_type=Path))
 @options.store
 def export(session: str, file: Path, store: str | None) -> None:
@@ -205,6 +207,6 @@ def _branch(store: SessionStore, session_id: str, at: str | None) -> SessionInfo
 def _print_sessions(sessions: list[SessionInfo], *, as_json: bool) -> None:
     for info in sessions:
         if as_json:
-            put_json({"session_id": info.session_id, "pod": info.pod, "parent": info.parent})
+            put_json(NewSession(info.session_id, info.pod, info.parent))
         else:
             click.echo(info.session_id)

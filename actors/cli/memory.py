@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any
 
 import click
+from msgspec import UNSET, UnsetType
 
 from actors.cli import options
 from actors.cli.config import memory_folder
 from actors.cli.display.event_format import Line
 from actors.cli.display.format import count, cut
 from actors.cli.display.help_format import Commands
+from actors.cli.display.json_rows import NoteRow
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.memory.notes import KINDS, Note
@@ -50,7 +51,7 @@ def list_notes(kind: str | None, folder: Path | None, as_json: bool) -> None:
     notes = {path: note for path, note in kept.notes().items() if kind in {None, note.kind}}
     if as_json:
         for path, note in notes.items():
-            put_json(_facts(path, note))
+            put_json(_row(path, note))
         return
     terminal = Terminal()
     if notes:
@@ -101,7 +102,7 @@ def show(name: str, folder: Path | None, as_json: bool) -> None:
     if note is None:
         raise _not_there(name, kept, [])
     if as_json:
-        put_json({**_facts(path, note), "body": note.body})
+        put_json(_row(path, note, note.body))
         return
     terminal = Terminal()
     terminal.line(Line("user", note.title))
@@ -119,9 +120,16 @@ def _memory(folder: Path | None) -> NotesFolder:
     return NotesFolder(chosen)
 
 
-def _facts(path: str, note: Note) -> dict[str, Any]:
-    known = {"kind": note.kind, "title": note.title, "created": note.created, "updated": note.updated}
-    return {"path": path, **known, "sources": note.sources}
+def _row(path: str, note: Note, body: str | UnsetType = UNSET) -> NoteRow:
+    return NoteRow(
+        path=path,
+        kind=note.kind,
+        title=note.title,
+        created=note.created,
+        updated=note.updated,
+        sources=note.sources,
+        body=body,
+    )
 
 
 def _found(kept: NotesFolder, name: str) -> str:

@@ -5,27 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import click
 
 from actors.cli import options
 from actors.cli.display.event_format import Line
+from actors.cli.display.json_rows import ModelRow
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.net.proxies import is_loopback
 
 
-class Known(NamedTuple):
-    """A model by the name that ``--model`` takes, where its server is, and what a person should know."""
-
-    name: str
-    base_url: str | None = None
-    note: str = ""
-
-
-async def known_models() -> AsyncIterator[Known]:
+async def known_models() -> AsyncIterator[ModelRow]:
     """The embedded model, those of the servers that answer on this machine, and what there is of vendors
     whose key is exported: these are not asked.
     """
@@ -33,20 +25,20 @@ async def known_models() -> AsyncIterator[Known]:
 
     async for preset, models in answering_servers():
         for model in models:
-            yield Known(f"{preset.scheme}/{model}", preset.base_url)
+            yield ModelRow(f"{preset.scheme}/{model}", preset.base_url)
     for preset in PRESETS.values():
         if preset.key_env and os.environ.get(preset.key_env):
-            yield Known(f"{preset.scheme}/…", preset.base_url, f"${preset.key_env} is set")
-    yield Known("offline", None, "embedded, no language model")
+            yield ModelRow(f"{preset.scheme}/…", preset.base_url, f"${preset.key_env} is set")
+    yield ModelRow("offline", None, "embedded, no language model")
 
 
-async def models_of(scheme: str, base_url: str | None) -> list[Known]:
+async def models_of(scheme: str, base_url: str | None) -> list[ModelRow]:
     """The models that one server lists. Raises ModelError."""
     from actors.llm.http.presets import list_models, server_for  # noqa: PLC0415 - the same
 
     server = server_for(scheme, base_url=base_url)
     found = await list_models(server.base_url, api_key=server.api_key)
-    return [Known(f"{scheme}/{model}", server.base_url) for model in found]
+    return [ModelRow(f"{scheme}/{model}", server.base_url) for model in found]
 
 
 @click.command(short_help="List the models that can be asked.")
@@ -60,13 +52,13 @@ def models(scheme: str | None, base_url: str | None, as_json: bool) -> None:
     if scheme is None and base_url is None:
         found = asyncio.run(_all())
     elif scheme == "offline":
-        found = [Known("offline")]
+        found = [ModelRow("offline")]
     else:
         found = asyncio.run(models_of(scheme or "openai", base_url))
     terminal = Terminal()
     for each in found:
         if as_json:
-            put_json(each._asdict())
+            put_json(each)
         else:
             note = f"  {each.note}" if each.note else ""
             terminal.row(Line("answer", f"{each.name}{note}"))
@@ -78,7 +70,7 @@ def models(scheme: str | None, base_url: str | None, as_json: bool) -> None:
         terminal.note("no model server answers on this machine; polypod doctor says what there may be")
 
 
-async def _all() -> list[Known]:
+async def _all() -> list[ModelRow]:
     return [each async for each in known_models()]
 
 

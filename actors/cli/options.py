@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from actors.cli.model_names import complete_models
 from actors.llm.address import base_url_of
 from actors.sessions.urls import place_of
 from protocol.errors import ModelError, PolypodError, StoreError
@@ -87,7 +88,11 @@ no_tools = click.option(
     help="Go on without the tools of yours, and the MCP servers, that the session was opened with.",
 )
 model_again = click.option(
-    "--model", metavar="SCHEME/ID", help="Another model than the session's, from now on."
+    "-m",
+    "--model",
+    metavar="SCHEME/ID",
+    shell_complete=complete_models,
+    help="Another model than the session's, from now on.",
 )
 base_url_again = click.option(
     "--base-url", metavar="URL", callback=checked_base_url, help="Where its server is, up to and with /v1."
@@ -97,6 +102,7 @@ model = click.option(
     "--model",
     metavar="SCHEME/ID",
     envvar="POLYPOD_MODEL",
+    shell_complete=complete_models,
     help="The model that answers, like ollama/qwen3, openai/gpt-4.1 or offline  [default: the manifest's or "
     "the session's, else one of a server on this machine, else offline]",
 )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TextIO
 import click
 
 from actors.cli.approvals.approver import Approver, approver
+from actors.cli.completion import complete_sessions
 from actors.cli.config import memory_folder, name_in_errors, store_option
 from actors.cli.display.choice import Loudness, view_of
 from actors.cli.display.terminal import Terminal
@@ -84,7 +85,7 @@ def run(
 
 
 @click.command(short_help="Go on with an interrupted run, or say something new.")
-@click.argument("session")
+@click.argument("session", shell_complete=complete_sessions)
 @click.argument("words", required=False)
 @of_a_pod(is_new=False)
 @loudness

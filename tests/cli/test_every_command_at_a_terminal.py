@@ -27,7 +27,7 @@ CASES: list[tuple[str, int]] = [
     ("run TASK --model offline --json", 0), ("run hi --model nonsense/x", 2), ("resume S TASK", 0), ("resume S", 2),
     ("compact S --retain 0", 0), ("bench --turns 3 --pods 2 --model offline", 0),
     ("bench --turns 3 --model offline --tools slow.py --prompt USE", 0),
-    ("run USE --model offline --tools slow.py", 0), ("chat --model offline", 0), ("rm nope", 2), ("models", 0), ("models offline", 0), ("models nope", 1),
+    ("run USE --model offline --tools slow.py", 0), ("chat --model offline", 0), ("rm nope", 2), ("models", 0), ("models offline", 0), ("models nope", 1), ("completion zsh", 0),
 ]  # fmt: skip
 #: Their lines are laid out to be looked down, and never wider than the terminal.
 LAID_OUT = {

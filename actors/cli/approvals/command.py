@@ -15,6 +15,7 @@ from actors.cli.approvals.question import wrapped
 from actors.cli.config import store_option
 from actors.cli.display.event_format import Line
 from actors.cli.display.format import ago, arguments, seconds
+from actors.cli.display.json_rows import WaitingCall
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.errors import SeveralFit
@@ -61,7 +62,7 @@ def approvals(place: str | None, store: str | None, as_json: bool) -> None:
     terminal = Terminal()
     if as_json:
         for each in found:
-            put_json(_facts(each))
+            put_json(_row(each))
     elif not found:
         terminal.note(f"nothing waits for approval in {url}")
     else:
@@ -246,16 +247,16 @@ def _call(request: ApprovalRequested, width: int) -> str:
     return f"{request.tool}({arguments(request.arguments, width)})"
 
 
-def _facts(waiting: Waiting) -> dict[str, Any]:
+def _row(waiting: Waiting) -> WaitingCall:
     request, info, holder = waiting
-    return {
-        "approval_id": request.approval_id,
-        "session_id": info.session_id,
-        "pod": info.pod,
-        "tool": request.tool,
-        "arguments": request.arguments,
-        "why": request.why,
-        "at": request.at,
-        "timeout": request.timeout,
-        "holder": holder,
-    }
+    return WaitingCall(
+        request.approval_id,
+        info.session_id,
+        info.pod,
+        request.tool,
+        request.arguments,
+        request.why,
+        request.at,
+        request.timeout,
+        holder,
+    )

@@ -16,6 +16,7 @@ from actors.cli.chat.earlier import show_earlier
 from actors.cli.chat.lines import Asker, Lines
 from actors.cli.chat.plain_prompt import PlainPrompt
 from actors.cli.chat.talk import Talk
+from actors.cli.completion import complete_sessions
 from actors.cli.config import memory_folder, name_in_errors
 from actors.cli.display.choice import Loudness, view_of
 from actors.cli.display.screen import Screen
@@ -35,7 +36,14 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Talk with a pod, turn by turn.")
-@click.option("-r", "--resume", "session", metavar="SESSION", help="Go on with this session.")
+@click.option(
+    "-r",
+    "--resume",
+    "session",
+    metavar="SESSION",
+    shell_complete=complete_sessions,
+    help="Go on with this session.",
+)
 @click.option("-c", "--continue", "goes_on", is_flag=True, help="Go on with the last session of this folder.")
 @of_a_pod()
 @images

@@ -13,6 +13,7 @@ from actors.cli.display.answer import write_answer
 from actors.cli.display.answer_writer import AnswerWriter, PlainWriter
 from actors.cli.display.event_format import Line, event_line, failed, result_line
 from actors.cli.display.format import arguments, count, cut, dollars, seconds, tokens
+from actors.cli.display.json_rows import RunLine
 from actors.cli.display.terminal import Terminal
 from actors.runtime.encoded import EncodedEvent
 from protocol import events
@@ -60,11 +61,10 @@ class JsonView:
         _put_line(event.body + b"\n")
 
     def show_end(self, result: RunResult) -> None:
-        put_json({"type": "RunResult", **msgspec.to_builtins(result)})
+        put_json(RunLine(**msgspec.structs.asdict(result)))
 
     def show_failure(self, failure: Failure, run_id: str | None, session_id: str | None) -> None:
-        known = {"run_id": run_id, "session_id": session_id}
-        put_json({"type": "RunResult", "outcome": "failed", **known, "error": failure})
+        put_json(RunLine(outcome="failed", run_id=run_id, session_id=session_id, error=failure))
 
 
 @contextmanager

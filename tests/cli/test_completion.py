@@ -1,0 +1,98 @@
+"""What a shell is offered where somebody presses Tab."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from command_kit import COMMAND, Home
+from model_kit import model_server
+
+
+def offered(home: Home, *words: str) -> list[str]:
+    """What is offered for the last of these words."""
+    asked = {
+        "COMP_WORDS": " ".join(("polypod", *words)),
+        "COMP_CWORD": str(len(words)),
+        "_POLYPOD_COMPLETE": "bash_complete",
+    }
+    done = subprocess.run(
+        COMMAND, env=home.env | asked, cwd=home.folder, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stderr == ""
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
+
+
+def test_commands_options_sessions_and_models_are_offered(home: Home):
+    home.run("list files", "--name", "lister")
+    session = home.session()
+    assert {"run", "resume", "rm"} <= set(offered(home, "r"))
+    assert offered(home, "run", "--max") == ["--max-steps"]
+    assert offered(home, "show", session[-12:-8]) == [session[-12:]]
+    assert offered(home, "resume", session[:12]) == [session]
+    assert offered(home, "chat", "--resume", "la") == ["last"]
+    assert offered(home, "ps", "--pod", "li") == ["lister"]
+    assert offered(home, "run", "--model", "off") == ["offline"]
+    assert "ollama/" in offered(home, "run", "-m", "o")
+
+
+def test_sessions_of_the_store_that_was_named_are_offered_and_a_broken_one_offers_none(home: Home):
+    home.run("list files", "--store", "jsonl:other")
+    assert offered(home, "show", "la") == ["last"]
+    assert len(offered(home, "show", "--store", "jsonl:other", "")) == 2
+    home.write("broken.db", "no database" * 100)
+    assert offered(home, "show", "--store", "sqlite:broken.db", "x") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_gets_its_own_script(home: Home, shell: str):
+    script = home.polypod("completion", shell)
+    assert script.code == 0, script.err
+    assert "_POLYPOD_COMPLETE" in script.out
+    if program := shutil.which(shell):
+        subprocess.run([program, "-n"], input=script.out, text=True, check=True, timeout=60)
+    home.env["SHELL"] = f"/usr/bin/{shell}"
+    assert home.polypod("completion").out == script.out
+
+
+def test_a_shell_that_is_not_known_is_named_with_those_that_are(home: Home):
+    home.env["SHELL"] = "/bin/ksh"
+    done = home.polypod("completion")
+    assert (done.code, "bash, zsh, fish" in done.err) == (2, True)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_bash_completes_a_command_with_what_was_installed(home: Home):
+    home.write("polypod.bash", home.polypod("completion", "bash").out)
+    (home.folder / "polypod").write_text(f'#!/bin/sh\nexec {sys.executable} -m polypod "$@"\n')
+    (home.folder / "polypod").chmod(0o700)
+    script = 'source polypod.bash; COMP_WORDS=(./polypod sch); COMP_CWORD=1; _polypod_completion ./polypod; echo "${COMPREPLY[@]}"'
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env=home.env,
+        cwd=home.folder,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == "schema"
+
+
+def test_models_are_listed_of_a_server_that_is_named(home: Home):
+    with model_server() as model:
+        done = home.polypod("models", "--base-url", model.url)
+        assert done.out.splitlines() == ["openai/small", "openai/m"]
+        rows = home.polypod("models", "openai", "--base-url", model.url, "--json").lines
+    assert [row["name"] for row in rows] == ["openai/small", "openai/m"]
+    assert "offline" in home.polypod("models").out
+    assert home.polypod("models", "--base-url", "http://127.0.0.1:9/v1").code == 1
+    assert home.polypod("models", "nonsense").code == 1
+
+
+def test_keys_that_are_exported_are_named_and_no_vendor_is_asked(home: Home):
+    home.env["OPENAI_API_KEY"] = "secret-4711"
+    done = home.polypod("models")
+    assert "openai/…" in done.out
+    assert "$OPENAI_API_KEY is set" in done.out
+    assert "4711" not in done.out + done.err
