@@ -50,7 +50,7 @@ def _cells(row: Row, now: float, home: str, *, shortened: bool) -> dict[str, str
         "POD": row.pod,
         "CHANGED": ago(row.changed, now),
         "LAST RUN": row.last_run,
-        "COST": dollars(row.cost),
+        "COST": "" if row.cost is None and row.last_run.startswith("no") else dollars(row.cost),
         "MODEL": row.model,
         "FOLDER": row.folder,
         "TASK": row.task,

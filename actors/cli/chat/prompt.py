@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from actors.cli.chat.lines import LONGEST_LINE
 from actors.cli.config import state_folder
+from actors.cli.display.format import plain
 from actors.cli.display.screen import Screen
 from actors.cli.display.terminal import Terminal
 from actors.cli.interrupts import Interrupted
@@ -202,10 +203,11 @@ class Prompt:
         if self._take is None:
             return _PROMPT
         columns = self._session.app.output.get_size().columns
-        return [("class:tail", self._screen.above_prompt(columns)), ("", _PROMPT)]
+        return [("class:tail", self._screen.above_prompt(columns, plain=self._terminal.ascii)), ("", _PROMPT)]
 
     def _toolbar(self) -> str:
-        return self._footer(self._session.app.output.get_size().columns)
+        line = self._footer(self._session.app.output.get_size().columns)
+        return plain(line) if self._terminal.ascii else line
 
     # -- keys --------------------------------------------------------------------------------------
 

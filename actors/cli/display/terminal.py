@@ -81,6 +81,11 @@ class Terminal:
         self._midline = not text.endswith("\n")
 
     @property
+    def ascii(self) -> bool:
+        """Whether it can show no signs but those of ASCII."""
+        return self._ascii
+
+    @property
     def renders(self) -> bool:
         """Whether Markdown can be rendered on standard output: a terminal that knows more than letters."""
         return self.live and not self._ascii and not _console(self._out).is_dumb_terminal
@@ -98,10 +103,10 @@ class Terminal:
 
     def show_tail(self, text: str) -> None:
         """Show the end of an answer that is being written, where there is a place for it; else that it is."""
+        if text.strip():
+            self.busy("writing…")
         if self._screen is not None and self._screen.shows:
             self._screen.show_tail(text)
-        elif text.strip():
-            self.busy("writing…")
 
     def diff(self, text: str) -> None:
         """The lines of a diff on standard error, in colours."""
@@ -166,7 +171,7 @@ class Terminal:
     def busy(self, text: str) -> None:
         """Show that something goes on, until something else is shown; only at a terminal."""
         if self._screen is not None and self._screen.shows:
-            self._screen.show(clean(text))
+            self._screen.show(clean(self._shown(text)))
             return
         if self._console is None or self._held is not None or (self.live and self._midline):
             return
