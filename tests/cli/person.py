@@ -75,6 +75,11 @@ class Person:
         os.close(self._master)
         self._master = -1
 
+    def takes_lines(self) -> bool:
+        """Whether the terminal is as it is for programs that edit no lines themselves: it echoes, line by line."""
+        flags = termios.tcgetattr(self._master)[3]
+        return bool(flags & termios.ICANON and flags & termios.ECHO)
+
     def leaves_with(self) -> int:
         with contextlib.suppress(OSError):
             while os.read(self._master, 65536):

@@ -69,7 +69,9 @@ def test_a_second_ctrl_c_in_a_turn_leaves_at_once_and_says_how_to_go_on(home: Ho
             assert model.came.wait(PATIENCE)
             somebody.sees("thinking…")
             somebody.press(CTRL_C + CTRL_C)
-            assert somebody.leaves_with() in {0, 130}
+            somebody.sees("this goes on with it: polypod chat --resume")
+            assert somebody.leaves_with() == 130
+            assert somebody.takes_lines()
         model.let.set()
     assert home.polypod("chat", "--continue", words="/resume\n").code == 0
 

@@ -22,7 +22,7 @@ from actors.cli.display.choice import Loudness, view_of
 from actors.cli.display.screen import Screen
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import View
-from actors.cli.interrupts import run_interruptible
+from actors.cli.interrupts import farewell, run_interruptible
 from actors.cli.pods.options import Given, images, loudness, of_a_pod
 from actors.cli.pods.planning import new_plan, plan_again
 from actors.cli.running import MEMORY_FAILURES, Plan, finish_memory_jobs, resumable
@@ -97,7 +97,8 @@ async def _chat(plan: Plan, seat: _Seat) -> None:
         asker = _asker(seat, talk)
         async with resumable(current.way_on, terminal):
             try:
-                await _talk(talk, asker, seat)
+                with farewell(asker.close):
+                    await _talk(talk, asker, seat)
             finally:
                 asker.close()
 

@@ -32,6 +32,8 @@ TWICE = 5.0
 #: How often what goes on is drawn anew, in seconds.
 _REFRESH = 0.1
 _PROMPT = "> "
+#: Has a terminal show its cursor, and take a paste as keys.
+_PLAIN = b"\x1b[?25h\x1b[?2004l\r\n"
 
 
 class Prompt:
@@ -60,6 +62,7 @@ class Prompt:
         from actors.cli.chat.completion import wants_menu  # noqa: PLC0415
 
         self._stdin = stdin
+        self._found = termios.tcgetattr(stdin.fileno())
         self._terminal = terminal
         self._screen = screen
         self._footer = footer
@@ -87,7 +90,11 @@ class Prompt:
         )
 
     def close(self) -> None:
-        """A terminal stays open."""
+        """Leave the terminal as it was found, also where the process ends in the middle of a line."""
+        with suppress(termios.error, OSError):
+            termios.tcsetattr(self._stdin.fileno(), termios.TCSANOW, self._found)
+            if self._reading is not None:
+                os.write(self._stdin.fileno(), _PLAIN)
 
     # -- between turns -----------------------------------------------------------------------------
 
