@@ -18,7 +18,7 @@ def output_kinds() -> dict[str, Any]:
     """What a line of each command's ``--json`` is; ``event`` stands where events are printed as well."""
     from actors.cli.bench.figures import BenchResult  # noqa: PLC0415 - paid for by who prints the schema
     from actors.cli.display import json_rows as rows  # noqa: PLC0415
-    from actors.cli.doctor import Check  # noqa: PLC0415
+    from actors.cli.display.checks import Check  # noqa: PLC0415
     from actors.cli.swarm.rows import Row  # noqa: PLC0415
     from actors.memory.note_index import Hit  # noqa: PLC0415
     from actors.sessions.repair import Finding  # noqa: PLC0415
@@ -46,6 +46,7 @@ def output_kinds() -> dict[str, Any]:
         "memory search": Hit,
         "models": rows.ModelRow,
         "doctor": Check,
+        "config check": Check,
         "swarm": Row,
         "swarm attach": event,
         "bench": BenchResult,

@@ -30,6 +30,7 @@ COMMANDS = {
     "memory search": ["memory search boat"],
     "models": ["models"],
     "doctor": ["doctor"],
+    "config check": ["config check"],
     "bench": ["bench --turns 2 --model offline"],
 }
 
