@@ -43,7 +43,7 @@ class Person:
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
         )  # fmt: skip
         os.close(slave)
-        self.seen = self.before = ""
+        self.seen = self.before = self.written = ""
 
     def resize(self, columns: int) -> None:
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
@@ -62,7 +62,9 @@ class Person:
             assert left > 0, f"{words!r} never came: {self.seen[-2000:]!r}"
             if select.select([self._master], [], [], left)[0]:
                 try:
-                    self.seen += os.read(self._master, 65536).decode(errors="replace")
+                    came = os.read(self._master, 65536).decode(errors="replace")
+                    self.seen += came
+                    self.written += came
                 except OSError:
                     raise AssertionError(f"it ended before {words!r}: {self.seen[-2000:]!r}") from None
                 if "\x1b[6n" in self.seen:  # a terminal that is asked where its cursor is answers

@@ -1,6 +1,7 @@
 """The commands of a chat, its files and its shell, by a person at a terminal."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,9 @@ def test_a_chat_goes_through_its_commands_at_any_terminal(home: Home, columns: i
         enter(somebody, "/exot", "did you mean /exit?")
         somebody.press("/exit" + ENTER)
         assert somebody.leaves_with() == 0
-        assert "Traceback" not in somebody.before + somebody.seen
+        assert "Traceback" not in somebody.written
+        assert ("\x1b" in somebody.written) == ("TERM" not in env)
+        assert not (env and re.search(r"\x1b\[[0-9;]*[34][0-7]m", somebody.written))
     stored = home.polypod("ps", "--json").lines
     assert len(stored) == 4  # the first one, the compacted one, its fork, and the new one
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 _FENCE = re.compile(r" {0,3}(?P<mark>`{3,}|~{3,})(?P<info>.*)")
 #: Lines of code after which what there is of a block is given out before its end.
 _LONG = 30
+#: How much is shown of what is no whole block yet: lines, and characters of the last one.
+_SHOWN_LINES, _SHOWN = 10, 2000
 
 
 class Block(NamedTuple):
@@ -30,8 +32,8 @@ class MarkdownBlocks:
 
     @property
     def rest(self) -> str:
-        """What came and was not given out yet."""
-        return "".join(self._lines) + self._partial
+        """The end of what came and was not given out yet."""
+        return "".join(self._lines[-_SHOWN_LINES:]) + self._partial[-_SHOWN:]
 
     def feed(self, text: str) -> list[Block]:
         """Take the next piece; gives the blocks that are whole with it."""

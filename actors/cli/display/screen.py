@@ -113,25 +113,23 @@ class Screen:
     def above_prompt(self, columns: int, *, lines: int = 6, plain: bool = False) -> str:
         """What belongs between what was written and the prompt: whole lines, or nothing."""
         shown = "".join(text for _, text in self._held).rpartition("\n")[2] or self._tail
-        parts = [_last_lines(shown, columns, lines)] if shown.strip() else []
+        tail = _broken("\n".join(shown.rstrip("\n").split("\n")[-lines:]), columns)[-lines:]
+        parts = tail if shown.strip() else []
         if self._words:
             passed = time.monotonic() - self._since
             frames = _ASCII_FRAMES if plain else _FRAMES
             sign = frames[int(passed * _PER_SECOND) % len(frames)]
             words = f"{sign} {self._words}" + (f"  {seconds(passed)}" if passed >= 1 else "")
-            parts.append(words[: columns - 1])
+            parts.append(_broken(words, columns)[0])
         return "".join(f"{part}\n" for part in parts)
 
 
-def _last_lines(text: str, columns: int, count: int) -> str:
-    """The last lines of a text as a terminal of so many columns would break it."""
-    width = max(columns - 1, 1)
-    broken = [
-        line[start : start + width]
-        for line in text.rstrip("\n").split("\n")[-count:]
-        for start in range(0, max(len(line), 1), width)
-    ]
-    return "\n".join(broken[-count:])
+def _broken(text: str, columns: int) -> list[str]:
+    """Lines as a terminal of so many columns would break them, letters of two columns counted so."""
+    from rich.cells import chop_cells  # noqa: PLC0415 - only where a prompt is shown
+
+    width = max(columns - 1, 2)
+    return [piece for line in text.split("\n") for piece in chop_cells(line, width) or [""]]
 
 
 class _Above(io.TextIOBase):
