@@ -58,10 +58,7 @@ def _option(context: click.Context, name: str) -> str | None:
 def completion(context: click.Context, shell: str | None) -> None:
     """Print what has SHELL (by default yours) complete commands, options, sessions and models.
 
-    \b
-    bash:  polypod completion bash > ~/.local/share/bash-completion/completions/polypod
-    zsh:   polypod completion zsh > ~/.zfunc/_polypod      (with fpath+=~/.zfunc before compinit)
-    fish:  polypod completion fish > ~/.config/fish/completions/polypod.fish
+    It goes into a file where your shell looks for such: docs/terminal.md and the README name the places.
     """
     name = shell or Path(os.environ.get("SHELL", "")).name
     kind = get_completion_class(name)

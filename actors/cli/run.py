@@ -17,7 +17,8 @@ from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import View, show_failures
 from actors.cli.errors import CODES, FAILED, Exit
 from actors.cli.interrupts import run_interruptible
-from actors.cli.pods.options import Given, images, loudness, of_a_pod, schema
+from actors.cli.pods.attachments import STDIN, attached
+from actors.cli.pods.options import Given, files, images, loudness, of_a_pod, schema
 from actors.cli.pods.planning import new_plan, plan_again
 from actors.cli.running import (
     MEMORY_FAILURES,
@@ -52,6 +53,7 @@ class Shown(NamedTuple):
     "-c", "--continue", "goes_on", is_flag=True, help="The task is for the last session of this folder."
 )
 @of_a_pod()
+@files
 @images
 @schema
 @loudness
@@ -60,6 +62,7 @@ def run(
     *,
     goes_on: bool,
     given: Given,
+    files: tuple[str, ...],
     images: tuple[ImagePart, ...],
     answer: Any,
     loudness: Loudness,
@@ -75,8 +78,10 @@ def run(
     text = stdin.read().removeprefix("\ufeff") if task == "-" else task  # Windows writes it ahead of texts
     if not text.strip():
         raise click.UsageError("the task is empty")
-    structured = answer is not None
-    content: Content = (text, *images) if images else text
+    if task == "-" and STDIN in files:
+        raise click.UsageError("standard input is the task, or goes with it by --file -, not both")
+    structured, with_it = answer is not None, (*attached(files, stdin), *images)
+    content: Content = (text, *with_it) if with_it else text
     _follow(
         lambda: plan_again(given, None) if goes_on else new_plan(given),
         lambda pod: pod.run(content, output=answer),

@@ -88,6 +88,25 @@ def test_a_picture_goes_with_the_words(home: Home):
     assert address["image_url"]["url"] == "https://example.com/b.jpg"
 
 
+def test_files_and_what_comes_from_a_pipe_go_with_the_words(home: Home):
+    home.write("notes.md", "the boat is red")
+    (home.folder / "a.png").write_bytes(PNG)
+    with model_server(say("fine")) as model:
+        done = home.polypod(
+            "run", "Review this", "-f", "notes.md", "--file", "-", "-f", "a.png", *model.options, words="piped words"
+        )  # fmt: skip
+    assert done.out == "fine\n", done.err
+    words, notes, piped, picture = model.asked[0]["messages"][-1]["content"]
+    assert words["text"] == "Review this"
+    assert "the boat is red" in notes["text"]
+    assert "--- standard input ---\npiped words" in piped["text"]
+    assert picture["type"] == "image_url"
+    (home.folder / "b.bin").write_bytes(bytes(100))
+    for wrong in (["-f", "b.bin"], ["-f", "nowhere"]):
+        assert home.run("hi", *wrong).code == 2
+    assert home.polypod("run", "-", "-f", "-", "--model", "offline", words="x").code == 2
+
+
 def test_an_answer_of_a_schema_is_json_alone_on_standard_output(home: Home):
     answer = 'Gladly: ```json\n{"name": "Ada", "age": 36}\n```'
     with model_server(say("no idea"), say(answer)) as model:

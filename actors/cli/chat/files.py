@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from actors.cli.chat.typed import mentions
 from actors.cli.display.format import size
+from actors.cli.pods.attachments import named_text
 from actors.cli.pods.pictures import LARGEST, media_type, picture_of
 from actors.tools.filesystem import place
 from protocol.errors import ScopeRefused, ToolError
@@ -50,7 +51,7 @@ def _file(name: str, ctx: ToolContext) -> tuple[Part, str]:
     if path.is_dir():
         entries = sorted(place.listing(path, limit=_NAMES), key=lambda entry: entry.name)
         names = "\n".join(f"{place.shown(each.name)}{'/' if each.is_dir else ''}" for each in entries)
-        return _text(name, names), f"@{name}: {len(entries)} names"
+        return named_text(name, names), f"@{name}: {len(entries)} names"
     with place.opened(path) as file:
         data = file.read(LARGEST + 1)
     if media_type(data) is not None:
@@ -59,13 +60,9 @@ def _file(name: str, ctx: ToolContext) -> tuple[Part, str]:
         raise ToolError(f"@{name} is no text, and no picture that models see")
     text = data[:_MOST].decode("utf-8", "replace")
     if len(data) <= _MOST:
-        return _text(name, text), f"@{name}: {size(len(data))}"
+        return named_text(name, text), f"@{name}: {size(len(data))}"
     text += f"\n[the first {size(_MOST)} of {size(path.stat().st_size)}; read_file reads on]"
-    return _text(name, text), f"@{name}: the first {size(_MOST)}"
-
-
-def _text(name: str, text: str) -> TextPart:
-    return TextPart(f"\n\n--- {name} ---\n{text}\n--- end of {name} ---")
+    return named_text(name, text), f"@{name}: the first {size(_MOST)}"
 
 
 def names_of(typed: str, ctx: ToolContext) -> Iterator[str]:

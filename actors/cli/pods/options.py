@@ -91,6 +91,14 @@ images = click.option(
     callback=_pictures,
     help="A picture that goes with the words; may be repeated.",
 )
+files = click.option(
+    "-f",
+    "--file",
+    "files",
+    metavar="FILE",
+    multiple=True,
+    help="A text or picture that goes with the words; - reads it from standard input; may be repeated.",
+)
 schema = click.option(
     "--schema",
     "answer",
