@@ -43,16 +43,26 @@ KINDS: dict[str, Callable[[Path], SessionStore]] = {
 
 def first_format(folder: Path) -> SQLiteStore:
     """A SQLite store on a file as the first versions made it."""
+    return _old_format(folder, version=1, page_size=2048)
+
+
+def second_format(folder: Path) -> SQLiteStore:
+    """A SQLite store on a file in which rows hold several entries, and are all in an index."""
+    return _old_format(folder, version=2, page_size=1024)
+
+
+def _old_format(folder: Path, *, version: int, page_size: int) -> SQLiteStore:
     path = folder / "pods.db"
     if not path.exists():
         path.touch(mode=0o600)
         with contextlib.closing(sqlite3.connect(path)) as db:
-            db.executescript(_FIRST_FORMAT)
+            db.executescript(
+                f"PRAGMA page_size = {page_size}; {_OLD_FORMAT} PRAGMA user_version = {version};"
+            )
     return SQLiteStore(path)
 
 
-_FIRST_FORMAT = """
-PRAGMA page_size = 2048;
+_OLD_FORMAT = """
 PRAGMA journal_mode = WAL;
 CREATE TABLE sessions (
     id INTEGER PRIMARY KEY,
@@ -80,7 +90,6 @@ CREATE TABLE entries (
     UNIQUE (session, n)
 );
 PRAGMA application_id = 1886350457;
-PRAGMA user_version = 1;
 """
 
 

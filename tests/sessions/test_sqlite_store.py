@@ -16,10 +16,9 @@ from store_kit import add, bodies, change_entry, make, wait_until_done
 
 from actors.runtime.future import AsyncFuture
 from actors.sessions.chain import chained, head_of, verified
-from actors.sessions.sqlite import read as sqlite_read
 from actors.sessions.sqlite.checkpoint import Checkpointer
+from actors.sessions.sqlite.jobs import Create, Held
 from actors.sessions.sqlite.store import SQLiteStore
-from actors.sessions.sqlite.write import Create, Held
 from protocol.entries import Head
 from protocol.errors import HeadConflict, NewerVersion, SessionCorrupt, SessionError, StoreError
 
@@ -486,7 +485,7 @@ def test_which_sessions_of_a_pod_changed_last_is_known_by_the_indexes_alone(stor
         make(store, f"s{number}", "x", pod="p")
     with store._reader() as db:
         db.set_trace_callback(asked.append)
-        assert [info.session_id for info in sqlite_read.sessions(db, "p", None)] == [
+        assert [info.session_id for info in store._queries.sessions(db, "p", None)] == [
             "s4",
             "s3",
             "s2",

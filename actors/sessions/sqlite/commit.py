@@ -16,7 +16,8 @@ from actors.sessions.committer import Committer
 from actors.sessions.sqlite.checkpoint import Checkpointer
 from actors.sessions.sqlite.errors import is_busy, needs_reopening
 from actors.sessions.sqlite.file import SQLiteFile
-from actors.sessions.sqlite.write import Append, Held, carry_out
+from actors.sessions.sqlite.jobs import Append, Held
+from actors.sessions.sqlite.write import carry_out
 from actors.sessions.store import Durability
 from protocol.errors import SessionError, StoreError
 

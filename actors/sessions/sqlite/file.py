@@ -35,7 +35,7 @@ from actors.sessions.sqlite.others import (
     put_stray_journal_aside,
     was_lost_elsewhere,
 )
-from actors.sessions.sqlite.schema import OPEN_PATIENCE, is_logged, prepare
+from actors.sessions.sqlite.schema import OPEN_PATIENCE, SCHEMA_VERSION, is_logged, prepare
 from actors.sessions.sqlite.watch import Change, FileWatch, Identity, identity_of, status_of
 from protocol.errors import StoreError
 
@@ -87,9 +87,11 @@ class SQLiteFile:
         #: is open none of them is the last; and it may not write.
         self._anchor: sqlite3.Connection | None = None
         self._merger: Merger | None = None
-        #: Whether rows may hold several entries, as in all files but those of the first format.
-        self.packs = True
+        #: The version of its format, which says how entries stand in rows, and how those are found.
+        self.format = SCHEMA_VERSION
         self.page_size = 0
+        #: How many connections were opened.
+        self.opened = 0
         #: What has happened to the files, until all connections are closed.
         self.change: Change | None = None
         _open_files.add(self)
@@ -107,6 +109,7 @@ class SQLiteFile:
             # For statements that write without ``begin``; SQLite holds on to it where no collector looks.
             connection.create_function("undisturbed", 0, partial(_is_undisturbed, weakref.ref(self)))
             self._connections.append(connection)
+            self.opened += 1
         return connection
 
     def disconnect(self, connection: sqlite3.Connection) -> None:
@@ -327,7 +330,7 @@ class SQLiteFile:
     def _open_connection(self, synchronous: str, patience: float) -> sqlite3.Connection:
         connection = self._open_plain("rw", OPEN_PATIENCE)
         try:
-            self.packs = prepare(connection, self.path) > 1
+            self.format = prepare(connection, self.path)
             self.page_size = connection.execute("PRAGMA page_size").fetchone()[0]
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")

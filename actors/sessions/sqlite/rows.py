@@ -13,6 +13,8 @@ from struct import Struct
 
 from protocol.entries import StoredEntry
 
+#: The first format in which a row may hold several.
+FIRST_WITH_SHARED = 2
 #: Bytes of the bodies in a row that holds several entries, at most.
 LARGEST_ROW = 8 << 10
 #: Bytes of a hash, and of what a mark has of each of several entries.

@@ -12,13 +12,14 @@ from protocol.errors import NewerVersion, StoreError
 #: "poly" in ASCII: distinguishes our files from other programs'.
 APPLICATION_ID = 0x706F6C79
 #: Raised when the tables change in a way that older code cannot read. In the first format each entry has a
-#: row, and a file of it goes on so, for older versions; since the second a commit's entries share one.
-SCHEMA_VERSION = 2
+#: row; since the second a commit's entries share one; since the third not each is in an index (``runs.py``).
+#: A file goes on in its own format, for older versions.
+SCHEMA_VERSION = 3
 
-# Small pages, because a commit writes each page that it touches whole: a turn of a session alone writes 13 KB
-# with these, and 21 KB with 2048 bytes. With 512 it would be 9 KB, but each page is two writes to the log: an
-# entry of 8 KB would take 13 % longer to commit, one of 300 KB 36 %, and a restore up to 20 %. A file keeps
-# the size that it was made with.
+# Small pages, because a commit writes each page that it touches whole: a turn of a session alone writes 11 KB
+# with these. With 512 it would be less, but each page is two writes to the log: an entry of 8 KB would take
+# 13 % longer to commit, one of 300 KB 36 %, and a restore up to 20 %. A file keeps the size that it was made
+# with.
 _PAGE_SIZE = 1024
 #: Seconds that opening a file waits for others.
 OPEN_PATIENCE = 5.0
@@ -44,11 +45,12 @@ CREATE TABLE entries (
     id INTEGER PRIMARY KEY,
     session INTEGER NOT NULL,
     n INTEGER NOT NULL,
-    hash BLOB NOT NULL,
-    body BLOB NOT NULL,
+    follows INTEGER NOT NULL DEFAULT 0,
     at REAL NOT NULL,
-    UNIQUE (session, n)
+    hash BLOB NOT NULL,
+    body BLOB NOT NULL
 );
+CREATE UNIQUE INDEX runs ON entries (session, n, follows) WHERE follows = 0;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """

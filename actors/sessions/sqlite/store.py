@@ -20,11 +20,12 @@ from actors.runtime.future import AsyncFuture
 from actors.sessions.disk import store_error
 from actors.sessions.lock import WriterLock
 from actors.sessions.sqlite import answers as sqlite_answers
-from actors.sessions.sqlite import read as sqlite_read
 from actors.sessions.sqlite.commit import SQLiteCommits
 from actors.sessions.sqlite.errors import needs_reopening
 from actors.sessions.sqlite.file import SQLiteFile, is_of_parent
-from actors.sessions.sqlite.write import Append, Create, Held, Release, delete
+from actors.sessions.sqlite.jobs import Append, Create, Held, Release
+from actors.sessions.sqlite.read import ClaimRow, Queries, claim_row, queries
+from actors.sessions.sqlite.write import delete
 from actors.sessions.store import (
     Claim,
     Durability,
@@ -121,34 +122,34 @@ class SQLiteStore(SessionStore):
 
     def read(self, session_id: str, *, after: int = 0, limit: int | None = None) -> list[StoredEntry]:
         with self._reader() as db:
-            return sqlite_read.entries(db, self._row(db, session_id).row, after, limit)
+            return self._queries.entries(db, self._row(db, session_id).row, after, limit)
 
     def read_small(
         self, session_id: str, *, after: int = 0, limit: int | None = None, largest: int
     ) -> list[StoredEntry] | None:
         with self._reader() as db:
-            return sqlite_read.small_entries(db, self._row(db, session_id).row, after, limit, largest)
+            return self._queries.small_entries(db, self._row(db, session_id).row, after, limit, largest)
 
     # -- listings
 
     def info(self, session_id: str) -> SessionInfo:
         with self._reader() as db:
-            found = sqlite_read.info(db, session_id)
+            found = self._queries.info(db, session_id)
         if found is None:
             raise not_found(session_id, self.url)
         return found
 
     def sessions(self, *, pod: str | None = None, limit: int | None = None) -> list[SessionInfo]:
         with self._reader() as db:
-            return sqlite_read.sessions(db, pod, limit)
+            return self._queries.sessions(db, pod, limit)
 
     def matching(self, beginning: str, limit: int) -> list[SessionInfo]:
         with self._reader() as db:
-            return sqlite_read.matching(db, beginning, limit)
+            return self._queries.matching(db, beginning, limit)
 
     def successors(self, session_id: str) -> list[SessionInfo]:
         with self._reader() as db:
-            return sqlite_read.successors(db, session_id)
+            return self._queries.successors(db, session_id)
 
     # -- claims
 
@@ -168,7 +169,7 @@ class SQLiteStore(SessionStore):
                 raise in_use(session_id, holder)
             db.execute(_TAKE, (held.writer, pod, held.since, row.row))
             held.row, held.generation = row.row, row.generation + 1
-            held.head = sqlite_read.head(db, row.row)
+            held.head, held.last = self._queries.head(db, row.row)
         self._held[session_id] = held
         return held
 
@@ -194,7 +195,7 @@ class SQLiteStore(SessionStore):
             holder = self._living(row) if held is None else this_process(held.pod, held.since)
             if holder is not None:
                 raise in_use(session_id, holder)
-            delete(db, row.row)
+            delete(db, row.row, self._file.format)
             sqlite_answers.forget(db, session_id)
 
     # -- answers to approvals
@@ -218,7 +219,7 @@ class SQLiteStore(SessionStore):
 
     # -- who holds what
 
-    def _living(self, row: sqlite_read.ClaimRow) -> Holder | None:
+    def _living(self, row: ClaimRow) -> Holder | None:
         """Who holds a session by its row, if that is another writer and lives."""
         if row.holder is None or row.holder == self._lock.known:
             return None
@@ -281,6 +282,11 @@ class SQLiteStore(SessionStore):
             self._closed = True
 
     # -- below
+
+    @property
+    def _queries(self) -> Queries:
+        """What is asked of the file that is open."""
+        return queries(self._file.format)
 
     def _submit(self, job: Append) -> AsyncFuture[None] | None:
         self._check_open()
@@ -384,10 +390,10 @@ class SQLiteStore(SessionStore):
     def _holds(self, db: sqlite3.Connection) -> bool:
         """Whether the file has what was written to the sessions that are held."""
         written = [(held.row, held.head) for held in list(self._held.values()) if held.head.hash != GENESIS]
-        return all(row is None or sqlite_read.has_entry(db, row, head) for row, head in written)
+        return all(row is None or self._queries.has_entry(db, row, head) for row, head in written)
 
-    def _row(self, db: sqlite3.Connection, session_id: str) -> sqlite_read.ClaimRow:
-        row = sqlite_read.claim_row(db, session_id)
+    def _row(self, db: sqlite3.Connection, session_id: str) -> ClaimRow:
+        row = claim_row(db, session_id)
         if row is None:
             raise not_found(session_id, self.url)
         return row
@@ -398,10 +404,10 @@ class SQLiteStore(SessionStore):
         if isinstance(job, Create):
             return HeadConflict(f"session {session_id} exists already in {self.url}")
         self._held.pop(session_id, None)
-        row = sqlite_read.claim_row(db, session_id)
+        row = claim_row(db, session_id)
         if row is None:
             return not_found(session_id, self.url)
         if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_NOTNULL and (holder := self._living(row)):
             return in_use(session_id, holder)
-        head = sqlite_read.head(db, row.row)
+        head, _ = self._queries.head(db, row.row)
         return HeadConflict(f"session {session_id} was taken over and has come to entry {head.seq}")
