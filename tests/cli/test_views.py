@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from actors.cli.approvals.approver import Nobody
 from actors.cli.display.terminal import Terminal
@@ -21,6 +22,7 @@ from actors.tools.base import tool
 from protocol import events
 from protocol.errors import Failure, ModelError, RunFailed
 from protocol.manifest import PodManifest
+from protocol.routing import AttemptRecord
 from protocol.usage import Usage
 from protocol.wire import decode_event
 
@@ -84,6 +86,15 @@ def test_an_answer_goes_to_standard_output_and_the_rest_to_standard_error():
     assert out == "It rains.\n"
     assert err[0].startswith("✓ weather(town='Bergen') → 14 B")
     assert err[1].startswith("finished · 2 requests · 30 tokens in, 8 out · ")
+
+
+def test_a_tier_that_was_rejected_is_a_line_and_the_accepted_one_is_its_answer():
+    out, err = files()
+    view = PeopleView(Terminal(out, err))
+    attempt = AttemptRecord("ollama/phi4", "local", 1200, True, "escalate", "too short", Usage(5, 2), 0.0)
+    view.show(events.TierAttempted(**WHERE, attempt=attempt, usage=Usage(5, 2), cost=0.25))
+    view.show(events.TierAttempted(**WHERE, attempt=replace(attempt, verdict="accept")))
+    assert written(err).splitlines() == ["ollama/phi4 was rejected after 1.2 s: too short"]
 
 
 def test_a_tool_that_failed_says_why():

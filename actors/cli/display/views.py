@@ -158,8 +158,15 @@ class PeopleView:
             case events.ChildStarted() | events.ChildEnded():
                 self._sub_agent(event)
             case _ if isinstance(event, _WORTH_A_LINE):
-                self._terminal.say(event_line(event, self._terminal.width - 20))
-                self._end_streamed()
+                self._line(event)
+
+    def _line(self, event: Event) -> None:
+        if isinstance(event, events.TierAttempted):
+            self._add_cost(event.cost)
+            if event.attempt.verdict == "accept":
+                return  # its answer says it
+        self._terminal.say(event_line(event, self._terminal.width - 20))
+        self._end_streamed()
 
     def _piece(self, event: events.TextDelta | events.ThinkingDelta | events.ToolCallDelta) -> None:
         if isinstance(event, events.ThinkingDelta):
@@ -318,6 +325,7 @@ class PeopleView:
 #: Events that are shown as a line of their own while a run goes on.
 _WORTH_A_LINE = (
     events.SystemMessage,
+    events.TierAttempted,
     events.PodFailed,
     events.CompactStart,
     events.CompactDone,
