@@ -556,7 +556,7 @@ class ChainExhausted(ModelError, RoutingError):  # noqa: N818
 
     ``attempts`` says what came of each tier, ``best`` is the output of the last one that was rejected (None
     where there was none), ``errors`` has for each tier, by its name, why it gave no answer or was rejected.
-    ``kind``, ``status`` and ``where`` are of the last tier's error.
+    ``kind``, ``status``, ``where`` and ``retry_after`` are of the last tier's error.
     """
 
     attempts: tuple[AttemptRecord, ...] = ()
@@ -582,6 +582,7 @@ class ChainExhausted(ModelError, RoutingError):  # noqa: N818
             hint=None if known is None else known.hint,
             status=None if known is None else known.status,
             where=None if known is None else known.where,
+            retry_after=None if known is None else known.retry_after,
             retryable=False,
             prompt_tokens=None if known is None else known.prompt_tokens,
             context_window=None if known is None else known.context_window,

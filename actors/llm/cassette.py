@@ -62,6 +62,8 @@ class Recorder(CassetteClient):
         self.model = str(getattr(client, "model", ""))
         self.path = path
         self._client = client
+        if (models := getattr(client, "prices_of", None)) is not None:
+            self.prices_of = models  # whose calls who asks counts
         self._redact = redact
         self._last: Exchange | None = None
         self._put(msgspec.json.encode(Header(VERSION, self.model)) + b"\n", "wb")

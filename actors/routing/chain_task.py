@@ -36,6 +36,8 @@ class Progress(Struct):
     #: joins, and what came of these tiers.
     notes: tuple[str, ...] = ()
     words: int | None = None
+    #: Whether a tier's model was loaded when it was asked first, by the tier's place.
+    warm: dict[int, bool] = {}
     attempts: tuple[AttemptRecord, ...] = ()
     errors: tuple[tuple[str, str], ...] = ()
     best: str | None = None

@@ -88,8 +88,7 @@ class Walk:
         """The blocks of the answer, and what came of each tier."""
         progress = self._progress = await self._begin()
         while progress.next < len(progress.order):
-            tier = self._parts.tiers[progress.order[progress.next]]
-            await self._begin_tier(tier)
+            tier = await self._begin_tier(progress.order[progress.next])
             if self._waits(tier):
                 answer = await self._kept(tier)
                 if answer is not None:
@@ -121,7 +120,7 @@ class Walk:
         first = request.items[at] if at < len(request.items) else None
         if at_work is not None and known is not None and at_work in known.order:
             made = Progress(first, known.order, known.order.index(at_work))
-            made.notes, made.words = known.notes, known.words
+            made.notes, made.words, made.warm = known.notes, known.words, known.warm
         else:
             order = tuple(range(len(names))) if at_work is not None else await self._order()
             made = Progress(first, order, 0 if at_work is None else at_work)
@@ -145,14 +144,20 @@ class Walk:
 
         return tuple(sorted(places, key=rank))
 
-    async def _begin_tier(self, tier: Tier) -> None:
+    async def _begin_tier(self, place: int) -> Tier:
+        """The tier at that place, which is asked now. Raises where nothing is to be asked any more."""
         self._check_time()
-        self._began, self._spent, self._warm = time.monotonic(), Spent(), False
-        probe = self._parts.probe
-        if probe is not None and not tier.entry.is_cloud:
-            self._warm = await probe.is_warm(tier.entry.model)
+        self._began, self._spent = time.monotonic(), Spent()
+        tier, probe, warm = self._parts.tiers[place], self._parts.probe, self._progress.warm
+        if probe is not None and not tier.entry.is_cloud and place not in warm:
+            warm[place] = await probe.is_warm(tier.entry.model)
+        self._warm = warm.get(place, False)
+        return tier
 
     def _check_time(self) -> None:
+        """Raise where the time is up, or a client went on though it was cancelled: no more money is spent."""
+        if is_being_cancelled():
+            raise asyncio.CancelledError
         deadline = self._request.deadline
         if deadline is not None and time.monotonic() >= deadline:
             raise self._out_of_time()
@@ -243,7 +248,9 @@ class Walk:
 
     def _is_of_tier(self, error: BaseException) -> bool:
         """Whether an error is the tier's own: the next one is asked. Raises where the time is up."""
-        if not isinstance(error, Exception) or isinstance(error, OverBudget) or is_being_cancelled():
+        if not isinstance(error, Exception) or isinstance(error, OverBudget):
+            return False
+        if is_being_cancelled():  # whatever its client made of that
             return False
         self._check_time()
         return True
@@ -275,6 +282,7 @@ class Walk:
         """What the verifier says. A verifier that fails has accepted nothing."""
         verifier = self._parts.verifier
         assert verifier is not None
+        self._check_time()
         self._meter.check()
         until = self._until(self._parts.verify_timeout)
         task = task_words(self._request.items, self._at)

@@ -35,7 +35,7 @@ MADE: dict[type[PolypodError], list[PolypodError]] = {
             [AttemptRecord("m", "local", 5, False, "escalate", "why", Usage(1, 2), 0.0)],
             best="half",
             errors=[("m", "rejected: why")],
-            last=errors.ModelError("m", kind="rate_limit", status=429, where="h:1"),
+            last=errors.ModelError("m", kind="rate_limit", status=429, where="h:1", retry_after=2.5),
         ),
     ],
     errors.ScriptExhausted: [errors.ScriptExhausted("no more")],

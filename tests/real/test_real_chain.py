@@ -44,16 +44,21 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@asynccontextmanager
-async def serving(*arguments: str) -> AsyncIterator[str]:
-    """A llama-server at work: its base URL."""
-    port = unused_port()
+def started(arguments: tuple[str, ...], port: int) -> subprocess.Popen[bytes]:
+    """A llama-server, as it starts."""
     common = ("--host", "127.0.0.1", "--ctx-size", "4096", "--parallel", "2", "--threads", "1")
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [LLAMA, *arguments, "--port", str(port), *common, "--no-warmup", "--no-webui", "--jinja"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+
+
+@asynccontextmanager
+async def serving(*arguments: str) -> AsyncIterator[str]:
+    """A llama-server at work: its base URL."""
+    port = unused_port()
+    process = started(arguments, port)
     url = f"http://127.0.0.1:{port}/v1"
     try:
         async with asyncio.timeout(60):

@@ -17,6 +17,7 @@ from polypod import (
     AttemptFailed,
     BudgetError,
     BudgetExceeded,
+    CassetteClient,
     ChainEntry,
     ChainExhausted,
     CompactDone,
@@ -694,3 +695,93 @@ def test_a_tool_spec_says_whether_it_reads_and_no_model_is_shown_that():
     assert look.spec.concurrency == "read_only"
     assert msgspec.json.encode(ToolSpec("a", "b", {})) == b'{"name":"a","description":"b","input_schema":{}}'
     assert [type(each) for each in call("look").blocks] == [CallStart, CallChunk, CallEnd]
+
+
+async def test_nobody_pays_for_what_would_follow_a_client_that_goes_on_though_it_was_cancelled():
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    class Deaf:
+        async def stream(self, _: Request) -> Any:
+            asked.set()
+            while not go_on.is_set():
+                try:
+                    await go_on.wait()
+                except asyncio.CancelledError:
+                    continue
+            async for block in say("12").stream():
+                yield block
+
+    judge, cloud = ScriptedClient([]), ScriptedClient([])
+    chain = EscalationChain(
+        [SMALL, LARGE], local=Deaf(), cloud=cloud, verifier=ModelVerifier(judge, "It is right.")
+    )
+    async with PodSystem(grace=0.05) as system:
+        pod = await system.spawn(PLAIN, client=chain)
+        run = pod.run("Count.")
+        await asked.wait()
+        await pod.cancel()
+        assert (await run).outcome == "cancelled"
+        go_on.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+    assert (judge.requests, cloud.requests) == ([], [])
+
+
+async def test_a_recorded_chain_is_paid_as_the_chain_is(tmp_path):
+    chain = chain_of(
+        [say("12", input_tokens=10, output_tokens=1)], [say("13", input_tokens=20, output_tokens=2)], NO
+    )
+    async with CassetteClient.record(chain, tmp_path / "tape.jsonl") as recorder:
+        _, events, described = await played(recorder)
+    assert described.usage == Usage(30, 3)
+    assert [each.attempt.verdict for each in of(TierAttempted, events)] == ["escalate", "accept"]
+    result, _, _ = await played(CassetteClient.replay(tmp_path / "tape.jsonl"))
+    assert result.text == "13"
+
+
+async def test_a_cloud_tier_that_is_cancelled_keeps_what_was_shown_and_its_price():
+    cloud = Hanging("first words", usage=Usage(1000, 0))
+    chain = EscalationChain([LARGE], cloud=cloud)
+    async with PodSystem() as system:
+        pod = await system.spawn(PLAIN, client=chain)
+        run = pod.run("Count.")
+        await cloud.asked.wait()
+        await pod.cancel()
+        result = await run
+        described = await pod.describe()
+        history = await pod.history()
+    assert (result.outcome, history[-1].text, history[-1].cut) == ("cancelled", "first words", True)
+    assert described.usage.input_tokens == 1000
+    assert described.cost == pytest.approx(0.005, rel=0.1)
+
+
+async def test_a_tier_at_work_behind_a_curtain_is_no_model_that_went_silent():
+    class Slow:
+        async def stream(self, _: Request) -> Any:
+            for _ in range(8):
+                await asyncio.sleep(0.05)
+                yield ThinkingChunk("hm ", 7)
+            async for block in say("12").stream():
+                yield block
+
+    chain = EscalationChain([SMALL], local=Slow(), verifier=Verdicts(YES))
+    manifest = PodManifest.of(name="p", idle_seconds=0.25)
+    result, _, _ = await played(chain, manifest=manifest)
+    assert result.text == "12"
+
+
+async def test_a_pod_that_is_a_process_may_have_a_chain(tmp_path, monkeypatch):
+    (tmp_path / "own_chain.py").write_text(
+        "from polypod import EscalationChain, ScriptedClient, say\n"
+        "chain = EscalationChain(['phi4', 'claude-opus-5'],\n"
+        "    local=ScriptedClient([say('12', input_tokens=10, output_tokens=1)]),\n"
+        "    cloud=ScriptedClient([say('13', input_tokens=20, output_tokens=2)]), verifier=lambda *_: False)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    async with PodSystem(f"sqlite:{tmp_path}/pods.db", budget={"tokens": 10_000}) as system:
+        pod = await system.spawn(PLAIN, client="own_chain:chain", process=True)
+        with system.subscribe(kinds=[TierAttempted]) as events:
+            assert (await pod.run("Count.")).text == "13"
+            assert [each.attempt.verdict for each in events.drain()] == ["escalate", "accept"]
+        assert (await pod.describe()).usage == Usage(30, 3)

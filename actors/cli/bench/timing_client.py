@@ -45,6 +45,8 @@ class ClockedClient:
     def __init__(self, inner: LLMClient) -> None:
         self._inner = inner
         self.model = getattr(inner, "model", None) or type(inner).__name__
+        if (models := getattr(inner, "prices_of", None)) is not None:
+            self.prices_of = models  # whose calls who asks counts
         self.asked: list[Asked] = []
 
     def take(self) -> list[Asked]:
