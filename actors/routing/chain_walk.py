@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, NamedTuple
 
 from msgspec import Struct
@@ -84,7 +84,7 @@ class Walk:
         self._spent = Spent()
         self._last_error: BaseException | None = None
 
-    async def blocks(self) -> AsyncIterator[Block]:
+    async def blocks(self) -> AsyncGenerator[Block, None]:
         """The blocks of the answer, and what came of each tier."""
         progress = self._progress = await self._begin()
         while progress.next < len(progress.order):
@@ -96,10 +96,13 @@ class Walk:
                         yield block
                     return
             else:
-                async for block in self._shown(tier):
-                    yield block
-                    if type(block) is End:
-                        return
+                ended = False
+                async with aclosing(self._shown(tier)) as shown:  # who leaves early frees the connection
+                    async for block in shown:
+                        yield block
+                        ended = type(block) is End
+                if ended:
+                    return
             yield TierEnded(progress.attempts[-1])
             progress.next, progress.broke = progress.next + 1, 0
         raise self._exhausted()
@@ -263,7 +266,9 @@ class Walk:
         self._spent = sum_of((self._spent, Spent(answer.usage, settled)))
 
     def _note_failed(self, exchange: Exchange) -> None:
-        self._spent = sum_of((self._spent, *(Spent(each.usage, each.cost) for each in exchange.failed)))
+        if exchange.failed:
+            failed = (Spent(each.usage, each.cost) for each in exchange.failed)
+            self._spent = sum_of((self._spent, *failed))
 
     async def _verdict(self, tier: Tier, answer: Answer) -> _Said:
         """What is to be said of an answer without calls."""
@@ -299,7 +304,7 @@ class Walk:
 
     # -- an answer that is shown as it comes -----------------------------------------------------
 
-    async def _shown(self, tier: Tier) -> AsyncIterator[Block]:
+    async def _shown(self, tier: Tier) -> AsyncGenerator[Block, None]:
         """The blocks of the tier's answer as they come, and their end; nothing where it failed before any
         came. Raises what is to be asked again where it broke in their middle.
         """
@@ -309,8 +314,9 @@ class Walk:
             exchange = self._exchange(tier, answer.request)
             exchange.begin(used + 1, answer.assembler)
             try:
-                async for block in answer.blocks(exchange):
-                    yield block
+                async with aclosing(answer.blocks(exchange)) as blocks:
+                    async for block in blocks:
+                        yield block
                 break
             except BaseException as error:  # noqa: BLE001 - raised again unless it is the tier's
                 seconds = self._wait_after(error, answer, used, began)
@@ -458,7 +464,7 @@ class _Shown:
         answer = self.assembler.answer()
         return not answer.item.calls and answer.stop_reason != "pause"
 
-    async def blocks(self, exchange: Exchange) -> AsyncIterator[Block]:
+    async def blocks(self, exchange: Exchange) -> AsyncGenerator[Block, None]:
         """Its blocks, but for its usage and its end."""
         self._stream = self._tier.client.stream(self.request)
         try:

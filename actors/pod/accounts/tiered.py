@@ -232,7 +232,8 @@ class TieredExchange(Exchange):
         assert assembler is not None
         for call in self._calls:
             call.end(error)
-        parts = [Spent(each.usage, each.cost) for each in self._take_failed()]
+        failures = [*self._take_failed(), *(each for tier in self.accepted for each in tier.failed)]
+        parts = [Spent(each.usage, each.cost) for each in failures]
         parts += [self.answered, *self._besides, *(each.spent for each in self.accepted)]
         self.answered, self._besides, self.accepted = Spent(), [], []
         spent = sum_of(parts)
