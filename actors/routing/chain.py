@@ -73,6 +73,7 @@ class EscalationChain(Closing):
         self._prices = prices
         self._parts = ChainParts(
             tiers,
+            tuple(each.name for each in tiers),
             None if verifier is None else as_verifier(verifier),
             WarmProbe(warm_url) if warm_url else None,
             prefer_warm,

@@ -26,7 +26,7 @@ from actors.llm.base import (
 from actors.llm.retry import CLOSE_GRACE, GiveUp, RetryPolicy, ask, decide
 from actors.pod.accounts.budget import OverBudget
 from actors.pod.accounts.exchange import Exchange
-from actors.pod.accounts.spent import Spent, sum_of
+from actors.pod.accounts.spent import NOTHING, Spent, sum_of
 from actors.routing.chain_task import (
     Progress,
     ToolRule,
@@ -61,6 +61,7 @@ class ChainParts(Struct, frozen=True, eq=False):
     """What a chain is made of."""
 
     tiers: tuple[Tier, ...]
+    names: tuple[str, ...]
     verifier: Verifier | None
     probe: WarmProbe | None
     prefer_warm: bool
@@ -81,7 +82,7 @@ class Walk:
         #: Of the tier at work: when it was asked, and whether its model was loaded then.
         self._began = 0.0
         self._warm = False
-        self._spent = Spent()
+        self._spent = NOTHING
         self._last_error: BaseException | None = None
 
     async def blocks(self) -> AsyncGenerator[Block, None]:
@@ -118,8 +119,8 @@ class Walk:
         if known is not None and known.goes_on:
             known.goes_on = False
             return known
-        names = [each.name for each in self._parts.tiers]
-        at_work = tier_at_work(request.items, at, names)
+        names = self._parts.names
+        at_work = None if at + 1 >= len(request.items) else tier_at_work(request.items, at, names)
         first = request.items[at] if at < len(request.items) else None
         if at_work is not None and known is not None and at_work in known.order:
             made = Progress(first, known.order, known.order.index(at_work))
@@ -150,7 +151,7 @@ class Walk:
     async def _begin_tier(self, place: int) -> Tier:
         """The tier at that place, which is asked now. Raises where nothing is to be asked any more."""
         self._check_time()
-        self._began, self._spent = time.monotonic(), Spent()
+        self._began, self._spent = time.monotonic(), NOTHING
         tier, probe, warm = self._parts.tiers[place], self._parts.probe, self._progress.warm
         if probe is not None and not tier.entry.is_cloud and place not in warm:
             warm[place] = await probe.is_warm(tier.entry.model)
@@ -263,7 +264,8 @@ class Walk:
             exchange.known_cost = cost
         settled = exchange.settle_answer(answer)
         self._note_failed(exchange)
-        self._spent = sum_of((self._spent, Spent(answer.usage, settled)))
+        spent = Spent(answer.usage, settled)
+        self._spent = spent if self._spent is NOTHING else sum_of((self._spent, spent))
 
     def _note_failed(self, exchange: Exchange) -> None:
         if exchange.failed:

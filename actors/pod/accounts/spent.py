@@ -16,6 +16,9 @@ class Spent(Struct, frozen=True):
     cost: float | None = None
 
 
+NOTHING = Spent()
+
+
 def sum_of(parts: Iterable[Spent]) -> Spent:
     """The sum; what nobody knows of a part leaves it as it is."""
     usage: Usage | None = None

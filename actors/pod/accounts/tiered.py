@@ -22,7 +22,7 @@ from actors.pod.accounts.exchange import (
     PublishText,
     request_tokens,
 )
-from actors.pod.accounts.spent import Spent, sum_of
+from actors.pod.accounts.spent import NOTHING, Spent, sum_of
 from protocol.events import Retry
 from protocol.routing import AttemptRecord
 from protocol.usage import Usage
@@ -151,7 +151,7 @@ class TieredExchange(Exchange):
         #: The calls whose failed attempts are not counted; the last may be under way.
         self._calls: list[Exchange] = []
         #: What the last answer of a tier took, and what verifiers did, as far as neither is counted.
-        self.answered = Spent()
+        self.answered = NOTHING
         self._besides: list[Spent] = []
         self.accepted: list[TierSpent] = []
 
@@ -186,7 +186,8 @@ class TieredExchange(Exchange):
         self._publish(Retry, **fields)  # nothing was shown yet of what is asked for again
 
     def _take_answered(self, spent: Spent) -> None:
-        self._besides.append(self.answered)  # nothing, but where a tier took more than one answer
+        if self.answered is not NOTHING:  # a tier that took more than one answer
+            self._besides.append(self.answered)
         self.answered = spent
 
     async def end_tier(self, ended: TierEnded) -> None:
@@ -196,15 +197,18 @@ class TieredExchange(Exchange):
             await self._on_tier(each)
         if ended.attempt.verdict != "accept" and self._assembler is not None and self._assembler.begun:
             # It broke in the middle of what was shown, which has what it took.
-            await self._on_tier(TierSpent(ended.attempt, Spent(), []))
+            await self._on_tier(TierSpent(ended.attempt, NOTHING, []))
             return
-        spent, self._besides = sum_of(self._besides), []
+        spent = NOTHING
+        if self._besides:
+            spent, self._besides = sum_of(self._besides), []
         failed = self._take_failed()
         if ended.attempt.verdict == "accept":
             self.accepted.append(TierSpent(ended.attempt, spent, failed))
             return
-        answered, self.answered = self.answered, Spent()
-        await self._on_tier(TierSpent(ended.attempt, sum_of((answered, spent)), failed))
+        answered, self.answered = self.answered, NOTHING
+        spent = answered if spent is NOTHING else sum_of((answered, spent))
+        await self._on_tier(TierSpent(ended.attempt, spent, failed))
 
     def _take_failed(self) -> list[FailedAttempt]:
         taken = [failed for call in self._calls for failed in call.failed if failed.usage is not None]
@@ -223,7 +227,7 @@ class TieredExchange(Exchange):
     def settle_answer(self, answer: Answer) -> float | None:  # noqa: ARG002 - it is settled
         """What the answer cost, in US dollars: that of the tier that gave it."""
         self._assembler = None
-        cost, self.answered = self.answered.cost, Spent()
+        cost, self.answered = self.answered.cost, NOTHING
         self.failed += self._take_failed()
         return cost
 
@@ -235,7 +239,7 @@ class TieredExchange(Exchange):
         failures = [*self._take_failed(), *(each for tier in self.accepted for each in tier.failed)]
         parts = [Spent(each.usage, each.cost) for each in failures]
         parts += [self.answered, *self._besides, *(each.spent for each in self.accepted)]
-        self.answered, self._besides, self.accepted = Spent(), [], []
+        self.answered, self._besides, self.accepted = NOTHING, [], []
         spent = sum_of(parts)
         shown = assembler.cut() if assembler.begun else None
         failed = FailedAttempt(self._attempt, error, spent.usage, spent.cost, shown)

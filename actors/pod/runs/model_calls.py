@@ -381,8 +381,18 @@ class ModelCalls:
     def _add_tier(self, run: Run, ended: TierSpent) -> None:
         self._record_failed(run, ended.failed)
         usage, cost = ended.spent.usage, ended.spent.cost
-        self._parts.journal.log.record(
-            TierAttempted, run.run_id, attempt=ended.attempt, usage=usage, cost=cost
+        log, head = self._parts.journal.log, self._parts.journal.head
+        log.add(
+            TierAttempted(
+                log.pod,
+                head.session_id,
+                head.seq + 1,
+                time.time(),
+                run.run_id,
+                attempt=ended.attempt,
+                usage=usage,
+                cost=cost,
+            )
         )
         if usage is not None or cost is not None:
             self._count(usage, cost)
