@@ -79,7 +79,8 @@ class MemorySection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
     What was found waits in files until there are ``consolidate_files`` of them, or ``consolidate_bytes``
     in them; then it is worked into lasting memory. ``recall_tokens`` is how much of that may be brought
-    into the start of a new session (0: nothing).
+    into the start of a new session (0: nothing). ``folder`` is where the notes are, for pods that do not
+    share those of their system: a project's, say.
     """
 
     schedule: Literal["after_run", "manual"] = "after_run"
@@ -87,6 +88,7 @@ class MemorySection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     consolidate_files: int = 0
     consolidate_bytes: int = 0
     recall_tokens: int = 0
+    folder: str | None = None
 
 
 class BudgetSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -349,6 +351,11 @@ def _convert(data: dict[str, Any], *, where: str, base: Path) -> PodManifest:
     manifest = _decode(data, where)
     _check(manifest, where)
     manifest = manifest.replace(pod=_absolute(manifest.pod, base), scope=anchored(manifest.scope, base))
+    if (folder := manifest.memory.folder) is not None:
+        if not folder:
+            raise ManifestError(f"{where}: memory.folder: expected a folder, got ''")
+        memory = msgspec.structs.replace(manifest.memory, folder=_path(folder, base))
+        manifest = manifest.replace(memory=memory)
     tools = manifest.tools
     if not tools.modules and not tools.mcp:
         return manifest

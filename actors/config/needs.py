@@ -74,10 +74,16 @@ def _of_manifest(manifest: PodManifest, folder: Path) -> Iterator[str]:
     yield from _of_tools(manifest)
     yield from _of_rules(manifest.approval_rules)
     for rule in manifest.scope.allow:
-        if not Path(rule.target).is_relative_to(folder) or ".." in Path(rule.target).parts:
+        if _is_outside(rule.target, folder):
             yield f"may {rule.permission} {rule.target}"
-    if not Path(manifest.pod.pwd).is_relative_to(folder) or ".." in Path(manifest.pod.pwd).parts:
+    if _is_outside(manifest.pod.pwd, folder):
         yield f"works in {manifest.pod.pwd}"
+    if manifest.memory.folder is not None and _is_outside(manifest.memory.folder, folder):
+        yield f"keeps its memory in {manifest.memory.folder}"
+
+
+def _is_outside(path: str, folder: Path) -> bool:
+    return not Path(path).is_relative_to(folder) or ".." in Path(path).parts
 
 
 def _of_model(model: ModelSection) -> Iterator[str]:

@@ -95,14 +95,23 @@ def _usage(input_tokens: int | None, output_tokens: int | None) -> Usage | None:
 class ScriptedClient:
     """Answers each request with the next reply of its script; an exception in the script is raised.
 
-    Running out raises ScriptExhausted, which is never retried. ``check()`` raises ScriptLeftover where
-    replies are left. ``requests`` keeps what was asked, for tests to look at.
+    Running out raises ScriptExhausted, which is never retried; with ``repeat`` the script begins anew.
+    ``check()`` raises ScriptLeftover where replies are left, unless ``leftovers`` are allowed, as they are of
+    a script that repeats. ``requests`` keeps what was asked, for tests to look at.
     """
 
     model = "scripted"
 
-    def __init__(self, replies: Iterable[Reply | BaseException | type[BaseException]]) -> None:
+    def __init__(
+        self,
+        replies: Iterable[Reply | BaseException | type[BaseException]],
+        *,
+        repeat: bool = False,
+        leftovers: bool = False,
+    ) -> None:
         self._replies = list(replies)
+        self._repeat = repeat
+        self._leftovers = leftovers or repeat
         self._next = 0
         self._ids = 0
         self.requests: list[Request] = []
@@ -121,6 +130,8 @@ class ScriptedClient:
         return self._play()
 
     async def _play(self) -> AsyncIterator[Block]:
+        if self._next >= len(self._replies) and self._repeat:
+            self._next = 0
         if self._next >= len(self._replies):
             length = f"{len(self._replies)} {'reply' if len(self._replies) == 1 else 'replies'}"
             raise ScriptExhausted(f"the script has {length} and one more was asked for")
@@ -139,8 +150,8 @@ class ScriptedClient:
         yield End(reply.stop_reason)
 
     def check(self) -> None:
-        """Raise ScriptLeftover if replies are left."""
-        if self.remaining:
+        """Raise ScriptLeftover if replies are left that have to be asked for."""
+        if self.remaining and not self._leftovers:
             raise ScriptLeftover(
                 f"{self.remaining} of {len(self._replies)} scripted replies were never asked for"
             )

@@ -244,7 +244,7 @@ class Assembly:
             bus=self._bus,
             store=self._store,
             opening=self._opening(manifest),
-            memory=self._memory,
+            memory=self._memory_of(manifest),
             price=self._price_of(
                 manifest.model, asked, is_named=client is None or manifest.model != _NO_MODEL
             ),
@@ -320,7 +320,7 @@ class Assembly:
         )
         extras = {
             TASKS: self._task_list,
-            MEMORY: self._search_memory,
+            MEMORY: partial(_search_memory, self._memory_of(manifest)),
             LAUNCHER: self.launcher,
             COMMANDS: self._commands.get,
             ALLOW_PRIVATE: manifest.fetch.allow_private,
@@ -421,11 +421,9 @@ class Assembly:
             if each is not None:
                 each.abandon()
 
-    def _search_memory(self, query: str, **options: Any) -> list[Any]:
-        from actors.memory.note_index import search  # noqa: PLC0415 - paid for by who searches
-        from actors.memory.notes_folder import NotesFolder  # noqa: PLC0415 - the same
-
-        return search(NotesFolder(self._memory), query, **options)
+    def _memory_of(self, manifest: PodManifest) -> Path:
+        """The folder of a pod's notes: its own, or the system's."""
+        return self._memory if manifest.memory.folder is None else Path(manifest.memory.folder)
 
     def _task_list_reader(self, name: str, head: SessionHead) -> TaskListReader:
         from actors.pod.history.task_list import TaskListReader  # noqa: PLC0415 - paid for by pods that keep one
@@ -553,6 +551,13 @@ def _mistakes(manifest: PodManifest, toolbox: Toolbox, *, more_may_come: bool) -
     from actors.pod.approvals.rule_check import mistakes  # noqa: PLC0415 - paid for by pods that have rules
 
     return mistakes(manifest.approval, toolbox.specs, more_may_come=more_may_come)
+
+
+def _search_memory(folder: Path, query: str, **options: Any) -> list[Any]:
+    from actors.memory.note_index import search  # noqa: PLC0415 - paid for by who searches
+    from actors.memory.notes_folder import NotesFolder  # noqa: PLC0415 - the same
+
+    return search(NotesFolder(folder), query, **options)
 
 
 def _retry_of(settings: ModelSettings) -> RetryPolicy:

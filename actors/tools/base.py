@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, overload
 
 from actors.tools.cancel import Cancel
+from actors.tools.docstring import described
 from actors.tools.options import check_options, checked_name, docstring_of
-from actors.tools.schema import Arguments, GivenArguments, described
+from actors.tools.schema import Arguments, GivenArguments
 from actors.tools.scope import Located, locate
 from actors.tools.work import is_async
 from protocol.items import ToolResult
@@ -192,7 +193,8 @@ def tool(
     or a look into a dict: the event loop calls them itself, which saves waking a thread.
 
     The schema comes from the annotations, the description from the docstring, words about single
-    arguments from its ``Args:`` section or from ``Annotated[…, msgspec.Meta(description=…)]``. With an
+    arguments from ``Annotated[str, "words"]`` (or a ``msgspec.Meta(description=…)`` there), or from the
+    docstring, as Google, NumPy and Sphinx write it. With an
     ``input_schema`` of its own the function takes one parameter, a dict with all arguments. Raises
     ToolDefinitionError for a function that no schema can express.
     """

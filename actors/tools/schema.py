@@ -176,9 +176,10 @@ class _Parameter:
             self.default = parameter.empty if self.required else default.default
             self.fill = None if self.required else lambda: default.get_default(call_default_factory=True)
         elif self.default is None and self.hint is not Any:
-            self.hint = Union[self.hint, None]  # noqa: UP007 - as everybody means it who writes ``x: int = None``
-        text = words.get(self.name)
-        if text and not any(getattr(m, "description", None) for m in getattr(self.hint, "__metadata__", ())):
+            self.hint = _or_none(self.hint)  # as everybody means it who writes ``x: int = None``
+        metadata = getattr(self.hint, "__metadata__", ())
+        text = _words_in(metadata) or words.get(self.name)
+        if text and not any(getattr(each, "description", None) for each in metadata):
             self.hint = Annotated[self.hint, Meta(description=text)]
 
     def field(self, *, foreign: bool) -> tuple[str, Any] | tuple[str, Any, Any]:
@@ -192,6 +193,25 @@ class _Parameter:
         if self.required:
             return (self.name, hint)
         return (self.name, Union[hint, UnsetType], UNSET)  # noqa: UP007 - a type known only now
+
+
+def _or_none(hint: Any) -> Any:
+    """A type, or None; what an annotation says besides is said of both."""
+    metadata = getattr(hint, "__metadata__", ())
+    plain: Any = hint.__origin__ if metadata else hint
+    either: Any = Union[plain, None]  # noqa: UP007 - a type known only now
+    return Annotated[(either, *metadata)] if metadata else either
+
+
+def _words_in(metadata: tuple[Any, ...]) -> str | None:
+    """The words that an annotation has about its parameter: ``Annotated[str, "words"]``, or a ``Doc`` of
+    ``typing_extensions``.
+    """
+    for each in metadata:
+        words = each if isinstance(each, str) else getattr(each, "documentation", None)
+        if isinstance(words, str) and words.strip():
+            return words.strip()
+    return None
 
 
 def _wanted(
@@ -351,59 +371,3 @@ def _shown_default(parameter: _Parameter, foreign: datatypes.DataType | None) ->
     except (msgspec.ValidationError, datatypes.Unfit):
         return UNSET
     return encodable_json(default)
-
-
-# Patterns are compiled when first used, which of these most tools use one or two.
-_SECTION = r"^(Args|Arguments|Parameters):\s*$"
-_GOOGLE = r"^\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)$"
-_SPHINX = r"^:param\s+(?:[\w\[\], |.]+\s+)?(\w+):\s*(.*)$"
-_SPHINX_TYPE = r"^:type\s+\w+:"
-
-
-def described(docstring: str | None) -> tuple[str, dict[str, str]]:
-    """A docstring's text without the words about arguments, and those words by argument.
-
-    Read are an ``Args:`` section as Google writes it and ``:param name:`` lines as Sphinx does.
-    """
-    lines = inspect.cleandoc(docstring or "").splitlines()
-    lines, google = _google(lines)
-    lines, sphinx = _sphinx(lines)
-    text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
-    return text, {name: " ".join(filter(None, words)) for name, words in (google | sphinx).items()}
-
-
-def _google(lines: list[str]) -> tuple[list[str], dict[str, list[str]]]:
-    start = next((n for n, line in enumerate(lines) if re.match(_SECTION, line)), len(lines))
-    end = next((n for n in range(start + 1, len(lines)) if lines[n][:1].strip()), len(lines))
-    words: dict[str, list[str]] = {}
-    current: list[str] = []
-    section = [line for line in lines[start + 1 : end] if line.strip()]
-    for line in section:
-        found = re.match(_GOOGLE, line.strip()) if _indent(line) == _indent(section[0]) else None
-        if found:
-            current = words[found[1]] = [found[2]]
-        else:
-            current.append(line.strip())
-    return lines[:start] + lines[end:], words
-
-
-def _sphinx(lines: list[str]) -> tuple[list[str], dict[str, list[str]]]:
-    rest: list[str] = []
-    words: dict[str, list[str]] = {}
-    current: list[str] | None = None
-    for line in lines:
-        found = re.match(_SPHINX, line)
-        if found:
-            current = words[found[1]] = [found[2]]
-        elif re.match(_SPHINX_TYPE, line):
-            current = []
-        elif current is not None and line.strip() and _indent(line):
-            current.append(line.strip())
-        else:
-            current = None
-            rest.append(line)
-    return rest, words
-
-
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip())

@@ -50,6 +50,8 @@ NEEDS = {
     '[profile.p]\nscope = { allow = [{ target = "../x", permission = "write" }] }': "profile 'p' may write ",
     '[profile.p]\nscope = { allow = [{ target = "/etc", permission = "read" }] }': "may read /etc",
     '[profile.p]\npwd = "/"': "profile 'p' works in /",
+    '[profile.p]\nmemory = { folder = "../notes" }': "profile 'p' keeps its memory in ",
+    '[profile.p]\nmemory = { folder = "notes" }': None,
 }
 
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memory_kit import all_notes, memory_in, put, put_note, staged
 
+from actors.llm.scripted import ScriptedClient, call, say
 from actors.memory.batch import Consolidation
 from actors.memory.findings import Decision, Extracted
 from actors.memory.lease import Lease
@@ -23,7 +24,9 @@ from actors.memory.note_index import VERSION, search
 from actors.memory.notes_folder import NotesFolder
 from actors.memory.shelf import Change
 from actors.memory.staging import Staged, newest_readings, read_staged, stage, waiting
-from protocol.manifest import MemorySection
+from actors.system import PodSystem
+from protocol.errors import ManifestError
+from protocol.manifest import MemorySection, PodManifest
 
 ONE = MemorySection(consolidate_files=1)
 
@@ -465,3 +468,45 @@ def test_what_is_staged_after_the_clock_went_back_is_still_the_last_word(memory:
         ids.append(path.stem)
     assert [file.id for file in waiting(memory.staging)] == ids
     assert all(file.date for file in waiting(memory.staging))
+
+
+async def test_each_pod_may_have_a_memory_of_its_own(tmp_path: Path) -> None:
+    ours, theirs = memory_in(tmp_path), NotesFolder(tmp_path / "project" / "notes")
+    put_note(ours, "Parser", "- the parser of the system", kind="summary")
+    put_note(theirs, "Parser", "- the parser of the project", kind="summary")
+    manifest = tmp_path / "project" / "pod.toml"
+    manifest.write_text(
+        '[memory]\nrecall_tokens = 300\nfolder = "notes"\n[tools]\nbuiltin = ["memory"]\n', encoding="utf-8"
+    )
+    client = ScriptedClient([call("memory_search", {"query": "parser"}), say("so"), say("so")])
+    async with PodSystem(memory=ours.folder) as system:
+        pod = await system.spawn(PodManifest.load(manifest), client=client)
+        await pod.run("How is the parser?")
+        other = await system.spawn(PodManifest.of(recall_tokens=300), client=client)
+        await other.run("How is the parser?")
+    recalled, found, elsewhere = (
+        client.requests[0].items[0],
+        client.requests[1].items[-1],
+        client.requests[2].items[0],
+    )
+    assert "of the project" in recalled.text
+    assert "of the project" in found.text
+    assert "of the system" in elsewhere.text
+
+
+async def test_what_a_pod_with_a_memory_of_its_own_finds_is_kept_there(tmp_path: Path) -> None:
+    folder = tmp_path / "notes"
+    manifest = PodManifest.of(extract_threshold=1, memory={"folder": str(folder)})
+    found = call("write_extracted", {"decisions": [{"chosen": "use tabs"}]})
+    async with PodSystem(memory=tmp_path / "system") as system:
+        client = ScriptedClient([say("tabs it is"), found, say("done")])
+        pod = await system.spawn(manifest, client=client)
+        await pod.run("Use tabs.")
+        assert await pod.wait_for_memory_jobs(30)
+    assert list(NotesFolder(folder).staging.glob("*"))
+    assert not (tmp_path / "system").exists()
+
+
+def test_a_memory_folder_is_a_folder() -> None:
+    with pytest.raises(ManifestError, match=r"memory\.folder"):
+        PodManifest.of(memory={"folder": ""})

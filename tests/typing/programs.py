@@ -6,7 +6,7 @@ import msgspec
 
 from polypod import *
 from polypod import Event, PodEnded, PodManifest, PodStopped, PodSystem, RunEnd, RunResult, Scope, tool
-from polypod.testing import ScriptedClient, call, say
+from polypod.testing import FunctionClient, ScriptedClient, call, say
 
 
 class City(msgspec.Struct):
@@ -93,6 +93,36 @@ async def a_system_runs_a_manifest(system: PodSystem) -> None:
     assert_type(result.output, City)
     assert_type(result.cost, float | None)
     assert_type(result.steps, int)
+
+
+async def a_run_has_options_of_its_own(pod: Pod, client: LLMClient, shared: RunOptions) -> None:
+    """Those of ``RunOptions``, by name; they may be kept in a dict of that type."""
+
+    async def prompt(ctx: ToolContext[Shop]) -> str:
+        return ", ".join(ctx.deps.orders("Ada"))
+
+    def check(city: City) -> City | None:
+        if not city.people:
+            raise ModelRetry("Nobody lives there.")
+        return None
+
+    result = await pod.run(
+        "hi",
+        output=City,
+        model="ollama/qwen3",
+        model_settings=ModelSettings(temperature=0, reasoning_effort="low", stop=("END",)),
+        system_prompt=prompt,
+        tools=[population],
+        output_validator=check,
+        busy="reject",
+    )
+    assert_type(result, RunResult[City])
+    assert_type(await pod.run("hi", **shared), RunResult[None])
+    await pod.run(
+        "hi", model=client, model_settings={"seed": 1, "extra_body": {"top_k": 1}}, system_prompt="Be brief."
+    )
+    await pod.run("hi", model=FunctionClient(lambda request: request.items[-1].text))
+    assert_type((await pod.resume(output=City, deps=Shop(), model="offline")).output, City)
 
 
 async def a_stream_has_a_result_of_its_type(pod: Pod) -> None:
