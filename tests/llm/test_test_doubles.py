@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import tomllib
@@ -105,18 +106,16 @@ def test_leftovers_fail_the_test(polypod):
 
 def test_the_fixture_of_pytest_is_a_system_for_one_test(tmp_path: Path) -> None:
     (tmp_path / "test_agent.py").write_text(TESTS, encoding="utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "polypod.pytest_plugin",
-        "-p",
-        "no:cacheprovider",
-        str(tmp_path),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=100)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "polypod.pytest_plugin", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        timeout=100,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+    )
     assert "1 passed" in done.stdout or "2 passed" in done.stdout, done.stdout
     assert "ScriptLeftover" in done.stdout
     assert done.returncode == 1

@@ -339,9 +339,10 @@ async def test_ordinary_programs_run(launcher: Launcher, place: Path) -> None:
     (folder / "Makefile").write_text("all:\n\techo made > out\n")
     (folder / "test_it.py").write_text("def test_it(tmp_path): (tmp_path / 'x').write_text('y')\n")
     (folder / "main.c").write_text('#include <stdio.h>\nint main(void) { puts("compiled"); return 0; }\n')
+    # The plug-in of a checkout stands where the scope allows nothing.
     script = f"""
     set -e
-    {sys.executable} -m pytest -q -p no:cacheprovider test_it.py
+    PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 {sys.executable} -m pytest -q -p no:cacheprovider test_it.py
     {sys.executable} -m venv --without-pip venv && venv/bin/python -c 'print("in a venv")'
     python3 -c 'import multiprocessing as m; print(m.Pool(2).map(len, ["ab", "c"]), m.Lock())'
     if command -v make; then make -s && cat out; fi

@@ -131,7 +131,7 @@ def address_of(preset: Preset, environment: Mapping[str, str] = os.environ) -> s
         value = next((environment[name] for name in names if environment.get(name)), None)
         if value is None:
             raise ManifestError(
-                f"manifest: model.base_url: where {preset.scheme} answers is yours alone",
+                f"manifest: model.base_url: each customer of {preset.scheme} has an address of their own",
                 hint=f"say it in base_url, or export {names[0]}",
             )
         return value
