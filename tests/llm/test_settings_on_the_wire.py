@@ -412,3 +412,13 @@ async def test_pods_of_one_server_share_what_it_takes_in_a_minute() -> None:
         with pytest.raises(RunFailed, match="a minute"):
             await pods[2].run("hi")
         assert len(server.received) == 2
+
+
+async def test_what_a_server_reports_of_a_request_counts_against_the_next() -> None:
+    async with RawServer(CHAT) as server, PodSystem() as system:  # 100 tokens each
+        model = {"scheme": "openai", "model_id": "m", "base_url": server.url, "tokens_per_minute": 290}
+        pod = await system.spawn(PodManifest.of(model=model, budget={"seconds": 20.0}))
+        assert [(await pod.run("hi")).text for _ in range(2)] == ["ok", "ok"]
+        with pytest.raises(RunFailed, match="tokens_per_minute"):
+            await pod.run("x" * 400)
+        assert len(server.received) == 2
