@@ -638,6 +638,8 @@ class PodSystem:
             roster=self._roster,
             answers=entered.assembly.answers,
             launcher=entered.assembly.launcher,
+            hold=entered.assembly.hold,
+            drop_held=entered.assembly.drop_held,
             spawn=self.spawn,
             protect=entered.assembly.protect,
             close_first=self._close_first.append,

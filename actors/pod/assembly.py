@@ -109,6 +109,8 @@ class Assembly:
         #: What starts child processes; None while there was none.
         self._launcher: Launcher | None = None
         self._starts_none = False
+        #: What is kept open as long as there are child processes.
+        self._held: set[int] = set()
         #: What starts processes that are pods; None while there was none.
         self._pod_launcher: Launcher | None = None
         #: Whether another process starts those of its pods again that fail.
@@ -392,7 +394,7 @@ class Assembly:
         if self._launcher is None:
             from actors.runtime.children.launcher import Launcher  # noqa: PLC0415 - paid for by who starts any
 
-            self._launcher = Launcher(self._processes)
+            self._launcher = self._holding(Launcher(self._processes))
             if self._starts_none:
                 self._launcher.abandon()
         return self._launcher
@@ -402,24 +404,42 @@ class Assembly:
         if self._pod_launcher is None:
             from actors.runtime.children.launcher import Launcher  # noqa: PLC0415 - paid for by who starts any
 
-            self._pod_launcher = Launcher(prepare=prepare)
+            self._pod_launcher = self._holding(Launcher(prepare=prepare))
             if self._starts_none:
                 self._pod_launcher.abandon()
         return self._pod_launcher
 
+    def hold(self, descriptor: int) -> None:
+        """Keep a descriptor open, however this process ends, until the last child process is gone."""
+        self._held.add(descriptor)
+        for each in self._launchers():
+            each.hold(descriptor)
+
+    def drop_held(self, descriptor: int) -> None:
+        """It is about to be closed."""
+        self._held.discard(descriptor)
+        for each in self._launchers():
+            each.drop_held(descriptor)
+
+    def _holding(self, launcher: Launcher) -> Launcher:
+        for each in self._held:
+            launcher.hold(each)
+        return launcher
+
+    def _launchers(self) -> list[Launcher]:
+        return [each for each in (self._launcher, self._pod_launcher) if each is not None]
+
     async def close_launcher(self) -> None:
         """End all child processes by their ladders; none is started any more."""
         self._starts_none = True
-        for each in (self._launcher, self._pod_launcher):
-            if each is not None:
-                await each.aclose()
+        for each in self._launchers():
+            await each.aclose()
 
     def abandon_launcher(self) -> None:
         """The same without waiting, since the loop is closed."""
         self._starts_none = True
-        for each in (self._launcher, self._pod_launcher):
-            if each is not None:
-                each.abandon()
+        for each in self._launchers():
+            each.abandon()
 
     def _memory_of(self, manifest: PodManifest) -> Path:
         """The folder of a pod's notes: its own, or the system's."""

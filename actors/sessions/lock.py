@@ -60,6 +60,14 @@ class WriterLock:
         """The same, None where it was not asked for yet."""
         return self._id
 
+    @property
+    def descriptor(self) -> int:
+        """What has the lock: whoever inherits it has it as well, for as long as that is open. It is another
+        once the file had to be made anew.
+        """
+        _ = self.id
+        return self._descriptor
+
     def _is_there(self) -> bool:
         """Whether others still find this writer's file: the folder may have been deleted or made anew."""
         assert self._id is not None

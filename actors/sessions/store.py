@@ -21,6 +21,7 @@ from protocol.errors import HeadConflict, SessionError, SessionInUse, SessionNot
 
 if TYPE_CHECKING:
     from actors.sessions.memory.store import MemoryStore as MemoryStore  # noqa: PLC0414 - for type checkers
+    from actors.sessions.sqlite.tables import StoreTables
 else:  # where programs of earlier versions import it from
     __getattr__ = on_demand(__name__, {"MemoryStore": "actors.sessions.memory.store"})
 
@@ -196,6 +197,10 @@ class SessionStore(abc.ABC):
         twice. Raises StoreError.
         """
         return mark, []
+
+    def tables(self) -> StoreTables | None:
+        """A connection to the store's file for tables of others; None where it has no file that takes any."""
+        return None
 
     def torn(self, session_id: str) -> Answer[int]:
         """The number of bytes of a half-written last batch, which ``read`` passes over and

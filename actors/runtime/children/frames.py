@@ -11,8 +11,9 @@ import marshal
 from collections.abc import Iterator
 from typing import Any
 
-#: Requests to the helper: a child (with descriptors), the end by all ladders, and the end of what is left.
-START, END, KILL = b"+", b"-", b"!"
+#: Requests to the helper: a child (with descriptors), one to keep open, the end by all ladders, and the end
+#: of what is left.
+START, HOLD, END, KILL = b"+", b"=", b"-", b"!"
 _HEAD = 4
 
 

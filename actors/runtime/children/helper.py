@@ -3,7 +3,7 @@
 A child is requested by one byte with four descriptors: the control socket of its warden, and the child's
 standard streams; the rest goes by the control socket. It ends when it is asked to, or when polypod does,
 known by the end of its socket or by a pidfd (another process that polypod forked may hold the socket),
-and when all wardens have.
+and when all wardens have. What it is asked to hold, such as the lock of who started it, is open until then.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections import Counter
 from importlib import import_module
 
 from actors.runtime.children.descendants import kill_all
-from actors.runtime.children.frames import END, KILL, framed
+from actors.runtime.children.frames import END, HOLD, KILL, framed
 from actors.runtime.children.kernel import go_on_at_end_of_parent, take_in_orphans
 from actors.runtime.children.program import ignored_signals
 from actors.runtime.children.waiting import Waiting, reap
@@ -50,6 +50,8 @@ class Helper:
         self._wardens: dict[int, int] = {}
         #: Those of wardens that were killed.
         self._lost: list[int] = []
+        #: What is kept open, by wardens too, until the last child is gone.
+        self._held: list[int] = []
         self._looks = 0
         self._stops: Counter[int] = Counter()
         self._ending = False
@@ -78,6 +80,10 @@ class Helper:
             self._end()
         elif data == KILL:
             self._kill_wardens()
+        elif data == HOLD and descriptors:
+            for each in descriptors:
+                os.set_inheritable(each, False)
+            self._held += descriptors
         elif len(descriptors) == DESCRIPTORS and not self._ending:
             self._fork(*descriptors)
         else:  # we are out of descriptors: who asked sees that its socket has closed

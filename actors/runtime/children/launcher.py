@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from actors.runtime.children.child import Child, Ladder
 from actors.runtime.children.confinement import Confinement
-from actors.runtime.children.frames import END, KILL, START
+from actors.runtime.children.frames import END, HOLD, KILL, START
 from actors.runtime.children.pipes import ChildInput, ChildOutput
 from actors.runtime.children.slots import Slots
 from actors.runtime.fork import let_be
@@ -85,6 +85,7 @@ class Launcher:
         self._children: set[Child] = set()
         self._longest = 0.0
         self._closed = False
+        self._held: dict[int, None] = {}
         _launchers.add(self)
 
     def __repr__(self) -> str:
@@ -97,6 +98,21 @@ class Launcher:
         """The number of the helper process, None while there is none."""
         helper = self._helper
         return None if helper is None or helper.process.returncode is not None else helper.process.pid
+
+    def hold(self, descriptor: int) -> None:
+        """Keep a descriptor open that the caller keeps open too, as long as any child is left, however this
+        process ends: a lock that it has is free only then. On any thread.
+        """
+        with self._lock:
+            self._held[descriptor] = None
+            if self._helper is not None:
+                with contextlib.suppress(OSError):  # another one takes the place of a dead helper
+                    _send_held(self._helper, (descriptor,))
+
+    def drop_held(self, descriptor: int) -> None:
+        """Helpers that are started from now on do not keep it open."""
+        with self._lock:
+            self._held.pop(descriptor, None)
 
     async def start(
         self,
@@ -270,6 +286,7 @@ class Launcher:
                 raise ChildNotStarted.of(program, why, hint=hint)
             if self._helper is None:
                 self._helper = _begin(self._prepare)
+                _send_held(self._helper, self._held)
             return self._helper
 
     def _forget(self, helper: _Helper) -> None:
@@ -282,6 +299,7 @@ class Launcher:
     def _drop(self) -> None:
         """In a forked process: let go of what is the parent's."""
         self._lock = threading.Lock()
+        self._held = {}
         if self._slots is not None:
             self._slots = Slots(self._slots.most)
         helper, self._helper = self._helper, None
@@ -373,6 +391,12 @@ def _begin(prepare: str | None) -> _Helper:
             os.close(pidfd)
     asked.setblocking(False)
     return _Helper(process, asked)
+
+
+def _send_held(helper: _Helper, descriptors: Iterable[int]) -> None:
+    """Raises OSError."""
+    for each in descriptors:
+        socket.send_fds(helper.asked, [HOLD], [each])
 
 
 async def _wait_for_end(asked: socket.socket) -> None:

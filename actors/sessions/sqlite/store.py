@@ -25,6 +25,7 @@ from actors.sessions.sqlite.errors import needs_reopening
 from actors.sessions.sqlite.file import SQLiteFile, is_of_parent
 from actors.sessions.sqlite.jobs import Append, Create, Held, Release
 from actors.sessions.sqlite.read import ClaimRow, Queries, claim_row, queries
+from actors.sessions.sqlite.tables import StoreTables
 from actors.sessions.sqlite.write import delete
 from actors.sessions.store import (
     Claim,
@@ -77,6 +78,9 @@ class SQLiteStore(SessionStore):
             explain=self._explain,
             pass_gate=self._lock.pass_gate,
         )
+        self._durability = durability
+        #: What others keep in the file.
+        self._tables: list[StoreTables] = []
         self._held: dict[str, Held] = {}
         self._connection: sqlite3.Connection | None = None
         self._reading = threading.RLock()
@@ -266,6 +270,12 @@ class SQLiteStore(SessionStore):
             db.execute("VACUUM")
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
+    def tables(self) -> StoreTables:
+        self._check_open()
+        tables = StoreTables(self._file, self._durability, self._lock.folder, self.url)
+        self._tables.append(tables)
+        return tables
+
     def flush(self) -> None:
         self._commits.flush()
 
@@ -277,6 +287,8 @@ class SQLiteStore(SessionStore):
     def close(self) -> None:
         if not self._closed and not self._lock.inherited:
             self._commits.close()
+            for each in self._tables:
+                each.close()
             self._disconnect()
             self._lock.release()
             self._closed = True
@@ -371,6 +383,8 @@ class SQLiteStore(SessionStore):
             finally:
                 self._reading.release()
         self._commits.let_go(_MERGE_PATIENCE)
+        for each in self._tables:
+            each.let_go()
 
     @contextlib.contextmanager
     def _own_gate(self) -> Iterator[None]:

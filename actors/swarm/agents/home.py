@@ -32,6 +32,9 @@ class Home(Struct, frozen=True, eq=False):
     answers: AnswerWatch
     #: What starts child processes. Raises ChildNotStarted.
     launcher: Callable[[], Launcher]
+    #: Keeps a descriptor open as long as there are child processes, and what has it drop that.
+    hold: Callable[[int], None]
+    drop_held: Callable[[int], None]
     #: As ``PodSystem.spawn``.
     spawn: Callable[..., AsyncFuture[Pod]]
     #: Keeps every tool out of a folder, whatever its scope says.
