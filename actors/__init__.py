@@ -56,6 +56,11 @@ if _TYPE_CHECKING:
     from actors.routing.classifier import Classifier as Classifier
     from actors.routing.command_verifier import CommandVerifier as CommandVerifier
     from actors.routing.model_verifier import ModelVerifier as ModelVerifier
+    from actors.routing.pool.memory_queue import MemoryQueue as MemoryQueue
+    from actors.routing.pool.pool import Pool as Pool
+    from actors.routing.pool.queue import TaskQueue as TaskQueue
+    from actors.routing.pool.settings import pod_runner as pod_runner
+    from actors.routing.pool.work import JobContext as JobContext
     from actors.routing.verifiers import AllOf as AllOf
     from actors.routing.verifiers import FunctionVerifier as FunctionVerifier
     from actors.routing.verifiers import Verifier as Verifier
@@ -90,9 +95,14 @@ else:  # imported by who uses it, so that nobody else pays for agents, or for th
             "LocalModelSection": "protocol.config",
             "Classifier": "actors.routing.classifier",
             "Configuration": "actors.config.configuration",
+            "JobContext": "actors.routing.pool.work",
             "Launch": "actors.swarm.runners.base",
+            "MemoryQueue": "actors.routing.pool.memory_queue",
+            "Pool": "actors.routing.pool.pool",
             "Runner": "actors.swarm.runners.base",
             "Swarm": "actors.swarm.agents.swarm",
+            "TaskQueue": "actors.routing.pool.queue",
+            "pod_runner": "actors.routing.pool.settings",
             "runner_func": "actors.swarm.runners.function",
         },
     )
@@ -148,6 +158,7 @@ __all__ = [
     "ChainInvalid",
     "ChainRequest",
     "ChainResult",
+    "Changes",
     "ChildEnded",
     "ChildError",
     "ChildLost",
@@ -182,11 +193,13 @@ __all__ = [
     "Entry",
     "Event",
     "EventKind",
+    "Execution",
     "ExtractDone",
     "ExtractFailed",
     "ExtractStart",
     "Failure",
     "FetchSection",
+    "FileChange",
     "ForeignError",
     "Fork",
     "Head",
@@ -201,6 +214,7 @@ __all__ = [
     "Item",
     "ItemEvent",
     "ItemsKept",
+    "Job",
     "LLMClient",
     "Lagged",
     "LineSplitter",
@@ -247,8 +261,10 @@ __all__ = [
     "PodSystem",
     "PodUnreachable",
     "PolypodError",
+    "PoolError",
     "ProcessLost",
     "PushItem",
+    "RateLimited",
     "Replace",
     "Reply",
     "Request",
@@ -332,6 +348,7 @@ __all__ = [
     "UnknownAgent",
     "UnknownApproval",
     "UnknownEntry",
+    "UnknownJob",
     "UnknownRunner",
     "Usage",
     "UsageReport",
@@ -347,6 +364,7 @@ __all__ = [
     "WatchdogExpired",
     "WireError",
     "WorkerSection",
+    "WorkspaceError",
     "WouldDeadlock",
     "call",
     "decode_command",

@@ -36,7 +36,11 @@ PolypodError
 ├── RoutingError             a task that cannot be given to a model or an agent
 │   ├── ClassificationRefused  the classifier named no agent that can take the task
 │   ├── ChainInvalid         an escalation chain that lacks what its tiers need
-│   └── ChainExhausted       no tier of a chain gave an answer that was accepted (a ModelError too)
+│   ├── ChainExhausted       no tier of a chain gave an answer that was accepted (a ModelError too)
+│   ├── RateLimited          a runner's provider takes no more tasks before a time
+│   └── PoolError            a pool, or a job that it is given, cannot be as it was asked to be
+│       ├── UnknownJob       no job has that id, or several have ids that begin so
+│       └── WorkspaceError   a job cannot have a working copy of its own
 ├── NotImportable            what a pod in another process is given is nothing that can be imported there
 ├── BudgetError              a budget that cannot hold: a cost limit on a model without a price
 ├── SessionError
@@ -346,18 +350,28 @@ class AgentFailed(AgentError):  # noqa: N818
     """The program of an agent reports that its task failed, or ended without a word about it.
 
     ``kind`` is one of MODEL_ERROR_KINDS where the program says that its model server failed, ``status`` the
-    HTTP status of that, 0 where none is known.
+    HTTP status of that, 0 where none is known. It ``died`` where it ended in the middle of a task, and has
+    not said itself how that went.
     """
 
     kind: str = ""
     status: int = 0
+    died: bool = False
 
-    def __init__(self, message: str, *, hint: str | None = None, kind: str = "", status: int = 0) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        kind: str = "",
+        status: int = 0,
+        died: bool = False,
+    ) -> None:
         super().__init__(message, hint=hint)
-        self.kind, self.status = kind, status
+        self.kind, self.status, self.died = kind, status, died
 
     def details(self) -> dict[str, Any]:
-        known: dict[str, Any] = {"kind": self.kind, "status": self.status}
+        known: dict[str, Any] = {"kind": self.kind, "status": self.status, "died": self.died}
         return {key: value for key, value in known.items() if value}
 
 
@@ -379,6 +393,29 @@ class ClassificationRefused(RoutingError):  # noqa: N818
 
 class ChainInvalid(RoutingError, ValueError):  # noqa: N818
     """An escalation chain that could not work: it has no tiers, or nobody to ask or to verify one."""
+
+
+class RateLimited(RoutingError):  # noqa: N818
+    """A runner's provider takes no more tasks before ``until``, seconds since the epoch."""
+
+    def __init__(self, message: str, *, until: float, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.until = until
+
+    def details(self) -> dict[str, Any]:
+        return {"kind": "rate_limit", "until": self.until}
+
+
+class PoolError(RoutingError):
+    """A pool, or a job that it is given, cannot be as it was asked to be."""
+
+
+class UnknownJob(PoolError):  # noqa: N818
+    """No job has that id, or several have ids that begin so."""
+
+
+class WorkspaceError(PoolError):
+    """A job cannot have a working copy of its own, or what it did there cannot be kept."""
 
 
 class NotImportable(PolypodError, TypeError):  # noqa: N818

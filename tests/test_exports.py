@@ -18,6 +18,7 @@ import protocol
 #: What is imported by who uses it, so that ``import polypod`` does not pay for it.
 ON_DEMAND = {"Agent", "AgentEvents", "Answer", "CassetteClient", "Launch", "Runner"}
 ON_DEMAND |= {"Swarm", "runner_func"}
+ON_DEMAND |= {"JobContext", "MemoryQueue", "Pool", "TaskQueue", "pod_runner"}
 ON_DEMAND |= {"Classifier", "Configuration", "LocalModelSection", "LocalRunner", "RunnerSection"}
 ON_DEMAND |= {"AllOf", "CommandVerifier", "EscalationChain", "FunctionVerifier", "ModelVerifier"}
 ON_DEMAND |= {"Verifier", "WarmProbe"}
@@ -40,6 +41,7 @@ LATER = {
         "actors.pod.session.past_events",
     ),
     *(
+        "actors.routing",
         "actors.swarm.agents",
         "actors.swarm.runners",
         "actors.tools.mcp",

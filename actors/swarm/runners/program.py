@@ -14,7 +14,6 @@ from msgspec import Struct, structs
 from actors.runtime.children.child import Child, ChildEnd
 from actors.runtime.children.pipes import ChildOutput
 from actors.swarm.runners.base import Answer, Host, Launch, Permission
-from actors.swarm.runners.lines import failure_of
 from actors.swarm.runners.stream import EventStream, Recorder
 from protocol.errors import (
     AgentBusy,
@@ -473,16 +472,22 @@ class ProgramLife:
             return self.recorder.end_run(outcome="failed", error=self._failure)
         if self._reason is not None:
             return self.recorder.end_run(outcome="cancelled")
-        why = error or self._of_code(code) or failure_of(f"{self._name} ended without a word about its task")
+        why = error or self._of_code(code, died=True)
+        if why is None:
+            words = f"{self._name} ended without a word about its task"
+            why = Failure.of(AgentFailed(words, died=True))
         return self.recorder.end_run(outcome="failed", error=why)
 
-    def _of_code(self, code: int | None) -> Failure | None:
-        """Why a program with that exit code failed; None where that is 0."""
+    def _of_code(self, code: int | None, *, died: bool = False) -> Failure | None:
+        """Why a program with that exit code failed; None where that is 0. It ``died`` where that is all that
+        is known of its task.
+        """
         if code == 0 or code is None:
             return None
         how = f"code {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
         said = "\n".join(self._errors)
-        return Failure.of(AgentFailed(f"{self._name} ended with {how}{f': {said}' if said else ''}"))
+        words = f"{self._name} ended with {how}{f': {said}' if said else ''}"
+        return Failure.of(AgentFailed(words, died=died))
 
     # -- bounds ----------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""Jobs, the queue that keeps them, and the runners that do them."""

@@ -1,0 +1,70 @@
+"""``Choosing``: has a classifier say which runner a job should go to, before the job takes a place."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from actors.routing.pool.availability import Availability
+from actors.routing.pool.turn import Assignment
+from protocol.errors import ClassificationRefused, PolypodError
+from protocol.jobs import Job
+from protocol.routing import Classification, SystemStatus
+
+#: Jobs that are classified at once.
+_MOST = 8
+
+
+class JobClassifier(Protocol):
+    """Says which runner and model a job should go to."""
+
+    async def classify(
+        self, name: str, instructions: str, status: SystemStatus, agent: str | None
+    ) -> Classification:
+        """Choose. Raises RoutingError where it cannot."""
+
+
+class Choosing:
+    """The calls of a helper for one pool; they take no place of a job, and so wait for none."""
+
+    def __init__(
+        self,
+        classifier: JobClassifier,
+        availability: Availability,
+        assign: Callable[[Assignment], object],
+    ) -> None:
+        self._classifier, self._availability, self._assign = classifier, availability, assign
+        #: The jobs that are looked at, and those that were.
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+        self.done: set[int] = set()
+
+    def begin(self, number: int, job: Job) -> None:
+        """Have a job classified, unless as many are as may be: it comes again then."""
+        if len(self.tasks) < _MOST:
+            task = self.tasks[number] = asyncio.get_running_loop().create_task(self._choose(number, job))
+            task.add_done_callback(lambda _: self.tasks.pop(number))
+
+    async def _choose(self, number: int, job: Job) -> None:
+        assignment = Assignment(number)
+        try:
+            status = self._availability.status(time.time())
+            said = await self._classifier.classify(job.name, job.instructions, status, job.agent)
+            self._check(said)
+            assignment = Assignment(number, said.agent_type, said.model or None, said.reason or None)
+        except Exception as error:  # noqa: BLE001 - then the pool chooses, and says why
+            words = error.message if isinstance(error, PolypodError) else str(error)
+            assignment = Assignment(number, reason=f"not classified: {words}")
+        self.done.add(number)
+        self._assign(assignment)
+
+    def _check(self, said: Classification) -> None:
+        """Raises ClassificationRefused."""
+        if (why := self._availability.why_not(said.agent_type, time.time())) is not None:
+            raise ClassificationRefused(f"the classifier named {said.agent_type!r}, which {why}")
+
+    def cancel(self) -> None:
+        """Cancel what is under way: others will choose."""
+        for task in self.tasks.values():
+            task.cancel()

@@ -1,0 +1,30 @@
+"""What git prints of a difference, as data; pure."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from protocol.jobs import FileChange
+
+Kind = Literal["added", "modified", "deleted"]
+#: What the letters of ``--raw`` mean; a file of another type is modified.
+_KINDS: dict[str, Kind] = {"A": "added", "D": "deleted"}
+
+
+def parse_changes(printed: bytes) -> tuple[FileChange, ...]:
+    """The files that ``git diff --raw --numstat --no-renames -z`` printed, in order of their paths."""
+    kinds: dict[str, Kind] = {}
+    counts: dict[str, tuple[int | None, int | None]] = {}
+    fields = iter(printed.rpartition(b"\0")[0].decode("utf-8", "replace").split("\0"))
+    for field in fields:
+        if field.startswith(":"):
+            kinds[next(fields, "")] = _KINDS.get(field[-1], "modified")
+        elif field:
+            added, removed, path = [*field.split("\t", 2), "", ""][:3]
+            counts[path] = (_number(added), _number(removed))
+    return tuple(FileChange(path, kinds[path], *counts.get(path, (None, None))) for path in sorted(kinds))
+
+
+def _number(text: str) -> int | None:
+    """Of a file that has no lines git prints a dash."""
+    return int(text) if text.isdecimal() else None

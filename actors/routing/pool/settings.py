@@ -1,0 +1,179 @@
+"""What a pool is made of, checked: its runners, their limits, and its jobs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from actors.routing.pool.queue import Claimed
+from actors.routing.pool.work import FunctionWorker, JobFunction, LifeSettings, LifeWorker, Worker
+from actors.swarm.agents.home import Home
+from actors.swarm.agents.pod_runner import Given, PodRunner
+from actors.swarm.runners.base import Runner
+from actors.swarm.runners.configured import configured_runner
+from actors.swarm.runners.named import runner_of
+from protocol.config import RunnerSection
+from protocol.errors import PoolError
+from protocol.jobs import Job, OnLost, Workspace
+from protocol.manifest import PodManifest
+from protocol.text import encodable
+
+#: Jobs that a runner has at once where nothing is said.
+LIMIT = 4
+_MOST_PRIORITY = 2**31
+_PODS = ("pod", "process")
+
+
+class PodWork(Struct, frozen=True, eq=False):
+    """Pods as a runner: each job is a run of a new pod; see ``pod_runner``."""
+
+    manifest: PodManifest
+    given: Given = Given()
+    process: bool = False
+
+
+#: What may stand for a runner: a Runner, a name or a command as ``Swarm.start`` takes it, an async function
+#: that is called with a JobContext, or the manifest of pods.
+PoolRunner = Runner | str | Sequence[str] | JobFunction | PodManifest | PodWork
+
+
+def pod_runner(
+    manifest: PodManifest,
+    *,
+    client: Any = None,
+    tools: Iterable[Any] = (),
+    hooks: Iterable[Any] = (),
+    deps: Any = None,
+    process: bool = False,
+) -> PodWork:
+    """Pods as a runner of a pool: each job is one run of a new pod, made of these as by ``spawn``."""
+    return PodWork(manifest, Given(client, tuple(tools), tuple(hooks), deps), process)
+
+
+def workers_of(
+    runners: Mapping[str, Any],
+    home: Home,
+    settings: LifeSettings,
+    cwd: Path,
+    sections: Iterable[RunnerSection] | None = None,
+) -> dict[str, Worker]:
+    """What does the jobs of each runner; without ``sections`` the configuration of ``cwd`` says what is
+    otherwise with them. Raises PoolError, UnknownRunner, ConfigError.
+    """
+
+    def found(spec: Any) -> Runner:
+        return configured_runner(spec, cwd) if sections is None else runner_of(spec, tuple(sections))
+
+    return {_named(name): _worker(name, each, home, settings, found) for name, each in runners.items()}
+
+
+def _named(name: object) -> str:
+    if not isinstance(name, str) or not name.strip() or encodable(name) != name:
+        raise PoolError(f"{name!r} is no name of a runner", hint="runners={name: runner} has texts as names")
+    return name
+
+
+def _worker(
+    name: str, runner: Any, home: Home, settings: LifeSettings, found: Callable[[Any], Runner]
+) -> Worker:
+    if isinstance(runner, str) and runner in _PODS:
+        runner = PodWork(PodManifest.of(), process=runner == "process")
+    if isinstance(runner, PodManifest):
+        runner = PodWork(runner)
+    if isinstance(runner, PodWork):
+        work = runner
+        return LifeWorker(name, lambda claimed, cwd: _pod_runner(home, work, claimed, cwd), settings)
+    if _is_function(runner):
+        return FunctionWorker(runner)
+    if isinstance(runner, str | Sequence) or hasattr(runner, "start"):
+        made = found(runner) if isinstance(runner, str | Sequence) else runner
+        return LifeWorker(name, lambda *_: made, settings)
+    raise PoolError(
+        f"runner {name!r} is {runner!r}, which is no runner",
+        hint="give a Runner, the name or the command of one, an async function, or a PodManifest",
+    )
+
+
+def _is_function(runner: Any) -> bool:
+    """Whether it is an async function, or an object that is called like one."""
+    if inspect.iscoroutinefunction(runner):
+        return True
+    call = getattr(runner, "__call__", None)  # noqa: B004 - of an object
+    return not isinstance(runner, type) and inspect.iscoroutinefunction(call)
+
+
+def _pod_runner(home: Home, work: PodWork, claimed: Claimed, cwd: Path) -> Runner:
+    """Raises ManifestError."""
+    manifest = _placed(work.manifest, cwd, isolated=claimed.job.workspace == "worktree")
+    model = claimed.model or claimed.job.model
+    if model is not None:
+        manifest = replace(manifest, model=PodManifest.of(model=model).model)
+    return PodRunner(home, manifest, work.given, process=work.process)
+
+
+def _placed(manifest: PodManifest, cwd: Path, *, isolated: bool) -> PodManifest:
+    """The manifest of a pod that works where the job is done; in a working copy its scope is moved there."""
+    was = manifest.pod.pwd
+    if was and not isolated:
+        return manifest
+    placed = replace(manifest, pod=replace(manifest.pod, pwd=str(cwd)))
+    if not was:
+        return placed
+
+    def moved(rules: Any) -> Any:
+        return type(rules)(replace(rule, target=_moved(rule.target, Path(was), cwd)) for rule in rules)
+
+    scope = replace(manifest.scope, allow=moved(manifest.scope.allow), deny=moved(manifest.scope.deny))
+    return replace(placed, scope=scope)
+
+
+def _moved(target: str, was: Path, cwd: Path) -> str:
+    path = Path(target)
+    return str(cwd / path.relative_to(was)) if path.is_relative_to(was) else target
+
+
+def limits_of(runners: Iterable[str], limits: Mapping[str, int]) -> dict[str, int]:
+    """How many jobs each runner has at once. Raises PoolError."""
+    names = list(runners)
+    for name, limit in limits.items():
+        if name not in names:
+            raise PoolError(
+                f"limits names {name!r}, which is no runner of the pool",
+                hint=f"its runners are {', '.join(names) or 'none'}",
+            )
+        if not _is_number(limit) or limit < 1:
+            raise PoolError(f"limits[{name!r}] is {limit!r}", hint="a limit is a number of jobs, 1 or more")
+    return {name: limits.get(name, LIMIT) for name in names}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def checked(job: Job) -> Job:
+    """A job that can be queued. Raises PoolError."""
+    if not isinstance(job, Job):
+        raise PoolError(f"{job!r} is no Job", hint='submit(Job("name", "what is to be done"))')
+    for field in ("name", "instructions", "agent", "model", "cwd"):
+        value: object = getattr(job, field)
+        if not isinstance(value, str) and (value is not None or field in {"name", "instructions"}):
+            raise PoolError(f"the {field} of a job is a text, not {value!r}")
+    if not job.name.strip() or not job.instructions.strip():
+        raise PoolError("a job needs a name and instructions", hint="say what is to be done")
+    if not _is_number(job.priority):
+        raise PoolError(f"the priority of a job is a whole number, not {job.priority!r}")
+    if abs(job.priority) >= _MOST_PRIORITY:
+        raise PoolError(f"the priority {job.priority} is out of range", hint=f"stay below {_MOST_PRIORITY}")
+    for field, allowed in (("workspace", get_args(Workspace)), ("on_lost", get_args(OnLost))):
+        if getattr(job, field) not in allowed:
+            raise PoolError(f"the {field} of a job is {' or '.join(allowed)}, not {getattr(job, field)!r}")
+    texts = (job.name, job.instructions, job.agent, job.model, job.cwd)
+    if all(text is None or text.isascii() for text in texts):
+        return job
+    name, instructions, agent, model, cwd = (text if text is None else encodable(text) for text in texts)
+    return replace(job, name=name, instructions=instructions, agent=agent, model=model, cwd=cwd)

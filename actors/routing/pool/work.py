@@ -1,0 +1,253 @@
+"""How a job is done: by a function, or by a runner whose life is seen to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from actors.routing.pool.endings import Outcome
+from actors.routing.pool.queue import Claimed
+from actors.runtime.children.launcher import Launcher
+from actors.swarm.agents.inboxes import inbox_of, make_private
+from actors.swarm.agents.projections import Meta, Projections
+from actors.swarm.agents.state import AgentState, after
+from actors.swarm.runners.base import Answer, Host, Launch, Life, Permission, Runner, StopWaits
+from protocol.agents import AgentSpec
+from protocol.errors import AgentFailed, Failure
+from protocol.events import AgentStopped, Event, RunEnd
+from protocol.jobs import Job
+from protocol.text import encodable
+
+#: Errors of a process that was a pod, or of what owned it.
+_DEATHS = frozenset({"PodLost", "ChildLost"})
+
+
+class JobContext(Struct, frozen=True):
+    """What a function is called with that is a runner: the job, and where and how it is to be done."""
+
+    id: str
+    job: Job
+    cwd: Path
+    model: str | None = None
+    attempt: int = 1
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self.job.name
+
+    @property
+    def instructions(self) -> str:
+        """What is to be done."""
+        return self.job.instructions
+
+    @property
+    def task(self) -> str:
+        """The same, as an agent's function has it."""
+        return self.job.instructions
+
+
+#: A function that is a runner. It gives the answer: a text, None, or what has a ``text`` and may have
+#: ``usage`` and ``cost``, such as a ``RunResult``.
+JobFunction = Callable[[JobContext], Awaitable[Any]]
+
+
+class Worker(Protocol):
+    """Does jobs of one runner."""
+
+    async def do(self, claimed: Claimed, cwd: Path) -> Outcome:
+        """Do a job. Cancelled, it ends what it has begun and says how far that came."""
+
+
+class FunctionWorker:
+    """Has a function do them."""
+
+    def __init__(self, function: JobFunction) -> None:
+        self._function = function
+
+    async def do(self, claimed: Claimed, cwd: Path) -> Outcome:
+        """Call the function."""
+        model = claimed.model or claimed.job.model
+        context = JobContext(claimed.id, claimed.job, cwd, model, claimed.attempts)
+        began = time.monotonic()
+        try:
+            given = await self._function(context)
+        except asyncio.CancelledError:
+            return Outcome(
+                kind="cancelled",
+                seconds=time.monotonic() - began,
+                error=Failure("Cancelled", "it was cancelled"),
+            )
+        except Exception as error:  # noqa: BLE001 - it is the job's
+            return Outcome(kind="failed", seconds=time.monotonic() - began, error=Failure.of(error))
+        return _answer(given, time.monotonic() - began)
+
+
+def _answer(given: Any, seconds: float) -> Outcome:
+    if given is None or isinstance(given, str):
+        return Outcome(kind="done", text=None if given is None else encodable(given), seconds=seconds)
+    text = getattr(given, "text", None)
+    if not isinstance(text, str):
+        words = f"its function gave {type(given).__name__}, which is no text and has none"
+        return Outcome(kind="failed", seconds=seconds, error=Failure("TypeError", words))
+    usage, cost = getattr(given, "usage", None), getattr(given, "cost", None)
+    return Outcome(kind="done", text=encodable(text), usage=usage, cost=cost, seconds=seconds)
+
+
+class LifeSettings(Struct, frozen=True):
+    """What all runners of a pool are started with. ``folder`` is that of the executions' files."""
+
+    folder: Path
+    store: str
+    launcher: Callable[[], Launcher]
+    env: tuple[str, ...] = ()
+    waits: StopWaits = StopWaits()
+
+
+class LifeWorker:
+    """Has a runner start an agent for each, and ends that with its task."""
+
+    def __init__(self, name: str, make: Callable[[Claimed, Path], Runner], settings: LifeSettings) -> None:
+        """``make`` gives the runner of a job that is done in a folder. Raises PolypodError."""
+        self._name, self._make, self._settings = name, make, settings
+
+    async def do(self, claimed: Claimed, cwd: Path) -> Outcome:
+        """Start an agent, and see it to its end."""
+        try:
+            runner = self._make(claimed, cwd)
+            files = self._files(claimed, cwd)
+            inbox = inbox_of(self._settings.folder, f"{claimed.id}\0{claimed.attempts}")
+            make_private(inbox.parent)
+        except Exception as error:  # noqa: BLE001 - it is the job's
+            return Outcome(kind="failed", error=Failure.of(error))
+        launch = Launch(
+            agent_id=claimed.id,
+            cwd=cwd,
+            inbox=inbox,
+            log=files.folder / "events.jsonl",
+            task=claimed.job.instructions,
+            model=claimed.model or claimed.job.model,
+            env=self._settings.env,
+            waits=self._settings.waits,
+        )
+        attendance = _Attendance(claimed.id, runner.start(launch, _Headless(self._settings)), files)
+        try:
+            return await attendance.see_to_its_end()
+        finally:
+            inbox.unlink(missing_ok=True)
+
+    def _files(self, claimed: Claimed, cwd: Path) -> Projections:
+        """The files of this attempt, in the place of those of an earlier one. Raises OSError."""
+        settings = self._settings
+        spec = AgentSpec(
+            id=claimed.id,
+            task=claimed.job.instructions,
+            runner=self._name,
+            cwd=str(cwd),
+            root=str(settings.folder),
+            created_at=claimed.submitted_at,
+            model=claimed.model or claimed.job.model,
+        )
+        settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files = Projections(
+            settings.folder / claimed.id, Meta(agent=spec, session_id=claimed.id, store=settings.store)
+        )
+        files.rebuild(())
+        return files
+
+
+class _Headless(Host):
+    """Nobody can be asked."""
+
+    def __init__(self, settings: LifeSettings) -> None:
+        self._settings = settings
+
+    def launcher(self) -> Launcher:
+        return self._settings.launcher()
+
+    async def ask(self, permission: Permission, /) -> Answer:
+        return Answer(approved=False, note=f"nobody can be asked about {permission.tool} here")
+
+
+class _Attendance:
+    """One life, from its start to its end."""
+
+    def __init__(self, agent_id: str, life: Life, files: Projections) -> None:
+        self._id, self._life, self._files = agent_id, life, files
+        self._state = AgentState()
+        self._ending: asyncio.Task[None] | None = None
+        self._cancelled = False
+        self._began = time.monotonic()
+
+    async def see_to_its_end(self) -> Outcome:
+        reading = asyncio.ensure_future(self._read())
+        while not reading.done():
+            try:
+                await asyncio.wait({reading})
+            except asyncio.CancelledError:
+                self._cancelled = True
+                self._end()
+        error = reading.exception()
+        if error is not None:  # a defect of the runner
+            with contextlib.suppress(Exception):
+                await self._life.stop()
+            self._take(self._stopped(Failure.of(error)))
+        if self._ending is not None:
+            await asyncio.gather(self._ending, return_exceptions=True)
+        return self._outcome(error)
+
+    async def _read(self) -> None:
+        async for event in self._life:
+            self._take(event)
+            if isinstance(event, RunEnd):  # its task is all that it was started for
+                self._end()
+        if self._state.ended is None:
+            raise AgentFailed("its runner has ended without a word", died=True)
+
+    def _take(self, event: Event) -> None:
+        self._state = after(self._state, event, self._id)
+        self._files.write(event)
+
+    def _stopped(self, failure: Failure) -> AgentStopped:
+        return AgentStopped(self._id, "", 0, time.time(), reason="exit", error=failure)
+
+    def _end(self) -> None:
+        if self._ending is None:
+            self._ending = asyncio.ensure_future(self._life.stop())
+
+    def _outcome(self, error: BaseException | None) -> Outcome:
+        state = self._state
+        result = state.result()
+        why = result.error or (None if state.ended is None else state.ended.error)
+        kind: Any = {"done": "done", "killed": "cancelled"}.get(result.status, "failed")
+        if kind == "done":
+            pass
+        elif self._cancelled:
+            kind, why = "cancelled", Failure("Cancelled", "it was cancelled")
+        elif error is not None or self._has_died(why):
+            kind = "died"
+        how = Failure("AgentFailed", f"its task ended as {state.outcome}")
+        seconds = result.seconds if result.seconds is not None else time.monotonic() - self._began
+        text = encodable(result.text) if result.text or kind == "done" else None
+        return Outcome(
+            kind=kind,
+            text=text,
+            model=state.model,
+            usage=result.usage,
+            cost=result.cost,
+            seconds=seconds,
+            error=None if kind == "done" else why or how,
+        )
+
+    def _has_died(self, why: Failure | None) -> bool:
+        """Whether its program ended without a word about the task, or never was up."""
+        ended = self._state.ended
+        killed = ended is not None and ended.reason == "killed"
+        of_death = why is not None and (why.kind in _DEATHS or bool(why.details.get("died")))
+        return killed or of_death or not self._state.lives

@@ -1,0 +1,134 @@
+"""``WorkingCopy``: a git worktree for one job, and the branch that keeps what was done in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec import Struct
+
+from actors.routing.pool.git_diff import parse_changes
+from actors.runtime.children.environment import allowed_environment
+from actors.runtime.children.launcher import Launcher
+from actors.runtime.children.whole import run_whole
+from protocol.errors import ChildError, WorkspaceError
+from protocol.jobs import Changes
+
+#: What git runs with: nobody is asked, nothing of a user's hooks runs, and no lock is taken just to look.
+_ENV = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+_SETTINGS = ("-c", "core.hooksPath=/dev/null", "-c", "commit.gpgSign=false", "-c", "gc.auto=0")
+_AUTHOR = ("-c", "user.name=polypod", "-c", "user.email=polypod@localhost")
+_BRANCHES = "polypod/"
+#: Bytes of git's words that an error shows.
+_SHOWN = 500
+#: Seconds that git may take: a large repository has many files to write.
+_PATIENCE = 300.0
+
+
+class Git:
+    """Runs git. What changes a repository's worktrees or branches is done one at a time for each."""
+
+    def __init__(self, launcher: Callable[[], Launcher]) -> None:
+        self._launcher = launcher
+        self._locks: dict[Path, asyncio.Lock] = {}
+
+    def lock(self, repository: Path) -> asyncio.Lock:
+        """Held by who changes a repository."""
+        return self._locks.setdefault(repository, asyncio.Lock())
+
+    async def run(self, folder: Path, *words: str) -> bytes:
+        """What git prints. Raises WorkspaceError."""
+        command, env = ("git", *_SETTINGS, *words), {**allowed_environment(), **_ENV}
+        try:
+            ran = await run_whole(self._launcher(), command, cwd=folder, env=env, seconds=_PATIENCE)
+        except ChildError as error:
+            why = f"git cannot be run in {folder}: {error.message}"
+            raise WorkspaceError(why, hint=error.hint) from error
+        except TimeoutError as error:
+            raise WorkspaceError(
+                f"git {words[0]} in {folder} took longer than {_PATIENCE:g} seconds"
+            ) from error
+        if ran.code:
+            raise WorkspaceError(f"git {words[0]} in {folder} failed: {ran.last_words[:_SHOWN]}")
+        return ran.stdout
+
+    async def ask(self, folder: Path, *words: str) -> str:
+        """The one line that git prints. Raises WorkspaceError."""
+        return (await self.run(folder, *words)).decode("utf-8", "surrogateescape").rstrip("\n")
+
+
+class WorkingCopy(Struct, frozen=True, eq=False):
+    """A worktree that was made for a job. ``cwd`` is the folder in it that stands for the job's."""
+
+    git: Git
+    repository: Path
+    folder: Path
+    cwd: Path
+    base: str
+    branch: str
+
+    @classmethod
+    async def make(cls, git: Git, cwd: Path, worktrees: Path, name: str) -> WorkingCopy:
+        """A working copy of the repository of ``cwd`` as it was committed last; ``name`` is its branch's, and
+        is no other job's. What an attempt has left that was cut off is thrown away. Raises WorkspaceError.
+        """
+        cwd = cwd.resolve()  # noqa: ASYNC240 - takes microseconds
+        try:
+            repository = Path(await git.ask(cwd, "rev-parse", "--show-toplevel"))
+            base = await git.ask(cwd, "rev-parse", "--verify", "HEAD^{commit}")
+        except WorkspaceError as error:
+            raise WorkspaceError(
+                f"{cwd} is no git repository with a commit, so no job can have a working copy of it",
+                hint='commit something there first, or use workspace="shared"',
+            ) from error
+        folder = worktrees / name
+        copy = cls(git, repository, folder, folder / cwd.relative_to(repository), base, _BRANCHES + name)
+        async with git.lock(repository):
+            await copy._clear()
+            worktrees.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 - takes microseconds
+            await git.run(repository, "worktree", "add", "--quiet", "-B", copy.branch, str(folder), base)
+        if not copy.cwd.is_dir():
+            await copy.discard()
+            raise WorkspaceError(f"{cwd} is not in the last commit of {repository}", hint="commit it first")
+        return copy
+
+    async def finish(self, message: str) -> Changes:
+        """Commit what was done to the branch, and remove the worktree; the branch too where nothing was.
+        Raises WorkspaceError; the worktree is left then.
+        """
+        git = self.git
+        if await git.run(self.folder, "status", "--porcelain", "-z"):
+            await git.run(self.folder, "add", "--all")
+            await git.run(self.folder, *_AUTHOR, "commit", "--quiet", "--no-verify", "-m", message)
+        commit = await git.ask(self.folder, "rev-parse", "HEAD")
+        printed = await git.run(
+            self.folder, "diff", "--raw", "--numstat", "--no-renames", "-z", self.base, commit
+        )
+        if commit == self.base:
+            await self.discard()
+            return Changes(self.base)
+        async with git.lock(self.repository):
+            # Its program may have gone to another branch, or to none.
+            await git.run(self.repository, "update-ref", f"refs/heads/{self.branch}", commit)
+            await self._remove_folder()
+        return Changes(self.base, parse_changes(printed), self.branch, commit)
+
+    async def discard(self) -> None:
+        """Remove the worktree and its branch. Raises WorkspaceError."""
+        async with self.git.lock(self.repository):
+            await self._clear()
+
+    async def _clear(self) -> None:
+        await self._remove_folder()
+        with contextlib.suppress(WorkspaceError):  # there is none
+            await self.git.run(self.repository, "branch", "--quiet", "-D", self.branch)
+
+    async def _remove_folder(self) -> None:
+        with contextlib.suppress(WorkspaceError):  # there is none, or git does not know it any more
+            await self.git.run(self.repository, "worktree", "remove", "--force", "--force", str(self.folder))
+        if self.folder.exists():
+            await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+            await self.git.run(self.repository, "worktree", "prune")
