@@ -23,6 +23,7 @@ from actors.cli.interrupts import ignore_at_the_end
 from actors.cli.maintenance import export, fork, fsck, gc, import_, rm
 from actors.cli.memory import memory
 from actors.cli.models import models
+from actors.cli.pool.command import pool
 from actors.cli.run import resume, run
 from actors.cli.schema import schema
 from actors.cli.streams import open_closed
@@ -78,7 +79,7 @@ _SESSIONS = (ps, show, log, events, compact, memory, fork, export, import_, fsck
 
 _APPROVALS = (approvals, approve, deny)
 
-_AGENTS = (agent, swarm, top)
+_AGENTS = (agent, swarm, top, pool)
 
 for command in (
     demo,

@@ -84,8 +84,8 @@ class Person:
 
     def leaves_with(self) -> int:
         with contextlib.suppress(OSError):
-            while os.read(self._master, 65536):
-                pass
+            while piece := os.read(self._master, 65536):
+                self.written += piece.decode(errors="replace")
         return self.process.wait(PATIENCE)
 
     def close(self) -> None:
