@@ -18,6 +18,7 @@ _MODULES = {
     "search": "bench.claims.search",
     "children": "bench.claims.children",
     "processes": "bench.claims.processes",
+    "pool": "bench.claims.pool",
     "mcp": "bench.claims.mcp",
     "http": "bench.claims.http",
     "fanout": "bench.claims.fanout",
