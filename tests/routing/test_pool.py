@@ -171,6 +171,16 @@ async def test_an_execution_says_what_came_of_a_function(tmp_path: Path) -> None
     assert ended.submitted_at <= ended.started_at <= ended.ended_at
 
 
+async def test_a_function_says_its_answer_and_what_it_took(tmp_path: Path) -> None:
+    async def talks(context: JobContext) -> None:
+        await context.say("one", usage=Usage(3, 4), cost=0.5)
+        await context.say("two", usage=Usage(1, 1), cost=0.25)
+
+    async with pool_in(tmp_path, {"talks": talks}) as pool:
+        ended = await pool.submit(job())
+    assert (ended.result, ended.usage, ended.cost) == ("two", Usage(4, 5), 0.75)
+
+
 @pytest.mark.parametrize("given", [3, object(), ["a"]])
 async def test_a_function_that_gives_no_text_fails_its_job(tmp_path: Path, given: object) -> None:
     async def odd(_: JobContext) -> object:

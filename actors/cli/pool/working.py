@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ from protocol.jobs import Execution
 
 #: Seconds between two looks at the jobs that ended.
 _LOOK = 0.1
+#: Seconds between two counts of all jobs.
+_COUNT = 0.3
 _PODS = ("pod", "process")
 
 
@@ -77,13 +80,15 @@ async def _ends(
     pool: Pool, mark: int, over: asyncio.Future[None] | None, progress: Progress
 ) -> AsyncIterator[Execution]:
     """The jobs as they end, until all is over."""
-    last = False
+    last, counted = False, 0.0
     while not last:
         last = over is not None and over.done()
         mark, ended = await pool.ended_since(mark)
         for execution in ended:
             yield execution
-        progress.show_counts(await pool.counts(), pool.status())
+        if last or time.monotonic() - counted > _COUNT:  # which takes longer the more there were ever
+            progress.show_counts(await pool.counts(), pool.status())
+            counted = time.monotonic()
         await asyncio.wait({over}, timeout=_LOOK) if over is not None else await asyncio.sleep(_LOOK)
 
 

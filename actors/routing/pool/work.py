@@ -23,19 +23,25 @@ from protocol.errors import AgentFailed, Failure
 from protocol.events import AgentStopped, Event, RunEnd
 from protocol.jobs import Job
 from protocol.text import encodable
+from protocol.usage import Usage
 
 #: Errors of a process that was a pod, or of what owned it.
 _DEATHS = frozenset({"PodLost", "ChildLost"})
 
 
-class JobContext(Struct, frozen=True):
+class JobContext:
     """What a function is called with that is a runner: the job, and where and how it is to be done."""
 
-    id: str
-    job: Job
-    cwd: Path
-    model: str | None = None
-    attempt: int = 1
+    __slots__ = ("_cost", "_said", "_usage", "attempt", "cwd", "id", "job", "model")
+
+    def __init__(self, job_id: str, job: Job, cwd: Path, model: str | None, attempt: int) -> None:
+        self.id, self.job, self.cwd, self.model, self.attempt = job_id, job, cwd, model, attempt
+        self._said: str | None = None
+        self._usage: Usage | None = None
+        self._cost: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<JobContext {self.id}>"
 
     @property
     def name(self) -> str:
@@ -51,6 +57,29 @@ class JobContext(Struct, frozen=True):
     def task(self) -> str:
         """The same, as an agent's function has it."""
         return self.job.instructions
+
+    async def say(self, text: str, *, usage: Usage | None = None, cost: float | None = None) -> None:
+        """An answer, which is the result where the function gives none, and what it took (US dollars)."""
+        self._said = text
+        if usage is not None:
+            self._usage = usage if self._usage is None else self._usage + usage
+        if cost is not None:
+            self._cost = (self._cost or 0.0) + cost
+
+    def answer(self, given: Any, seconds: float) -> Outcome:
+        """What came of the job, where the function gave that."""
+        given = self._said if given is None else given
+        text = given if given is None or isinstance(given, str) else getattr(given, "text", None)
+        if text is None and given is not None:
+            words = f"its function gave {type(given).__name__}, which is no text and has none"
+            return Outcome(kind="failed", seconds=seconds, error=Failure("TypeError", words))
+        return Outcome(
+            kind="done",
+            text=None if text is None else encodable(str(text)),
+            usage=self._usage or getattr(given, "usage", None),
+            cost=getattr(given, "cost", None) if self._cost is None else self._cost,
+            seconds=seconds,
+        )
 
 
 #: A function that is a runner. It gives the answer: a text, None, or what has a ``text`` and may have
@@ -86,18 +115,7 @@ class FunctionWorker:
             )
         except Exception as error:  # noqa: BLE001 - it is the job's
             return Outcome(kind="failed", seconds=time.monotonic() - began, error=Failure.of(error))
-        return _answer(given, time.monotonic() - began)
-
-
-def _answer(given: Any, seconds: float) -> Outcome:
-    if given is None or isinstance(given, str):
-        return Outcome(kind="done", text=None if given is None else encodable(given), seconds=seconds)
-    text = getattr(given, "text", None)
-    if not isinstance(text, str):
-        words = f"its function gave {type(given).__name__}, which is no text and has none"
-        return Outcome(kind="failed", seconds=seconds, error=Failure("TypeError", words))
-    usage, cost = getattr(given, "usage", None), getattr(given, "cost", None)
-    return Outcome(kind="done", text=encodable(text), usage=usage, cost=cost, seconds=seconds)
+        return context.answer(given, time.monotonic() - began)
 
 
 class LifeSettings(Struct, frozen=True):
