@@ -140,12 +140,12 @@ def test_an_answer_to_a_run_that_was_killed_is_taken_by_the_resume(shop: Home) -
         run.wait()
     (asked,) = waiting(shop)
     assert asked["holder"] is None
-    assert "interrupted, waits for approval\n" in shop.polypod("ps").out
+    assert "  interrupted, waits for approval  " in shop.polypod("ps").out
     assert "interrupted, waits for approval\n" in shop.polypod("show", "last").out
     answered = shop.polypod("approve", asked["approval_id"])
     assert "polypod resume" in answered.err
     assert waiting(shop) == []
-    assert "interrupted\n" in shop.polypod("ps").out
+    assert "  interrupted  " in shop.polypod("ps").out
     assert "answered already: approved" in shop.polypod("deny", asked["approval_id"]).err
     assert shop.polypod("resume", asked["session_id"]).code == 0
     assert paid(shop) == ["ann"]

@@ -10,6 +10,7 @@ from actors.cli.config import Wishes, with_model
 from actors.cli.display.event_format import Line
 from actors.cli.display.format import cut, dollars, seconds, tokens
 from actors.cli.models import known_models
+from protocol.errors import ManifestError
 
 
 async def help_(_: str, talk: Talk, asker: Asker) -> None:  # noqa: ARG001
@@ -57,5 +58,9 @@ async def model(rest: str, talk: Talk, asker: Asker) -> None:  # noqa: ARG001
     if not base_url and name.partition("/")[0] == now.scheme:
         base_url = now.base_url or ""  # another model of the same server
     manifest = with_model(current.plan.manifest, Wishes(model=name, base_url=base_url.strip() or None))
-    await current.become(current.described.session_id, manifest)
+    try:
+        await current.become(current.described.session_id, manifest)
+    except ManifestError as error:  # nobody wrote a manifest: it was said here
+        message = error.message.removeprefix("manifest: model.scheme: ")
+        raise ManifestError(f"/model: {message}", hint=error.hint) from error
     terminal.note(f"answers from here on: {current.model}")
