@@ -644,6 +644,7 @@ class PodSystem:
             protect=entered.assembly.protect,
             close_first=self._close_first.append,
             offer_agents=partial(setattr, entered.assembly, "spawn_agent"),
+            draw_on=entered.assembly.draw_on,
             system=self,
         )
 

@@ -26,6 +26,7 @@ from actors.cli.running import (
     Start,
     finish_memory_jobs,
     follow_until_signal,
+    pausing_sub_agents,
     resumable,
 )
 from actors.cli.streams import private_stdin
@@ -131,13 +132,12 @@ async def _run(
     async with PodSystem(store=plan.store, memory=memory_folder()) as system:
         pod = await plan.spawn(system, view)
         session_id = short_id((await pod.describe()).session_id)
-        way_on = (
-            f"interrupted; this goes on with it: polypod resume {session_id}{store_option(plan.store)}"
-        ).__str__
+        go_on = f"polypod resume {session_id}{store_option(plan.store)}"
+        way_on = f"interrupted; this goes on with it: {go_on}".__str__
         if start is Pod.resume and not await _is_paused(pod):
             start = _let_sub_agents_go_on
         try:
-            async with resumable(way_on, terminal):
+            async with resumable(way_on, terminal), pausing_sub_agents(pod, terminal, go_on):
                 with pod.subscribe(MEMORY_FAILURES) as failures:
                     done = await follow_until_signal(system, pod, start, view, terminal, answering(system))
                     await finish_memory_jobs(pod, terminal, failures)

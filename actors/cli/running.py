@@ -274,3 +274,27 @@ async def resumable(way_on: Callable[[], str], terminal: Terminal) -> AsyncItera
     terminal.idle()
     terminal.note(way_on(), "note")
     raise Exit(128 + number)
+
+
+@asynccontextmanager
+async def pausing_sub_agents(pod: Pod, terminal: Terminal, go_on: str) -> AsyncIterator[None]:
+    """Pause the sub-agents that are at work when the body's run fails, and print the command that goes on with
+    them.
+    """
+    try:
+        yield
+    except RunFailed:
+        await _pause_sub_agents(pod, terminal, go_on)
+        raise
+
+
+async def _pause_sub_agents(pod: Pod, terminal: Terminal, go_on: str) -> None:
+    try:
+        at_work = (await pod.describe()).sub_agents
+        await pod.pause()
+    except PodError:  # it has ended, and they with it
+        return
+    if at_work:
+        names = ", ".join(each.rpartition(".")[2] for each in at_work)
+        terminal.idle()
+        terminal.note(f"paused: {names}; this goes on with them: {go_on}", "note")

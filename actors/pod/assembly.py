@@ -17,7 +17,7 @@ from actors.compaction.policy import Limits
 from actors.llm.base import LLMClient
 from actors.llm.prices import Prices, cost
 from actors.llm.retry import RetryPolicy
-from actors.pod.accounts.budget import Budget, Totals, set_aside
+from actors.pod.accounts.budget import Budget, SharingBudget, Totals, set_aside
 from actors.pod.approvals.answer_watch import AnswerWatch
 from actors.pod.models import Models, label, priced_as
 from actors.pod.resources import Given, PodResources, PodTemplate
@@ -126,6 +126,8 @@ class Assembly:
         self._mcp: McpServers | None = None
         #: What all pods share; None where nothing is limited.
         self.budget = None if budget is None else Budget(budget)
+        #: On whose budgets pods that are about to be made draw besides, by their names.
+        self._drawn_on: dict[str, Budget] = {}
         self.answers = AnswerWatch(store)
         found = None if find_chain is None else lambda name, folder: find_chain(name, folder, self)
         self.models = Models(chains, found)
@@ -175,7 +177,7 @@ class Assembly:
         session_id: str | None = None,
     ) -> PodResources:
         head, tools = SessionHead(session_id or new_session_id()), template.tools
-        budget = self._budget_of(template, parent)
+        budget = self._budget_of(template, parent, self._drawn_on.pop(name, None))
         publish: Callable[..., None] = self._publish
         delegation = None
         if tools.scope_of is not None:
@@ -194,6 +196,10 @@ class Assembly:
             self._pod_commands(name, template) if tools.runs_commands else None,
             given.make_prompt if parent is None else None,
         )
+
+    def draw_on(self, name: str, budget: Budget) -> None:
+        """Have the pod that is made next under that name draw on another pod's budget."""
+        self._drawn_on[name] = budget
 
     def _delegation(
         self, name: str, template: PodTemplate, given: Given, budget: Budget | None
@@ -476,12 +482,16 @@ class Assembly:
         models: Sequence[str] = getattr(client, "prices_of", (label(manifest.model),))
         return next((each for each in models if self._cost(each, Usage(1, 1)) is None), models[0])
 
-    def _budget_of(self, template: PodTemplate, parent: Delegation | None = None) -> Budget | None:
+    def _budget_of(
+        self, template: PodTemplate, parent: Delegation | None, drawn_on: Budget | None
+    ) -> Budget | None:
         manifest = template.manifest
-        limits, shared = manifest.budget, self.budget if parent is None else parent.budget
+        limits, shared = manifest.budget, drawn_on or (self.budget if parent is None else parent.budget)
         if limits == _NO_BUDGET and shared is None:
             return None
         self._check_price(manifest, template.client, template.price, shared)
+        if drawn_on is not None:
+            return SharingBudget(limits, drawn_on)
         return Budget(limits, shared) if parent is None else set_aside(limits, shared)
 
     def _check_price(

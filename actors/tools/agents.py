@@ -19,7 +19,8 @@ async def swarm_spawn(
     ctx: ToolContext,
 ) -> str:
     """Start an agent that works in the background, and give its id at once. Start all that you need: once the
-    last of them has ended its task, you get one message with what each has answered.
+    last of them has ended its task, you get one message with what each has answered. What they take counts
+    against your budget.
     """
     spawn: Any = ctx.extras[AGENTS]
     started: str = await spawn(ctx.pod, task, model, provider)

@@ -116,3 +116,19 @@ def test_sigterm_pauses_the_sub_agents_too(tmp_path: Path) -> None:
     home.write("go", "")
     done = home.polypod("resume", "last")
     assert (done.code, "The sub-agent reader has ended" in done.out) == (0, True)
+
+
+@pytest.mark.parametrize("how", [(), ("--json",)])
+def test_sub_agents_of_a_run_that_fails_are_paused_and_resume_goes_on_with_them(
+    tmp_path: Path, how: tuple[str, ...]
+) -> None:
+    home = at_home(tmp_path, "[worker]\nmax_repeats = 2\n")
+    again = "; then use list_files path=nope" * 3
+    done = home.polypod("run", spawn(f"run {GATE}") + again, "--manifest", "lead.toml", *how)
+    assert done.code == 1
+    assert "paused: reader; this goes on with them: polypod resume" in done.err
+    sessions = {each["pod"]: each["last_run"] for each in home.polypod("ps", "--json").lines}
+    assert sessions == {"lead": "failed", "lead.reader": "paused"}
+    home.write("go", "")
+    done = home.polypod("resume", "last")
+    assert (done.code, "The sub-agent reader has ended: finished." in done.out) == (0, True)

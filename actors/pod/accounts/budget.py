@@ -251,11 +251,15 @@ class Budget:
 
     def spend(self, tokens: int, cost: float, estimated: bool) -> None:
         """Count what a call took, here and above."""
+        self.spend_here(tokens, cost, estimated)
+        if self.parent is not None:
+            self.parent.spend(tokens, cost, estimated)
+
+    def spend_here(self, tokens: int, cost: float, estimated: bool) -> None:
+        """Count what those above have counted already."""
         self.spent_tokens += tokens
         self.spent_cost += cost
         self.incomplete = self.incomplete or estimated
-        if self.parent is not None:
-            self.parent.spend(tokens, cost, estimated)
 
     def set_aside_for(self, node: Budget) -> None:
         """Hold back what is unspent of ``node``, here and above."""
@@ -346,6 +350,22 @@ class ChildBudget(Budget):
         """What of it is not set aside in the node above."""
         limits = self.limits
         return (0 if limits.tokens is not None else tokens, 0.0 if limits.cost_usd is not None else cost)
+
+
+class SharingBudget(Budget):
+    """The node of an agent that a pod has started: beside its own limits it draws on that pod's budget, call
+    by call.
+    """
+
+    __slots__ = ()
+
+    def _exceeded_above(
+        self, tokens: int, cost: float, perhaps: Reservation | None, timed: bool
+    ) -> Exceeded | None:
+        above = (
+            None if self.parent is None else self.parent.exceeded(tokens, cost, perhaps=perhaps, timed=timed)
+        )
+        return above._replace(whose="parent") if above is not None and above.whose == "pod" else above
 
 
 def check_left(asked: BudgetSection, parent: Budget) -> None:

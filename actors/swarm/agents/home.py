@@ -16,6 +16,7 @@ from actors.swarm.roster import Roster
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from actors.pod.accounts.budget import Budget
     from actors.pod.handle import Pod
     from actors.runtime.children.launcher import Launcher
     from actors.runtime.closing import Closing
@@ -43,5 +44,7 @@ class Home(Struct, frozen=True, eq=False):
     close_first: Callable[[Closing], None]
     #: Has models start agents by it.
     offer_agents: Callable[[Callable[..., Awaitable[str]]], None]
+    #: Has the pod that is made next under a name draw on another pod's budget.
+    draw_on: Callable[[str, Budget], None]
     #: What the system was entered with, for errors alone.
     system: Any = None

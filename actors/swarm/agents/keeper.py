@@ -41,6 +41,7 @@ from protocol.events import (
     AgentRestarted,
     AgentStarted,
     AgentStopped,
+    AgentStopReason,
     AgentStopRequested,
     DurableEvent,
     Event,
@@ -90,6 +91,8 @@ class Keeper:
         #: Words that wait to be delivered, and who is answered once they were.
         self._words: deque[tuple[str, asyncio.Future[None]]] = deque()
         self._stopping = False
+        #: Whether it ends since nobody has a task for it any more.
+        self._retiring = False
         #: Whether no life goes on, and none begins.
         self._over = True
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
@@ -178,7 +181,7 @@ class Keeper:
         """Have it live; its session must be ours. A pod that is resumed by a person goes on with a run that
         was paused.
         """
-        self._stopping = self._over = False
+        self._stopping = self._over = self._retiring = False
         self._living = self._spawn(self._live(task, resuming=resuming, go_on=resuming))
 
     def adopt(self, place: Place, known: int, sent: Iterable[str]) -> None:
@@ -332,6 +335,7 @@ class Keeper:
         else:
             if isinstance(event, AgentStopped):
                 self._interrupted = self.state.at_work or self.state.outcome == "paused"
+                event = replace(event, reason="idle") if self._retiring else event
                 await self._close_open_run(event)
             elif isinstance(event, AgentStarted):
                 pid = life.pid if event.pid is None else event.pid
@@ -550,6 +554,14 @@ class Keeper:
                 await self._note_intent()
                 await self.shut_down()
 
+    async def retire(self) -> None:
+        """End it as its task did, since nobody has another for it; one that is at work goes on."""
+        async with self._changing:
+            if self.is_ours and self.status == "idle" and not self._words:
+                self.membership.note_stop_asked()
+                self._retiring = True
+                await self.shut_down()
+
     async def _stop_detached(self) -> None:
         """End a program that was kept, and that nobody can look after."""
         await self.take_session()
@@ -585,7 +597,8 @@ class Keeper:
         if self._living is not None and self._living is not asyncio.current_task():
             await asyncio.wait((self._living,))
         if self.is_ours and self.state.ended is None:  # it was idle without a program
-            await self._record(AgentStopped("", "", 0, time.time(), reason="shutdown"))
+            reason: AgentStopReason = "idle" if self._retiring else "shutdown"
+            await self._record(AgentStopped("", "", 0, time.time(), reason=reason))
             await self._end_of_life()
 
     async def leave(self) -> None:

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from actors.pod.accounts.budget import Budget
 from actors.pod.handle import Pod
 from actors.pod.local import elsewhere, shut_down
 from actors.pod.models import label
@@ -47,6 +49,8 @@ class Given(Struct, frozen=True, eq=False):
     tools: tuple[Any, ...] = ()
     hooks: tuple[Any, ...] = ()
     deps: Any = None
+    #: On which it draws besides, where a pod has started it.
+    budget: Budget | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -171,6 +175,8 @@ class PodLife:
         manifest = self._manifest or await self._recorded_manifest()
         # The agent is what is started again: its limits are those of the manifest.
         manifest = replace(manifest, restart=RestartSection(idle_seconds=manifest.restart.idle_seconds))
+        if given.budget is not None and self._runner == "pod":
+            self._home.draw_on(self._pod_name, given.budget)
         return await self._home.spawn(
             manifest,
             client=given.client,
@@ -274,3 +280,15 @@ class PodLife:
         if self._pod is None or not self._pod.address.is_alive(self._pod):
             raise AgentNotRunning(f"the pod of agent {self._launch.agent_id} does not live")
         return self._pod
+
+
+def pod_manifest(
+    manifest: PodManifest | None, cwd: Path, model: str | None, provider: str | None
+) -> PodManifest:
+    """The manifest of a pod: the one that is given, at work where the agent is. Raises ManifestError."""
+    if manifest is None:
+        named = "/".join(each for each in (provider, model) if each) or None
+        return PodManifest.of(model=named, pwd=str(cwd))
+    if manifest.pod.pwd:
+        return manifest
+    return replace(manifest, pod=replace(manifest.pod, pwd=str(cwd)))

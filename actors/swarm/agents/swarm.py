@@ -25,7 +25,7 @@ from actors.swarm.agents.ids import find_id, first_number, next_number, slug_of
 from actors.swarm.agents.inboxes import inbox_of
 from actors.swarm.agents.keeper import Keeper
 from actors.swarm.agents.kept import read_place
-from actors.swarm.agents.pod_runner import Given, PodRunner
+from actors.swarm.agents.pod_runner import Given, PodRunner, pod_manifest
 from actors.swarm.agents.projections import Meta, Projections, make_folders, reserve_folder
 from actors.swarm.agents.record import Record, read_pages
 from actors.swarm.agents.spawned import SpawnedAgents
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from actors.runtime.future import AsyncFuture
 
 T = TypeVar("T")
-_GIVEN = frozenset(Given.__struct_fields__)
+_GIVEN = frozenset(Given.__struct_fields__) - {"budget"}
 
 
 class Swarm(Closing):
@@ -171,7 +171,7 @@ class Swarm(Closing):
         model, provider = asked["model"], asked["provider"]
         if asked["keep"]:
             runner = self._keepable(runner, manifest, given)
-        made, label = self._runner_of(runner, _pod_manifest(manifest, cwd, model, provider), given, cwd)
+        made, label = self._runner_of(runner, pod_manifest(manifest, cwd, model, provider), given, cwd)
         agent_id = await self._reserve_id(slug_of(name or task))
         spec = AgentSpec(
             id=agent_id,
@@ -310,6 +310,10 @@ class Swarm(Closing):
         """As ``Agent.wait``."""
         return await self._keepers[agent.id].wait()
 
+    async def retire_agent(self, agent: Agent) -> None:
+        """End an agent that is idle, as its task did: who started it has no other for it."""
+        await self._keepers[agent.id].retire()
+
     async def stop_agent(self, keeper: Keeper) -> None:
         """As ``Agent.stop``."""
         await self._open()
@@ -333,7 +337,7 @@ class Swarm(Closing):
         again: Any = spec.runner if runner is None else runner
         manifest = None
         if again in POD_RUNNERS and keeper.state.session is None:  # it never was up
-            manifest = _pod_manifest(None, Path(spec.cwd), spec.model, spec.provider)
+            manifest = pod_manifest(None, Path(spec.cwd), spec.model, spec.provider)
         with contextlib.suppress(UnknownRunner):
             return self._runner_of(again, manifest, Given(**given), Path(spec.cwd))[0]
         return None
@@ -536,15 +540,3 @@ def _restart_of(
     if isinstance(restart, RestartSection):
         return restart
     return PodManifest.of(restart=dict(restart)).restart
-
-
-def _pod_manifest(
-    manifest: PodManifest | None, cwd: Path, model: str | None, provider: str | None
-) -> PodManifest:
-    """The manifest of a pod: the one that is given, at work where the agent is. Raises ManifestError."""
-    if manifest is None:
-        named = "/".join(each for each in (provider, model) if each) or None
-        return PodManifest.of(model=named, pwd=str(cwd))
-    if manifest.pod.pwd:
-        return manifest
-    return msgspec.structs.replace(manifest, pod=msgspec.structs.replace(manifest.pod, pwd=str(cwd)))

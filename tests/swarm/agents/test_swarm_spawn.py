@@ -5,19 +5,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from swarm.agent_kit import echo, fail, swarm_in
+from swarm.agent_kit import all_events, echo, fail, swarm_in, until
 
 from actors.llm.base import Request
+from actors.pod.accounts.budget import Budget
+from actors.swarm.agents.spawned import SpawnedAgents
 from actors.tools.builtin import builtin
 from polypod import (
+    AgentStopped,
+    BudgetExceeded,
     LLMClient,
     ManifestError,
+    Pod,
     PodManifest,
     PodSystem,
     RunEnd,
     ScriptedClient,
     Swarm,
+    ToolError,
     ToolResulted,
+    ToolStart,
+    Usage,
     UserMessage,
     call,
     say,
@@ -77,20 +85,23 @@ async def test_the_model_that_a_program_names_stays_where_the_model_names_none(t
         assert (agent.spec.model, agent.result.status) == ("offline", "done")
 
 
+class Both(LLMClient):
+    """Answers boss and worker."""
+
+    model = "both"
+
+    def __init__(self) -> None:
+        took = {"input_tokens": 40, "output_tokens": 10}
+        start = call("swarm_spawn", {"task": "dig"}, id="call-1", **took)
+        self.boss = ScriptedClient([start, say("waiting", **took), say("thanks", **took)])
+        self.worker = ScriptedClient([say("dug", input_tokens=300, output_tokens=50)])
+
+    def stream(self, request: Request) -> Any:
+        texts = [getattr(item, "text", "") for item in request.items]
+        return (self.worker if texts[0] == "dig" else self.boss).stream(request)
+
+
 async def test_an_agent_is_by_default_a_pod_like_the_one_that_starts_it(tmp_path: Path) -> None:
-    class Both(LLMClient):
-        """Answers boss and worker."""
-
-        model = "both"
-
-        def __init__(self) -> None:
-            self.boss = ScriptedClient([spawn("dig", 1), say("waiting"), say("thanks")])
-            self.worker = ScriptedClient([say("dug")])
-
-        def stream(self, request: Request) -> Any:
-            texts = [getattr(item, "text", "") for item in request.items]
-            return (self.worker if texts[0] == "dig" else self.boss).stream(request)
-
     async with swarm_in(tmp_path) as swarm:
         pod = await swarm.home.system.spawn(MANIFEST, client=Both())
         with pod.subscribe() as events:
@@ -99,6 +110,80 @@ async def test_an_agent_is_by_default_a_pod_like_the_one_that_starts_it(tmp_path
         assert any("answer: dug" in each.item.text for each in seen if isinstance(each, UserMessage))
         [agent] = await swarm.agents()
         assert agent.spec.runner == "pod"
+
+
+def boss(tokens: int) -> PodManifest:
+    return PodManifest.of(
+        name="boss",
+        tools={"builtin": ["agents"]},
+        budget={"tokens": tokens},
+        worker={"max_tokens": 1000},
+    )
+
+
+def budget_of(pod: Pod) -> Budget:
+    budget = pod.ref.actor.resources.budget
+    assert isinstance(budget, Budget)
+    return budget
+
+
+async def test_what_agents_take_counts_against_the_budget_of_the_pod_that_starts_them(tmp_path: Path) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        pod = await swarm.home.system.spawn(boss(100_000), client=Both())
+        with pod.subscribe() as events:
+            await pod.run("start one")
+            await both_runs(events)
+        [agent] = await swarm.agents()
+        assert agent.result.usage == Usage(300, 50)
+        assert budget_of(pod).spent_tokens == 3 * 50 + 350
+
+
+async def test_an_agent_ends_where_the_budget_of_the_pod_that_starts_it_does(tmp_path: Path) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        pod = await swarm.home.system.spawn(boss(100_000), client=Both())
+        with pod.subscribe(kinds=[ToolStart]) as calls:
+            running = pod.run("start one")
+            await anext(aiter(calls))
+            budget_of(pod).spend(99_900, 0.0, estimated=False)
+            assert (await running).outcome == "budget"
+        [agent] = await swarm.agents()
+        assert (await agent.wait()).status == "failed"
+        [over] = [each for each in await until(agent, RunEnd) if isinstance(each, BudgetExceeded)]
+        assert (over.whose, over.limit) == ("parent", 100_000)
+
+
+async def test_what_other_programs_take_counts_there_too_and_once_nothing_is_left_none_starts(
+    tmp_path: Path,
+) -> None:
+    async def worker(agent: Any) -> None:
+        await agent.say("done", usage=Usage(4000, 2000), cost=0.5)
+
+    async with PodSystem(store=f"sqlite:{tmp_path / 'pods.db'}") as system:
+        swarm = Swarm(system, tmp_path / "root", spawn={"runner": worker})
+        client = ScriptedClient([spawn("one", 1), say("waiting"), say("thanks")])
+        pod = await system.spawn(boss(100_000), client=client)
+        with pod.subscribe() as events:
+            await pod.run("start one")
+            await both_runs(events)
+        assert budget_of(pod).spent_tokens >= 6000
+        budget_of(pod).spend(100_000, 0.0, estimated=False)
+        with pytest.raises(ToolError, match="nothing is left"):
+            await SpawnedAgents(swarm, {}).spawn("boss", "more", None, None)
+
+
+async def test_agents_end_once_their_report_is_given(tmp_path: Path) -> None:
+    async with swarm_in(tmp_path) as swarm:
+        pod = await swarm.home.system.spawn(MANIFEST, client=Both())
+        with pod.subscribe() as events:
+            await pod.run("start one")
+            await both_runs(events)
+        [agent] = await swarm.agents()
+        [*_, end] = await all_events(agent)
+        assert isinstance(end, AgentStopped)
+        assert (end.reason, agent.status, agent.is_cut_off) == ("idle", "done", False)
+        await agent.resume(client=ScriptedClient([say("dug more")]))
+        await agent.send("dig more")
+        assert (await agent.wait()).text == "dug more"
 
 
 async def test_without_a_swarm_the_tool_says_so_and_it_is_off_by_default(tmp_path: Path) -> None:
