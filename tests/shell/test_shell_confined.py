@@ -1,6 +1,7 @@
 """Commands are confined to the scope of their pod, and then none of them is asked for."""
 
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,26 @@ async def test_commands_find_a_place_though_the_system_has_a_single_one(tmp_path
 def home_of(pod: Pod) -> Path:
     """The home of a pod's commands."""
     return Path(pod.ref.actor.resources.commands._sandbox._home.path)  # type: ignore[attr-defined]
+
+
+def make_repository(folder: Path) -> None:
+    commit = "git add f && git -c user.name=n -c user.email=a@b commit -qm one"
+    script = f"git init -q {folder} && cd {folder} && echo hello > f && {commit}"
+    subprocess.run(["sh", "-c", script], check=True)
+
+
+async def test_who_clones_into_the_top_of_the_scope_learns_how_that_is_done(tmp_path: Path) -> None:
+    inside, origin = tmp_path / "in", tmp_path / "origin"
+    inside.mkdir()
+    make_repository(origin)
+    readable = Scope.readable(str(origin)).allow
+    scope = Scope(Scope.writable(str(inside)).allow + readable)
+    said = await said_to(
+        run(f"git clone {origin} ."),
+        run(f"git init -q && git pull -q {origin}; cat f; git log --format=%s"),
+        run(f"git clone -q {origin} below && cat below/f"),
+        of=confined(inside, scope=scope),
+    )
+    assert "`git init && git pull URL` does the same" in said[0]
+    assert said[1:] == ["hello\none\n[exit code 0]", "hello\n[exit code 0]"]
+    assert (inside / ".git" / "HEAD").exists()

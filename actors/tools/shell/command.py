@@ -45,10 +45,17 @@ class Command:
     """A command that was started. Used on the loop that started it."""
 
     def __init__(
-        self, text: str, child: Child, recording: Recording, report: Callable[[str], object]
+        self,
+        text: str,
+        child: Child,
+        recording: Recording,
+        report: Callable[[str], object],
+        *,
+        confined: bool = False,
     ) -> None:
         """``report`` gets what it writes, as it comes and never all of it at once."""
         self.text = text
+        self.confined = confined
         self.recording = recording
         self._child = child
         self._progress = _Progress(report)
@@ -145,7 +152,8 @@ async def start(
         )
     except ChildError as error:
         raise ToolError(f"the command was not run: {error}", hint=error.hint) from error
-    return Command(text, child, Recording(ctx.output_cap, ctx.keep_in, "shell"), ctx.progress)
+    recording = Recording(ctx.output_cap, ctx.keep_in, "shell")
+    return Command(text, child, recording, ctx.progress, confined=confinement is not None)
 
 
 def working_folder(ctx: ToolContext) -> Path | None:

@@ -28,6 +28,12 @@ _CANCELLED_WAIT = 0.5
 #: Seconds in which a command that is to go on in the background may turn out to end at once.
 _AT_ONCE = 0.1
 
+#: What `git clone URL .` says where names are reserved, and what the model learns then.
+_NOT_EMPTY = "already exists and is not an empty directory"
+_NO_CLONE_HERE = (
+    "in the top of your scope names are reserved while a command runs, so it is never empty: there "
+    "`git init && git pull URL` does the same, or clone into a folder below"
+)
 Seconds = Annotated[
     float, Meta(gt=0, le=LONGEST, description=f"after which it is ended: {TIMEOUT}; in the background never")
 ]
@@ -109,6 +115,8 @@ async def shell_stop(id: Id, ctx: ToolContext) -> Any:  # noqa: A002 - the same
 async def _shown(command: Command, words: str) -> Output:
     """What a command has written since the last look, and words behind it."""
     text = await command.recording.look()
+    if command.confined and _NOT_EMPTY in text and "git clone" in command.text:
+        words = f"{words}; {_NO_CLONE_HERE}"
     line = "" if not text or text.endswith("\n") else "\n"
     return Output((TextPart(f"{text}{line}[{words}]"),), command.recording.kept)
 
