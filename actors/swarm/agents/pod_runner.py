@@ -91,6 +91,8 @@ class PodLife:
         self._stopping = self._leaving = False
         self._events = self._play()
         self._runs: set[asyncio.Future[Any]] = set()
+        #: What its events are read from.
+        self._reading: Subscription | None = None
         #: Set once a run that was resumed is seen to go on, or will not.
         self._goes_on = asyncio.Event()
 
@@ -109,16 +111,16 @@ class PodLife:
     async def _play(self) -> AsyncIterator[Event]:
         home, agent_id = self._home, self._launch.agent_id
         home.bus.adopt(self._pod_name, agent_id)
-        subscription = home.bus.subscribe(self._pod_name)
+        subscription = self._reading = home.bus.subscribe(self._pod_name)
         try:
-            async for event in self._live(subscription):
+            async for event in self._live():
                 yield event
             yield self._make(AgentStopped, reason=self._reason, error=self._failure)
         finally:
             subscription.close()
             home.bus.disown(self._pod_name)
 
-    async def _live(self, subscription: Subscription) -> AsyncIterator[Event]:
+    async def _live(self) -> AsyncIterator[Event]:
         try:
             pod = self._pod = await self._spawn()
             described = await pod.describe()
@@ -136,16 +138,16 @@ class PodLife:
             self._resume(pod)
         elif not self._stopping:
             yield self._make(AgentIdle)
-        async for event in self._follow(pod, subscription):
+        async for event in self._follow(pod):
             yield event
 
-    async def _follow(self, pod: Pod, subscription: Subscription) -> AsyncIterator[Event]:
+    async def _follow(self, pod: Pod) -> AsyncIterator[Event]:
         """The pod's events to its end, and when it has no task any more."""
-        seq, reading = 0, subscription
-        while True:
-            async for event in reading:
+        seq = 0
+        while self._reading is not None:
+            async for event in self._reading:
                 if isinstance(event, Lagged):
-                    reading = pod.subscribe(since=seq)  # which has every durable one of what was missed
+                    self._reading = pod.subscribe(since=seq)  # which has every durable one of what was missed
                     break
                 seq = event.seq if event.durable else seq
                 yield event
@@ -275,6 +277,8 @@ class PodLife:
     async def _end(self, pod: Pod) -> None:
         with contextlib.suppress(PolypodError):
             await (shut_down(pod) if self._leaving else pod.stop())
+        if self._reading is not None:  # its end is no event where the store keeps nothing
+            self._reading.close()
 
     def _living(self) -> Pod:
         if self._pod is None or not self._pod.address.is_alive(self._pod):

@@ -98,6 +98,16 @@ async def test_an_agent_can_be_stopped_though_its_intent_cannot_be_recorded(tmp_
         assert agent.status == "killed"
 
 
+async def test_an_agent_that_is_a_pod_ends_though_the_store_keeps_nothing_of_that(tmp_path: Path) -> None:
+    store = Moody()
+    async with PodSystem(store=store) as system:
+        agent = await Swarm(system, tmp_path / "root").start("hello", model="offline")
+        await agent.wait()
+        store.words, store.times = b"", 10**6
+        await agent.stop()
+        assert agent.status == "failed"
+
+
 def test_a_full_disk_stops_no_agent_and_its_files_are_made_good(tmp_path: Path) -> None:
     async def play() -> bool:
         async with PodSystem() as system:
