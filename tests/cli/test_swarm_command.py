@@ -141,6 +141,19 @@ def test_five_agents_of_a_service_that_is_killed_go_on_as_each_is_to(home: Swarm
     assert home.swarm("logs", "goes-on", "--json").out.count('"AgentRestarted"') == 1
 
 
+def test_who_waits_for_a_task_waits_on_where_the_service_is_killed(home: Swarm) -> None:
+    home.write("sleeper.toml", SLEEPER)
+    sleep = ('use shell command="sleep 1000"', "--manifest", "sleeper.toml", "--name", "goes-on")
+    waiting = home.start("swarm", "start", *sleep, "--restart", "resume", "--wait")
+    while not home.swarm("ls", "--json").lines:
+        pass
+    wait_for(home, "goes-on", "AssistantMessage")
+    kill_service(home)
+    out, err = waiting.communicate(timeout=60)
+    assert (waiting.returncode, err) == (0, "")
+    assert "interrupted" in out
+
+
 def test_after_a_loss_of_power_one_command_resumes_all_that_nobody_has_ended(home: Swarm) -> None:
     for name in ("one", "two", "three"):
         home.started("hello", "--name", name, "--wait")
@@ -500,6 +513,9 @@ def row_of(agent_id: str = "a-1", **fields: object) -> Row:
         ("needs you", {"status": "waiting"}),
         ("needs you", {"status": "failed"}),
         ("ended", {"status": "done", "text": "Shall I push?"}),
+        ("ended", {"status": "killed"}),
+        ("needs you", {"status": "killed", "is_cut_off": True}),
+        ("ended", {"status": "done", "is_cut_off": True}),
         ("working", {"status": "running"}),
     ],
 )

@@ -23,6 +23,8 @@ from protocol.errors import AgentError
 
 #: Seconds that a service has to listen, and between two looks whether it does.
 _PATIENCE, LOOK = 20.0, 0.02
+#: How often the end of a task is asked for where the service is killed each time, and what is said then.
+_TRIES, _GONE = 5, "the swarm's service has ended in the middle of its answer"
 #: Bytes of what a service that would not start has said, and of a log to which no other service is added.
 _TAIL, _LONGEST_LOG = 2000, 1 << 20
 
@@ -40,6 +42,18 @@ class Client:
         for said in self.stream(asked):
             if said.done:
                 return said
+        raise gone()
+
+    def wait(self, agent_id: str) -> Said:
+        """How the task of an agent ends, also where the service is killed meanwhile: the next one goes on
+        with what outlives it, and with what is to be started again. Raises PolypodError.
+        """
+        for left in reversed(range(_TRIES)):
+            try:
+                return self.ask(Asked(do="wait", id=agent_id))
+            except AgentError as error:
+                if error.message != _GONE or not left:
+                    raise
         raise gone()
 
     def stream(self, asked: Asked) -> Iterator[Said]:
@@ -168,4 +182,4 @@ def _try(path: Path) -> socket.socket | None:
 
 def gone() -> AgentError:
     """The service has ended, and its answer is not whole."""
-    return AgentError("the swarm's service has ended in the middle of its answer", hint="ask again")
+    return AgentError(_GONE, hint="ask again")

@@ -107,7 +107,7 @@ def start(task: str, waits: bool, root: Path, store: str | None, as_json: bool, 
     client = Client(root, store)
     row = client.ask(asked).rows[0]
     if waits:
-        row = client.ask(Asked(do="wait", id=row.id)).rows[0]
+        row = client.wait(row.id).rows[0]
     _show(row, terminal, as_json=as_json, answer=waits)
 
 
@@ -248,7 +248,7 @@ def send(agent: str, words: str, waits: bool, root: Path, store: str | None, as_
     client = Client(root, store)
     row = client.ask(Asked(do="send", id=agent, text=text)).rows[0]
     if waits:
-        row = client.ask(Asked(do="wait", id=row.id)).rows[0]
+        row = client.wait(row.id).rows[0]
     _show(row, Terminal(), as_json=as_json, answer=waits)
 
 

@@ -87,11 +87,16 @@ def group_of(row: Row) -> str:
     """The group in which a person looks for it: an agent whose task has ended well needs nobody, also where
     it waits for the next.
     """
-    if row.status in {"waiting", "failed", "detached"}:
+    if row.status in {"waiting", "failed", "detached"} or _is_interrupted(row):
         return "needs you"
     if row.status in {"running", "pending"}:
         return "working"
     return "needs you" if row.status == "idle" and _why_needed(row) else "ended"
+
+
+def _is_interrupted(row: Row) -> bool:
+    """Whether it was ended in the middle of its task, and by no person."""
+    return row.status == "killed" and row.is_cut_off
 
 
 def _why_needed(row: Row) -> str:
@@ -150,6 +155,8 @@ def _doing(row: Row) -> str:
         return f"allow {asked.tool}? {asked.approval_id}"
     if row.status in {"failed", "killed"} and row.error is not None:
         return row.error.message
+    if _is_interrupted(row):
+        return f"interrupted, resume it to go on: {row.task}"
     if row.status == "idle" and (why := _why_needed(row)):
         return why
     if row.status in {"idle", "done"} and row.text:
