@@ -8,7 +8,7 @@ from effort import times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.pod.accounts.budget import Budget, ChildBudget, check_left, set_aside
+from actors.pod.accounts.budget import Budget, ChildBudget, SharingBudget, check_left, set_aside
 from actors.pod.delegation.narrowing import beyond, withdrawn
 from protocol.errors import BudgetError
 from protocol.manifest import BudgetSection
@@ -69,9 +69,17 @@ def test_of_a_pod_and_its_sub_agents_one_at_most_may_write_a_path(
 limits = st.none() | st.integers(0, 1000)
 sections = st.builds(lambda tokens: BudgetSection(tokens=tokens), limits)
 acts = st.lists(
-    st.tuples(st.sampled_from(["spawn", "call", "end"]), st.integers(0, 7), limits, st.integers(0, 300)),
+    st.tuples(
+        st.sampled_from(["spawn", "share", "call", "end"]), st.integers(0, 7), limits, st.integers(0, 300)
+    ),
     max_size=25,
 )
+
+
+def call(node: Budget, tokens: int) -> None:
+    """Take so much, where the tree lets it."""
+    if node.exceeded(tokens) is None:
+        node.settle(node.reserve(tokens, 0.0), Usage(tokens, 0), 0.0)
 
 
 @given(sections, sections, acts)
@@ -91,9 +99,10 @@ def test_a_tree_of_budgets_never_spends_more_than_any_of_its_limits_and_gives_ba
             made = set_aside(BudgetSection(tokens=limit), node)
             assert made is not None
             nodes.append(made)
+        elif act == "share":
+            nodes.append(SharingBudget(BudgetSection(tokens=limit), node))
         elif act == "call":
-            if node.exceeded(tokens) is None:
-                node.settle(node.reserve(tokens, 0.0), Usage(tokens, 0), 0.0)
+            call(node, tokens)
         elif isinstance(node, ChildBudget) and not node.children:
             node.close()
             nodes.remove(node)

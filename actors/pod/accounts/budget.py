@@ -265,7 +265,8 @@ class Budget:
         """Hold back what is unspent of ``node``, here and above."""
         if self.children is None:
             self.children = []
-            if self.parent is not None and type(self) is Budget:  # a sub-agent's is held there already
+            # A sub-agent's is held there already.
+            if self.parent is not None and not isinstance(self, ChildBudget):
                 self.parent.set_aside_for(self)
         self.children.append(node)
 
@@ -276,7 +277,7 @@ class Budget:
         self.children.remove(node)
         if not self.children:
             self.children = None
-            if self.parent is not None and type(self) is Budget:
+            if self.parent is not None and not isinstance(self, ChildBudget):
                 self.parent.give_back(self)
 
     def _learn(self, output: int) -> None:
