@@ -103,6 +103,41 @@ async def test_a_model_or_provider_that_cannot_be_had_is_an_error(
     assert said in f"{error.message}; {error.hint}"
 
 
+#: An agent of before options: it offers ``models``, and says which of them was set.
+OLDER = """
+import json, sys
+model = None
+for line in sys.stdin:
+    asked = json.loads(line)
+    method, params = asked.get("method"), asked.get("params") or {}
+    result = {}
+    if method == "initialize":
+        result = {"protocolVersion": 1}
+    elif method == "session/new":
+        models = [{"modelId": "g-flash", "name": "Flash"}, {"modelId": "g-pro", "name": "Pro"}]
+        result = {"sessionId": "s-old", "models": {"availableModels": models, "currentModelId": "g-flash"}}
+    elif method == "session/set_model":
+        model = (params["sessionId"], params["modelId"])
+    elif method == "session/prompt":
+        said = {"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": str(model)}}
+        update = {"sessionId": "s-old", "update": said}
+        print(json.dumps({"jsonrpc": "2.0", "method": "session/update", "params": update}), flush=True)
+        result = {"stopReason": "end_turn"}
+    if "id" in asked:
+        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}), flush=True)
+"""
+
+
+async def test_an_agent_of_before_options_uses_the_model_that_is_wanted_too(tmp_path: Path):
+    runner = runner_of("acp:" + shlex.join([sys.executable, "-c", OLDER]))
+    async with KitHost() as host:
+        life = runner.start(launch(tmp_path, "one", model="pro"), host)
+        reader = Reader(life)
+        await reader.until(RunEnd)
+        await life.stop()
+        assert texts(await reader.all()) == ["('s-old', 'g-pro')"]
+
+
 def test_models_of_older_agents_are_found_too():
     models = models_of({"models": {"availableModels": [{"modelId": "g-pro", "name": "Pro"}, {"x": 1}, 3]}})
     assert find_model(models, "pro") == Model("g-pro", "Pro")
