@@ -278,8 +278,8 @@ async def resumable(way_on: Callable[[], str], terminal: Terminal) -> AsyncItera
 
 @asynccontextmanager
 async def pausing_sub_agents(pod: Pod, terminal: Terminal, go_on: str) -> AsyncIterator[None]:
-    """Pause the sub-agents that are at work when the body's run fails, and print the command that goes on with
-    them.
+    """Pause the sub-agents that are at work when the body's run fails, and print the command that goes on
+    with them.
     """
     try:
         yield
