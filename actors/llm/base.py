@@ -182,6 +182,14 @@ class LLMClient(Protocol):
         ...
 
 
+def models_of(client: object) -> tuple[str, ...] | None:
+    """The names of the models that a client may ask for one request (``prices_of``); None where it asks its
+    own server alone.
+    """
+    names = getattr(client, "prices_of", None)
+    return names if isinstance(names, tuple) else None
+
+
 class Answer(Struct, frozen=True, gc=False):
     """A whole answer, assembled from blocks."""
 

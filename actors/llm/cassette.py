@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from actors.llm.base import Block, End, LLMClient, Request
+from actors.llm.base import Block, End, LLMClient, Request, models_of
 from actors.llm.tape import (
     VERSION,
     Exchange,
@@ -62,7 +62,7 @@ class Recorder(CassetteClient):
         self.model = str(getattr(client, "model", ""))
         self.path = path
         self._client = client
-        if (models := getattr(client, "prices_of", None)) is not None:
+        if (models := models_of(client)) is not None:
             self.prices_of = models  # whose calls who asks counts
         self._redact = redact
         self._last: Exchange | None = None

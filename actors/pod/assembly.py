@@ -14,7 +14,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from actors.compaction.policy import Limits
-from actors.llm.base import LLMClient
+from actors.llm.base import LLMClient, models_of
 from actors.llm.prices import Prices, cost
 from actors.llm.retry import RetryPolicy
 from actors.pod.accounts.budget import Budget, SharingBudget, Totals, set_aside
@@ -257,7 +257,7 @@ class Assembly:
                 manifest.model, asked, is_named=client is None or manifest.model != _NO_MODEL
             ),
             price_of=self._cost,
-            asks_tiers=hasattr(asked, "prices_of"),
+            asks_tiers=models_of(asked) is not None,
             totals=self.totals,
             limits=limits,
             extracts_after_run=bool(memory.extract_threshold) and memory.schedule == "after_run",
@@ -310,7 +310,7 @@ class Assembly:
             tools=runner,
             sources=sources,
             price=price,
-            asks_tiers=hasattr(client, "prices_of"),
+            asks_tiers=models_of(client) is not None,
             retry=_retry_of(section),
             max_tokens=manifest.max_tokens,
             settings=of_requests(section),
@@ -464,7 +464,7 @@ class Assembly:
         """What a call costs: of a chain by each of its models, of others by the manifest's, where that
         ``is_named`` by it.
         """
-        if (models := getattr(client, "prices_of", None)) is not None:
+        if (models := models_of(client)) is not None:
             return partial(self._dearest, models)
         return partial(self._cost, priced_as(section)) if is_named else _unknown_price
 
@@ -479,7 +479,7 @@ class Assembly:
 
     def _unpriced(self, manifest: PodManifest, client: LLMClient) -> str:
         """The model of whose price nobody knows."""
-        models: Sequence[str] = getattr(client, "prices_of", (label(manifest.model),))
+        models = models_of(client) or (label(manifest.model),)
         return next((each for each in models if self._cost(each, Usage(1, 1)) is None), models[0])
 
     def _budget_of(

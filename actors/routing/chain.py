@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
-from actors.llm.base import Block, Meter, Request
+from actors.llm.base import Block, Meter, Request, models_of
 from actors.llm.prices import Prices
 from actors.llm.retry import RetryPolicy
 from actors.pod.accounts.spent import Spent, sum_of
@@ -95,9 +95,9 @@ class EscalationChain(Closing):
         """The models that it may ask and whose calls cost something (``scheme/model_id``)."""
         named: list[str] = []
         for each in self._parts.tiers:
-            inner: tuple[str, ...] | None = getattr(each.client, "prices_of", None)
+            inner = models_of(each.client)
             named += inner if inner is not None else [] if each.price is None else [each.price]
-        return (*named, *getattr(self._parts.verifier, "prices_of", ()))
+        return (*named, *(models_of(self._parts.verifier) or ()))
 
     # -- as a client -----------------------------------------------------------------------------
 

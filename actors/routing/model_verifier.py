@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from actors.llm.base import LLMClient, Request
+from actors.llm.base import LLMClient, Request, models_of
 from actors.llm.output import Misfit, parse_output, schema_for
 from actors.llm.retry import RetryPolicy, ask
 from actors.routing.metering import Names, own_meter
@@ -62,7 +62,7 @@ class ModelVerifier:
     @property
     def prices_of(self) -> tuple[str, ...]:
         """The models that it may ask."""
-        of_client: tuple[str, ...] | None = getattr(self._client, "prices_of", None)
+        of_client = models_of(self._client)
         if of_client is not None:
             return of_client
         return () if self._names.price is None else (self._names.price,)

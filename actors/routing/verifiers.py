@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from actors.llm.base import Meter
+from actors.llm.base import Meter, models_of
 from actors.pod.accounts.spent import Spent, sum_of
 from actors.tools.work import is_async
 from protocol.errors import ChainInvalid, RoutingError
@@ -104,7 +104,7 @@ class AllOf:
     @property
     def prices_of(self) -> tuple[str, ...]:
         """The models that they may ask."""
-        return tuple(name for each in self._verifiers for name in getattr(each, "prices_of", ()))
+        return tuple(name for each in self._verifiers for name in models_of(each) or ())
 
     async def verify(self, skill_prompt: str, task_prompt: str, output: str) -> Verdict:
         """What they say together."""

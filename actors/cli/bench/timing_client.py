@@ -10,7 +10,17 @@ from typing import Any
 
 from msgspec import Struct
 
-from actors.llm.base import Block, CallStart, End, LLMClient, Request, TextChunk, ThinkingChunk, UsageReport
+from actors.llm.base import (
+    Block,
+    CallStart,
+    End,
+    LLMClient,
+    Request,
+    TextChunk,
+    ThinkingChunk,
+    UsageReport,
+    models_of,
+)
 from protocol.errors import ModelError
 from protocol.usage import Usage
 
@@ -45,7 +55,7 @@ class ClockedClient:
     def __init__(self, inner: LLMClient) -> None:
         self._inner = inner
         self.model = getattr(inner, "model", None) or type(inner).__name__
-        if (models := getattr(inner, "prices_of", None)) is not None:
+        if (models := models_of(inner)) is not None:
             self.prices_of = models  # whose calls who asks counts
         self.asked: list[Asked] = []
 

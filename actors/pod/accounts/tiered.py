@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from actors.compaction.policy import Limits
-from actors.llm.base import Answer, LLMClient, Request, TierEnded
+from actors.llm.base import Answer, LLMClient, Request, TierEnded, models_of
 from actors.llm.retry import RetryPolicy
 from actors.pod.accounts.budget import Budget, OverBudget, Totals
 from actors.pod.accounts.exchange import (
@@ -173,7 +173,7 @@ class TieredExchange(Exchange):
         """What counts one call, as of ``Meter``."""
         payer = priced(self._resources, client, model)
         call: Exchange
-        if hasattr(client, "prices_of"):
+        if models_of(client) is not None:
             call = _OfChain(self, payer)
         else:
             report = self._take_answered if answers else self._besides.append
