@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
@@ -21,7 +20,7 @@ from actors.swarm.agents.inboxes import make_private
 from actors.swarm.agents.kept import KeptChild, KeptPrograms, Place
 from actors.swarm.agents.membership import Membership
 from actors.swarm.agents.projections import Projections
-from actors.swarm.agents.record import Record
+from actors.swarm.agents.record import Record, unplaced
 from actors.swarm.agents.state import AgentState, after, status_of
 from actors.swarm.runners.base import Answer, Launch, Life, Permission, Runner, StopWaits
 from actors.swarm.runners.program import ProgramLife
@@ -141,7 +140,7 @@ class Keeper:
 
     def note_damage(self, error: PolypodError) -> None:
         """What is recorded of it cannot be read: it has failed, and can be removed."""
-        end = AgentStopped(self.spec.id, "", 0, time.time(), reason="exit", error=Failure.of(error))
+        end = replace(unplaced(AgentStopped, reason="exit", error=Failure.of(error)), pod=self.spec.id)
         self.state = after(AgentState(), end, self.spec.id)
         self.is_elsewhere = False
         self._note_change()
@@ -232,7 +231,7 @@ class Keeper:
             if self.spec.keep:
                 self._kept = KeptPrograms(self.projections.folder, self._settle, None)
             if self._stopping:  # since it was decided to start it once more
-                await self._record(AgentStopped("", "", 0, time.time(), reason="shutdown"))
+                await self._record(unplaced(AgentStopped, reason="shutdown"))
                 break
             assert self.runner is not None
             await self._attend(self.runner.start(self._launch(task, resuming=resuming, go_on=go_on), self))
@@ -363,7 +362,7 @@ class Keeper:
         assert self.record is not None
         if (run_id := self.record.open_run) is not None:
             outcome: RunOutcome = "cancelled" if self._stopping or end.error is None else "failed"
-            await self._record(RunEnd("", "", 0, time.time(), run_id, outcome=outcome, error=end.error))
+            await self._record(unplaced(RunEnd, run_id, outcome=outcome, error=end.error))
 
     async def _record(self, *events: DurableEvent) -> None:
         """Record events, and stand behind them. Raises SessionError where the store goes on refusing them."""
@@ -399,7 +398,7 @@ class Keeper:
         try:
             await self.record_end(failure)
         except SessionError:  # it is found without an end by who opens the swarm next
-            end = AgentStopped("", "", 0, time.time(), reason="exit", error=failure)
+            end = unplaced(AgentStopped, reason="exit", error=failure)
             self.state = after(self.state, end, self.spec.id)
             self._note_change()
 
@@ -570,7 +569,7 @@ class Keeper:
             place = Place(self.state.pid or 0, self.state.born or "")
             ladder = self._waits.ladder(signal.SIGTERM)
             await KeptChild(self.spec.id, self.projections.folder, place, None, ladder, self._settle).stop()
-            await self._record(AgentStopped("", "", 0, time.time(), reason="killed"))
+            await self._record(unplaced(AgentStopped, reason="killed"))
         finally:
             await self.let_go()
 
@@ -585,7 +584,7 @@ class Keeper:
     async def record_one(self, kind: type[DurableEvent], **fields: Any) -> None:
         """Record an event of ``kind``. Raises SessionError."""
         assert self.record is not None
-        for event in await self.record.add([kind("", "", 0, time.time(), **fields)]):
+        for event in await self.record.add([unplaced(kind, **fields)]):
             self._note(event)
 
     async def shut_down(self, *, leaving: bool = False) -> None:
@@ -598,7 +597,7 @@ class Keeper:
             await asyncio.wait((self._living,))
         if self.is_ours and self.state.ended is None:  # it was idle without a program
             reason: AgentStopReason = "idle" if self._retiring else "shutdown"
-            await self._record(AgentStopped("", "", 0, time.time(), reason=reason))
+            await self._record(unplaced(AgentStopped, reason=reason))
             await self._end_of_life()
 
     async def leave(self) -> None:
@@ -634,13 +633,13 @@ class Keeper:
             )
         await self.take_session()
         try:
-            await self._record(AgentRestarted("", "", 0, time.time()))
+            await self._record(unplaced(AgentRestarted))
         except SessionError:
             await self.let_go()
             raise
         self.membership.begin_anew()
         if self._one_shot:  # it has a program only while it has a task
-            await self._record(AgentIdle("", "", 0, time.time()))
+            await self._record(unplaced(AgentIdle))
         else:
             again = self.state.session is not None
             self.begin(None if again else self.spec.task, resuming=again)
@@ -690,7 +689,7 @@ class Keeper:
     async def record_end(self, error: Failure) -> None:
         """Record that it has ended, unseen. Raises SessionError."""
         self._interrupted = self.state.at_work or self.state.outcome == "paused"
-        end = AgentStopped("", "", 0, time.time(), reason="exit", error=error)
+        end = unplaced(AgentStopped, reason="exit", error=error)
         await self._close_open_run(end)
         await self._record(end)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.runtime.future import AsyncFuture
 from actors.runtime.on_loop import ask_on
+from actors.swarm.agents.record import unplaced
 from actors.swarm.groups import Member
 from protocol.errors import AgentFailed, Failure, SessionError
 from protocol.events import AgentRestarted, RestartsExhausted
@@ -77,7 +77,5 @@ class Membership(Member):
 
     def announce(self, error: BaseException, restarts: int, stopped: tuple[str, ...] = ()) -> None:
         """Publish that the limits are exceeded."""
-        end = RestartsExhausted(
-            "", "", 0, time.time(), error=Failure.of(error), restarts=restarts, stopped=stopped
-        )
+        end = unplaced(RestartsExhausted, error=Failure.of(error), restarts=restarts, stopped=stopped)
         self._keeper.publish(end)

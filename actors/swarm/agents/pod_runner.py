@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,11 @@ from actors.runtime.subscription import Subscription
 from actors.sessions.answers import settled
 from actors.swarm.agents.home import Home
 from actors.swarm.runners.base import Host, Launch
+from actors.swarm.runners.stream import Recorder
 from protocol.entries import SessionOpened
 from protocol.errors import AgentNotRunning, Failure, NotPaused, PodStopped, PolypodError, RunFailed
 from protocol.events import (
     AgentIdle,
-    AgentStarted,
     AgentStopped,
     AgentStopReason,
     Event,
@@ -82,6 +81,7 @@ class PodLife:
     ) -> None:
         self._home, self._runner, self._given, self._launch = home, runner, given, launch
         self._manifest = manifest
+        self._recorder = Recorder(launch.agent_id)
         self._pod_name = f"{launch.agent_id}.pod"
         self._pod: Pod | None = None
         self.session = launch.session
@@ -115,7 +115,7 @@ class PodLife:
         try:
             async for event in self._live():
                 yield event
-            yield self._make(AgentStopped, reason=self._reason, error=self._failure)
+            yield self._recorder.make(AgentStopped, reason=self._reason, error=self._failure)
         finally:
             subscription.close()
             home.bus.disown(self._pod_name)
@@ -137,7 +137,7 @@ class PodLife:
         elif self._paused and self._launch.go_on and not self._stopping:
             self._resume(pod)
         elif not self._stopping:
-            yield self._make(AgentIdle)
+            yield self._recorder.make(AgentIdle)
         async for event in self._follow(pod):
             yield event
 
@@ -156,7 +156,7 @@ class PodLife:
                 if isinstance(event, StateChanged) and event.new in {PodState.IDLE, PodState.PAUSED}:
                     self._paused = event.new is PodState.PAUSED
                     if event.old in {PodState.RUNNING, PodState.WAITING, PodState.PAUSED}:
-                        yield self._make(AgentIdle)
+                        yield self._recorder.make(AgentIdle)
                 if isinstance(event, PodFailed | ProcessLost):
                     self._failure = self._failure or event.error
                 if isinstance(event, PodEnded) and not self._stopping:
@@ -201,22 +201,9 @@ class PodLife:
         return msgspec.json.decode(opened.manifest, type=PodManifest)
 
     def _started(self) -> Event:
-        launch, manifest = self._launch, self._manifest
+        manifest = self._manifest
         model = None if manifest is None or self._given.client is not None else label(manifest.model)
-        return self._make(
-            AgentStarted,
-            runner=self._runner,
-            task=launch.task,
-            cwd=str(launch.cwd),
-            model=model or launch.model,
-            provider=launch.provider,
-            session=self.session,
-            resumed=launch.resuming,
-        )
-
-    def _make(self, kind: type[Any], **fields: Any) -> Event:
-        event: Event = kind(self._launch.agent_id, "", 0, time.time(), None, **fields)
-        return event
+        return self._recorder.make_started(self._runner, self._launch, session=self.session, model=model)
 
     def _run(self, pod: Pod, task: str) -> None:
         self._watch(asyncio.ensure_future(pod.run(task)))

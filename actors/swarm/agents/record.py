@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Raw
 from msgspec.structs import replace
@@ -19,8 +19,14 @@ from protocol.entries import GENESIS, Entry, Head, OtherEntry
 from protocol.events import DurableEvent, Event, RunEnd, RunStart
 from protocol.wire import decode_entry
 
+E = TypeVar("E", bound=Event)
 #: Entries that are read at a time.
 _PAGE = 200
+
+
+def unplaced(kind: type[E], run_id: str | None = None, **fields: Any) -> E:
+    """An event of ``kind``, of now, that has no place in a session yet: ``Record`` gives it one."""
+    return kind("", "", 0, time.time(), run_id, **fields)
 
 
 class Record:
@@ -81,11 +87,6 @@ class Record:
             if added:
                 await self._finish(log.commit())
             return added
-
-    async def make(self, kind: type[DurableEvent], run_id: str | None = None, **fields: Any) -> DurableEvent:
-        """Record an event of ``kind``. Raises SessionError."""
-        [made] = await self.add([kind("", "", 0, time.time(), run_id, **fields)])
-        return made
 
     def publish(self, event: Event) -> Event:
         """Publish a transient event, with its place filled in."""

@@ -12,7 +12,6 @@ from actors.swarm.runners.stream import EventStream, Recorder
 from protocol.errors import AgentBusy, AgentNotRunning, Failure
 from protocol.events import (
     AgentIdle,
-    AgentStarted,
     AgentStopped,
     AgentStopReason,
     AssistantMessage,
@@ -177,17 +176,7 @@ class _FunctionLife:
 
     async def _run(self, function: RunnerFunction, host: Host) -> str | None:
         launch = self._launch
-        started = self.recorder.make(
-            AgentStarted,
-            runner=self._name,
-            task=launch.task,
-            cwd=str(launch.cwd),
-            model=launch.model,
-            provider=launch.provider,
-            session=self.session,
-            resumed=launch.resuming,
-        )
-        await self.stream.put_recorded(started)
+        await self.stream.put_recorded(self.recorder.make_started(self._name, launch, session=self.session))
         if launch.task is not None:
             await self.stream.put_recorded(*self.recorder.begin_run(launch.task))
         return await function(AgentContext(self, launch, host))

@@ -26,7 +26,6 @@ from protocol.errors import (
 )
 from protocol.events import (
     AgentIdle,
-    AgentStarted,
     AgentStopped,
     AgentStopReason,
     ApprovalRequested,
@@ -348,18 +347,8 @@ class ProgramLife:
     async def _announce(self, *, waits: bool = True) -> None:
         """Publish that the program is up, and, unless a run is open, that it waits."""
         self._announced = True
-        launch = self.launch
-        started = self.recorder.make(
-            AgentStarted,
-            runner=self._name,
-            task=launch.task,
-            cwd=str(launch.cwd),
-            model=launch.model,
-            provider=launch.provider,
-            session=self._program.session or launch.session,
-            pid=self.pid,
-            resumed=launch.resuming,
-        )
+        session = self._program.session or self.launch.session
+        started = self.recorder.make_started(self._name, self.launch, session=session, pid=self.pid)
         await self.stream.put_all([started])
         if waits and self.recorder.run_id is None:
             await self.stream.put_all([self.recorder.make(AgentIdle)])

@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, TypeVar
 
-from protocol.events import AgentStopped, Event, RunEnd, RunStart, UserMessage
+from actors.swarm.runners.base import Launch
+from protocol.events import AgentStarted, AgentStopped, Event, RunEnd, RunStart, UserMessage
 from protocol.items import UserItem
 
 E = TypeVar("E", bound=Event)
@@ -35,6 +36,28 @@ class Recorder:
     def make(self, kind: type[E], **fields: Any) -> E:
         """An event of the run that is open, if any."""
         return kind(self._agent_id, "", 0, time.time(), self.run_id, **fields)
+
+    def make_started(
+        self,
+        runner: str,
+        launch: Launch,
+        *,
+        session: str | None,
+        model: str | None = None,
+        pid: int | None = None,
+    ) -> AgentStarted:
+        """A life begins, as ``launch`` has it; ``model`` where it is known better."""
+        return self.make(
+            AgentStarted,
+            runner=runner,
+            task=launch.task,
+            cwd=str(launch.cwd),
+            model=model or launch.model,
+            provider=launch.provider,
+            session=session,
+            pid=pid,
+            resumed=launch.resuming,
+        )
 
     def begin_run(self, text: str) -> list[Event]:
         """A run begins with the words of a user."""
