@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 #: How the names of homes begin.
@@ -42,6 +43,25 @@ class ProgramHome:
         if held >= 0:
             _remove(self.path)
             os.close(held)
+
+
+async def make_home(
+    git: bytes = b"", *, left: Callable[[ProgramHome], None] = ProgramHome.close
+) -> ProgramHome:
+    """Make a home, in a thread. One whose caller is cancelled meanwhile is given to ``left`` once it is made,
+    on the loop. Raises OSError.
+    """
+    making = asyncio.get_running_loop().run_in_executor(None, ProgramHome, git)
+
+    def leave(made: asyncio.Future[ProgramHome]) -> None:
+        if not made.cancelled() and made.exception() is None:
+            left(made.result())
+
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(leave)
+        raise
 
 
 def _make() -> tuple[str, int]:

@@ -17,7 +17,7 @@ from actors.runtime.children.confinement import Confinement, Limits
 from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.repository import is_unmade
 from actors.tools.guarded_files import MOST_FOLDERS, Guarded, GuardedFiles, TooManyFolders
-from actors.tools.program_homes import PREFIX, ProgramHome
+from actors.tools.program_homes import PREFIX, ProgramHome, make_home
 from actors.tools.system_folders import System, system_folders
 from protocol.errors import ChildError, ChildNotConfined
 from protocol.guarded import is_secret
@@ -70,7 +70,7 @@ async def look_at_machine(launcher: Launcher) -> Machine:
 
 async def _look_at_machine(launcher: Launcher) -> Machine:
     why: str | None = None
-    home = await asyncio.to_thread(ProgramHome)
+    home = await make_home()
     trial = Confinement(home=home.path, readable=("/usr",))
     try:
         child = await launcher.start([], cwd="/", env={}, stdout="null", stderr="null", confinement=trial)
@@ -157,22 +157,18 @@ class Sandbox:
     async def _get_home(self) -> str:
         """Raises ChildNotConfined."""
         if self._home is None:
-            git = await self._who_commits()
-            making = asyncio.get_running_loop().run_in_executor(None, ProgramHome, git)
-            making.add_done_callback(self._keep_home)
-            await asyncio.shield(making)  # who does not wait for it any longer leaves it to the next command
+            # A command that is cancelled meanwhile leaves it to the next.
+            self._keep_home(await make_home(await self._who_commits(), left=self._keep_home))
         if self._home is None:
             raise ChildNotConfined("programs cannot be confined to the scope: their home is closed")
         return self._home.path
 
-    def _keep_home(self, making: asyncio.Future[ProgramHome]) -> None:
-        """Keep the home that was made, unless another command has made one meanwhile, or all is closed."""
-        if making.cancelled() or making.exception() is not None:
-            return
+    def _keep_home(self, home: ProgramHome) -> None:
+        """Keep a home, unless another command has made one meanwhile, or all is closed."""
         if self._closed or self._home is not None:
-            making.result().close()
+            home.close()
         else:
-            self._home = making.result()
+            self._home = home
 
     def _confinement(self, scope: Scope, home: str) -> Confinement:
         system = system_folders(self._path)

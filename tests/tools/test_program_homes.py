@@ -1,16 +1,22 @@
 """Homes of programs end with who made them, however that ends, and nobody else's files with them."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from process_kit import descriptors
 
 from actors.tools import program_homes
-from actors.tools.program_homes import PREFIX, ProgramHome
+from actors.tools.program_homes import PREFIX, ProgramHome, make_home
 
 HOLD = """
 import sys, tempfile
@@ -93,3 +99,34 @@ def test_a_home_that_nobody_holds_is_looked_for_now_and_then(folder: Path) -> No
     left.mkdir()
     ProgramHome().close()
     assert left.exists()
+
+
+async def cancel_while_it_is_made(ask: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Cancel a command whose home is being made: by a thread that is held up meanwhile."""
+    loop, go_on = asyncio.get_running_loop(), threading.Event()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    holding = loop.run_in_executor(None, go_on.wait)
+    command = asyncio.ensure_future(ask())
+    await asyncio.sleep(0)
+    command.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await command
+    go_on.set()
+    await holding
+    await asyncio.to_thread(lambda: None)  # behind the making
+
+
+async def test_a_command_that_is_cancelled_while_its_home_is_made_leaves_nothing(folder: Path) -> None:
+    await asyncio.to_thread(lambda: None)
+    before = descriptors()
+    await cancel_while_it_is_made(make_home)
+    assert not list(folder.iterdir())
+    assert descriptors() == before
+
+
+async def test_a_home_whose_command_was_cancelled_goes_to_who_keeps_it_for_the_next(folder: Path) -> None:
+    kept: list[ProgramHome] = []
+    await cancel_while_it_is_made(lambda: make_home(left=kept.append))
+    [home] = kept
+    assert [Path(home.path)] == list(folder.iterdir())
+    home.close()
