@@ -135,7 +135,7 @@ def export(session: str, file: Path, store: str | None) -> None:
 
 
 @click.command("import", short_help="Put an exported session into the store.")
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=click.File("rb", lazy=True))  # not yet open where a later argument is wrong
 @options.store
 @options.as_json
 def import_(file: BinaryIO, store: str | None, as_json: bool) -> None:

@@ -66,6 +66,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 )
 @given(words=typed())
 @example(words=["import", "-"])
+@example(words=["import", "/etc/passwd", "nope"])
 def test_no_words_bring_a_traceback(nowhere: Path, words: list[str]):
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors="replace") for _ in range(2))
     kept = sys.stdout, sys.stderr
