@@ -2,12 +2,19 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from child_kit import fork
+
 from actors.swarm.agents.projections import read_lines
 from polypod import Agent, AgentActivity, Event, PodSystem, Swarm
+
+#: What another process does with a swarm: it calls the function once it has done so, and then waits to be killed.
+Program = Callable[[Swarm, Callable[[], Any]], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
@@ -15,6 +22,39 @@ async def swarm_in(folder: Path, **more: Any) -> AsyncIterator[Swarm]:
     """A swarm on ``folder``, whose store is a file there."""
     async with PodSystem(store=f"sqlite:{folder / 'pods.db'}", **more) as system:
         yield Swarm(system, folder / "root")
+
+
+def fork_swarm(folder: Path, program: Program) -> int:
+    """Run a program with a swarm in another process, and give its number once the program says so."""
+    reading, writing = os.pipe()
+
+    async def play() -> None:
+        async with swarm_in(folder) as swarm:
+            await program(swarm, lambda: os.write(writing, b"."))
+            await asyncio.Event().wait()
+
+    if (pid := fork()) == 0:
+        try:
+            asyncio.run(play())
+        finally:
+            os._exit(1)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as ready:
+        if ready.read(1):
+            return pid
+    kill(pid)
+    raise AssertionError("the program ended first")
+
+
+def kill(pid: int) -> None:
+    """Kill a child of this process, and wait until it is gone."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def run_and_kill(folder: Path, program: Program) -> None:
+    """Run a program with a swarm in another process, and kill that once the program says so."""
+    kill(fork_swarm(folder, program))
 
 
 async def until(agent: Agent, *kinds: type[Event]) -> list[Event]:
@@ -61,6 +101,18 @@ async def hang(agent: Any) -> None:
     """An agent that works until it is ended."""
     await agent.emit(AgentActivity, activity="hanging")
     await asyncio.Event().wait()
+
+
+def wait_for_ever(begun: asyncio.Event) -> Callable[[], Awaitable[str]]:
+    """A tool of that name, which says that it has begun, and never ends."""
+
+    async def wait_for_ever() -> str:
+        """Never end."""
+        begun.set()
+        await asyncio.Event().wait()
+        return ""
+
+    return wait_for_ever
 
 
 async def fail(agent: Any) -> str:

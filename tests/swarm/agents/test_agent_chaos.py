@@ -6,17 +6,15 @@ import asyncio
 import contextlib
 import os
 import random
-import signal
-import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from child_kit import fork
 from effort import times
 from process_kit import children_of, descriptors
-from swarm.agent_kit import echo, fail, hang, swarm_in, talk
+from swarm.agent_kit import echo, fail, hang, run_and_kill, swarm_in, talk
 
 from actors.sessions.chain import verified
 from actors.swarm.agents.projections import EVENTS, STDOUT, read_lines
@@ -89,7 +87,7 @@ def check(swarm_root: Path, system: PodSystem, agents: list[Agent]) -> None:
 @pytest.mark.parametrize("seed", range(times(2)))
 async def test_agents_in_chaos_leave_nothing_over_and_lose_nothing(tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)
-    before, threads = descriptors(), threading.active_count()
+    before, children = descriptors(), children_of(os.getpid())
     async with swarm_in(tmp_path) as swarm:
         agents = [await start(swarm, dice) for _ in range(AGENTS)]
         await asyncio.gather(*(trouble(each, random.Random(f"{seed} {each.id}")) for each in agents))
@@ -108,36 +106,22 @@ async def test_agents_in_chaos_leave_nothing_over_and_lose_nothing(tmp_path: Pat
         assert swarm.home.store.sessions() == []
         assert list((swarm.root / "agents").iterdir()) == []
     assert descriptors() <= before
-    assert children_of(os.getpid()) == set() or threads <= threading.active_count()
+    assert children_of(os.getpid()) <= children
 
 
 @pytest.mark.slow
 def test_agents_whose_supervisor_is_killed_in_chaos_have_each_one_end(tmp_path: Path) -> None:
     for seed in range(times(3)):
-        reading, writing = os.pipe()
 
-        async def play(seed: int = seed, writing: int = writing) -> None:
+        async def play(swarm: Swarm, ready: Callable[[], None], seed: int = seed) -> None:
             dice = random.Random(seed)
-            async with swarm_in(tmp_path) as swarm:
-                agents = [await start(swarm, dice) for _ in range(AGENTS // 4)]
-                troubled = asyncio.gather(
-                    *(trouble(each, random.Random(f"{seed} {each.id}")) for each in agents)
-                )
-                await asyncio.sleep(0)
-                os.write(writing, b".")
-                await troubled
-                await asyncio.Event().wait()
+            agents = [await start(swarm, dice) for _ in range(AGENTS // 4)]
+            troubled = asyncio.gather(*(trouble(each, random.Random(f"{seed} {each.id}")) for each in agents))
+            await asyncio.sleep(0)
+            ready()
+            await troubled
 
-        if (pid := fork()) == 0:
-            try:
-                asyncio.run(play())
-            finally:
-                os._exit(1)
-        assert os.read(reading, 1)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(reading)
-        os.close(writing)
+        run_and_kill(tmp_path, play)
 
     async def after() -> None:
         async with swarm_in(tmp_path) as swarm:

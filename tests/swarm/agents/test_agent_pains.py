@@ -2,19 +2,31 @@
 
 import asyncio
 import contextlib
-import os
 import shutil
 import signal
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from child_kit import fork
-from swarm.agent_kit import all_events, echo, fail, hang, lines, swarm_in, talk, types, until
+from swarm.agent_kit import (
+    all_events,
+    echo,
+    fail,
+    fork_swarm,
+    hang,
+    kill,
+    lines,
+    run_and_kill,
+    swarm_in,
+    talk,
+    types,
+    until,
+    wait_for_ever,
+)
 
 from actors.runtime.children.child import Ladder
 from actors.runtime.children.mark import is_running, mark_of
@@ -42,46 +54,17 @@ from polypod import (
     say,
 )
 
-Program = Callable[[Swarm, Callable[[], None]], Awaitable[None]]
-
-
-def run_and_kill(folder: Path, program: Program) -> None:
-    """Run a program with a swarm in another process, and kill that once it says so."""
-    reading, writing = os.pipe()
-
-    async def play() -> None:
-        async with swarm_in(folder) as swarm:
-            await program(swarm, lambda: os.write(writing, b"."))
-            await asyncio.Event().wait()
-
-    if (pid := fork()) == 0:
-        try:
-            asyncio.run(play())
-        finally:
-            os._exit(1)
-    os.close(writing)
-    try:
-        assert os.read(reading, 1), "the program ended first"
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(reading)
-
 
 async def work_and_say_so(swarm: Swarm, ready: Callable[[], None]) -> None:
     """A pod in the middle of a tool, and a function at work."""
-
-    async def wait_for_ever() -> str:
-        """Never end."""
-        await until(function, UserMessage)
-        ready()
-        await asyncio.Event().wait()
-        return ""
-
+    begun = asyncio.Event()
     again = {"policy": "on_failure"}  # no other process has what they were given, so none starts them again
-    function = await swarm.start("hang", hang, name="function", restart=again)
     client = ScriptedClient([call("wait_for_ever", {})])
-    await swarm.start("wait", client=client, tools=[wait_for_ever], name="pod", restart=again)
+    function = await swarm.start("hang", hang, name="function", restart=again)
+    await swarm.start("wait", client=client, tools=[wait_for_ever(begun)], name="pod", restart=again)
+    await begun.wait()
+    await until(function, UserMessage)
+    ready()
 
 
 def test_an_agent_whose_supervisor_was_killed_has_failed_and_goes_on_where_it_stood(tmp_path: Path) -> None:
@@ -121,16 +104,9 @@ async def test_a_stopped_agent_does_not_come_back(tmp_path: Path) -> None:
 
 async def test_a_revived_agent_repeats_no_prompt_and_no_turn_that_was_cancelled(tmp_path: Path) -> None:
     begun = asyncio.Event()
-
-    async def wait_for_ever() -> str:
-        """Never end."""
-        begun.set()
-        await asyncio.Event().wait()
-        return ""
-
     async with swarm_in(tmp_path) as swarm:
         client = ScriptedClient([call("wait_for_ever", {})])
-        agent = await swarm.start("stale", client=client, tools=[wait_for_ever])
+        agent = await swarm.start("stale", client=client, tools=[wait_for_ever(begun)])
         await begun.wait()
         await agent.cancel()
         await agent.stop()
@@ -290,21 +266,12 @@ async def test_files_that_cannot_be_written_stop_no_agent_and_are_made_good(tmp_
 
 
 def test_an_agent_of_another_process_is_shown_and_let_be(tmp_path: Path) -> None:
-    reading, writing = os.pipe()
+    async def hang_and_say_so(swarm: Swarm, ready: Callable[[], None]) -> None:
+        agent = await swarm.start("hang", hang)
+        await until(agent, AgentActivity)
+        ready()
 
-    async def other() -> None:
-        async with swarm_in(tmp_path) as swarm:
-            agent = await swarm.start("hang", hang)
-            await until(agent, AgentActivity)
-            os.write(writing, b".")
-            await asyncio.Event().wait()
-
-    if (pid := fork()) == 0:
-        try:
-            asyncio.run(other())
-        finally:
-            os._exit(1)
-    assert os.read(reading, 1)
+    pid = fork_swarm(tmp_path, hang_and_say_so)
 
     async def look() -> None:
         async with swarm_in(tmp_path) as swarm:
@@ -322,15 +289,12 @@ def test_an_agent_of_another_process_is_shown_and_let_be(tmp_path: Path) -> None
                 with pytest.raises(AgentError, match="another process looks after"):
                     await ask()
             assert isinstance((await all_events(agent))[-1], AgentActivity)
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)  # noqa: ASYNC222 - it takes no time
+            kill(pid)
             [agent] = await swarm.agents()
             assert agent.status == "failed"
             await agent.remove()
 
     asyncio.run(look())
-    for each in (reading, writing):
-        os.close(each)
 
 
 async def test_ids_are_unique_whoever_starts_agents_on_a_folder(tmp_path: Path) -> None:

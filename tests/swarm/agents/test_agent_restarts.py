@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from swarm.agent_kit import all_events, fail, fail_times, hang, swarm_in, until
+from swarm.agent_kit import all_events, fail, fail_times, hang, swarm_in, until, wait_for_ever
 
 from actors.swarm.processes.process_pod import ProcessPod
 from polypod import (
@@ -132,17 +132,10 @@ async def test_an_agent_that_is_started_again_goes_on_in_its_session_with_no_tas
 
 async def test_a_pod_that_a_defect_ended_goes_on_with_its_run_where_that_is_wished(tmp_path: Path) -> None:
     begun = asyncio.Event()
-
-    async def wait_once() -> str:
-        """Never end."""
-        begun.set()
-        await asyncio.Event().wait()
-        return ""
-
     async with swarm_in(tmp_path) as swarm:
-        client = ScriptedClient([call("wait_once", {}), say("went on")])
+        client = ScriptedClient([call("wait_for_ever", {}), say("went on")])
         manifest = PodManifest.of(restart={**AGAIN, "on_restart": "resume"})
-        agent = await swarm.start("x", client=client, manifest=manifest, tools=[wait_once])
+        agent = await swarm.start("x", client=client, manifest=manifest, tools=[wait_for_ever(begun)])
         await begun.wait()
         swarm.home.system.get(f"{agent.id}.pod").ref.actor._defect(RuntimeError("boom"))
         await until(agent, AgentRestarted)

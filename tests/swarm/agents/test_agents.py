@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from swarm.agent_kit import all_events, echo, fail, hang, lines, swarm_in, talk, types, until
+from swarm.agent_kit import all_events, echo, fail, hang, lines, swarm_in, talk, types, until, wait_for_ever
 
 from polypod import (
     AgentError,
@@ -164,15 +164,8 @@ async def test_what_could_not_be_delivered_comes_back_as_an_error(tmp_path: Path
 async def test_a_cancel_ends_the_task_and_a_pod_lives_on(tmp_path: Path) -> None:
     async with swarm_in(tmp_path) as swarm:
         begun = asyncio.Event()
-
-        async def wait_for_ever() -> str:
-            """Never end."""
-            begun.set()
-            await asyncio.Event().wait()
-            return ""
-
         client = ScriptedClient([call("wait_for_ever", {}), say("again")])
-        agent = await swarm.start("wait", client=client, tools=[wait_for_ever])
+        agent = await swarm.start("wait", client=client, tools=[wait_for_ever(begun)])
         await begun.wait()
         await agent.cancel()
         assert (await agent.wait()).status == "killed"
@@ -252,16 +245,9 @@ async def test_a_function_of_an_earlier_system_has_to_be_given_again(tmp_path: P
 
 async def test_leaving_the_system_ends_all_agents_and_pauses_what_pods_did(tmp_path: Path) -> None:
     begun = asyncio.Event()
-
-    async def wait_for_ever() -> str:
-        """Never end."""
-        begun.set()
-        await asyncio.Event().wait()
-        return ""
-
     async with swarm_in(tmp_path) as swarm:
         client = ScriptedClient([call("wait_for_ever", {})])
-        pod = await swarm.start("wait", client=client, tools=[wait_for_ever])
+        pod = await swarm.start("wait", client=client, tools=[wait_for_ever(begun)])
         function = await swarm.start("hang", hang)
         await begun.wait()
         await until(function, UserMessage)
