@@ -1,12 +1,14 @@
 """MCP servers for tests, and pods that call their tools."""
 
+import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from warm import Popen
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod
@@ -33,6 +35,23 @@ def made_with_sdk(*words: str, name: str = "sdk", **settings: Any) -> dict[str, 
     """A server of the SDK's own, of the newer generation unless ``words`` say otherwise."""
     command = [sys.executable, str(SERVERS / "sdk_server.py"), *words]
     return {"name": name, "command": command, "approval": "allow", **settings}
+
+
+@contextmanager
+def at_a_port(*words: str) -> Iterator[str]:
+    """A server of the SDK's own over HTTP, at the URL that is given."""
+    command = [sys.executable, str(SERVERS / "sdk_server.py"), "http", *words]
+    with Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}/mcp"
+        finally:
+            process.kill()
+
+
+def at(url: str, **settings: Any) -> dict[str, Any]:
+    """That server, for a manifest."""
+    return {"name": "sdk", "url": url, "approval": "allow", **settings}
 
 
 def having(*servers: dict[str, Any], **settings: Any) -> PodManifest:

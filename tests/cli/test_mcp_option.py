@@ -94,15 +94,16 @@ def home(tmp_path: Path) -> Home:
 
 
 def test_a_run_uses_a_server_and_its_session_remembers_it(home: Home, tmp_path: Path) -> None:
-    file = file_of(tmp_path, {"sdk": {"command": sys.executable, "args": [str(SERVERS / "sdk_server.py")]}})
-    done = home.polypod("run", "use sdk__add a=20 b=22", "--model", "offline", "--mcp", str(file))
+    command, *arguments = raw()["command"]
+    file = file_of(tmp_path, {"raw": {"command": command, "args": arguments}})
+    done = home.polypod("run", 'use raw__echo {"text": "forty"}', "--model", "offline", "--mcp", str(file))
     assert done.code == 0, done.err
-    assert "42" in done.out
-    assert "MCP servers, which nothing confines: sdk" in done.err
-    again = home.polypod("resume", home.session(), "use sdk__add a=1 b=2")
-    assert "3" in again.out
-    without = home.polypod("resume", home.session(), "use sdk__add a=1 b=2", "--no-tools")
-    assert "sdk__add" not in without.err
+    assert "forty" in done.out
+    assert "MCP servers, which nothing confines: raw" in done.err
+    again = home.polypod("resume", home.session(), 'use raw__echo {"text": "three"}')
+    assert "three" in again.out
+    without = home.polypod("resume", home.session(), 'use raw__echo {"text": "four"}', "--no-tools")
+    assert "raw__echo" not in without.err
 
 
 def test_a_person_at_a_terminal_fills_in_a_form(home: Home, tmp_path: Path) -> None:

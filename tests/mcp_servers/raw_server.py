@@ -6,6 +6,7 @@
 import json
 import os
 import sys
+import threading
 import time
 
 SINS = set(sys.argv[1:])
@@ -23,6 +24,8 @@ TOOLS = (
     "flood",
     "change",
     "ask",
+    "pid",
+    "pause",
 )
 
 
@@ -164,6 +167,10 @@ def call(number: object, name: str, arguments: dict, meta: dict) -> None:
         SINS.add("grown")
         send({"method": "notifications/tools/list_changed"})
         result(number, "changed")
+    elif name == "pid":
+        result(number, str(os.getpid()))
+    elif name == "pause":
+        threading.Timer(float(arguments["seconds"]), result, [number, "waited"]).start()
     elif name == "ask":
         send(
             {

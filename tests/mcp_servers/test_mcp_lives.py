@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mcp_kit import calls, follow, having, made_with_sdk, play, raw, servers
+from mcp_kit import calls, follow, having, play, raw, servers
 from process_kit import marked, wait_until_none
 
 from actors.llm.scripted import ScriptedClient, call, say
@@ -51,9 +51,9 @@ async def spawn(system: PodSystem, server: dict, *wanted: object) -> Pod:
 
 async def test_pods_share_one_process_and_its_end_is_that_of_the_last_of_them() -> None:
     async with PodSystem() as system:
-        first = await spawn(system, made_with_sdk(), "sdk__pid")
-        other = await spawn(system, made_with_sdk(allow=["pid"], timeout=9), "sdk__pid")
-        elsewhere = await spawn(system, made_with_sdk("in another way"), "sdk__pid")
+        first = await spawn(system, raw(), "raw__pid")
+        other = await spawn(system, raw(allow=["pid"], timeout=9), "raw__pid")
+        elsewhere = await spawn(system, raw("in another way"), "raw__pid")
         pids = [(await follow(pod)).texts[0] for pod in (first, other, elsewhere)]
         assert pids[0] == pids[1] != pids[2]
         await first.stop()
@@ -68,15 +68,15 @@ def _there(pid: int) -> list[int]:
 
 
 async def test_a_server_that_is_killed_in_mid_call_fails_it_and_the_next_call_starts_it_again() -> None:
-    wanted = ["sdk__pid", ("sdk__pause", {"seconds": 1000}), "sdk__pid"]
+    wanted = ["raw__pid", ("raw__pause", {"seconds": 1000}), "raw__pid"]
     client = ScriptedClient(calls(*wanted))  # type: ignore[arg-type]
     async with PodSystem() as system:
-        pod = await system.spawn(having(made_with_sdk(timeout=100)), client=client)
+        pod = await system.spawn(having(raw(timeout=100)), client=client)
         killed = 0
         with pod.subscribe([ToolStart]) as starts:
             run = pod.run("go")
             async for start in starts:
-                if isinstance(start, ToolStart) and start.name == "sdk__pause":
+                if isinstance(start, ToolStart) and start.name == "raw__pause":
                     items = await pod.history()
                     killed = int(items[2].text)
                     os.kill(killed, signal.SIGKILL)
@@ -90,13 +90,13 @@ async def test_a_server_that_is_killed_in_mid_call_fails_it_and_the_next_call_st
 
 async def test_a_server_that_nobody_calls_is_ended_and_the_next_call_starts_it_again() -> None:
     async with servers(idle=0.05) as every:
-        (only,) = every.sources(having(made_with_sdk()).tools.mcp, "/")
+        (only,) = every.sources(having(raw()).tools.mcp, "/")
         await only.open()
         box = Toolbox(only.tools())
-        first = (await box.run(ToolCall("1", "sdk__pid"), context())).text
+        first = (await box.run(ToolCall("1", "raw__pid"), context())).text
         await asyncio.to_thread(wait_until_none, lambda: _there(int(first)))
         assert tuple(only.tools()) == tuple(box)  # what it listed is known still
-        second = (await box.run(ToolCall("2", "sdk__pid"), context())).text
+        second = (await box.run(ToolCall("2", "raw__pid"), context())).text
         assert first != second
         await only.close()
 
@@ -179,7 +179,7 @@ async def test_a_variable_that_is_not_set_is_reported_by_its_name() -> None:
 
 async def test_calls_of_several_pods_run_beside_each_other() -> None:
     async with PodSystem() as system:
-        pods = [await spawn(system, made_with_sdk(), ("sdk__pause", {"seconds": 0.2})) for _ in range(5)]
+        pods = [await spawn(system, raw(), ("raw__pause", {"seconds": 0.2})) for _ in range(5)]
         played = await asyncio.gather(*(follow(pod) for pod in pods))
     assert [each.texts for each in played] == [["waited"]] * 5
 

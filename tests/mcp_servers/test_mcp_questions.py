@@ -2,11 +2,12 @@
 
 import asyncio
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp_kit import calls, having, made_with_sdk, raw
+from mcp_kit import at, at_a_port, calls, having, raw
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.approvals.forms import checked_form
@@ -19,8 +20,20 @@ from protocol.items import ToolResult
 #: A server of each generation, its tool that asks, and the field that it asks for.
 SERVERS = pytest.mark.parametrize(
     ("server", "tool", "field"),
-    [(raw(timeout=5), "raw__ask", "town"), (made_with_sdk(timeout=5), "sdk__ask", "name")],
+    [("raw", "raw__ask", "town"), ("sdk", "sdk__ask", "name")],
+    indirect=["server"],
 )
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, dict[str, Any]]]:
+    with at_a_port("newer") as url:
+        yield {"raw": raw(timeout=5), "sdk": at(url, timeout=5)}
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, servers: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return servers[request.param]
 
 
 async def results(pod: Pod) -> list[ToolResult]:

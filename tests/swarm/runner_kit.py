@@ -13,12 +13,18 @@ E = TypeVar("E", bound=Event)
 
 
 class KitHost:
-    """Surroundings with a launcher of their own, and a person who answers as asked."""
+    """Surroundings with a launcher of their own unless they are given one, and a person who answers as asked."""
 
-    def __init__(self, answer: Callable[[Permission], Awaitable[Answer]] | None = None) -> None:
+    def __init__(
+        self,
+        answer: Callable[[Permission], Awaitable[Answer]] | None = None,
+        *,
+        launcher: Launcher | None = None,
+    ) -> None:
         self.asked: list[Permission] = []
         self._answer = answer
-        self._launcher = Launcher()
+        self._given = launcher
+        self._launcher = launcher or Launcher()
 
     def launcher(self) -> Launcher:
         return self._launcher
@@ -33,7 +39,8 @@ class KitHost:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._launcher.aclose()
+        if self._given is None:
+            await self._launcher.aclose()
 
 
 def launch(folder: Path, task: str | None = "do it", **more: Any) -> Launch:

@@ -1,7 +1,9 @@
 """An agent of the Agent Client Protocol, by its SDK; what it does is what it is sent."""
 
 import asyncio
+import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from acp import (
@@ -29,11 +31,17 @@ from acp.schema import (
     Usage,
 )
 
+from actors.runtime.children.program import FUNCTIONS
+
 OPTIONS = [
     PermissionOption(option_id="yes", name="Allow", kind="allow_once"),
     PermissionOption(option_id="ever", name="Always", kind="allow_always"),
     PermissionOption(option_id="no", name="Reject", kind="reject_once"),
 ]
+
+
+#: By what name a helper is asked for it.
+FORKED = "acp-agent"
 
 
 class Program(Agent):
@@ -115,6 +123,21 @@ class Program(Agent):
         await update(session_id, update_agent_message(text_block(f"answer: {chosen}")))
 
 
-sys.stdout.write("this is no message\n")
-sys.stdout.flush()
-asyncio.run(run_agent(Program()))
+def main() -> None:
+    sys.stdout.write("this is no message\n")
+    sys.stdout.flush()
+    asyncio.run(run_agent(Program()))
+
+
+def prepare() -> None:
+    """Have the helper of a launcher fork this program as ``FORKED``: its SDK takes long to import."""
+    FUNCTIONS[FORKED.encode()] = _be_agent
+
+
+def _be_agent(arguments: Sequence[bytes]) -> None:
+    sys.argv[1:] = map(os.fsdecode, arguments)
+    main()
+
+
+if __name__ == "__main__":
+    main()

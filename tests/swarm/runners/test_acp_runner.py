@@ -3,10 +3,12 @@
 import asyncio
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from actors.runtime.children.launcher import Launcher
 from actors.swarm.runners.acp_format import AcpTranslator
 from actors.swarm.runners.acp_models import Model, find_model, models_of
 from actors.swarm.runners.base import Answer, Permission, Runner
@@ -32,15 +34,26 @@ from tests.swarm.runners.recordings import ends, texts
 
 pytest.importorskip("acp", reason="the extra [acp] is not installed")
 AGENT = Path(__file__).parents[1] / "programs" / "acp_agent.py"
+#: By what name the helper of the launcher here is asked for that program.
+FORKED = "acp-agent"
 
 
 def acp(*how: str) -> Runner:
-    return runner_of("acp:" + shlex.join([sys.executable, str(AGENT), *how]))
+    return runner_of("acp:" + shlex.join([FORKED, *how]))
+
+
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[Launcher]:
+    """One that has the SDK imported: a child is forked with it."""
+    launcher = Launcher(prepare="swarm.programs.acp_agent:prepare")
+    yield launcher
+    asyncio.run(launcher.aclose())
 
 
 async def test_an_agent_does_turns_in_one_session(tmp_path: Path):
+    runner = runner_of("acp:" + shlex.join([sys.executable, str(AGENT)]))
     async with KitHost() as host:
-        life = acp().start(launch(tmp_path, "one"), host)
+        life = runner.start(launch(tmp_path, "one"), host)
         reader = Reader(life)
         await reader.until(AgentStarted, AgentIdle)
         await life.send("two")
@@ -56,8 +69,8 @@ async def test_an_agent_does_turns_in_one_session(tmp_path: Path):
     assert one(events, AgentStopped).reason == "shutdown"
 
 
-async def test_an_agent_goes_on_with_its_session_and_repeats_nothing(tmp_path: Path):
-    async with KitHost() as host:
+async def test_an_agent_goes_on_with_its_session_and_repeats_nothing(tmp_path: Path, launcher: Launcher):
+    async with KitHost(launcher=launcher) as host:
         life = acp().start(launch(tmp_path, None, session="s-7", resuming=True), host)
         reader = Reader(life)
         events = await reader.until(AgentIdle)
@@ -68,16 +81,16 @@ async def test_an_agent_goes_on_with_its_session_and_repeats_nothing(tmp_path: P
         assert texts(await reader.all()) == ["did more"]
 
 
-async def test_an_agent_that_forgets_its_sessions_says_so(tmp_path: Path):
-    async with KitHost() as host:
+async def test_an_agent_that_forgets_its_sessions_says_so(tmp_path: Path, launcher: Launcher):
+    async with KitHost(launcher=launcher) as host:
         runner = acp("forgets")
         events = await Reader(runner.start(launch(tmp_path, None, session="s-7", resuming=True), host)).all()
     assert "cannot go on with a session" in (one(events, AgentStopped).error or "")
 
 
 @pytest.mark.parametrize("wanted", ["v/large", "large", "Large"])
-async def test_an_agent_uses_the_model_that_is_wanted(tmp_path: Path, wanted: str):
-    async with KitHost() as host:
+async def test_an_agent_uses_the_model_that_is_wanted(tmp_path: Path, wanted: str, launcher: Launcher):
+    async with KitHost(launcher=launcher) as host:
         life = acp("models").start(launch(tmp_path, "one", model=wanted), host)
         reader = Reader(life)
         await reader.until(RunEnd)
@@ -94,9 +107,9 @@ async def test_an_agent_uses_the_model_that_is_wanted(tmp_path: Path, wanted: st
     ],
 )
 async def test_a_model_or_provider_that_cannot_be_had_is_an_error(
-    tmp_path: Path, how: str, more: dict[str, str], said: str
+    tmp_path: Path, how: str, more: dict[str, str], said: str, launcher: Launcher
 ):
-    async with KitHost() as host:
+    async with KitHost(launcher=launcher) as host:
         events = await Reader(acp(how).start(launch(tmp_path, **more), host)).all()
     error = one(events, AgentStopped).error
     assert error is not None
@@ -147,8 +160,8 @@ def test_models_of_older_agents_are_found_too():
     assert models_of({"configOptions": options}) == [Model("a/b", "B", "m")]
 
 
-async def test_an_agent_that_wants_a_login_says_so(tmp_path: Path):
-    async with KitHost() as host:
+async def test_an_agent_that_wants_a_login_says_so(tmp_path: Path, launcher: Launcher):
+    async with KitHost(launcher=launcher) as host:
         events = await Reader(acp("locked").start(launch(tmp_path), host)).all()
     error = one(events, AgentStopped).error
     assert error is not None
@@ -156,8 +169,8 @@ async def test_an_agent_that_wants_a_login_says_so(tmp_path: Path):
     assert ends(events) == ["failed"]
 
 
-async def test_a_turn_is_cancelled_and_the_agent_goes_on(tmp_path: Path):
-    async with KitHost() as host:
+async def test_a_turn_is_cancelled_and_the_agent_goes_on(tmp_path: Path, launcher: Launcher):
+    async with KitHost(launcher=launcher) as host:
         life = acp().start(launch(tmp_path, "wait"), host)
         reader = Reader(life)
         await reader.until(TextDelta)
@@ -184,11 +197,13 @@ async def test_a_turn_is_cancelled_and_the_agent_goes_on(tmp_path: Path):
         (Answer(approved=True, arguments={"path": "b.txt"}), "no"),
     ],
 )
-async def test_a_permission_is_what_a_person_gives(tmp_path: Path, answer: Answer, chosen: str):
+async def test_a_permission_is_what_a_person_gives(
+    tmp_path: Path, launcher: Launcher, answer: Answer, chosen: str
+):
     async def person(_: Permission) -> Answer:
         return answer
 
-    async with KitHost(person) as host:
+    async with KitHost(person, launcher=launcher) as host:
         life = acp().start(launch(tmp_path, "edit"), host)
         reader = Reader(life)
         await reader.until(RunEnd)
@@ -207,14 +222,14 @@ async def test_a_permission_is_what_a_person_gives(tmp_path: Path, answer: Answe
     assert "-old\n+new\n" in result.text
 
 
-async def test_a_question_that_is_open_ends_with_its_turn(tmp_path: Path):
+async def test_a_question_that_is_open_ends_with_its_turn(tmp_path: Path, launcher: Launcher):
     asked = asyncio.Event()
 
     async def nobody(_: Permission) -> Answer:
         asked.set()
         return await asyncio.Event().wait()  # type: ignore[return-value]
 
-    async with KitHost(nobody) as host:
+    async with KitHost(nobody, launcher=launcher) as host:
         life = acp().start(launch(tmp_path, "edit"), host)
         reader = Reader(life)
         await asked.wait()
@@ -224,8 +239,8 @@ async def test_a_question_that_is_open_ends_with_its_turn(tmp_path: Path):
         assert ends(await reader.all()) == ["cancelled"]
 
 
-async def test_an_error_of_the_agent_and_a_refusal_are_no_success(tmp_path: Path):
-    async with KitHost() as host:
+async def test_an_error_of_the_agent_and_a_refusal_are_no_success(tmp_path: Path, launcher: Launcher):
+    async with KitHost(launcher=launcher) as host:
         life = acp().start(launch(tmp_path, "fail"), host)
         reader = Reader(life)
         events = await reader.until(AgentIdle)
@@ -236,8 +251,8 @@ async def test_an_error_of_the_agent_and_a_refusal_are_no_success(tmp_path: Path
         assert ends(await reader.all()) == ["failed", "refused"]
 
 
-async def test_a_program_that_speaks_something_else_is_an_error(tmp_path: Path):
-    async with KitHost() as host:
+async def test_a_program_that_speaks_something_else_is_an_error(tmp_path: Path, launcher: Launcher):
+    async with KitHost(launcher=launcher) as host:
         events = await Reader(runner_of("acp:echo hello").start(launch(tmp_path), host)).all()
     assert one(events, AgentOutput).text == "hello"
     assert "ended before it had a session" in (one(events, AgentStopped).error or "")
