@@ -54,7 +54,11 @@ def imports(module: str, *, at_run_time: bool = False) -> tuple[str, ...]:
     tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
     if at_run_time:
         for node in ast.walk(tree):
-            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            if (
+                isinstance(node, ast.If)
+                and isinstance(node.test, ast.Name)
+                and node.test.id == "TYPE_CHECKING"
+            ):
                 node.body = []
     return tuple(_imports(module, tree))
 

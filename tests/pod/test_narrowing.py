@@ -24,14 +24,14 @@ LEVEL = {None: 0, "read": 1, "write": 2}
 
 
 @given(scopes, flat, paths)
-@settings(max_examples=times(300))
+@settings(max_examples=times(120))
 def test_what_is_not_beyond_allows_nothing_more_anywhere(own: Scope, asked: Scope, path: Path) -> None:
     if beyond(own, asked) is None:
         assert LEVEL[asked.permission(path)] <= LEVEL[own.permission(path)]
 
 
 @given(scopes, flat)
-@settings(max_examples=times(300))
+@settings(max_examples=times(120))
 def test_what_is_beyond_is_so_at_the_place_and_by_the_rule_that_is_named(own: Scope, asked: Scope) -> None:
     found = beyond(own, asked)
     if found is not None:
@@ -48,7 +48,7 @@ def test_a_scope_is_not_beyond_itself(own: Scope) -> None:
 
 
 @given(scopes, st.lists(flat, max_size=5), paths)
-@settings(max_examples=times(300))
+@settings(max_examples=times(120))
 def test_of_a_pod_and_its_sub_agents_one_at_most_may_write_a_path(
     own: Scope, wanted: list[Scope], path: Path
 ) -> None:

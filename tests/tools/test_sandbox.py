@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 
 import pytest
 from confined_kit import Place, Runner
+from effort import times
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -409,7 +410,7 @@ async def test_no_path_is_open_to_a_program_that_the_scope_keeps_from_tools(
     loop = asyncio.get_running_loop()
     numbers = itertools.count()
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=times(30), deadline=None, suppress_health_check=list(HealthCheck))
     @given(
         files=st.lists(PATHS, min_size=1, max_size=6, unique=True),
         allow=st.lists(RULES, min_size=1, max_size=3),
@@ -447,7 +448,7 @@ async def test_no_path_is_open_to_a_program_that_the_scope_keeps_from_tools(
         sandbox = Sandbox(SandboxSection(mode="require"), lambda: scope, lambda: launcher)
         confinement = await sandbox.confine()
         child = await launcher.start(
-            ["python3", "-c", READ, *paths],
+            ["python3", "-I", "-S", "-c", READ, *paths],
             cwd="/",
             env={"PATH": os.environ["PATH"]},
             stderr="null",
