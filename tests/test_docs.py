@@ -10,6 +10,7 @@ from typing import get_args
 import msgspec
 import pytest
 from readme_programs import PageProgram, page_programs
+from warm import Popen
 
 import actors
 import protocol
@@ -118,12 +119,18 @@ def test_each_program_runs_as_pasted(program: PageProgram, tmp_path: Path) -> No
     if program.page == "mcp":
         pytest.importorskip("mcp", reason="the extra mcp is not installed")
     (tmp_path / "program.py").write_text(program.text, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "program.py"], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout
-    assert done.stdout.endswith(program.prints)
+    with Popen(
+        [sys.executable, "program.py"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    ) as process:
+        out, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert out
+    assert out.endswith(program.prints)
 
 
 def first_column(page: str, heading: str) -> list[str]:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from effort import THOROUGH
+from warm import Popen
 
 from actors import PodManifest
 from bench import run, run_setup
@@ -155,12 +156,13 @@ def test_the_command_lists_all_claims(capsys: pytest.CaptureFixture[str]):
 def test_the_command_prints_json_lines_and_keeps_and_compares_them(tmp_path):
     kept, chart = tmp_path / "run.jsonl", tmp_path / "chart.svg"
     command = [sys.executable, "-m", "bench", "slow", "--quick", "--repeat", "1", "--json"]
-    done = subprocess.run(
-        [*command, "--save", kept, "--chart", chart], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    kept_where = ["--save", str(kept), "--chart", str(chart)]
+    with Popen([*command, *kept_where], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        printed, _ = process.communicate()
+    assert process.returncode == 0
+    lines = [json.loads(line) for line in printed.splitlines()]
     assert [line["type"] for line in lines[:2]] == ["run", "row"]
-    assert kept.read_text() == done.stdout
+    assert kept.read_text() == printed
     assert chart.read_text().startswith("<svg")
     assert main(["--compare", str(kept), str(kept)]) == 0
 
@@ -189,10 +191,10 @@ print('[{{"metric":"time","unit":"s","value":%d}}]' % (number + 1))
 @pytest.mark.slow
 def test_each_claim_is_printed_and_kept_as_soon_as_it_is_measured(tmp_path):
     kept = tmp_path / "run.jsonl"
-    command = [sys.executable, "-m", "bench", "slow", "nothing-such", "--quick", "--repeat", "1"]
-    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 2
-    command = [sys.executable, "-m", "bench", "slow", "durable", "--quick", "--repeat", "1", "--save", kept]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    assert main(["slow", "nothing-such", "--quick", "--repeat", "1"]) == 2
+    words = ["slow", "durable", "--quick", "--repeat", "1", "--save", str(kept)]
+    command = [sys.executable, "-m", "bench", *words]
+    with Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         first = next(line for line in process.stdout if line.startswith(claim("slow").title))
         assert first
         names = {json.loads(line).get("claim") for line in kept.read_text().splitlines()}

@@ -45,10 +45,10 @@ def place(tmp_path: Path) -> Place:
     return Place(Path(os.path.realpath(tmp_path)))
 
 
-@pytest.fixture(params=["as we are", "without privileges"])
-def confined(place: Place, request: pytest.FixtureRequest) -> Iterator[Runner]:
-    """Starts programs that are confined by namespaces, as whom this machine lets make them."""
-    runner = Runner(place, request.param)
+@pytest.fixture(scope="module", params=["as we are", "without privileges"])
+def rung(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    """One for all tests of a module, as one is for all programs of a system."""
+    runner = Runner(Place(Path(os.path.realpath(tmp_path_factory.mktemp("rung")))), request.param)
     try:
         try:
             runner.run([])
@@ -57,3 +57,10 @@ def confined(place: Place, request: pytest.FixtureRequest) -> Iterator[Runner]:
         yield runner
     finally:
         runner.close()
+
+
+@pytest.fixture
+def confined(rung: Runner, place: Place) -> Runner:
+    """Starts programs that are confined by namespaces, as whom this machine lets make them."""
+    rung.place = place
+    return rung

@@ -66,7 +66,7 @@ class Screen:
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until that holds; the time-out of the test ends it where it never does."""
         while not holds():
-            await self.pilot.pause(0.02)
+            await self.pilot.pause(0.04)
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)
@@ -370,9 +370,13 @@ def test_a_task_without_flags_is_left_as_it_is(text: str) -> None:
     assert split(text) == ([], text.strip())
 
 
-async def test_of_a_long_transcript_the_last_lines_are_written_and_again_at_another_width() -> None:
+async def test_of_a_long_transcript_the_last_lines_are_written_and_again_at_another_width(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("actors.cli.top.transcript._KEPT", 200)
+
     async def source() -> AsyncGenerator[AssistantMessage, None]:
-        for number in range(5000):
+        for number in range(1000):
             yield AssistantMessage(**WHERE, item=AssistantItem.of(f"answer {number}"))
         await asyncio.Event().wait()
 
@@ -384,8 +388,8 @@ async def test_of_a_long_transcript_the_last_lines_are_written_and_again_at_anot
         log = transcript._log
         for columns in (100, 40):
             await pilot.resize_terminal(columns, 30)
-            await screen.until(lambda: bool(log.lines) and log.lines[-1].text.strip() == "answer 4999")
-            assert len(log.lines) <= 2000
+            await screen.until(lambda: bool(log.lines) and log.lines[-1].text.strip() == "answer 999")
+            assert len(log.lines) == 200
 
 
 def test_an_answer_is_shown_whole_and_its_pieces_only_until_it_is() -> None:

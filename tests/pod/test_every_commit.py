@@ -185,7 +185,7 @@ while True:
 def test_a_process_killed_at_any_commit_is_restored_with_nothing_open_doubled_or_left_over(
     tmp_path: Path, scene: str
 ) -> None:
-    step = 1 if THOROUGH else 5  # each killed before and after it, or in turn
+    step = 1 if THOROUGH else 7  # each killed before and after it, or in turn
     here = Path(__file__).parent
     program = KILLED.format(paths=[str(here), str(here.parent)])
     command = [sys.executable, "-c", program, scene, str(tmp_path), str(step)]

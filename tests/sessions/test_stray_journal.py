@@ -131,7 +131,10 @@ def test_it_is_put_aside_too_while_the_store_is_open_and_locks_nobody_out(databa
     assert not database.with_name("pods.db-journal").exists()
 
 
-def test_a_journal_of_a_database_that_is_no_store_with_a_log_is_let_be(tmp_path: Path) -> None:
+def test_a_journal_of_a_database_that_is_no_store_with_a_log_is_let_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.sessions.sqlite.file.OPEN_PATIENCE", 0.1)
     path = tmp_path / "other.db"
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("CREATE TABLE kept (value)")

@@ -353,9 +353,9 @@ class SQLiteFile:
                     raise
         return self._open_beside("ro")
 
-    def _open_beside(self, mode: str, timeout: float = 5.0) -> sqlite3.Connection:
+    def _open_beside(self, mode: str, timeout: float | None = None) -> sqlite3.Connection:
         """A connection that nobody is given; it waits ``timeout`` seconds for locks."""
-        connection = self._open_plain(mode, timeout)
+        connection = self._open_plain(mode, OPEN_PATIENCE if timeout is None else timeout)
         try:
             connection.execute("SELECT 1 FROM sqlite_master").fetchone()
         except BaseException:
