@@ -39,16 +39,16 @@ def real_path(path: Path, may_list: Callable[[Path], bool]) -> Path:
     if os.path.lexists(path):
         return path
     place = Path(path.anchor)
-    parts = path.parts[1:]
+    parts, met = path.parts[1:], False
     for n, name in enumerate(parts):
         if os.path.lexists(place / name):
-            place /= name
+            place = Path(os.path.realpath(place / name)) if met else place / name
             continue
         twin = _twin(place, name) if may_list(place) else None
         if twin is None:
             return place.joinpath(*parts[n:])
         # from here on links may be met, which the path did not hold as it was resolved
-        place = Path(os.path.realpath(place / twin))
+        place, met = Path(os.path.realpath(place / twin)), True
     return place
 
 

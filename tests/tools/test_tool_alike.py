@@ -62,6 +62,18 @@ def test_folders_on_the_way_are_found_too_and_the_rest_is_made_there(pwd, use):
     assert os.listdir(pwd) == [NFD]  # noqa: PTH208
 
 
+def test_links_behind_a_name_that_looks_the_same_are_followed_and_lead_nowhere_outside(tmp_path):
+    folder = tmp_path.resolve() / "in"
+    (folder / "caf\u00e9").mkdir(parents=True)
+    (folder / "caf\u00e9/near").symlink_to(folder)
+    (folder / "caf\u00e9/far").symlink_to(tmp_path)
+    (tmp_path / "secret").touch()
+    scope = resolved(Scope.writable(folder))
+    assert check(scope, folder, "cafe\u0301/near", "read") == folder
+    with pytest.raises(ScopeRefused):
+        check(scope, folder, "cafe\u0301/far/secret", "read")
+
+
 def test_of_several_that_look_the_same_none_is_taken(pwd, use):
     (pwd / "a\u00a0b").write_text("1")
     (pwd / "a\u202fb").write_text("2")
