@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import actors
+from actors.pod_process import zygote
 
 #: Where modules are found whatever is run.
 PLACES = sys.path[1:]
@@ -33,6 +34,7 @@ def preload() -> None:
         importlib.import_module(module.name)
     for name in ("polypod", "prompt_toolkit", "rich.console", "rich.live", "rich.spinner", "msgspec.toml"):
         importlib.import_module(name)
+    zygote.prepare()  # what the first run of a process builds: prices, regular expressions
 
 
 def serve() -> tuple[dict[str, Any], list[int]]:

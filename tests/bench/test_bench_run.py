@@ -38,6 +38,7 @@ LEFT_OUT = (
 )
 #: Cases that take seconds however small their count is: what they measure on is long.
 BULK = {
+    "to its first event, among 200",  # as among 20
     "back with 10,000 items from a file",
     "a compaction, 10,000 items",
     "an extraction, 10,000 items",

@@ -12,7 +12,7 @@ import pytest
 import terminals
 from command_kit import Home
 from rich.cells import cell_len
-from warm import ROOT
+from warm import ROOT, Popen
 
 from actors.cli.main import polypod
 
@@ -110,12 +110,13 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Seen
                     cases[-1].append(case)
                 else:
                     cases.append([case])
-    done = subprocess.run(
-        [sys.executable, str(Path(terminals.__file__))], input=json.dumps(cases), capture_output=True,
-        text=True, cwd=home.folder, env=home.env | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
-        check=True, timeout=120,
-    )  # fmt: skip
-    return dict(zip(asked, (Seen(*each) for each in json.loads(done.stdout)), strict=True))
+    command = [sys.executable, str(Path(terminals.__file__))]
+    env = home.env | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    pipe = subprocess.PIPE
+    with Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=home.folder, env=env) as process:
+        out, _ = process.communicate(json.dumps(cases), timeout=120)
+    assert process.returncode == 0
+    return dict(zip(asked, (Seen(*each) for each in json.loads(out)), strict=True))
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from actors.sessions.chain import verified
 from actors.swarm.agents.projections import EVENTS, STDOUT, read_lines
 from polypod import Agent, AgentError, PodSystem, PolypodError, ScriptedClient, Swarm, runner_func, say
 
-AGENTS = times(200)
+AGENTS = times(120)
 ENDED = {"done", "failed", "killed"}
 
 
