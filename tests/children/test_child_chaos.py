@@ -74,10 +74,11 @@ async def end(child: Child, chance: random.Random) -> None:
 
 @pytest.mark.parametrize("killed", [0, 0.1])
 @pytest.mark.parametrize("seed", range(times(2)))
-async def test_nothing_is_left_of_children_of_every_kind(mark: str, seed: int, killed: float) -> None:
+async def test_nothing_is_left_of_children_of_every_kind(
+    launcher: Launcher, mark: str, seed: int, killed: float
+) -> None:
     chance = random.Random(seed)
     before = descriptors()
-    launcher = Launcher()
     helpers: set[int] = set()
     lives = [
         asyncio.ensure_future(live(launcher, mark, chance, OWNED if killed else KINDS)) for _ in range(40)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import resource
 import signal
@@ -14,7 +15,7 @@ from child_kit import in_child
 from process_kit import DEAF, children_of, environment, living, marked, wait_until_none
 
 from actors.runtime.children.child import Child, Ladder
-from actors.runtime.children.launcher import Launcher
+from actors.runtime.children.launcher import Launcher, _Helper
 from protocol.errors import ChildLost, ChildNotStarted
 
 SHORT = Ladder(signal.SIGINT, request_wait=0.1, term_wait=0.1)
@@ -177,6 +178,21 @@ async def test_a_helper_that_was_stopped_goes_on_when_it_is_asked(launcher: Laun
     os.kill(launcher.pid, signal.SIGSTOP)
     await launcher.aclose()
     assert (await child.wait()).code == -signal.SIGINT
+
+
+async def test_a_child_is_started_though_its_helper_is_stopped_again_and_again(
+    launcher: Launcher, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await start(launcher, mark, "echo ready")
+    assert launcher.pid is not None
+    os.kill(launcher.pid, signal.SIGSTOP)
+    rouse, asked = _Helper.rouse, itertools.count()
+    monkeypatch.setattr("actors.runtime.children.child._PATIENCE", 0.02)
+    monkeypatch.setattr(
+        _Helper, "rouse", lambda helper: next(asked) < 4 or rouse(helper)
+    )  # stopped again at once
+    child = await start(launcher, mark, "echo ready")
+    assert (await child.wait()).code == 0
 
 
 async def test_a_helper_that_hangs_is_killed(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,7 +144,7 @@ class Child:
         """
         self._ladder = ladder
         self._send(framed(("start", request, ladder.plain(), plan)))
-        self._look_after(_PATIENCE, self.rouse)
+        self._look_after(_PATIENCE, self._rouse_until_started)
         try:
             await self._started
         except asyncio.CancelledError:
@@ -167,6 +167,12 @@ class Child:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(seconds, work)
+
+    def _rouse_until_started(self) -> None:
+        """Have it begin, though other programs stop the helper again and again."""
+        self.rouse()
+        if not self._started.done():
+            self._look_after(_PATIENCE, self._rouse_until_started)
 
     def rouse(self) -> None:
         """Have helper and warden go on, where somebody has stopped them; on any thread."""

@@ -269,6 +269,7 @@ class Launcher:
                     socket.send_fds(helper.asked, [START], descriptors)
                 except BlockingIOError:
                     await asyncio.sleep(_FULL)
+                    helper.rouse()
                 except ConnectionError:
                     self._forget(helper)  # it was killed: another one takes its place
                     break
