@@ -73,6 +73,8 @@ class Top(App[None]):
         self._listing = Listing()
         self._agents = dict[str, Row]()
         self._pods = list[Row]()
+        #: Whether the agents were asked for once: what is theirs is no pod of the store.
+        self._asked = False
         #: What could not be read of the agents, as it was said last.
         self._problems: tuple[str, ...] = ()
         self._store = ""
@@ -120,23 +122,25 @@ class Top(App[None]):
                     self.say("; ".join(f"passed over: {each}" for each in said.problems), "note")
                 self._trouble = None
                 self._show()
+            self._asked = True
             self._show_line()
             await asyncio.sleep(_LOOK)
 
     @work
     async def _look_at_pods(self) -> None:
         while True:
-            if self._store:
+            store = self._store if self._asked else None
+            if store:
                 try:
-                    self._pods = await asyncio.to_thread(rows_of_pods, self._store, set(self._agents))
+                    self._pods = await asyncio.to_thread(rows_of_pods, store, set(self._agents))
                 except _ERRORS as error:
-                    self.say(f"the pods of {self._store}: {_words(error)}", "error")
+                    self.say(f"the pods of {store}: {_words(error)}", "error")
                 self._show()
-            await asyncio.sleep(_LOOK_AT_PODS if self._store else _LOOK)
+            await asyncio.sleep(_LOOK_AT_PODS if store else _LOOK)
 
     def _show(self) -> None:
         if self._listing.is_attached:  # not before the screen is there, nor once it is gone
-            pods = [row for row in self._pods if row.id not in self._agents]
+            pods = [row for row in self._pods if row.id.partition(".")[0] not in self._agents]
             self._listing.show(list(self._agents.values()), pods)
 
     def say(self, words: str, tone: str = "quiet") -> None:
