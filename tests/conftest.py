@@ -9,6 +9,7 @@ import threading
 import pytest
 from effort import times
 from hypothesis import settings
+from pod_processes import system_on  # noqa: F401 - a fixture
 
 # How fast something is, no property judges by the clock.
 settings.register_profile("polypod", deadline=None, max_examples=times(25), print_blob=True)

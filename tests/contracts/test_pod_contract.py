@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from channel_kit import REACHES, Reached, at_the_other_end, here
 from msgspec import Struct
+from pod_processes import SystemOn
 from pod_stage import GatedClient
 from process_doubles import gated, scripted, where
 
@@ -45,7 +47,9 @@ from protocol.manifest import PodManifest
 Scene = Callable[[Pod], Coroutine[Any, Any, None]]
 
 
-async def in_a_process(client: Any, settings: dict[str, Any], scene: Scene, store: Path) -> None:
+async def in_a_process(
+    system_on: SystemOn, client: Any, settings: dict[str, Any], scene: Scene, store: Path
+) -> None:
     """Play with a pod that is a process; where the client has gates, they are those of its double."""
     replies = client._script._replies if isinstance(client, GatedClient) else client._replies
     async with AsyncExitStack() as stack:
@@ -54,7 +58,7 @@ async def in_a_process(client: Any, settings: dict[str, Any], scene: Scene, stor
             client.asked, client.gate = gate.asked, gate.gate
         else:
             path = stack.enter_context(scripted(replies))
-        system = await stack.enter_async_context(PodSystem(f"sqlite:{store / 'pods.db'}"))
+        system = await stack.enter_async_context(system_on(f"sqlite:{store / 'pods.db'}"))
         await stack.enter_async_context(asyncio.timeout(60))
         manifest = PodManifest.of(name="p", **settings)
         pod = await system.spawn(manifest, client=path, tools=["process_doubles:where"], process=True)
@@ -62,16 +66,16 @@ async def in_a_process(client: Any, settings: dict[str, Any], scene: Scene, stor
 
 
 @pytest.fixture(params=[*REACHES, pytest.param(in_a_process, id="in a process")])
-def reach(request: pytest.FixtureRequest) -> Reached:
-    return request.param  # type: ignore[no-any-return]
+def reach(request: pytest.FixtureRequest, system_on: SystemOn) -> Reached:
+    return partial(in_a_process, system_on) if request.param is in_a_process else request.param
 
 
 def play(reach: Reached, client: Any, scene: Scene, **settings: Any) -> None:
     async def main() -> None:
         tools = settings.pop("tools", ())
-        if reach is in_a_process:
+        if isinstance(reach, partial):
             with TemporaryDirectory() as folder:
-                await in_a_process(client, settings, scene, Path(folder))
+                await reach(client, settings, scene, Path(folder))
             return
         async with PodSystem() as system, asyncio.timeout(60):
             pod = await system.spawn(PodManifest.of(name="p", **settings), client=client, tools=tools)
@@ -259,7 +263,7 @@ def test_a_tool_of_the_pod_is_run_where_the_pod_lives(reach: Reached) -> None:
         assert (await pod.run("go")).text == "there"
         shown = (await pod.history())[2]
         assert isinstance(shown, ToolResult)
-        assert (shown.text == str(os.getpid())) is (reach is not in_a_process)
+        assert (shown.text == str(os.getpid())) is (not isinstance(reach, partial))
 
     play(reach, ScriptedClient([call("where"), say("there")]), scene, tools=[where])
 

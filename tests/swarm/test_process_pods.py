@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pod_processes import SystemOn
 from process_doubles import gated, scripted, where
 from process_kit import children_of, wait_for_end, wait_until_none
 
@@ -88,15 +89,17 @@ def store(tmp_path: Path) -> str:
         ({"hooks": ["process_doubles:nothing"]}, "AttributeError"),
     ],
 )
-async def test_what_cannot_be_imported_is_refused(store: str, given: dict[str, Any], words: str) -> None:
-    async with PodSystem(store) as system:
+async def test_what_cannot_be_imported_is_refused(
+    store: str, system_on: SystemOn, given: dict[str, Any], words: str
+) -> None:
+    async with system_on(store) as system:
         with pytest.raises(NotImportable, match=words):
             await system.spawn(ONE, process=True, **given)
         assert system.pods() == []
 
 
-async def test_a_tool_that_is_not_there_is_refused_as_for_any_pod(store: str) -> None:
-    async with PodSystem(store) as system:
+async def test_a_tool_that_is_not_there_is_refused_as_for_any_pod(store: str, system_on: SystemOn) -> None:
+    async with system_on(store) as system:
         with pytest.raises(ToolDefinitionError, match="no_such"):
             await system.spawn(ONE, process=True, tools=["process_doubles:no_such"])
 
@@ -109,8 +112,8 @@ async def test_a_store_in_memory_is_refused() -> None:
         assert system.pods() == []
 
 
-async def test_two_processes_on_one_session_are_kept_apart(store: str) -> None:
-    async with PodSystem(store) as system:
+async def test_two_processes_on_one_session_are_kept_apart(store: str, system_on: SystemOn) -> None:
+    async with system_on(store) as system:
         with scripted([]) as client:
             first = await system.spawn(ONE, client=client, process=True)
             session_id = (await first.describe()).session_id
@@ -155,8 +158,8 @@ async def test_it_has_what_an_interpreter_has_that_was_just_started(
 # -- its events ----------------------------------------------------------------------------------
 
 
-async def test_its_events_are_published_with_the_bytes_of_its_log(store: str) -> None:
-    async with PodSystem(store) as system:
+async def test_its_events_are_published_with_the_bytes_of_its_log(store: str, system_on: SystemOn) -> None:
+    async with system_on(store) as system:
         encoded = system.subscribe_encoded()
         with scripted([say("one two", chunks=2)]) as client:
             pod = await system.spawn(ONE, client=client, process=True)
@@ -173,8 +176,10 @@ async def test_its_events_are_published_with_the_bytes_of_its_log(store: str) ->
 # -- its death -----------------------------------------------------------------------------------
 
 
-async def test_a_killed_process_fails_what_was_asked_and_leaves_nothing(store: str) -> None:
-    async with PodSystem(store) as system, gated([say("never")]) as (client, gate):
+async def test_a_killed_process_fails_what_was_asked_and_leaves_nothing(
+    store: str, system_on: SystemOn
+) -> None:
+    async with system_on(store) as system, gated([say("never")]) as (client, gate):
         pod = await system.spawn(ONE, client=client, process=True)
         with system.subscribe(kinds=[ProcessLost, RunStart]) as events:
             run, queued = pod.run("go"), pod.run("later")
@@ -199,8 +204,10 @@ async def test_a_killed_process_fails_what_was_asked_and_leaves_nothing(store: s
         assert (await again.resume()).text == "went on"
 
 
-async def test_a_pod_whose_process_died_is_started_again_on_its_session(store: str) -> None:
-    async with PodSystem(store) as system, gated([say("first"), say("second")]) as (client, gate):
+async def test_a_pod_whose_process_died_is_started_again_on_its_session(
+    store: str, system_on: SystemOn
+) -> None:
+    async with system_on(store) as system, gated([say("first"), say("second")]) as (client, gate):
         pod = await system.spawn(restarting(), client=client, process=True)
         with system.subscribe(kinds=[PodStarted, ProcessLost, UserMessage, RunEnd]) as events:
             run, queued = pod.run("go"), pod.run("later")
@@ -221,8 +228,10 @@ async def test_a_pod_whose_process_died_is_started_again_on_its_session(store: s
         assert system.pods() == [pod]
 
 
-async def test_an_interrupted_run_is_resumed_where_the_manifest_says_so(store: str) -> None:
-    async with PodSystem(store) as system, gated([say("went on")]) as (client, gate):
+async def test_an_interrupted_run_is_resumed_where_the_manifest_says_so(
+    store: str, system_on: SystemOn
+) -> None:
+    async with system_on(store) as system, gated([say("went on")]) as (client, gate):
         pod = await system.spawn(restarting(on_restart="resume"), client=client, process=True)
         run = pod.run("go")
         await gate.asked.acquire()
@@ -236,8 +245,10 @@ async def test_an_interrupted_run_is_resumed_where_the_manifest_says_so(store: s
         assert end.outcome == "finished"
 
 
-async def test_a_process_that_somebody_signals_pauses_its_run_and_what_waits_goes_on(store: str) -> None:
-    async with PodSystem(store) as system, gated([say("answer")]) as (client, gate):
+async def test_a_process_that_somebody_signals_pauses_its_run_and_what_waits_goes_on(
+    store: str, system_on: SystemOn
+) -> None:
+    async with system_on(store) as system, gated([say("answer")]) as (client, gate):
         pod = await system.spawn(restarting(), client=client, process=True)
         run, queued = pod.run("go"), pod.run("later")
         await gate.asked.acquire()
@@ -265,8 +276,8 @@ async def test_a_launcher_that_is_killed_costs_no_pod_that_is_started_again(stor
             assert (await pod.run("go")).text == "first"
 
 
-async def test_one_death_too_many_goes_up(store: str) -> None:
-    async with PodSystem(store) as system:
+async def test_one_death_too_many_goes_up(store: str, system_on: SystemOn) -> None:
+    async with system_on(store) as system:
         with scripted([]) as client, system.subscribe(kinds=[PodStarted, RestartsExhausted]) as events:
             pod = await system.spawn(restarting(max_restarts=1), client=client, process=True)
             kill(pod)
@@ -280,8 +291,8 @@ async def test_one_death_too_many_goes_up(store: str) -> None:
         assert system.pods() == []
 
 
-async def test_a_group_counts_the_deaths_of_its_processes_together(store: str) -> None:
-    async with PodSystem(store) as system:
+async def test_a_group_counts_the_deaths_of_its_processes_together(store: str, system_on: SystemOn) -> None:
+    async with system_on(store) as system:
         with scripted([]) as client:
             pods = [await system.spawn(ONE, client=client, process=True) for _ in range(2)]
             here = await system.spawn(ONE, client=ScriptedClient([]))
@@ -292,8 +303,8 @@ async def test_a_group_counts_the_deaths_of_its_processes_together(store: str) -
             assert system.pods() == []
 
 
-async def test_a_process_that_stands_still_is_ended_by_its_heartbeat(store: str) -> None:
-    async with PodSystem(store) as system:
+async def test_a_process_that_stands_still_is_ended_by_its_heartbeat(store: str, system_on: SystemOn) -> None:
+    async with system_on(store) as system:
         with scripted([say("hello")]) as client:
             pod = await system.spawn(restarting(heartbeat_seconds=1.5), client=client, process=True)
             with system.subscribe(kinds=[ProcessLost]) as events:
@@ -306,8 +317,8 @@ async def test_a_process_that_stands_still_is_ended_by_its_heartbeat(store: str)
             assert (await run).text == "hello"
 
 
-async def test_a_stop_ends_a_process_that_stands_still(store: str) -> None:
-    async with PodSystem(store, grace=0.1, memory_grace=0.0, store_grace=0.1) as system:
+async def test_a_stop_ends_a_process_that_stands_still(store: str, system_on: SystemOn) -> None:
+    async with system_on(store, grace=0.1, memory_grace=0.0, store_grace=0.1) as system:
         with scripted([]) as client:
             pod = await system.spawn(restarting(), client=client, process=True)
             pid = process_of(pod)
@@ -317,8 +328,8 @@ async def test_a_stop_ends_a_process_that_stands_still(store: str) -> None:
             assert system.pods() == []
 
 
-async def test_a_stopped_pod_does_not_come_back(store: str) -> None:
-    async with PodSystem(store) as system:
+async def test_a_stopped_pod_does_not_come_back(store: str, system_on: SystemOn) -> None:
+    async with system_on(store) as system:
         with scripted([]) as client, system.subscribe(kinds=[PodStarted, PodEnded, ProcessLost]) as events:
             pod = await system.spawn(restarting(), client=client, process=True)
             pid = process_of(pod)
@@ -349,8 +360,10 @@ async def test_a_system_is_left_while_a_process_begins(store: str) -> None:
         await spawned
 
 
-async def test_bytes_that_are_no_frames_end_the_process_that_sent_them(store: str) -> None:
-    async with PodSystem(store) as system:
+async def test_bytes_that_are_no_frames_end_the_process_that_sent_them(
+    store: str, system_on: SystemOn
+) -> None:
+    async with system_on(store) as system:
         with scripted([call("write_garbage"), say("done")]) as client:
             pod = await system.spawn(
                 ONE, client=client, tools=["process_doubles:write_garbage"], process=True
@@ -361,8 +374,8 @@ async def test_bytes_that_are_no_frames_end_the_process_that_sent_them(store: st
             wait_for_end(pid)
 
 
-async def test_a_slow_reader_gets_every_durable_event(store: str) -> None:
-    async with PodSystem(store) as system:
+async def test_a_slow_reader_gets_every_durable_event(store: str, system_on: SystemOn) -> None:
+    async with system_on(store) as system:
         with scripted([say("x " * 20_000, chunks=20_000)]) as client:
             pod = await system.spawn(ONE, client=client, process=True)
             with pod.subscribe({RunStart, UserMessage, RunEnd}) as events, pod.subscribe(TextDelta) as deltas:
@@ -429,9 +442,9 @@ def tokens_of(system: PodSystem) -> tuple[float, float]:
     return use.tokens, use.reserved_tokens
 
 
-async def test_processes_draw_on_the_budget_of_their_system(store: str) -> None:
+async def test_processes_draw_on_the_budget_of_their_system(store: str, system_on: SystemOn) -> None:
     replies = [say("a", input_tokens=100, output_tokens=10)] * 3
-    async with PodSystem(store, budget={"tokens": 250}) as system:
+    async with system_on(store, budget={"tokens": 250}) as system:
         with scripted(replies) as client:
             pods = [
                 await system.spawn(
@@ -453,8 +466,10 @@ async def test_processes_draw_on_the_budget_of_their_system(store: str) -> None:
             assert tokens_of(system)[1] == 0
 
 
-async def test_a_lease_is_given_back_by_a_killed_process_but_for_what_it_may_have_taken(store: str) -> None:
-    async with PodSystem(store, budget={"tokens": 100_000}) as system, gated([say("a")]) as (client, gate):
+async def test_a_lease_is_given_back_by_a_killed_process_but_for_what_it_may_have_taken(
+    store: str, system_on: SystemOn
+) -> None:
+    async with system_on(store, budget={"tokens": 100_000}) as system, gated([say("a")]) as (client, gate):
         manifest = PodManifest.of(name="p", worker={"max_tokens": 1000})
         pod = await system.spawn(manifest, client=client, process=True)
         run = pod.run("go")
@@ -471,8 +486,8 @@ async def test_a_lease_is_given_back_by_a_killed_process_but_for_what_it_may_hav
 # -- failures of the pod itself ------------------------------------------------------------------
 
 
-async def test_a_run_that_fails_there_fails_here_with_the_same_error(store: str) -> None:
-    async with PodSystem(store) as system:
+async def test_a_run_that_fails_there_fails_here_with_the_same_error(store: str, system_on: SystemOn) -> None:
+    async with system_on(store) as system:
         with scripted([]) as client:
             pod = await system.spawn(restarting(), client=client, process=True)
             with pytest.raises(RunFailed, match="script"):
