@@ -10,7 +10,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,11 @@ class Screen:
         self.app.screen.query_one(TextArea).text = words
         await self.press("enter")
 
+    async def sees_question(self, words: str) -> None:
+        """Wait until the person is asked for an approval, and what for: only then keys are an answer."""
+        await self.until(lambda: isinstance(self.app.screen, Approval))
+        await self.until(lambda: any(words in str(each.render()) for each in self.app.screen.query(Static)))
+
     @property
     def rows(self) -> list[str]:
         """The lines of the list."""
@@ -119,6 +124,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Swarm]:
         monkeypatch.chdir(swarm.folder)
         swarm.write("a.txt", "one two three")
         yield swarm
+
+
+@contextmanager
+def killed(process: subprocess.Popen[str]) -> Iterator[None]:
+    """At the end the process is killed if it is there still: whoever waits for it would wait for ever."""
+    try:
+        yield
+    finally:
+        process.kill()
 
 
 @asynccontextmanager
@@ -172,10 +186,7 @@ async def test_what_waits_for_approval_is_answered(home: Swarm, key: str, answer
         await screen.press("enter")
         await screen.until(lambda: "waits for approval" in screen.transcript)
         await screen.press("a")
-        await screen.until(lambda: isinstance(screen.app.screen, Approval))
-        await screen.until(
-            lambda: any("a.txt" in str(each.render()) for each in screen.app.screen.query(Static))
-        )
+        await screen.sees_question("a.txt")
         await screen.press(key)
         await screen.until(lambda: "run finished" in screen.transcript)
         assert answered in screen.transcript
@@ -187,11 +198,12 @@ async def test_what_waits_for_approval_is_answered(home: Swarm, key: str, answer
 @pytest.mark.slow
 async def test_a_pod_of_another_process_is_answered(home: Swarm) -> None:
     manifest = home.write("asker.toml", f'{ASKING}[approvals]\nheadless = "wait"\n')
-    with home.start("run", "count words in a.txt", "--manifest", str(manifest)) as process:
+    with home.start("run", "count words in a.txt", "--manifest", str(manifest)) as process, killed(process):
         async with looking(home) as screen:
             await screen.shows("allow count_words?", under="pods of the store")
+            await screen.until(lambda: (screen.app._key or "").startswith("pod "))
             await screen.press("a")
-            await screen.until(lambda: isinstance(screen.app.screen, Approval))
+            await screen.sees_question("a.txt")
             await screen.press("y")
             await screen.says("allowed count_words for asker")
             await screen.shows("✓ done", under="pods of the store")
