@@ -134,3 +134,11 @@ def f(ref, file):  # who hears
     untold, wasHeard, litellm = 1, 2, 3
 '''
     assert [word for _, word in vague_words(module)] == ["hears", "untold", "wasHeard", "told"]
+
+
+def test_no_two_modules_of_tests_have_one_name() -> None:
+    """Where both are run, the second is refused."""
+    places: dict[str, list[str]] = {}
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        places.setdefault(path.name, []).append(str(path.relative_to(ROOT)))
+    assert [each for each in places.values() if len(each) > 1] == []
