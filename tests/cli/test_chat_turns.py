@@ -121,6 +121,7 @@ def test_markdown_and_edits_are_rendered_as_far_as_the_terminal_can(
         somebody.sees("x = 1" if env else "x")
         somebody.sees("Done.")
         somebody.sees("finished")
+        somebody.sees("> " if "TERM" in env else PROMPT)
         somebody.press(CTRL_D)
         assert somebody.leaves_with() == 0
     assert ("\x1b[31m" in red) == (not env)
