@@ -379,6 +379,24 @@ def test_how_the_next_jobs_are_found_does_not_depend_on_how_many_wait(opened: Op
             assert not any(step == "SCAN pool_jobs" for step in plan), plan
 
 
+def test_a_queue_in_memory_forgets_what_ended_long_ago_and_nothing_that_is_open() -> None:
+    queue = MemoryQueue(keep=2)
+    numbers = add(queue, *(job(priority=number) for number in range(6)))
+    mark, _ = queue.ended_since(None, ())
+    for claimed in start(queue, *((number, "a") for number in numbers[:4])):
+        end(queue, claimed)
+    mark, seen = queue.ended_since(mark, numbers)
+    assert [number for number, _ in seen] == numbers[2:4]
+    assert [queue.find(number) is not None for number in numbers] == [False, False, True, True, True, True]
+    with queue.transaction():
+        assert queue.cancel(numbers[0], 1.0) is None
+        assert queue.cancel(numbers[4], 1.0) == "queued"
+    assert [number for number, _ in queue.ended_since(mark, numbers)[1]] == [numbers[4]]
+    assert [each.number for each in waiting(queue)] == [numbers[5]]
+    assert queue.has_open()
+    assert add(queue, job()) == [numbers[5] + 1]
+
+
 def test_memory_queues_need_no_file() -> None:
     queue = MemoryQueue()
     assert (queue.may_block, queue.is_durable, queue.folder, queue.lock_descriptor) == (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import islice
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -36,23 +37,28 @@ class _Row(Struct):
 
 
 class MemoryQueue(TaskQueue):
-    """The plainest queue: its jobs end with the process."""
+    """The plainest queue: its jobs end with the process. Of those that ended the last ``keep`` are known."""
 
     url = "memory:"
 
-    def __init__(self) -> None:
+    def __init__(self, keep: int = 10_000) -> None:
         self._rows: dict[int, _Row] = {}
+        self._keep_most = keep
+        #: How many were ever added, and have ended.
+        self._added = self._ended = 0
         #: Of each lane ``(-priority, number)`` in order; one that waits there no more is passed over.
         self._lanes: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
         self._active: defaultdict[str, int] = defaultdict(int)
         self._cancels: list[int] = []
-        self._ends: list[int] = []
+        #: The jobs that are known and have ended, in that order.
+        self._ends: deque[int] = deque()
 
     def transaction(self) -> AbstractContextManager[object]:
         return contextlib.nullcontext()
 
     def add(self, jobs: Sequence[NewJob]) -> list[int]:
-        numbers = range(len(self._rows) + 1, len(self._rows) + 1 + len(jobs))
+        numbers = range(self._added + 1, self._added + 1 + len(jobs))
+        self._added += len(jobs)
         for number, new in zip(numbers, jobs, strict=True):
             execution = queued(new, number)
             lane = new.job.agent or ""
@@ -81,16 +87,18 @@ class MemoryQueue(TaskQueue):
         heap, last = self._lanes[lane], 0
         while heap and count > 0:
             number = heapq.heappop(heap)[1]
-            row = self._rows[number]
-            if row.execution.status == "queued" and row.waiting.lane == lane and number != last:
+            row = self._rows.get(number)
+            if row is None or number == last:
+                continue
+            if row.execution.status == "queued" and row.waiting.lane == lane:
                 yield row.waiting
                 last, count = number, count - 1
 
     def start(self, starts: Sequence[Start], at: float) -> list[Claimed]:
         claimed: list[Claimed] = []
         for each in starts:
-            row = self._rows[each.number]
-            if (was := row.execution).status != "queued":
+            row = self._rows.get(each.number)
+            if row is None or (was := row.execution).status != "queued":
                 continue
             attempts = was.attempts + 1
             row.execution = replace(was, status="running", agent=each.agent, started_at=at, attempts=attempts)
@@ -123,7 +131,10 @@ class MemoryQueue(TaskQueue):
 
     def _keep(self, number: int, row: _Row, execution: Execution) -> None:
         row.execution = execution
+        self._ended += 1
         self._ends.append(number)
+        if len(self._ends) > self._keep_most:
+            del self._rows[self._ends.popleft()]
 
     def give_back(self, returns: Sequence[Returned]) -> None:
         for each in returns:
@@ -146,8 +157,8 @@ class MemoryQueue(TaskQueue):
             self._wait(row.waiting)
 
     def assign(self, number: int, lane: str, model: str | None, reason: str | None) -> None:
-        row = self._rows[number]
-        if row.execution.status == "queued":
+        row = self._rows.get(number)
+        if row is not None and row.execution.status == "queued":
             row.model, row.reason = model, reason
             pinned = lane != "" and lane == row.execution.job.agent
             row.waiting = replace(row.waiting, lane=lane, pinned=pinned)
@@ -156,8 +167,13 @@ class MemoryQueue(TaskQueue):
 
     def open_lane(self, lane: str) -> None:
         for number in [number for _, number in self._lanes.get(lane, ())]:
-            row = self._rows[number]
-            if row.execution.status == "queued" and row.waiting.lane == lane and not row.waiting.pinned:
+            row = self._rows.get(number)
+            if (
+                row is not None
+                and row.execution.status == "queued"
+                and row.waiting.lane == lane
+                and not row.waiting.pinned
+            ):
                 self.assign(number, "", None, None)
 
     def cancel(self, number: int, at: float) -> JobStatus | None:
@@ -182,12 +198,12 @@ class MemoryQueue(TaskQueue):
     def ended_since(
         self, mark: int | None, wanted: Container[int]
     ) -> tuple[int, list[tuple[int, Execution]]]:
-        now = len(self._ends)
-        behind = self._ends[mark:now] if mark is not None else []
-        return now, [(number, self._rows[number].execution) for number in behind if number in wanted]
+        count = 0 if mark is None else min(self._ended - mark, len(self._ends))
+        behind = reversed(list(islice(reversed(self._ends), count)))
+        return self._ended, [(number, self._rows[number].execution) for number in behind if number in wanted]
 
     def has_open(self) -> bool:
-        return len(self._ends) < len(self._rows)
+        return self._ended < self._added
 
     def find(self, number: int) -> Execution | None:
         row = self._rows.get(number)
