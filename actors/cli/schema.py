@@ -23,6 +23,7 @@ def output_kinds() -> dict[str, Any]:
     from actors.memory.note_index import Hit  # noqa: PLC0415
     from actors.sessions.repair import Finding  # noqa: PLC0415
     from protocol.events import EVENTS, CompactDone  # noqa: PLC0415
+    from protocol.jobs import Execution  # noqa: PLC0415
 
     event, followed = _any_of(*EVENTS), _any_of(*EVENTS, rows.RunLine)
     return {
@@ -47,6 +48,7 @@ def output_kinds() -> dict[str, Any]:
         "models": rows.ModelRow,
         "doctor": Check,
         "config check": Check,
+        "pool": Execution,
         "swarm": Row,
         "swarm attach": event,
         "bench": BenchResult,
