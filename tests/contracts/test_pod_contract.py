@@ -21,6 +21,7 @@ from pod_processes import SystemOn
 from pod_stage import GatedClient
 from process_doubles import gated, scripted, where
 
+from actors.llm.function_client import FunctionClient
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.channel import Channel, connect, serve_pod
 from actors.pod.handle import Pod
@@ -281,9 +282,29 @@ def test_a_pod_elsewhere_has_no_actor_here_and_takes_no_deps() -> None:
             _ = pod.ref
         with pytest.raises(InvalidInput, match="deps"):
             await pod.run("go", deps=object())
+        for own in ({"model": "offline"}, {"tools": [len]}, {"output_validator": len}):
+            with pytest.raises(InvalidInput, match="options of its own"):
+                await pod.run("go", **own)
         assert repr(pod) == "<Pod p alive>"
 
     elsewhere([], scene)
+
+
+def test_a_run_elsewhere_is_cancelled_with_who_awaits_it() -> None:
+    async def scene(pod: Pod) -> None:
+        with pod.subscribe([RunStart, RunEnd]) as events:
+            waiting = asyncio.ensure_future(pod.run("go", cancel_on_abandon=True, output=str))
+            assert isinstance(await anext(events), RunStart)
+            waiting.cancel()
+            end = await anext(events)
+        assert isinstance(end, RunEnd)
+        assert end.outcome == "cancelled"
+
+    async def never(_: object) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    play(at_the_other_end, FunctionClient(never), scene)
 
 
 def test_who_asks_over_a_connection_that_has_ended_learns_that() -> None:
