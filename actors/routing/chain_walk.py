@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
-from typing import Any, NamedTuple
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from actors.llm.base import (
     Answer,
-    Assembler,
     Block,
     End,
     Meter,
     Request,
     TierEnded,
     TierStarted,
-    UsageReport,
 )
-from actors.llm.retry import CLOSE_GRACE, GiveUp, RetryPolicy, ask, decide
+from actors.llm.retry import GiveUp, RetryPolicy, ask, decide
 from actors.pod.accounts.budget import OverBudget
 from actors.pod.accounts.exchange import Exchange
 from actors.pod.accounts.spent import NOTHING, Spent, sum_of
+from actors.routing.chain_shown import ShownAnswer, bound, with_end
 from actors.routing.chain_task import (
     Progress,
     ToolRule,
     choosing,
     keep_progress,
     last_words_at,
-    misfit,
     offered,
     progress_of,
     scratch_of,
@@ -43,18 +40,15 @@ from actors.routing.chain_task import (
     with_feedback,
 )
 from actors.routing.chain_tiers import Recording, Tier, without_words
+from actors.routing.chain_verdict import Said, error_words, fault_of, kept_words, not_offered, rejected
 from actors.routing.verifiers import Case, Verifier, judge
 from actors.routing.warm_probe import WarmProbe, plain_name
-from actors.runtime.redact import redacted
 from actors.runtime.tasks import is_being_cancelled
-from protocol.errors import ChainExhausted, Failure, ModelError
+from protocol.errors import ChainExhausted, ModelError
 from protocol.routing import AttemptRecord, AttemptVerdict, Verdict
-from protocol.text import encodable
 
 #: A tier that another follows is asked once: that one is its retry.
 _ONCE = RetryPolicy(attempts=1, patience=0.0)
-#: How much of what a verifier says, or of an error, is kept, in characters.
-MOST_FEEDBACK = 4000
 
 
 class ChainParts(Struct, frozen=True, eq=False):
@@ -224,7 +218,7 @@ class Walk:
         exchange = self._exchange(tier, request)
         policy = self._parts.retry if self._is_last else _ONCE
         try:
-            async with _bound(request.deadline):
+            async with bound(request.deadline):
                 answer = await ask(recording, request, exchange, policy)
         except BaseException as error:
             exchange.end(error)
@@ -236,18 +230,18 @@ class Walk:
         self._settle(exchange, answer, recording.cost)
         start: list[Block] = [TierStarted(tier.name)]
         if answer.item.calls or answer.stop_reason == "pause":
-            unknown = _not_offered(answer, request)
+            unknown = not_offered(answer, request)
             if unknown is None:
                 passed = without_words(recording.blocks) if tier.is_verified else recording.blocks
-                return start + _ended(passed, tier)
-            said = _rejected(f"It called {unknown}, a tool that it was not offered.")
+                return start + with_end(passed, tier)
+            said = rejected(f"It called {unknown}, a tool that it was not offered.")
         else:
             said = await self._verdict(tier, answer)
         if not said.verdict.accept:
             self._reject(tier, answer.item.text, said)
             return None
-        record = self._record(tier, "accept", _kept_words(said.verdict.feedback))
-        *blocks, end = _ended(recording.blocks, tier)
+        record = self._record(tier, "accept", kept_words(said.verdict.feedback))
+        *blocks, end = with_end(recording.blocks, tier)
         return [*start, *blocks, TierEnded(record), end]
 
     def _is_of_tier(self, error: BaseException) -> bool:
@@ -272,20 +266,13 @@ class Walk:
             failed = (Spent(each.usage, each.cost) for each in exchange.failed)
             self._spent = sum_of((self._spent, *failed))
 
-    async def _verdict(self, tier: Tier, answer: Answer) -> _Said:
+    async def _verdict(self, tier: Tier, answer: Answer) -> Said:
         """What is to be said of an answer without calls."""
-        text = answer.item.text
-        if answer.item.refused:
-            return _rejected("The model refused the task.")
-        if answer.stop_reason == "max_tokens":
-            return _rejected("The answer was cut: it has to be shorter.")
-        if not text.strip():
-            return _rejected("The answer was empty.")
-        if (why := misfit(self._request, text)) is not None:
-            return _rejected(why)
-        return await self._verified(text) if tier.is_verified else _Said(Verdict(accept=True))
+        if (fault := fault_of(answer, self._request)) is not None:
+            return rejected(fault)
+        return await self._verified(answer.item.text) if tier.is_verified else Said(Verdict(accept=True))
 
-    async def _verified(self, text: str) -> _Said:
+    async def _verified(self, text: str) -> Said:
         """What the verifier says. A verifier that fails has accepted nothing."""
         verifier = self._parts.verifier
         assert verifier is not None
@@ -295,14 +282,14 @@ class Walk:
         task = task_words(self._request.items, self._at)
         case = Case(self._request.system or "", task, text, self._meter, until)
         try:
-            async with _bound(until):
-                return _Said(await judge(verifier, case))
+            async with bound(until):
+                return Said(await judge(verifier, case))
         except Exception as error:
             if not self._is_of_tier(error):
                 raise
             late = isinstance(error, TimeoutError) and until is not None and time.monotonic() >= until
-            words = f"no verdict within {self._parts.verify_timeout:g} s" if late else _words(error)
-            return _Said(Verdict(accept=False, feedback=f"verifier error: {words}"), is_of_answer=False)
+            words = f"no verdict within {self._parts.verify_timeout:g} s" if late else error_words(error)
+            return Said(Verdict(accept=False, feedback=f"verifier error: {words}"), is_of_answer=False)
 
     # -- an answer that is shown as it comes -----------------------------------------------------
 
@@ -312,7 +299,7 @@ class Walk:
         """
         used, began = 0, time.monotonic()
         while True:
-            answer = _Shown(tier, self._for(tier))
+            answer = ShownAnswer(tier, self._for(tier))
             exchange = self._exchange(tier, answer.request)
             exchange.begin(used + 1, answer.assembler)
             try:
@@ -347,7 +334,7 @@ class Walk:
         if not self._is_of_tier(error):
             raise error
 
-    def _wait_after(self, error: BaseException, answer: _Shown, used: int, began: float) -> float | None:
+    def _wait_after(self, error: BaseException, answer: ShownAnswer, used: int, began: float) -> float | None:
         """After how many seconds a tier is asked again that has shown nothing yet; None for never."""
         if answer.began or not isinstance(error, ModelError) or is_being_cancelled():
             return None
@@ -381,7 +368,7 @@ class Walk:
             raise self._exhausted() from error
         progress.next, progress.goes_on = progress.next + 1, True
         raise ModelError(
-            f"{tier.name} broke off in the middle of its answer: {_words(error)}",
+            f"{tier.name} broke off in the middle of its answer: {error_words(error)}",
             kind=error.kind if isinstance(error, ModelError) else "server",
             hint="the next tier of the chain is asked",
             where=error.where if isinstance(error, ModelError) else None,
@@ -400,12 +387,16 @@ class Walk:
         """The tier gave no answer."""
         self._last_error = error
         late = isinstance(error, TimeoutError) and until is not None and time.monotonic() >= until
-        words = f"no answer within {tier.entry.timeout:g} s" if late and tier.entry.timeout else _words(error)
-        self._add(tier, "error", _kept_words(words))
+        words = (
+            f"no answer within {tier.entry.timeout:g} s"
+            if late and tier.entry.timeout
+            else error_words(error)
+        )
+        self._add(tier, "error", kept_words(words))
 
-    def _reject(self, tier: Tier, output: str, said: _Said) -> None:
+    def _reject(self, tier: Tier, output: str, said: Said) -> None:
         """The tier's answer was not accepted: what was said of it goes to those that follow."""
-        progress, feedback = self._progress, _kept_words(said.verdict.feedback)
+        progress, feedback = self._progress, kept_words(said.verdict.feedback)
         progress.best = output
         if said.is_of_answer and feedback:
             progress.notes = (*progress.notes, feedback)
@@ -430,129 +421,3 @@ class Walk:
             self._spent.usage,
             self._spent.cost,
         )
-
-
-class _Said(NamedTuple):
-    """A verdict, and whether it speaks of the answer: what a verifier fails with does not."""
-
-    verdict: Verdict
-    is_of_answer: bool = True
-
-
-def _rejected(feedback: str) -> _Said:
-    return _Said(Verdict(accept=False, feedback=feedback))
-
-
-class _Shown:
-    """One answer of a tier that is shown as it comes."""
-
-    def __init__(self, tier: Tier, request: Request) -> None:
-        self._tier = tier
-        self.request = request
-        self.assembler = Assembler()
-        self._stream: Any = None
-        #: Whether anything of it was given on; its blocks that come last.
-        self.began = False
-        self.last: list[Block] = []
-
-    @property
-    def cost(self) -> float | None:
-        """What who answered says that it cost."""
-        return getattr(self._stream, "cost", None)
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the whole answer ends its task: it has no calls, and its model goes on with nothing."""
-        answer = self.assembler.answer()
-        return not answer.item.calls and answer.stop_reason != "pause"
-
-    async def blocks(self, exchange: Exchange) -> AsyncGenerator[Block, None]:
-        """Its blocks, but for its usage and its end."""
-        self._stream = self._tier.client.stream(self.request)
-        try:
-            async for block in _within(self._stream, self.request.deadline):
-                self.assembler.feed(block)
-                kind = type(block)
-                if kind is TierEnded:
-                    await exchange.end_tier(block)  # type: ignore[arg-type]
-                elif kind is UsageReport:
-                    self.last = [block]
-                elif kind is End:
-                    self.last.append(_named(block, self._tier))  # type: ignore[arg-type]
-                else:
-                    if not self.began:
-                        self.began = True
-                        yield TierStarted(self._tier.name)
-                    yield _within_tier(block, self._tier)
-        except BaseException:
-            await _close(self._stream)
-            raise
-        if not self.assembler.ended:
-            self.assembler.answer()  # which raises
-
-
-def _within(stream: AsyncIterator[Block], deadline: float | None) -> AsyncIterator[Block]:
-    """The blocks of a stream, each of which has to come before the deadline."""
-    return stream if deadline is None else _each_within(aiter(stream), deadline)
-
-
-async def _each_within(blocks: AsyncIterator[Block], deadline: float) -> AsyncIterator[Block]:
-    """The same where there is one. Raises TimeoutError."""
-    while True:
-        try:
-            async with _bound(deadline):
-                block = await anext(blocks)
-        except StopAsyncIteration:
-            return
-        yield block
-
-
-def _bound(deadline: float | None) -> AbstractAsyncContextManager[Any]:
-    """What ends a step at a deadline (``time.monotonic()``)."""
-    return _UNBOUNDED if deadline is None else asyncio.timeout(max(0.0, deadline - time.monotonic()))
-
-
-#: A step that nothing ends: asyncio's own costs 5 us.
-_UNBOUNDED: AbstractAsyncContextManager[Any] = contextlib.nullcontext()
-
-
-async def _close(stream: Any) -> None:
-    """Give up a stream; what it raises then says nothing of its answer."""
-    if (close := getattr(stream, "aclose", None)) is not None:
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(CLOSE_GRACE):
-                await close()
-
-
-def _within_tier(block: Block, tier: Tier) -> Block:
-    """A block as the chain gives it on: of a chain within it the tier is named behind its own."""
-    return TierStarted(f"{tier.name} > {block.model}") if type(block) is TierStarted else block
-
-
-def _named(end: End, tier: Tier) -> End:
-    return end if end.model is not None else replace(end, model=tier.names.asked)
-
-
-def _ended(blocks: Iterable[Block], tier: Tier) -> list[Block]:
-    """The blocks of a whole answer, its end last."""
-    kept = [_within_tier(block, tier) for block in blocks if type(block) not in {TierEnded, End}]
-    end = next(block for block in blocks if type(block) is End)
-    return [*kept, _named(end, tier)]
-
-
-def _not_offered(answer: Answer, request: Request) -> str | None:
-    """The name of a tool that the answer calls and that its model was not offered."""
-    known = {each.name for each in request.tools}
-    return next((each.name for each in answer.item.calls if each.name not in known), None)
-
-
-def _words(error: BaseException) -> str:
-    return Failure.of(error).message or type(error).__name__
-
-
-def _kept_words(words: str) -> str:
-    """Words as they may be kept: without secrets, and of a length that fits an event."""
-    if not words:
-        return words
-    words = redacted(encodable(words))
-    return words if len(words) <= MOST_FEEDBACK else words[: MOST_FEEDBACK - 1] + "…"
