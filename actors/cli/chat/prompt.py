@@ -63,6 +63,8 @@ class Prompt:
 
         self._stdin = stdin
         self._found = termios.tcgetattr(stdin.fileno())
+        #: How the terminal was before keys were to wait as they are; None where it gathers them to lines.
+        self._held: list[Any] | None = None
         self._terminal = terminal
         self._screen = screen
         self._footer = footer
@@ -103,11 +105,17 @@ class Prompt:
         if self._leaves:
             return None
         draft, self._draft = draft or self._draft, ""
+        try:
+            return await self._ask(draft)
+        finally:
+            self._release()
+
+    async def _ask(self, draft: str) -> str | None:
         pressed: float | None = None
         while True:
             try:
                 with _enter_distinct_from_newline(self._stdin.fileno()):
-                    words = None if draft else self._typed_ahead()
+                    words = None if draft or self._held is not None else self._typed_ahead()
                     if words is None:
                         words = await self._session.prompt_async(default=draft)
                 return encodable(words).strip()
@@ -163,6 +171,7 @@ class Prompt:
         steers = self._reading is not None
         if steers:
             await self._end()
+        self._release()
         try:
             yield
         finally:
@@ -181,7 +190,8 @@ class Prompt:
         session.refresh_interval, session.app.erase_when_done = _REFRESH, True
         session.bottom_toolbar = None  # it would come and go with each line that is written above
         try:
-            with suppress(EOFError, KeyboardInterrupt), _enter_distinct_from_newline(self._stdin.fileno()):
+            self._hold()
+            with suppress(EOFError, KeyboardInterrupt):
                 await session.prompt_async(default=self._draft, handle_sigint=False, pre_run=self._note_begin)
         finally:
             session.refresh_interval, session.app.erase_when_done = 0, False
@@ -190,6 +200,24 @@ class Prompt:
     def _note_begin(self) -> None:
         self._screen.prompt_begins(self._session.app)
         self._began.set()
+
+    def _hold(self) -> None:
+        """Have keys wait as they are pressed, unseen, until the next line editor reads them. A terminal that
+        gathers them to lines meanwhile would lose a Ctrl-D.
+        """
+        if self._held is None:
+            self._held = found = termios.tcgetattr(self._stdin.fileno())
+            keys = [found[0] & ~termios.ICRNL, *found[1:3], found[3] & ~(termios.ICANON | termios.ECHO)]
+            control = list(found[6])
+            control[termios.VMIN], control[termios.VTIME] = 1, 0
+            termios.tcsetattr(self._stdin.fileno(), termios.TCSANOW, [*keys, *found[4:6], control])
+
+    def _release(self) -> None:
+        """Have it gather them to lines again."""
+        held, self._held = self._held, None
+        if held is not None:
+            with suppress(termios.error):  # the terminal is gone
+                termios.tcsetattr(self._stdin.fileno(), termios.TCSANOW, held)
 
     async def _end(self) -> None:
         reading, self._reading = self._reading, None
