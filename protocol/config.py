@@ -191,7 +191,7 @@ def _check_local_model(local: LocalModelSection, at: str) -> None:
         _check_number(f"{at}.default_temperature", local.default_temperature, 0)
     if local.endpoint and not local.endpoint.startswith(("http://", "https://")):
         raise ConfigError(
-            f"{at}.endpoint: expected a URL, got {local.endpoint!r}",
+            f"{at}.endpoint: expected a URL that begins with http:// or https://",
             hint="write it up to and with /v1, as in http://127.0.0.1:11434/v1",
         )
     if local.api_key_env is not None and not local.api_key_env.isidentifier():

@@ -1,4 +1,5 @@
-"""What a project's ``polypod.toml`` has done that a person has to look at before it is; pure.
+"""What a project's ``polypod.toml`` has done that a person has to look at before it is; pure, but for the
+symlinks on the way to the folders that it names.
 
 That is whatever starts a program, runs code, sends what is said or a key to another machine, or lets a pod do
 more than it may by itself. What only narrows needs no look.
@@ -6,6 +7,7 @@ more than it may by itself. What only narrows needs no look.
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +30,9 @@ def needs_of(config: Config, folder: Path) -> Iterator[str]:
     for chain in config.chain:
         if chain.verifier is not None and chain.verifier.command:
             yield f"chain {chain.name!r} checks answers by: {shlex.join(chain.verifier.command)}"
+        if chain.warm_url and not is_on_this_machine(chain.warm_url):
+            url = without_secrets(chain.warm_url)
+            yield f"chain {chain.name!r} asks {url}, another machine, which models are loaded"
     yield from _of_pool(config.pool or PoolSection())
     if config.local_model is not None:
         yield from _of_local_model(config.local_model)
@@ -74,16 +79,20 @@ def _of_manifest(manifest: PodManifest, folder: Path) -> Iterator[str]:
     yield from _of_tools(manifest)
     yield from _of_rules(manifest.approval_rules)
     for rule in manifest.scope.allow:
-        if _is_outside(rule.target, folder):
-            yield f"may {rule.permission} {rule.target}"
-    if _is_outside(manifest.pod.pwd, folder):
-        yield f"works in {manifest.pod.pwd}"
-    if manifest.memory.folder is not None and _is_outside(manifest.memory.folder, folder):
-        yield f"keeps its memory in {manifest.memory.folder}"
+        if (place := _outside(rule.target, folder)) is not None:
+            yield f"may {rule.permission} {place}"
+    if (place := _outside(manifest.pod.pwd, folder)) is not None:
+        yield f"works in {place}"
+    if manifest.memory.folder is not None and (place := _outside(manifest.memory.folder, folder)) is not None:
+        yield f"keeps its memory in {place}"
 
 
-def _is_outside(path: str, folder: Path) -> bool:
-    return not Path(path).is_relative_to(folder) or ".." in Path(path).parts
+def _outside(path: str, folder: Path) -> Path | None:
+    """Where ``path`` leads, symlinks followed, which a project brings along; None where that is within
+    ``folder``.
+    """
+    place = Path(os.path.realpath(path))
+    return None if place.is_relative_to(os.path.realpath(folder)) else place
 
 
 def _of_model(model: ModelSection) -> Iterator[str]:

@@ -138,7 +138,10 @@ class Classifier:
             raise ClassificationRefused(f"the classifier named {agent!r}, which is no agent", hint=known)
         if status.rate_limited.get(agent, 0.0) > time.time():
             raise ClassificationRefused(f"the classifier named {agent}, which is limited by its provider now")
-        return Classification(agent, (said.model or "").strip(), (said.reason or "").strip())
+        model = (said.model or "").strip()
+        if model.startswith("-"):  # which the program of an agent would take for an option of its own
+            raise ClassificationRefused(f"the classifier named {model[:100]!r}, which is no model")
+        return Classification(agent, model, (said.reason or "").strip())
 
 
 def _described(agents: Iterable[str] | Mapping[str, str]) -> dict[str, str]:

@@ -68,7 +68,7 @@ class CommandVerifier(Closing):
             raise RoutingError(f"{self._words[0]} did not end within {self._timeout:g} s") from None
         if ran.code < 0:
             raise RoutingError(f"{self._words[0]} was ended by signal {-ran.code}")
-        return Verdict(ran.code == 0, "" if ran.code == 0 else _end_of(ran.stdout + ran.stderr))
+        return Verdict(ran.code == 0, "" if ran.code == 0 else _end_of(ran.stdout_end + ran.stderr))
 
     async def aclose(self) -> None:
         """End what runs, and the process that starts it, where that is the verifier's own."""

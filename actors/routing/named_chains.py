@@ -15,7 +15,7 @@ from actors.routing.model_verifier import ModelVerifier
 from actors.routing.verifiers import AllOf, Verifier
 from actors.runtime.children.launcher import Launcher
 from protocol.config import ChainEntrySection, ChainSection, LocalModelSection, VerifierSection
-from protocol.errors import ConfigError
+from protocol.errors import ChainInvalid, ConfigError
 from protocol.manifest import ModelSection
 from protocol.routing import ChainEntry, entry_for
 
@@ -35,19 +35,55 @@ def make_chain(
     """
     configuration = Configuration.load(folder or None)
     section = configuration.chain(name)
-    made = _Makers(client_of, launcher, folder, configuration)
+    try:
+        return _chain_of(section, _Makers(client_of, launcher, folder, configuration), prices)
+    except (ChainInvalid, ConfigError) as error:
+        if error.message.startswith("chain "):  # of a chain that is a tier of this one
+            raise
+        raise type(error)(f"chain {name!r}: {error.message}", hint=error.hint) from error
+
+
+def _chain_of(section: ChainSection, made: _Makers, prices: Prices | None) -> EscalationChain:
     entries = tuple(map(_entry, section.entries))
+    clients = made.clients(entries)
+    _check_verified(section, entries)
     return EscalationChain(
         entries,
-        local=made.clients(entries),
-        cloud=made.clients(entries),
+        local=clients,
+        cloud=clients,
         verifier=None if section.verifier is None else made.verifier(section.verifier),
         warm_url=section.warm_url or None,
         prefer_warm=section.prefer_warm,
         verify_timeout=_longest(section),
         prices=prices,
-        name=f"chain/{name}",
+        name=f"chain/{section.name}",
     )
+
+
+def model_section(model: str, local: LocalModelSection | None) -> ModelSection:
+    """The model that a chain in the file calls so; one without the kind of its server is on that of
+    ``[local_model]``. Raises ConfigError.
+    """
+    scheme, slash, name = model.partition("/")
+    if (slash and scheme in {"offline", "chain", *PRESETS}) or model == "offline":
+        return ModelSection(scheme, name)
+    if model.startswith("claude-"):
+        return ModelSection("anthropic", model)
+    if local is not None:
+        return _on_local(local, model)
+    raise ConfigError(
+        f"nobody knows which server has the model {model!r}",
+        hint="write it with the kind of its server, as in ollama/qwen3, or set [local_model]",
+    )
+
+
+def _check_verified(section: ChainSection, entries: tuple[ChainEntry, ...]) -> None:
+    unverified = [each.model for each in entries if not each.is_cloud]
+    if section.verifier is None and unverified:
+        raise ChainInvalid(
+            f"nobody verifies {', '.join(unverified)}",
+            hint='verifier = { command = ["pytest", "-q"] }, or cloud = true for a model that needs none',
+        )
 
 
 def _entry(given: str | ChainEntrySection) -> ChainEntry:
@@ -99,21 +135,10 @@ class _Makers:
         return made[0] if len(made) == 1 else AllOf(*made)
 
     def _client(self, model: str) -> LLMClient:
-        scheme, slash, name = model.partition("/")
-        if slash and scheme in {"offline", "chain", *PRESETS}:
-            return self._client_of(ModelSection(scheme, name))
-        if model.startswith("claude-"):
-            return self._client_of(ModelSection("anthropic", model))
-        local = self._configuration.local_model
-        if local is None:
-            raise ConfigError(
-                f"chain: nobody knows which server has the model {model!r}",
-                hint="write it with the kind of its server, as in ollama/qwen3, or set [local_model]",
-            )
-        return self._client_of(_section_of(local, model))
+        return self._client_of(model_section(model, self._configuration.local_model))
 
 
-def _section_of(local: LocalModelSection, model: str) -> ModelSection:
+def _on_local(local: LocalModelSection, model: str) -> ModelSection:
     """A model on the server of ``[local_model]``."""
     if local.api_key and local.api_key_env is None:
         raise ConfigError(

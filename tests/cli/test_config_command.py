@@ -122,7 +122,23 @@ WRONG = {
     '[local_model]\nendpoint = "http://localhost/v1"\napi_key = "env:NO_KEY"': ("local model", "NO_KEY"),
     '[[runner]]\nname = "mine"\ncommand = ["no-such-program"]': ("runner mine", "no program no-such-program"),
     '[[runner]]\nname = "mine"': ("runner mine", "there is no runner 'mine'"),
-    '[[chain]]\nname = "c"\nentries = ["nonsense/x"]': ("chain c", "'nonsense' is no kind of model server"),
+    '[[chain]]\nname = "c"\nentries = ["nonsense/x"]': (
+        "chain c",
+        "which server has the model 'nonsense/x'",
+    ),
+    '[[chain]]\nname = "c"\nentries = ["offline"]': ("chain c", "nobody verifies offline"),
+    '[[chain]]\nname = "c"\nentries = ["chain/c"]\nverifier = { command = ["true"] }': (
+        "chain c",
+        "has itself as a tier",
+    ),
+    '[[chain]]\nname = "c"\nentries = ["chain/d"]\nverifier = { command = ["true"] }': (
+        "chain c",
+        "there is no chain 'd'",
+    ),
+    '[[chain]]\nname = "c"\nentries = ["offline"]\nverifier = { command = ["true"] }\nwarm_url = "ftp://h"': (
+        "chain c",
+        "warm_url",
+    ),
     '[[chain]]\nname = "c"\nentries = ["offline"]\nverifier = { command = ["nope-x"] }': (
         "chain c",
         "nope-x",

@@ -86,7 +86,7 @@ verifier = { command = ["pytest", "-q"], timeout_seconds = 60 }
 WRONG = {
     "[local_modle]": "unknown key 'local_modle' (did you mean 'local_model'?",
     '[local_model]\nendpiont = "x"': "unknown key 'local_model.endpiont' (did you mean 'endpoint'?",
-    '[local_model]\nendpoint = "localhost:80"': "local_model.endpoint: expected a URL, got 'localhost:80'",
+    '[local_model]\nendpoint = "localhost:80"': "local_model.endpoint: expected a URL that begins with http",
     "[local_model]\ntimeout_seconds = nan": "local_model.timeout_seconds: expected more than 0, got nan",
     '[local_model]\napi_key = "env:not a name"': "local_model.api_key: expected env:NAME",
     '[[runner]]\ncommand = ["x"]': "runner[0]: the key 'name' is missing",
@@ -127,7 +127,12 @@ def test_what_is_no_text_of_that_kind_is_refused(files: Files, data: bytes):
 def test_a_key_is_in_no_error_and_no_repr(files: Files):
     files.write_own('[local_model]\nendpoint = "http://h/v1"\napi_key = "sesame"\n')
     assert "sesame" not in repr(files.load().local_model)
-    for text in ('api_key = ["sesame"]', 'api_key = "env:sesame!"', 'api_key = "sesame"\nmodle = ""'):
+    for text in (
+        'api_key = ["sesame"]',
+        'api_key = "env:sesame!"',
+        'api_key = "sesame"\nmodle = ""',
+        'endpoint = "sesame"',
+    ):
         files.write(f"[local_model]\n{text}\n")
         with pytest.raises(ConfigError) as caught:
             files.load()

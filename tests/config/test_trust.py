@@ -12,6 +12,7 @@ from protocol.approval import ApprovalRule
 from protocol.errors import NotTrusted
 from protocol.manifest import PodManifest
 
+CHAIN = '[[chain]]\nname = "c"\nentries = ["x"]\n'
 RUNNER = '[[runner]]\nname = "mine"\ncommand = ["make", "agent"]\n'
 
 #: What a file may say, and the words for it; None where it needs no look.
@@ -29,6 +30,8 @@ NEEDS = {
     '[local_model]\nendpoint = "http://127.example.com/v1"': "127.example.com/v1, another machine",
     '[local_model]\nendpoint = "http://a:b@h/v1"': "the local model is at http://…@h/v1, another machine",
     '[local_model]\nendpoint = "http://localhost/v1"\napi_key = "env:AWS"': "is sent the key in AWS",
+    f'{CHAIN}warm_url = "http://localhost:1"': None,
+    f'{CHAIN}warm_url = "http://a:b@h"': "chain 'c' asks http://…@h, another machine, which models are loaded",
     '[[approval]]\ntool = "shell"\npolicy = "allow"': "every pod has the rule allow 'shell'",
     '[[approval]]\ntool = "shell"\npolicy = "deny"': None,
     '[approvals]\ndefault = "ask"': None,
@@ -71,6 +74,29 @@ def test_a_project_is_followed_by_itself_only_where_it_starts_and_sends_nothing(
     assert "polypod config trust" in caught.value.hint
     files.write_own(text)
     assert files.load().files[1].is_trusted, "the user's own file is trusted"
+
+
+@pytest.mark.parametrize(
+    ("profile", "words"),
+    [
+        ('scope = { allow = [{ target = "way/x", permission = "write" }] }', "may write {}/x"),
+        ('pwd = "way"', "works in {}"),
+        ('memory = { folder = "way" }', "keeps its memory in {}"),
+    ],
+)
+def test_a_symlink_of_a_project_leads_out_of_it_no_more_than_a_path_does(
+    files: Files, tmp_path: Path, profile: str, words: str
+):
+    (files.project / "way").symlink_to(tmp_path / "elsewhere")
+    files.write(f"[profile.p]\n{profile}\n")
+    (need,) = files.load().files[0].needs
+    assert need == f"profile 'p' {words.format(tmp_path / 'elsewhere')}"
+
+
+def test_a_symlink_that_stays_within_the_project_needs_no_look(files: Files):
+    (files.project / "way").symlink_to("src")
+    files.write('[profile.p]\nscope = { allow = [{ target = "way", permission = "write" }] }\n')
+    assert files.load().files[0].is_trusted
 
 
 def test_one_look_is_enough_until_a_byte_changes(files: Files):

@@ -55,9 +55,13 @@ class Anthropic:
         start() + opened(0, "thinking") + thought("half") + closed(0) + opened(1, "text") + text("half an", 1)
     )
 
+    def given(self) -> list[list[dict[str, Any]]]:
+        """The blocks of its answers, as they have to come back."""
+        return [[_bare(block) for block in blocks] for blocks, _ in ANSWERS.values()]
+
     def faults(self, body: dict[str, Any]) -> Rule:
         yield from anthropic_faults(body)
-        given = [[_bare(block) for block in blocks] for blocks, _ in ANSWERS.values()]
+        given = self.given()
         for message in body["messages"]:
             blocks = [_bare(block) for block in message["content"]]
             if THINK in blocks:
@@ -249,7 +253,7 @@ async def _await_end(run: Any) -> None:
 
 _verbs = st.sampled_from(["run", "run", "cancel", "pause", "resume", "steer", "compact", "push", "move"])
 _plans = st.lists(st.integers(WORDS, HANG), max_size=4)
-_lives = st.builds(
+lives = st.builds(
     lambda plan, rest: [("run", plan), *rest],
     _plans,
     st.lists(st.tuples(_verbs, _plans), min_size=1, max_size=7),
@@ -258,7 +262,7 @@ _lives = st.builds(
 
 @pytest.mark.parametrize("forms", [(Anthropic, OpenAI), (OpenAI, Anthropic), (Anthropic, Anthropic)])
 @settings(max_examples=times(5))
-@given(actions=_lives)
+@given(actions=lives)
 @example(
     actions=[("run", [BOTH, BOTH, WORDS]), ("run", [REST, LOOK]), ("cancel", [LOOK, WAIT]), ("run", [NO])]
 )

@@ -149,6 +149,11 @@ async def test_an_agent_that_is_not_known_is_refused_with_those_that_are():
     assert (await by_text('{"agent_type": "gpt"}')).agent_type == "gpt", "without a list all are taken"
 
 
+async def test_a_model_that_a_program_would_take_for_an_option_is_refused():
+    with pytest.raises(ClassificationRefused, match="named '--yolo', which is no model"):
+        await by_text('{"agent_type": "gemini", "model": " --yolo"}')
+
+
 async def test_an_agent_that_is_limited_now_is_refused_and_one_whose_limit_has_ended_is_not():
     now = time.time()
     with pytest.raises(ClassificationRefused, match="limited by its provider now"):

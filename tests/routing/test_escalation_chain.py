@@ -468,6 +468,12 @@ async def test_what_a_command_writes_last_is_the_feedback():
     assert len(said.feedback) <= 4096
 
 
+async def test_what_a_command_writes_last_is_the_feedback_however_much_came_before():
+    script = "head -c 3000000 /dev/zero | tr '\\0' x; echo; echo 'two words are missing'; exit 3"
+    async with CommandVerifier(["sh", "-c", script]) as command:
+        assert (await command.verify("", "t", "o")).feedback.endswith("\ntwo words are missing")
+
+
 async def test_a_command_that_hangs_is_ended_with_all_it_started(tmp_path):
     pid = tmp_path / "pid"
     async with CommandVerifier(["sh", "-c", f"sleep 100 & echo $! > {pid}; wait"], timeout=0.5) as command:

@@ -77,6 +77,13 @@ async def test_a_model_that_verifies_and_a_command_both_have_to_accept(files: Fi
         assert server.received[1].json["model"] == "judge"
 
 
+async def test_the_embedded_model_is_a_tier_by_its_name_alone(files: Files):
+    files.write_own('[[chain]]\nname = "careful"\nentries = ["offline"]\nverifier = { command = ["true"] }\n')
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(name="p", model="chain/careful", pwd=str(files.deep)))
+        assert (await pod.run("hi")).text
+
+
 async def test_a_command_of_a_projects_file_is_not_run_before_a_person_has_looked_at_it(files: Files):
     path = files.write(
         """
@@ -103,7 +110,7 @@ async def test_a_command_of_a_projects_file_is_not_run_before_a_person_has_looke
         (
             'entries = ["phi4"]\nverifier = { command = ["true"] }',
             ConfigError,
-            "which server has the model 'phi4'",
+            "chain 'careful': nobody knows which server has the model 'phi4'",
         ),
         ('entries = ["claude-opus-5"]', MissingKey, "ANTHROPIC_API_KEY"),
         (

@@ -17,6 +17,7 @@ from actors.cli.display.checks import Check
 from actors.cli.display.format import count
 from actors.config.configuration import Configuration
 from actors.config.files import ConfigFile
+from actors.routing.named_chains import model_section
 from actors.swarm.runners.named import runner_of
 from protocol.config import ChainSection, LocalModelSection, PoolSection, RunnerSection
 from protocol.errors import NotTrusted, UnknownRunner
@@ -118,8 +119,12 @@ async def _chain(file: ConfigFile, chain: ChainSection, look: Look) -> Check:
             return _trusted(file, Check(name, "failed", text, _INSTALL))
     if not file.is_trusted:
         return _trusted(file, Check(name, "failed", text))
+    if (error := look.servers.why_no_chain(chain.name)) is not None:
+        return Check(
+            name, "failed", f"{text}; {error.message.removeprefix(f'chain {chain.name!r}: ')}", error.hint
+        )
     for model in dict.fromkeys(models):
-        status, why, todo = await look.servers.model(PodManifest.of(model=model).model)
+        status, why, todo = await look.servers.model(model_section(model, look.found.local_model))
         if status == "failed":
             return Check(name, "failed", f"{text}; {why}", todo)
     return Check(name, "ok", text)

@@ -7,7 +7,8 @@ import os
 from typing import TYPE_CHECKING, Literal, Self
 
 from actors.cli.display.format import count
-from actors.pod.models import label, local_client
+from actors.pod.models import Models, label, local_client
+from actors.runtime.children.launcher import Launcher
 from protocol.config import LocalModelSection
 from protocol.errors import ManifestError, ModelError, PolypodError
 from protocol.manifest import ModelSection
@@ -53,6 +54,17 @@ class Servers:
             known = "its key is set" if server.api_key else "it has no key"
             return "ok", f"{name}; {known}, and it is not asked", None
         return await self._lists(name, section.model_id, server.base_url, server.api_key)
+
+    def why_no_chain(self, name: str) -> PolypodError | None:
+        """Why the chain of that name cannot be made; None where it can."""
+        from actors.routing.named_chains import make_chain  # noqa: PLC0415 - the same
+
+        models = Models(find_chain=lambda name, folder: make_chain(name, folder, models.client, Launcher))
+        try:
+            models.client(ModelSection("chain", name))
+        except PolypodError as error:
+            return error
+        return None
 
     async def local(self, section: LocalModelSection) -> Found:
         """Whether the local model answers."""

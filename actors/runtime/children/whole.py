@@ -13,22 +13,25 @@ from actors.runtime.children.launcher import Launcher
 from actors.runtime.children.pipes import ChildInput, ChildOutput
 from protocol.errors import ChildNotListening
 
-#: Bytes of its output that are kept, from the beginning, and of its errors, from the end.
-_MOST, _MOST_ERRORS = 1 << 20, 1 << 14
+#: Bytes of its output that are kept, from the beginning, and of both output and errors, from the end.
+_MOST, _MOST_LAST = 1 << 20, 1 << 14
 _LADDER = Ladder(term_wait=1.0)
 
 
 class Ran(Struct, frozen=True):
-    """How a program ended: its code (or minus the signal that ended it), and what it printed."""
+    """How a program ended: its code (or minus the signal that ended it), and what it printed: of its output
+    the beginning and the end, of its errors the end.
+    """
 
     code: int
     stdout: bytes
+    stdout_end: bytes
     stderr: bytes
 
     @property
     def last_words(self) -> str:
         """The last line of its errors, or of its output where it reports none."""
-        lines = (self.stderr.strip() or self.stdout.strip()).decode("utf-8", "replace").splitlines()
+        lines = (self.stderr.strip() or self.stdout_end.strip()).decode("utf-8", "replace").splitlines()
         return lines[-1].strip() if lines else ""
 
 
@@ -59,10 +62,10 @@ async def _to_its_end(child: Child, data: bytes) -> Ran:
     assert child.stderr is not None
     async with asyncio.TaskGroup() as group:
         group.create_task(_give(child.stdin, data))
-        output = group.create_task(_first_of(child.stdout))
-        errors = group.create_task(_last_of(child.stderr))
+        output = group.create_task(_both_ends_of(child.stdout))
+        errors = group.create_task(_both_ends_of(child.stderr))
         end = await child.wait()
-    return Ran(end.code, output.result(), errors.result())
+    return Ran(end.code, *output.result(), errors.result()[1])
 
 
 async def _give(stdin: ChildInput, data: bytes) -> None:
@@ -73,15 +76,10 @@ async def _give(stdin: ChildInput, data: bytes) -> None:
     stdin.close()
 
 
-async def _first_of(stdout: ChildOutput) -> bytes:
-    kept = bytearray()
-    while piece := await stdout.read():
-        kept += piece[: _MOST - len(kept)]
-    return bytes(kept)
-
-
-async def _last_of(stderr: ChildOutput) -> bytes:
-    kept = b""
-    while piece := await stderr.read():
-        kept = (kept + piece)[-_MOST_ERRORS:]
-    return kept
+async def _both_ends_of(output: ChildOutput) -> tuple[bytes, bytes]:
+    """The beginning and the end of what is printed."""
+    first, last = bytearray(), b""
+    while piece := await output.read():
+        first += piece[: _MOST - len(first)]
+        last = (last + piece)[-_MOST_LAST:]
+    return bytes(first), last
