@@ -180,6 +180,24 @@ def test_arguments_that_come_twice_and_differ_are_not_run() -> None:
         answer_of(*encoded(*events))
 
 
+@pytest.mark.parametrize("kept", [3, 4])
+def test_what_is_missing_of_an_output_is_taken_from_the_end_of_the_answer(kept: int) -> None:
+    """``kept``: an output's beginning, or that and its first piece."""
+    for item in (MESSAGE, CALL):
+        *events, end = events_of(item)
+        answer = answer_of(*encoded(*events[: kept + ("content" in item)], end))
+        assert answer.item == answer_of(*event_bytes(item)).item
+        if item is CALL:
+            assert answer.item.calls[0].arguments == {"town": "Oslo"}
+
+
+def test_a_call_that_has_only_begun_is_not_run_without_its_arguments() -> None:
+    begun = events_of(CALL)[:3]
+    end = {"type": "response.completed", "response": response_of()}
+    (call,) = answer_of(*encoded(*begun, end)).item.calls
+    assert call.invalid is not None
+
+
 def test_calls_of_one_id_get_ids_of_their_own() -> None:
     answer = answer_of(*event_bytes(CALL, {**CALL, "id": "fc_2"}))
     one, other = answer.item.calls

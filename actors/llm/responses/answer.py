@@ -52,8 +52,9 @@ _CUTS = frozenset({"max_tokens", "content_filter"})
 
 
 class _Output:
-    """One output under way. ``pieces`` are the arguments of a call as they came, ``shown`` says whether any
-    of it was given out, ``ended`` that the server has no more of it, ``closed`` that this was given out too.
+    """One output under way. ``pieces`` are what came of its text or a call's arguments, ``shown`` says
+    whether any of it was given out, ``ended`` that the server has no more of it, ``closed`` that this was
+    given out too.
     """
 
     __slots__ = ("closed", "ended", "halves", "index", "kind", "pieces", "shown")
@@ -171,7 +172,7 @@ class ResponsesAnswer:
         if reason not in _CUTS and self._lost_call and not any(each.shown for each in calls):
             raise nameless(self._where)
         for call in calls:
-            if call.shown and not call.closed and reason not in _CUTS and (call.ended or _is_whole(call)):
+            if call.shown and not call.closed and reason not in _CUTS and (call.ended or _has_come(call)):
                 self._end_call(call)
         origin = () if self._origin is None else (self._origin,)
         blocks.append(End(self._reason(reason, calls), self.model, *origin))
@@ -246,6 +247,7 @@ class ResponsesAnswer:
             output.halves = output.halves or HalfPairs()
             text = output.halves.join(text)
         if text:
+            output.pieces.append(text)
             made = TextChunk if output.kind == "text" else ThinkingChunk
             self._blocks.append(made(text, output.index))
 
@@ -283,7 +285,7 @@ class ResponsesAnswer:
 
     def _take_item(self, item: dict[str, Any], event: Event, *, done: bool) -> None:
         """An output as it begins, or all of it."""
-        kind = _KINDS.get(item.get("type") if isinstance(item.get("type"), str) else None, "other")
+        kind = _kind_of(item)
         output = self._output(event, kind, item)
         if output.closed:
             return
@@ -331,7 +333,7 @@ class ResponsesAnswer:
         return wanted
 
     def _take_message(self, output: _Output, item: dict[str, Any]) -> None:
-        """All of a message, of which nothing may have come before."""
+        """All of a message: what of it has not come before."""
         content = item.get("content")
         said = ""
         for part in content if isinstance(content, list) else ():
@@ -339,8 +341,9 @@ class ResponsesAnswer:
                 text, refusal = part.get("text"), part.get("refusal")
                 self._refused = self._refused or bool(refusal)
                 said += next((each for each in (text, refusal) if isinstance(each, str)), "")
-        if said and not output.shown:
-            self._say(output, said)
+        came = "".join(output.pieces)
+        if len(said) > len(came) and said.startswith(came):
+            self._say(output, said[len(came) :])
 
     def _take_unread(self, output: _Output, item: dict[str, Any]) -> None:
         """What goes back unread: reasoning, and what is the vendor's own."""
@@ -373,11 +376,13 @@ class ResponsesAnswer:
         if response.get("error"):
             self._fail(classify(None, {}, {"error": response["error"]}, where=self._where))
             return
-        if not self._outputs:
-            output = response.get("output")
-            for number, item in enumerate(output if isinstance(output, list) else ()):
-                if isinstance(item, dict):
-                    self._take_item(item, Event(output_index=number), done=True)
+        output = response.get("output")
+        is_all_new = not self._outputs
+        for number, item in enumerate(output if isinstance(output, list) else ()):
+            if isinstance(item, dict) and (is_all_new or self._is_open(number, item)):
+                self._take_item(item, Event(output_index=number), done=True)
+        if self.done:  # what came of an output is another than that
+            return
         details = response.get("incomplete_details")
         reason = details.get("reason") if isinstance(details, dict) else None
         if isinstance(status, str) and status in _UNFINISHED:
@@ -392,6 +397,13 @@ class ResponsesAnswer:
             self._fail(failure)
             return
         self._begun, self._stop, self.done = True, word, True
+
+    def _is_open(self, number: int, item: dict[str, Any]) -> bool:
+        """Whether an output has begun, and not all of it has come."""
+        known = self._outputs.get(number)
+        if known is None or known.closed or known.kind != _kind_of(item):
+            return False
+        return known.kind != "call" or not _has_come(known)
 
     def _is_full(self) -> bool:
         """Whether a server that never says so has cut the answer."""
@@ -419,9 +431,19 @@ class ResponsesAnswer:
             self.failure = failure
 
 
+def _kind_of(item: dict[str, Any]) -> _Kind:
+    name = item.get("type")
+    return _KINDS.get(name, "other") if isinstance(name, str) else "other"
+
+
 def _is_whole(call: _Output) -> bool:
-    """Whether the arguments of a call are all there."""
+    """Whether the arguments of a call, which may have none, are all there."""
     return is_object("".join(call.pieces) or "{}")
+
+
+def _has_come(call: _Output) -> bool:
+    """The same where nobody has said that the call is at its end: one without any may only have begun."""
+    return bool(call.pieces) and _is_whole(call)
 
 
 def _members(data: bytes) -> dict[str, Any]:
