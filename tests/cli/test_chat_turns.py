@@ -128,6 +128,24 @@ def test_markdown_and_edits_are_rendered_as_far_as_the_terminal_can(
     assert ("# " in heading) == (env.get("TERM") == "dumb")
 
 
+def test_a_tool_that_asks_at_the_keyboard_itself_has_it_in_a_turn(home: Home):
+    home.write(
+        "mine.py",
+        "from polypod import tool\n\n\n@tool(concurrency='interactive')\ndef ask() -> str:\n"
+        '    """Ask the person."""\n    return input("who are you? ")\n',
+    )
+    with person(home, "chat", "--model", "offline", "--tools", "mine.py") as somebody:
+        somebody.sees(PROMPT)
+        somebody.press("use ask" + ENTER)
+        somebody.sees("who are you? ")
+        somebody.press("Ada of London" + ENTER)
+        somebody.sees("ask() → 13 B")
+        somebody.sees("finished")
+        somebody.sees(PROMPT)
+        somebody.press(CTRL_D)
+        assert somebody.leaves_with() == 0
+
+
 def test_a_chat_that_was_killed_goes_on_where_it_stood(home: Home):
     home.write("a.txt", "one two three\n")
     with model_server(say("never")) as model:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from actors.cli.approvals.approver import Approver
@@ -76,7 +77,7 @@ class Talk:
         """Do one run to its end; a failure is shown, and the chat goes on."""
         current, terminal = self.current, self.terminal
         try:
-            async with asker.steering(self._steer):
+            async with nullcontext() if self._has_own_questions() else asker.steering(self._steer):
                 await follow_until_signal(
                     current.system, current.pod, start, self._view, terminal,
                     self._answering(current.system), cancels=True,
@@ -89,6 +90,10 @@ class Talk:
             terminal.idle()
             await asyncio.gather(*self._steering)
         await current.look()
+
+    def _has_own_questions(self) -> bool:
+        """Whether a tool may read from the keyboard itself, which then nobody else does in a turn."""
+        return any(tool.concurrency == "interactive" for tool in self.current.runner.toolbox)
 
     # -- during a turn -----------------------------------------------------------------------------
 
