@@ -398,6 +398,8 @@ class ChainInvalid(RoutingError, ValueError):  # noqa: N818
 class RateLimited(RoutingError):  # noqa: N818
     """A runner's provider takes no more tasks before ``until``, seconds since the epoch."""
 
+    until: float = 0.0
+
     def __init__(self, message: str, *, until: float, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.until = until

@@ -39,6 +39,7 @@ MADE: dict[type[PolypodError], list[PolypodError]] = {
         ),
     ],
     errors.ScriptExhausted: [errors.ScriptExhausted("no more")],
+    errors.RateLimited: [errors.RateLimited("later", until=1.5e9, hint="wait")],
     errors.NewerVersion: [errors.NewerVersion("a store", "of 2040")],
     errors.ForeignError: [errors.ForeignError("m", kind="KeyError", hint="h")],
     RunFailed: [
