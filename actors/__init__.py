@@ -71,6 +71,7 @@ if _TYPE_CHECKING:
     from actors.swarm.runners.base import Answer as Answer
     from actors.swarm.runners.base import Launch as Launch
     from actors.swarm.runners.base import Runner as Runner
+    from actors.swarm.runners.function import AgentContext as AgentContext
     from actors.swarm.runners.function import runner_func as runner_func
     from actors.swarm.runners.local import LocalRunner as LocalRunner
     from protocol.config import LocalModelSection as LocalModelSection
@@ -87,6 +88,7 @@ else:  # imported by who uses it, so that nobody else pays for agents, or for th
             "Verifier": "actors.routing.verifiers",
             "WarmProbe": "actors.routing.warm_probe",
             "Agent": "actors.swarm.agents.agent",
+            "AgentContext": "actors.swarm.runners.function",
             "AgentEvents": "actors.swarm.agents.agent_events",
             "Answer": "actors.swarm.runners.base",
             "CassetteClient": "actors.llm.cassette",

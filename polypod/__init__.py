@@ -44,6 +44,7 @@ from actors.version import __version__
 if TYPE_CHECKING:
     from actors import (
         Agent,
+        AgentContext,
         AgentEvents,
         AllOf,
         Answer,
@@ -77,6 +78,7 @@ else:  # imported by who uses it, so that nobody else pays for agents, or for th
             **dict.fromkeys(
                 (
                     "Agent",
+                    "AgentContext",
                     "AgentEvents",
                     "AllOf",
                     "Answer",
@@ -115,6 +117,7 @@ __all__ = [
     "Agent",
     "AgentActivity",
     "AgentBusy",
+    "AgentContext",
     "AgentError",
     "AgentEvents",
     "AgentFailed",

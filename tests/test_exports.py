@@ -16,7 +16,7 @@ import polypod.testing
 import protocol
 
 #: What is imported by who uses it, so that ``import polypod`` does not pay for it.
-ON_DEMAND = {"Agent", "AgentEvents", "Answer", "CassetteClient", "Launch", "Runner"}
+ON_DEMAND = {"Agent", "AgentContext", "AgentEvents", "Answer", "CassetteClient", "Launch", "Runner"}
 ON_DEMAND |= {"Swarm", "runner_func"}
 ON_DEMAND |= {"JobContext", "MemoryQueue", "Pool", "TaskQueue", "pod_runner"}
 ON_DEMAND |= {"Classifier", "Configuration", "LocalModelSection", "LocalRunner", "RunnerSection"}

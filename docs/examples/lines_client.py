@@ -87,7 +87,8 @@ def _output(data: Any) -> Block:
             return CallChunk(number, piece)
         case {"call": int(number)}:
             return CallEnd(number)
-    raise ValueError(f"{data!r:.100}")
+        case _:
+            raise ValueError(f"{data!r:.100}")
 
 
 def _question(request: Request) -> dict[str, Any]:
