@@ -68,7 +68,14 @@ def add(
 
 
 @pool.command("ls", short_help="List the jobs, the last submitted first.")
-@click.option("--status", "statuses", multiple=True, type=click.Choice(_STATUSES), help="Only those.")
+@click.option(
+    "--status",
+    "statuses",
+    metavar="STATUS",
+    multiple=True,
+    type=click.Choice(_STATUSES),
+    help=f"Only those that are {', '.join(_STATUSES[:-1])} or {_STATUSES[-1]}; may be repeated.",
+)
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at most.")
 @_of_a_queue
 def list_jobs(statuses: tuple[JobStatus, ...], limit: int, store: str | None, as_json: bool) -> None:
