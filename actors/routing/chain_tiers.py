@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,8 +11,9 @@ from msgspec import Struct
 from actors.llm.base import Block, End, LLMClient, Request, TextChunk, UsageReport, VendorChunk
 from actors.routing.chain_task import task_start, task_words, unique
 from actors.routing.metering import Names
-from protocol.errors import ChainInvalid
+from protocol.errors import ChainInvalid, RoutingError
 from protocol.routing import ChainEntry, ChainRequest
+from protocol.usage import Usage
 
 
 @runtime_checkable
@@ -128,12 +130,21 @@ class Done:
 
     async def _do(self, executor: Executor, request: ChainRequest) -> AsyncIterator[Block]:
         result = await executor.run(request)
-        self.cost = getattr(result, "cost", None)
-        yield TextChunk(result if isinstance(result, str) else str(result.text))
-        usage = getattr(result, "usage", None)
-        if usage is not None:
+        text = result if isinstance(result, str) else getattr(result, "text", None)
+        if not isinstance(text, str):
+            raise RoutingError(f"{executor!r:.100} gave {result!r:.100}, which has no text")
+        self.cost = _cost_of(result)
+        yield TextChunk(text)
+        usage, model = getattr(result, "usage", None), getattr(result, "model", None)
+        if isinstance(usage, Usage):
             yield UsageReport(usage)
-        yield End("end_turn", getattr(result, "model", None) or request.model or None)
+        yield End("end_turn", model if model and isinstance(model, str) else request.model or None)
+
+
+def _cost_of(result: Any) -> float | None:
+    """What a result says that it cost; None where it says nothing that could be."""
+    cost = getattr(result, "cost", None)
+    return float(cost) if isinstance(cost, int | float) and math.isfinite(cost) and cost >= 0 else None
 
 
 class Recording:

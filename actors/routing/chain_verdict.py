@@ -54,5 +54,5 @@ def kept_words(words: str) -> str:
     """Words as they may be kept: without secrets, and of a length that fits an event."""
     if not words:
         return words
-    words = redacted(encodable(words))
+    words = redacted(encodable(words[: 4 * MOST_FEEDBACK]))  # which costs by their length
     return words if len(words) <= MOST_FEEDBACK else words[: MOST_FEEDBACK - 1] + "…"

@@ -246,9 +246,9 @@ class Walk:
 
     def _is_of_tier(self, error: BaseException) -> bool:
         """Whether an error is the tier's own: the next one is asked. Raises where the time is up."""
-        if not isinstance(error, Exception) or isinstance(error, OverBudget):
+        if not isinstance(error, Exception | asyncio.CancelledError) or isinstance(error, OverBudget):
             return False
-        if is_being_cancelled():  # whatever its client made of that
+        if is_being_cancelled():  # whatever its client made of that; else it cancelled something by itself
             return False
         self._check_time()
         return True
@@ -284,7 +284,7 @@ class Walk:
         try:
             async with bound(until):
                 return Said(await judge(verifier, case))
-        except Exception as error:
+        except BaseException as error:
             if not self._is_of_tier(error):
                 raise
             late = isinstance(error, TimeoutError) and until is not None and time.monotonic() >= until

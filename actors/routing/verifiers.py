@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from actors.llm.base import Meter, models_of
 from actors.pod.accounts.spent import Spent, sum_of
@@ -57,12 +58,14 @@ async def judge(verifier: Verifier, case: Case) -> Verdict:
 
 def _verdict(said: Any) -> Verdict:
     """A verdict, a bool, or a bool with feedback. Raises RoutingError."""
-    if isinstance(said, Verdict):
-        return said
     if isinstance(said, bool):
         return Verdict(said)
-    if isinstance(said, tuple) and len(said) == 2 and isinstance(said[0], bool):
-        return Verdict(said[0], str(said[1]))
+    if isinstance(said, tuple) and len(said) == 2:
+        said = Verdict(*said)
+    if isinstance(said, Verdict) and isinstance(said.accept, bool):
+        if isinstance(said.feedback, str):
+            return said
+        return replace(said, feedback="" if said.feedback is None else str(said.feedback))
     raise RoutingError(
         f"a verifier gave {said!r:.100}, which is no verdict",
         hint="a Verdict, True or False, or (False, 'why')",
@@ -86,8 +89,14 @@ class FunctionVerifier:
     async def verify(self, skill_prompt: str, task_prompt: str, output: str) -> Verdict:
         """What the function says. Raises what it raises, RoutingError for what is no verdict."""
         asked = (skill_prompt, task_prompt, output)
-        said = await asyncio.to_thread(self._function, *asked) if self._in_thread else self._function(*asked)
+        said = await asyncio.to_thread(self._call, *asked) if self._in_thread else self._function(*asked)
         return _verdict(await said if inspect.isawaitable(said) else said)
+
+    def _call(self, *asked: str) -> Any:
+        try:
+            return self._function(*asked)
+        except StopIteration as error:  # which no future can have: who awaits it would wait on
+            raise RoutingError(f"{self!r} raised StopIteration") from error
 
 
 class AllOf:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from routing.chain_kit import LARGE, SMALL, Doing, Hanging, HangingVerifier, Verdicts, chain_of
@@ -136,12 +138,39 @@ async def test_a_verifier_that_fails_has_accepted_nothing_and_leaves_the_prompt_
     assert cloud.requests[0].items[0].text == "Count the words."
 
 
-async def test_a_verdict_that_is_none_is_an_error_of_the_verifier():
-    chain = chain_of([say("12")], [say("13")], verifier=lambda *_: "fine")
+@pytest.mark.parametrize("said", ["fine", 1, None, (1, "no bool"), Verdict(accept="no")])  # type: ignore[arg-type]
+async def test_a_verdict_that_is_none_is_an_error_of_the_verifier(said: Any):
+    chain = chain_of([say("12")], [say("13")], verifier=lambda *_: said)
     result = await chain.run(TASK)
-    assert result.attempts[0].feedback.startswith(
-        "verifier error: a verifier gave 'fine', which is no verdict"
-    )
+    assert result.attempts[0].feedback.startswith("verifier error: a verifier gave ")
+    assert "which is no verdict" in result.attempts[0].feedback
+
+
+@pytest.mark.parametrize("said", [(False, None), Verdict(accept=False, feedback=None)])  # type: ignore[arg-type]
+async def test_a_verdict_without_words_has_no_feedback(said: Any):
+    result = await chain_of([say("12")], [say("13")], verifier=lambda *_: said).run(TASK)
+    assert outcomes(result.attempts)[0] == (SMALL, "escalate", "")
+
+
+@pytest.mark.parametrize("error", [StopIteration, asyncio.CancelledError])
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_what_a_verifier_raises_by_itself_is_its_error_whatever_that_is(
+    error: type[BaseException], blocking: bool
+):
+    def verify(*_: str) -> bool:
+        raise error
+
+    verifier = FunctionVerifier(verify, blocking=blocking)
+    result = await asyncio.wait_for(chain_of([say("12")], [say("13")], verifier=verifier).run(TASK), 30)
+    assert result.text == "13"
+    assert error.__name__ in result.attempts[0].feedback
+
+
+async def test_a_tier_whose_client_cancels_itself_is_followed_by_the_next():
+    cloud = ScriptedClient([say("13")])
+    local = Doing(lambda _: asyncio.CancelledError())
+    result = await EscalationChain([SMALL, LARGE], local=local, cloud=cloud, verifier=Verdicts()).run(TASK)
+    assert outcomes(result.attempts)[0] == (SMALL, "error", "CancelledError()")
 
 
 async def test_a_chain_that_is_exhausted_says_so_with_the_number_of_its_attempts():
@@ -180,6 +209,20 @@ async def test_who_does_tasks_by_itself_is_a_tier_too():
     )
     assert local.asked == [ChainRequest("Count the words.", "You count.", "phi4")]
     assert cloud.asked[0].task_prompt == "Count the words.\n\nPrior attempt feedback: count again"
+
+
+@pytest.mark.parametrize("done", [None, 5, SimpleNamespace(text=None)])
+async def test_who_gives_no_text_has_failed(done: Any):
+    chain = EscalationChain([SMALL], local=Doing(lambda _: done), verifier=lambda *_: True)
+    with pytest.raises(ChainExhausted, match="which has no text"):
+        await chain.run(TASK)
+
+
+@pytest.mark.parametrize("cost", ["much", -1.0, float("nan"), None])
+async def test_a_cost_that_cannot_be_is_none(cost: Any):
+    done = SimpleNamespace(text="12", cost=cost, usage="some", model=7)
+    result = await EscalationChain([LARGE], cloud=Doing(lambda _: done)).run(TASK)
+    assert (result.text, result.usage, result.cost, result.model) == ("12", None, None, LARGE)
 
 
 async def test_each_model_may_have_a_client_of_its_own():
