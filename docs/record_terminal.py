@@ -1,4 +1,4 @@
-"""``python docs/record_terminal.py`` runs commands at a terminal and draws what it shows: ``terminal.svg``."""
+"""``python docs/record_terminal.py`` runs commands at a terminal and draws ``terminal.svg`` of what it shows."""
 
 import io
 import os
