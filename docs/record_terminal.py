@@ -1,4 +1,4 @@
-"""``python docs/record_terminal.py`` runs commands at a terminal and draws ``terminal.svg`` of what it shows."""
+"""``python docs/record_terminal.py`` runs commands at a terminal and draws it: ``terminal.svg``."""
 
 import io
 import os
