@@ -7,7 +7,8 @@ from types import ModuleType
 _FOLDER = Path(__file__).parents[1] / "docs" / "examples"
 
 
-def _loaded(name: str) -> ModuleType:
+def loaded(name: str) -> ModuleType:
+    """The module of an example."""
     spec = importlib.util.spec_from_file_location(name, _FOLDER / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -16,6 +17,6 @@ def _loaded(name: str) -> ModuleType:
     return module
 
 
-DatabaseStore = _loaded("database_store").DatabaseStore
-LinesClient = _loaded("lines_client").LinesClient
-TableTools = _loaded("table_tools").TableTools
+DatabaseStore = loaded("database_store").DatabaseStore
+LinesClient = loaded("lines_client").LinesClient
+TableTools = loaded("table_tools").TableTools

@@ -397,6 +397,9 @@ class Totals:
         self.usage = Usage()
         self.cost: float | None = None
 
+    def __repr__(self) -> str:
+        return f"Totals(calls={self.calls}, usage={self.usage!r}, cost={self.cost})"
+
     def count(self, usage: Usage | None, cost: float | None) -> None:
         """Add one call."""
         self.usage = usage or Usage() if self.calls == 0 else self.usage + (usage or Usage())

@@ -49,10 +49,13 @@ def pod_runner(
     tools: Iterable[Any] = (),
     hooks: Iterable[Any] = (),
     deps: Any = None,
+    output: Any = None,
     process: bool = False,
 ) -> PodWork:
-    """Pods as a runner of a pool: each job is one run of a new pod, made of these as by ``spawn``."""
-    return PodWork(manifest, Given(client, tuple(tools), tuple(hooks), deps), process)
+    """Pods as a runner of a pool: each job is one run of a new pod, made of these as by ``spawn``. With
+    ``output`` the answer is of that type, as that of ``Pod.run``, and ``Execution.result`` is its JSON.
+    """
+    return PodWork(manifest, Given(client, tuple(tools), tuple(hooks), deps, output), process)
 
 
 def workers_of(
@@ -164,7 +167,8 @@ def checked(job: Job) -> Job:
         if not isinstance(value, str) and (value is not None or field in {"name", "instructions"}):
             raise PoolError(f"the {field} of a job is a text, not {value!r}")
     if not job.name.strip() or not job.instructions.strip():
-        raise PoolError("a job needs a name and instructions", hint="say what is to be done")
+        missing = "instructions" if job.name.strip() else "name"
+        raise PoolError(f"{job!r} has no {missing}", hint="say what is to be done")
     if not _is_number(job.priority):
         raise PoolError(f"the priority of a job is a whole number, not {job.priority!r}")
     if abs(job.priority) >= _MOST_PRIORITY:

@@ -48,13 +48,16 @@ class Given(Struct, frozen=True, eq=False):
     tools: tuple[Any, ...] = ()
     hooks: tuple[Any, ...] = ()
     deps: Any = None
+    #: What type its answers are to be of; None is text.
+    output: Any = None
     #: On which it draws besides, where a pod has started it.
     budget: Budget | None = None
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is given."""
-        return self.client is None and not self.tools and not self.hooks and self.deps is None
+        objects = (*self.tools, *self.hooks)
+        return not objects and all(each is None for each in (self.client, self.deps, self.output))
 
 
 class PodRunner:
@@ -206,7 +209,7 @@ class PodLife:
         return self._recorder.make_started(self._runner, self._launch, session=self.session, model=model)
 
     def _run(self, pod: Pod, task: str) -> None:
-        self._watch(asyncio.ensure_future(pod.run(task)))
+        self._watch(asyncio.ensure_future(pod.run(task, output=self._given.output)))
 
     def _resume(self, pod: Pod) -> None:
         """Go on with the run that was paused."""
