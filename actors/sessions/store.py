@@ -258,7 +258,10 @@ def this_process(pod: str, since: float) -> Holder:
 
 def in_use(session_id: str, holder: Holder) -> SessionInUse:
     """The error that names who holds a session."""
-    return SessionInUse(session_id, pid=holder.pid, host=holder.host, since=holder.since, pod=holder.pod)
+    error = SessionInUse(session_id, pid=holder.pid, host=holder.host, since=holder.since, pod=holder.pod)
+    if holder.pod and (holder.pid, holder.host) == (os.getpid(), socket.gethostname()):
+        error.hint = f"it is this program's own: get({holder.pod!r}) of its system gives the pod that has it"
+    return error
 
 
 def not_found(session_id: str, url: str) -> SessionNotFound:

@@ -35,19 +35,25 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
     async with PodSystem("sqlite:chat.db", passivate_after=300) as system:  # leaving it pauses what runs
         app.state.system = system
         for session in await system.interrupted():  # what the last process left, however it ended
-            pod = await system.spawn(AGENT, name=session.pod, session=session.pod)
-            pod.resume()
+            await go_on(system, session.pod)
         yield
 
 
+async def go_on(system: PodSystem, user: str) -> Pod:
+    """Start a user's pod, which is called as the user is, and so is its session."""
+    pod = await system.spawn(AGENT, name=user, session=user)
+    if (await pod.describe()).state == "paused":
+        pod.resume()
+    return pod
+
+
 async def pod_of(request: Request) -> Pod:
-    """A user's pod, which is called as the user is, and so is its session."""
     system: PodSystem = request.app.state.system
     user = request.path_params["user"]
     try:
         return system.get(user)  # also one that another request is starting
     except PodNotFound:
-        return await system.spawn(AGENT, name=user, session=user)
+        return await go_on(system, user)
 
 
 async def say(request: Request) -> Response:

@@ -128,6 +128,14 @@ async def test_a_session_of_a_name_is_made_once_and_then_gone_on_with(kind: str,
         assert (await pod.run("three")).text == "3"
 
 
+async def test_a_session_that_a_pod_of_the_same_program_has_is_found_by_what_the_error_says():
+    async with PodSystem() as system:
+        first = await system.spawn(PodManifest.of(name="chat", model="offline"), session="ada")
+        with pytest.raises(SessionInUse, match=r"get\('chat'\)") as caught:
+            await system.spawn(PodManifest.of(name="chat", model="offline"), session="ada")
+        assert system.get(caught.value.pod) is first
+
+
 async def test_of_two_who_make_a_session_of_one_name_at_once_one_is_turned_away() -> None:
     async with PodSystem() as system:
         spawned = [

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from actors.swarm.agents.projections import read_lines
@@ -220,6 +221,30 @@ async def test_pods_do_jobs_by_a_manifest_and_their_sessions_are_kept(tmp_path: 
 
 async def _sessions(system: PodSystem) -> list[Any]:
     return list(system.store.sessions())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("where", ["here", "in a process"])
+async def test_jobs_that_pods_do_answer_with_the_type_that_was_asked_for(where: str, tmp_path: Path) -> None:
+    process = where == "in a process"
+    runner = pod_runner(PodManifest.of(model="offline"), output=dict[str, int], process=process)
+    async with pool_in(tmp_path, {"pods": runner}) as pool:
+        ended = await pool.submit(Job("sort", "use nothing"))
+    assert ended.status == "done", ended.error
+    assert isinstance(msgspec.json.decode(ended.result or ""), dict)
+
+
+async def test_an_answer_of_another_type_is_asked_for_again_and_then_fails_its_job(tmp_path: Path) -> None:
+    good = ScriptedClient([say("twelve"), say('{"words": 12}')])
+    bad = ScriptedClient([say("twelve")], repeat=True)
+    runners = {
+        name: pod_runner(PodManifest.of(), client=client, output=dict[str, int])
+        for name, client in {"good": good, "bad": bad}.items()
+    }
+    async with pool_in(tmp_path, runners) as pool:
+        done = await pool.submit(Job("count", "count", agent="good"))
+        failed = await pool.submit(Job("count", "count", agent="bad"))
+    assert (done.status, done.result) == ("done", '{"words": 12}')
+    assert failed.status == "failed"
 
 
 async def test_a_manifest_alone_is_a_runner(tmp_path: Path) -> None:
