@@ -27,6 +27,7 @@ from actors.sessions.answers import wait
 from actors.sessions.urls import open_store
 from protocol.errors import UnknownJob
 from protocol.jobs import Execution, Job
+from protocol.usage import Usage
 
 URLS = ["memory:", "sqlite:{}/pods.db", "sqlite:{}/pods.db?durability=power", "jsonl:{}/sessions"]
 ON_DISK = URLS[1:]
@@ -140,7 +141,7 @@ def test_an_end_is_kept_and_nothing_follows_it(queue: TaskQueue) -> None:
     execution = end(queue, claimed, result="well", seconds=1.5)
     end(queue, claimed, status="failed")
     with queue.transaction():
-        queue.give_back([Returned(number)])
+        queue.give_back([Returned(number)], 6.0)
         assert queue.cancel(number, 300.0) == "done"
     assert queue.find(number) == execution
     assert not queue.has_open()
@@ -166,7 +167,7 @@ def test_a_job_that_waits_again_stands_where_it_stood(queue: TaskQueue) -> None:
     one, two, three = add(queue, job(), job(), job(agent="a"))
     start(queue, (one, "b"), (three, "a"))
     with queue.transaction():
-        queue.give_back([Returned(one, avoid="b"), Returned(three, uncounted=True)])
+        queue.give_back([Returned(one, avoid="b"), Returned(three, uncounted=True)], 6.0)
     assert [(each.number, each.lane, each.avoid) for each in waiting(queue)] == [
         (one, "", "b"),
         (two, "", ""),
@@ -177,11 +178,32 @@ def test_a_job_that_waits_again_stands_where_it_stood(queue: TaskQueue) -> None:
     assert (again[three].attempts, again[three].deaths) == (1, 0)
 
 
+def test_a_job_that_is_given_back_though_it_was_to_be_cancelled_has_ended_with_that(queue: TaskQueue) -> None:
+    """Its process may be left, or its runner die, before it has seen that."""
+    one, two = add(queue, job(), job())
+    start(queue, (one, "a"), (two, "a"))
+    mark, _ = queue.ended_since(None, [])
+    with queue.transaction():
+        assert queue.cancel(one, 5.0) == "running"
+        queue.give_back([Returned(one, avoid="a"), Returned(two)], 6.0)
+    assert [each.number for each in waiting(queue)] == [two]
+    found = queue.find(one)
+    assert found is not None
+    assert (found.status, found.ended_at) == ("cancelled", 6.0)
+    assert [number for number, _ in queue.ended_since(mark, [one, two])[1]] == [one]
+    assert start(queue, (one, "a")) == []
+
+
+def test_a_list_has_as_many_jobs_as_it_may_have(queue: TaskQueue) -> None:
+    add(queue, job(), job(), job())
+    assert [len(queue.list(["queued"], limit)) for limit in (None, 0, 2, 9)] == [3, 0, 2, 3]
+
+
 def test_a_job_that_asked_for_a_runner_that_is_not_there_asks_for_it_again(queue: TaskQueue) -> None:
     [number] = add(queue, job(agent="elsewhere"))
     start(queue, (number, "b"))
     with queue.transaction():
-        queue.give_back([Returned(number)])
+        queue.give_back([Returned(number)], 6.0)
     assert waiting(queue) == [Waiting(number, 0, "elsewhere", True)]
 
 
@@ -336,6 +358,7 @@ def test_a_file_of_an_earlier_version_gets_the_columns_that_came_since_and_later
         version = db.execute("PRAGMA user_version").fetchone()
         db.execute("ALTER TABLE pool_jobs DROP COLUMN avoid")
         db.execute("ALTER TABLE pool_jobs DROP COLUMN losses")
+        db.execute("ALTER TABLE pool_ends DROP COLUMN tokens_in")
         db.execute("ALTER TABLE pool_jobs ADD COLUMN of_a_later_version TEXT NOT NULL DEFAULT 'x'")
         db.commit()
     again = opened(url)
@@ -343,11 +366,23 @@ def test_a_file_of_an_earlier_version_gets_the_columns_that_came_since_and_later
     add(again, job())
     [claimed] = start(again, (number, "a"))
     with again.transaction():
-        again.give_back([Returned(claimed.number, avoid="a")])
+        again.give_back([Returned(claimed.number, avoid="a")], 6.0)
     assert waiting(again)[0].avoid == "a"
     again.close()
     with contextlib.closing(sqlite3.connect(opened.folder / "pods.db")) as db:
         assert db.execute("PRAGMA user_version").fetchone() == version, "older versions still open it"
+
+
+def test_tokens_and_cost_of_executions_are_in_columns_that_others_can_sum_up(opened: Opened) -> None:
+    queue = opened(URLS[1])
+    local, claude, silent = start(queue, *((number, "a") for number in add(queue, job(), job(), job())))
+    end(queue, local, usage=Usage(120, 30), cost=0.0)
+    end(queue, claude, usage=Usage(7, 5), cost=0.25)
+    end(queue, silent)
+    queue.close()
+    with contextlib.closing(sqlite3.connect(opened.folder / "pods.db")) as db:
+        rows = db.execute("SELECT tokens_in, tokens_out, cost_usd FROM pool_ends ORDER BY n").fetchall()
+    assert rows == [(120, 30, 0.0), (7, 5, 0.25), (None, None, None)]
 
 
 def test_a_store_without_jobs_and_one_with_them_are_stores_as_before(opened: Opened) -> None:

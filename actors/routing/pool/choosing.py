@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from actors.routing.pool.availability import Availability
 from actors.routing.pool.turn import Assignment
 from protocol.errors import ClassificationRefused, PolypodError
+from protocol.foreign import words_of
 from protocol.jobs import Job
 from protocol.routing import Classification, SystemStatus
+from protocol.text import encodable
 
 #: Jobs that are classified at once.
 _MOST = 8
+#: Seconds after which one that does not answer is waited for no more.
+PATIENCE = 120.0
 
 
 class JobClassifier(Protocol):
@@ -34,7 +38,10 @@ class Choosing:
         classifier: JobClassifier,
         availability: Availability,
         assign: Callable[[Assignment], object],
+        patience: float = PATIENCE,
     ) -> None:
+        """``patience`` is how many seconds the classifier may take for a job."""
+        self._patience = patience
         self._classifier, self._availability, self._assign = classifier, availability, assign
         #: The jobs that are looked at, and those that were.
         self.tasks: dict[int, asyncio.Task[None]] = {}
@@ -50,17 +57,26 @@ class Choosing:
         assignment = Assignment(number)
         try:
             status = self._availability.status(time.time())
-            said = await self._classifier.classify(job.name, job.instructions, status, job.agent)
+            async with asyncio.timeout(self._patience):
+                said = await self._classifier.classify(job.name, job.instructions, status, job.agent)
             self._check(said)
-            assignment = Assignment(number, said.agent_type, said.model or None, said.reason or None)
-        except Exception as error:  # noqa: BLE001 - then the pool chooses, and says why
-            words = error.message if isinstance(error, PolypodError) else str(error)
-            assignment = Assignment(number, reason=f"not classified: {words}")
+            model, reason = (encodable(each) if each else None for each in (said.model, said.reason))
+            assignment = Assignment(number, said.agent_type, model, reason)
+        except (Exception, asyncio.CancelledError) as error:  # then the pool chooses, and says why
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            words = error.message if isinstance(error, PolypodError) else words_of(error)
+            assignment = Assignment(number, reason=f"not classified: {encodable(words)}")
         self.done.add(number)
         self._assign(assignment)
 
-    def _check(self, said: Classification) -> None:
+    def _check(self, said: Any) -> None:
         """Raises ClassificationRefused."""
+        if not isinstance(said, Classification) or not all(
+            isinstance(each, str | None) for each in (said.agent_type, said.model, said.reason)
+        ):
+            raise ClassificationRefused(f"the classifier gave {said!r}, which is no Classification")
         if (why := self._availability.why_not(said.agent_type, time.time())) is not None:
             raise ClassificationRefused(f"the classifier named {said.agent_type!r}, which {why}")
 

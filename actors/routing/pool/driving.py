@@ -168,6 +168,7 @@ class Driving:
 
     def _apply(self, turn: Turn, requests: Requests) -> None:
         self._mark = turn.mark
+        self._must_look = self._must_look or turn.must_look
         if turn.looked:
             self._availability.active = turn.active
         requests.answer(turn, self.ends)

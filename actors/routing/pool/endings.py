@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Literal
+from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from actors.routing.pool.queue import Claimed, Ended, Returned
 from protocol.errors import Failure
-from protocol.jobs import Changes
+from protocol.foreign import words_of
+from protocol.jobs import Changes, Execution
 from protocol.usage import Usage
 
 #: How an attempt came out: ``died`` where the runner ended without a word about the job.
@@ -52,12 +55,18 @@ def limited_until(outcome: Outcome, now: float) -> float | None:
     error = outcome.error
     if error is None or outcome.kind == "cancelled" or not _is_limit(error):
         return None
-    until = error.details.get("until")
-    if until is None and (wait := error.details.get("retry_after")) is not None:
+    until, wait = (_number(error.details.get(name)) for name in ("until", "retry_after"))
+    if until is None and wait is not None:
         until = now + wait
     if until is None:
         until = _end_in_words(str(error.message), now)
-    return max(float(until), now + _LEAST)
+    return max(until, now + _LEAST)
+
+
+def _number(value: Any) -> float | None:
+    """A time that is one: an error of others may carry anything."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else None
 
 
 def _is_limit(error: Failure) -> bool:
@@ -105,7 +114,20 @@ def decide(
         error=outcome.error,
         ended_at=now,
     )
-    return Ended(claimed.number, execution)
+    return Ended(claimed.number, _that_can_be_kept(execution))
+
+
+def _that_can_be_kept(execution: Execution) -> Execution:
+    """The same; failed where it has something from a runner that is no data: else the queue could keep
+    nothing any more.
+    """
+    try:
+        msgspec.json.encode(execution)
+    except Exception as error:  # noqa: BLE001 - of whatever is in it
+        why = Failure("TypeError", f"what its runner gave cannot be kept: {words_of(error)}")
+        plain = dict.fromkeys(("model", "result", "summary", "changes", "usage", "cost", "seconds"))
+        return replace(execution, status="failed", error=why, **plain)
+    return execution
 
 
 def summary_of(text: str) -> str:

@@ -136,7 +136,7 @@ class MemoryQueue(TaskQueue):
         if len(self._ends) > self._keep_most:
             del self._rows[self._ends.popleft()]
 
-    def give_back(self, returns: Sequence[Returned]) -> None:
+    def give_back(self, returns: Sequence[Returned], at: float) -> None:
         for each in returns:
             if (row := self._running(each.number)) is None:
                 continue
@@ -154,7 +154,11 @@ class MemoryQueue(TaskQueue):
             row.waiting = replace(
                 row.waiting, lane=lane, pinned=lane != "", avoid=each.avoid or row.waiting.avoid
             )
-            self._wait(row.waiting)
+            cancel, row.cancel = row.cancel, False
+            if cancel:
+                self.cancel(each.number, at)
+            else:
+                self._wait(row.waiting)
 
     def assign(self, number: int, lane: str, model: str | None, reason: str | None) -> None:
         row = self._rows.get(number)
@@ -212,7 +216,9 @@ class MemoryQueue(TaskQueue):
     def list(self, statuses: Iterable[JobStatus], limit: int | None) -> list[Execution]:
         wanted = set(statuses)
         found = (row.execution for row in reversed(self._rows.values()) if row.execution.status in wanted)
-        return [each for _, each in zip(range(limit or len(self._rows)), found, strict=False)]
+        return [
+            each for _, each in zip(range(len(self._rows) if limit is None else limit), found, strict=False)
+        ]
 
     def counts(self) -> dict[tuple[JobStatus, str], int]:
         counts: defaultdict[tuple[JobStatus, str], int] = defaultdict(int)

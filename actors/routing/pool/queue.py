@@ -133,8 +133,8 @@ class TaskQueue(abc.ABC):
         """Keep how jobs of this process ended; one that is not this process's any more is passed over."""
 
     @abc.abstractmethod
-    def give_back(self, returns: Sequence[Returned]) -> None:
-        """Have jobs of this process wait again."""
+    def give_back(self, returns: Sequence[Returned], at: float) -> None:
+        """Have jobs of this process wait again; one that was to be cancelled has ended with that."""
 
     @abc.abstractmethod
     def assign(self, number: int, lane: str, model: str | None, reason: str | None) -> None:

@@ -51,6 +51,10 @@ _TABLES = {
         "id": "INTEGER PRIMARY KEY AUTOINCREMENT",
         "n": "INTEGER NOT NULL UNIQUE",
         "body": "BLOB NOT NULL",
+        # In the body as well: so that others can sum them up.
+        "tokens_in": "INTEGER",
+        "tokens_out": "INTEGER",
+        "cost_usd": "REAL",
     },
 }
 _INDEX = "CREATE INDEX IF NOT EXISTS pool_jobs_next ON pool_jobs (state, lane, priority DESC, n)"
@@ -82,11 +86,13 @@ UPDATE pool_jobs SET state = 1, model = iif(lane = ?1, model, NULL), lane = ?1, 
 WHERE n = ?4 AND state = 0 RETURNING model, reason, attempts, deaths, submitted
 """
 _END = "UPDATE pool_jobs SET state = ?, owner = NULL WHERE n = ? AND state = 1 AND owner = ?"
-_ADD_END = "INSERT OR IGNORE INTO pool_ends (n, body) VALUES (?, ?)"
+_ADD_END = """
+INSERT OR IGNORE INTO pool_ends (n, body, tokens_in, tokens_out, cost_usd) VALUES (?, ?, ?, ?, ?)
+"""
 _GIVE_BACK = """
 UPDATE pool_jobs SET state = 0, lane = asked, avoid = iif(?1 = '', avoid, ?1), owner = NULL,
     deaths = deaths + (?1 <> ''), attempts = attempts - ?2, started = NULL
-WHERE n = ?3 AND state = 1 AND owner = ?4
+WHERE n = ?3 AND state = 1 AND owner = ?4 RETURNING cancel
 """
 _TAKE_BACK = """
 UPDATE pool_jobs SET state = 0, owner = NULL, started = NULL, losses = losses + 1,
@@ -183,12 +189,14 @@ class SQLiteQueue(TaskQueue):
         for each in ends:
             execution = each.execution
             if db.execute(_END, (_NUMBERS[execution.status], each.number, owner)).rowcount:
-                db.execute(_ADD_END, (each.number, _encoder.encode(execution)))
+                db.execute(_ADD_END, _end_row(each.number, execution))
 
-    def give_back(self, returns: Sequence[Returned]) -> None:
+    def give_back(self, returns: Sequence[Returned], at: float) -> None:
         db, owner = self._writing, self._owner
         for each in returns:
-            db.execute(_GIVE_BACK, (each.avoid, each.uncounted, each.number, owner))
+            row = db.execute(_GIVE_BACK, (each.avoid, each.uncounted, each.number, owner)).fetchone()
+            if row is not None and row[0]:
+                self.cancel(each.number, at)
 
     def assign(self, number: int, lane: str, model: str | None, reason: str | None) -> None:
         self._writing.execute(
@@ -220,7 +228,7 @@ class SQLiteQueue(TaskQueue):
         execution = end(was)
         state = _NUMBERS[execution.status]
         db.execute("UPDATE pool_jobs SET state = ?, owner = NULL WHERE n = ?", (state, number))
-        db.execute(_ADD_END, (number, _encoder.encode(execution)))
+        db.execute(_ADD_END, _end_row(number, execution))
 
     def cancels(self) -> list[int]:
         query = "SELECT n FROM pool_jobs WHERE state = 1 AND cancel AND owner = ?"
@@ -302,6 +310,12 @@ class SQLiteQueue(TaskQueue):
 _encoder = msgspec.json.Encoder()
 _jobs = msgspec.json.Decoder(Job)
 _executions = msgspec.json.Decoder(Execution)
+
+
+def _end_row(number: int, execution: Execution) -> tuple[int, bytes, int | None, int | None, float | None]:
+    usage = execution.usage
+    taken, given = (None, None) if usage is None else (usage.input_tokens, usage.output_tokens)
+    return number, _encoder.encode(execution), taken, given, execution.cost
 
 
 def _find(db: sqlite3.Connection, number: int) -> Execution | None:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from actors.routing.pool.queue import Claimed, Ended, NewJob, Outlook, Returned, TaskQueue
 from actors.routing.pool.scheduling import RunnerState, Waiting, plan, window
+from protocol.errors import StoreError
 from protocol.jobs import Execution, JobStatus
 
 #: Jobs of a lane that are looked at besides those that could start: some may wait for what others need not.
@@ -92,10 +93,13 @@ class Turn(Struct):
     mark: int | None = None
     has_open: bool = True
     looked: bool = False
+    must_look: bool = False
 
 
 def take_turn(queue: TaskQueue, batch: Batch, now: Circumstances) -> Turn:
-    """Carry out a batch and start what can start. Raises StoreError; nothing of it is kept then."""
+    """Carry out a batch and start what can start. Raises StoreError; nothing of it is kept then. Where it is
+    kept, but what came of it cannot be seen, ``must_look`` says so: what it has started is started.
+    """
     turn = Turn(mark=now.mark)
     changed = queue.has_changed()
     has_dead = now.looks_for_dead and queue.has_dead()
@@ -109,18 +113,26 @@ def take_turn(queue: TaskQueue, batch: Batch, now: Circumstances) -> Turn:
         with queue.transaction():
             _look(queue, now, turn, claims=True)
     if changed or batch.writes or has_dead or now.must_look:
-        others = _Others(now.waited, frozenset(each.number for each in batch.ends))
-        turn.mark, turn.ended = queue.ended_since(now.mark, others)
-        turn.to_cancel = queue.cancels()
-        turn.has_open = queue.has_open() if now.joined else True
-        turn.looked = True
+        try:
+            _see(queue, batch, now, turn)
+        except StoreError:
+            turn.must_look = True
     turn.answers = [_answer(queue, ask) for ask in batch.asks]
     return turn
 
 
+def _see(queue: TaskQueue, batch: Batch, now: Circumstances, turn: Turn) -> None:
+    """See what has ended, and what is to be cancelled. Raises StoreError."""
+    others = _Others(now.waited, frozenset(each.number for each in batch.ends))
+    turn.mark, turn.ended = queue.ended_since(now.mark, others)
+    turn.to_cancel = queue.cancels()
+    turn.has_open = queue.has_open() if now.joined else True
+    turn.looked = True
+
+
 def _write(queue: TaskQueue, batch: Batch, now: Circumstances, turn: Turn) -> None:
     queue.end(batch.ends)
-    queue.give_back(batch.returns)
+    queue.give_back(batch.returns, now.now)
     for each in batch.assignments:
         queue.assign(each.number, each.lane, each.model, each.reason)
     for lane in batch.opened:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -73,11 +74,13 @@ class JobContext:
         if text is None and given is not None:
             words = f"its function gave {type(given).__name__}, which is no text and has none"
             return Outcome(kind="failed", seconds=seconds, error=Failure("TypeError", words))
+        usage = self._usage or getattr(given, "usage", None)
+        cost = getattr(given, "cost", None) if self._cost is None else self._cost
         return Outcome(
             kind="done",
             text=None if text is None else encodable(str(text)),
-            usage=self._usage or getattr(given, "usage", None),
-            cost=getattr(given, "cost", None) if self._cost is None else self._cost,
+            usage=usage if isinstance(usage, Usage) else None,  # what others call so is unknown here
+            cost=cost if isinstance(cost, int | float) and math.isfinite(cost) else None,
             seconds=seconds,
         )
 

@@ -102,7 +102,8 @@ class WorkingCopy(Struct, frozen=True, eq=False):
         git = self.git
         if await git.run(self.folder, "status", "--porcelain", "-z"):
             await git.run(self.folder, "add", "--all")
-            await git.run(self.folder, *_AUTHOR, "commit", "--quiet", "--no-verify", "-m", message)
+            words = message.replace("\0", "")  # which no argument can have
+            await git.run(self.folder, *_AUTHOR, "commit", "--quiet", "--no-verify", "-m", words)
         commit = await git.ask(self.folder, "rev-parse", "HEAD")
         printed = await git.run(
             self.folder, "diff", "--raw", "--numstat", "--no-renames", "-z", self.base, commit
