@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import BinaryIO
@@ -10,6 +9,7 @@ from typing import BinaryIO
 import click
 
 from actors.cli import options
+from actors.cli.ages import age_of
 from actors.cli.completion import complete_sessions
 from actors.cli.config import default_store
 from actors.cli.display.format import count
@@ -26,9 +26,6 @@ from actors.sessions.head import new_session_id
 from actors.sessions.store import SessionInfo, SessionStore
 from actors.sessions.urls import open_store
 from protocol.errors import SessionError
-
-_AGE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[smhdw])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 @click.command(short_help="Open a session that branches off.")
@@ -157,7 +154,7 @@ def gc(older_than: str | None, superseded: bool, dry_run: bool, store: str | Non
     """Delete old sessions for good; never one that is held, or that a kept one was forked from."""
     if older_than is None and not superseded:
         raise click.UsageError("say what may go: --older-than AGE, --superseded, or both")
-    age = None if older_than is None else _age(older_than)
+    age = None if older_than is None else age_of(older_than)
     opened = _open_existing(store)
     try:
         gone = retention.collect(opened, older_than=age, superseded=superseded, dry_run=dry_run)
@@ -188,16 +185,6 @@ def _open_existing(store: str | None) -> SessionStore:
     if not exists(url):
         raise click.UsageError(f"there is no store at {url}")
     return open_store(url)
-
-
-def _age(text: str) -> float:
-    """An age in seconds, from words like ``30d``."""
-    found = _AGE.fullmatch(text.strip())
-    if found is None:
-        raise click.BadParameter(
-            f"{text!r} is no age: write it like 45m, 12h, 30d or 2w", param_hint="--older-than"
-        )
-    return float(found["number"]) * _SECONDS[found["unit"]]
 
 
 def _branch(store: SessionStore, session_id: str, at: str | None) -> SessionInfo:

@@ -21,7 +21,7 @@ CASES: list[tuple[str, int]] = [
     ("--help", 0), ("run --help", 0), ("chat --help", 0), ("bench --help", 0), ("resume --help", 0), ("help", 0), ("help run", 0), ("help nope", 2),
     ("ps", 0), ("ps --all", 0), ("ps --pod nope", 2), ("show S", 0), ("show nope", 2), ("log S", 0),
     ("log S --tree", 0), ("events", 0), ("approvals", 0), ("approvals --help", 0), ("approve --help", 0),
-    ("approve nope", 2), ("deny nope", 2), ("agent --help", 0), ("agent --idle-timeout soon", 2), ("swarm --help", 0), ("swarm ls", 0), ("swarm stop nope", 2), ("top --help", 0), ("pool --help", 0), ("pool run --help", 0), ("pool add tests TASK", 0), ("pool ls", 0), ("pool run --runner pod --model offline", 0), ("pool show 1", 0), ("pool show nope", 2), ("pool run", 2), ("memory", 0), ("memory search boat", 0), ("memory show boats", 0),
+    ("approve nope", 2), ("deny nope", 2), ("agent --help", 0), ("agent --idle-timeout soon", 2), ("swarm --help", 0), ("swarm ls", 0), ("swarm stop nope", 2), ("top --help", 0), ("pool --help", 0), ("pool run --help", 0), ("pool add tests TASK", 0), ("pool ls", 0), ("pool run --runner pod --model offline", 0), ("pool show 1", 0), ("pool show nope", 2), ("pool run", 2), ("pool gc", 2), ("pool gc --older-than 1d", 0), ("pool gc --older-than soon", 2), ("memory", 0), ("memory search boat", 0), ("memory show boats", 0),
     ("memory show nope", 2), ("fsck", 0), ("doctor", 0), ("doctor --json", 0), ("config --help", 0), ("config check", 0), ("config trust", 2), ("gc --older-than 30d", 0), ("schema", 0), ("export S -", 0),
     ("fork S", 0), ("import F --store memory:", 0), ("run TASK --model offline", 0),
     ("run TASK --model offline --json", 0), ("run hi --model nonsense/x", 2), ("resume S TASK", 0), ("resume S", 2),

@@ -34,7 +34,7 @@ COMMANDS = {
     "models": ["models"],
     "doctor": ["doctor"],
     "config check": ["config check"],
-    "pool": ["pool add one do-it", "pool ls", "pool cancel one-1"],
+    "pool": ["pool add one do-it", "pool ls", "pool cancel one-1", "pool gc --older-than 0s"],
     "bench": ["bench --turns 2 --model offline"],
 }
 

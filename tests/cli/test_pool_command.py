@@ -147,6 +147,20 @@ def test_one_command_cancels_what_another_does_and_kill_9_loses_no_job(home: Hom
     assert ended == {"job-0-1": ("cancelled", 2), "job-1-2": ("cancelled", 2), "job-2-3": ("done", 1)}
 
 
+def test_jobs_that_ended_long_ago_are_forgotten_with_their_logs_and_others_never(home: Home) -> None:
+    home.polypod("pool", "add", "one", "well")
+    home.polypod("pool", "run", "--runner", MINE)
+    home.polypod("pool", "add", "two", "well")
+    assert home.polypod("pool", "gc", "--older-than", "1h").err == "0 jobs forgotten\n"
+    listed = home.polypod("pool", "gc", "--older-than", "0s", "--dry-run")
+    assert ("one-1" in listed.out, listed.err) == (True, "1 job would be forgotten\n")
+    assert home.polypod("pool", "show", "one-1", "--log").lines
+    assert home.polypod("pool", "gc", "--older-than", "0s").err == "1 job forgotten\n"
+    assert [each["id"] for each in home.polypod("pool", "ls", "--json").lines] == ["two-2"]
+    assert not list(home.state.rglob("one-1"))
+    assert home.polypod("pool", "add", "three", "well").out == "three-3\n", "no number comes twice"
+
+
 def _until(home: Home, status: str, count: int) -> None:
     while len(home.polypod("pool", "ls", "--status", status, "--json").lines) < count:
         pass

@@ -385,6 +385,27 @@ def test_tokens_and_cost_of_executions_are_in_columns_that_others_can_sum_up(ope
     assert rows == [(120, 30, 0.0), (7, 5, 0.25), (None, None, None)]
 
 
+@pytest.mark.parametrize("url", ON_DISK)
+def test_jobs_that_ended_are_forgotten_and_what_ends_later_is_seen_as_ever(opened: Opened, url: str) -> None:
+    queue = opened(url)
+    one, two, three, four = add(queue, job(), job(), job(), job())
+    first, second, _ = start(queue, (one, "a"), (two, "a"), (three, "a"))
+    mark, _ = queue.ended_since(None, [])
+    end(queue, first, ended_at=10.0)
+    end(queue, second, ended_at=20.0)
+    with queue.transaction():
+        ended = queue.ended_before(15.0)
+        queue.forget(ended)
+    assert [each.id for each in ended] == [first.id]
+    assert queue.find(one) is None
+    assert queue.ended_before(15.0) == []
+    assert [number for number, _ in queue.ended_since(mark, range(9))[1]] == [two]
+    with queue.transaction():
+        queue.forget(queue.ended_before(1e12))
+    assert queue.counts() == {("running", "a"): 1, ("queued", ""): 1}
+    assert [each.number for each in waiting(queue)] == [four]
+
+
 def test_a_store_without_jobs_and_one_with_them_are_stores_as_before(opened: Opened) -> None:
     queue = opened(URLS[1])
     add(queue, job())

@@ -1,4 +1,4 @@
-"""``polypod pool``: queues jobs, does them, lists, shows and cancels them."""
+"""``polypod pool``: queues jobs, does them, lists, shows, cancels and forgets them."""
 
 from __future__ import annotations
 
@@ -104,6 +104,18 @@ def cancel(jobs: tuple[str, ...], store: str | None, as_json: bool) -> None:
     from actors.cli.pool.jobs import cancel_jobs  # noqa: PLC0415 - as above
 
     cancel_jobs(store, jobs, as_json=as_json)
+
+
+@pool.command(short_help="Forget jobs that ended long ago.")
+@click.option("--older-than", metavar="AGE", required=True, help="What ended so long ago, like 30d or 12h.")
+@click.option("--dry-run", is_flag=True, help="List what would go, and forget nothing.")
+@_of_a_queue
+def gc(older_than: str, dry_run: bool, store: str | None, as_json: bool) -> None:
+    """Forget jobs that ended long ago, with their logs; never their branches."""
+    from actors.cli.ages import age_of  # noqa: PLC0415 - as above
+    from actors.cli.pool.jobs import forget_jobs  # noqa: PLC0415 - as above
+
+    forget_jobs(store, age_of(older_than), dry_run=dry_run, as_json=as_json)
 
 
 @pool.command(short_help="Do the jobs of the queue, until none is left.")

@@ -1,4 +1,4 @@
-"""What ``polypod pool`` does with the queue of a store: jobs are added, listed, shown and cancelled."""
+"""What ``polypod pool`` does with a queue: jobs are added, listed, shown, cancelled and forgotten."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from msgspec.structs import replace
 
 from actors.cli.config import default_store
 from actors.cli.display.event_format import Line
+from actors.cli.display.format import count
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.pool.rows import fields_of, files_of, lines_of
 from actors.cli.store_reader import exists
 from actors.config.configuration import Configuration
+from actors.routing.pool.forgetting import forget_ended
 from actors.routing.pool.open_queue import open_queue
 from actors.routing.pool.queue import NewJob, TaskQueue, number_of, unknown_job
 from actors.routing.pool.settings import checked
@@ -85,8 +87,7 @@ def list_jobs(store: str | None, statuses: tuple[JobStatus, ...], limit: int, *,
     terminal = Terminal()
     if not found:
         terminal.note("no such jobs" if counts else "no jobs")
-    for line in lines_of(found, time.time(), shutil.get_terminal_size((_PIPED, 0)).columns):
-        terminal.row(line)
+    _list(found, terminal)
     totals = dict.fromkeys(statuses, 0)
     for (status, _), number in counts.items():
         if status in totals:
@@ -103,6 +104,26 @@ def _listed(queue: TaskQueue, statuses: tuple[JobStatus, ...], limit: int) -> li
 
 def _number(execution: Execution) -> int:
     return number_of(execution.id)
+
+
+def forget_jobs(store: str | None, age: float, *, dry_run: bool, as_json: bool) -> None:
+    """Forget the jobs that ended so many seconds ago, or list them. Raises StoreError."""
+    with _queue_of(store) as queue:
+        before = time.time() - age
+        gone = [] if queue is None else forget_ended(queue, before, queue.folder, dry_run=dry_run)
+    terminal = Terminal()
+    if as_json:
+        for each in gone:
+            put_json(each)
+        return
+    if dry_run:
+        _list(gone, terminal)
+    terminal.note(f"{count(len(gone), 'job')} {'would be forgotten' if dry_run else 'forgotten'}")
+
+
+def _list(executions: list[Execution], terminal: Terminal) -> None:
+    for line in lines_of(executions, time.time(), shutil.get_terminal_size((_PIPED, 0)).columns):
+        terminal.row(line)
 
 
 def _find(queue: TaskQueue | None, job: str) -> Execution:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from actors.routing.pool.availability import Availability
 from actors.routing.pool.choosing import JobClassifier
 from actors.routing.pool.driving import Driving, left
+from actors.routing.pool.forgetting import forget_ended
 from actors.routing.pool.open_queue import open_queue
 from actors.routing.pool.performing import Performing
 from actors.routing.pool.queue import Everything, NewJob, TaskQueue, number_of, unknown_job
@@ -186,6 +187,13 @@ class Pool(Closing):
         future: AsyncFuture[bool] = future_of(self._mailroom)
         self._do(future, lambda: self._driving.requests.cancel(number, future))
         return future
+
+    def forget(self, older_than: float) -> AsyncFuture[list[Execution]]:
+        """Forget the jobs that ended so many seconds ago or earlier, with their files; the future gives them.
+        A queue in memory forgets by itself.
+        """
+        before, logs = time.time() - older_than, self.logs
+        return self._ask(lambda queue: forget_ended(queue, before, logs))
 
     def join(self) -> AsyncFuture[None]:
         """Wait until no job waits or is at work, in whatever process."""

@@ -168,6 +168,13 @@ class TaskQueue(abc.ABC):
     ) -> tuple[int, list[tuple[int, Execution]]]:
         """Those of the ``wanted`` jobs that ended behind ``mark``, and the mark of now; of None just that."""
 
+    def ended_before(self, at: float) -> list[Execution]:  # noqa: ARG002 - see forget
+        """The jobs that ended before that, the first to end first. It may be called within a transaction."""
+        return []
+
+    def forget(self, ended: Iterable[Execution]) -> None:
+        """Jobs that have ended are known no more. A queue that keeps but some of those need not know it."""
+
     @abc.abstractmethod
     def has_open(self) -> bool:
         """Whether any job waits or is at work."""

@@ -20,6 +20,7 @@ from actors.routing.pool.queue import (
     cancelled_waiting,
     job_id,
     lost,
+    number_of,
 )
 from actors.routing.pool.scheduling import Start, Waiting
 from actors.sessions.sqlite.tables import StoreTables, make_tables
@@ -102,6 +103,12 @@ _ROW = """
 SELECT j.n, j.state, j.lane, j.model, j.reason, j.attempts, j.submitted, j.started, t.body
 FROM pool_jobs AS j JOIN pool_texts AS t ON t.n = j.n
 """
+
+
+_ENDED_BEFORE = """
+SELECT body FROM pool_ends WHERE json_extract(CAST(body AS TEXT), '$.ended_at') < ? ORDER BY id
+"""
+_FORGET = tuple(f"DELETE FROM {table} WHERE n = ?" for table in _TABLES)  # noqa: S608 - names of ours
 
 
 class SQLiteQueue(TaskQueue):
@@ -273,6 +280,15 @@ class SQLiteQueue(TaskQueue):
             ended = [(number, _find(db, number)) for _, number in rows if number in wanted]
         found = [(number, execution) for number, execution in ended if execution is not None]
         return (rows[-1][0] if rows else mark), found
+
+    def ended_before(self, at: float) -> list[Execution]:
+        with self._reading() as db:
+            return [_executions.decode(body) for (body,) in db.execute(_ENDED_BEFORE, (at,))]
+
+    def forget(self, ended: Iterable[Execution]) -> None:
+        numbers = [(number_of(each.id),) for each in ended]
+        for delete in _FORGET:
+            self._writing.executemany(delete, numbers)
 
     def has_open(self) -> bool:
         with self._reading() as db:
