@@ -396,12 +396,22 @@ def _check(manifest: PodManifest, where: str) -> None:
     for rule in (*manifest.scope.allow, *manifest.scope.deny):
         if not rule.target:
             raise ManifestError(f"{where}: scope: a rule's target is empty")
+    _check_paths(manifest, where)
     for number, each in enumerate(manifest.approval):
         if not each.tool:
             raise ManifestError(
                 f"{where}: approval[{number}].tool: expected the name of a tool, got ''",
                 hint='tool = "*" speaks of every tool',
             )
+
+
+def _check_paths(manifest: PodManifest, where: str) -> None:
+    targets = [each.target for each in (*manifest.scope.allow, *manifest.scope.deny)]
+    named = {"pod.pwd": [manifest.pod.pwd], "memory.folder": [manifest.memory.folder], "scope": targets}
+    for key, paths in {**named, "tools.modules": manifest.tools.modules}.items():
+        for path in paths:
+            if path is not None and "\0" in path:
+                raise ManifestError(f"{where}: {key}: expected a path, got {path!r}, which no file can have")
 
 
 def _check_numbers(manifest: PodManifest, where: str) -> None:

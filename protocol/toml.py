@@ -35,4 +35,8 @@ def decode_toml(text: str, where: str) -> dict[str, Any]:
             f"{where}: not valid TOML: {error}",
             hint='texts stand in quotes, as in name = "reviewer", and sections begin with a line like [pod]',
         ) from None
+    except (RecursionError, ValueError) as error:  # what the decoder does not make its own
+        deep = isinstance(error, RecursionError)
+        words = "its lists or tables are too deep" if deep else "a number has too many digits"
+        raise ManifestError(f"{where}: cannot be read: {words}") from None
     return data
