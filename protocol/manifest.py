@@ -406,12 +406,12 @@ def _check(manifest: PodManifest, where: str) -> None:
 
 
 def _check_paths(manifest: PodManifest, where: str) -> None:
-    targets = [each.target for each in (*manifest.scope.allow, *manifest.scope.deny)]
-    named = {"pod.pwd": [manifest.pod.pwd], "memory.folder": [manifest.memory.folder], "scope": targets}
-    for key, paths in {**named, "tools.modules": manifest.tools.modules}.items():
-        for path in paths:
-            if path is not None and "\0" in path:
-                raise ManifestError(f"{where}: {key}: expected a path, got {path!r}, which no file can have")
+    named = [("pod.pwd", manifest.pod.pwd), ("memory.folder", manifest.memory.folder)]
+    named += [("scope", each.target) for each in (*manifest.scope.allow, *manifest.scope.deny)]
+    named += [("tools.modules", each) for each in manifest.tools.modules]
+    for key, path in named:
+        if path is not None and "\0" in path:
+            raise ManifestError(f"{where}: {key}: expected a path, got {path!r}, which no file can have")
 
 
 def _check_numbers(manifest: PodManifest, where: str) -> None:

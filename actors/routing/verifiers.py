@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
@@ -12,6 +12,8 @@ from msgspec.structs import replace
 
 from actors.llm.base import Meter, models_of
 from actors.pod.accounts.spent import Spent, sum_of
+from actors.tools.calling import call_function
+from actors.tools.pool import shared_threads
 from actors.tools.work import is_async
 from protocol.errors import ChainInvalid, RoutingError
 from protocol.routing import Verdict
@@ -74,7 +76,8 @@ def _verdict(said: Any) -> Verdict:
 
 class FunctionVerifier:
     """A function as a verifier: of ``(skill_prompt, task_prompt, output)`` it gives a Verdict, True or
-    False, or ``(False, "why")``. A plain one runs in a thread, unless it is not ``blocking``.
+    False, or ``(False, "why")``. A plain one runs in a thread, unless it is not ``blocking``; one that hangs
+    there keeps no process from ending.
     """
 
     def __init__(self, function: Callable[[str, str, str], Any], *, blocking: bool = True) -> None:
@@ -88,15 +91,11 @@ class FunctionVerifier:
 
     async def verify(self, skill_prompt: str, task_prompt: str, output: str) -> Verdict:
         """What the function says. Raises what it raises, RoutingError for what is no verdict."""
-        asked = (skill_prompt, task_prompt, output)
-        said = await asyncio.to_thread(self._call, *asked) if self._in_thread else self._function(*asked)
+        ask = partial(self._function, skill_prompt, task_prompt, output)
+        if self._in_thread:
+            return _verdict(await call_function(ask, shared_threads(), None))
+        said = ask()
         return _verdict(await said if inspect.isawaitable(said) else said)
-
-    def _call(self, *asked: str) -> Any:
-        try:
-            return self._function(*asked)
-        except StopIteration as error:  # which no future can have: who awaits it would wait on
-            raise RoutingError(f"{self!r} raised StopIteration") from error
 
 
 class AllOf:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import logging
 import os
 import threading
@@ -321,6 +322,12 @@ class ToolThreads:
 
 
 _pools: weakref.WeakSet[ToolThreads] = weakref.WeakSet()
+
+
+@functools.cache
+def shared_threads() -> ToolThreads:
+    """The threads of all in this process that bring none of their own."""
+    return ToolThreads()
 
 
 def _after_fork_in_child() -> None:

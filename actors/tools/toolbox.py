@@ -18,7 +18,7 @@ from actors.runtime.tasks import is_being_cancelled
 from actors.tools.alone import Outcome, run_alone
 from actors.tools.base import OUTPUT_CAP, Tool, ToolContext
 from actors.tools.output import Output, capped, fits, parts_from
-from actors.tools.pool import ToolThreads
+from actors.tools.pool import ToolThreads, shared_threads
 from actors.tools.work import Unfinished, finish, work, work_async
 from protocol.errors import ToolArgumentsInvalid, ToolDefinitionError, ToolError, ToolTimeout
 from protocol.foreign import named_words
@@ -76,7 +76,7 @@ class Toolbox:
         self.output_cap = output_cap
         self.keep_in = keep_in
         self._gone = gone
-        self.threads = _shared_threads() if threads is None else threads
+        self.threads = shared_threads() if threads is None else threads
 
     def __repr__(self) -> str:
         return f"<Toolbox {', '.join(self._tools) or 'empty'}>"
@@ -262,8 +262,3 @@ def _why_invalid(text: str) -> str:
         "they are not a JSON object, or were cut off before their end; nothing was run. "
         f"Send the whole call again. Received: {encodable(shown)}"
     )
-
-
-@functools.cache
-def _shared_threads() -> ToolThreads:
-    return ToolThreads()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 from routing.chain_kit import LARGE, SMALL, Doing, Hanging, HangingVerifier, Verdicts, chain_of
+from warm import Popen
 
 from actors.llm.retry import RetryPolicy
 from polypod import (
@@ -444,6 +447,28 @@ async def test_a_function_may_be_plain_and_then_runs_in_a_thread():
     assert await FunctionVerifier(lambda *_: False, blocking=False).verify("s", "t", "x") == Verdict(
         accept=False
     )
+
+
+HANGS = """
+import asyncio, threading
+from polypod import ChainRequest, EscalationChain, ScriptedClient, say
+hang = lambda *_: threading.Event().wait()
+chain = EscalationChain(
+    ["a", "claude-b"], local=ScriptedClient([say("12")]), cloud=ScriptedClient([say("13")]), verifier=hang,
+    verify_timeout=0.05,
+)
+print(asyncio.run(chain.run(ChainRequest("Count."))).text)
+"""
+
+
+def test_a_function_that_hangs_keeps_no_process_from_ending(tmp_path: Path):
+    program = tmp_path / "hangs.py"
+    program.write_text(HANGS)
+    process = Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.communicate(timeout=30)[0] == "13\n"
+    finally:
+        process.kill()
 
 
 async def test_all_of_them_stop_at_the_first_that_rejects():

@@ -33,8 +33,9 @@ class LocalRunner:
     """The runner of agents that are answered by one model: that of ``[local_model]``, or a client, which is
     closed by its giver.
 
-    What it says costs nothing: its runs have their tokens, and a cost of 0. An agent that goes on is shown
-    its conversation, as its log has it.
+    What it says costs nothing: its runs have their tokens, and a cost of 0, or none that is known where the
+    client is a chain with models that cost something. An agent that goes on is shown its conversation, as its
+    log has it.
     """
 
     name = "local"
@@ -76,11 +77,13 @@ class _Task:
     def __init__(self, agent: AgentContext, section: LocalModelSection) -> None:
         self._agent, self._section = agent, section
         self._attempt, self._assembler = 1, Assembler()
+        self._cost: float | None = 0.0
         self.is_wanted: Callable[[], bool] = lambda: True
         self.text: Callable[[str, int], None] = self._show
 
     async def do(self, client: LLMClient, items: list[Item]) -> None:
         """Publish the answer and the end of the run. Raises AgentFailed, ModelError."""
+        self._cost = None if getattr(client, "prices_of", ()) else 0.0
         request = Request(
             items,
             model=self._agent.launch.model or "",
@@ -101,7 +104,7 @@ class _Task:
             model=answer.model,
             stop_reason=answer.stop_reason,
             usage=answer.usage,
-            cost=0.0,
+            cost=self._cost,
         )
         outcome, why = _judged(answer)
         self._end(outcome, answer.usage, why)
@@ -109,7 +112,7 @@ class _Task:
             raise AgentFailed(why.message, hint=why.hint)
 
     def _end(self, outcome: RunOutcome, usage: Usage | None, error: Failure | None = None) -> None:
-        self._agent.end(outcome, steps=1, usage=usage or Usage(), cost=0.0, error=error)
+        self._agent.end(outcome, steps=1, usage=usage or Usage(), cost=self._cost, error=error)
 
     # -- how the answer comes ------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from polypod import (
     AgentStarted,
     AgentStopped,
     AssistantMessage,
+    EscalationChain,
     LocalModelSection,
     NotTrusted,
     Retry,
@@ -74,6 +75,14 @@ async def test_its_runs_cost_nothing_and_have_their_tokens(tmp_path: Path):
     async with RawServer(HELLO) as server:
         end = one(await ran(local(server), tmp_path), RunEnd)
     assert (end.outcome, end.cost, end.usage) == ("finished", 0.0, Usage(7, 3))
+
+
+async def test_what_a_chain_costs_that_it_asks_is_not_said_to_be_nothing(tmp_path: Path):
+    chain = EscalationChain(
+        ["claude-opus-5"], cloud=ScriptedClient([say("Hello", input_tokens=7, output_tokens=3)])
+    )
+    end = one(await ran(LocalRunner(chain), tmp_path), RunEnd)
+    assert (end.outcome, end.cost, end.usage) == ("finished", None, Usage(7, 3))
 
 
 @pytest.mark.parametrize(
