@@ -138,14 +138,22 @@ def test_the_batch_is_gone_on_with_where_its_process_was_killed(tmp_path: Path) 
     assert out.startswith("50 jobs, 50 done\n22 of 45 tickets are urgent\n")
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
 def test_an_agent_that_fails_is_started_again_and_one_is_approved_from_the_command_line(
-    tmp_path: Path,
+    is_killed: bool, tmp_path: Path
 ) -> None:
-    with started(tmp_path, str(EXAMPLES / "careful_swarm.py")) as process:
+    swarm = str(EXAMPLES / "careful_swarm.py")
+    with contextlib.ExitStack() as processes:
+        process = processes.enter_context(started(tmp_path, swarm))
         command = line_of(process).split()
         assert re.fullmatch(r"polypod approve [0-9a-f]{16} --store sqlite:swarm\.db", " ".join(command))
-        with started(tmp_path, "-m", *command) as approve:
-            assert approve.wait(30) == 0, approve.stderr.read()  # type: ignore[union-attr]
+        if is_killed:
+            process.kill()
+            process.wait(30)
+        approve = processes.enter_context(started(tmp_path, "-m", *command))
+        assert approve.wait(30) == 0, approve.stderr.read()  # type: ignore[union-attr]
+        if is_killed:
+            process = processes.enter_context(started(tmp_path, swarm))
         out, err = process.communicate(timeout=60)
     assert err == ""
     fetcher, reader, clerk = out.splitlines()

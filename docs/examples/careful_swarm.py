@@ -2,7 +2,17 @@
 
 import asyncio
 
-from polypod import AgentContext, ApprovalRequested, PodManifest, PodSystem, Swarm, tool
+from polypod import (
+    Agent,
+    AgentContext,
+    ApprovalRequested,
+    PodManifest,
+    PodSystem,
+    Subscription,
+    Swarm,
+    UnknownAgent,
+    tool,
+)
 
 STORE = "sqlite:swarm.db"
 READER = PodManifest.of(name="reader", model="offline")
@@ -24,23 +34,37 @@ async def fetch(agent: AgentContext) -> str:
     return f"fetched {agent.task}"
 
 
+async def take_up(swarm: Swarm, task: str, manifest: PodManifest) -> Agent:
+    """The agent of the last process, which goes on where that was killed, or a new one."""
+    name = manifest.pod.name
+    try:
+        agent = await swarm.get(name)
+    except UnknownAgent:
+        return await swarm.start(task, name=name, manifest=manifest, tools=[transfer], restart=AGAIN)
+    if agent.is_cut_off:
+        await agent.resume(tools=[transfer])
+    return agent
+
+
+async def show(questions: Subscription) -> None:
+    async for question in questions:
+        if isinstance(question, ApprovalRequested):
+            print(f"polypod approve {question.approval_id} --store {STORE}", flush=True)
+
+
 async def work() -> None:
     async with PodSystem(STORE) as system:
+        asking = asyncio.create_task(show(system.subscribe(kinds=[ApprovalRequested])))
         swarm = Swarm(system, "swarm")
-        with system.subscribe(kinds=[ApprovalRequested]) as questions:
-            agents = [
-                await swarm.start("the news", fetch, name="fetcher", restart=AGAIN),
-                await swarm.start("hello", name="reader", manifest=READER, restart=AGAIN),
-                await swarm.start(
-                    "use transfer to=ann amount=500", name="clerk", manifest=CLERK, tools=[transfer]
-                ),
-            ]
-            question = await anext(questions)
-            assert isinstance(question, ApprovalRequested)
-            print(f"polypod approve {question.approval_id} --store {STORE}", flush=True)
+        agents = [
+            await swarm.start("the news", fetch, name="fetcher", restart=AGAIN),
+            await take_up(swarm, "hello", READER),
+            await take_up(swarm, "use transfer to=ann amount=500", CLERK),
+        ]
         for agent in agents:
             result = await agent.wait()
             print(f"{agent.spec.runner} {result.status}: {result.text.partition('.')[0]}")
+    await asking  # its events end with the system
 
 
 asyncio.run(work())

@@ -59,14 +59,14 @@ async def pod_of(request: Request) -> Pod:
 async def say(request: Request) -> Response:
     """The words begin a run, or join the one that goes on; they are kept before this answers."""
     pod = await pod_of(request)
-    await pod.notify((await request.body()).decode())
+    await pod.notify((await request.body()).decode(errors="replace"))
     return Response(status_code=202)
 
 
 async def feed(request: Request) -> Response:
     """All that was said, then what is being said; a browser that comes back names the last it has."""
-    since = int(request.headers.get("last-event-id", 0))
-    events = (await pod_of(request)).subscribe(SHOWN, since=since)
+    last = request.headers.get("last-event-id", "0")
+    events = (await pod_of(request)).subscribe(SHOWN, since=int(last) if last.isdecimal() else 0)
 
     async def lines() -> AsyncIterator[str]:
         async with events:
