@@ -76,6 +76,16 @@ def original_names(tools: Sequence[ToolSpec]) -> dict[str, str]:
     return {sent: name for name in changed if (sent := legal_name(name)) not in own}
 
 
+def first_change(items: Sequence[Item], done: list[Item]) -> int | None:
+    """Where ``items`` first differ from those that are ``done``; None where they begin with all of these."""
+    known = items[: len(done)]
+    # list equality looks at identity first: 5 ns an item where nothing was replaced
+    if (known if isinstance(known, list) else list(known)) == done:
+        return None
+    pairs = enumerate(zip(known, done, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), len(known))
+
+
 class LegalHistory:
     """Makes the items of one history legal, in their order, for the server that ``origin`` names."""
 

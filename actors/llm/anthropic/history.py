@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from actors.llm.anthropic.dialect import Dialect
-from actors.llm.legal import GO_ON, NO_PICTURE, NOTICE_MARK, OPENING, LegalHistory, is_paused
+from actors.llm.legal import GO_ON, NO_PICTURE, NOTICE_MARK, OPENING, LegalHistory, first_change, is_paused
 from protocol.items import (
     AssistantItem,
     ImagePart,
@@ -117,12 +117,9 @@ class EncodedHistory:
 
     def _keep(self, items: Sequence[Item]) -> None:
         """Keep of what is encoded the part that ``items`` begin with."""
-        known = items[: len(self._done)]
-        # list equality looks at identity first: 5 ns an item where nothing was replaced
-        if (known if isinstance(known, list) else list(known)) == self._done:
+        same = first_change(items, self._done)
+        if same is None:
             return
-        pairs = enumerate(zip(known, self._done, strict=False))
-        same = next((n for n, (a, b) in pairs if a != b), len(known))
         self._legal.go_back(self._done, same)
         del self._done[same:], self._places[same:]
         del self._bytes[self._place().end :]

@@ -20,6 +20,7 @@ from actors.llm.legal import (
     NOTICE_MARK,
     OPENING,
     LegalHistory,
+    first_change,
 )
 from actors.llm.openai.dialect import Dialect
 from protocol.items import (
@@ -134,12 +135,9 @@ class EncodedHistory:
 
     def _keep(self, items: Sequence[Item]) -> None:
         """Keep of what is encoded the part that ``items`` begin with."""
-        known = items[: len(self._done)]
-        # list equality looks at identity first: 5 ns an item where nothing was replaced
-        if (known if isinstance(known, list) else list(known)) == self._done:
+        same = first_change(items, self._done)
+        if same is None:
             return
-        pairs = enumerate(zip(known, self._done, strict=False))
-        same = next((n for n, (a, b) in pairs if a != b), len(known))
         # back to a place where a message ends that cannot grow any more
         while same and (self._places[same][0] < 0 or self._places[same][1] in {"user", "system"}):
             same -= 1

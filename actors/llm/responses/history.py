@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from actors.llm.legal import GO_ON, NO_PICTURE, NOTICE_MARK, LegalHistory
+from actors.llm.legal import GO_ON, NO_PICTURE, NOTICE_MARK, LegalHistory, first_change
 from protocol.items import (
     AssistantItem,
     ImagePart,
@@ -82,12 +82,9 @@ class EncodedInput:
 
     def _keep(self, items: Sequence[Item]) -> None:
         """Keep of what is encoded the part that ``items`` begin with."""
-        known = items[: len(self._done)]
-        # list equality looks at identity first: 5 ns an item where nothing was replaced
-        if (known if isinstance(known, list) else list(known)) == self._done:
+        same = first_change(items, self._done)
+        if same is None:
             return
-        pairs = enumerate(zip(known, self._done, strict=False))
-        same = next((n for n, (a, b) in pairs if a != b), len(known))
         self._legal.go_back(self._done, same)
         start, self._spoke = self._places[same]
         del self._final[start:], self._places[same:], self._done[same:]
