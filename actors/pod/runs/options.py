@@ -66,7 +66,8 @@ def _run_command(
     cancel_on_abandon: bool = False,  # noqa: ARG001 - the future's, not the run's
     **own: Any,
 ) -> RunHere:
-    return RunHere(parts_of(content), busy, _schema(output), run_id, output, deps, _own(**own))
+    made = _own(**own) if own else None
+    return RunHere(parts_of(content), busy, _schema(output), run_id, output, deps, made)
 
 
 def resume_command(output: Any, options: ResumeOptions) -> ResumeHere:
@@ -81,7 +82,7 @@ def _resume_command(
     cancel_on_abandon: bool = False,  # noqa: ARG001 - the same
     **own: Any,
 ) -> ResumeHere:
-    return ResumeHere(_schema(output), output, deps, _own(**own))
+    return ResumeHere(_schema(output), output, deps, _own(**own) if own else None)
 
 
 def _own(
