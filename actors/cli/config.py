@@ -17,7 +17,7 @@ from msgspec import Struct
 from actors.cli.options import source_of
 from actors.config.configuration import Configuration
 from actors.runtime.user_folders import state_path
-from protocol.errors import ManifestError, StoreError
+from protocol.errors import ConfigError, ManifestError, StoreError
 from protocol.manifest import DEFAULT_SCHEME, ModelSection, PodManifest, ToolsSection
 from protocol.scope import Rule, Scope
 from protocol.toml import read_toml
@@ -128,7 +128,7 @@ def name_in_errors(path: Path | None) -> Iterator[None]:
             given = source_of(click.get_current_context(), "model")
             message = f"{given}: {error.message.removeprefix(_OF_SCHEME)}"
             raise ManifestError(message, hint=error.hint) from error
-        if path is None or error.message.startswith(f"{path}:"):
+        if path is None or isinstance(error, ConfigError) or error.message.startswith(f"{path}:"):
             raise
         message = f"{path}: {error.message.removeprefix('manifest: ')}"
         raise ManifestError(message, hint=error.hint) from error

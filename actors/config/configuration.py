@@ -79,6 +79,10 @@ class Configuration:
             )
         return found
 
+    def file_of_chain(self, name: str) -> Path | None:
+        """Where the chain of that name is set."""
+        return next((file.path for file in self.files if _named(name, file.config.chain)), None)
+
     def profile(self, name: str) -> Profile:
         """The profile of that name. Raises NotTrusted, and ConfigError where there is none."""
         for file in self.files:

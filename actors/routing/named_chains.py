@@ -38,9 +38,10 @@ def make_chain(
     try:
         return _chain_of(section, _Makers(client_of, launcher, folder, configuration), prices)
     except (ChainInvalid, ConfigError) as error:
-        if error.message.startswith("chain "):  # of a chain that is a tier of this one
+        if error.__cause__ is not None:  # of a chain that is a tier of this one: it has its place
             raise
-        raise type(error)(f"chain {name!r}: {error.message}", hint=error.hint) from error
+        file = configuration.file_of_chain(name)
+        raise type(error)(f"{file}: chain {name!r}: {error.message}", hint=error.hint) from error
 
 
 def _chain_of(section: ChainSection, made: _Makers, prices: Prices | None) -> EscalationChain:

@@ -272,6 +272,14 @@ def test_a_profile_is_what_a_run_takes_and_options_outdo_it(home: Home):
     assert home.polypod("resume", "last", "hi").code == 0, "a session goes on as it began"
 
 
+def test_what_is_wrong_with_a_chain_is_said_of_its_file_and_not_of_the_manifest(home: Home):
+    path = own(home, '[[chain]]\nname = "c"\nentries = ["phi4"]\nverifier = { command = ["true"] }\n')
+    home.write("pod.toml", '[model]\nscheme = "chain"\nmodel_id = "c"\n')
+    done = home.polypod("run", "--manifest", "pod.toml", "hi")
+    assert done.code != 0
+    assert f"polypod: {path}: chain 'c': nobody knows which server has the model 'phi4'" in done.err
+
+
 def test_a_profile_goes_over_a_manifest(home: Home):
     home.write("pod.toml", '[worker]\nmax_steps = 7\nmax_tokens = 9000\n[model]\nscheme = "offline"\n')
     home.write("polypod.toml", "[profile.p]\nmax_steps = 3\n")
