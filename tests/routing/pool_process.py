@@ -30,8 +30,19 @@ async def hang(job: JobContext) -> str:
     return ""
 
 
+async def begin(job: JobContext) -> str:
+    """Do half of it."""
+    (job.cwd / "half.txt").write_text("half")
+    return await hang(job)
+
+
 async def main() -> None:
-    runners = {"note": note, "hang": hang, "shell": [sys.executable, "-I", "-S", str(FOLDER / "program.py")]}
+    runners = {
+        "note": note,
+        "hang": hang,
+        "begin": begin,
+        "shell": [sys.executable, "-I", "-S", str(FOLDER / "program.py")],
+    }
     async with PodSystem(store=URL) as system:
         pool = Pool(system, {name: runners[name] for name in sys.argv[3:]}, dict.fromkeys(sys.argv[3:], 4))
         sys.stdout.write("ready\n")

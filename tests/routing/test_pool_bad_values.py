@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -173,6 +174,24 @@ async def test_a_job_that_was_started_is_done_where_the_queue_fails_right_after_
         assert (await one).status == "done"
         assert (await pool.submit(Job("two", "x"))).status == "done"
     assert not queue.blind
+
+
+async def test_a_queue_whose_folder_is_deleted_fails_who_asks_and_leaves_nobody_waiting(
+    tmp_path: Path,
+) -> None:
+    held, place = Held(), tmp_path / "place"
+    place.mkdir()
+    async with pool_in(place, {"held": held}, worktrees=tmp_path) as pool:
+        job = pool.submit(Job("one", "x"))
+        await held.begun.get()
+        shutil.rmtree(place)
+        looks = asyncio.get_running_loop().time() + 0.6  # it looks after its lock, which is in there
+        while asyncio.get_running_loop().time() < looks:
+            with pytest.raises(StoreError):
+                await pool.submit(Job("two", "x"))
+        held.gate.set()
+    with pytest.raises(StoreError):
+        await job
 
 
 async def test_a_job_that_is_cancelled_as_its_pool_is_left_is_not_done_by_the_next(tmp_path: Path) -> None:

@@ -115,6 +115,30 @@ async def test_a_job_whose_process_died_is_lost_where_that_is_its_policy(tmp_pat
     assert (two.status, two.attempts, two.agent) == ("done", 2, "note")
 
 
+async def test_what_a_lost_job_did_is_on_its_branch_and_its_working_copy_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    words = "git init -q && echo a > a && git add a && git -c user.name=t -c user.email=t@t commit -qm first"
+    await asyncio.to_thread(subprocess.run, words, shell=True, check=True, cwd=repository)
+    job = Job("one", "begin", cwd=str(repository), workspace="worktree", on_lost="lost")
+    [queued] = await submitted(tmp_path, [job])
+    dying = begin(tmp_path, "begin")
+    try:
+        await until_there(tmp_path, "one.*")
+    finally:
+        end(dying)
+    [copy] = tmp_path.glob("state/**/one-1-*")
+    [ended] = await outcomes(tmp_path, [queued])
+    assert ended.status == "lost"
+    assert not copy.exists()
+    show = ["git", "show", "--format=%s", "--name-only", f"polypod/{copy.name}"]
+    shown = await asyncio.to_thread(subprocess.check_output, show, cwd=repository, text=True)
+    assert shown.split() == ["one", "half.txt"]
+
+
 async def test_the_claim_of_a_process_is_held_until_its_last_child_is_gone(tmp_path: Path) -> None:
     """Else a job would be done by the child of the dead process and by the next process at once."""
     program = Path(LISTENING[-1]).read_text()

@@ -53,6 +53,8 @@ class Driving:
         self._choosing = None if classifier is None else Choosing(classifier, availability, self._assign)
         self._thread = ThreadPoolExecutor(1, "polypod-queue") if queue.may_block else None
         self._tasks: dict[int, asyncio.Task[Outcome]] = {}
+        #: What saves the work of jobs that nobody does again.
+        self._saving: set[asyncio.Task[None]] = set()
         self._joining: list[AsyncFuture[None]] = []
         self._mark: int | None = None
         self._looked_at = 0.0
@@ -87,8 +89,8 @@ class Driving:
         while not (self.is_leaving and not self._tasks and self.requests.batch.is_empty):
             await self._wait_for_work()
             requests, self.requests = self.requests, Requests()
-            now = self._circumstances()
             try:
+                now = self._circumstances()
                 turn = await self._in_thread(partial(take_turn, self._queue, requests.batch, now))
             except Exception as error:  # noqa: BLE001 - of the store; goes to who asked
                 self._take_back(requests, error)
@@ -123,6 +125,7 @@ class Driving:
         return min(waits, default=None)
 
     def _circumstances(self) -> Circumstances:
+        """Raises StoreError."""
         now, choosing = time.time(), self._choosing
         must_look, self._must_look = self._availability.wake(now) or self._must_look, False
         return Circumstances(
@@ -142,8 +145,8 @@ class Driving:
         now = time.monotonic()
         if not self._queue.may_block or now - self._looked_at < _LOOK:
             return False
-        self._looked_at = now
         self._share_lock()
+        self._looked_at = now
         return True
 
     def _share_lock(self) -> None:
@@ -178,6 +181,10 @@ class Driving:
             self.ends.resolve(number, execution)
         for claimed in turn.claimed:
             self._start(claimed)
+        for execution in turn.abandoned:
+            saving = asyncio.get_running_loop().create_task(self._performing.save(execution))
+            self._saving.add(saving)
+            saving.add_done_callback(self._saving.discard)
         for number in turn.to_cancel:
             self._cancel(number)
         if self._choosing is not None:
@@ -248,7 +255,7 @@ class Driving:
         for number in list(self._tasks):
             self._cancel(number)
         self.rouse()
-        await asyncio.wait({self._turning})
+        await asyncio.wait({self._turning, *self._saving})
         await self._resolve_open()
         if self._held is not None:
             self._home.drop_held(self._held)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from actors.routing.pool.queue import Claimed
 from actors.routing.pool.work import Worker
 from actors.routing.pool.working_copy import Git, WorkingCopy
 from protocol.errors import Failure, WorkspaceError
+from protocol.jobs import Execution
 
 T = TypeVar("T")
 
@@ -52,17 +54,34 @@ class Performing:
 
     async def _perform_apart(self, worker: Worker, claimed: Claimed, cwd: Path) -> Outcome:
         """The same in a working copy. Raises WorkspaceError."""
-        # The same for each attempt, and no other job's: numbers begin anew in another queue.
-        name = f"{claimed.id}-{round(claimed.submitted_at * 1e6) & 0xFFFFFFFF:08x}"
+        name = _name_of(claimed)
         copy, cancelled = await _to_its_end(WorkingCopy.make(self._git, cwd, self._worktrees, name))
         outcome = CANCELLED if cancelled else await worker.do(claimed, copy.cwd)
-        title = f"{claimed.job.name[:_TITLE]}\n\nBy {claimed.agent}."
         try:
-            changes, _ = await _to_its_end(copy.finish(title))
+            changes, _ = await _to_its_end(copy.finish(_message(claimed)))
         except WorkspaceError as error:  # what was said is kept, and so is the folder
             kind = "failed" if outcome.kind == "done" else outcome.kind
             return replace(outcome, kind=kind, error=outcome.error or Failure.of(error))
         return replace(outcome, changes=changes)
+
+    async def save(self, execution: Execution) -> None:
+        """Have its branch keep what was done of a job whose process died and that nobody does again, and
+        remove its working copy. Where that cannot be, both stay as they are.
+        """
+        folder = self._worktrees / _name_of(execution)
+        if execution.job.workspace == "worktree" and folder.is_dir():
+            with contextlib.suppress(WorkspaceError):
+                copy = await WorkingCopy.found(self._git, folder)
+                await copy.finish(_message(execution))
+
+
+def _name_of(job: Claimed | Execution) -> str:
+    """The same for each attempt, and no other job's: numbers begin anew in another queue."""
+    return f"{job.id}-{round(job.submitted_at * 1e6) & 0xFFFFFFFF:08x}"
+
+
+def _message(job: Claimed | Execution) -> str:
+    return f"{job.job.name[:_TITLE]}\n\nBy {job.agent}."
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T]) -> tuple[T, bool]:

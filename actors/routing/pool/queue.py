@@ -199,7 +199,9 @@ class TaskQueue(abc.ABC):
 
     @property
     def lock_descriptor(self) -> int | None:
-        """The descriptor of the lock by which others know that this process lives; None where none is."""
+        """The descriptor of the lock by which others know that this process lives; None where none is. Raises
+        StoreError.
+        """
         return None
 
     @abc.abstractmethod

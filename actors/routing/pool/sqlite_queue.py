@@ -316,7 +316,7 @@ class SQLiteQueue(TaskQueue):
 
     @property
     def lock_descriptor(self) -> int:
-        return self._tables.writer.descriptor
+        return self._tables.lock_descriptor
 
     def close(self) -> None:
         self._tables.close()

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from actors.routing.pool.queue import Claimed, Ended, NewJob, Outlook, Returned, TaskQueue
 from actors.routing.pool.scheduling import RunnerState, Waiting, plan, window
 from protocol.errors import StoreError
-from protocol.jobs import Execution, JobStatus
+from protocol.jobs import JOB_ENDS, Execution, JobStatus
 
 #: Jobs of a lane that are looked at besides those that could start: some may wait for what others need not.
 _SLACK = 32
@@ -94,6 +94,8 @@ class Turn(Struct):
     has_open: bool = True
     looked: bool = False
     must_look: bool = False
+    #: Jobs of processes that died which nobody does again.
+    abandoned: list[Execution] = field(default_factory=list)
 
 
 def take_turn(queue: TaskQueue, batch: Batch, now: Circumstances) -> Turn:
@@ -106,7 +108,7 @@ def take_turn(queue: TaskQueue, batch: Batch, now: Circumstances) -> Turn:
     if batch.writes or has_dead:
         with queue.transaction():
             if has_dead:
-                queue.take_back(now.now)
+                turn.abandoned = _abandoned(queue, queue.take_back(now.now))
             _write(queue, batch, now, turn)
             _look(queue, now, turn, claims=True)
     elif (changed or now.must_look) and _look(queue, now, turn, claims=False):
@@ -119,6 +121,11 @@ def take_turn(queue: TaskQueue, batch: Batch, now: Circumstances) -> Turn:
             turn.must_look = True
     turn.answers = [_answer(queue, ask) for ask in batch.asks]
     return turn
+
+
+def _abandoned(queue: TaskQueue, numbers: list[int]) -> list[Execution]:
+    found = map(queue.find, numbers)
+    return [each for each in found if each is not None and each.status in JOB_ENDS]
 
 
 def _see(queue: TaskQueue, batch: Batch, now: Circumstances, turn: Turn) -> None:

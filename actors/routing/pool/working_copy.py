@@ -95,6 +95,13 @@ class WorkingCopy(Struct, frozen=True, eq=False):
             raise WorkspaceError(f"{cwd} is not in the last commit of {repository}", hint="commit it first")
         return copy
 
+    @classmethod
+    async def found(cls, git: Git, folder: Path) -> WorkingCopy:
+        """The working copy that a process has left in a folder. Raises WorkspaceError."""
+        repository = Path(await git.ask(folder, "rev-parse", "--git-common-dir"))
+        base = await git.ask(folder, "merge-base", "HEAD", await git.ask(repository, "rev-parse", "HEAD"))
+        return cls(git, repository, folder, folder, base, _BRANCHES + folder.name)
+
     async def finish(self, message: str) -> Changes:
         """Commit what was done to the branch, and remove the worktree; the branch too where nothing was.
         Raises WorkspaceError; the worktree is left then.

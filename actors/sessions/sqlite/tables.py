@@ -38,6 +38,12 @@ class StoreTables:
         self._checkpointer = Checkpointer(file, self._lock)
         self._seen: int | None = None
 
+    @property
+    def lock_descriptor(self) -> int:
+        """What has that lock. Raises StoreError."""
+        with self._file.translated():
+            return self.writer.descriptor
+
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All that is done in it, or nothing, is durable once it is left. Raises StoreError."""
