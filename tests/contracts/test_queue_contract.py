@@ -406,6 +406,16 @@ def test_jobs_that_ended_are_forgotten_and_what_ends_later_is_seen_as_ever(opene
     assert [each.number for each in waiting(queue)] == [four]
 
 
+def test_who_reads_a_queue_does_not_wait_for_who_writes_to_it(opened: Opened) -> None:
+    [number] = add(opened(URLS[1]), job())
+    with contextlib.closing(sqlite3.connect(opened.folder / "pods.db", isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        queue = opened(URLS[1])
+        assert [each.id for each in queue.list(["queued"], None)] == [f"tests-{number}"]
+        assert queue.find(number) is not None
+        db.execute("ROLLBACK")
+
+
 def test_a_store_without_jobs_and_one_with_them_are_stores_as_before(opened: Opened) -> None:
     queue = opened(URLS[1])
     add(queue, job())

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -763,7 +764,9 @@ async def test_a_pod_in_a_working_copy_has_its_scope_there(tmp_path: Path, repos
 # -- bad input
 
 
-async def test_what_no_pool_can_be_made_of_is_refused(tmp_path: Path) -> None:
+async def test_what_no_pool_can_be_made_of_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = Bounded().runner("one")
     wrong: list[tuple[dict[str, Any], dict[str, Any], type[Exception], str]] = [
         ({"one": one}, {"two": 1}, PoolError, "'two', which is no runner"),
@@ -779,6 +782,12 @@ async def test_what_no_pool_can_be_made_of_is_refused(tmp_path: Path) -> None:
         for runners, limits, error, words in wrong:
             with pytest.raises(error, match=words):
                 Pool(system, runners, limits)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    async with PodSystem() as system:
+        with pytest.raises(UnknownRunner):
+            Pool(system, {"one": "no such"})
+    assert list((tmp_path / "temporary").iterdir()) == []
     with pytest.raises(SystemNotRunning):
         Pool(system, {"one": one})
 

@@ -88,6 +88,7 @@ class Pool(Closing):
             workers = workers_of(runners, home, settings, self._cwd, sections)
         except PolypodError:
             self._queue.close()
+            self._remove_temporary()
             raise
         performing = Performing(
             workers,
@@ -231,6 +232,9 @@ class Pool(Closing):
         idempotent.
         """
         await self._driving.aclose()
+        self._remove_temporary()
+
+    def _remove_temporary(self) -> None:
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
 

@@ -23,7 +23,7 @@ from actors.routing.pool.queue import (
     number_of,
 )
 from actors.routing.pool.scheduling import Start, Waiting
-from actors.sessions.sqlite.tables import StoreTables, make_tables
+from actors.sessions.sqlite.tables import StoreTables, have_tables, make_tables
 from protocol.jobs import Execution, Job, JobStatus
 
 # What changes often is in short rows of its own: SQLite writes a row whole, whatever changes of it.
@@ -58,7 +58,7 @@ _TABLES = {
         "cost_usd": "REAL",
     },
 }
-_INDEX = "CREATE INDEX IF NOT EXISTS pool_jobs_next ON pool_jobs (state, lane, priority DESC, n)"
+_INDEXES = {"pool_jobs_next": "pool_jobs (state, lane, priority DESC, n)"}
 
 #: How a status is kept.
 _STATES: tuple[JobStatus, ...] = ("queued", "running", "done", "failed", "cancelled", "lost")
@@ -123,8 +123,11 @@ class SQLiteQueue(TaskQueue):
         self.folder = tables.writer.folder.with_suffix(".pool")
         self._tables, self._close = tables, close
         self._db: sqlite3.Connection | None = None
-        with tables.transaction() as db:
-            make_tables(db, _TABLES, [_INDEX])
+        with tables.reading() as db:
+            made = have_tables(db, _TABLES, _INDEXES)
+        if not made:
+            with tables.transaction() as db:
+                make_tables(db, _TABLES, _INDEXES)
 
     @property
     def _owner(self) -> str:

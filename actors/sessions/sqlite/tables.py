@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from actors.sessions.lock import WriterLock
@@ -14,6 +14,8 @@ from actors.sessions.sqlite.file import SQLiteFile
 from actors.sessions.store import Durability
 from protocol.errors import StoreError
 
+#: The definition of each column, by table and name.
+Tables = Mapping[str, Mapping[str, str]]
 #: Seconds that a transaction waits for those of other processes.
 _PATIENCE = 10.0
 #: Seconds that the end of a merge is waited for where the file is another now.
@@ -101,18 +103,27 @@ class StoreTables:
         self.writer.release()
 
 
-def make_tables(
-    db: sqlite3.Connection, tables: Mapping[str, Mapping[str, str]], indexes: Iterable[str]
-) -> None:
+def have_tables(db: sqlite3.Connection, tables: Tables, indexes: Mapping[str, str]) -> bool:
+    """Whether ``make_tables`` has nothing to do: who only reads need not wait then for who writes."""
+    names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+    return indexes.keys() <= names and all(
+        columns.keys() <= _columns(db, table) for table, columns in tables.items()
+    )
+
+
+def _columns(db: sqlite3.Connection, table: str) -> set[str]:
+    return {row[1] for row in db.execute(f"PRAGMA table_info({table})")}
+
+
+def make_tables(db: sqlite3.Connection, tables: Tables, indexes: Mapping[str, str]) -> None:
     """Make tables that are not there, and give those of earlier versions the columns that came since, within
-    a transaction. ``tables`` has the definition of each column by its name; what a later version has added is
-    let be. The columns of an index are there before it is made.
+    a transaction. ``tables`` has the definition of each column by its name, ``indexes`` what each is on; what
+    a later version has added is let be. The columns of an index are there before it is made.
     """
     for table, columns in tables.items():
         listed = ", ".join(f"{name} {definition}" for name, definition in columns.items())
         db.execute(f"CREATE TABLE IF NOT EXISTS {table} ({listed})")
-        there = {row[1] for row in db.execute(f"PRAGMA table_info({table})")}
-        for name in columns.keys() - there:
+        for name in columns.keys() - _columns(db, table):
             db.execute(f"ALTER TABLE {table} ADD COLUMN {name} {columns[name]}")
-    for index in indexes:
-        db.execute(index)
+    for name, place in indexes.items():
+        db.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {place}")
