@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from actors.routing.pool import driving
 from actors.routing.pool.availability import Availability
 from actors.routing.pool.choosing import Choosing
 from actors.routing.pool.endings import Outcome, decide
@@ -192,6 +193,33 @@ async def test_a_queue_whose_folder_is_deleted_fails_who_asks_and_leaves_nobody_
         held.gate.set()
     with pytest.raises(StoreError):
         await job
+
+
+class Locked(MemoryQueue):
+    """Cannot be written to from the first job on, as where a process was stopped that writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused = 0
+
+    def transaction(self) -> Any:
+        if self.find(1) is not None:
+            self.refused += 1
+            raise StoreError("another process has locked it")
+        return super().transaction()
+
+
+async def test_a_pool_that_is_left_tries_a_queue_for_a_time_and_not_a_number_of_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each time may take as long as the queue waits for others."""
+    monkeypatch.setattr(driving, "_GIVES_UP", 0.0)
+    held, queue = Held(), Locked()
+    async with asyncio.timeout(10), PodSystem() as system:
+        job = Pool(system, {"held": held}, queue=queue).submit(Job("one", "x"))
+        await held.begun.get()
+    assert queue.refused == 1
+    assert (await job).status == "cancelled"
 
 
 async def test_a_job_that_is_cancelled_as_its_pool_is_left_is_not_done_by_the_next(tmp_path: Path) -> None:

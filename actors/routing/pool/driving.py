@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,8 +31,9 @@ T = TypeVar("T")
 #: Seconds after which a queue is looked at that others may have changed, after which it is looked whether
 #: other processes are gone, and after which it is asked again that has failed.
 _POLL, _LOOK, _AGAIN = 0.05, 0.5, 0.25
-#: How often in a row a queue may fail before a pool that is left gives it up: its jobs are others' then.
-_FAILURES = 8
+#: Seconds after which a pool that is left gives up a queue that fails: its jobs are others' then. A turn may
+#: take longer that waits for a process that was stopped as it wrote.
+_GIVES_UP = 2.0
 
 
 class Driving:
@@ -57,7 +59,7 @@ class Driving:
         self._saving: set[asyncio.Task[None]] = set()
         self._joining: list[AsyncFuture[None]] = []
         self._mark: int | None = None
-        self._looked_at = 0.0
+        self._looked_at, self._left_at = 0.0, math.inf
         #: The descriptor of our lock that child processes hold as well.
         self._held: int | None = None
         #: Whether something has changed that the queue does not know of.
@@ -85,7 +87,6 @@ class Driving:
 
     async def _drive(self) -> None:
         """Turn by turn, until the pool is left and all that came of its jobs is kept."""
-        failures = 0
         while not (self.is_leaving and not self._tasks and self.requests.batch.is_empty):
             await self._wait_for_work()
             requests, self.requests = self.requests, Requests()
@@ -94,12 +95,10 @@ class Driving:
                 turn = await self._in_thread(partial(take_turn, self._queue, requests.batch, now))
             except Exception as error:  # noqa: BLE001 - of the store; goes to who asked
                 self._take_back(requests, error)
-                failures += 1
-                if self.is_leaving and not self._tasks and failures > _FAILURES:
+                if not self._tasks and time.monotonic() - self._left_at > _GIVES_UP:
                     break
                 await asyncio.sleep(_AGAIN)
             else:
-                failures = 0
                 self._apply(turn, requests)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -249,7 +248,7 @@ class Driving:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        self.is_leaving = True
+        self.is_leaving, self._left_at = True, time.monotonic()
         if self._choosing is not None:
             self._choosing.cancel()
         for number in list(self._tasks):
