@@ -68,8 +68,8 @@ async def test_a_call_that_says_how_far_it_is_may_take_longer_than_its_time_out(
 
 
 async def test_progress_for_ever_ends_at_a_bound() -> None:
-    played = await play(("raw__never", {"steps": 40, "pause": 0.05}), of=raw(timeout=0.1))
-    assert re.search(r"took too long: no answer after 1(\.\d)? s", played.texts[0])
+    played = await play(("raw__never", {"steps": 150, "pause": 0.02}), of=raw(timeout=0.2))
+    assert re.search(r"took too long: no answer after 2(\.\d)? s", played.texts[0])
 
 
 async def test_what_a_server_lists_that_is_odd_is_mended_or_left_out_with_words() -> None:
