@@ -65,7 +65,7 @@ _STATES: tuple[JobStatus, ...] = ("queued", "running", "done", "failed", "cancel
 _NUMBERS = {status: number for number, status in enumerate(_STATES)}
 _QUEUED, _RUNNING = 0, 1
 
-_ADD = "INSERT INTO pool_jobs (lane, asked, priority, keep, submitted) VALUES (?1, ?1, ?2, ?3, ?4)"
+_ADD = "INSERT INTO pool_jobs (lane, asked, priority, keep, submitted) VALUES (?, ?, ?, ?, ?)"
 _ADD_TEXT = "INSERT INTO pool_texts (n, body) VALUES (?, ?)"
 #: Each lane in which a job waits, found by as many steps in the index as there are lanes.
 _LANES = """
@@ -82,18 +82,18 @@ WHERE state = 0 AND lane = ? ORDER BY priority DESC, n LIMIT ?
 _ACTIVE = "SELECT lane, count(*) FROM pool_jobs WHERE state = 1 GROUP BY lane"
 # The model that a classifier named is for the runner that it named.
 _START = """
-UPDATE pool_jobs SET state = 1, model = iif(lane = ?1, model, NULL), lane = ?1, owner = ?2, started = ?3,
+UPDATE pool_jobs SET state = 1, model = iif(lane = ?, model, NULL), lane = ?, owner = ?, started = ?,
     attempts = attempts + 1, cancel = 0
-WHERE n = ?4 AND state = 0 RETURNING model, reason, attempts, deaths, submitted
+WHERE n = ? AND state = 0 RETURNING model, reason, attempts, deaths, submitted
 """
 _END = "UPDATE pool_jobs SET state = ?, owner = NULL WHERE n = ? AND state = 1 AND owner = ?"
 _ADD_END = """
 INSERT OR IGNORE INTO pool_ends (n, body, tokens_in, tokens_out, cost_usd) VALUES (?, ?, ?, ?, ?)
 """
 _GIVE_BACK = """
-UPDATE pool_jobs SET state = 0, lane = asked, avoid = iif(?1 = '', avoid, ?1), owner = NULL,
-    deaths = deaths + (?1 <> ''), attempts = attempts - ?2, started = NULL
-WHERE n = ?3 AND state = 1 AND owner = ?4 RETURNING cancel
+UPDATE pool_jobs SET state = 0, lane = asked, avoid = iif(? = '', avoid, ?), owner = NULL,
+    deaths = deaths + (? <> ''), attempts = attempts - ?, started = NULL
+WHERE n = ? AND state = 1 AND owner = ? RETURNING cancel
 """
 _TAKE_BACK = """
 UPDATE pool_jobs SET state = 0, owner = NULL, started = NULL, losses = losses + 1,
@@ -161,7 +161,7 @@ class SQLiteQueue(TaskQueue):
         for new in jobs:
             job = new.job
             row = (job.agent or "", job.priority, job.on_lost == "requeue", new.at)
-            number = db.execute(_ADD, row).lastrowid
+            number = db.execute(_ADD, (row[0], *row)).lastrowid
             assert number is not None
             numbers.append(number)
         encode = _encoder.encode
@@ -183,7 +183,7 @@ class SQLiteQueue(TaskQueue):
     def start(self, starts: Sequence[Start], at: float) -> list[Claimed]:
         db, owner, claimed = self._writing, self._owner, list[Claimed]()
         for each in starts:
-            row = db.execute(_START, (each.agent, owner, at, each.number)).fetchone()
+            row = db.execute(_START, (each.agent, each.agent, owner, at, each.number)).fetchone()
             if row is None:
                 continue
             (body,) = db.execute("SELECT body FROM pool_texts WHERE n = ?", (each.number,)).fetchone()
@@ -204,7 +204,7 @@ class SQLiteQueue(TaskQueue):
     def give_back(self, returns: Sequence[Returned], at: float) -> None:
         db, owner = self._writing, self._owner
         for each in returns:
-            row = db.execute(_GIVE_BACK, (each.avoid, each.uncounted, each.number, owner)).fetchone()
+            row = db.execute(_GIVE_BACK, (*[each.avoid] * 3, each.uncounted, each.number, owner)).fetchone()
             if row is not None and row[0]:
                 self.cancel(each.number, at)
 

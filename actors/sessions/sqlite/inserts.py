@@ -21,14 +21,14 @@ _ALONE = _INSERT + _ENTRY.replace("IS ?)", "IS ? AND undisturbed())")
 # In a file with runs so it does, too, where the session's last row is not the one with that id: where that is
 # gone there is none, and where another of the session is right behind it, which may be in no index, it is the
 # other. What was added later than that begins a run, so the index has its number.
-_LAST = "SELECT max(id) FROM entries WHERE session = ?{0} AND id BETWEEN ?{1} AND ?{1} + 1"
-_LAST_OF = _LAST.format(1, 2)
+# (Numbered parameters, which would save repeating some, are a DeprecationWarning of sqlite3 in Python 3.12.)
+_LAST = "SELECT max(id) FROM entries WHERE session = ? AND id BETWEEN ? AND ? + 1"
 _ALONE_IN_RUNS = f"""INSERT OR ROLLBACK INTO entries (session, n, hash, body, at, id, follows) VALUES (
-    (SELECT id FROM sessions WHERE id = ?1 AND generation = ?2 AND holder IS ?3 AND undisturbed()
-        AND ({_LAST.format(1, 8)}) IS ?8),
-    ?4, ?5, ?6, ?7,
+    (SELECT id FROM sessions WHERE id = ? AND generation = ? AND holder IS ? AND undisturbed()
+        AND ({_LAST}) IS ?),
+    ?, ?, ?, ?,
     (SELECT ifnull(max(id), 0) + 1 FROM entries),
-    ifnull((SELECT max(id) FROM entries) = ?9, 0)
+    ifnull((SELECT max(id) FROM entries) = ?, 0)
 )
 """
 _ROWS_PER_STATEMENT = 256
@@ -50,13 +50,15 @@ def insert_alone(db: sqlite3.Connection, added: Added, format_: int) -> None:
     """
     job, [row] = added
     held = job.held
-    values = (held.row, held.generation, held.writer, *row, job.at)
+    holding, kept = (held.row, held.generation, held.writer), (*row, job.at)
     if format_ < FIRST_WITH_RUNS:
-        db.execute(_ALONE, values)
+        db.execute(_ALONE, (*holding, *kept))
     else:
         last = held.last
         joined = None if last is None or not (last + 1) % LONGEST else last
-        held.last = db.execute(_ALONE_IN_RUNS, (*values, last, joined)).lastrowid
+        held.last = db.execute(
+            _ALONE_IN_RUNS, (*holding, held.row, last, last, last, *kept, joined)
+        ).lastrowid
         held.seen = None
 
 
@@ -87,7 +89,7 @@ def _check_last(db: sqlite3.Connection, sessions: Iterable[Held], opened: int) -
     (version,) = db.execute("PRAGMA data_version").fetchone()
     for held in sessions:
         if held.seen != (opened, version):
-            found = db.execute(_LAST_OF, (held.row, held.last)).fetchone()
+            found = db.execute(_LAST, (held.row, held.last, held.last)).fetchone()
             if found[0] != held.last:
                 raise HeadConflict(f"session {held.session_id} was taken over")
             held.seen = opened, version

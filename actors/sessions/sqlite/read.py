@@ -55,7 +55,7 @@ class Queries:
         SELECT e.n, CAST(e.hash AS BLOB), CASE WHEN length(e.body) <= :largest THEN CAST(e.body AS BLOB) END
         {found}
         """
-        self._head = f"SELECT {LAST_N}, {LAST_HASH}, id FROM entries WHERE id = {row_at('?1', runs=runs)}"
+        self._head = f"SELECT {LAST_N}, {LAST_HASH}, id FROM entries WHERE id = {row_at(':row', runs=runs)}"
         self._has = f"""
         SELECT {LAST_N} = :n AND {LAST_HASH} = :hash FROM entries WHERE id = {row_at(":row", ":n", runs=runs)}
         """
@@ -110,7 +110,7 @@ class Queries:
 
     def head(self, db: sqlite3.Connection, row: int) -> tuple[Head, int]:
         """The end of a session, and the id of the row that it stands in."""
-        seq, digest, last = db.execute(self._head, (row,)).fetchone()
+        seq, digest, last = db.execute(self._head, {"row": row}).fetchone()
         return Head(seq, digest), last
 
     def has_entry(self, db: sqlite3.Connection, row: int, head: Head) -> bool:
