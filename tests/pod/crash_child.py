@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from child_kit import end_with_parent
-from warm import Popen
+from halted_child import HaltedChild, halt, tell
 
 from actors.llm.base import Block, Request, TextChunk
 from actors.llm.scripted import Reply, ScriptedClient, call, say
@@ -20,7 +17,6 @@ from actors.system import PodSystem
 from actors.tools.base import Tool, tool
 from protocol.manifest import PodManifest
 
-PATHS = [str(Path(__file__).parents[each]) for each in (1, 2)]
 LONG = "story " * 900
 
 #: What the pod's model answers in each scene.
@@ -65,20 +61,6 @@ def tools(file: Path, *, hang: bool = True) -> list[Tool]:
     return [tool(append), tool(concurrency="read_only", name="look")(append)]
 
 
-def tell(line: str) -> None:
-    """A line for who started us."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-async def halt() -> None:
-    """Let all others come as far as they can, say so, and wait to be killed."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-    tell("here")
-    await asyncio.Event().wait()
-
-
 class Halting(ScriptedClient):
     """Plays a script; halts in its last answer, or where the summariser or the memory job asks."""
 
@@ -96,32 +78,11 @@ class Halting(ScriptedClient):
                 await halt()
 
 
-class Child:
+class Child(HaltedChild):
     """The process, halted; ``session`` is the pod's first one."""
 
     def __init__(self, folder: Path, scene: str = "tool") -> None:
-        self.store, self.file = folder / "pods.db", folder / "words"
-        self.file.touch()
-        self.process = Popen(
-            [sys.executable, __file__, str(self.store), str(self.file), scene],
-            stdin=subprocess.PIPE,  # its end is the child's end
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)},
-        )
-        assert self.process.stdout is not None
-        self.session = self.process.stdout.readline().strip()
-        assert self.process.stdout.readline().strip() == "here"
-
-    @property
-    def ran(self) -> list[str]:
-        """What the tools have appended."""
-        return self.file.read_text().split()
-
-    def kill(self) -> None:
-        """Kill -9, and wait for its end."""
-        os.kill(self.process.pid, signal.SIGKILL)
-        self.process.communicate()
+        super().__init__(__file__, folder, scene)
 
 
 async def _main(store: str, file: str, scene: str) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from child_kit import end_with_parent
-from warm import Popen
+from halted_child import HaltedChild, halt, tell
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.routing.chain import EscalationChain
@@ -21,7 +18,6 @@ from protocol.manifest import PodManifest
 from protocol.routing import Verdict
 
 SMALL, LARGE = "ollama/phi4", "claude-opus-5"
-PATHS = [str(Path(__file__).parents[each]) for each in (1, 2)]
 PLAIN = PodManifest.of(name="child")
 
 
@@ -38,35 +34,11 @@ def append_to(file: Path, *, hang: bool) -> Tool:
     return tool(append)
 
 
-async def halt() -> None:
-    """Let all others come as far as they can, say so, and wait to be killed."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-    print("here", flush=True)  # noqa: T201 - to who started us
-    await asyncio.Event().wait()
-
-
-class Child:
+class Child(HaltedChild):
     """The process, halted in the ``tool`` loop of its second tier, or in the ``verifier`` of that."""
 
     def __init__(self, folder: Path, scene: str) -> None:
-        self.store, self.file = folder / "pods.db", folder / "words"
-        self.file.touch()
-        self.process = Popen(
-            [sys.executable, __file__, str(self.store), str(self.file), scene],
-            stdin=subprocess.PIPE,  # its end is the child's end
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)},
-        )
-        assert self.process.stdout is not None
-        self.session = self.process.stdout.readline().strip()
-        assert self.process.stdout.readline().strip() == "here"
-
-    def kill(self) -> None:
-        """Kill -9, and wait for its end."""
-        os.kill(self.process.pid, signal.SIGKILL)
-        self.process.communicate()
+        super().__init__(__file__, folder, scene)
 
 
 async def _main(store: str, file: str, scene: str) -> None:
@@ -92,7 +64,7 @@ async def _main(store: str, file: str, scene: str) -> None:
     chain = EscalationChain(entries, local=local, cloud=cloud, verifier=verify)
     async with PodSystem(f"sqlite:{store}") as system:
         pod = await system.spawn(PLAIN, client=chain, tools=[append_to(Path(file), hang=True)])
-        print((await pod.describe()).session_id, flush=True)  # noqa: T201
+        tell((await pod.describe()).session_id)
         await pod.run("go")
 
 
