@@ -26,8 +26,15 @@ from actors.llm.base import (
     UsageReport,
 )
 from actors.llm.errors import classify
-from actors.llm.http.answers import callless, failure_of, means_something, nameless, stop_of, unfinished
-from actors.llm.http.sse import SSEEvent
+from actors.llm.http.answers import (
+    EventAnswer,
+    callless,
+    failure_of,
+    means_something,
+    nameless,
+    stop_of,
+    unfinished,
+)
 from actors.llm.lenient import UNREADABLE, decode_any
 from actors.llm.pieces import HalfPairs, is_closed
 from protocol.errors import ModelError
@@ -76,7 +83,7 @@ class _Open:
         return isinstance(decoded, dict) and bool(decoded)
 
 
-class MessagesAnswer:
+class MessagesAnswer(EventAnswer):
     """One answer as it comes in, as AnswerReader says.
 
     ``answer_tool`` names the tool by which a typed answer is given (see ``anthropic_request``): its
@@ -89,26 +96,17 @@ class MessagesAnswer:
         "_argued",
         "_begun",
         "_begun_ones",
-        "_blocks",
         "_calls",
         "_last",
         "_meter",
         "_next",
         "_open",
-        "_origin",
-        "_stop",
         "_taken",
-        "_where",
-        "done",
-        "failure",
-        "model",
     )
 
     def __init__(self, where: str, *, answer_tool: str | None = None, origin: str | None = None) -> None:
-        self._where = where
-        self._origin = origin
+        super().__init__(where, origin)
         self._answer_tool = answer_tool
-        self._blocks: list[Block] = []
         self._open: dict[_Index, _Open] = {}
         self._calls: list[_Open] = []
         self._answered: list[_Open] = []
@@ -117,17 +115,8 @@ class MessagesAnswer:
         self._argued: _Open | None = None  # the last that can have arguments
         self._next = 0
         self._begun = False
-        self._stop = ""
         self._taken: set[str] = set()
         self._meter = MessagesMeter()
-        self.model: str | None = None
-        self.failure: ModelError | None = None
-        self.done = False
-
-    @property
-    def finished(self) -> bool:
-        """Whether the server has said why it stopped."""
-        return bool(self._stop)
 
     @property
     def metered(self) -> bool:
@@ -138,14 +127,6 @@ class MessagesAnswer:
     def usage(self) -> Usage | None:
         """The call's tokens, as far as the server has reported them."""
         return self._meter.said
-
-    def feed(self, events: list[SSEEvent]) -> list[Block]:
-        blocks = self._blocks = []
-        for name, data in events:
-            if self.done:
-                break
-            self._take(name, data)
-        return blocks
 
     def whole(self, data: bytes) -> list[Block]:
         blocks = self._blocks = []
@@ -165,15 +146,15 @@ class MessagesAnswer:
             for index, content in enumerate(message.content):
                 self._start(index, content, plain[index])
             self._report(self._meter.end(message.usage))
-            self._stop = str(message.stop_reason or "end_turn")
+            self._finish = str(message.stop_reason or "end_turn")
         return blocks
 
     def close(self) -> list[Block]:
-        if not self._stop:
+        if not self._finish:
             raise unfinished(self._where, begun=self._begun)
-        if (failure := failure_of(self._stop, self._where)) is not None:
+        if (failure := failure_of(self._finish, self._where)) is not None:
             raise failure
-        reason = stop_of(self._stop)
+        reason = stop_of(self._finish)
         if reason not in _CUTS and self._lost_a_call():
             raise nameless(self._where)
         if reason == "tool_use" and all(part.kind == "thinking" for part in self._begun_ones):
@@ -229,7 +210,7 @@ class MessagesAnswer:
         elif kind == "message_delta":
             self._conclude(event)
         elif kind == "message_stop":
-            self._stop = self._stop or "end_turn"
+            self._finish = self._finish or "end_turn"
             self.done = True
 
     def _mended(self, data: bytes) -> Event | None:
@@ -256,7 +237,7 @@ class MessagesAnswer:
     def _conclude(self, event: Event) -> None:
         self._begun = True
         if event.delta is not None and event.delta.stop_reason:
-            self._stop = encodable(str(event.delta.stop_reason))
+            self._finish = encodable(str(event.delta.stop_reason))
         self._report(self._meter.end(event.usage))
 
     def _start(self, index: _Index, content: Content, plain: dict[str, Any]) -> None:
@@ -352,7 +333,7 @@ class MessagesAnswer:
     def _break_off(self, failure: ModelError) -> None:
         """Nothing more is read; what was finished before stands."""
         self.done = True
-        if not self._stop:
+        if not self._finish:
             self.failure = failure
 
 

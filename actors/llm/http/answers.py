@@ -46,6 +46,41 @@ class AnswerReader(Protocol):
         ...
 
 
+class EventAnswer:
+    """Where an answer stands that comes as events, of whatever format; ``_finish`` is why the server says
+    that it has stopped.
+    """
+
+    __slots__ = ("_blocks", "_finish", "_origin", "_where", "done", "failure", "model")
+
+    def __init__(self, where: str, origin: str | None) -> None:
+        self._where = where
+        self._origin = origin
+        self._blocks: list[Block] = []
+        self._finish = ""
+        self.model: str | None = None
+        self.failure: ModelError | None = None
+        self.done = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the server has said why it stopped, without which no answer is complete."""
+        return bool(self._finish)
+
+    def feed(self, events: list[SSEEvent]) -> list[Block]:
+        """The blocks that come with ``events``; look at ``failure`` and ``done`` afterwards."""
+        blocks = self._blocks = []
+        for name, data in events:
+            if self.done:
+                break
+            self._take(name, data)
+        return blocks
+
+    def _take(self, name: str, data: bytes) -> None:
+        """One event: append its blocks to ``_blocks``."""
+        raise NotImplementedError
+
+
 def unfinished(where: str, *, begun: bool) -> ModelError:
     """The error of a stream that ended before the server said why."""
     if begun:

@@ -18,8 +18,7 @@ from actors.llm.base import (
     VendorChunk,
 )
 from actors.llm.errors import classify
-from actors.llm.http.answers import callless, count_of, failure_of, nameless, stop_of, unfinished
-from actors.llm.http.sse import SSEEvent
+from actors.llm.http.answers import EventAnswer, callless, count_of, failure_of, nameless, stop_of, unfinished
 from actors.llm.lenient import UNREADABLE
 from actors.llm.openai.calls import CallPiece, Calls, Function
 from actors.llm.openai.wire import Choice, Chunk, Delta, decode_strictly, read_with_care
@@ -37,7 +36,7 @@ _FUNCTION_MEMBERS = frozenset({"name", "arguments"})
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text")
 
 
-class ChatAnswer:
+class ChatAnswer(EventAnswer):
     """One answer as it comes in.
 
     ``feed`` never raises: what is wrong with the stream stands in ``failure`` once the blocks before it have
@@ -45,32 +44,23 @@ class ChatAnswer:
     """
 
     __slots__ = (
-        "_blocks",
         "_calls",
         "_chosen",
-        "_finish",
         "_halves",
         "_index",
         "_kind",
         "_old_call",
-        "_origin",
         "_reasoning_as",
         "_refused",
         "_streamed",
         "_usage",
         "_vendor",
-        "_where",
-        "done",
-        "failure",
-        "model",
     )
 
     def __init__(self, where: str, *, origin: str | None = None) -> None:
-        self._where = where
-        self._origin = origin
+        super().__init__(where, origin)
         self._reasoning_as: str | None = None  # what the message calls it
         self._vendor: dict[str, Any] = {}
-        self._blocks: list[Block] = []
         self._calls = Calls()
         self._old_call: Calls | None = None  # what came as `function_call`, which some servers send besides
         self._halves: HalfPairs | None = None  # only where an event had to be mended are there any
@@ -79,16 +69,7 @@ class ChatAnswer:
         self._chosen = False
         self._refused = False
         self._streamed = False  # something came as a piece
-        self._finish = ""
         self._usage: Usage | None = None
-        self.model: str | None = None
-        self.failure: ModelError | None = None
-        self.done = False
-
-    @property
-    def finished(self) -> bool:
-        """Whether the server has said why it stopped, without which no answer is complete."""
-        return bool(self._finish)
 
     @property
     def metered(self) -> bool:
@@ -99,18 +80,6 @@ class ChatAnswer:
     def usage(self) -> Usage | None:
         """The call's tokens, as far as the server has reported them."""
         return self._usage
-
-    def feed(self, events: list[SSEEvent]) -> list[Block]:
-        """The blocks that come with ``events``; look at ``failure`` and ``done`` afterwards."""
-        blocks = self._blocks = []
-        for name, data in events:
-            if self.done:
-                break
-            if data[:1] == b"{":
-                self._take(name, data)
-            else:
-                self._odd(name, data)
-        return blocks
 
     def whole(self, data: bytes) -> list[Block]:
         """The blocks of an answer that came as one JSON object, which cannot have been cut."""
@@ -164,7 +133,9 @@ class ChatAnswer:
         return "tool_use" if self._calls else reason
 
     def _take(self, name: str, data: bytes) -> None:
-        """One event that is a JSON object."""
+        if data[:1] != b"{":
+            self._odd(name, data)
+            return
         plain = None
         try:
             chunk: Chunk = decode_strictly(data)

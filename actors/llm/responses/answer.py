@@ -22,8 +22,15 @@ from actors.llm.base import (
     VendorChunk,
 )
 from actors.llm.errors import classify
-from actors.llm.http.answers import count_of, failure_of, is_object, nameless, stop_of, unfinished
-from actors.llm.http.sse import SSEEvent
+from actors.llm.http.answers import (
+    EventAnswer,
+    count_of,
+    failure_of,
+    is_object,
+    nameless,
+    stop_of,
+    unfinished,
+)
 from actors.llm.lenient import UNREADABLE
 from actors.llm.pieces import HalfPairs, is_closed
 from actors.llm.responses.wire import Event, read
@@ -70,34 +77,25 @@ class _Output:
         self.halves: HalfPairs | None = None
 
 
-class ResponsesAnswer:
+class ResponsesAnswer(EventAnswer):
     """One answer as it comes in, as AnswerReader says. ``most`` are the tokens that it may have: some servers
     do not say that they cut it there.
     """
 
     __slots__ = (
         "_begun",
-        "_blocks",
         "_ids",
         "_lost_call",
         "_mends",
         "_most",
-        "_origin",
         "_outputs",
         "_refused",
-        "_stop",
         "_usage",
-        "_where",
-        "done",
-        "failure",
-        "model",
     )
 
     def __init__(self, where: str, *, origin: str | None = None, most: int | None = None) -> None:
-        self._where = where
-        self._origin = origin
+        super().__init__(where, origin)
         self._most = most
-        self._blocks: list[Block] = []
         #: By what the server calls each: its number, or its id.
         self._outputs: dict[int | str, _Output] = {}
         self._ids: set[str] = set()
@@ -105,16 +103,7 @@ class ResponsesAnswer:
         self._mends = False
         self._refused = False
         self._lost_call = False
-        self._stop = ""
         self._usage: Usage | None = None
-        self.model: str | None = None
-        self.failure: ModelError | None = None
-        self.done = False
-
-    @property
-    def finished(self) -> bool:
-        """Whether the server has said why it stopped, without which no answer is complete."""
-        return bool(self._stop)
 
     @property
     def metered(self) -> bool:
@@ -125,20 +114,6 @@ class ResponsesAnswer:
     def usage(self) -> Usage | None:
         """The call's tokens, as far as the server has reported them."""
         return self._usage
-
-    def feed(self, events: list[SSEEvent]) -> list[Block]:
-        """The blocks that come with ``events``; look at ``failure`` and ``done`` afterwards."""
-        blocks = self._blocks = []
-        for name, data in events:
-            if self.done:
-                break
-            if data.lstrip()[:1] == b"{":
-                self._take(name, data)
-            elif name == "error" or (data.lstrip()[:1] == b"[" and data.strip() != b"[DONE]"):
-                self._fail(classify(None, {}, data, where=self._where))
-            elif data.strip() and data.strip() != b"[DONE]":
-                self._break("sent an event that is not JSON")
-        return blocks
 
     def whole(self, data: bytes) -> list[Block]:
         """The blocks of an answer that came as one JSON object."""
@@ -162,10 +137,10 @@ class ResponsesAnswer:
         """The last blocks: the ends of calls and the end of the answer. Raises ModelError where the stream
         ended before the server said why.
         """
-        if not self._stop:
+        if not self._finish:
             raise unfinished(self._where, begun=self._begun)
         blocks = self._blocks = []
-        reason = stop_of(self._stop)
+        reason = stop_of(self._finish)
         calls = [each for each in self._outputs.values() if each.kind == "call"]
         for output in self._outputs.values():
             self._say_rest(output)
@@ -188,6 +163,15 @@ class ResponsesAnswer:
     # -- events ------------------------------------------------------------------------------------
 
     def _take(self, name: str, data: bytes) -> None:
+        begin = data.lstrip()[:1]
+        if begin == b"{":
+            self._take_object(name, data)
+        elif name == "error" or (begin == b"[" and data.strip() != b"[DONE]"):
+            self._fail(classify(None, {}, data, where=self._where))
+        elif data.strip() and data.strip() != b"[DONE]":
+            self._break("sent an event that is not JSON")
+
+    def _take_object(self, name: str, data: bytes) -> None:
         try:
             event, mended = read(data)
         except UNREADABLE as error:
@@ -396,7 +380,7 @@ class ResponsesAnswer:
         if (failure := failure_of(word, self._where)) is not None:
             self._fail(failure)
             return
-        self._begun, self._stop, self.done = True, word, True
+        self._begun, self._finish, self.done = True, word, True
 
     def _is_open(self, number: int, item: dict[str, Any]) -> bool:
         """Whether an output has begun, and not all of it has come."""
@@ -427,7 +411,7 @@ class ResponsesAnswer:
     def _fail(self, failure: ModelError) -> None:
         """Nothing more is read; what was finished before stands."""
         self.done = True
-        if not self._stop and self.failure is None:
+        if not self._finish and self.failure is None:
             self.failure = failure
 
 
