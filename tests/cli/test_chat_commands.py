@@ -49,7 +49,7 @@ def test_a_chat_goes_through_its_commands_at_any_terminal(home: Home, columns: i
         assert ("\x1b" in somebody.written) == ("TERM" not in env)
         assert not (env and re.search(r"\x1b\[[0-9;]*[34][0-7]m", somebody.written))
     stored = home.polypod("ps", "--json").lines
-    assert len(stored) == 4  # the first one, the compacted one, its fork, and the new one
+    assert len(stored) == 3  # the first one, the compacted one and its fork; the new one had nothing in it
 
 
 def test_another_model_answers_in_the_same_session_and_one_that_there_is_not_changes_nothing(home: Home):
@@ -227,3 +227,28 @@ def test_the_footer_names_model_tokens_cost_and_folder(home: Home, tmp_path: Pat
         somebody.press(CTRL_D)
         assert somebody.leaves_with() == 0
     assert tmp_path == home.folder.parent
+
+
+def test_a_chat_that_is_left_without_a_word_leaves_no_session(home: Home):
+    with person(home, "chat", *OFFLINE) as somebody:
+        somebody.sees(PROMPT)
+        enter(somebody, "/model offline", "answers from here on")
+        enter(somebody, "/clear", "session")
+        leaves(somebody)
+        assert "the one before stays" not in somebody.written
+    assert home.polypod("ps", "--json").lines == []
+    with person(home, "chat", *OFFLINE) as somebody:
+        somebody.sees(PROMPT)
+        somebody.process.terminate()
+        assert somebody.leaves_with() == 143
+        assert "no session stays" in somebody.written
+    assert home.polypod("ps", "--json").lines == []
+
+
+def test_a_session_that_was_there_before_stays_though_nothing_is_said_in_it(home: Home):
+    home.run("list files")
+    with person(home, "chat", "--continue") as somebody:
+        enter(somebody, "/clear", "the one before stays")
+        leaves(somebody)
+    [row] = home.polypod("ps", "--json").lines
+    assert row["task"] == "list files"

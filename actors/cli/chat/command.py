@@ -95,12 +95,15 @@ async def _chat(plan: Plan, seat: _Seat) -> None:
         talk = Talk(current, terminal, seat.view, seat.answering)
         talk.joins += seat.images
         asker = _asker(seat, talk)
-        async with resumable(current.way_on, terminal):
-            try:
-                with farewell(asker.close):
-                    await _talk(talk, asker, seat)
-            finally:
-                asker.close()
+        try:
+            async with resumable(current.way_on, terminal):
+                try:
+                    with farewell(asker.close):
+                        await _talk(talk, asker, seat)
+                finally:
+                    asker.close()
+        finally:
+            await current.leave()
 
 
 def _asker(seat: _Seat, talk: Talk) -> Asker:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from actors.cli.config import store_option
@@ -10,9 +11,10 @@ from actors.cli.display.views import View
 from actors.cli.running import Plan
 from actors.pod.handle import Pod
 from actors.pod.local import actor_of
+from actors.sessions.answers import settled
 from actors.sessions.head import short_id
 from actors.system import PodSystem
-from protocol.errors import PodStopped, PolypodError
+from protocol.errors import PodStopped, PolypodError, SessionError
 from protocol.manifest import PodManifest
 from protocol.results import PodDescription
 
@@ -32,6 +34,8 @@ class Current:
         self.pod = pod
         self.described = described
         self._view = view
+        #: False where this chat made the session and nothing was said in it yet: it goes when it is left.
+        self.is_used = plan.session is not None
         #: Called with the new pod where another has taken the place of the one before.
         self.on_change: Callable[[Pod], object] = _ignore
 
@@ -51,6 +55,7 @@ class Current:
         that cannot be, the one before goes on, and what it raises is raised.
         """
         before = self.plan._replace(session=self.described.session_id)
+        left = self.described.session_id
         await self.pod.stop()
         plan = before._replace(session=session, manifest=manifest or before.manifest)
         try:
@@ -60,7 +65,25 @@ class Current:
             raise
         finally:
             self.on_change(self.pod)
+        if session != left:
+            if not self.is_used:
+                await self._remove(left)
+            self.is_used = session is not None
         return await self.look()
+
+    def use(self) -> None:
+        """Something is about to be said in the session: it stays when it is left."""
+        self.is_used = True
+
+    async def leave(self) -> None:
+        """End the pod where nothing was said, and remove its session, which nobody would look for."""
+        if not self.is_used:
+            await self.pod.stop()
+            await self._remove(self.described.session_id)
+
+    async def _remove(self, session_id: str) -> None:
+        with suppress(SessionError):  # then an empty session stays, which harms nobody
+            await settled(self.system.store.delete(session_id))
 
     @property
     def model(self) -> str:
@@ -88,6 +111,8 @@ class Current:
 
     def way_on(self) -> str:
         """The words that say how to go on, after an interruption."""
+        if not self.is_used:
+            return "interrupted; nothing was said, and no session stays"
         session_id = short_id(self.described.session_id)
         command = f"polypod chat --resume {session_id}{store_option(self.plan.store)}"
         return f"interrupted; this goes on with it: {command}"

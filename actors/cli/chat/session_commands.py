@@ -25,15 +25,17 @@ _START = b'{"type":"RunStart"'
 
 async def clear(_: str, talk: Talk, asker: Asker) -> None:  # noqa: ARG001
     """Begin a new session with the same pod."""
-    before = talk.current.described.session_id
+    before, stays = talk.current.described.session_id, talk.current.is_used
     described = await talk.current.become(None)
     talk.joins.clear()
-    talk.terminal.note(f"session {described.session_id}; the one before stays: {short_id(before)}")
+    said = f"; the one before stays: {short_id(before)}" if stays else ""
+    talk.terminal.note(f"session {described.session_id}{said}")
 
 
 async def fork(_: str, talk: Talk, asker: Asker) -> None:  # noqa: ARG001
     """Go on in a copy of the session."""
     before = talk.current.described.session_id
+    talk.current.use()
     described = await talk.current.become(await talk.current.pod.fork())
     talk.terminal.note(f"goes on in session {described.session_id}; {short_id(before)} stays as it is")
 
@@ -101,6 +103,7 @@ async def compact(rest: str, talk: Talk, asker: Asker) -> None:  # noqa: ARG001
     if rest and not rest.isdecimal():
         raise InvalidInput(f"/compact takes how many tokens stay as they are, not {rest!r}")
     pod = talk.current.pod
+    talk.current.use()
     with pod.subscribe(CompactDone) as events:
         talk.terminal.busy("compacting…")
         try:

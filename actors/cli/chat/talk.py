@@ -76,6 +76,7 @@ class Talk:
     async def turn(self, start: Start, asker: Asker) -> None:
         """Do one run to its end; a failure is shown, and the chat goes on."""
         current, terminal = self.current, self.terminal
+        current.use()
         try:
             async with nullcontext() if self._has_own_questions() else asker.steering(self._steer):
                 await follow_until_signal(
