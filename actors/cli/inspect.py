@@ -110,10 +110,14 @@ _MADE_BY = {"compacted_from": "compaction", "forked_from": "fork"}
 
 def stand_of(info: SessionInfo, reading: Reading) -> Stand:
     """How a session stands now. Raises SessionError."""
-    last, waiting = reading.last_run(info), 0
+    runs, last, waiting = info, reading.last_run(info), 0
+    if last == "none":
+        with suppress(SessionError, WireError):  # damaged, or its pod's session is gone
+            runs = reading.of_runs(info)
+            last = reading.last_run(runs)
     if last in {"open", "paused"}:
         with suppress(SessionError, WireError):  # damaged: fsck says so
-            waiting = len(reading.unanswered(info))
+            waiting = len(reading.unanswered(runs))
     return Stand(last, reading.holder(info.session_id), waiting)
 
 

@@ -14,12 +14,13 @@ from actors.cli.config import default_store
 from actors.cli.display.format import ago, cut
 from actors.cli.errors import SeveralFit
 from actors.pod.approvals.find import open_requests, resolution
-from actors.pod.session.restore import last_run
+from actors.pod.session.restore import last_run, tip
 from actors.sessions.answers import wait
 from actors.sessions.chain import head_of, verified
 from actors.sessions.head import short_id
 from actors.sessions.store import Holder, SessionInfo, SessionStore
 from actors.sessions.urls import open_store, place_of
+from actors.swarm.agents.history import pod_sessions_of
 from protocol.agents import spec_of
 from protocol.approval import ApprovalAnswer
 from protocol.entries import Head, Parent, SessionOpened, StoredEntry
@@ -148,6 +149,8 @@ class Reading:
         for stored in wait(self._there().read(session_id, after=0, limit=_FIRST)):
             entry = decode_entry(stored.body)
             if isinstance(entry, SessionOpened):
+                if (spec := spec_of(entry.manifest)) is not None:
+                    return spec.task, None
                 parent = entry.parent
             elif isinstance(entry, UserMessage):
                 return entry.item.text, parent
@@ -183,6 +186,15 @@ class Reading:
     def last_run(self, info: SessionInfo) -> str:
         """How the last run of a session ended: its outcome, ``open`` if it has no end, or ``none``."""
         return wait(last_run(self._there(), info))
+
+    def of_runs(self, info: SessionInfo) -> SessionInfo:
+        """The session that has the runs of this one: of an agent that is a pod, that of its pod."""
+        opened = decode_entry(next(self.stored(info.session_id)).body)
+        if not isinstance(opened, SessionOpened) or spec_of(opened.manifest) is None:
+            return info
+        entries = (decode_entry(each.body) for each in self.stored(info.session_id))
+        pods = pod_sessions_of(entries)
+        return self.info(wait(tip(self._there(), pods[0]))) if pods else info
 
     def holder(self, session_id: str) -> Holder | None:
         """The process that holds a session, None if none does."""

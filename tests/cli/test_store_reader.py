@@ -1,17 +1,22 @@
 """The reader of stores: sessions found, checked and reported without making pods of them."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import click
 import pytest
 from store_kit import change_entry
+from swarm.agent_kit import wait_for_ever
 
 from actors.cli.errors import SeveralFit
+from actors.cli.inspect import last_words, stand_of
 from actors.cli.store_reader import Reading
-from actors.llm.scripted import ScriptedClient, say
+from actors.llm.scripted import ScriptedClient, call, say
 from actors.sessions.head import short_id
+from actors.swarm.agents.swarm import Swarm
 from actors.system import PodSystem
+from actors.tools.base import tool
 from protocol.errors import ModelError, RunFailed, SessionCorrupt, SessionNotFound
 from protocol.manifest import PodManifest
 
@@ -124,3 +129,24 @@ def test_a_session_that_nobody_holds_has_no_holder(store: str):
     with Reading(store) as reading:
         assert reading.holder(session) is None
         assert reading.successors(session) == []
+
+
+async def test_the_record_of_an_agent_that_is_a_pod_stands_as_its_pod_does(tmp_path: Path, store: str):
+    begun = asyncio.Event()
+    client = ScriptedClient([call("wait_for_ever", {}, id="c")])
+
+    def listed() -> list[tuple[str, str]]:
+        with Reading(store) as reading:
+            found = reading.sessions(agent.id)
+            return [
+                (reading.task(each.session_id), last_words(each, stand_of(each, reading))) for each in found
+            ]
+
+    async with PodSystem(store=store) as system:
+        swarm = Swarm(system, tmp_path / "root")
+        agent = await swarm.start("dig", client=client, tools=[tool(wait_for_ever(begun))])
+        await begun.wait()
+        assert listed() == [("dig", f"running, in process {os.getpid()}")]
+        await agent.cancel()
+        assert listed() == [("dig", f"cancelled, in process {os.getpid()}")]
+    assert listed() == [("dig", "cancelled")]
