@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from actors.runtime import json_schema, pydantic_types
+from protocol.foreign import named_words
 
 
 class Unfit(ValueError):  # noqa: N818 - what it says of data is no error of ours
@@ -128,10 +129,10 @@ class _Foreign:
 def _convert(data: Any, kind: Any) -> Any:
     try:
         return msgspec.convert(data, kind, dec_hook=_decode_custom, str_keys=True)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, Unfit, KeyboardInterrupt):
         raise
-    except Exception as error:  # a class's own ``__init__`` or ``__post_init__``, or too deep for it
-        raise Unfit(f"{type(error).__name__}: {error}") from error
+    except BaseException as error:  # a class's own ``__init__`` or ``__post_init__``, or too deep for it
+        raise Unfit(named_words(error)) from error
 
 
 def _whole_numbers(data: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from protocol.foreign import named_words
 from protocol.text import encodable_json
 
 #: By these pydantic knows a class: models and pydantic's dataclasses; types made for it.
@@ -70,14 +71,16 @@ class PydanticType:
             encoded = msgspec.json.encode(encodable_json(data))
         try:
             return self._adapter.validate_json(encoded)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # what a validator of the user's own raises included
             raise ValueError(_words(error)) from error
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     errors: Callable[..., list[dict[str, Any]]] | None = getattr(error, "errors", None)
-    if errors is None:
-        return f"{type(error).__name__}: {error}"
+    if not isinstance(error, ValueError) or errors is None:
+        return named_words(error)
     found = errors(include_url=False, include_context=False)
     more = f"; and {len(found) - _SHOWN_ERRORS} more" if len(found) > _SHOWN_ERRORS else ""
     return "; ".join(_one(each) for each in found[:_SHOWN_ERRORS]) + more

@@ -123,6 +123,16 @@ async def test_a_call_is_demanded_of_a_runs_first_request_alone() -> None:
     assert choices == ["add", None, "none"]
 
 
+async def test_a_run_that_has_to_call_a_tool_that_there_is_not_fails_alone() -> None:
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("on")]), tools=[add])
+        with system.subscribe(kinds=RunEnd) as ends:
+            with pytest.raises(RunFailed, match="there is no tool 'ad'"):
+                await pod.run("1", model_settings={"tool_choice": "ad"})
+            assert (await pod.run("2")).text == "on"
+            assert [end.outcome for end in ends.drain()] == ["failed", "finished"]
+
+
 async def test_a_system_prompt_is_made_for_each_run_and_once_in_it() -> None:
     made: list[str] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import datetime as dt
 import decimal
@@ -205,6 +206,27 @@ def test_an_error_of_a_classs_own_code_is_a_misfit() -> None:
 
     with pytest.raises(Unfit, match="n has to be even"):
         data_type(list[Even]).convert([{"n": 1}])
+
+
+class _Mute(Exception):  # noqa: N818 - what it is called does not matter
+    def __str__(self) -> str:
+        raise RuntimeError("it cannot say")
+
+
+@pytest.mark.parametrize("error", [_Mute(), asyncio.CancelledError(), GeneratorExit(), SystemExit(3)])
+@pytest.mark.parametrize("of", ["msgspec", "pydantic"])
+def test_whatever_a_classs_own_code_raises_is_a_misfit(error: BaseException, of: str) -> None:
+    def object_to(_: object, *__: object) -> None:
+        raise error
+
+    made: Any
+    if of == "msgspec":
+        made = dataclasses.make_dataclass("Own", [("n", int)], namespace={"__post_init__": object_to})
+    else:
+        pydantic: Any = pytest.importorskip("pydantic")
+        made = Annotated[int, pydantic.AfterValidator(object_to)]
+    with pytest.raises(Unfit, match=type(error).__name__):
+        data_type(made).convert({"n": 1} if of == "msgspec" else 1)
 
 
 @pytest.mark.parametrize("kind", [complex, Path | str, dict[bool, int], type, object()])

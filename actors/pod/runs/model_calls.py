@@ -21,7 +21,7 @@ from actors.pod.runs.own_options import make_prompt, settings_now
 from actors.pod.runs.run_parts import RunParts
 from actors.pod.runs.run_state import Run, resolve
 from actors.runtime.interruptible import Left
-from protocol.errors import Failure, ModelError, PodError, SessionError
+from protocol.errors import Failure, InvalidInput, ModelError, PodError, SessionError
 from protocol.events import (
     AssistantMessage,
     AttemptFailed,
@@ -95,9 +95,9 @@ class ModelCalls:
         run.waits.check()
         if run.awaiting_commit:
             resolve(run.awaiting_commit)
-        if run.ending is not None:
-            return
         request, size = self._request(run, template, tools), parts.conversation.occupancy
+        if request is None:
+            return
         if (hooks := tools.hooks) is not None and hooks.asks_before_request:
             asked = await self._ask_hooks(hooks, run, request, size)
             if asked is None:
@@ -184,11 +184,18 @@ class ModelCalls:
 
         return TieredExchange(*asked, on_tier=partial(self._record_tier, run))
 
-    def _request(self, run: Run, template: PodTemplate, tools: ToolRunner) -> Request:
+    def _request(self, run: Run, template: PodTemplate, tools: ToolRunner) -> Request | None:
+        """What the model is asked; None where the run is to end instead."""
+        if run.ending is not None:
+            return None
         context, manifest, specs = self._parts.conversation.context(), template.manifest, tools.toolbox.specs
         settings = template.settings
         if settings is not None and settings.tool_choice is not None:
-            settings = settings_now(settings, specs, self._parts.accounts.steps)
+            try:
+                settings = settings_now(settings, specs, self._parts.accounts.steps)
+            except InvalidInput as error:
+                self.end_by_error(run, error)
+                return None
         items = self._parts.journal.head.items
         return Request(
             context.view(),
