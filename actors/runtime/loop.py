@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import pykka
 
 from actors.runtime.fork import let_be
+from actors.runtime.lasting_loop import LastingLoop
 from actors.runtime.tasks import beginning, enter_task, leave_task, of_actors, raise_on, task_on
 from protocol.errors import SystemOfParent
 
@@ -261,7 +262,7 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         selector = _PatientSelector()
-        self._loop = asyncio.SelectorEventLoop(selector)
+        self._loop = LastingLoop(selector)
         self.mailroom = selector.mailroom = _new_mailroom(self._loop)
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), name=name, daemon=True)

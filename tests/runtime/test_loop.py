@@ -1,6 +1,7 @@
 """Mail rooms and loops in threads: mail in order, from anywhere, and loops that end."""
 
 import asyncio
+import concurrent.futures.thread
 import gc
 import threading
 import weakref
@@ -40,6 +41,20 @@ def test_what_is_there_comes_soon_and_what_never_comes_is_not_waited_for():
     assert comes_soon(lambda: True)
     assert not comes_soon(lambda: looked.append(1))
     assert len(looked) < 100
+
+
+def test_a_loop_calls_functions_in_threads_also_once_the_main_thread_has_ended(thread, monkeypatch):
+    def fail():
+        raise LookupError
+
+    monkeypatch.setattr(concurrent.futures.thread, "_shutdown", True)  # as Python does then
+    with pytest.raises(RuntimeError, match="interpreter shutdown"):
+        asyncio.run(asyncio.to_thread(threading.get_ident))
+    calls = [asyncio.to_thread(threading.get_ident), asyncio.to_thread(fail)]
+    called, failed = [asyncio.run_coroutine_threadsafe(each, thread.mailroom.loop) for each in calls]
+    assert called.result(WAIT) not in {threading.get_ident(), on_loop(thread, threading.get_ident)}
+    with pytest.raises(LookupError):
+        failed.result(WAIT)
 
 
 def test_work_and_messages_are_done_on_the_loop_in_the_order_they_were_posted(thread):

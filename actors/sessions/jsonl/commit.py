@@ -82,7 +82,10 @@ class JsonLinesCommits:
         """Sync the files side by side, since the disk takes many syncs together as readily as one."""
         if len(descriptors) == 1:
             return [self._sync(descriptors[0])]
-        return list(self._syncers.map(self._sync, descriptors))
+        try:
+            return list(self._syncers.map(self._sync, descriptors))
+        except RuntimeError:  # the main thread has ended, and executors with it
+            return [self._sync(each) for each in descriptors]
 
     def _sync(self, descriptor: int) -> OSError | None:
         try:

@@ -1,0 +1,57 @@
+"""``LastingLoop``: an event loop that outlives the program's main thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from functools import partial
+from typing import Any, TypeVar, TypeVarTuple
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class LastingLoop(asyncio.SelectorEventLoop):
+    """A loop that calls functions in threads also once the main thread has ended, be it for a thread that
+    lives longer or for ``atexit``: Python's executors refuse from then on.
+    """
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
+    ) -> asyncio.Future[T]:
+        """As asyncio's; after that end, by a thread for this call alone."""
+        try:
+            return super().run_in_executor(executor, func, *args)
+        except RuntimeError as error:
+            if executor is not None or not _is_of_exit(error):
+                raise
+        future: Future[T] = Future()
+        work = partial(_settle, future, partial(func, *args))
+        try:
+            threading.Thread(target=work, name="polypod-last", daemon=True).start()
+        except RuntimeError:  # at the very end no thread is started any more
+            work()
+        return asyncio.wrap_future(future, loop=self)
+
+    async def shutdown_default_executor(self, *args: Any) -> None:
+        """As asyncio's; after that end it has no threads any more."""
+        try:
+            await super().shutdown_default_executor(*args)
+        except RuntimeError as error:
+            if not _is_of_exit(error):
+                raise
+
+
+def _is_of_exit(error: RuntimeError) -> bool:
+    return "interpreter shutdown" in str(error)
+
+
+def _settle(future: Future[T], work: Callable[[], T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(work())
+    except BaseException as error:  # noqa: BLE001 - who awaits it gets it
+        future.set_exception(error)
