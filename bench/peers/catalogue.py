@@ -87,6 +87,11 @@ def _restore(by: str) -> tuple[PeerCase, ...]:
     return tuple(PeerCase("restore", case, by, 10_000, 10_000) for case in cases)
 
 
+def _pool(by: str) -> tuple[PeerCase, ...]:
+    """Both durabilities, wherever its queue is kept."""
+    return tuple(PeerCase("pool", f"in a SQLite file{mode}", by, 1_000, 300) for mode in ("", ", power"))
+
+
 PEERS = (
     Peer(
         "autogen",
@@ -167,6 +172,8 @@ PEERS = (
         ),
         needs=(3, 12),
     ),
+    Peer("dbos", ("dbos",), (*_pool("DBOS, in SQLite"), *_pool("DBOS, in Postgres"))),
+    Peer("procrastinate", ("procrastinate", "psycopg[binary]"), _pool("procrastinate, in Postgres")),
 )
 
 

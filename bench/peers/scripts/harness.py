@@ -132,6 +132,27 @@ def durable(watch: Stopwatch, before: int, turns: int) -> list[Reading]:
     ]
 
 
+class _Jobs(Stopwatch):
+    """A stopwatch around jobs, which counts what a server beside this process takes too."""
+
+    def __init__(self, count: int, spent: Callable[[], float]):
+        self._count, self._spent = count, spent
+
+    def __enter__(self):
+        self._before = self._spent()
+        return super().__enter__()
+
+    def __exit__(self, *_):
+        super().__exit__()
+        self.cpu += self._spent() - self._before
+        self.readings = [self.rate("jobs", self._count, "cpu"), self.each("time of a job", self._count)]
+
+
+def jobs(count: int, spent: Callable[[], float]) -> _Jobs:
+    """A stopwatch around so many jobs; ``spent`` says what their server has taken up to now, in seconds."""
+    return _Jobs(count, spent)
+
+
 def streams(name: str, http: Callable[..., Case]) -> dict[str, Case]:
     """The cases over HTTP, as all peers have them."""
     found = {f"http/{n} at once, chunk by chunk/{name}": http(n) for n in (1, 64, 512)}

@@ -1,0 +1,73 @@
+"""A Postgres of one's own: in a folder that goes with it, on a socket there, for as long as it is wanted."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+#: With ``process`` what was committed survives the end of the server, as in our mode of that name.
+_MODES = {"power": (), "process": ("-c", "fsync=off")}
+
+
+@contextmanager
+def postgres(mode):
+    """Its URL, and a function that gives the processor time (seconds) of the server up to now."""
+    initdb, program = _program("initdb"), _program("postgres")
+    user = _user()
+    # A path of a socket is short, whatever folder is for temporary files.
+    with tempfile.TemporaryDirectory(prefix="polypod-bench-", dir="/tmp") as folder:
+        if user is not None:
+            os.chown(folder, *pwd.getpwnam(user)[2:4])
+        data, plain = f"{folder}/data", {"user": user, "cwd": folder, "stdout": subprocess.DEVNULL}
+        subprocess.run([initdb, "-D", data, "-U", "bench", "-A", "trust", "--no-sync"], check=True, **plain)
+        command = [program, "-D", data, "-k", folder, "-c", "listen_addresses=", *_MODES[mode]]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, **plain) as server:
+            try:
+                _wait_ready(server)
+                yield f"postgresql://bench@/postgres?host={folder}", lambda: _spent(server.pid)
+            finally:
+                server.terminate()  # it waits for its clients, which have gone
+                server.stderr.close()
+                server.wait(20)
+
+
+def _program(name):
+    found = shutil.which(name) or next(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), None)
+    if found is None:
+        raise SystemExit(f"Postgres is not installed here: there is no {name}")
+    return found
+
+
+def _user():
+    """Who runs it: Postgres refuses root."""
+    if os.geteuid() != 0:
+        return None
+    names = {each.pw_name for each in pwd.getpwall()}
+    return "postgres" if "postgres" in names else "nobody"
+
+
+def _wait_ready(server):
+    for line in server.stderr:
+        if b"ready to accept connections" in line:
+            os.set_blocking(server.stderr.fileno(), False)  # what it says later is read by nobody
+            return
+    raise SystemExit("Postgres did not start")
+
+
+def _spent(pid):
+    """What the server and those of its processes that have ended took, and those that are at work."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return _times(pid, 4) + sum(_times(each, 2) for each in children)
+
+
+def _times(pid, fields):
+    """The first two of its times are its own, the others those of children that have ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0.0  # it has ended meanwhile, and is the server's by now
+    return sum(map(int, stat.rpartition(")")[2].split()[11 : 11 + fields])) / _TICKS
