@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from actors.llm.base import Block, End, LLMClient, Request, TextChunk, UsageReport, VendorChunk
 from actors.routing.chain_task import task_start, task_words, unique
-from actors.routing.metering import Names
+from actors.routing.model_names import Names
 from protocol.errors import ChainInvalid, RoutingError
 from protocol.routing import ChainEntry, ChainRequest
 from protocol.usage import Usage

@@ -10,7 +10,8 @@ from msgspec import Struct
 from actors.llm.base import LLMClient, Request, models_of
 from actors.llm.output import Misfit, parse_output, schema_for
 from actors.llm.retry import RetryPolicy, ask
-from actors.routing.metering import Names, own_meter
+from actors.pod.accounts.own_exchange import own_meter
+from actors.routing.model_names import Names
 from actors.routing.verifiers import Case
 from protocol.errors import ChainInvalid, OutputInvalid
 from protocol.items import UserItem

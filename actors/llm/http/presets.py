@@ -147,6 +147,12 @@ def _is_vendors(preset: Preset, url: str) -> bool:
     return where_of(url) == where_of(preset.base_url)
 
 
+def vendor_of(url: str) -> str | None:
+    """The kind of server of the vendor whose own address this is; None where it is nobody's."""
+    vendors = (preset for preset in PRESETS.values() if preset.key_env is not None)
+    return next((preset.scheme for preset in vendors if _is_vendors(preset, url)), None)
+
+
 def start_command_for(base_url: str) -> str | None:
     """The command that starts the kind of server that usually answers at ``base_url``."""
     parts = urlsplit(base_url)

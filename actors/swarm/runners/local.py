@@ -16,15 +16,20 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from actors.llm.base import Answer, Assembler, Block, LLMClient, Request, ThinkingChunk
-from actors.llm.retry import ask
+from actors.llm.base import Answer, LLMClient, Request, models_of
+from actors.llm.http.presets import vendor_of
+from actors.llm.prices import Prices
+from actors.pod.accounts.exchange import Exchange
+from actors.pod.accounts.own_exchange import Shows, own_exchange, own_meter
+from actors.pod.accounts.spent import Spent, sum_of
+from actors.pod.accounts.tiered import TierSpent
 from actors.pod.models import local_client
 from actors.pod.runs.outcomes import refused, said_nothing, tokens_reached
 from actors.swarm.runners.base import Host, Launch, Life
 from actors.swarm.runners.function import AgentContext, runner_func
 from protocol.config import LocalModelSection
 from protocol.errors import AgentFailed, Failure, ModelError
-from protocol.events import AssistantMessage, Retry, RunOutcome, StreamRestart, TextDelta, ThinkingDelta
+from protocol.events import AssistantMessage, RunOutcome, TextDelta, TierAttempted
 from protocol.items import AssistantItem, Item, UserItem
 from protocol.usage import Usage
 
@@ -33,17 +38,26 @@ class LocalRunner:
     """The runner of agents that are answered by one model: that of ``[local_model]``, or a client, which is
     closed by its giver.
 
-    What it says costs nothing: its runs have their tokens, and a cost of 0, or none that is known where the
-    client is a chain with models that cost something. An agent that goes on is shown its conversation, as its
-    log has it.
+    On a server of one's own its runs cost nothing, at a vendor's what ``prices`` say, or those that polypod
+    knows, and those of a chain what its tiers cost; None where nobody knows. ``priced_as``
+    (``anthropic/claude-haiku-4-5``) is by which name a client has a price that says nothing of its server. An
+    agent that goes on is shown its conversation, as its log has it.
     """
 
     name = "local"
     one_shot = True
 
-    def __init__(self, model: LocalModelSection | LLMClient) -> None:
+    def __init__(
+        self,
+        model: LocalModelSection | LLMClient,
+        *,
+        priced_as: str | None = None,
+        prices: Prices | None = None,
+    ) -> None:
         self._section = LocalModelSection()
         self._client: LLMClient | None = None
+        self._priced_as = priced_as
+        self._prices = prices
         if isinstance(model, LocalModelSection):
             self._section = model
         else:
@@ -63,75 +77,102 @@ class LocalRunner:
         before = await asyncio.to_thread(read_conversation, agent.launch.log) if agent.launch.resuming else []
         if before and before[-1] == UserItem.of(words):  # it is in the log already
             del before[-1]
-        task = _Task(agent, self._section)
+        items = [*before, UserItem.of(words)]
         if self._client is not None:
-            await task.do(self._client, [*before, UserItem.of(words)])
+            await self._do(agent, self._client, items)
             return
         async with contextlib.aclosing(local_client(self._section)) as client:
-            await task.do(client, [*before, UserItem.of(words)])
+            await self._do(agent, client, items)
 
-
-class _Task:
-    """One task: asks for its answer, and publishes how that comes; what ``ask`` calls a listener."""
-
-    def __init__(self, agent: AgentContext, section: LocalModelSection) -> None:
-        self._agent, self._section = agent, section
-        self._attempt, self._assembler = 1, Assembler()
-        self._cost: float | None = 0.0
-        self.is_wanted: Callable[[], bool] = lambda: True
-        self.text: Callable[[str, int], None] = self._show
-
-    async def do(self, client: LLMClient, items: list[Item]) -> None:
-        """Publish the answer and the end of the run. Raises AgentFailed, ModelError."""
-        self._cost = None if getattr(client, "prices_of", ()) else 0.0
+    async def _do(self, agent: AgentContext, client: LLMClient, items: list[Item]) -> None:
         request = Request(
             items,
-            model=self._agent.launch.model or "",
+            model=agent.launch.model or "",
             temperature=self._section.default_temperature,
             deadline=time.monotonic() + self._section.timeout_seconds,
         )
+        task = _Task(agent)
+        await task.do(request, self._exchange(client, request, task))
+
+    def _exchange(self, client: LLMClient, request: Request, task: _Task) -> Exchange:
+        """What counts the request, and shows how its answer comes."""
+        if models_of(client) is not None:
+            return own_meter(client, request, prices=self._prices, on_tier=task.end_tier, shows=task.shows)
+        model = self._priced_as or price_name(client, request.model)
+        return own_exchange(client, request, model, prices=self._prices, shows=task.shows)
+
+
+def price_name(client: LLMClient, model: str = "") -> str | None:
+    """By what name the calls of a client have a price (``scheme/model_id``), where it is asked for ``model``,
+    or its own; None where they cost nothing: its server is no vendor's.
+    """
+    model, url = model or getattr(client, "model", None) or "", getattr(client, "base_url", None)
+    if not isinstance(url, str):
+        return model  # "offline" and "scripted" are in every table
+    vendor = vendor_of(url)
+    return None if vendor is None else f"{vendor}/{model}"
+
+
+class _Task:
+    """One task: asks for its answer, and publishes how that comes and what it took."""
+
+    def __init__(self, agent: AgentContext) -> None:
+        self._agent = agent
+        self._tiers: list[TierSpent] = []
+        self.shows = Shows(agent.publish, self._show)
+
+    async def do(self, request: Request, exchange: Exchange) -> None:
+        """Publish the answer and the end of the run. Raises AgentFailed, ModelError."""
         try:
-            answer = await ask(client, request, self)
-        except asyncio.CancelledError:
-            self._end("cancelled", self._assembler.usage)
+            answer = await exchange.ask(request)
+        except BaseException as error:
+            exchange.end(error)
+            if isinstance(error, asyncio.CancelledError):
+                self._end("cancelled", exchange)
+            elif isinstance(error, ModelError):
+                self._end("failed", exchange, error=Failure.of(error))
             raise
-        except ModelError as error:
-            self._end("failed", self._assembler.usage, Failure.of(error))
-            raise
+        cost = exchange.settle_answer(answer)
+        for tier in exchange.accepted:
+            await self.end_tier(tier)
         await self._agent.emit(
             AssistantMessage,
             item=answer.item,
             model=answer.model,
             stop_reason=answer.stop_reason,
             usage=answer.usage,
-            cost=self._cost,
+            cost=cost,
         )
         outcome, why = _judged(answer)
-        self._end(outcome, answer.usage, why)
+        self._end(outcome, exchange, Spent(answer.usage, cost), why)
         if why is not None:
             raise AgentFailed(why.message, hint=why.hint)
 
-    def _end(self, outcome: RunOutcome, usage: Usage | None, error: Failure | None = None) -> None:
-        self._agent.end(outcome, steps=1, usage=usage or Usage(), cost=self._cost, error=error)
+    def _end(
+        self,
+        outcome: RunOutcome,
+        exchange: Exchange,
+        last: Spent | None = None,
+        error: Failure | None = None,
+    ) -> None:
+        """End the run with what all of its calls took."""
+        failed = [*exchange.failed, *(each for tier in self._tiers for each in tier.failed)]
+        parts = [tier.spent for tier in self._tiers]
+        parts += [Spent(each.usage, each.cost) for each in failed if each.usage is not None]
+        if last is not None:
+            parts.append(last)
+        spent = sum_of(parts) if parts else Spent(Usage(), 0.0)  # nothing was accepted, so nothing is paid
+        self._agent.end(outcome, steps=1, usage=spent.usage or Usage(), cost=spent.cost, error=error)
 
-    # -- how the answer comes ------------------------------------------------------------------------
+    async def end_tier(self, tier: TierSpent) -> None:
+        """Publish what came of a tier of a chain."""
+        self._tiers.append(tier)
+        await self._agent.emit(
+            TierAttempted, attempt=tier.attempt, usage=tier.spent.usage, cost=tier.spent.cost
+        )
 
     def _show(self, text: str, attempt: int) -> None:
         self._agent.publish(TextDelta, text=text, attempt=attempt)
-
-    def block(self, block: Block, attempt: int) -> None:
-        """Publish a piece of reasoning."""
-        if isinstance(block, ThinkingChunk) and block.text:
-            self._agent.publish(ThinkingDelta, text=block.text, attempt=attempt)
-
-    def begin(self, attempt: int, assembler: Assembler) -> None:
-        """Know what the attempt takes."""
-        self._attempt, self._assembler = attempt, assembler
-
-    def announce_retry(self, error: ModelError, wait: float) -> None:
-        """Publish that the request is sent again, and whether what was shown is void."""
-        kind = StreamRestart if self._assembler.begun else Retry
-        self._agent.publish(kind, attempt=self._attempt, error=Failure.of(error), wait=wait)
 
 
 _CUT = Failure(

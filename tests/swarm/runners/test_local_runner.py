@@ -10,7 +10,10 @@ from config_kit import Files, files  # noqa: F401 - a fixture
 from llm_recordings import events
 from llm_server import STREAM_HEAD, Exchange, RawServer, chunk, error_reply, reply, stream_reply
 
-from actors.swarm.runners.local import LocalRunner
+from actors.llm.anthropic.client import AnthropicClient
+from actors.llm.openai.client import OpenAIClient
+from actors.llm.prices import Price, Prices
+from actors.swarm.runners.local import LocalRunner, price_name
 from actors.swarm.runners.named import runner_of
 from polypod import (
     AgentBusy,
@@ -27,6 +30,7 @@ from polypod import (
     ScriptedClient,
     StreamRestart,
     TextDelta,
+    TierAttempted,
     UnknownRunner,
     Usage,
     UserMessage,
@@ -77,12 +81,63 @@ async def test_its_runs_cost_nothing_and_have_their_tokens(tmp_path: Path):
     assert (end.outcome, end.cost, end.usage) == ("finished", 0.0, Usage(7, 3))
 
 
-async def test_what_a_chain_costs_that_it_asks_is_not_said_to_be_nothing(tmp_path: Path):
+async def test_a_chain_costs_what_its_tiers_cost_and_each_is_published(tmp_path: Path):
+    small = ScriptedClient([say("Hm", input_tokens=100, output_tokens=100)])
+    large = ScriptedClient([say("Hello", input_tokens=7, output_tokens=3)])
     chain = EscalationChain(
-        ["claude-opus-5"], cloud=ScriptedClient([say("Hello", input_tokens=7, output_tokens=3)])
+        ["gpt-4o", "claude-opus-5"],
+        local={"gpt-4o": small},
+        cloud=large,
+        verifier=lambda *_: (False, "too short"),
     )
-    end = one(await ran(LocalRunner(chain), tmp_path), RunEnd)
-    assert (end.outcome, end.cost, end.usage) == ("finished", None, Usage(7, 3))
+    seen = await ran(LocalRunner(chain), tmp_path)
+    tiers = [each for each in seen if isinstance(each, TierAttempted)]
+    assert [(each.attempt.model, each.attempt.verdict) for each in tiers] == [
+        ("gpt-4o", "escalate"),
+        ("claude-opus-5", "accept"),
+    ]
+    assert [each.text for each in seen if isinstance(each, TextDelta)] == ["Hello"], "rejected text is shown"
+    end, answer = one(seen, RunEnd), one(seen, AssistantMessage)
+    assert (end.outcome, end.usage) == ("finished", Usage(107, 103))
+    assert answer.cost == pytest.approx(0.00011)
+    assert end.cost == pytest.approx(sum(each.cost or 0 for each in (*tiers, answer)))
+
+
+async def test_a_model_at_its_vendor_costs_what_the_vendor_asks():
+    """That of a server of one's own costs nothing, and of one that nobody knows it is not known."""
+    assert (
+        price_name(AnthropicClient("https://api.anthropic.com", "claude-opus-5")) == "anthropic/claude-opus-5"
+    )
+    assert price_name(OpenAIClient("https://api.openai.com/v1"), "gpt-5") == "openai/gpt-5"
+    assert price_name(OpenAIClient("http://127.0.0.1:11434/v1", "gpt-5")) is None
+
+
+async def test_a_client_has_the_price_that_it_is_said_to_have(tmp_path: Path):
+    def client() -> ScriptedClient:
+        return ScriptedClient([say("Hello", input_tokens=7, output_tokens=3)])
+
+    free = one(await ran(LocalRunner(client()), tmp_path), RunEnd)
+    priced = one(await ran(LocalRunner(client(), priced_as="anthropic/claude-opus-5"), tmp_path), RunEnd)
+    nobody = one(await ran(LocalRunner(client(), priced_as="mine/m"), tmp_path), RunEnd)
+    table = Prices({"mine/m": Price(input=1e6, output=1e6)})
+    own = one(await ran(LocalRunner(client(), priced_as="mine/m", prices=table), tmp_path), RunEnd)
+    assert (free.cost, priced.cost, nobody.cost, own.cost) == (0.0, pytest.approx(0.00011), None, 10.0)
+
+
+async def test_an_attempt_that_broke_is_paid_for_too(tmp_path: Path):
+    async def breaks(exchange: Exchange) -> None:
+        await exchange.send(STREAM_HEAD, chunk(events(piece("Hi"), USAGE)[:-13]))
+        exchange.abort()
+
+    async with RawServer(breaks, HELLO) as server:
+        client = OpenAIClient(server.url, "m")
+        table = Prices({"mine/m": Price(input=1e6, output=1e6)})
+        end = one(await ran(LocalRunner(client, priced_as="mine/m", prices=table), tmp_path), RunEnd)
+        await client.aclose()
+    assert end.usage.input_tokens is not None
+    assert end.usage.input_tokens > 7
+    assert end.cost is not None
+    assert end.cost > 10.0
 
 
 @pytest.mark.parametrize(
