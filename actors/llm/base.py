@@ -33,8 +33,9 @@ class Request(Struct, frozen=True):
     ``forced_tool`` names the one of ``tools`` that has to be called, for servers that hold a model to that.
     ``settings`` are the other model settings of the pod or the run; None where nobody has set any.
     ``output_kind`` is the type that ``output_schema`` was made of, ``task_items`` how many of the last items
-    are of the task at hand (None: not known), ``is_of_helper`` says that a helper agent asks. ``meter`` is
-    there where who asks counts each of the calls that a client makes for the one request: see ``Meter``.
+    are of the task at hand (None: not known), ``earlier_attempts`` what came of tiers that were asked for it
+    before the session was restored, ``is_of_helper`` says that a helper agent asks. ``meter`` is there where
+    who asks counts each of the calls that a client makes for the one request: see ``Meter``.
     """
 
     items: Sequence[Item]
@@ -52,6 +53,7 @@ class Request(Struct, frozen=True):
     task_items: int | None = None
     is_of_helper: bool = False
     meter: Meter | None = None
+    earlier_attempts: tuple[AttemptRecord, ...] = ()
 
 
 class TextChunk(Struct, frozen=True, gc=False):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -17,6 +17,8 @@ from protocol.tools import ToolSpec
 
 #: Which tools a tier is offered whose answer may be rejected.
 ToolRule = Literal["read_only", "all", "none"]
+#: How the feedback begins where a verifier gave no verdict: it is not of the answer.
+NO_VERDICT = "verifier error: "
 #: What stands between a task and the feedback to an answer before.
 _FEEDBACK = "\n\nPrior attempt feedback: "
 
@@ -101,6 +103,24 @@ def with_feedback(items: Sequence[Item], at: int | None, notes: Sequence[str]) -
     if content and type(content[-1]) is TextPart and content[-1].vendor is None:
         feedback, content = content[-1].text + feedback, content[:-1]
     return [*items[:at], UserItem((*content, TextPart(feedback))), *items[at + 1 :]]
+
+
+def notes_of(attempts: Iterable[AttemptRecord], models: Container[str]) -> tuple[str, ...]:
+    """What was said of rejected answers of these models, as records of the attempts have it."""
+    return tuple(
+        each.feedback
+        for each in attempts
+        if each.verdict == "escalate"
+        and each.model in models
+        and each.feedback
+        and not each.feedback.startswith(NO_VERDICT)
+    )
+
+
+def first_words_at(items: Sequence[Item], at: int) -> int | None:
+    """Where the user's last words stand that the first answer of a task had before it."""
+    answered = (n for n in range(at, len(items)) if type(items[n]) is AssistantItem)
+    return last_words_at(items[: next(answered, len(items))], at)
 
 
 def last_words_at(items: Sequence[Item], at: int) -> int | None:

@@ -26,11 +26,14 @@ from actors.pod.accounts.exchange import Exchange
 from actors.pod.accounts.spent import NOTHING, Spent, sum_of
 from actors.routing.chain_shown import ShownAnswer, bound, with_end
 from actors.routing.chain_task import (
+    NO_VERDICT,
     Progress,
     ToolRule,
     choosing,
+    first_words_at,
     keep_progress,
     last_words_at,
+    notes_of,
     offered,
     progress_of,
     scratch_of,
@@ -122,8 +125,19 @@ class Walk:
         else:
             order = tuple(range(len(names))) if at_work is not None else await self._order()
             made = Progress(first, order, 0 if at_work is None else at_work)
+            if at_work is not None:
+                self._take_notes(made)
         keep_progress(request, made)
         return made
+
+    def _take_notes(self, progress: Progress) -> None:
+        """Know again what was said of earlier tiers in the middle of a task that was read back."""
+        request, at = self._request, self._at
+        words = first_words_at(request.items, at)
+        if words is not None:
+            models = {each.entry.model for each in self._parts.tiers}
+            progress.notes = notes_of(request.earlier_attempts, models)
+            progress.words = words - at if progress.notes else None
 
     async def _order(self) -> tuple[int, ...]:
         """The places of the tiers; those that are warm come first among local ones in a row, where that is
@@ -289,7 +303,7 @@ class Walk:
                 raise
             late = isinstance(error, TimeoutError) and until is not None and time.monotonic() >= until
             words = f"no verdict within {self._parts.verify_timeout:g} s" if late else error_words(error)
-            return Said(Verdict(accept=False, feedback=f"verifier error: {words}"), is_of_answer=False)
+            return Said(Verdict(accept=False, feedback=f"{NO_VERDICT}{words}"), is_of_answer=False)
 
     # -- an answer that is shown as it comes -----------------------------------------------------
 

@@ -36,10 +36,12 @@ from protocol.events import (
     RunReason,
     RunStart,
     SystemMessage,
+    TierAttempted,
     ToolResulted,
     UserMessage,
 )
 from protocol.items import AssistantItem, Item, SystemItem, ToolCall, ToolResult, UserItem
+from protocol.routing import AttemptRecord
 from protocol.usage import Usage, sum_of
 from protocol.wire import LazyDecoder, other_entry
 
@@ -109,7 +111,8 @@ class Replayed:
     ``calls`` are the model calls still in this history, as (items in the request, usage); ``usage``
     and ``cost`` sum over all calls in the log, and are None where there was none.
     ``open`` is what was started and has no end; ``open_run`` is the id of a run without an end; its time,
-    where it was cut off, is reckoned up to the last thing that it is known to have done.
+    where it was cut off, is reckoned up to the last thing that it is known to have done. ``open_attempts`` is
+    what came of the tiers of a chain that it asked.
     """
 
     def __init__(self) -> None:
@@ -122,6 +125,7 @@ class Replayed:
         self.pointer: int | None = None
         self.open_run: str | None = None
         self.open_steps = 0
+        self.open_attempts: tuple[AttemptRecord, ...] = ()
         self.open: tuple[Activity, ...] = ()
         self.approvals = NO_APPROVALS
         self.children = NO_CHILDREN
@@ -216,7 +220,7 @@ class Replayed:
             self.approvals = self.approvals.begun()
         self.open_run = entry.run_id
         if entry.reason != "resume":
-            self.open_steps = 0
+            self.open_steps, self.open_attempts = 0, ()
 
     def _end_run(self, entry: _RunEnd) -> None:
         self._count_run(entry.seconds)
@@ -237,6 +241,8 @@ class Replayed:
             self.children = self.children.after(entry)
         else:
             self.open = still_open(self.open, entry)
+            if isinstance(entry, TierAttempted):
+                self.open_attempts = (*self.open_attempts, entry.attempt)
             if entry.counts_usage:
                 self._spent(entry.usage, entry.cost)  # type: ignore[attr-defined]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from routing.chain_child import LARGE, PLAIN, SMALL, Child, append_to
 from routing.chain_kit import Verdicts
 
-from polypod import EscalationChain, PodSystem, ScriptedClient, Usage, Verdict, say
+from polypod import EscalationChain, PodSystem, ScriptedClient, Usage, UserItem, Verdict, say
 
 
 async def test_a_tool_loop_that_was_killed_goes_on_at_its_tier_and_runs_nothing_twice(tmp_path: Path):
@@ -25,6 +25,7 @@ async def test_a_tool_loop_that_was_killed_goes_on_at_its_tier_and_runs_nothing_
     assert child.file.read_text().split() == ["one", "hang"]
     assert local.requests == []
     assert [each.name for each in cloud.requests[0].tools] == ["append"]
+    assert cloud.requests[0].items[0] == UserItem.of("go\n\nPrior attempt feedback: count again")
     assert "outcome unknown" in cloud.requests[0].items[-1].text
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from actors.routing.chain_task import (
     last_words_at,
+    notes_of,
     offered,
     scratch_of,
     task_start,
@@ -15,7 +16,17 @@ from actors.routing.chain_task import (
     unique,
     with_feedback,
 )
-from polypod import AssistantItem, Request, SystemItem, ToolCall, ToolResult, ToolSpec, UserItem
+from polypod import (
+    AssistantItem,
+    AttemptRecord,
+    Request,
+    SystemItem,
+    ToolCall,
+    ToolResult,
+    ToolSpec,
+    UserItem,
+)
+from protocol.routing import AttemptVerdict
 
 CALL = ToolCall("c", "look")
 ITEMS = st.lists(
@@ -92,3 +103,18 @@ def test_a_scratch_begins_anew_where_a_tier_is_shown_something_else():
     assert scratch_of(request, "a", (0, ("note", "another"))) == {}
     assert scratch_of(request, "b") == {}
     assert len(request.scratch) == 1
+
+
+def test_only_what_was_said_of_rejected_answers_of_these_models_is_known_again():
+    def attempt(model: str, verdict: AttemptVerdict, feedback: str) -> AttemptRecord:
+        return AttemptRecord(model, "local", 1, False, verdict, feedback)
+
+    attempts = [
+        attempt("a", "escalate", "too short"),
+        attempt("a", "escalate", ""),
+        attempt("inner", "escalate", "of a chain within"),
+        attempt("b", "escalate", "verifier error: no verdict within 1 s"),
+        attempt("b", "error", "unreachable"),
+        attempt("b", "accept", "well done"),
+    ]
+    assert notes_of(attempts, {"a", "b"}) == ("too short",)

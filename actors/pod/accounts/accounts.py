@@ -10,6 +10,7 @@ from actors.pod.accounts.spending import Spending
 from actors.pod.accounts.spent import Spent
 from actors.sessions.head import SessionHead
 from actors.sessions.replay import Replayed
+from protocol.routing import AttemptRecord
 from protocol.usage import Usage
 
 
@@ -26,6 +27,7 @@ class Accounts:
         "_held_at",
         "_started_at",
         "cost",
+        "earlier_attempts",
         "run_cost",
         "run_usage",
         "seconds",
@@ -39,6 +41,8 @@ class Accounts:
         self.cost: float | None = None
         self.seconds = 0.0
         self.steps = 0
+        #: What came of the tiers that the open run asked before its session was restored.
+        self.earlier_attempts: tuple[AttemptRecord, ...] = ()
         self.run_usage: Usage | None = None
         self.run_cost: float | None = None
         #: ``time.monotonic()`` of when the run that goes on began; None where none does.
@@ -48,7 +52,7 @@ class Accounts:
 
     def take_over(self, state: Replayed) -> None:
         """Go on from what a session says of the pod's life before."""
-        self.steps = state.open_steps
+        self.steps, self.earlier_attempts = state.open_steps, state.open_attempts
         self.usage, self.cost, self.seconds = state.usage, state.cost, state.seconds
         if self._budget is not None:
             self._budget.carry(state.usage or Usage(), state.cost, state.seconds)
@@ -66,6 +70,7 @@ class Accounts:
     def begin_run(self) -> None:
         """A new run begins, now: it has taken nothing yet."""
         self.steps, self.run_usage, self.run_cost = 0, None, None
+        self.earlier_attempts = ()
         self._started_at = time.monotonic()
 
     def count(self, usage: Usage | None, cost: float | None) -> None:

@@ -210,6 +210,7 @@ class ModelCalls:
             settings=settings,
             output_kind=run.output_kind,
             task_items=len(items) - run.began_at if run.began_in is items else None,
+            earlier_attempts=self._parts.accounts.earlier_attempts,
         )
 
     async def make_own(self, run: Run, own: OwnOptions) -> None:
