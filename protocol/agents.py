@@ -27,6 +27,7 @@ class AgentSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``runner`` is the name of a runner, or the command of a program; ``root`` the folder of its swarm. With
     ``keep`` its program may outlive the process that started it. ``has_objects`` says that it was given
     objects of that process (a client, tools, a function), without which no other starts it again by itself.
+    ``starter`` is the session of the pod whose model has started it, None where a program or a person has.
     """
 
     id: str
@@ -40,6 +41,7 @@ class AgentSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     keep: bool = False
     has_objects: bool = False
     restart: RestartSection = RestartSection()
+    starter: str | None = None
 
 
 class AgentResult(Struct, frozen=True, kw_only=True):

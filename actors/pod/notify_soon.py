@@ -14,14 +14,17 @@ if TYPE_CHECKING:
 _AGAIN = 5.0
 
 
-async def notify(pod: PodActor, words: str) -> None:
-    """Notify a pod; one that is paused, and whose calls wait for a person, once they have been answered."""
+async def notify(pod: PodActor, words: str) -> bool:
+    """Notify a pod; one that is paused, and whose calls wait for a person, once they have been answered.
+    False where it ends first.
+    """
     while not pod.stopping:
         try:
             await pod.notify(words)
         except WaitingForApproval:
             await asyncio.sleep(_AGAIN)
         except PolypodError:  # it is about to end
-            return
+            return False
         else:
-            return
+            return True
+    return False

@@ -258,7 +258,10 @@ class PodActor(AsyncActor):
         """Send the pod words as soon as it can be notified."""
         from actors.pod.notify_soon import notify  # noqa: PLC0415 - paid for by pods with commands
 
-        self.tasks.start(notify(self, words))
+        async def send() -> None:
+            await notify(self, words)
+
+        self.tasks.start(send())
 
     def sums(self) -> tuple[Usage | None, float | None, float]:
         """What the pod took in its life, with its sub-agents that have ended: usage, US dollars, seconds."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from actors.pod.notify_soon import notify
 from actors.swarm.agents.agent import Agent
 from actors.swarm.agents.pod_runner import Given, PodRunner, pod_manifest
+from actors.swarm.agents.reports import report_of, reported_in, sessions_of
 from protocol.agents import AgentResult
 from protocol.errors import PolypodError, ToolError
+from protocol.events import PodStarted
 from protocol.manifest import PodManifest
 
 if TYPE_CHECKING:
@@ -23,13 +25,13 @@ if TYPE_CHECKING:
 
 #: Agents of one pod that may be at work at once.
 _MOST = 16
-#: Tools that start others: agents that a model starts have none of them.
-_STARTERS = frozenset({"agents", "swarm_spawn", "pods", "spawn_pod", "send_to_pod", "stop_pod"})
+#: Tools that start agents, and all that start others: agents that a model starts have none of them.
+_STARTING = frozenset({"agents", "swarm_spawn"})
+_STARTERS = _STARTING | frozenset({"pods", "spawn_pod", "send_to_pod", "stop_pod"})
 
 
 class _Spawned(Struct, eq=False):
     agent: Agent
-    task: str
     result: AgentResult | None = None
 
 
@@ -37,6 +39,8 @@ class SpawnedAgents:
     """What pods of a system have started by ``swarm_spawn``. Their lifetime is the swarm's, not the call's.
 
     ``options`` are those of ``Swarm.start``; without them an agent is a pod like the one that starts it.
+    Each agent's first entry names the session of who has started it: a pod that goes on in that session gets
+    the report of those that its history does not report yet.
     """
 
     def __init__(self, swarm: Swarm, options: Mapping[str, Any]) -> None:
@@ -44,7 +48,24 @@ class SpawnedAgents:
         self._options = dict(options)
         #: By the pods that started them; what was reported is forgotten.
         self._of: dict[str, list[_Spawned]] = {}
-        self._watching: set[asyncio.Task[None]] = set()
+        #: The ids of those whose report is being given.
+        self._reporting: set[str] = set()
+        #: Held from an agent's start until it is in ``_of``, so that nobody takes it for an earlier life's.
+        self._adding = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._started = swarm.home.bus.subscribe(kinds=[PodStarted])
+        swarm.home.mailroom.post(lambda _: self._begin(self._take_up_all()))
+
+    def close(self) -> None:
+        """Take up no more pods."""
+        self._started.close()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._swarm.home.mailroom.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- what models start -------------------------------------------------------------------------
 
     async def spawn(self, pod: str, task: str, model: str | None, provider: str | None) -> str:
         """Start an agent for a pod. Raises ToolError, whose words are for the model."""
@@ -53,19 +74,23 @@ class SpawnedAgents:
         budget = self._budget_of(pod)
         if budget is not None and (exceeded := budget.exceeded()) is not None:
             raise ToolError(f"nothing is left for another agent of {exceeded}")
+        position = self._swarm.home.roster.position(pod)
         try:
             given = self._given(pod, model, provider)
             if given.get("runner", "pod") == "pod":
                 given = self._drawing_on(budget, given)
-            agent = await self._swarm.start(task, **given)
+            starter = None if position is None else position[0]
+            async with self._adding:
+                agent = await self._swarm.start(task, **given, starter=starter)
+                self._wait_for(pod, agent)
         except PolypodError as error:
             raise ToolError(f"the agent could not be started: {error}") from error
-        spawned = _Spawned(agent, task)
-        self._of.setdefault(pod, []).append(spawned)
-        watching = self._swarm.home.mailroom.loop.create_task(self._watch(pod, spawned))
-        self._watching.add(watching)
-        watching.add_done_callback(self._watching.discard)
         return f"agent {agent.id} has started; you get a message once all that you started have ended"
+
+    def _wait_for(self, pod: str, agent: Agent) -> None:
+        spawned = _Spawned(agent)
+        self._of.setdefault(pod, []).append(spawned)
+        self._begin(self._watch(pod, spawned))
 
     def _given(self, pod: str, model: str | None, provider: str | None) -> dict[str, Any]:
         """What an agent is started with: as the program says, else as the pod itself was."""
@@ -95,6 +120,8 @@ class SpawnedAgents:
         actor = self._swarm.home.roster.started(pod)
         return None if actor is None else actor.resources.budget
 
+    # -- the report --------------------------------------------------------------------------------
+
     async def _watch(self, pod: str, spawned: _Spawned) -> None:
         """Wait for the end of an agent's task; the last one of a pod's has the report sent, and all end."""
         budget = self._budget_of(pod)
@@ -104,10 +131,54 @@ class SpawnedAgents:
         of_pod = self._of.get(pod, [])
         if of_pod and all(each.result is not None for each in of_pod):
             del self._of[pod]
-            with contextlib.suppress(PolypodError):  # the pod has ended
-                await self._swarm.home.roster.get(pod).notify(_report(of_pod))
-            for each in of_pod:
-                await self._swarm.retire_agent(each.agent)
+            if await self._report(pod, of_pod):
+                for each in of_pod:
+                    await self._swarm.retire_agent(each.agent)
+
+    async def _report(self, pod: str, spawned: Sequence[_Spawned]) -> bool:
+        """Give a pod the report; False where it has ended: it gets that once it lives again."""
+        ended = [(each.agent.id, each.agent.spec.task, each.result) for each in spawned]
+        words = report_of((name, task, result) for name, task, result in ended if result is not None)
+        ids = {each.agent.id for each in spawned}
+        self._reporting |= ids
+        try:
+            await self._swarm.home.roster.wait_until_started(pod)
+            actor = self._swarm.home.roster.started(pod)
+            return actor is not None and await notify(actor, words)
+        finally:
+            self._reporting -= ids
+
+    async def _take_up_all(self) -> None:
+        """Take up the pods that live, and those that live again."""
+        for pod in list(self._swarm.home.roster.pods):
+            await self._take_up(pod)
+        async for event in self._started:
+            if isinstance(event, PodStarted) and event.resumed:
+                await self._take_up(event.pod)
+
+    async def _take_up(self, pod: str) -> None:
+        """Wait for the agents that a pod has started in an earlier life and got no report of."""
+        roster = self._swarm.home.roster
+        await roster.wait_until_started(pod)
+        actor = roster.started(pod)
+        if actor is None or _STARTING.isdisjoint(actor.resources.template.manifest.tools.builtin):
+            return
+        try:
+            async with self._adding:
+                for agent in await self._unreported(actor.durable_position()[0]):
+                    self._wait_for(pod, agent)
+        except PolypodError as error:
+            self._swarm.problems.append(f"the agents that pod {pod!r} has started: {error}")
+
+    async def _unreported(self, session_id: str) -> list[Agent]:
+        """The agents started in a session whose report it has not. Raises SessionError, WireError."""
+        store = self._swarm.home.store
+        sessions = await sessions_of(store, session_id)
+        started = await self._swarm.started_by(sessions)
+        known = {each.agent.id for spawned in self._of.values() for each in spawned} | self._reporting
+        started = [each for each in started if each.id not in known]
+        reported = await reported_in(store, sessions) if started else set[str]()
+        return [each for each in started if each.id not in reported]
 
     def _charge(self, budget: Budget, spawned: _Spawned) -> None:
         """Count in the starter's budget what an agent has taken that is no pod here. The system's has that of
@@ -126,19 +197,3 @@ class SpawnedAgents:
 def _without_starters(manifest: PodManifest) -> PodManifest:
     builtin = tuple(each for each in manifest.tools.builtin if each not in _STARTERS)
     return replace(manifest, tools=replace(manifest.tools, builtin=builtin))
-
-
-def _report(spawned: list[_Spawned]) -> str:
-    """What each has answered, in the order of their start."""
-    return "\n\n".join(["[auto-swarm update]", *map(_lines, spawned)])
-
-
-def _lines(spawned: _Spawned) -> str:
-    result = spawned.result
-    assert result is not None
-    lines = [f"{spawned.agent.id}: {result.status}", f"task: {spawned.task}"]
-    if result.error is not None:
-        lines.append(f"error: {result.error}")
-    if result.text:
-        lines.append(f"answer: {result.text}")
-    return "\n".join(lines)

@@ -33,6 +33,9 @@ _SHORT, _LONG = 60, 200
 #: A task with one of these outcomes has ended as it should, or because somebody wished it.
 _TASK_STATUS: dict[str, AgentStatus] = {"finished": "done", "cancelled": "killed", "paused": "killed"}
 
+#: The end of an agent whose process is gone without having recorded one.
+SUPERVISOR_DIED = Failure("AgentFailed", "its supervisor died", "resume it to go on")
+
 
 class AgentState(Struct, frozen=True):
     """What the records of an agent say, up to one of them. Of the task: ``text`` is its last answer, and
@@ -107,6 +110,13 @@ class AgentState(Struct, frozen=True):
             seconds=self.seconds,
             error=self.error,
         )
+
+    def task_result(self) -> AgentResult:
+        """The same, whose task is done though the process that looked after the agent has died since."""
+        result = self.result()
+        if self.error == SUPERVISOR_DIED and self.outcome == "finished":
+            return replace(result, status="done", error=None)
+        return result
 
 
 def status_of(state: AgentState, *, supervised: bool) -> AgentStatus:

@@ -7,7 +7,7 @@ import contextlib
 import inspect
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -29,6 +29,7 @@ from actors.swarm.agents.pod_runner import Given, PodRunner, pod_manifest
 from actors.swarm.agents.projections import Meta, Projections, make_folders, reserve_folder
 from actors.swarm.agents.record import Record, read_pages
 from actors.swarm.agents.spawned import SpawnedAgents
+from actors.swarm.agents.state import SUPERVISOR_DIED
 from actors.swarm.runners.base import Answer, Runner, RunnerSpec, StopWaits
 from actors.swarm.runners.configured import configured_runner
 from actors.swarm.runners.function import runner_func
@@ -38,7 +39,6 @@ from protocol.config import RunnerSection
 from protocol.errors import (
     AgentError,
     ConfigError,
-    Failure,
     SessionCorrupt,
     SessionInUse,
     SessionNotFound,
@@ -100,7 +100,8 @@ class Swarm(Closing):
         self._looking = asyncio.Lock()
         self.home.protect(self.root)
         self.home.close_first(self)
-        self.home.offer_agents(SpawnedAgents(self, spawn or {}).spawn)
+        self._spawned = SpawnedAgents(self, spawn or {})
+        self.home.offer_agents(self._spawned.spawn)
 
     def __repr__(self) -> str:
         return f"<Swarm {self.root}, {len(self._keepers)} agents>"
@@ -126,6 +127,7 @@ class Swarm(Closing):
         tools: Iterable[Any] = (),
         hooks: Iterable[Any] = (),
         deps: Any = None,
+        starter: str | None = None,
     ) -> AsyncFuture[Agent]:
         """Start an agent with a task; the future gives its handle once it is recorded.
 
@@ -133,7 +135,8 @@ class Swarm(Closing):
         ``"claude"`` or ``"local"``, the command of a program that speaks our lines, a Runner, or an async
         function. ``name`` is what its id begins with. ``restart`` says whether it is started again where it
         fails, as ``[restart]`` of a manifest does. A pod is made of ``manifest``, ``client``, ``tools``,
-        ``hooks`` and ``deps`` as by ``PodSystem.spawn``.
+        ``hooks`` and ``deps`` as by ``PodSystem.spawn``. ``starter`` is the session of the pod whose model
+        starts it, which gets its report.
 
         Raises AgentError, UnknownRunner, ConfigError, SystemNotRunning, StoreError.
         """
@@ -150,6 +153,7 @@ class Swarm(Closing):
                 provider=provider,
                 keep=keep,
                 restart=_restart_of(restart, manifest),
+                starter=starter,
             )
         )
 
@@ -307,8 +311,19 @@ class Swarm(Closing):
     # -- what handles ask ----------------------------------------------------------------------------
 
     async def result_of(self, agent: Agent) -> AgentResult:
-        """As ``Agent.wait``."""
-        return await self._keepers[agent.id].wait()
+        """As ``Agent.wait``; a task that was done stays so though its agent's supervisor has died since."""
+        keeper = self._keepers[agent.id]
+        await keeper.wait()
+        return keeper.state.task_result()
+
+    async def started_by(self, sessions: Collection[str]) -> list[Agent]:
+        """The agents that models have started in these sessions, the oldest first, but for those that another
+        process looks after. Raises StoreError.
+        """
+        await self._look()
+        found = [each for each in self._keepers.values() if each.spec.starter in sessions]
+        found.sort(key=lambda each: (each.spec.created_at, each.spec.id))
+        return [Agent(self, each) for each in found if not each.is_elsewhere]
 
     async def retire_agent(self, agent: Agent) -> None:
         """End an agent that is idle, as its task did: who started it has no other for it."""
@@ -462,8 +477,7 @@ class Swarm(Closing):
         await keeper.take_session()
         lives = False
         try:
-            error = Failure("AgentFailed", "its supervisor died", "resume it to go on")
-            await keeper.record_end(error)
+            await keeper.record_end(SUPERVISOR_DIED)
             keeper.remove_inbox()
             await keeper.mend_projections()
             lives = self._can_start(keeper) and await keeper.start_again()
@@ -503,6 +517,7 @@ class Swarm(Closing):
     async def aclose(self) -> None:
         """End all agents, the last started first, but for those that are kept; idempotent."""
         self._closing = True
+        self._spawned.close()
         if self._opening is not None:
             await asyncio.wait((self._opening,))
         living = [each for each in reversed(self._keepers.values()) if each.is_ours]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.swarm.agents.ids import find_id, slug_of
-from actors.swarm.agents.state import AgentState, after, status_of
+from actors.swarm.agents.state import SUPERVISOR_DIED, AgentState, after, status_of
 from polypod import (
     AgentError,
     AgentIdle,
@@ -145,6 +145,13 @@ def test_the_status_is_not_still_failed_after_resume() -> None:
     again = after(failed, make(AgentRestarted), ID)
     assert (again.status, again.error) == ("pending", None)
     assert after(again, make(AgentIdle), ID).result().error is None
+
+
+def test_a_task_that_was_done_is_reported_as_done_though_its_supervisor_died_later() -> None:
+    died = make(AgentStopped, reason="exit", error=SUPERVISOR_DIED)
+    done, cut_off = fold(STARTED, BEGUN, DONE, make(AgentIdle), died), fold(STARTED, BEGUN, died)
+    assert (done.status, done.task_result().status, done.task_result().error) == ("failed", "done", None)
+    assert (cut_off.task_result().status, cut_off.task_result().error) == ("failed", SUPERVISOR_DIED)
 
 
 def test_a_task_that_begins_before_its_program_is_up_is_the_next_life() -> None:

@@ -1,14 +1,16 @@
 """A model starts agents in the background by ``swarm_spawn``, and gets one report of all of them."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from swarm.agent_kit import all_events, echo, fail, swarm_in, until
+from swarm.agent_kit import all_events, echo, fail, hang, run_and_kill, swarm_in, until
 
 from actors.llm.base import Request
 from actors.pod.accounts.budget import Budget
+from actors.sessions.answers import settled
 from actors.swarm.agents.spawned import SpawnedAgents
 from actors.tools.builtin import builtin
 from polypod import (
@@ -26,6 +28,7 @@ from polypod import (
     ToolResulted,
     ToolStart,
     Usage,
+    UserItem,
     UserMessage,
     call,
     say,
@@ -198,3 +201,61 @@ async def test_without_a_swarm_the_tool_says_so_and_it_is_off_by_default(tmp_pat
     with pytest.raises(ManifestError):
         async with PodSystem() as system:
             await system.spawn(PodManifest.of(tools={"builtin": ["agent"]}))
+
+
+async def reports_in(system: PodSystem, session: str, words: str | None = None) -> list[str]:
+    """The reports that a pod has got once it lives again, and a run has ended: one of ``words`` or of a report."""
+    client = ScriptedClient([say("seen")])
+    pod = await system.spawn(MANIFEST, client=client, resume=session)
+    with pod.subscribe(kinds=[RunEnd]) as ends:
+        if words is not None:
+            await pod.run(words)
+        await anext(aiter(ends))
+    texts = [item.text for item in await pod.history() if isinstance(item, UserItem)]
+    return [each for each in texts if each.startswith("[auto-swarm update]")]
+
+
+async def test_a_report_that_a_killed_process_has_not_given_reaches_its_pod_once(tmp_path: Path) -> None:
+    async def worker(agent: Any) -> str:
+        return await (hang(agent) if agent.task == "never" else echo(agent))  # type: ignore[func-returns-value]
+
+    async def play(swarm: Swarm, said: Callable[[], Any]) -> None:
+        swarm = Swarm(swarm.home.system, swarm.root, spawn={"runner": worker})
+        client = ScriptedClient([spawn("one", 1), spawn("never", 2), say("waiting")])
+        pod = await swarm.home.system.spawn(MANIFEST, client=client)
+        await pod.run("start them")
+        for agent in await swarm.agents():
+            if agent.spec.task == "one":
+                await agent.wait()
+        said()
+
+    run_and_kill(tmp_path, play)
+    async with swarm_in(tmp_path) as swarm:
+        system = swarm.home.system
+        [session] = [each.session_id for each in await settled(system.store.sessions(pod="boss"))]
+        [report] = await reports_in(system, session)
+        _, one, never = report.split("\n\n")
+        assert one.splitlines()[0].startswith("one-")
+        assert one.endswith(": done\ntask: one\nanswer: did one")
+        assert "task: never\nerror: its supervisor died" in never
+    async with swarm_in(tmp_path) as swarm:
+        assert await reports_in(swarm.home.system, session, "and now?") == [report]
+
+
+async def test_a_pod_that_ended_before_its_report_gets_it_when_it_lives_again(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+
+    async def worker(agent: Any) -> str:
+        await gate.wait()
+        return await echo(agent)
+
+    async with PodSystem(store=f"sqlite:{tmp_path / 'pods.db'}") as system:
+        swarm = Swarm(system, tmp_path / "root", spawn={"runner": worker})
+        pod = await system.spawn(MANIFEST, client=ScriptedClient([spawn("one", 1), say("waiting")]))
+        session = (await pod.run("start one")).session_id
+        await pod.stop()
+        gate.set()
+        [agent] = await swarm.agents()
+        await all_events(agent)
+        [report] = await reports_in(system, session)
+        assert "answer: did one" in report
