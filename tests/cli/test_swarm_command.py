@@ -239,6 +239,20 @@ def test_who_attaches_sees_what_happens_and_leaves_it_at_work(home: Swarm) -> No
     assert [row["id"] for row in home.swarm("ls", "--json").lines if row["status"] == "idle"] == [agent]
 
 
+def test_who_is_attached_follows_the_agent_in_the_next_service_where_that_is_killed(home: Swarm) -> None:
+    home.started("hello", "--restart", "resume", "--wait")
+    with person(home, "swarm", "attach", "hello") as somebody:
+        somebody.sees("agent waits for words")
+        kill_service(home)
+        somebody.sees("another is asked for what comes next")
+        somebody.sees("agent waits for words")
+        assert "run started" not in somebody.before  # nothing is shown twice
+        home.swarm("send", "hello", "help", "--wait")
+        somebody.sees("run finished")
+        home.swarm("stop", "hello")
+        assert somebody.leaves_with() == 0
+
+
 @pytest.mark.parametrize("columns", [40, 100])
 def test_a_list_keeps_to_the_width_of_its_terminal(home: Swarm, columns: int) -> None:
     home.started("say a thing that is longer than any terminal is wide " * 4, "--name", "of-many-letters")

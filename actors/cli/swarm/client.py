@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -20,10 +20,12 @@ from actors.cli.swarm.wire import Asked, Said, decode_said, line_of, lock_of, so
 from actors.sessions.urls import place_of
 from protocol.error_of import error_of
 from protocol.errors import AgentError
+from protocol.events import Event
+from protocol.wire import decode_event
 
 #: Seconds that a service has to listen, and between two looks whether it does.
 _PATIENCE, LOOK = 20.0, 0.02
-#: How often the end of a task is asked for where the service is killed each time, and what is said then.
+#: How often the same is asked for where the service is killed each time, and what is said then.
 _TRIES, _GONE = 5, "the swarm's service has ended in the middle of its answer"
 #: Bytes of what a service that would not start has said, and of a log to which no other service is added.
 _TAIL, _LONGEST_LOG = 2000, 1 << 20
@@ -55,6 +57,31 @@ class Client:
                 if error.message != _GONE or not left:
                     raise
         raise gone()
+
+    def events(self, asked: Asked, again: Callable[[], object]) -> Iterator[Event]:
+        """The events of an agent, also where the service is killed meanwhile: then ``again`` is called, and
+        the next one gives what comes behind those that came before. Raises PolypodError.
+        """
+        given: dict[str, int] = {}
+        left = _TRIES
+        while True:
+            try:
+                for said in self.stream(asked):
+                    if not said.event:
+                        continue
+                    event = decode_event(said.event.encode())
+                    if event.durable:
+                        if event.seq <= given.get(event.pod, 0):
+                            continue
+                        given[event.pod], left = event.seq, _TRIES
+                    yield event
+            except AgentError as error:
+                left -= 1
+                if error.message != _GONE or not (asked.follow and left):
+                    raise
+                again()
+            else:
+                return
 
     def stream(self, asked: Asked) -> Iterator[Said]:
         """All that it answers, the last of it included. Raises PolypodError."""

@@ -30,7 +30,6 @@ from actors.runtime.user_folders import state_path
 from protocol.errors import PolypodError
 from protocol.events import Lagged, Retry, StreamRestart
 from protocol.manifest import PodManifest, RestartSection
-from protocol.wire import decode_event
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -227,10 +226,11 @@ def logs(agent: str, follow: bool, since: int, root: Path, store: str | None, as
 
 def _follow(asked: Asked, root: Path, store: str | None, *, as_json: bool) -> None:
     terminal = Terminal()
-    for said in Client(root, store).stream(asked):
-        if not said.event:
-            continue
-        event = decode_event(said.event.encode())
+
+    def again() -> None:
+        terminal.note("the swarm's service has ended; another is asked for what comes next")
+
+    for event in Client(root, store).events(asked, again):
         if as_json:
             put_json(event)
         elif event.durable or isinstance(event, Lagged | Retry | StreamRestart):
