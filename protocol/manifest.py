@@ -212,7 +212,7 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
         Raises ManifestError, which names the key and what was expected.
         """
-        return _convert(decode_toml(text, "manifest"), where="manifest", base=Path.cwd())
+        return _convert(decode_toml(text, "manifest"), where="manifest", base=_here())
 
     @classmethod
     def load(cls, path: str | Path) -> PodManifest:
@@ -250,7 +250,7 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         if base_url is not None:
             settings["base_url"] = base_url
         _put_settings(data, settings, "manifest")
-        return _convert(data, where="manifest", base=Path.cwd())
+        return _convert(data, where="manifest", base=_here())
 
     def merged(self, profile: dict[str, Any], where: str, base: Path) -> PodManifest:
         """The manifest with what a ``profile`` says instead: keys as those of ``of``, in which relative paths
@@ -347,6 +347,16 @@ def _decode(data: dict[str, Any], where: str) -> PodManifest:
         raise explained(error, data, PodManifest, where, frozenset({"within"})) from None
 
 
+def _here() -> Path:
+    """The working directory, which paths of a text are relative to. Raises ManifestError."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise ManifestError(
+            "manifest: the working directory is gone", hint="change to one that is there"
+        ) from error
+
+
 def _convert(data: dict[str, Any], *, where: str, base: Path) -> PodManifest:
     manifest = _decode(data, where)
     _check(manifest, where)
@@ -392,6 +402,10 @@ def _check(manifest: PodManifest, where: str) -> None:
             hint="a manifest never holds the key: export it, and name the variable here",
         )
     check_settings(manifest.model, f"{where}: model")
+    try:
+        msgspec.json.encode(manifest.model)
+    except UnicodeEncodeError as error:
+        raise ManifestError(f"{where}: model: half a character (U+DC00 or the like) is no text") from error
     _check_numbers(manifest, where)
     for rule in (*manifest.scope.allow, *manifest.scope.deny):
         if not rule.target:

@@ -28,6 +28,26 @@ _HINTS = {
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
+def place(path: str | os.PathLike[str]) -> Path:
+    """Where a store is, whatever becomes of the working directory. Raises StoreError for what is no path."""
+    try:
+        named = b"\0" not in os.fsencode(path)
+        found = Path(path).expanduser().absolute()
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"cannot use {str(path)!r}: the working directory is gone", hint="change to one that is there"
+        ) from error
+    except (RuntimeError, ValueError) as error:  # no such user; half a character
+        raise _no_place(path) from error
+    if not named or not found.name:
+        raise _no_place(path)
+    return found
+
+
+def _no_place(path: str | os.PathLike[str]) -> StoreError:
+    return StoreError(f"cannot use {str(path)!r}: no store can be there", hint="name a file, or a folder")
+
+
 def lock(descriptor: int, operation: int) -> None:
     """``fcntl.flock``, which says where the file system has no locks. Raises OSError."""
     try:

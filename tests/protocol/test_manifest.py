@@ -199,6 +199,12 @@ def test_a_setting_from_python_joins_the_model_that_was_named():
     assert (manifest.model.model_id, manifest.model.temperature) == ("gpt", 0.5)
 
 
+def test_a_model_that_cannot_be_encoded_is_an_error_of_the_manifest():
+    for settings in ({"model": "ollama/\ud800"}, {"model": "openai/x", "base_url": "http://\udc00/"}):
+        with pytest.raises(ManifestError, match="model: half a character"):
+            PodManifest.of(**settings)
+
+
 def test_the_model_from_python_may_be_a_whole_section_too():
     manifest = PodManifest.of(model={"scheme": "openai", "model_id": "m"}, base_url="http://h/v1")
     assert (manifest.model.scheme, manifest.model.base_url) == ("openai", "http://h/v1")

@@ -8,7 +8,8 @@ from actors.sessions.jsonl.store import JsonLinesStore
 from actors.sessions.memory.store import MemoryStore
 from actors.sessions.sqlite.store import SQLiteStore
 from actors.sessions.urls import open_store
-from protocol.errors import StoreError
+from protocol.errors import ManifestError, StoreError
+from protocol.manifest import PodManifest
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,21 @@ def test_a_wrong_url_is_reported_with_the_right_ones(url, says):
     with pytest.raises(StoreError, match=says) as caught:
         open_store(url)
     assert "sqlite:FILE" in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["/", "a\0b", "\ud800", "~nobody-of-that-name/x"])
+@pytest.mark.parametrize("kind", ["sqlite", "jsonl"])
+def test_a_place_that_can_be_none_is_an_error_of_the_store(kind, place):
+    with pytest.raises(StoreError, match="no store can be there"):
+        open_store(f"{kind}:{place}")
+
+
+def test_a_working_directory_that_is_gone_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    for kind in ("sqlite", "jsonl"):
+        with pytest.raises(StoreError, match="the working directory is gone"):
+            open_store(f"{kind}:pods")
+    for made in (PodManifest.of, lambda: PodManifest.from_toml("")):
+        with pytest.raises(ManifestError, match="the working directory is gone"):
+            made()

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from actors.runtime.future import AsyncFuture
 from actors.sessions.aside import aside_path
-from actors.sessions.disk import make_private, store_error
+from actors.sessions.disk import make_private, place, store_error
 from actors.sessions.head import fits
 from actors.sessions.jsonl.answers import AnswersFile
 from actors.sessions.jsonl.claims import Claims
@@ -58,7 +58,7 @@ class JsonLinesStore(SessionStore):
     def __init__(
         self, folder: str | os.PathLike[str], durability: Durability = "process", *, files: Files = FILES
     ) -> None:
-        self.folder: Path = Path(folder).expanduser().absolute()
+        self.folder: Path = place(folder)
         self.url = f"jsonl:{folder}" + ("?durability=power" if durability == "power" else "")
         self._own = self.folder / ".polypod"
         self.files = (self.folder,)

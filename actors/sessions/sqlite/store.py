@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from actors.runtime.future import AsyncFuture
-from actors.sessions.disk import store_error
+from actors.sessions.disk import place, store_error
 from actors.sessions.lock import WriterLock
 from actors.sessions.sqlite import answers as sqlite_answers
 from actors.sessions.sqlite.commit import SQLiteCommits
@@ -65,7 +65,7 @@ class SQLiteStore(SessionStore):
     keeps_answers = True
 
     def __init__(self, path: str | os.PathLike[str], durability: Durability = "process") -> None:
-        given = Path(path).expanduser().absolute()
+        given = place(path)
         self.path = Path(os.path.realpath(given))  # by whatever name it is reached: one file, one lock
         self.folder = given.parent
         self.url = f"sqlite:{path}" + ("?durability=power" if durability == "power" else "")
