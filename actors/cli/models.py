@@ -1,10 +1,11 @@
-"""``polypod models``: the models that can be asked for by name."""
+"""``polypod models``: the models and chains that can be asked for by name."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import click
@@ -14,7 +15,11 @@ from actors.cli.display.event_format import Line
 from actors.cli.display.json_rows import ModelRow
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
+from actors.config.configuration import Configuration
+from actors.config.files import ConfigFile
 from actors.net.proxies import is_loopback
+from protocol.config import ChainSection
+from protocol.errors import ConfigError
 
 
 async def known_models() -> AsyncIterator[ModelRow]:
@@ -30,6 +35,20 @@ async def known_models() -> AsyncIterator[ModelRow]:
         if preset.key_env and os.environ.get(preset.key_env):
             yield ModelRow(f"{preset.scheme}/…", preset.base_url, f"${preset.key_env} is set")
     yield ModelRow("offline", None, "embedded, no language model")
+    with suppress(ConfigError):  # whoever asks for a chain is told
+        for each in chains():
+            yield each
+
+
+def chains() -> list[ModelRow]:
+    """The chains that ``polypod.toml`` has here. Raises ConfigError."""
+    return [_row(chain, file) for chain, file in Configuration.load().chains()]
+
+
+def _row(chain: ChainSection, file: ConfigFile) -> ModelRow:
+    models = " → ".join(each if isinstance(each, str) else each.model for each in chain.entries)
+    unused = "" if file.is_trusted else f"; not used until {file.path} is trusted"
+    return ModelRow(f"chain/{chain.name}", None, f"{models}{unused}")
 
 
 async def models_of(scheme: str, base_url: str | None) -> list[ModelRow]:
@@ -46,11 +65,13 @@ async def models_of(scheme: str, base_url: str | None) -> list[ModelRow]:
 @options.base_url_again
 @options.as_json
 def models(scheme: str | None, base_url: str | None, as_json: bool) -> None:
-    """List the models of the servers that answer on this machine; with SCHEME, or --base-url, those of that
-    server.
+    """List the models of the servers that answer on this machine, and the chains of polypod.toml; with
+    SCHEME, or --base-url, those of that server, with "chain" the chains alone.
     """
     if scheme is None and base_url is None:
         found = asyncio.run(_all())
+    elif scheme == "chain" and base_url is None:
+        found = chains()
     elif scheme == "offline":
         found = [ModelRow("offline")]
     else:
@@ -62,6 +83,8 @@ def models(scheme: str | None, base_url: str | None, as_json: bool) -> None:
         else:
             note = f"  {each.note}" if each.note else ""
             terminal.row(Line("answer", f"{each.name}{note}"))
+    if scheme == "chain" and not found and not as_json:
+        terminal.note("there are no chains: no polypod.toml here or upwards has a [[chain]]")
     if (
         scheme is None
         and not as_json

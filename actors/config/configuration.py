@@ -79,6 +79,16 @@ class Configuration:
             )
         return found
 
+    def chains(self) -> list[tuple[ChainSection, ConfigFile]]:
+        """The chains that there are, by their names, and the files that have them; also of files that need a
+        look.
+        """
+        found: dict[str, tuple[ChainSection, ConfigFile]] = {}
+        for file in self.files:
+            for chain in file.config.chain:
+                found.setdefault(chain.name, (chain, file))
+        return [found[name] for name in sorted(found)]
+
     def file_of_chain(self, name: str) -> Path | None:
         """Where the chain of that name is set."""
         return next((file.path for file in self.files if _named(name, file.config.chain)), None)

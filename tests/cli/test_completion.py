@@ -90,6 +90,22 @@ def test_models_are_listed_of_a_server_that_is_named(home: Home):
     assert home.polypod("models", "nonsense").code == 1
 
 
+def test_chains_of_the_configuration_are_listed_with_their_tiers(home: Home):
+    assert "no chains" in home.polypod("models", "chain").err
+    path = home.folder / "polypod.toml"
+    path.write_text(
+        '[[chain]]\nname = "careful"\nentries = ["ollama/qwen3", { model = "claude-opus-5" }]\n'
+        'verifier = { command = ["true"] }\n[[chain]]\nname = "able"\nentries = ["claude-opus-5"]\n'
+    )
+    rows = home.polypod("models", "chain", "--json").lines
+    assert [row["name"] for row in rows] == ["chain/able", "chain/careful"]
+    assert rows[1]["note"].startswith("ollama/qwen3 → claude-opus-5; not used until ")
+    assert "chain/careful" in home.polypod("models").out
+    path.write_text("x = [")
+    assert home.polypod("models", "chain").code == 2
+    assert home.polypod("models").code == 0
+
+
 def test_keys_that_are_exported_are_named_and_no_vendor_is_asked(home: Home):
     home.env["OPENAI_API_KEY"] = "secret-4711"
     done = home.polypod("models")
