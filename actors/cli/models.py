@@ -35,7 +35,7 @@ async def known_models() -> AsyncIterator[ModelRow]:
         if preset.key_env and os.environ.get(preset.key_env):
             yield ModelRow(f"{preset.scheme}/…", preset.base_url, f"${preset.key_env} is set")
     yield ModelRow("offline", None, "embedded, no language model")
-    with suppress(ConfigError):  # whoever asks for a chain is told
+    with suppress(ConfigError):  # who asks for a chain sees why
         for each in chains():
             yield each
 

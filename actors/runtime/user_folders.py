@@ -15,6 +15,11 @@ def state_path() -> Path:
     return _below("XDG_STATE_HOME", "~/.local/state")
 
 
+def data_path() -> Path:
+    """The folder of what pods may work in: unlike the others it is closed to none."""
+    return _below("XDG_DATA_HOME", "~/.local/share")
+
+
 def configuration_path() -> Path:
     """The folder of the user's own settings."""
     return _below("XDG_CONFIG_HOME", "~/.config")

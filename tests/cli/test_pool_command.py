@@ -59,6 +59,18 @@ def test_cancelling_a_job_that_waits_ends_it_and_one_that_ended_is_let_be(home: 
     assert (wrong.code, wrong.out) == (2, "")
 
 
+def test_a_pod_can_read_and_write_in_the_working_copy_of_its_job(home: Home) -> None:
+    git = "git init -q && echo apple pear > a.txt && git add a.txt && "
+    made = git + "git -c user.name=me -c user.email=me@here commit -qm first"
+    subprocess.run(made, shell=True, check=True, cwd=home.folder)
+    words = "read a.txt then write \u201cplum\u201d to b.txt"
+    home.polypod("pool", "add", "look", words, "--workspace", "worktree")
+    [done] = home.polypod("pool", "run", "--runner", "pod", "--model", "offline", "--json").lines
+    assert "apple pear" in done["result"]
+    assert [file["path"] for file in done["changes"]["files"]] == ["b.txt"]
+    assert not (home.folder / "b.txt").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -332,6 +332,21 @@ async def test_a_runner_that_dies_in_mid_job_requeues_it_once_and_to_another_if_
     assert (ended.status, ended.attempts, ended.agent) == ("done", 2, "other")
 
 
+async def test_a_model_that_there_is_not_fails_its_jobs_at_once_and_its_runner_is_not_left_alone(
+    tmp_path: Path,
+) -> None:
+    pods = pod_runner(PodManifest.of(model="offline"))
+    async with pool_in(tmp_path, {"pods": pods}) as pool:
+        wrong = await all_of(pool, *(job(model="nope/x") for _ in range(3)))
+        right = await pool.submit(job())
+    assert [(each.status, each.attempts) for each in wrong] == [("failed", 1)] * 3
+    assert all(each.error is not None and each.error.kind == "ManifestError" for each in wrong)
+    assert right.status == "done"
+    assert right.started_at is not None
+    assert right.submitted_at is not None
+    assert right.started_at - right.submitted_at < 1.0, "it did not wait until its runner had rested"
+
+
 async def test_a_program_that_is_not_there_fails_its_job_with_its_name(tmp_path: Path) -> None:
     async with pool_in(tmp_path, {"mine": ["no-such-program-at-all"]}) as pool:
         ended = await pool.submit(job())

@@ -23,7 +23,7 @@ from actors.routing.pool.working_copy import Git
 from actors.runtime.closing import Closing
 from actors.runtime.future import AsyncFuture
 from actors.runtime.on_loop import ask_on, call_on, future_of
-from actors.runtime.user_folders import state_path
+from actors.runtime.user_folders import data_path
 from actors.swarm.agents.home import Home
 from actors.swarm.runners.base import StopWaits
 from protocol.config import RunnerSection
@@ -46,9 +46,10 @@ class Pool(Closing):
     ``classifier`` chooses, else to the one with the least to do. ``queue`` is a TaskQueue, which the
     pool closes; by default that of the system's store, so that jobs outlive the process where sessions do.
     ``cwd`` is where jobs are done that name no folder; ``logs`` the folder of their files, by default one
-    beside the store; ``worktrees`` that of their working copies. ``sections`` are what is
-    otherwise with runners, as a Swarm's ``runners`` (by default what a ``polypod.toml`` sets); ``env``,
-    ``request_wait`` and ``term_wait`` are as a Swarm has them.
+    beside the store; ``worktrees`` that of their working copies, by default one in the user's folder of data
+    (``$XDG_DATA_HOME``). ``sections`` are what is otherwise with runners, as a Swarm's ``runners`` (by
+    default what a ``polypod.toml`` sets); ``env``, ``request_wait`` and ``term_wait`` are as a Swarm has
+    them.
 
     It begins at once. Raises PoolError, UnknownRunner, ConfigError, SystemNotRunning, StoreError.
     """
@@ -94,7 +95,7 @@ class Pool(Closing):
             workers,
             Git(home.launcher),
             self._cwd,
-            (state_path() / "worktrees" if worktrees is None else Path(worktrees)).expanduser().absolute(),
+            (data_path() / "worktrees" if worktrees is None else Path(worktrees)).expanduser().absolute(),
         )
         self._mailroom = home.mailroom
         self._availability = Availability(bounds)

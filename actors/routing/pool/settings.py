@@ -167,8 +167,11 @@ def checked(job: Job) -> Job:
         if not isinstance(value, str) and (value is not None or field in {"name", "instructions"}):
             raise PoolError(f"the {field} of a job is a text, not {value!r}")
     if not job.name.strip() or not job.instructions.strip():
-        missing = "instructions" if job.name.strip() else "name"
-        raise PoolError(f"{job!r} has no {missing}", hint="say what is to be done")
+        named = job.name.strip()
+        which = f"the job {job.name!r} has no instructions" if named else "the job has no name"
+        raise PoolError(
+            which, hint="say what is to be done" if named else "a short one: its id is made of it"
+        )
     if not _is_number(job.priority):
         raise PoolError(f"the priority of a job is a whole number, not {job.priority!r}")
     if abs(job.priority) >= _MOST_PRIORITY:

@@ -19,6 +19,7 @@ from actors.swarm.agents.inboxes import inbox_of, make_private
 from actors.swarm.agents.projections import Meta, Projections
 from actors.swarm.agents.state import AgentState, after
 from actors.swarm.runners.base import Answer, Host, Launch, Life, Permission, Runner, StopWaits
+from protocol import errors
 from protocol.agents import AgentSpec
 from protocol.errors import AgentFailed, Failure
 from protocol.events import AgentStopped, Event, RunEnd
@@ -28,6 +29,8 @@ from protocol.usage import Usage
 
 #: Errors of a process that was a pod, or of what owned it.
 _DEATHS = frozenset({"PodLost", "ChildLost"})
+#: Errors of what a pod is to be made of: who is asked again says the same.
+_FOR_GOOD = (errors.ManifestError, errors.MissingKey, errors.InvalidKey, errors.BudgetError)
 
 
 class JobContext:
@@ -269,6 +272,13 @@ class _Attendance:
     def _has_died(self, why: Failure | None) -> bool:
         """Whether its program ended without a word about the task, or never was up."""
         ended = self._state.ended
+        if why is not None and _is_for_good(why):
+            return False
         killed = ended is not None and ended.reason == "killed"
         of_death = why is not None and (why.kind in _DEATHS or bool(why.details.get("died")))
         return killed or of_death or not self._state.lives
+
+
+def _is_for_good(why: Failure) -> bool:
+    kind = getattr(errors, why.kind, None)
+    return isinstance(kind, type) and issubclass(kind, _FOR_GOOD)
