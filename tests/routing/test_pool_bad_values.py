@@ -124,6 +124,28 @@ async def test_a_classifier_that_never_answers_is_waited_for_no_longer_than_it_m
     assert "not classified" in str(assignment.reason)
 
 
+async def test_a_classifier_that_fails_in_a_row_is_left_alone_and_jobs_do_not_wait_for_it() -> None:
+    asked = 0
+
+    class Fails:
+        async def classify(self, *_: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            raise ModelError("nothing answers there", kind="connection")
+
+    assigned: asyncio.Queue[Assignment] = asyncio.Queue()
+    choosing = Choosing(Fails(), Availability({"good": 1}), assigned.put_nowait)
+    async with asyncio.timeout(10):
+        for number in range(3):
+            choosing.begin(number, Job("one", "x"))
+            await assigned.get()
+        choosing.begin(3, Job("one", "x"))
+        assignment = assigned.get_nowait()
+    assert (asked, assignment.number, assignment.lane) == (3, 3, "")
+    assert "is left alone" in str(assignment.reason)
+    assert choosing.done == {0, 1, 2, 3}
+
+
 def limited(error: Exception) -> Any:
     async def raises(_: JobContext) -> str:
         raise error

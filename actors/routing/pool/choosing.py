@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from actors.routing.pool.availability import Availability
+from actors.routing.pool.endings import rest_after
 from actors.routing.pool.turn import Assignment
 from protocol.errors import ClassificationRefused, PolypodError
 from protocol.foreign import words_of
@@ -31,7 +32,10 @@ class JobClassifier(Protocol):
 
 
 class Choosing:
-    """The calls of a helper for one pool; they take no place of a job, and so wait for none."""
+    """The calls of a helper for one pool; they take no place of a job, and so wait for none. A classifier
+    that fails several times in a row is left alone for a second, then for longer, so that jobs do not wait
+    for one that is not there.
+    """
 
     def __init__(
         self,
@@ -46,10 +50,15 @@ class Choosing:
         #: The jobs that are looked at, and those that were.
         self.tasks: dict[int, asyncio.Task[None]] = {}
         self.done: set[int] = set()
+        #: How often in a row the classifier gave no answer, and until when it is left alone.
+        self._failures = 0
+        self._resting_until = 0.0
 
     def begin(self, number: int, job: Job) -> None:
         """Have a job classified, unless as many are as may be: it comes again then."""
-        if len(self.tasks) < _MOST:
+        if time.time() < self._resting_until:
+            self._finish(Assignment(number, reason="not classified: the classifier fails, and is left alone"))
+        elif len(self.tasks) < _MOST:
             task = self.tasks[number] = asyncio.get_running_loop().create_task(self._choose(number, job))
             task.add_done_callback(lambda _: self.tasks.pop(number))
 
@@ -59,6 +68,7 @@ class Choosing:
             status = self._availability.status(time.time())
             async with asyncio.timeout(self._patience):
                 said = await self._classifier.classify(job.name, job.instructions, status, job.agent)
+            self._failures = 0
             self._check(said)
             model, reason = (encodable(each) if each else None for each in (said.model, said.reason))
             assignment = Assignment(number, said.agent_type, model, reason)
@@ -66,10 +76,20 @@ class Choosing:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
+            if not isinstance(error, ClassificationRefused):
+                self._note_failure()
             words = error.message if isinstance(error, PolypodError) else words_of(error)
             assignment = Assignment(number, reason=f"not classified: {encodable(words)}")
-        self.done.add(number)
+        self._finish(assignment)
+
+    def _finish(self, assignment: Assignment) -> None:
+        self.done.add(assignment.number)
         self._assign(assignment)
+
+    def _note_failure(self) -> None:
+        self._failures += 1
+        now = time.time()
+        self._resting_until = rest_after(self._failures, now) or self._resting_until
 
     def _check(self, said: Any) -> None:
         """Raises ClassificationRefused."""
