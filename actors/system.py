@@ -8,7 +8,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextvars import copy_context
 from functools import partial
 from pathlib import Path
@@ -398,6 +398,8 @@ class PodSystem:
         SessionInUse, SessionCorrupt.
         """
         mailroom = self._room()
+        if resume is not None and not isinstance(resume, str):
+            raise InvalidInput(f"resume: expected the id of a session, got {resume!r:.80}")
         if isinstance(client, str) and not process:
             raise InvalidInput(f"client: {client!r} is no client", hint="a path is for process=True")
         if session is not None:
@@ -415,8 +417,9 @@ class PodSystem:
         given = Given(client, tuple(tools), deps, (*self._hooks, *hooks), make_prompt)
         here = mailroom.here()
         future: AsyncFuture[Pod] = AsyncFuture() if here else future_of(mailroom)
-        work = self._spawn_process if process else self._spawn
+        spawn = self._spawn_process if process else self._spawn
         wanted = Wanted(future, manifest, given, name, resume, exact, session)
+        work = partial(_begin, spawn)
         if here:
             work(wanted)
         else:
@@ -684,6 +687,14 @@ class PodSystem:
 
     def _room(self) -> Mailroom:
         return self._here().mailroom
+
+
+def _begin(spawn: Callable[[Wanted], None], wanted: Wanted) -> None:
+    """Begin to make a pod; what that raises goes to who waits for it."""
+    try:
+        spawn(wanted)
+    except Exception as error:  # noqa: BLE001 - the same
+        wanted.future.set_exception(error)
 
 
 async def _close(store: SessionStore) -> None:

@@ -21,6 +21,7 @@ from actors.sessions.urls import open_store
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.errors import (
+    InvalidInput,
     ManifestError,
     MissingKey,
     NameTaken,
@@ -29,6 +30,7 @@ from protocol.errors import (
     SessionNotFound,
     StoreError,
     SystemNotRunning,
+    UnknownApproval,
     WouldDeadlock,
 )
 from protocol.errors import PodStopped as StoppedError
@@ -408,6 +410,24 @@ def test_a_session_whose_event_loop_was_closed_in_mid_run_can_be_resumed_in_the_
     assert asyncio.run(resumed(info.session_id)) == "done"
     if not isinstance(store, str):
         store.close()
+
+
+def test_who_spawns_what_cannot_be_from_another_thread_gets_the_error_and_does_not_wait_for_ever(
+    tmp_path: Path,
+) -> None:
+    with PodSystem(f"sqlite:{tmp_path}/pods.db") as system:
+        with pytest.raises(InvalidInput, match="resume: expected the id of a session, got 5"):
+            system.spawn(PodManifest.of(), resume=5)  # type: ignore[arg-type]
+        for process in (False, True):
+            with pytest.raises(AttributeError):
+                system.spawn(None, process=process).get(timeout=60)  # type: ignore[arg-type]
+
+
+def test_an_answer_to_what_is_no_id_of_an_approval_is_an_error() -> None:
+    with PodSystem() as system:
+        for answer in (system.approve, system.deny):
+            with pytest.raises(UnknownApproval):
+                answer(None).get(timeout=60)  # type: ignore[arg-type]
 
 
 def test_since_is_a_number_or_names_with_numbers() -> None:

@@ -15,7 +15,6 @@ from actors.swarm.roster import Roster
 from protocol import commands
 from protocol.errors import SessionError, UnknownApproval
 from protocol.events import ApprovalRequested
-from protocol.text import encodable
 
 
 class WaitingCalls:
@@ -38,16 +37,16 @@ class WaitingCalls:
                 found = [each for each in found if (each.approval_id, each.session_id) not in answered]
         return sorted(found, key=lambda request: request.at)
 
-    def answer(self, approval_id: str, command: commands.Command) -> AsyncFuture[None]:
+    def answer(self, approval_id: object, command: commands.Command) -> AsyncFuture[None]:
         """Send an answer to the pod that has asked; from any thread. The future raises UnknownApproval, and
         what the pod does.
         """
         future: AsyncFuture[None] = future_of(self._mailroom)
 
         def ask(_: object) -> None:
-            pod = self._asker_of(approval_id)
+            pod = self._asker_of(approval_id) if isinstance(approval_id, str) else None
             if pod is None:
-                unknown = UnknownApproval(f"no pod has asked for an approval {encodable(approval_id)!r:.80}")
+                unknown = UnknownApproval(f"no pod has asked for an approval {approval_id!r:.80}")
                 future.set_exception(unknown)
                 return
             answer = pod.address.ask(pod, command)

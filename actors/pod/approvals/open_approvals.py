@@ -25,7 +25,6 @@ from protocol.approval import A_RULE, ApprovalAnswer, ApprovalRule, ApprovalVerd
 from protocol.errors import AlreadyResolved, SessionError, StoreError, UnknownApproval, WaitingForApproval
 from protocol.events import ApprovalRequested, ApprovalResolved
 from protocol.items import ToolCall
-from protocol.text import encodable
 
 #: Seconds after which the clock is looked at again: it may have been set, or the machine slept.
 _LONGEST = 60.0
@@ -179,7 +178,7 @@ class OpenApprovals:
         if approval_id in self._resolved:
             raise AlreadyResolved(f"approval {approval_id} was answered, or is not wanted any more")
         raise UnknownApproval(
-            f"pod {self._pod!r} has asked for no approval {encodable(approval_id)!r:.80}",
+            f"pod {self._pod!r} has asked for no approval {approval_id!r:.80}",
             hint="see approvals()",
         )
 

@@ -43,7 +43,7 @@ async def branch_off(resources: PodResources, at: str | None) -> Branch:
         )
     try:
         wanted = bytes.fromhex(at)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise UnknownEntry(f"not a hash of an entry: {at!r}", hint="give it in hex") from error
     state, last = await restore(resources.template.store, session_id, wanted)
     left = await activities_left(resources.template.store, session_id, state), state.open_run
