@@ -166,6 +166,8 @@ class _Shown:
         self.session_id = session_id
         self.last_call: ToolResult | None = None
         self._answer = ""
+        #: What the last run has cost so far; None where nobody knows.
+        self._cost: float | None = None
         self._end: RunEnd | None = None
 
     def show(self, encoded: EncodedEvent) -> None:
@@ -180,13 +182,16 @@ class _Shown:
     def _note(self, event: Event) -> None:
         self.session_id = event.session_id or self.session_id
         if isinstance(event, RunStart):
-            self.last_call, self._answer, self._end = None, "", None
+            self.last_call, self._answer, self._cost, self._end = None, "", None, None
         elif isinstance(event, ToolResulted):
             self.last_call = event.item
         elif isinstance(event, AssistantMessage):
             self._answer = event.item.text
         elif isinstance(event, RunEnd):
             self._end = event
+        if event.counts_usage and event.run_id is not None:
+            cost: float | None = event.cost  # type: ignore[attr-defined]
+            self._cost = self._cost if cost is None else (self._cost or 0.0) + cost
 
     def last_result(self, first: RunResult | None) -> RunResult:
         """The result of the last run that has ended; ``first`` is that of the one that was started. Raises
@@ -198,7 +203,17 @@ class _Shown:
         if end.outcome == "failed":
             cause = PodError("the run failed") if end.error is None else error_of(end.error)
             raise RunFailed(cause, run_id=end.run_id)
-        return RunResult(self._answer, end.outcome, end.usage, end.run_id or "", end.session_id)
+        return RunResult(
+            self._answer,
+            end.outcome,
+            end.usage,
+            end.run_id or "",
+            end.session_id,
+            cost=self._cost,
+            steps=end.steps,
+            seconds=end.seconds or 0.0,
+            limit=end.error,
+        )
 
 
 @asynccontextmanager

@@ -73,6 +73,17 @@ def test_without_a_terminal_the_last_answer_alone_goes_to_standard_output(tmp_pa
     assert {each["pod"] for each in events[:-1]} == {"lead", "lead.reader"}
 
 
+def test_the_result_of_the_run_that_sub_agents_ends_begin_has_all_that_its_end_says(tmp_path: Path) -> None:
+    home = at_home(tmp_path)
+    *events, result = home.polypod("run", spawn("count words"), "--manifest", "lead.toml", "--json").lines
+    [end] = [each for each in events if each["type"] == "RunEnd" and each["run_id"] == result["run_id"]]
+    answers = [
+        each for each in events if each["type"] == "AssistantMessage" and each["run_id"] == result["run_id"]
+    ]
+    assert (result["steps"], result["seconds"], result["limit"]) == (len(answers), end["seconds"], None)
+    assert result["cost"] == sum(each["cost"] for each in answers)
+
+
 def test_a_sub_agent_whose_call_has_to_be_asked_for_is_denied_it_where_nobody_can_be_asked(
     tmp_path: Path,
 ) -> None:
