@@ -28,7 +28,7 @@ from actors.runtime.children import landlock
 from actors.runtime.children.launcher import Launcher
 from actors.sessions.urls import place_of
 from actors.tools.sandbox import Machine, look_at_machine
-from protocol.errors import ManifestError, PolypodError
+from protocol.errors import ChildError, ManifestError, PolypodError
 from protocol.manifest import PodManifest
 from protocol.mcp import McpServer, expand, header_value
 
@@ -93,7 +93,11 @@ def _isolation() -> Iterator[Check]:
     if sys.platform != "linux":
         yield Check("sandbox", "missing", "only Linux has namespaces, Landlock and seccomp", _ASKED_FOR)
         return
-    machine = asyncio.run(_machine())
+    try:
+        machine = asyncio.run(_machine())
+    except ChildError as error:
+        yield Check("sandbox", "failed", error.message, error.hint or _ASKED_FOR)
+        return
     why = machine.why_no_namespaces
     if why is None:
         yield Check("namespaces", "ok", "mounts, processes and networks of a program's own can be made")

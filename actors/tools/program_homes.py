@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from protocol.errors import ChildNotConfined
+
 #: How the names of homes begin.
 PREFIX = "polypod-home-"
 #: Seconds after which a process looks again for homes that nobody holds any more, how many entries of the
@@ -31,10 +33,19 @@ class ProgramHome:
     """
 
     def __init__(self, git: bytes = b"") -> None:
-        """``git`` is git's configuration for the programs. Raises OSError."""
-        self.path, self._held = _make()
-        Path(self.path, "tmp").mkdir()
-        Path(self.path, ".gitconfig").write_bytes(git)
+        """``git`` is git's configuration for the programs. Raises ChildNotConfined."""
+        self.path, self._held = "", -1
+        try:
+            self.path, self._held = _make()
+            Path(self.path, "tmp").mkdir()
+            Path(self.path, ".gitconfig").write_bytes(git)
+        except OSError as error:
+            self.close()
+            why = error.strerror or str(error)
+            raise ChildNotConfined(
+                f"programs cannot be confined to the scope: no home for them can be made: {why}",
+                hint=f"make room in {_folder_meant()}, or name another folder for temporary files by TMPDIR",
+            ) from error
         _sweep(Path(self.path).parent)
 
     def close(self) -> None:
@@ -49,7 +60,7 @@ async def make_home(
     git: bytes = b"", *, left: Callable[[ProgramHome], None] = ProgramHome.close
 ) -> ProgramHome:
     """Make a home, in a thread. One whose caller is cancelled meanwhile is given to ``left`` once it is made,
-    on the loop. Raises OSError.
+    on the loop. Raises ChildNotConfined.
     """
     making = asyncio.get_running_loop().run_in_executor(None, ProgramHome, git)
 
@@ -62,6 +73,14 @@ async def make_home(
     except asyncio.CancelledError:
         making.add_done_callback(leave)
         raise
+
+
+def _folder_meant() -> str:
+    """The folder of temporary files, in words where no folder can be that."""
+    try:
+        return tempfile.gettempdir()
+    except OSError:
+        return "/tmp"  # noqa: S108 - a name for a person
 
 
 def _make() -> tuple[str, int]:

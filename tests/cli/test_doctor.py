@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 
 from click.testing import CliRunner
 
@@ -56,3 +57,10 @@ def test_a_store_that_cannot_be_made_or_written_is_a_failure(tmp_path, monkeypat
     code, checks = reported("--store", f"jsonl:{refused}")
     assert code == 1
     assert checks["store"]["text"].endswith("cannot be written")
+
+
+def test_where_no_home_for_programs_can_be_made_that_is_one_of_the_findings(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    code, checks = reported()
+    assert (code, checks["sandbox"]["status"]) == (1, "failed")
+    assert "TMPDIR" in checks["sandbox"]["todo"]

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 from process_kit import descriptors
+from store_kit import small_disk
 
 from actors.tools import program_homes
 from actors.tools.program_homes import PREFIX, ProgramHome, make_home
+from polypod import ChildNotConfined, PodManifest, PodSystem, ScriptedClient, ToolResulted, call, say
 
 HOLD = """
 import sys, tempfile
@@ -80,6 +82,35 @@ def test_what_is_no_home_of_this_user_stays(folder: Path, tmp_path: Path) -> Non
     home.close()
     assert {each.name for each in folder.iterdir()} == before
     assert (aside / "file").exists()
+
+
+def test_a_full_disk_is_said_with_what_to_do_and_leaves_nothing_half_made(folder: Path) -> None:
+    before = descriptors()
+    with small_disk(folder / "disk", "8k"):
+        full = folder / "disk"
+        (full / "first").write_bytes(b"x" * 4096)
+        tempfile.tempdir = str(full)
+        with pytest.raises(ChildNotConfined, match=r"no home .* No space left") as raised:
+            ProgramHome(b"x" * 10_000)
+        assert raised.value.hint is not None
+        assert str(full) in raised.value.hint
+        assert [each.name for each in full.iterdir()] == ["first"]
+    assert descriptors() == before
+
+
+async def test_without_a_home_a_command_that_has_to_be_confined_is_not_run_and_the_run_goes_on(
+    folder: Path,
+) -> None:
+    tempfile.tempdir = str(folder / "gone")
+    client = ScriptedClient([call("shell", {"command": "true"}, id="c"), say("so be it")])
+    manifest = PodManifest.of(name="p", tools={"builtin": ["shell"]}, sandbox={"mode": "require"})
+    async with PodSystem() as system:
+        pod = await system.spawn(manifest, client=client)
+        with pod.subscribe(kinds=[ToolResulted]) as results:
+            assert (await pod.run("try")).text == "so be it"
+            [result] = results.drain()
+    assert "the command was not run" in result.item.text
+    assert "TMPDIR" in result.item.text
 
 
 def test_folders_that_a_program_has_closed_go_with_its_home(folder: Path) -> None:

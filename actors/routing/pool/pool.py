@@ -27,7 +27,7 @@ from actors.runtime.user_folders import data_path
 from actors.swarm.agents.home import Home
 from actors.swarm.runners.base import StopWaits
 from protocol.config import RunnerSection
-from protocol.errors import PolypodError
+from protocol.errors import PolypodError, PoolError
 from protocol.jobs import JOB_ENDS, Execution, Job, JobStatus
 from protocol.routing import SystemStatus
 
@@ -114,7 +114,12 @@ class Pool(Closing):
             return Path(logs).expanduser().absolute()
         if self._queue.folder is not None:
             return self._queue.folder
-        self._temporary = Path(tempfile.mkdtemp(prefix="polypod-pool-"))
+        try:
+            self._temporary = Path(tempfile.mkdtemp(prefix="polypod-pool-"))
+        except OSError as error:
+            self._queue.close()
+            text = f"no folder can be made for the logs of jobs: {error.strerror or error}"
+            raise PoolError(text, hint="logs= names one, and TMPDIR another for temporary files") from error
         return self._temporary
 
     def submit(self, job: Job) -> AsyncFuture[Execution]:
