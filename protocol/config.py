@@ -156,8 +156,11 @@ def _check(config: Config, where: str, base: Path) -> None:
         _check_number(f"{at}.quiet_seconds", runner.quiet_seconds)
     for number, chain in enumerate(config.chain):
         _check_chain(chain, f"{where}: chain[{number}]")
-    for name, limit in (config.pool or PoolSection()).limits.items():
+    pool = config.pool or PoolSection()
+    for name, limit in pool.limits.items():
         _check_number(f"{where}: pool.limits.{name}", limit, 1)
+    if pool.classifier == ():
+        raise ConfigError(f"{where}: pool.classifier: expected the words of a command, or false, got []")
     for number, rule in enumerate(config.approval):
         if not rule.tool:
             raise ConfigError(f"{where}: approval[{number}].tool: expected the name of a tool, got ''")

@@ -104,6 +104,13 @@ class WarmProbe(Closing):
     def __repr__(self) -> str:
         return f"<WarmProbe {self._url}>"
 
+    @property
+    def kind(self) -> Kind | None:
+        """What the server is, as far as its answers have shown; None where it has not said which models are
+        loaded.
+        """
+        return self._kind
+
     async def is_warm(self, model: str) -> bool:
         """Whether that model is loaded."""
         return plain_name(model) in await self.warm_models()

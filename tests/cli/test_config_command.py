@@ -143,6 +143,8 @@ WRONG = {
         "chain c",
         "nope-x",
     ),
+    '[pool]\nrunners = ["pod", "process"]\nclassifier = ["nope-y"]': ("pool", "no program nope-y"),
+    "[pool]\nclassifier = []": ("polypod.toml", "pool.classifier: expected the words of a command"),
     '[pool]\nrunners = ["nobody"]': ("pool", "there is no runner nobody"),
     '[profile.p]\nmodel = "anthropic/x"': ("profile p", "ANTHROPIC_API_KEY"),
     "[profile.p]\nmodle = 5": ("polypod.toml", "unknown key 'modle'"),
@@ -157,6 +159,23 @@ def test_what_cannot_work_is_a_failure_with_what_to_do(home: Home, text: str):
     assert code == 1
     assert found[name]["status"] == "failed"
     assert words in found[name]["text"]
+
+
+def test_whether_a_server_says_which_models_are_loaded_is_shown(home: Home, server: tuple[str, list[str]]):
+    text = (
+        '[[chain]]\nname = "c"\nentries = ["offline"]\nverifier = {{ command = ["true"] }}\nwarm_url = "{}"'
+    )
+    own(home, text.format(server[0]))
+    code, found = checked(home)
+    assert (code, found["chain c"]["status"]) == (0, "missing")
+    assert "says which models are loaded, so none counts as that" in found["chain c"]["text"]
+
+
+def test_a_pool_of_one_runner_has_no_classifier(home: Home):
+    own(home, '[local_model]\nendpoint = ""\n[pool]\nrunners = ["pod"]\nclassifier = ["nope-z"]\n')
+    code, found = checked(home)
+    assert code == 0
+    assert "no classifier" in found["pool"]["text"]
 
 
 def test_a_key_in_a_file_that_others_may_read_is_a_failure(home: Home, server: tuple[str, list[str]]):

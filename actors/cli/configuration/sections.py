@@ -120,14 +120,16 @@ async def _chain(file: ConfigFile, chain: ChainSection, look: Look) -> Check:
     if not file.is_trusted:
         return _trusted(file, Check(name, "failed", text))
     if (error := look.servers.why_no_chain(chain.name)) is not None:
-        return Check(
-            name, "failed", f"{text}; {error.message.removeprefix(f'chain {chain.name!r}: ')}", error.hint
-        )
+        why = error.message.removeprefix(f"{file.path}: chain {chain.name!r}: ")
+        return Check(name, "failed", f"{text}; {why}", error.hint)
     for model in dict.fromkeys(models):
         status, why, todo = await look.servers.model(model_section(model, look.found.local_model))
         if status == "failed":
             return Check(name, "failed", f"{text}; {why}", todo)
-    return Check(name, "ok", text)
+    if not chain.warm_url:
+        return Check(name, "ok", text)
+    status, why, todo = await look.servers.warm(chain.warm_url)
+    return Check(name, status, f"{text}; {why}", todo)
 
 
 async def _pool(file: ConfigFile, pool: PoolSection, look: Look) -> Check:
@@ -141,6 +143,9 @@ async def _pool(file: ConfigFile, pool: PoolSection, look: Look) -> Check:
     runners = [limits.get(each, each) for each in pool.runners or limits]
     text = f"{', '.join(runners) or 'all runners'}; jobs work in {_WORKSPACES[pool.workspace]}"
     text += f"; {_classifier(pool, look.found)}"
+    command = _classifying_command(pool, look.found)
+    if command and not _is_there(command):
+        return _trusted(file, Check("pool", "failed", f"{text}; there is no program {command[0]}", _INSTALL))
     unused = [each for each in limits if pool.runners and each not in pool.runners]
     if unused:
         text += f"; limits of no runner of it: {', '.join(unused)}"
@@ -148,14 +153,24 @@ async def _pool(file: ConfigFile, pool: PoolSection, look: Look) -> Check:
 
 
 def _classifier(pool: PoolSection, found: Configuration) -> str:
-    locals_ = [each.config.local_model for each in found.files if each.config.local_model is not None]
-    if pool.classifier is not False and locals_ and locals_[0].endpoint:
-        return "the local model classifies"
-    return (
-        f"`{shlex.join(pool.classifier)}` classifies"
-        if isinstance(pool.classifier, tuple)
-        else "no classifier"
-    )
+    if command := _classifying_command(pool, found):
+        return f"`{shlex.join(command)}` classifies"
+    if len(pool.runners) == 1 or pool.classifier is False or not _has_local_model(found):
+        return "no classifier"
+    return "the local model classifies"
+
+
+def _classifying_command(pool: PoolSection, found: Configuration) -> tuple[str, ...]:
+    """The words of the program that classifies; none where the local model does, or nobody."""
+    if len(pool.runners) == 1 or not isinstance(pool.classifier, tuple) or _has_local_model(found):
+        return ()
+    return pool.classifier
+
+
+def _has_local_model(found: Configuration) -> bool:
+    sections = (each.config.local_model for each in found.files)
+    nearest = next((each for each in sections if each is not None), None)
+    return nearest is not None and bool(nearest.endpoint)
 
 
 async def _profile(file: ConfigFile, name: str, look: Look) -> Check:

@@ -66,6 +66,17 @@ class Servers:
             return error
         return None
 
+    async def warm(self, url: str) -> Found:
+        """Whether the server at ``url`` says which models are loaded. Raises ChainInvalid for no URL."""
+        from actors.routing.warm_probe import WarmProbe  # noqa: PLC0415 - the same
+
+        probe, shown = WarmProbe(url, http=self._http), without_secrets(url)
+        loaded = await probe.warm_models()
+        if probe.kind is None:
+            todo = "start it there, or mend warm_url: it is that of llama-swap, Ollama or llama.cpp"
+            return "missing", f"nothing at {shown} says which models are loaded, so none counts as that", todo
+        return "ok", f"{count(len(loaded), 'model')} loaded at {shown} ({probe.kind})", None
+
     async def local(self, section: LocalModelSection) -> Found:
         """Whether the local model answers."""
         try:
