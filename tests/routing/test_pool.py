@@ -776,6 +776,48 @@ async def test_a_pod_in_a_working_copy_has_its_scope_there(tmp_path: Path, repos
     assert not (repository / "made.txt").exists()
 
 
+async def test_a_pod_in_a_working_copy_sees_its_history_and_cannot_change_it(
+    tmp_path: Path, repository: Path
+) -> None:
+    from polypod import call  # noqa: PLC0415
+
+    words = "git log --format=%s -1; git commit --allow-empty -qm mine"
+    client = ScriptedClient([call("shell", {"command": words}), say("seen")])
+    manifest = PodManifest.of(
+        pwd=str(repository),
+        tools={"builtin": ["shell"]},
+        scope={"allow": [{"target": str(repository), "permission": "write"}]},
+    )
+    async with pool_in(tmp_path, {"pods": pod_runner(manifest, client=client)}) as pool:
+        ended = await pool.submit(job(cwd=str(repository), workspace="worktree"))
+    assert ended.status == "done", ended.error
+    printed = client.requests[-1].items[-1].text
+    assert printed.startswith("first\n")
+    assert "Read-only file system" in printed or "denied" in printed
+    assert ended.changes is not None
+    assert ended.changes.branch is None
+
+
+async def test_a_pod_works_in_the_folder_that_its_job_names(tmp_path: Path) -> None:
+    from polypod import call  # noqa: PLC0415
+
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    client = ScriptedClient([call("write_file", {"path": "made.txt", "content": "x"}), say("made")] * 2)
+    manifest = PodManifest.of(
+        pwd=str(here),
+        tools={"builtin": ["files"]},
+        scope={"allow": [{"target": str(here), "permission": "write"}]},
+    )
+    async with pool_in(tmp_path, {"pods": pod_runner(manifest, client=client)}) as pool:
+        await pool.submit(job(cwd=str(there)))
+        assert [each.name for each in (*here.iterdir(), *there.iterdir())] == ["made.txt"]
+        assert (there / "made.txt").exists()
+        await pool.submit(job())
+    assert (here / "made.txt").exists(), "a job that names none is done where the manifest says"
+
+
 # -- bad input
 
 

@@ -40,21 +40,26 @@ def work_off(
     """Do the jobs of a queue until none is left: how many failed meanwhile. Raises PolypodError."""
     section, terminal = Configuration.load().pool, Terminal()
     named = runners or {name: name for name in section.runners}
-    made = {name: _made(spec, wishes, terminal) for name, spec in named.items()}
+    made = _made(named, wishes, terminal)
     configured = {name: limit for name, limit in section.limits.items() if name in made}
     bounds = limits_of(made, {**configured, **limits})
     progress = progress_for(terminal, bounds, as_json=as_json)
     return run_interruptible(_work_off(store or default_store(), made, bounds, progress, forever=forever))
 
 
-def _made(spec: Any, wishes: Wishes, terminal: Terminal) -> Any:
-    """A runner; pods as the options want them. Raises ManifestError."""
-    if spec not in _PODS:
-        return spec
+def _made(named: Mapping[str, Any], wishes: Wishes, terminal: Terminal) -> dict[str, Any]:
+    """The runners; pods as the options want them. Raises ManifestError."""
+    if not any(spec in _PODS for spec in named.values()):
+        return dict(named)
     manifest, notes = manifest_for(wishes)
     for note in notes:
-        terminal.note(note)
-    return PodWork(manifest, process=spec == "process")
+        terminal.note(
+            note.replace(f"read and write {manifest.pod.pwd}", "read and write the folder of their job")
+        )
+    return {
+        name: PodWork(manifest, process=spec == "process") if spec in _PODS else spec
+        for name, spec in named.items()
+    }
 
 
 async def _work_off(

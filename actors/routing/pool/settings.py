@@ -10,6 +10,7 @@ from typing import Any, get_args
 from msgspec import Struct
 from msgspec.structs import replace
 
+from actors.routing.pool.placing import placed
 from actors.routing.pool.queue import Claimed
 from actors.routing.pool.work import FunctionWorker, JobFunction, LifeSettings, LifeWorker, Worker
 from actors.swarm.agents.home import Home
@@ -112,32 +113,11 @@ def _is_function(runner: Any) -> bool:
 
 def _pod_runner(home: Home, work: PodWork, claimed: Claimed, cwd: Path) -> Runner:
     """Raises ManifestError."""
-    manifest = _placed(work.manifest, cwd, isolated=claimed.job.workspace == "worktree")
+    manifest = placed(work.manifest, claimed.job, cwd)
     model = claimed.model or claimed.job.model
     if model is not None:
         manifest = replace(manifest, model=PodManifest.of(model=model).model)
     return PodRunner(home, manifest, work.given, process=work.process)
-
-
-def _placed(manifest: PodManifest, cwd: Path, *, isolated: bool) -> PodManifest:
-    """The manifest of a pod that works where the job is done; in a working copy its scope is moved there."""
-    was = manifest.pod.pwd
-    if was and not isolated:
-        return manifest
-    placed = replace(manifest, pod=replace(manifest.pod, pwd=str(cwd)))
-    if not was:
-        return placed
-
-    def moved(rules: Any) -> Any:
-        return type(rules)(replace(rule, target=_moved(rule.target, Path(was), cwd)) for rule in rules)
-
-    scope = replace(manifest.scope, allow=moved(manifest.scope.allow), deny=moved(manifest.scope.deny))
-    return replace(placed, scope=scope)
-
-
-def _moved(target: str, was: Path, cwd: Path) -> str:
-    path = Path(target)
-    return str(cwd / path.relative_to(was)) if path.is_relative_to(was) else target
 
 
 def limits_of(runners: Iterable[str], limits: Mapping[str, int]) -> dict[str, int]:

@@ -1,0 +1,59 @@
+"""``placed``: the manifest of a pod where its job is done."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from protocol.jobs import Job
+from protocol.manifest import PodManifest
+from protocol.scope import Rule, Scope
+
+
+def placed(manifest: PodManifest, job: Job, cwd: Path) -> PodManifest:
+    """The manifest of a pod that does ``job`` in ``cwd``: in the folder that the job names, else in that of
+    the manifest, else in ``cwd``; its scope is moved there. In a working copy it reads what git keeps of the
+    repository besides, where it could in the folder itself: git finds no history otherwise.
+    """
+    if job.workspace == "shared":
+        return _moved(manifest, cwd) if job.cwd is not None or not manifest.pod.pwd else manifest
+    there = manifest if job.cwd is None else _moved(manifest, Path(job.cwd).expanduser().absolute())
+    copied, kept = _moved(there, cwd), _git_folder(cwd)
+    if kept is None or not there.scope.permits(kept, "read"):
+        return copied
+    scope = copied.scope
+    return replace(copied, scope=Scope((*scope.allow, Rule(str(kept))), scope.deny, scope.within))
+
+
+def _moved(manifest: PodManifest, to: Path) -> PodManifest:
+    was = manifest.pod.pwd
+    moved = replace(manifest, pod=replace(manifest.pod, pwd=str(to)))
+    if not was:
+        return moved
+
+    def rules_of(rules: Any) -> Any:
+        return type(rules)(replace(rule, target=_target(rule.target, Path(was), to)) for rule in rules)
+
+    scope = replace(manifest.scope, allow=rules_of(manifest.scope.allow), deny=rules_of(manifest.scope.deny))
+    return replace(moved, scope=scope)
+
+
+def _target(target: str, was: Path, to: Path) -> str:
+    path = Path(target)
+    return str(to / path.relative_to(was)) if path.is_relative_to(was) else target
+
+
+def _git_folder(cwd: Path) -> Path | None:
+    """What git keeps of the repository whose worktree ``cwd`` is in; None where it is in none."""
+    for folder in (cwd, *cwd.parents):
+        try:
+            kept = Path((folder / ".git").read_text().removeprefix("gitdir:").strip())
+            return Path(os.path.realpath(kept / (kept / "commondir").read_text().strip()))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError):
+            return None
+    return None
