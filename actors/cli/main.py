@@ -3,38 +3,63 @@
 from __future__ import annotations
 
 import sys
+from pkgutil import resolve_name
 
 import click
 
-from actors.cli.agent.command import agent
-from actors.cli.approvals.command import approvals, approve, deny
-from actors.cli.bench.command import bench
-from actors.cli.chat.command import chat
-from actors.cli.compact import compact
-from actors.cli.completion import answer_shell, completion
-from actors.cli.configuration.command import config
-from actors.cli.demo import demo
+from actors.cli.completion import answer_shell
 from actors.cli.display.help_format import Commands, HelpContext
-from actors.cli.doctor import doctor
 from actors.cli.errors import run_guarded
-from actors.cli.events import events
-from actors.cli.inspect import log, ps, show
 from actors.cli.interrupts import ignore_at_the_end
-from actors.cli.maintenance import export, fork, fsck, gc, import_, rm
-from actors.cli.memory import memory
-from actors.cli.models import models
-from actors.cli.pool.command import pool
-from actors.cli.run import resume, run
-from actors.cli.schema import schema
 from actors.cli.streams import open_closed
-from actors.cli.swarm.command import swarm
-from actors.cli.top.command import top
 from actors.version import __version__
 from protocol.text import encodable
+
+#: Where each command is, in the order of the help: a start imports the one it runs and no other.
+_COMMANDS = {
+    "demo": "actors.cli.demo:demo",
+    "run": "actors.cli.run:run",
+    "chat": "actors.cli.chat.command:chat",
+    "resume": "actors.cli.run:resume",
+    "agent": "actors.cli.agent.command:agent",
+    "swarm": "actors.cli.swarm.command:swarm",
+    "top": "actors.cli.top.command:top",
+    "pool": "actors.cli.pool.command:pool",
+    "approvals": "actors.cli.approvals.command:approvals",
+    "approve": "actors.cli.approvals.command:approve",
+    "deny": "actors.cli.approvals.command:deny",
+    "ps": "actors.cli.inspect:ps",
+    "show": "actors.cli.inspect:show",
+    "log": "actors.cli.inspect:log",
+    "events": "actors.cli.events:events",
+    "compact": "actors.cli.compact:compact",
+    "memory": "actors.cli.memory:memory",
+    "fork": "actors.cli.maintenance:fork",
+    "export": "actors.cli.maintenance:export",
+    "import": "actors.cli.maintenance:import_",
+    "fsck": "actors.cli.maintenance:fsck",
+    "gc": "actors.cli.maintenance:gc",
+    "rm": "actors.cli.maintenance:rm",
+    "config": "actors.cli.configuration.command:config",
+    "models": "actors.cli.models:models",
+    "doctor": "actors.cli.doctor:doctor",
+    "bench": "actors.cli.bench.command:bench",
+    "schema": "actors.cli.schema:schema",
+    "completion": "actors.cli.completion:completion",
+}
 
 
 class _Polypod(Commands):
     """Words that are no UTF-8 have a replacement character where they are not."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(dict.fromkeys((*_COMMANDS, *self.commands)))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if (command := super().get_command(ctx, cmd_name)) is None and cmd_name in _COMMANDS:
+            command = resolve_name(_COMMANDS[cmd_name])
+            self.add_command(command)
+        return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, [encodable(word) for word in args])
@@ -59,7 +84,7 @@ def polypod(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-@click.command("help", short_help="Show this help, or that of a command.")
+@polypod.command("help", short_help="Show this help, or that of a command.")
 @click.argument("words", nargs=-1, metavar="[COMMAND]")
 @click.pass_context
 def help_(context: click.Context, words: tuple[str, ...]) -> None:
@@ -73,31 +98,6 @@ def help_(context: click.Context, words: tuple[str, ...]) -> None:
             raise click.UsageError(f"No such command {word!r}", parent)
         parent, group = HelpContext(found, parent, info_name=word, **found.context_settings), found
     click.echo(group.get_help(parent))
-
-
-_SESSIONS = (ps, show, log, events, compact, memory, fork, export, import_, fsck, gc, rm)
-
-_APPROVALS = (approvals, approve, deny)
-
-_AGENTS = (agent, swarm, top, pool)
-
-for command in (
-    demo,
-    run,
-    chat,
-    resume,
-    *_AGENTS,
-    *_APPROVALS,
-    *_SESSIONS,
-    config,
-    models,
-    doctor,
-    bench,
-    schema,
-    completion,
-    help_,
-):
-    polypod.add_command(command)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import click
 
+from actors.cli.display.help_format import each_command
 from actors.version import __version__
 
 _ENVIRONMENT = {
@@ -56,7 +57,7 @@ def _commands(
     group: click.Group, path: str, parent: click.Context | None
 ) -> Iterator[tuple[str, click.Command, click.Context]]:
     context = click.Context(group, parent, info_name=path)
-    for name, command in group.commands.items():
+    for name, command in each_command(group, context):
         below = f"{path} {name}"
         yield below, command, click.Context(command, context, info_name=name)
         if isinstance(command, click.Group):

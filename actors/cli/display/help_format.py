@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import click
 
@@ -43,9 +43,16 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(self.commands)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # Click's own cuts a line where the terminal ends, and does not wrap it.
         with formatter.section("Commands"):
             formatter.write_dl(
-                [(name, command.get_short_help_str(_WIDEST)) for name, command in self.commands.items()]
+                [(name, command.get_short_help_str(_WIDEST)) for name, command in each_command(self, ctx)]
             )
+
+
+def each_command(group: click.Group, context: click.Context) -> Iterator[tuple[str, click.Command]]:
+    """The commands of a group with their names, in the order of its help."""
+    for name in group.list_commands(context):
+        if (command := group.get_command(context, name)) is not None:
+            yield name, command
