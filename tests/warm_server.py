@@ -26,12 +26,15 @@ from actors.pod_process import zygote
 
 #: Where modules are found whatever is run.
 PLACES = sys.path[1:]
+#: What brings the SDKs of the two protocols and the library of the full screen.
+RARE = ("actors.cli.top.", "actors.swarm.runners.acp", "actors.tools.mcp.")
 
 
 def preload() -> None:
-    """Import all that is imported when it is needed."""
+    """Import all that is imported when it is needed, but for what few need and is most of it."""
     for module in pkgutil.walk_packages(actors.__path__, "actors."):
-        importlib.import_module(module.name)
+        if not module.name.startswith(RARE):
+            importlib.import_module(module.name)
     for name in ("polypod", "prompt_toolkit", "rich.console", "rich.live", "rich.spinner", "msgspec.toml"):
         importlib.import_module(name)
     zygote.prepare()  # what the first run of a process builds: prices, regular expressions

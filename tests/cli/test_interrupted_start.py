@@ -23,12 +23,18 @@ sys.meta_path.insert(0, Presses)
 
 
 @pytest.mark.parametrize("command", [COMMAND, [SCRIPT]], ids=["module", "script"])
-@pytest.mark.parametrize("module", ["signal", "polypod.__main__", "protocol.wire", "pykka", "actors.cli.run"])
+@pytest.mark.parametrize("module", ["signal", "polypod.__main__", "protocol.wire", "pykka", "actors.cli.errors"])
 def test_ctrl_c_while_it_is_loaded_ends_it_without_a_traceback(
     command: list[str], module: str, tmp_path: Path
 ):
     done = started(command, module, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize("module", ["actors.cli.run", "actors.cli.running"])
+def test_ctrl_c_while_the_command_to_run_is_loaded_ends_it_in_a_line(module: str, tmp_path: Path):
+    done = started([SCRIPT, "run", "hi"], module, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "polypod: interrupted")
 
 
 def test_a_program_that_imports_us_has_its_ctrl_c_as_always(tmp_path: Path):
