@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
@@ -12,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from actors.runtime.held_folders import hold_folder, taking_unheld
 from protocol.errors import ChildNotConfined
 
 #: How the names of homes begin.
@@ -20,7 +20,6 @@ PREFIX = "polypod-home-"
 #: folder it looks at then, and how many it removes.
 _AGAIN = 60.0
 _MOST_LOOKED_AT, _MOST_REMOVED = 10_000, 32
-_FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW
 
 _looked = -_AGAIN
 
@@ -87,29 +86,8 @@ def _make() -> tuple[str, int]:
     """A new folder, and a descriptor by which it is locked."""
     while True:
         path = os.path.realpath(tempfile.mkdtemp(prefix=PREFIX))
-        with contextlib.suppress(FileNotFoundError):  # another process took it for one that nobody holds
-            handle = os.open(path, _FOLDER)
-            if _lock(handle) and _is_at(path, handle):
-                return path, handle
-            os.close(handle)
-
-
-def _lock(handle: int) -> bool:
-    """Whether nobody else holds what is locked from now on."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
-
-
-def _is_at(path: str, handle: int) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), os.lstat(path))
-    except OSError:
-        return False
+        if (handle := hold_folder(path)) is not None:
+            return path, handle
 
 
 def _sweep(folder: Path) -> None:
@@ -135,22 +113,10 @@ def _homes(folder: Path) -> Iterator[str]:
 
 def _remove_unheld(path: str) -> bool:
     """Whether a home was of this user, and nobody held it."""
-    try:
-        handle = os.open(path, _FOLDER)
-    except OSError:
-        return False
-    try:
-        if os.fstat(handle).st_uid != os.geteuid():
-            return False
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not _is_at(path, handle):
-            return False
-        _remove(path)
-    except OSError:
-        return False
-    finally:
-        os.close(handle)
-    return True
+    with taking_unheld(path) as taken:
+        if taken:
+            _remove(path)
+    return taken
 
 
 def _remove(path: str) -> None:

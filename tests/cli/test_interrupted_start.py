@@ -23,7 +23,9 @@ sys.meta_path.insert(0, Presses)
 
 
 @pytest.mark.parametrize("command", [COMMAND, [SCRIPT]], ids=["module", "script"])
-@pytest.mark.parametrize("module", ["signal", "polypod.__main__", "protocol.wire", "pykka", "actors.cli.errors"])
+@pytest.mark.parametrize(
+    "module", ["signal", "polypod.__main__", "protocol.wire", "pykka", "actors.cli.errors"]
+)
 def test_ctrl_c_while_it_is_loaded_ends_it_without_a_traceback(
     command: list[str], module: str, tmp_path: Path
 ):

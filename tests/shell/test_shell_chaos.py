@@ -107,6 +107,8 @@ async def test_nothing_is_left_of_what_pods_have_run(
     )
     del system, lives
     gc.collect()
+    await asyncio.get_running_loop().shutdown_default_executor()  # threads remove homes
+    await asyncio.sleep(0)  # and one that was made for whoever was cancelled is removed on the loop
     assert descriptors() <= before
     assert not list(temporary.iterdir())
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from actors.sessions.answers import settled
 from actors.sessions.store import SessionStore
-from actors.swarm.agents.projections import Meta, read_meta
+from actors.swarm.agents.projections import Meta, is_unrecorded, read_meta
 from protocol.agents import AgentSpec, spec_of
 from protocol.entries import SessionOpened
 from protocol.errors import SessionError, WireError
@@ -41,7 +41,7 @@ async def find_agents(
     for agent_id, meta in folders.items():
         if (agent := await _look(store, agent_id, meta)) is not None:
             found[agent_id] = agent
-        else:
+        elif not is_unrecorded(root / "agents" / agent_id):
             other = "" if meta is None or meta.store == store.url else f", but in {meta.store}"
             problems.append(f"{agent_id}: it has no session in {store.url}{other}")
     for info in await settled(store.sessions()) if by_sessions else ():

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from actors.runtime.held_folders import hold_folder, taking_unheld
 from actors.swarm.agents.stream_json import StreamJson
 from actors.swarm.flat_lines import FlatLines
 from protocol.agents import AgentSpec
@@ -159,12 +160,28 @@ def make_folders(root: Path) -> Path:
     return _make_folder(root / "agents")
 
 
-def reserve_folder(agents: Path, agent_id: str) -> bool:
-    """Make the folder of a new agent, in whatever process first; False where it is there. Raises OSError."""
+def reserve_folder(agents: Path, agent_id: str) -> int | None:
+    """Make the folder of a new agent, in whatever process first, and hold it: a descriptor, which is closed
+    once the agent is recorded. None where the folder is there. Raises OSError.
+    """
+    path = agents / agent_id
     try:
-        (agents / agent_id).mkdir(mode=0o700)
+        path.mkdir(mode=0o700)
     except FileExistsError:
-        return False
+        return None
+    return hold_folder(str(path))
+
+
+def is_unrecorded(folder: Path) -> bool:
+    """Whether a folder without an agent is empty: of one that is about to be recorded, or that was to be by a
+    process that died, whose folder is removed.
+    """
+    with contextlib.suppress(OSError):
+        if any(folder.iterdir()):
+            return False
+        with taking_unheld(str(folder)) as taken:
+            if taken:
+                folder.rmdir()
     return True
 
 

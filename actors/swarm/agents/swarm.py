@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import os
 import sys
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
@@ -176,7 +177,7 @@ class Swarm(Closing):
         if asked["keep"]:
             runner = self._keepable(runner, manifest, given)
         made, label = self._runner_of(runner, pod_manifest(manifest, cwd, model, provider), given, cwd)
-        agent_id = await self._reserve_id(slug_of(name or task))
+        agent_id, held = await self._reserve_id(slug_of(name or task))
         spec = AgentSpec(
             id=agent_id,
             task=task,
@@ -193,6 +194,8 @@ class Swarm(Closing):
         except BaseException:
             self._forget(agent_id)
             raise
+        finally:
+            os.close(held)
         keeper = self._keep(spec, record.session_id, made)
         keeper.record = record
         keeper.projections.write_meta()
@@ -232,22 +235,29 @@ class Swarm(Closing):
             hint='runner="process" with model= alone, or a command that speaks our lines, can be kept',
         )
 
-    async def _reserve_id(self, slug: str) -> str:
-        """An id that no agent, pod or session has, in whatever process; it is ours from here on. Raises
-        AgentError where the folder cannot be made.
+    async def _reserve_id(self, slug: str) -> tuple[str, int]:
+        """An id that no agent, pod or session has, in whatever process; it is ours from here on. With it a
+        descriptor that holds its folder. Raises AgentError where the folder cannot be made.
         """
         number, store = first_number(), self.home.store
         try:
             agents = make_folders(self.root)
             while True:
                 agent_id, number = f"{slug}-{number}", next_number(number)
-                if not self.home.roster.is_free(agent_id) or not reserve_folder(agents, agent_id):
+                if not self.home.roster.is_free(agent_id):
                     continue
-                if await settled(store.sessions(pod=agent_id)):  # without a limit the index alone is asked
-                    (agents / agent_id).rmdir()
+                if (held := reserve_folder(agents, agent_id)) is None:
                     continue
-                self.home.roster.reserved.add(agent_id)
-                return agent_id
+                taken = True
+                try:
+                    taken = bool(await settled(store.sessions(pod=agent_id)))  # asks the index alone
+                finally:
+                    if taken:
+                        (agents / agent_id).rmdir()
+                        os.close(held)
+                if not taken:
+                    self.home.roster.reserved.add(agent_id)
+                    return agent_id, held
         except OSError as error:
             raise AgentError(
                 f"the folder of agents {self.root} cannot be written: {error.strerror}",

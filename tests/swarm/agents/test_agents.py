@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import stat
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from swarm.agent_kit import all_events, echo, fail, hang, lines, swarm_in, talk, types, until, wait_for_ever
 
+from actors.swarm.agents.projections import make_folders, reserve_folder
 from polypod import (
     AgentError,
     AgentIdle,
@@ -272,6 +274,22 @@ async def test_remove_refuses_what_lives_and_leaves_nothing_of_what_has_ended(tm
         assert system.store.sessions() == []
         assert list((swarm.root / "agents").iterdir()) == []
         await agent.remove()
+
+
+async def test_the_folder_of_an_agent_whose_process_died_before_it_was_recorded_goes(tmp_path: Path) -> None:
+    agents = make_folders(tmp_path / "root")
+    (agents / "died-1").mkdir()
+    (agents / "files-2").mkdir()
+    (agents / "files-2" / "notes.txt").write_text("mine")
+    held = reserve_folder(agents, "begins-3")
+    assert held is not None
+    try:
+        async with swarm_in(tmp_path) as swarm:
+            assert await swarm.agents() == []
+            assert [each.partition(":")[0] for each in swarm.problems] == ["files-2"]
+            assert sorted(each.name for each in agents.iterdir()) == ["begins-3", "files-2"]
+    finally:
+        os.close(held)
 
 
 async def test_agents_and_pods_share_one_name_space(tmp_path: Path) -> None:

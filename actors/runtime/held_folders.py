@@ -1,0 +1,65 @@
+"""Folders that a process holds by a lock of their own, which ends with it however it does."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+
+_FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+def hold_folder(path: str) -> int | None:
+    """Hold a folder that was just made: a descriptor, which is closed to let go. None where another process
+    took it for one that nobody holds. Raises OSError.
+    """
+    try:
+        handle = os.open(path, _FOLDER)
+    except FileNotFoundError:
+        return None
+    if _lock(handle) and _is_at(path, handle):
+        return handle
+    os.close(handle)
+    return None
+
+
+@contextlib.contextmanager
+def taking_unheld(path: str) -> Iterator[bool]:
+    """Whether a folder is of this user and nobody holds it; then nobody else takes it meanwhile."""
+    try:
+        handle = os.open(path, _FOLDER)
+    except OSError:
+        yield False
+        return
+    try:
+        yield os.fstat(handle).st_uid == os.geteuid() and _is_free(handle) and _is_at(path, handle)
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Whether nobody else holds what is held from now on."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _is_free(handle: int) -> bool:
+    """The same for what others may hold: where there are no locks, nobody knows."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_at(path: str, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(path))
+    except OSError:
+        return False
