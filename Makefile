@@ -6,19 +6,20 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast test-all lint types docs man bench bench-peers crash clean
+.PHONY: demo test test-fast test-all lint types collected docs man bench bench-peers crash clean
 
 # A pod does a task on real files, is killed in the middle of a tool, is resumed, and ends right.
 demo: $(VENV)/.ready
 	$(BIN)/polypod demo
 
-# Three at once for two cores: much of what is tested waits for processes and sockets.
-test: lint types
-	$(BIN)/pytest -n 3
+# Five at once for two cores: much of what is tested waits for processes and sockets.
+test: $(VENV)/.ready-dev
+	$(MAKE) --no-print-directory -j 2 lint types collected
+	$(BIN)/pytest -n 5
 
 # The tests alone, without those that are marked as slow: for between two edits.
 test-fast: $(VENV)/.ready-dev
-	$(BIN)/pytest -n 3 -m "not slow"
+	$(BIN)/pytest -n 5 -m "not slow"
 
 # The tests on every Python that is installed, with the oldest and with the newest allowed dependencies;
 # make test-all ONLY="3.12 3.13-oldest" picks some, and ONLY may hold options of pytest.
@@ -34,6 +35,11 @@ types: $(VENV)/.ready-dev
 	$(BIN)/mypy --no-error-summary tests/typing/*.py
 	$(BIN)/python -m tests.readme_programs build/readme
 	$(BIN)/mypy --no-error-summary build/readme/*.py
+
+# The tests as pytest compiles them, which it keeps: else each of the five would do so for itself. What is
+# wrong with them, the tests say.
+collected: $(VENV)/.ready-dev
+	-$(BIN)/pytest --collect-only > /dev/null
 
 # The documentation with the API reference, as pages in build/docs.
 docs: $(VENV)/.ready-docs

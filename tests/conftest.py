@@ -33,7 +33,11 @@ def _own_state(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("configuration"))
 
 
+gc.disable()  # while the tests are collected
+
+
 def pytest_collection_finish() -> None:
     """Take the tests themselves out of what the collector looks at: whoever calls it waits for that."""
     gc.collect()
     gc.freeze()
+    gc.enable()

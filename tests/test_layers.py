@@ -2,10 +2,12 @@
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
+
+from source_kit import statements
 
 ROOT = Path(__file__).parents[1]
 LAYERS = {
@@ -51,20 +53,16 @@ def imports(module: str, *, at_run_time: bool = False) -> tuple[str, ...]:
     """Every module that one imports, or imports a name from, wherever the statement stands; ``at_run_time``
     without those that only type checkers see.
     """
-    tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
-    if at_run_time:
-        for node in ast.walk(tree):
-            if (
-                isinstance(node, ast.If)
-                and isinstance(node.test, ast.Name)
-                and node.test.id == "TYPE_CHECKING"
-            ):
-                node.body = []
-    return tuple(_imports(module, tree))
+    return tuple(_imports(module, statements(_tree(module), for_types=not at_run_time)))
 
 
-def _imports(module: str, tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+@cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse((ROOT / module).read_text(encoding="utf-8"))
+
+
+def _imports(module: str, nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -7,6 +7,8 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
+from source_kit import statements
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("actors", "protocol", "polypod", "bench", "tests")
 
@@ -60,7 +62,7 @@ def modules() -> Iterator[tuple[Path, str]]:
 def participles_in(text: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     """The functions whose name is a participle."""
     if any(map(is_participle, re.findall(r"\bdef (\w+)", text))):  # parsing is what takes time
-        for node in ast.walk(ast.parse(text)):
+        for node in statements(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and is_participle(node.name):
                 yield node
 
