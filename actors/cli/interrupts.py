@@ -74,14 +74,22 @@ def ignore_at_the_end() -> None:
 
 @contextmanager
 def catching(
-    catch: Callable[[int], None], *, leaves: Callable[[int], bool] = lambda _: True
-) -> Iterator[None]:
+    catch: Callable[[int], object], *, leaves: Callable[[int], bool] = lambda _: True
+) -> Iterator[list[int]]:
     """Call ``catch`` on the running loop with the number of the first signal; a second one ends the process.
+
+    What is given has that number too. ``catch`` is not called where the signal comes as the body ends: who
+    goes on after it looks there.
 
     If ``leaves`` is true of the first signal, the handlers stay after the body: the command ends then.
     """
     loop = asyncio.get_running_loop()
     caught: list[int] = []
+    at_work = True
+
+    def call(number: int) -> None:
+        if at_work:
+            catch(number)
 
     def handle(number: int, _frame: object) -> None:
         if number == signal.SIGHUP:
@@ -91,12 +99,13 @@ def catching(
         if caught:
             _end_at_once(number)
         caught.append(number)
-        loop.call_soon_threadsafe(catch, number)
+        loop.call_soon_threadsafe(call, number)
 
     before = {number: signal.signal(number, handle) for number in _signals_to_follow()}
     try:
-        yield
+        yield caught
     finally:
+        at_work = False
         left = bool(caught) and leaves(caught[0])
         for number, handler in before.items():
             if signal.getsignal(number) is handle:
@@ -119,13 +128,7 @@ def cancel_on_signal() -> Iterator[None]:
     """Cancel the running task at the first signal during the body, and raise Interrupted."""
     me = asyncio.current_task()
     assert me is not None
-    caught: list[int] = []
-
-    def catch(number: int) -> None:
-        caught.append(number)
-        me.cancel()
-
-    with catching(catch):
+    with catching(lambda _: me.cancel()) as caught:
         try:
             yield
         except asyncio.CancelledError:

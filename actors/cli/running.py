@@ -254,8 +254,9 @@ async def follow_until_signal(
     Interrupted where it was to be paused and has not ended otherwise; with ``cancels`` however it ended,
     since more runs would follow it.
     """
-    paused: list[int] = []
     leave = Leave()
+    ended: Followed | None = None
+    caught: list[int] = []
 
     def pauses(number: int) -> bool:
         return not (cancels and number == signal.SIGINT)
@@ -263,16 +264,19 @@ async def follow_until_signal(
     def catch(number: int) -> None:
         approver.leave()
         terminal.note(f"{'pausing' if pauses(number) else 'cancelling'}… (once more kills)", "note")
-        if pauses(number):
-            paused.append(number)
         asked = pod.pause() if pauses(number) else pod.cancel()
         asked.when_done(partial(leave.ask, pauses=pauses(number)))
 
-    with catching(catch, leaves=pauses):
-        done = await follow_run(system, pod, start, view, approver, leave)
-    if paused and (cancels or done.result.outcome == "paused"):
-        raise Interrupted(paused[0])
-    return done
+    try:
+        with catching(catch, leaves=pauses) as caught:
+            ended = await follow_run(system, pod, start, view, approver, leave)
+    except RunFailed:
+        if not (cancels and caught and pauses(caught[0])):
+            raise
+    if caught and pauses(caught[0]) and (ended is None or cancels or ended.result.outcome == "paused"):
+        raise Interrupted(caught[0])
+    assert ended is not None
+    return ended
 
 
 @asynccontextmanager

@@ -289,17 +289,29 @@ def test_a_signal_that_comes_again_and_again_does_not_change_how_a_command_ends(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_chat_that_is_asked_to_end_says_how_to_go_on(home: Home, number: int, code: int):
+    home.run("hello")
+    options = ("--model", "offline")
+    with home.start("chat", "--resume", home.session(), *options, stdin=subprocess.PIPE) as chat:
+        assert chat.stderr is not None
+        while "/help shows more" not in chat.stderr.readline():
+            pass
+        chat.send_signal(number)
+        _, err = chat.communicate(timeout=60)
+        assert chat.returncode == code
+    _, _, command = err.splitlines()[-1].partition("goes on with it: polypod ")
+    assert home.polypod(*shlex.split(command), *options, words="list files\n").code == 0
+
+
+def test_a_chat_that_is_asked_to_end_as_a_turn_ends_ends(home: Home):
     with home.start("chat", "--model", "offline", stdin=subprocess.PIPE) as chat:
         assert chat.stdin is not None
         assert chat.stdout is not None
         chat.stdin.write("hello\n")
         chat.stdin.flush()
         assert chat.stdout.readline()
-        chat.send_signal(number)
-        assert chat.wait(60) == code
-        _, err = chat.communicate()
-    _, _, command = err.splitlines()[-1].partition("goes on with it: polypod ")
-    assert home.polypod(*shlex.split(command), "--model", "offline", words="list files\n").code == 0
+        chat.send_signal(signal.SIGTERM)
+        assert chat.wait(60) == 143
+        assert "goes on with it: polypod chat --resume" in chat.communicate()[1]
 
 
 def test_a_chat_that_is_asked_to_end_in_the_middle_of_a_turn_pauses_it(home: Home):

@@ -17,20 +17,17 @@ async def interruptible(work: Awaitable[T], terminal: Terminal) -> T | None:
     """Wait for ``work``; None where Ctrl-C has cancelled it. Raises Interrupted where all is to end."""
     task = asyncio.ensure_future(work)
     caught: list[int] = []
-
-    def catch(number: int) -> None:
-        caught.append(number)
-        task.cancel()
-
     try:
-        with catching(catch, leaves=lambda number: number != signal.SIGINT):
-            return await task
+        with catching(lambda _: task.cancel(), leaves=lambda number: number != signal.SIGINT) as caught:
+            await task
     except asyncio.CancelledError:
         if not caught:
             raise
     finally:
         terminal.idle()
-    if caught[0] != signal.SIGINT:
+    if caught and caught[0] != signal.SIGINT:  # also where it came as the work ended
         raise Interrupted(caught[0])
+    if not task.cancelled():
+        return task.result()
     terminal.note("cancelled", "note")
     return None

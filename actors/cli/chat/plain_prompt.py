@@ -61,22 +61,22 @@ class PlainPrompt:
         Interrupted where another signal ends the chat.
         """
         loop = asyncio.get_running_loop()
-        there: asyncio.Future[int | None] = loop.create_future()
+        there: asyncio.Future[None] = loop.create_future()
 
-        def settle(number: int | None = None) -> None:
+        def settle(_: int | None = None) -> None:
             if not there.done():
-                there.set_result(number)
+                there.set_result(None)
 
         loop.add_reader(self._descriptor, settle)
         try:
-            with catching(settle, leaves=lambda number: number != signal.SIGINT):
-                number = await there
+            with catching(settle, leaves=lambda number: number != signal.SIGINT) as caught:
+                await there
         finally:
             loop.remove_reader(self._descriptor)
-        if number is None:
+        if not caught:
             return self._read()
-        if number != signal.SIGINT:
-            raise Interrupted(number)
+        if caught[0] != signal.SIGINT:
+            raise Interrupted(caught[0])
         return None
 
     def _read(self) -> bytes:

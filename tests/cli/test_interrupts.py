@@ -1,0 +1,44 @@
+"""Signals that come as what they would end is ending by itself."""
+
+import asyncio
+import io
+import signal
+
+import pytest
+
+from actors.cli.chat.interruptible import interruptible
+from actors.cli.display.terminal import Terminal
+from actors.cli.interrupts import Interrupted, catching
+
+
+async def test_a_signal_that_comes_as_work_ends_is_given_to_who_goes_on_and_nothing_is_called_later() -> None:
+    called: list[int] = []
+    with catching(called.append, leaves=lambda _: False) as caught:
+        signal.raise_signal(signal.SIGTERM)
+    await asyncio.sleep(0)
+    assert (caught, called) == ([signal.SIGTERM], [])
+
+
+async def end_with(number: int) -> str:
+    signal.raise_signal(number)
+    return "done"
+
+
+async def test_a_command_of_a_chat_that_is_asked_to_end_as_the_command_ends_leaves() -> None:
+    before = (
+        signal.getsignal(signal.SIGTERM),
+        signal.getsignal(signal.SIGINT),
+        signal.getsignal(signal.SIGHUP),
+    )
+    terminal = Terminal(io.StringIO(), io.StringIO())
+    try:
+        with pytest.raises(Interrupted) as left:
+            await interruptible(end_with(signal.SIGTERM), terminal)
+        assert left.value.number == signal.SIGTERM
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), before, strict=True):
+            signal.signal(number, handler)
+
+
+async def test_ctrl_c_as_a_command_of_a_chat_ends_leaves_what_it_has_done() -> None:
+    assert await interruptible(end_with(signal.SIGINT), Terminal(io.StringIO(), io.StringIO())) == "done"
