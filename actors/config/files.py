@@ -8,6 +8,7 @@ import stat
 from functools import cached_property
 from pathlib import Path
 
+from actors.config.copies import origin_of
 from actors.config.needs import needs_of
 from actors.config.trust import had_trust, has_trust
 from actors.runtime.user_folders import configuration_path
@@ -62,7 +63,8 @@ class ConfigFile:
 
 def find_files(folder: Path | None = None) -> tuple[ConfigFile, ...]:
     """The files that hold in ``folder`` (by default the working directory), the nearest first: the first one
-    upwards, and the user's own. Raises ConfigError.
+    upwards, and the user's own. In the working copy of a job they are those of the folder that it stands for.
+    Raises ConfigError.
     """
     own = configuration_path() / NAME
     files = []
@@ -77,7 +79,7 @@ def find_files(folder: Path | None = None) -> tuple[ConfigFile, ...]:
 
 def _upwards(folder: Path | None) -> list[Path]:
     try:
-        start = (Path() if folder is None else folder).resolve(strict=True)
+        start = origin_of((Path() if folder is None else folder).resolve(strict=True))
     except OSError:  # a working directory that is gone has no file
         return []
     return [each / NAME for each in (start, *start.parents)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import subprocess
@@ -14,6 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from actors.config.copies import mark_copy, origin_of
+from actors.config.trust import trust
 from actors.swarm.agents.projections import read_lines
 from actors.swarm.runners.base import Host, Launch
 from actors.swarm.runners.function import AgentContext
@@ -816,6 +819,39 @@ async def test_a_pod_works_in_the_folder_that_its_job_names(tmp_path: Path) -> N
         assert (there / "made.txt").exists()
         await pool.submit(job())
     assert (here / "made.txt").exists(), "a job that names none is done where the manifest says"
+
+
+async def test_a_chain_of_the_configuration_answers_in_a_working_copy_and_is_verified_there(
+    tmp_path: Path, repository: Path
+) -> None:
+    """Though the file that has it is not committed, and so is not in the copy."""
+    path = repository / "polypod.toml"
+    path.write_text(
+        '[[chain]]\nname = "c"\nentries = ["offline"]\nverifier = { command = ["sh", "-c", "pwd >&2; exit 1"] }\n'
+    )
+    trust(path, hashlib.sha256(path.read_bytes()).hexdigest())
+    manifest = PodManifest.of(pwd=str(repository), model="chain/c")
+    async with pool_in(tmp_path, {"pods": pod_runner(manifest)}) as pool:
+        ended = await pool.submit(job(cwd=str(repository), workspace="worktree"))
+    assert ended.error is not None
+    assert ended.error.kind == "ChainExhausted", ended.error
+    assert str(tmp_path / "worktrees") in ended.error.message, "where it was verified"
+
+
+def test_a_folder_that_only_says_it_is_a_working_copy_is_none(tmp_path: Path, repository: Path) -> None:
+    copy, other = tmp_path / "copy", tmp_path / "other"
+    git(repository, "worktree", "add", "-q", str(copy))
+    mark_copy(copy, repository)
+    assert origin_of(copy / "sub") == repository / "sub"
+    other.mkdir()
+    (other / ".git").write_text((copy / ".git").read_text())
+    assert origin_of(other) == other, "git knows of another folder"
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "gitdir").write_text(str(other / ".git"))
+    (other / ".git").write_text(f"gitdir: {kept}")
+    mark_copy(other, repository)
+    assert origin_of(other) == other, "what it names is nothing of that repository"
 
 
 # -- bad input

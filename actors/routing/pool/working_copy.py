@@ -10,6 +10,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from actors.config.copies import mark_copy
 from actors.routing.pool.git_diff import parse_changes
 from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.launcher import Launcher
@@ -90,6 +91,10 @@ class WorkingCopy(Struct, frozen=True, eq=False):
             await copy._clear()
             worktrees.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 - takes microseconds
             await git.run(repository, "worktree", "add", "--quiet", "-B", copy.branch, str(folder), base)
+            try:
+                mark_copy(folder, repository)
+            except OSError as error:
+                raise WorkspaceError(f"{folder} cannot be set up: {error.strerror}") from error
         if not copy.cwd.is_dir():
             await copy.discard()
             raise WorkspaceError(f"{cwd} is not in the last commit of {repository}", hint="commit it first")

@@ -1,0 +1,50 @@
+"""Which folder a pool's working copy is one of: what is set there holds in the copy too."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+#: The file in which it stands, in git's own folder of the worktree: who works in the copy cannot write there.
+_MARK = "polypod-origin"
+
+
+def mark_copy(copy: Path, origin: Path) -> None:
+    """Keep that the worktree ``copy`` stands for the folder ``origin``. Raises OSError."""
+    (_kept_of(copy / ".git") / _MARK).write_bytes(os.fsencode(origin))
+
+
+def origin_of(folder: Path) -> Path:
+    """The folder that ``folder`` stands for where it is in a working copy of a pool; else itself."""
+    for each in (folder, *folder.parents):
+        if os.path.lexists(each / ".git"):
+            origin = _origin(each)
+            return folder if origin is None else origin / folder.relative_to(each)
+    return folder
+
+
+def _origin(copy: Path) -> Path | None:
+    """Of a worktree. A folder of somebody else may say that it is one: git's own files have to agree."""
+    own = copy / ".git"
+    try:
+        kept = _kept_of(own)
+        origin = Path(os.fsdecode((kept / _MARK).read_bytes()))
+        pointed = os.path.realpath((kept / "gitdir").read_text().strip())
+        of_origin = _common(origin / ".git")
+    except (OSError, ValueError):
+        return None
+    is_owned = pointed == os.path.realpath(own) and kept.parent == of_origin / "worktrees"
+    return origin if is_owned else None
+
+
+def _common(own: Path) -> Path:
+    """What git keeps of the whole repository. Raises OSError."""
+    if own.is_dir():
+        return Path(os.path.realpath(own))
+    kept = _kept_of(own)
+    return Path(os.path.realpath(kept / (kept / "commondir").read_text().strip()))
+
+
+def _kept_of(own: Path) -> Path:
+    """What git keeps of one worktree, by the file ``.git`` in it. Raises OSError."""
+    return Path(os.path.realpath(own.parent / own.read_text().removeprefix("gitdir:").strip()))
