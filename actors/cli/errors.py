@@ -17,6 +17,7 @@ from actors.cli.interrupts import Interrupted
 from actors.cli.streams import let_go_of_lost_terminal
 from protocol.errors import (
     BudgetError,
+    ChainInvalid,
     InvalidKey,
     ManifestError,
     MissingKey,
@@ -51,6 +52,7 @@ _BAD_INPUT = (
     click.ClickException,
     ManifestError,
     BudgetError,
+    ChainInvalid,
     InvalidKey,
     MissingKey,
     PoolError,

@@ -8,7 +8,15 @@ import click
 import pytest
 
 from actors.cli import errors
-from protocol.errors import ManifestError, MissingKey, ModelError, RunFailed, SessionNotFound, StoreError
+from protocol.errors import (
+    ChainInvalid,
+    ManifestError,
+    MissingKey,
+    ModelError,
+    RunFailed,
+    SessionNotFound,
+    StoreError,
+)
 from protocol.events import RunEnd
 
 
@@ -34,6 +42,7 @@ def refusing(error: BaseException):
         (ManifestError("x"), 2),
         (SessionNotFound("x"), 2),
         (MissingKey("X", what="it"), 2),
+        (ChainInvalid("x"), 2),
         (click.UsageError("x"), 2),
         (StoreError("x"), 1),
         (RunFailed(ModelError("x", kind="connection")), 1),

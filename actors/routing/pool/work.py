@@ -30,7 +30,13 @@ from protocol.usage import Usage
 #: Errors of a process that was a pod, or of what owned it.
 _DEATHS = frozenset({"PodLost", "ChildLost"})
 #: Errors of what a pod is to be made of: who is asked again says the same.
-_FOR_GOOD = (errors.ManifestError, errors.MissingKey, errors.InvalidKey, errors.BudgetError)
+_FOR_GOOD = (
+    errors.ManifestError,
+    errors.ChainInvalid,
+    errors.MissingKey,
+    errors.InvalidKey,
+    errors.BudgetError,
+)
 
 
 class JobContext:
