@@ -306,7 +306,7 @@ async def test_a_group_counts_the_deaths_of_its_processes_together(store: str, s
 async def test_a_process_that_stands_still_is_ended_by_its_heartbeat(store: str, system_on: SystemOn) -> None:
     async with system_on(store) as system:
         with scripted([say("hello")]) as client:
-            pod = await system.spawn(restarting(heartbeat_seconds=1.5), client=client, process=True)
+            pod = await system.spawn(restarting(heartbeat_seconds=3.0), client=client, process=True)
             with system.subscribe(kinds=[ProcessLost]) as events:
                 os.kill(process_of(pod), signal.SIGSTOP)
                 run = pod.run("go")
