@@ -52,6 +52,42 @@ def test_what_a_schema_allows_is_read_and_nothing_else(value: dict[str, Any]):
     assert fits(value, PERSON) == jsonschema.Draft202012Validator(PERSON).is_valid(value)
 
 
+def shape(kind: str, **members: Any) -> dict[str, Any]:
+    """An object that its kind distinguishes from others."""
+    return {
+        "type": "object",
+        "properties": {"kind": {"const": kind}, **members},
+        "required": ["kind", *members],
+    }
+
+
+SHAPES = {
+    "type": "array",
+    "minItems": 1,
+    "items": {"oneOf": [{"$ref": "#/$defs/Circle"}, shape("box", w={"type": "integer"}), {"type": "null"}]},
+    "$defs": {"Circle": shape("circle", r={"type": ["number", "null"], "minimum": 0})},
+}
+shapes = st.one_of(
+    st.none(),
+    st.fixed_dictionaries(
+        {"kind": st.sampled_from(["circle", "box", "line"])},
+        optional={"r": st.one_of(st.none(), st.integers(-1, 1)), "w": st.integers()},
+    ),
+)
+
+
+@given(st.lists(shapes, max_size=2))
+def test_objects_are_distinguished_by_a_constant_and_bounds_are_those_of_their_type(value: list[Any]):
+    assert fits(value, SHAPES) == jsonschema.Draft202012Validator(SHAPES).is_valid(value)
+
+
+def test_the_model_knows_the_constant_by_which_objects_are_distinguished():
+    text = msgspec.json.encode(data_type(type_of_schema(SHAPES)).schema).decode()
+    assert all(word in text for word in ('"kind"', '"circle"', '"box"'))
+    read = data_type(type_of_schema(SHAPES)).convert([{"kind": "box", "w": 3}])
+    assert msgspec.json.decode(msgspec.json.encode(read)) == [{"kind": "box", "w": 3}]
+
+
 def test_an_answer_is_written_as_it_was_read():
     value = {"name": "Ada", "age": 36, "born in": {"town": "London"}, "height": None}
     read = data_type(type_of_schema(PERSON)).convert(value)
@@ -66,10 +102,28 @@ def test_an_answer_is_written_as_it_was_read():
         ({"const": "yes"}, "yes"),
         ({"type": "object", "additionalProperties": {"type": "integer"}}, {"a": 1}),
         ({}, {"what": ["ever"]}),
+        ({"type": ["string", "null"], "minLength": 2, "x-order": 1}, None),
+        ({"allOf": [{"$ref": "#/$defs/A"}], "$defs": {"A": {"type": "integer"}}, "description": "a"}, 3),
+        ({"type": "object", "additionalProperties": False}, {}),
+        ({"type": "object", "properties": {}, "required": ["a"]}, {"a": 1}),
+        ({"type": "array", "items": {"type": "array", "items": {"enum": ["a", None]}}}, [["a", None], []]),
+        ({"type": "string", "deprecated": True, "readOnly": True}, "a"),
     ],
 )
 def test_a_schema_may_be_of_any_shape(schema: dict[str, Any], value: Any):
     assert fits(value, schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"type": ["string", "null"], "minLength": 2}, "a"),
+        ({"type": "object", "additionalProperties": False}, {"a": 1}),
+        ({"type": "object", "properties": {}, "required": ["a"]}, {}),
+    ],
+)
+def test_what_a_schema_does_not_allow_is_refused(schema: dict[str, Any], value: Any):
+    assert not fits(value, schema)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +136,13 @@ def test_a_schema_may_be_of_any_shape(schema: dict[str, Any], value: Any):
         ({"type": "string", "pattern": "("}, "pattern"),
         ({"enum": []}, "expected a list"),
         ({"anyOf": [{"type": "object", "properties": {}}, {"type": "object", "properties": {}}]}, "which of several objects"),
+        ({"type": "object", "properties": {"a": {"type": "string", "nullable": True}}}, r'the schema.a: .*"null"'),
+        ({"enum": [1.5]}, "the schema.enum: 1.5 is no text"),
+        ({"type": "object", "properties": {"a": {"anyOf": [{"type": "array"}, {"type": "array", "items": {"type": "null"}}]}}}, "the schema.a: Type unions"),
+        ({"type": "object", "properties": {}, "additionalProperties": {"type": "null"}}, "members beside those"),
+        ({"$ref": "#/$defs/A", "minLength": 1, "$defs": {"A": {"type": "string"}}}, r"minLength beside \$ref"),
+        ({"minimum": 1}, "without a type"),
+        ({"allOf": [{"type": "string"}, {"type": "string"}]}, "several schemas at once"),
     ],
 )  # fmt: skip
 def test_a_schema_that_cannot_be_checked_is_refused_with_its_place(schema: dict[str, Any], words: str):

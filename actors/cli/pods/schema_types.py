@@ -13,20 +13,27 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 #: What says nothing of which values fit, or is said to the model in words.
-_WORDS = {"title", "examples", "format", "default"}
-_PASSED_OVER = {"$schema", "$id", "$comment", "$defs", "definitions", "description", *_WORDS}
-_BOUNDS = {
+_WORDS = {"title", "examples", "format", "default", "deprecated", "contentEncoding", "contentMediaType"}
+_PASSED_OVER = {
+    *("$schema", "$id", "$comment", "$defs", "definitions", "description"),
+    *("readOnly", "writeOnly", "discriminator"),
+    *_WORDS,
+}
+#: What bounds a value of a type, by how msgspec calls it; of others it says nothing.
+_OF_NUMBERS = {
     "minimum": "ge",
     "maximum": "le",
     "exclusiveMinimum": "gt",
     "exclusiveMaximum": "lt",
     "multipleOf": "multiple_of",
-    "minLength": "min_length",
-    "maxLength": "max_length",
-    "minItems": "min_length",
-    "maxItems": "max_length",
-    "pattern": "pattern",
 }
+_BOUNDS_OF: dict[str, dict[str, str]] = {
+    "integer": _OF_NUMBERS,
+    "number": _OF_NUMBERS,
+    "string": {"minLength": "min_length", "maxLength": "max_length", "pattern": "pattern"},
+    "array": {"minItems": "min_length", "maxItems": "max_length"},
+}
+_BOUNDS = {each for bounds in _BOUNDS_OF.values() for each in bounds}
 _PLAIN: dict[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool, "null": None}
 _SHAPES = {
     "type",
@@ -38,8 +45,11 @@ _SHAPES = {
     "const",
     "anyOf",
     "oneOf",
+    "allOf",
 }
-_KNOWN = _PASSED_OVER | _BOUNDS.keys() | _SHAPES | {"$ref"}
+_KNOWN = _PASSED_OVER | _BOUNDS | _SHAPES | {"$ref"}
+#: What people write who have it from elsewhere, and how it is meant here.
+_INSTEAD = {"nullable": ', which is OpenAPI\'s: write "type": ["string", "null"]'}
 
 
 class UnusableSchema(ValueError):  # noqa: N818 - what it says of a schema is no error of ours
@@ -49,11 +59,9 @@ class UnusableSchema(ValueError):  # noqa: N818 - what it says of a schema is no
 def type_of_schema(schema: dict[str, Any]) -> Any:
     """A type whose instances are what fits ``schema``. Raises UnusableSchema."""
     try:
-        kind = _Reader(schema).type_of(schema, "the schema", ())
-        msgspec.json.Decoder(kind)  # refuses what msgspec cannot distinguish
-    except (TypeError, RecursionError, re.error) as error:
+        return _Reader(schema).type_of(schema, "the schema", ())
+    except RecursionError as error:
         raise UnusableSchema(str(error)) from error
-    return kind
 
 
 class _Reader:
@@ -66,12 +74,22 @@ class _Reader:
             return Any
         if not isinstance(schema, dict):
             raise UnusableSchema(f"{at}: expected a schema, an object")
-        if unknown := sorted(schema.keys() - _KNOWN):
-            raise UnusableSchema(f"{at}: {', '.join(unknown)} cannot be checked here")
-        if "$ref" in schema:
-            return self._referred(schema["$ref"], at, within)
-        kind = self._shape(schema, at, within)
-        meta = {ours: schema[theirs] for theirs, ours in _BOUNDS.items() if theirs in schema}
+        if unknown := sorted(each for each in schema.keys() - _KNOWN if not each.startswith("x-")):
+            instead = _INSTEAD.get(unknown[0], "")
+            raise UnusableSchema(f"{at}: {', '.join(unknown)} cannot be checked here{instead}")
+        try:
+            kind = self._with_words(self._shape(schema, at, within), schema)
+            msgspec.json.Decoder(kind)  # refuses what msgspec cannot distinguish
+        except (TypeError, ValueError, re.error) as error:
+            if isinstance(error, UnusableSchema):
+                raise
+            raise UnusableSchema(f"{at}: {error}") from error
+        return kind
+
+    @staticmethod
+    def _with_words(kind: Any, schema: dict[str, Any]) -> Any:
+        """The type, with what the model is to know of it."""
+        meta: dict[str, Any] = {}
         words = {key: schema[key] for key in sorted(_WORDS & schema.keys())}
         if isinstance(schema.get("description"), str):
             meta["description"] = schema["description"]
@@ -79,50 +97,99 @@ class _Reader:
             meta["extra_json_schema"] = words
         return Annotated[kind, Meta(**meta)] if meta else kind
 
-    def _referred(self, reference: Any, at: str, within: tuple[str, ...]) -> Any:
+    def _referred(self, reference: Any, at: str) -> tuple[str, Any]:
+        """A definition, by its name, and its schema."""
         name = re.sub(r"^#/(\$defs|definitions)/", "", str(reference))
         if name not in self._definitions:
-            raise UnusableSchema(f"{at}: there is no {reference!r}")
-        if name in within:
-            raise UnusableSchema(f"{at}: {name} is part of itself, which cannot be checked here")
-        return self.type_of(self._definitions[name], name, (*within, name))
+            raise UnusableSchema(f"{at}: there is no {reference!r} among the $defs of the schema")
+        return name, self._definitions[name]
 
     def _shape(self, schema: dict[str, Any], at: str, within: tuple[str, ...]) -> Any:
+        _check_beside(schema, at)
+        if "$ref" in schema:
+            name, referred = self._referred(schema["$ref"], at)
+            if name in within:
+                raise UnusableSchema(f"{at}: {name} is part of itself, which cannot be checked here")
+            return self.type_of(referred, name, (*within, name))
         if "const" in schema or "enum" in schema:
-            return Literal[tuple(_list(schema.get("enum", [schema.get("const")]), f"{at}.enum"))]
+            return _literal(_list(schema.get("enum", [schema.get("const")]), f"{at}.enum"), f"{at}.enum")
+        if "allOf" in schema:
+            parts = _list(schema["allOf"], f"{at}.allOf")
+            if len(parts) > 1:
+                raise UnusableSchema(f"{at}.allOf: several schemas at once cannot be checked here")
+            return self.type_of(parts[0], f"{at}.allOf[0]", within)
         for key in ("anyOf", "oneOf"):
             if key in schema:
-                branches = enumerate(_list(schema[key], f"{at}.{key}"))
-                kinds = [self.type_of(each, f"{at}.{key}[{n}]", within) for n, each in branches]
-                if sum(map(_is_object, kinds)) > 1:
-                    raise UnusableSchema(
-                        f"{at}.{key}: which of several objects is meant cannot be checked here"
-                    )
-                return _union(kinds)
+                return self._one_of(_list(schema[key], f"{at}.{key}"), f"{at}.{key}", within)
         given = schema.get("type", "object" if "properties" in schema else None)
         if given is None:
             return Any
         names = given if isinstance(given, list) else [given]
         return _union(self._of_name(name, schema, at, within) for name in names)
 
+    def _one_of(self, branches: list[Any], at: str, within: tuple[str, ...]) -> Any:
+        """One of several; objects are distinguished by a required member that is a constant in each."""
+        kinds = [self.type_of(each, f"{at}[{n}]", within) for n, each in enumerate(branches)]
+        objects = [n for n, kind in enumerate(kinds) if _is_object(kind)]
+        if len(objects) > 1:
+            tags = [_constants(self._resolved(branches[n], at)) for n in objects]
+            found = [
+                name
+                for name in tags[0]
+                if len({each[name] for each in tags if name in each}) == len(objects)
+                and len({type(each[name]) for each in tags if name in each}) == 1
+            ]
+            if not found:
+                raise UnusableSchema(
+                    f"{at}: which of several objects is meant cannot be checked here, unless each has a "
+                    'required member of another "const" under one name'
+                )
+            for n, tag in zip(objects, tags, strict=True):
+                plain = self._resolved(branches[n], at)
+                kinds[n] = self._with_words(
+                    self._object(plain, f"{at}[{n}]", within, (found[0], tag[found[0]])), plain
+                )
+        return _union(kinds)
+
+    def _resolved(self, schema: dict[str, Any], at: str) -> dict[str, Any]:
+        """The schema that a reference leads to."""
+        while "$ref" in schema:
+            schema = self._referred(schema["$ref"], at)[1]
+        return schema
+
     def _of_name(self, name: Any, schema: dict[str, Any], at: str, within: tuple[str, ...]) -> Any:
+        bounds = _BOUNDS_OF.get(name, {}) if isinstance(name, str) else {}
+        meta = {ours: schema[theirs] for theirs, ours in bounds.items() if theirs in schema}
+        kind: Any
         if name in _PLAIN:
-            return _PLAIN[name]
+            kind = _PLAIN[name]
+            return Annotated[kind, Meta(**meta)] if meta else kind
         if name == "array":
             items = schema.get("items", True)
-            return list[self.type_of(items, f"{at}.items", within)]  # type: ignore[misc]
+            kind = list[self.type_of(items, f"{at}.items", within)]  # type: ignore[misc]
+            return Annotated[kind, Meta(**meta)] if meta else kind
         if name != "object":
             raise UnusableSchema(f"{at}.type: {name!r} is no type of JSON")
-        if "properties" not in schema:
+        if "properties" not in schema and schema.get("additionalProperties") is not False:
             values = schema.get("additionalProperties", True)
             return dict[str, self.type_of(values, f"{at}.additionalProperties", within)]  # type: ignore[misc]
         return self._object(schema, at, within)
 
-    def _object(self, schema: dict[str, Any], at: str, within: tuple[str, ...]) -> Any:
+    def _object(
+        self, schema: dict[str, Any], at: str, within: tuple[str, ...], tag: tuple[str, Any] | None = None
+    ) -> Any:
+        """An object; ``tag`` is the member whose constant distinguishes it from others."""
+        if isinstance(schema.get("additionalProperties"), dict) and schema["additionalProperties"]:
+            raise UnusableSchema(
+                f"{at}.additionalProperties: members beside those of properties cannot be checked here"
+            )
         required = _list(schema.get("required", []), f"{at}.required")
+        members = {**dict.fromkeys(map(str, required), True), **_table(schema, "properties")}
+        if tag is not None:
+            del members[tag[0]]
         fields: list[Any] = []
         names: dict[str, str] = {}
-        for number, (name, each) in enumerate(_table(schema, "properties").items()):
+        for number, (name, each) in enumerate(members.items()):
             field = name if name.isidentifier() and not keyword.iskeyword(name) else f"field_{number}"
             names[field] = name
             kind = self.type_of(each, f"{at}.{name}", within)
@@ -133,7 +200,42 @@ class _Reader:
             rename=names,
             kw_only=True,
             forbid_unknown_fields=schema.get("additionalProperties") is False,
+            tag_field=None if tag is None else tag[0],
+            tag=None if tag is None else tag[1],
         )
+
+
+def _check_beside(schema: dict[str, Any], at: str) -> None:
+    """Raise UnusableSchema where something would go unchecked beside what says all of a value."""
+    asked = {each for each in schema if each in _SHAPES | _BOUNDS | {"$ref"}}
+    whole = next(
+        (each for each in ("$ref", "enum", "const", "allOf", "anyOf", "oneOf") if each in asked), None
+    )
+    if whole is not None:
+        beside = sorted(asked - {whole} - (set() if whole in {"$ref", "allOf"} else {"type"}))
+        if beside:
+            raise UnusableSchema(f"{at}: {', '.join(beside)} beside {whole} cannot be checked here")
+    elif bounds := sorted(asked & _BOUNDS) if "type" not in asked else []:
+        raise UnusableSchema(f"{at}: {', '.join(bounds)} cannot be checked here without a type")
+
+
+def _constants(schema: dict[str, Any]) -> dict[str, Any]:
+    """The required members of an object that are one text or one whole number."""
+    found: dict[str, Any] = {}
+    for name, each in _table(schema, "properties").items():
+        values = (
+            each.get("enum", [each["const"]] if "const" in each else []) if isinstance(each, dict) else []
+        )
+        if name in schema.get("required", []) and len(values) == 1 and type(values[0]) in {str, int}:
+            found[name] = values[0]
+    return found
+
+
+def _literal(values: list[Any], at: str) -> Any:
+    for each in values:
+        if not isinstance(each, str | int | None):
+            raise UnusableSchema(f"{at}: {each!r} is no text, whole number, boolean or null")
+    return Literal[tuple(values)]
 
 
 def _is_object(kind: Any) -> bool:
