@@ -405,7 +405,7 @@ def _object_in(text: str) -> Any:
 
 
 def sound_usage(usage: Any) -> Usage | None:
-    """A client's report of a call's tokens in whole numbers, or None where it is no report."""
+    """A client's report of a call's tokens in whole numbers, none below 0, or None where it is no report."""
     if type(usage) is not Usage:
         return None
     counts = (
@@ -416,7 +416,7 @@ def sound_usage(usage: Any) -> Usage | None:
         usage.cache_write_1h_tokens,
     )
     for count in counts:
-        if count is not None and type(count) is not int:
+        if count is not None and (type(count) is not int or count < 0):
             break
     else:
         return usage
@@ -425,6 +425,6 @@ def sound_usage(usage: Any) -> Usage | None:
 
 
 def _whole(count: Any) -> int | None:
-    if isinstance(count, bool) or not isinstance(count, int | float) or not math.isfinite(count):
+    if isinstance(count, bool) or not isinstance(count, int | float) or not 0 <= count < math.inf:
         return None
     return int(count)

@@ -146,6 +146,16 @@ async def test_what_a_pod_used_in_an_earlier_system_is_not_taken_from_this_ones_
         assert system.budget.tokens == 10
 
 
+async def test_a_client_that_reports_less_than_nothing_gives_no_budget_anything_back() -> None:
+    async with PodSystem(budget={"tokens": 1000}) as system:
+        client = ScriptedClient([say("hi", input_tokens=-500, output_tokens=-5)])
+        pod = await system.spawn(PodManifest.of(max_tokens=10), client=client)
+        result = await pod.run("hi")
+        assert (result.usage.input_tokens, result.usage.output_tokens) == (None, None)
+        assert system.budget is not None
+        assert system.budget.tokens > 0
+
+
 async def test_a_run_ends_when_the_systems_seconds_are_over() -> None:
     async with PodSystem(budget={"seconds": 0.05}) as system:
         pods = [await system.spawn(PodManifest.of(seconds=1000), client=GatedClient([])) for _ in range(2)]
