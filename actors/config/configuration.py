@@ -143,9 +143,12 @@ class Configuration:
         return None
 
     def _unknown(self, section: str, name: str, known: list[str]) -> ConfigError:
+        if not self.files:
+            message = f"there is no {section} {name!r}: no polypod.toml is here or upwards"
+            return ConfigError(message, hint="write one that has it")
         near = difflib.get_close_matches(name, known, n=1)
         guess = f"did you mean {near[0]!r}? " if near else ""
-        files = ", ".join(str(each.path) for each in self.files) or "no polypod.toml, here or upwards"
+        files = ", ".join(str(each.path) for each in self.files)
         names = f"there {'are' if len(known) > 1 else 'is'} {', '.join(sorted(set(known)))}"
         return ConfigError(
             f"there is no {section} {name!r} in {files}", hint=f"{guess}{names if known else 'set one there'}"
