@@ -39,6 +39,7 @@ from protocol.error_of import error_of
 from protocol.errors import (
     ChildLost,
     Failure,
+    PodError,
     PodLost,
     PodStopped,
     PodUnreachable,
@@ -381,11 +382,15 @@ class ProcessPod(Supervisor, Elsewhere):
         """Give what waited in the dead process to the next one; the rest has failed."""
         orphans, self._orphans = self._orphans, []
         waiting = []
+        gone: PodError = self._stopped()
+        if isinstance(error, PodLost):
+            gone = error
+        elif isinstance(error, WatchdogExpired):
+            gone = self._lost(error.message)
         for asked in orphans:
             if again and asked.run_id is not None and asked.run_id not in self._begun_runs:
                 waiting.append(asked)
             else:
-                gone = error if isinstance(error, PodLost) else self._stopped()
                 asked.future.set_exception(gone)
         self._begun_runs.clear()
         self._held = waiting + (self._held or [])
