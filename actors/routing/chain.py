@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from typing import Any
 
 from actors.llm.base import Block, Meter, Request, models_of
 from actors.llm.prices import Prices
@@ -14,7 +13,7 @@ from actors.pod.accounts.tiered import TierSpent
 from actors.routing.chain_task import ToolRule
 from actors.routing.chain_tiers import ExecutorClient, Who, tiers_of
 from actors.routing.chain_walk import ChainParts, Walk
-from actors.routing.verifiers import as_verifier, close_all
+from actors.routing.verifiers import Verifying, as_verifier, close_all
 from actors.routing.warm_probe import WarmProbe
 from actors.runtime.closing import Closing
 from protocol.errors import ChainInvalid, ModelError
@@ -49,7 +48,7 @@ class EscalationChain(Closing):
         *,
         local: Who | None = None,
         cloud: Who | None = None,
-        verifier: Any = None,
+        verifier: Verifying | None = None,
         warm_url: str | None = None,
         prefer_warm: bool = False,
         tools: ToolRule = "read_only",

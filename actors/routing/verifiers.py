@@ -33,6 +33,10 @@ class Verifier(Protocol):
         ...
 
 
+#: What is taken for a verifier: one, a function as ``FunctionVerifier`` takes it, or several, asked in order.
+Verifying = Verifier | Callable[[str, str, str], Any] | list[Any] | tuple[Any, ...]
+
+
 class Case(Struct, frozen=True, eq=False):
     """What is to be verified. ``meter`` counts what is asked of models for that, ``deadline``
     (``time.monotonic()`` seconds) is when it has to be done.
@@ -101,7 +105,7 @@ class FunctionVerifier:
 class AllOf:
     """Several verifiers, asked in order: the first that rejects has the last word."""
 
-    def __init__(self, *verifiers: Any) -> None:
+    def __init__(self, *verifiers: Verifying) -> None:
         if not verifiers:
             raise ChainInvalid("AllOf needs at least one verifier", hint="all of none would accept anything")
         self._verifiers = tuple(as_verifier(each) for each in verifiers)
@@ -133,7 +137,7 @@ class AllOf:
         await close_all(self._verifiers)
 
 
-def as_verifier(given: Any) -> Verifier:
+def as_verifier(given: Verifying) -> Verifier:
     """A verifier, a function as one, or a list of them as all together. Raises ChainInvalid."""
     if isinstance(given, Verifier):
         return given

@@ -5,7 +5,20 @@ from typing import Any, assert_type
 import msgspec
 
 from polypod import *
-from polypod import Event, PodEnded, PodManifest, PodStopped, PodSystem, RunEnd, RunResult, Scope, tool
+from polypod import (
+    AllOf,
+    EscalationChain,
+    Event,
+    FunctionVerifier,
+    PodEnded,
+    PodManifest,
+    PodStopped,
+    PodSystem,
+    RunEnd,
+    RunResult,
+    Scope,
+    tool,
+)
 from polypod.testing import FunctionClient, ScriptedClient, call, say
 
 
@@ -179,3 +192,16 @@ def all_names_come_with_a_star(event: Lagged, error: StoreError, item: UserItem,
     assert_type(ScriptedClient([say("hi"), call("population", {"town": "Bergen"})]), ScriptedClient)
     assert_type(event.missed, int)
     assert_type(error.message, str)
+
+
+def a_chain_takes_a_verifier_a_function_or_several(client: LLMClient) -> list[EscalationChain]:
+    def judge(skill_prompt: str, task_prompt: str, output: str) -> tuple[bool, str]:
+        return bool(output), f"{skill_prompt}, {task_prompt}"
+
+    return [
+        EscalationChain(["ollama/m"], local=client, verifier=FunctionVerifier(judge)),
+        EscalationChain(["ollama/m"], local=client, verifier=[judge, AllOf(judge)]),
+        EscalationChain(["ollama/m"], local=client, verifier=lambda _skill, _task, _output: True),
+        EscalationChain(["ollama/m"], local=client, verifier=lambda _output: True),  # type: ignore[arg-type]
+        EscalationChain(["ollama/m"], local=client, verifier="me"),  # type: ignore[arg-type]
+    ]
