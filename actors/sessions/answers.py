@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar, overload
 from actors.runtime.future import AsyncFuture
 from actors.runtime.tasks import is_being_cancelled
 from protocol.errors import SessionError, StoreError, WouldDeadlock
+from protocol.foreign import named_words
 
 if TYPE_CHECKING:
     from actors.sessions.store import SessionStore
@@ -21,6 +22,9 @@ U = TypeVar("U")
 Answer: TypeAlias = T | Awaitable[T]
 #: What ``create`` and ``append`` give: None where all is durable, or what resolves once it is.
 Kept: TypeAlias = AsyncFuture[None] | Future[None] | Awaitable[None] | None
+
+#: What a driver may raise where a store is called, which awaits nothing: nobody has cancelled who asks.
+OF_DRIVERS = (Exception, asyncio.CancelledError, GeneratorExit)
 
 #: Sessions that are being given back.
 _releasing: set[asyncio.Task[None]] = set()
@@ -48,7 +52,7 @@ def store_failure(error: BaseException) -> SessionError:
     """What a store failed with, as a refusal: an error that is none of ours is a StoreError."""
     if isinstance(error, SessionError):
         return error
-    refused = StoreError(f"the store failed: {error!r}")
+    refused = StoreError(f"the store failed: {named_words(error)}")
     refused.__cause__ = error
     return refused
 
@@ -127,7 +131,7 @@ def release_session(store: SessionStore, session_id: str) -> asyncio.Task[None] 
     """Release the claim on a session: a task where the store has to be awaited; nobody need wait for it."""
     try:
         released = store.release(session_id)
-    except Exception:  # noqa: BLE001 - as below
+    except OF_DRIVERS:  # as below
         return None
     if released is None or not isinstance(released, Awaitable):  # the second takes long
         return None

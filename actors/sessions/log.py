@@ -12,7 +12,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from actors.sessions.activities import still_open
-from actors.sessions.answers import Kept, durable, store_failure
+from actors.sessions.answers import OF_DRIVERS, Kept, durable, store_failure
 from actors.sessions.chain import LARGE, NO_BYTES, chained, head_of, link
 from actors.sessions.head import SessionHead
 from actors.sessions.store import SessionStore
@@ -283,7 +283,7 @@ class SessionLog:
             return self._hash_and_give(Head(batch[0].seq - 1, GENESIS), give)
         try:
             pending = self._store.create(session_id, self.pod, parent, batch, claim=claim)
-        except Exception as error:  # noqa: BLE001 - of a driver
+        except OF_DRIVERS as error:
             self.roll_back()
             raise store_failure(error) from error.__cause__
         if pending is None:
@@ -316,7 +316,7 @@ class SessionLog:
             return self._hash_and_give(after, partial(self._store.append, self.head.session_id, after))
         try:
             pending = self._store.append(self.head.session_id, after, batch)
-        except Exception as error:  # noqa: BLE001 - of a driver
+        except OF_DRIVERS as error:
             self.roll_back()
             raise store_failure(error) from error.__cause__
         if pending is None:

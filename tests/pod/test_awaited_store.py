@@ -376,14 +376,25 @@ class _Failing(AwaitedStore):
         return super().release(*args)
 
 
+class _Mute(Exception):  # noqa: N818 - what it is called does not matter
+    def __str__(self) -> str:
+        raise RuntimeError("it cannot say")
+
+    __repr__ = __str__
+
+
 @pytest.mark.parametrize(
     ("error", "at_once"),
     [
         (OSError("the line is dead"), True),
         (OSError("the line is dead"), False),
+        (asyncio.CancelledError(), True),
         (asyncio.CancelledError(), False),
+        (GeneratorExit(), True),
+        (_Mute(), True),
+        (_Mute(), False),
     ],
-    ids=["raised", "awaited", "cancelled"],
+    ids=["raised", "awaited", "cancelled at once", "cancelled", "closed", "mute", "mute, awaited"],
 )
 async def test_what_a_driver_raises_at_a_commit_is_a_store_error_and_the_pod_lives_on(
     error: BaseException, *, at_once: bool
