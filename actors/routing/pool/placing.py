@@ -37,8 +37,10 @@ def _moved(manifest: PodManifest, to: Path) -> PodManifest:
     def rules_of(rules: Any) -> Any:
         return type(rules)(replace(rule, target=_target(rule.target, Path(was), to)) for rule in rules)
 
-    scope = replace(manifest.scope, allow=rules_of(manifest.scope.allow), deny=rules_of(manifest.scope.deny))
-    return replace(moved, scope=scope)
+    allow, deny = manifest.scope.allow, manifest.scope.deny
+    # What was denied stays so: a rule for a folder above both allows it still.
+    denied = tuple(dict.fromkeys((*deny, *rules_of(deny))))
+    return replace(moved, scope=replace(manifest.scope, allow=rules_of(allow), deny=denied))
 
 
 def _target(target: str, was: Path, to: Path) -> str:
