@@ -120,7 +120,7 @@ class SharedSource:
             return self._listed, None  # what has ended is opened again before the next request
         try:
             self._listed = self._as_tools(tuple(self._source.tools()))
-        except (Exception, SystemExit, asyncio.CancelledError) as error:
+        except (Exception, SystemExit, GeneratorExit, asyncio.CancelledError) as error:
             why = f"does not say which tools it has: {named_words(error)}"
             failed = ToolSourceError(self.name, why)
             if self._listed is None:

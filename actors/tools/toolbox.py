@@ -102,7 +102,7 @@ class Toolbox:
             return _failed(call, ToolArgumentsInvalid(_why_invalid(call.invalid)))
         try:
             return Checked(call, chosen, chosen.arguments.convert(call.arguments))
-        except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - of a type's own
+        except (Exception, SystemExit, GeneratorExit, asyncio.CancelledError) as error:  # noqa: BLE001 - its own
             return _failed(call, error)
 
     async def run(self, call: ToolCall, ctx: ToolContext) -> ToolResult:

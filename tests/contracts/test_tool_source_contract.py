@@ -627,7 +627,13 @@ async def test_one_that_does_not_say_which_tools_it_has_fails_the_run_that_is_th
 
 
 @pytest.mark.parametrize(
-    "error", [OSError("no list"), SystemExit("no list"), asyncio.CancelledError("no list")]
+    "error",
+    [
+        OSError("no list"),
+        SystemExit("no list"),
+        asyncio.CancelledError("no list"),
+        GeneratorExit("no list"),
+    ],
 )
 async def test_later_the_tools_that_were_there_stay_and_people_learn_of_it_once(
     source, error: BaseException
