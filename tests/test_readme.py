@@ -9,12 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import msgspec
 import pytest
 from llm_server import RawServer, stream_reply
 from readme_programs import README, blocks
 
 import bench
+from actors.cli.display.help_format import each_command
 from actors.cli.main import polypod
 from actors.llm.base import LLMClient
 from actors.llm.http.presets import PRESETS
@@ -30,6 +32,8 @@ from polypod import (
 )
 
 PROGRAMS = blocks("python")
+
+COMMANDS = dict(each_command(polypod, click.Context(polypod)))
 
 
 class SilentClient(LLMClient):
@@ -217,7 +221,7 @@ def test_the_options_of_commands_are_those_there_are():
     lines += [f"polypod {words}" for row in rows for words in re.findall(r"`(.*?)`", row)]
     for line in lines:
         _, name, *words = re.findall(r"[\w-]+", line.partition("#")[0])
-        known = {option for each in polypod.commands[name].params for option in each.opts}
+        known = {option for each in COMMANDS[name].params for option in each.opts}
         assert {word for word in words if word.startswith("--")} <= known, line
 
 
@@ -239,4 +243,4 @@ def test_the_commands_are_those_there_are():
     named = set(re.findall(r"polypod (\w+)", " ".join(blocks("console"))))
     table = re.findall(r"^\| (`.*?`(?:, `.*?`)*) \|", README, re.MULTILINE)
     named |= {words.split()[0] for row in table for words in re.findall(r"`(.*?)`", row)}
-    assert named == set(polypod.commands)
+    assert named == COMMANDS.keys()

@@ -139,7 +139,7 @@ def test_every_case_of_a_peer_stands_beside_one_of_ours_and_has_its_program():
         for case in peer.cases:
             claim(case.claim).find(case.case, "polypod")
             whole = f"{case.claim}/{case.case}/{case.by}"  # some are put together from parts there
-            marks = {"http": "_http", "durable": "durable/", "restore": "restore/"}
+            marks = {"http": "_http", "durable": "durable/", "restore": "restore/", "pool": "pool/"}
             assert marks.get(case.claim, whole) in peer.script.read_text()
 
 

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from effort import times
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from actors.cli.display.help_format import each_command
 from actors.cli.errors import run_guarded
 from actors.cli.main import polypod
 
@@ -24,7 +26,9 @@ ODD = [
 ]  # fmt: skip
 #: These start processes, wait for what comes, or ask models that may be on this machine for long.
 LEFT_OUT = {"demo", "bench", "chat", "agent"}  # an agent takes the descriptors and signals of its process
-COMMANDS = {name: command for name, command in polypod.commands.items() if name not in LEFT_OUT}
+COMMANDS = {
+    name: command for name, command in each_command(polypod, click.Context(polypod)) if name not in LEFT_OUT
+}
 
 
 @st.composite

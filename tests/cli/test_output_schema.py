@@ -10,6 +10,7 @@ import pytest
 from command_kit import Home
 from model_kit import model_server
 
+from actors.cli.display.help_format import each_command
 from actors.cli.main import polypod
 from actors.cli.schema import full_schema, output_kinds
 from actors.llm.scripted import call, say
@@ -108,7 +109,7 @@ def test_a_result_with_an_output_is_one_and_nonsense_is_none(home: Home):
 
 def printing(group: click.Group = polypod, before: str = "") -> Iterator[str]:
     """The commands that print JSON."""
-    for name, command in group.commands.items():
+    for name, command in each_command(group, click.Context(group)):
         if isinstance(command, click.Group):
             yield from printing(command, f"{before}{name} ")
         if any(parameter.name == "as_json" for parameter in command.params):

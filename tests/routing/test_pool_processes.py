@@ -118,7 +118,7 @@ async def test_a_job_whose_process_died_is_lost_where_that_is_its_policy(tmp_pat
 async def test_what_a_lost_job_did_is_on_its_branch_and_its_working_copy_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     repository = tmp_path / "repository"
     repository.mkdir()
     words = "git init -q && echo a > a && git add a && git -c user.name=t -c user.email=t@t commit -qm first"
@@ -130,7 +130,7 @@ async def test_what_a_lost_job_did_is_on_its_branch_and_its_working_copy_is_remo
         await until_there(tmp_path, "one.*")
     finally:
         end(dying)
-    [copy] = tmp_path.glob("state/**/one-1-*")
+    [copy] = tmp_path.glob("data/**/one-1-*")
     [ended] = await outcomes(tmp_path, [queued])
     assert ended.status == "lost"
     assert not copy.exists()
