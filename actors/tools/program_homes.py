@@ -82,6 +82,11 @@ def _folder_meant() -> str:
         return "/tmp"  # noqa: S108 - a name for a person
 
 
+async def close_home(home: ProgramHome) -> None:
+    """Remove a home, in a thread, also where the caller is cancelled while all threads are busy."""
+    await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, home.close))
+
+
 def _make() -> tuple[str, int]:
     """A new folder, and a descriptor by which it is locked."""
     while True:

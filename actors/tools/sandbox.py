@@ -17,7 +17,7 @@ from actors.runtime.children.confinement import Confinement, Limits
 from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.repository import is_unmade
 from actors.tools.guarded_files import MOST_FOLDERS, Guarded, GuardedFiles, TooManyFolders
-from actors.tools.program_homes import PREFIX, ProgramHome, make_home
+from actors.tools.program_homes import PREFIX, ProgramHome, close_home, make_home
 from actors.tools.system_folders import System, system_folders
 from protocol.errors import ChildError, ChildNotConfined
 from protocol.guarded import is_secret
@@ -78,7 +78,7 @@ async def _look_at_machine(launcher: Launcher) -> Machine:
     except ChildNotConfined as error:
         why = error.why
     finally:
-        await asyncio.to_thread(home.close)
+        await close_home(home)
     return Machine(why, landlock.version(), seccomp.is_known())
 
 

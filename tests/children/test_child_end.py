@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -269,21 +270,27 @@ asyncio.run(main())
 """
 
 
-def host(mark: str, script: str = "echo ready") -> tuple[subprocess.Popen[str], int]:
-    """A process with three children, one that runs ``script``, and a fork; and its helper's number."""
+@contextlib.contextmanager
+def host(mark: str, script: str = "echo ready") -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A process with three children, one that runs ``script``, and a fork; and its helper's number. It is
+    killed at the end, also where a test fails, for which all would wait otherwise.
+    """
     here = Path(__file__).parent
     paths = [str(each) for each in (here, here.parent, here.parents[1])]
     arguments = [sys.executable, "-W", "ignore", "-c", HOST, mark, script, *paths]
     process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    lines = sorted([process.stdout.readline(), process.stdout.readline()])
-    return process, int(lines[1].split()[2])
+    with process:
+        try:
+            assert process.stdout is not None
+            lines = sorted([process.stdout.readline(), process.stdout.readline()])
+            yield process, int(lines[1].split()[2])
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
 def test_all_ends_with_polypod_though_a_fork_of_it_lives(mark: str, number: int) -> None:
-    process, helper = host(mark)
-    with process:
+    with host(mark) as (process, helper):
         helpers = {helper, *children_of(helper)}
         assert len(helpers) >= 4
         process.send_signal(number)
@@ -293,8 +300,7 @@ def test_all_ends_with_polypod_though_a_fork_of_it_lives(mark: str, number: int)
 
 
 def test_all_ends_with_polypod_though_a_child_stops_its_warden_again_and_again(mark: str) -> None:
-    process, helper = host(mark, "echo ready; while :; do kill -STOP $PPID; sleep 0.001; done")
-    with process:
+    with host(mark, "echo ready; while :; do kill -STOP $PPID; sleep 0.001; done") as (process, helper):
         process.kill()
         process.wait()
         wait_until_none(lambda: marked(mark))
@@ -302,8 +308,7 @@ def test_all_ends_with_polypod_though_a_child_stops_its_warden_again_and_again(m
 
 
 def test_all_ends_though_polypod_and_launcher_are_killed_at_once(mark: str) -> None:
-    process, helper = host(mark)
-    with process:
+    with host(mark) as (process, helper):
         helpers = children_of(helper)
         os.kill(helper, signal.SIGKILL)
         process.kill()
@@ -314,11 +319,11 @@ def test_all_ends_though_polypod_and_launcher_are_killed_at_once(mark: str) -> N
 
 @pytest.mark.parametrize("killed", ["polypod", "both"])
 def test_all_ends_with_polypod_though_helper_and_wardens_are_stopped_by_then(mark: str, killed: str) -> None:
-    process, helper = host(mark)
-    with process:
+    with host(mark) as (process, helper):
         helpers = {helper, *children_of(helper)} - marked(mark)
         for each in helpers:
-            os.kill(each, signal.SIGSTOP)
+            with contextlib.suppress(ProcessLookupError):  # the warden of one that has ended
+                os.kill(each, signal.SIGSTOP)
         process.kill()
         if killed == "both":
             os.kill(helper, signal.SIGKILL)

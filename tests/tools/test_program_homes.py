@@ -17,7 +17,7 @@ from process_kit import descriptors
 from store_kit import small_disk
 
 from actors.tools import program_homes
-from actors.tools.program_homes import PREFIX, ProgramHome, make_home
+from actors.tools.program_homes import PREFIX, ProgramHome, close_home, make_home
 from polypod import ChildNotConfined, PodManifest, PodSystem, ScriptedClient, ToolResulted, call, say
 
 HOLD = """
@@ -161,3 +161,11 @@ async def test_a_home_whose_command_was_cancelled_goes_to_who_keeps_it_for_the_n
     [home] = kept
     assert [Path(home.path)] == list(folder.iterdir())
     home.close()
+
+
+async def test_a_home_is_removed_also_where_its_command_is_cancelled_while_all_threads_are_busy(
+    folder: Path,
+) -> None:
+    home = await make_home()
+    await cancel_while_it_is_made(lambda: close_home(home))
+    assert not list(folder.iterdir())

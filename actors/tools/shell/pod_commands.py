@@ -145,10 +145,12 @@ class PodCommands:
     async def close(self) -> None:
         """End them all."""
         self.begin_to_close()
-        for each in list(self._by_id.values()):
-            await each.wait()
-        if self._sandbox is not None:
-            self._sandbox.close()
+        try:
+            for each in list(self._by_id.values()):
+                await each.wait()
+        finally:
+            if self._sandbox is not None:
+                self._sandbox.close()
 
     def _begin_to_watch(self, name: str, command: Command) -> None:
         watching = asyncio.get_running_loop().create_task(self._watch(name, command))
