@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from actors.tools.scope import resolved
 from protocol.jobs import Job
 from protocol.manifest import PodManifest
 from protocol.scope import Rule, Scope
@@ -22,10 +23,19 @@ def placed(manifest: PodManifest, job: Job, cwd: Path) -> PodManifest:
         return _moved(manifest, cwd) if job.cwd is not None or not manifest.pod.pwd else manifest
     there = manifest if job.cwd is None else _moved(manifest, Path(job.cwd).expanduser().absolute())
     copied, kept = _moved(there, cwd), _git_folder(cwd)
-    if kept is None or not there.scope.permits(kept, "read"):
+    if kept is None or not _permits_all(there.scope, kept):
         return copied
     scope = copied.scope
     return replace(copied, scope=Scope((*scope.allow, Rule(str(kept))), scope.deny, scope.within))
+
+
+def _permits_all(scope: Scope, folder: Path) -> bool:
+    """Whether ``folder`` and what is below it at any depth may be read, but for what is denied by itself."""
+    real = resolved(scope)
+    of_all = tuple(
+        rule for rule in real.allow if rule.recursive
+    )  # what another permits ends directly below its folder
+    return Scope(of_all, real.deny, real.within).permits(folder, "read")
 
 
 def _moved(manifest: PodManifest, to: Path) -> PodManifest:
