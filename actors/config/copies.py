@@ -16,11 +16,23 @@ def mark_copy(copy: Path, origin: Path) -> None:
 
 def origin_of(folder: Path) -> Path:
     """The folder that ``folder`` stands for where it is in a working copy of a pool; else itself."""
-    for each in (folder, *folder.parents):
-        if os.path.lexists(each / ".git"):
-            origin = _origin(each)
-            return folder if origin is None else origin / folder.relative_to(each)
-    return folder
+    top = _top_of(folder)
+    origin = None if top is None else _origin(top)
+    return folder if origin is None or top is None else origin / folder.relative_to(top)
+
+
+def history_of(folder: Path) -> Path | None:
+    """Where git keeps the history of the repository that ``folder`` is in; None where it is in none."""
+    top = _top_of(folder)
+    try:
+        return None if top is None else _common(top / ".git")
+    except (OSError, ValueError):
+        return None
+
+
+def _top_of(folder: Path) -> Path | None:
+    """The folder of a repository or worktree that ``folder`` is in."""
+    return next((each for each in (folder, *folder.parents) if os.path.lexists(each / ".git")), None)
 
 
 def _origin(copy: Path) -> Path | None:
@@ -29,7 +41,7 @@ def _origin(copy: Path) -> Path | None:
     try:
         kept = _kept_of(own)
         origin = Path(os.fsdecode((kept / _MARK).read_bytes()))
-        pointed = os.path.realpath((kept / "gitdir").read_text().strip())
+        pointed = os.path.realpath(kept / _line(kept / "gitdir"))
         of_origin = _common(origin / ".git")
     except (OSError, ValueError):
         return None
@@ -42,9 +54,17 @@ def _common(own: Path) -> Path:
     if own.is_dir():
         return Path(os.path.realpath(own))
     kept = _kept_of(own)
-    return Path(os.path.realpath(kept / (kept / "commondir").read_text().strip()))
+    try:
+        return Path(os.path.realpath(kept / _line(kept / "commondir")))
+    except FileNotFoundError:  # a submodule's, or one that was put elsewhere: it is no worktree
+        return kept
 
 
 def _kept_of(own: Path) -> Path:
     """What git keeps of one worktree, by the file ``.git`` in it. Raises OSError."""
-    return Path(os.path.realpath(own.parent / own.read_text().removeprefix("gitdir:").strip()))
+    return Path(os.path.realpath(own.parent / _line(own).removeprefix("gitdir:").lstrip()))
+
+
+def _line(file: Path) -> str:
+    """The path that git has written to a file, which need not be UTF-8. Raises OSError."""
+    return os.fsdecode(file.read_bytes()).rstrip("\r\n")

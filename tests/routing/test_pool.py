@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors.config.copies import mark_copy, origin_of
+from actors.config.copies import history_of, mark_copy, origin_of
 from actors.config.trust import trust
 from actors.swarm.agents.projections import read_lines
 from actors.swarm.runners.base import Host, Launch
@@ -852,6 +852,31 @@ def test_a_folder_that_only_says_it_is_a_working_copy_is_none(tmp_path: Path, re
     (other / ".git").write_text(f"gitdir: {kept}")
     mark_copy(other, repository)
     assert origin_of(other) == other, "what it names is nothing of that repository"
+
+
+def test_a_working_copy_of_a_repository_whose_git_folder_is_elsewhere_stands_for_it(
+    tmp_path: Path, repository: Path
+) -> None:
+    """As that of a submodule is."""
+    copy = tmp_path / "copy"
+    git(repository, "init", "-q", f"--separate-git-dir={tmp_path / 'elsewhere'}")
+    git(repository, "worktree", "add", "-q", str(copy))
+    mark_copy(copy, repository)
+    assert origin_of(copy / "sub") == repository / "sub"
+    assert history_of(copy / "sub") == history_of(repository) == tmp_path / "elsewhere"
+
+
+def test_a_working_copy_with_relative_paths_stands_for_its_repository(
+    tmp_path: Path, repository: Path
+) -> None:
+    """As ``worktree.useRelativePaths`` has git write them."""
+    copy, kept = tmp_path / "copy", repository / ".git/worktrees/copy"
+    git(repository, "worktree", "add", "-q", str(copy))
+    mark_copy(copy, repository)
+    (kept / "gitdir").write_text(f"{os.path.relpath(copy / '.git', kept)}\n")
+    (copy / ".git").write_text(f"gitdir: {os.path.relpath(kept, copy)}\n")
+    assert origin_of(copy / "sub") == repository / "sub"
+    assert history_of(copy) == repository / ".git"
 
 
 # -- bad input

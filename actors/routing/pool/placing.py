@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
+from actors.config.copies import history_of
 from actors.tools.scope import resolved
 from protocol.jobs import Job
 from protocol.manifest import PodManifest
@@ -22,7 +22,7 @@ def placed(manifest: PodManifest, job: Job, cwd: Path) -> PodManifest:
     if job.workspace == "shared":
         return _moved(manifest, cwd) if job.cwd is not None or not manifest.pod.pwd else manifest
     there = manifest if job.cwd is None else _moved(manifest, Path(job.cwd).expanduser().absolute())
-    copied, kept = _moved(there, cwd), _git_folder(cwd)
+    copied, kept = _moved(there, cwd), history_of(cwd)
     if kept is None or not _permits_all(there.scope, kept):
         return copied
     scope = copied.scope
@@ -56,16 +56,3 @@ def _moved(manifest: PodManifest, to: Path) -> PodManifest:
 def _target(target: str, was: Path, to: Path) -> str:
     path = Path(target)
     return str(to / path.relative_to(was)) if path.is_relative_to(was) else target
-
-
-def _git_folder(cwd: Path) -> Path | None:
-    """What git keeps of the repository whose worktree ``cwd`` is in; None where it is in none."""
-    for folder in (cwd, *cwd.parents):
-        try:
-            kept = Path((folder / ".git").read_text().removeprefix("gitdir:").strip())
-            return Path(os.path.realpath(kept / (kept / "commondir").read_text().strip()))
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError):
-            return None
-    return None
