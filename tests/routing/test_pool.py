@@ -879,6 +879,34 @@ def test_a_working_copy_with_relative_paths_stands_for_its_repository(
     assert history_of(copy) == repository / ".git"
 
 
+async def test_a_repository_whose_path_is_no_utf_8_has_working_copies(
+    tmp_path: Path, repository: Path
+) -> None:
+    odd = repository.rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    seen: list[Path] = []
+
+    async def look(context: JobContext) -> str:
+        seen.append(origin_of(context.cwd))
+        return "seen"
+
+    (tmp_path / "link").symlink_to(odd)
+    async with pool_in(tmp_path, {"a": look}) as pool:
+        ended = await pool.submit(job(cwd=str(tmp_path / "link"), workspace="worktree"))
+    assert ended.status == "done", ended.error
+    assert seen == [odd]
+
+
+async def test_a_working_copy_that_cannot_be_set_up_leaves_nothing(tmp_path: Path, repository: Path) -> None:
+    git(repository, "config", "filter.f.smudge", 'mkdir "$(git rev-parse --git-dir)/polypod-origin"; cat')
+    (repository / ".git/info/attributes").write_text("a.txt filter=f\n")
+    async with pool_in(tmp_path, {"a": change}) as pool:
+        ended = await pool.submit(job(cwd=str(repository), workspace="worktree"))
+    assert ended.error is not None
+    assert "cannot be set up" in ended.error.message
+    assert git(repository, "worktree", "list").count("\n") == 1
+    assert git(repository, "branch", "--format=%(refname:short)").split() == ["main"]
+
+
 # -- bad input
 
 

@@ -94,6 +94,7 @@ class WorkingCopy(Struct, frozen=True, eq=False):
             try:
                 mark_copy(folder, repository)
             except OSError as error:
+                await copy._clear()
                 raise WorkspaceError(f"{folder} cannot be set up: {error.strerror}") from error
         if not copy.cwd.is_dir():
             await copy.discard()
