@@ -156,13 +156,15 @@ async def test_a_warden_that_is_stopped_when_its_launcher_is_closed_ends(mark: s
 
 @pytest.mark.parametrize("closes", [False, True])
 async def test_a_warden_that_is_stopped_again_and_again_is_killed(
-    mark: str, monkeypatch: pytest.MonkeyPatch, closes: bool
+    mark: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, closes: bool
 ) -> None:
     for name in ("child._GRACE", "child.KILL_WAIT", "launcher._GRACE"):
         monkeypatch.setattr(f"actors.runtime.children.{name}", 0.3)
     launcher = Launcher()
-    stops = f"{DEAF} echo ready; while :; do kill -STOP $1; done"
+    os.mkfifo(begin := tmp_path / "begin")
+    stops = f"{DEAF} echo ready; read _ < {begin}; while :; do kill -STOP $1; done"
     child = await start(launcher, mark, f"setsid sh -c '{stops}' sh $PPID & exec sleep 1000")
+    begin.write_text("\n")  # not before its warden has said that it runs
     if not closes:
         with contextlib.suppress(ChildLost):
             await child.stop()
