@@ -24,7 +24,7 @@ from actors.runtime.subscription import Subscription
 from actors.system import PodSystem
 from actors.tools.scope import REFUSED
 from protocol.error_of import error_of
-from protocol.errors import PodError, RunFailed
+from protocol.errors import PodError, PolypodError, RunFailed
 from protocol.events import (
     Alert,
     ApprovalRequested,
@@ -270,7 +270,7 @@ async def follow_until_signal(
     try:
         with catching(catch, leaves=pauses) as caught:
             ended = await follow_run(system, pod, start, view, approver, leave)
-    except RunFailed:
+    except PolypodError:
         if not (cancels and caught and pauses(caught[0])):
             raise
     if caught and pauses(caught[0]) and (ended is None or cancels or ended.result.outcome == "paused"):

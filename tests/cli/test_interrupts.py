@@ -9,6 +9,7 @@ import pytest
 from actors.cli.chat.interruptible import interruptible
 from actors.cli.display.terminal import Terminal
 from actors.cli.interrupts import Interrupted, catching
+from protocol.errors import StoreError
 
 
 async def test_a_signal_that_comes_as_work_ends_is_given_to_who_goes_on_and_nothing_is_called_later() -> None:
@@ -19,12 +20,15 @@ async def test_a_signal_that_comes_as_work_ends_is_given_to_who_goes_on_and_noth
     assert (caught, called) == ([signal.SIGTERM], [])
 
 
-async def end_with(number: int) -> str:
+async def end_with(number: int, error: Exception | None = None) -> str:
     signal.raise_signal(number)
+    if error is not None:
+        raise error
     return "done"
 
 
-async def test_a_command_of_a_chat_that_is_asked_to_end_as_the_command_ends_leaves() -> None:
+@pytest.mark.parametrize("error", [None, StoreError("it is full")])
+async def test_a_command_of_a_chat_that_is_asked_to_end_as_the_command_ends_leaves(error: Exception) -> None:
     before = (
         signal.getsignal(signal.SIGTERM),
         signal.getsignal(signal.SIGINT),
@@ -33,7 +37,7 @@ async def test_a_command_of_a_chat_that_is_asked_to_end_as_the_command_ends_leav
     terminal = Terminal(io.StringIO(), io.StringIO())
     try:
         with pytest.raises(Interrupted) as left:
-            await interruptible(end_with(signal.SIGTERM), terminal)
+            await interruptible(end_with(signal.SIGTERM, error), terminal)
         assert left.value.number == signal.SIGTERM
     finally:
         for number, handler in zip((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), before, strict=True):

@@ -23,6 +23,9 @@ async def interruptible(work: Awaitable[T], terminal: Terminal) -> T | None:
     except asyncio.CancelledError:
         if not caught:
             raise
+    except Exception:
+        if not caught or caught[0] == signal.SIGINT:
+            raise
     finally:
         terminal.idle()
     if caught and caught[0] != signal.SIGINT:  # also where it came as the work ended

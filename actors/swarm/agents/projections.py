@@ -176,12 +176,16 @@ def is_unrecorded(folder: Path) -> bool:
     """Whether a folder without an agent is empty: of one that is about to be recorded, or that was to be by a
     process that died, whose folder is removed.
     """
-    with contextlib.suppress(OSError):
+    try:
         if any(folder.iterdir()):
             return False
-        with taking_unheld(str(folder)) as taken:
-            if taken:
-                folder.rmdir()
+    except FileNotFoundError:  # another process has removed it
+        return True
+    except OSError:
+        return False
+    with taking_unheld(str(folder)) as taken, contextlib.suppress(OSError):
+        if taken:
+            folder.rmdir()
     return True
 
 

@@ -253,7 +253,8 @@ class Swarm(Closing):
                     taken = bool(await settled(store.sessions(pod=agent_id)))  # asks the index alone
                 finally:
                     if taken:
-                        (agents / agent_id).rmdir()
+                        with contextlib.suppress(OSError):
+                            (agents / agent_id).rmdir()
                         os.close(held)
                 if not taken:
                     self.home.roster.reserved.add(agent_id)
