@@ -108,6 +108,11 @@ def test_an_answer_is_written_as_it_was_read():
         ({"type": "object", "properties": {}, "required": ["a"]}, {"a": 1}),
         ({"type": "array", "items": {"type": "array", "items": {"enum": ["a", None]}}}, [["a", None], []]),
         ({"type": "string", "deprecated": True, "readOnly": True}, "a"),
+        ({"type": "object", "required": []}, {"a": 1}),
+        ({"type": ["object", "null"], "required": ["a"]}, None),
+        ({"type": ["number", "null"], "enum": [1, None]}, None),
+        ({"type": "object", "anyOf": [{"$ref": "#/$defs/A"}], "$defs": {"A": {"properties": {}}}}, {}),
+        ({"type": ["string", "integer"], "oneOf": [{"const": "a"}, {"anyOf": [{"type": "integer"}]}]}, 1),
     ],
 )
 def test_a_schema_may_be_of_any_shape(schema: dict[str, Any], value: Any):
@@ -120,6 +125,8 @@ def test_a_schema_may_be_of_any_shape(schema: dict[str, Any], value: Any):
         ({"type": ["string", "null"], "minLength": 2}, "a"),
         ({"type": "object", "additionalProperties": False}, {"a": 1}),
         ({"type": "object", "properties": {}, "required": ["a"]}, {}),
+        ({"type": "object", "required": ["a"]}, {}),
+        ({"type": ["object", "null"], "required": ["a"]}, {}),
     ],
 )
 def test_what_a_schema_does_not_allow_is_refused(schema: dict[str, Any], value: Any):
@@ -143,6 +150,16 @@ def test_what_a_schema_does_not_allow_is_refused(schema: dict[str, Any], value: 
         ({"$ref": "#/$defs/A", "minLength": 1, "$defs": {"A": {"type": "string"}}}, r"minLength beside \$ref"),
         ({"minimum": 1}, "without a type"),
         ({"allOf": [{"type": "string"}, {"type": "string"}]}, "several schemas at once"),
+        ({"required": ["a"]}, "required cannot be checked here without a type"),
+        ({"items": {"type": "string"}}, "items cannot be checked here without a type"),
+        ({"additionalProperties": False}, "additionalProperties cannot be checked here without a type"),
+        ({"type": "object", "required": ["a"], "additionalProperties": {"type": "null"}}, "members beside those"),
+        ({"type": "object", "anyOf": [{"type": "string"}, {"type": "null"}]}, r"schema.type: .*\(null, string\)"),
+        ({"type": "string", "oneOf": [{"type": "string"}, {"$ref": "#/$defs/A"}], "$defs": {"A": True}}, "leaves out"),
+        ({"type": "string", "enum": ["a", 1]}, r"schema.type: leaves out .*\(integer\)"),
+        ({"type": "integer", "const": True}, r"\(boolean\)"),
+        ({"type": []}, "schema.type: expected a list that is not empty"),
+        ({"type": [{}]}, "schema.type: {} is no type"),
     ],
 )  # fmt: skip
 def test_a_schema_that_cannot_be_checked_is_refused_with_its_place(schema: dict[str, Any], words: str):

@@ -35,6 +35,7 @@ _BOUNDS_OF: dict[str, dict[str, str]] = {
 }
 _BOUNDS = {each for bounds in _BOUNDS_OF.values() for each in bounds}
 _PLAIN: dict[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool, "null": None}
+_TYPES = {*_PLAIN, "array", "object"}
 _SHAPES = {
     "type",
     "properties",
@@ -112,7 +113,9 @@ class _Reader:
                 raise UnusableSchema(f"{at}: {name} is part of itself, which cannot be checked here")
             return self.type_of(referred, name, (*within, name))
         if "const" in schema or "enum" in schema:
-            return _literal(_list(schema.get("enum", [schema.get("const")]), f"{at}.enum"), f"{at}.enum")
+            kind = _literal(_list(schema.get("enum", [schema.get("const")]), f"{at}.enum"), f"{at}.enum")
+            self._check_type_covers(schema, at)
+            return kind
         if "allOf" in schema:
             parts = _list(schema["allOf"], f"{at}.allOf")
             if len(parts) > 1:
@@ -120,12 +123,31 @@ class _Reader:
             return self.type_of(parts[0], f"{at}.allOf[0]", within)
         for key in ("anyOf", "oneOf"):
             if key in schema:
-                return self._one_of(_list(schema[key], f"{at}.{key}"), f"{at}.{key}", within)
-        given = schema.get("type", "object" if "properties" in schema else None)
-        if given is None:
-            return Any
-        names = given if isinstance(given, list) else [given]
-        return _union(self._of_name(name, schema, at, within) for name in names)
+                kind = self._one_of(_list(schema[key], f"{at}.{key}"), f"{at}.{key}", within)
+                self._check_type_covers(schema, at)
+                return kind
+        names = _types_of(schema, at)
+        return _union(self._of_name(name, schema, at, within) for name in names) if names else Any
+
+    def _check_type_covers(self, schema: dict[str, Any], at: str) -> None:
+        """Raise UnusableSchema where the type leaves out what stands beside it, which alone is read."""
+        types = set(_types_of(schema, at)) or _TYPES
+        plain = {key: each for key, each in schema.items() if key != "type"}
+        if refused := sorted(self._types(plain, at) - types - ({"integer"} if "number" in types else set())):
+            raise UnusableSchema(f"{at}.type: leaves out what is listed beside it ({', '.join(refused)})")
+
+    def _types(self, schema: Any, at: str) -> set[str]:
+        """The types that what fits a schema, which was read, can have."""
+        if not isinstance(schema, dict):
+            return _TYPES
+        if "$ref" in schema:
+            return self._types(self._referred(schema["$ref"], at)[1], at)
+        if "const" in schema or "enum" in schema:
+            return {_type_of_value(each) for each in schema.get("enum", [schema.get("const")])}
+        for key in ("allOf", "anyOf", "oneOf"):
+            if key in schema:
+                return set[str]().union(*(self._types(each, at) for each in schema[key]))
+        return set(_types_of(schema, at)) or _TYPES
 
     def _one_of(self, branches: list[Any], at: str, within: tuple[str, ...]) -> Any:
         """One of several; objects are distinguished by a required member that is a constant in each."""
@@ -157,9 +179,8 @@ class _Reader:
             schema = self._referred(schema["$ref"], at)[1]
         return schema
 
-    def _of_name(self, name: Any, schema: dict[str, Any], at: str, within: tuple[str, ...]) -> Any:
-        bounds = _BOUNDS_OF.get(name, {}) if isinstance(name, str) else {}
-        meta = {ours: schema[theirs] for theirs, ours in bounds.items() if theirs in schema}
+    def _of_name(self, name: str, schema: dict[str, Any], at: str, within: tuple[str, ...]) -> Any:
+        meta = {ours: schema[theirs] for theirs, ours in _BOUNDS_OF.get(name, {}).items() if theirs in schema}
         kind: Any
         if name in _PLAIN:
             kind = _PLAIN[name]
@@ -168,9 +189,8 @@ class _Reader:
             items = schema.get("items", True)
             kind = list[self.type_of(items, f"{at}.items", within)]  # type: ignore[misc]
             return Annotated[kind, Meta(**meta)] if meta else kind
-        if name != "object":
-            raise UnusableSchema(f"{at}.type: {name!r} is no type of JSON")
-        if "properties" not in schema and schema.get("additionalProperties") is not False:
+        has_members = "properties" in schema or _list(schema.get("required", []), f"{at}.required")
+        if not has_members and schema.get("additionalProperties") is not False:
             values = schema.get("additionalProperties", True)
             return dict[str, self.type_of(values, f"{at}.additionalProperties", within)]  # type: ignore[misc]
         return self._object(schema, at, within)
@@ -215,8 +235,33 @@ def _check_beside(schema: dict[str, Any], at: str) -> None:
         beside = sorted(asked - {whole} - (set() if whole in {"$ref", "allOf"} else {"type"}))
         if beside:
             raise UnusableSchema(f"{at}: {', '.join(beside)} beside {whole} cannot be checked here")
-    elif bounds := sorted(asked & _BOUNDS) if "type" not in asked else []:
-        raise UnusableSchema(f"{at}: {', '.join(bounds)} cannot be checked here without a type")
+    elif "type" not in asked:
+        of_objects = set() if "properties" in asked else {"required", "additionalProperties"}
+        if bounds := sorted(asked & (_BOUNDS | {"items"} | of_objects)):
+            raise UnusableSchema(f"{at}: {', '.join(bounds)} cannot be checked here without a type")
+
+
+def _types_of(schema: dict[str, Any], at: str) -> list[str]:
+    """The types that a schema names, none where it allows all."""
+    if "type" not in schema:
+        return ["object"] if "properties" in schema else []
+    given = schema["type"]
+    names: list[Any] = _list(given, f"{at}.type") if isinstance(given, list) else [given]
+    for name in names:
+        if not isinstance(name, str) or name not in _TYPES:
+            raise UnusableSchema(f"{at}.type: {name!r} is no type of JSON")
+    return names
+
+
+def _type_of_value(value: str | int | None) -> str:
+    """The narrowest type of a value that may be listed."""
+    if value is None:
+        return "null"
+    return next(
+        name
+        for kind, name in ((str, "string"), (bool, "boolean"), (int, "integer"))
+        if isinstance(value, kind)
+    )
 
 
 def _constants(schema: dict[str, Any]) -> dict[str, Any]:
@@ -256,5 +301,5 @@ def _table(schema: dict[str, Any], key: str) -> dict[str, Any]:
 
 def _list(value: Any, at: str) -> list[Any]:
     if not isinstance(value, list) or (not value and not at.endswith("required")):
-        raise UnusableSchema(f"{at}: expected a list")
+        raise UnusableSchema(f"{at}: expected a list" + ("" if value != [] else " that is not empty"))
     return value
