@@ -75,12 +75,13 @@ def state_folder() -> Path:
 
 
 def manifest_for(
-    wishes: Wishes, unsaid: Callable[[], PodManifest] | None = None
+    wishes: Wishes, unsaid: Callable[[], PodManifest] | None = None, *, folder: str | None = None
 ) -> tuple[PodManifest, list[str]]:
     """The manifest that ``wishes`` come to, and what a person should know of it, a line each.
 
     ``unsaid`` makes the manifest where none was named (by default that of a pod at a terminal, and to that,
-    as to one that was named, the profile and the rules of ``polypod.toml`` are added). Raises ManifestError.
+    as to one that was named, the profile and the rules of ``polypod.toml`` are added). ``folder`` are the
+    words for where that pod works, instead of its path. Raises ManifestError.
     """
     notes: list[str] = []
     if wishes.manifest is not None:
@@ -89,7 +90,7 @@ def manifest_for(
         manifest, chosen = unsaid(), False
     else:
         manifest, chosen = _at_terminal(), False
-        notes.append(f"tools: {', '.join(TOOLS)}; may read and write {manifest.pod.pwd}")
+        notes.append(f"tools: {', '.join(TOOLS)}; may read and write {folder or manifest.pod.pwd}")
     if unsaid is None:
         configuration = Configuration.load()
         if wishes.profile is not None:

@@ -26,6 +26,11 @@ def test_without_a_manifest_a_pod_has_files_search_and_shell_and_may_write_here(
     assert notes == [f"tools: files, search, shell; may read and write {folder}"]
 
 
+def test_where_a_pod_works_is_said_in_other_words_where_that_is_not_one_folder(folder: Path):
+    _, notes = config.manifest_for(Wishes(model="offline"), folder="the folder of their job")
+    assert notes == ["tools: files, search, shell; may read and write the folder of their job"]
+
+
 def test_a_manifest_that_names_a_model_is_taken_at_its_word(folder: Path):
     path = folder / "pod.toml"
     path.write_text('[model]\nscheme = "ollama"\nmodel_id = "qwen3"\n')

@@ -51,11 +51,9 @@ def _made(named: Mapping[str, Any], wishes: Wishes, terminal: Terminal) -> dict[
     """The runners; pods as the options want them. Raises ManifestError."""
     if not any(spec in _PODS for spec in named.values()):
         return dict(named)
-    manifest, notes = manifest_for(wishes)
+    manifest, notes = manifest_for(wishes, folder="the folder of their job")
     for note in notes:
-        terminal.note(
-            note.replace(f"read and write {manifest.pod.pwd}", "read and write the folder of their job")
-        )
+        terminal.note(note)
     return {
         name: PodWork(manifest, process=spec == "process") if spec in _PODS else spec
         for name, spec in named.items()
