@@ -4,17 +4,45 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from child_kit import fork
 
 from actors.swarm.agents.projections import read_lines
-from polypod import Agent, AgentActivity, Event, PodSystem, Swarm
+from polypod import (
+    Agent,
+    AgentActivity,
+    Event,
+    Head,
+    MemoryStore,
+    PodSystem,
+    StoredEntry,
+    StoreError,
+    Swarm,
+)
 
 #: What another process does with a swarm: it calls the function once it has done so, and then waits to be killed.
 Program = Callable[[Swarm, Callable[[], Any]], Awaitable[None]]
+
+
+class Moody(MemoryStore):
+    """Refuses what contains some words, so many times."""
+
+    def __init__(self, words: bytes = b"", times: int = 0) -> None:
+        super().__init__()
+        self.words, self.times = words, times
+        self.refused = 0
+        self.has_refused = asyncio.Event()
+
+    def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> None:
+        if self.times and any(self.words in each.body for each in batch):
+            self.times -= 1
+            self.refused += 1
+            self.has_refused.set()
+            raise StoreError("the disk is full")
+        super().append(session_id, after, batch)
 
 
 @contextlib.asynccontextmanager

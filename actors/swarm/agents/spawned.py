@@ -21,6 +21,7 @@ from protocol.manifest import PodManifest
 
 if TYPE_CHECKING:
     from actors.pod.accounts.budget import Budget
+    from actors.pod.pod import PodActor
     from actors.swarm.agents.swarm import Swarm
 
 #: Agents of one pod that may be at work at once.
@@ -131,22 +132,57 @@ class SpawnedAgents:
         of_pod = self._of.get(pod, [])
         if of_pod and all(each.result is not None for each in of_pod):
             del self._of[pod]
-            if await self._report(pod, of_pod):
-                for each in of_pod:
-                    await self._swarm.retire_agent(each.agent)
+            await self._report(pod, of_pod)
 
-    async def _report(self, pod: str, spawned: Sequence[_Spawned]) -> bool:
-        """Give a pod the report; False where it has ended: it gets that once it lives again."""
-        ended = [(each.agent.id, each.agent.spec.task, each.result) for each in spawned]
-        words = report_of((name, task, result) for name, task, result in ended if result is not None)
-        ids = {each.agent.id for each in spawned}
-        self._reporting |= ids
+    async def _report(self, pod: str, ended: Sequence[_Spawned]) -> None:
+        """Give the report of agents that a pod of this name has started to who goes on in its session."""
+        self._reporting.update(each.agent.id for each in ended)
+        found: dict[str | None, PodActor | None] = {}
+        shares: dict[PodActor | None, list[_Spawned]] = {}
+        for each in ended:
+            starter = each.agent.spec.starter
+            if starter not in found:
+                found[starter] = await self._receiver(pod, starter)
+            shares.setdefault(found[starter], []).append(each)
+        for share in shares.items():  # none waits for another, which may wait for a person
+            self._begin(self._give(*share))
+
+    async def _receiver(self, pod: str, starter: str | None) -> PodActor | None:
+        """The living pod that goes on in the session of who started agents, whatever its name is now: another
+        may have the name. The name alone says it where no session is known.
+        """
+        roster = self._swarm.home.roster
+        if starter is None:
+            await roster.wait_until_started(pod)
+            return roster.started(pod)
+        started = map(roster.started, list(roster.pods))
+        living = [each for each in started if each is not None and not each.stopping]
+        for each in living:
+            if each.durable_position()[0] == starter:
+                return each
+        for each in filter(_may_start_agents, living):  # one whose session was compacted
+            try:
+                if starter in await sessions_of(self._swarm.home.store, each.durable_position()[0]):
+                    return each
+            except Exception as error:  # noqa: BLE001 - a store may raise anything
+                self._note(each.name, error)
+        return None
+
+    async def _give(self, actor: PodActor | None, ended: Sequence[_Spawned]) -> None:
+        """Give a pod a report, and end the agents; where it has ended, it gets that once it lives again."""
+        results = [(each.agent.id, each.agent.spec.task, each.result) for each in ended]
+        words = report_of((name, task, result) for name, task, result in results if result is not None)
         try:
-            await self._swarm.home.roster.wait_until_started(pod)
-            actor = self._swarm.home.roster.started(pod)
-            return actor is not None and await notify(actor, words)
+            given = actor is not None and await notify(actor, words)
         finally:
-            self._reporting -= ids
+            self._reporting.difference_update(each.agent.id for each in ended)
+        if given:
+            for each in ended:
+                await self._swarm.retire_agent(each.agent)
+        else:  # who was taken up meanwhile has not found them
+            starters = {each.agent.spec.starter for each in ended}
+            for name in list(self._swarm.home.roster.pods):
+                await self._take_up(name, starters)
 
     async def _take_up_all(self) -> None:
         """Take up the pods that live, and those that live again."""
@@ -156,24 +192,31 @@ class SpawnedAgents:
             if isinstance(event, PodStarted) and event.resumed:
                 await self._take_up(event.pod)
 
-    async def _take_up(self, pod: str) -> None:
-        """Wait for the agents that a pod has started in an earlier life and got no report of."""
+    async def _take_up(self, pod: str, starters: set[str | None] | None = None) -> None:
+        """Wait for the agents that a pod has started in an earlier life and got no report of; with
+        ``starters`` only where it goes on in one of these sessions.
+        """
         roster = self._swarm.home.roster
         await roster.wait_until_started(pod)
         actor = roster.started(pod)
-        if actor is None or _STARTING.isdisjoint(actor.resources.template.manifest.tools.builtin):
+        if actor is None or actor.stopping or not _may_start_agents(actor):
             return
         try:
             async with self._adding:
-                for agent in await self._unreported(actor.durable_position()[0]):
+                for agent in await self._unreported(actor.durable_position()[0], starters):
                     self._wait_for(pod, agent)
         except PolypodError as error:
-            self._swarm.problems.append(f"the agents that pod {pod!r} has started: {error}")
+            self._note(pod, error)
 
-    async def _unreported(self, session_id: str) -> list[Agent]:
+    def _note(self, pod: str, error: Exception) -> None:
+        self._swarm.problems.append(f"the agents that pod {pod!r} has started: {error}")
+
+    async def _unreported(self, session_id: str, starters: set[str | None] | None) -> list[Agent]:
         """The agents started in a session whose report it has not. Raises SessionError, WireError."""
         store = self._swarm.home.store
         sessions = await sessions_of(store, session_id)
+        if starters is not None and starters.isdisjoint(sessions):
+            return []
         started = await self._swarm.started_by(sessions)
         known = {each.agent.id for spawned in self._of.values() for each in spawned} | self._reporting
         started = [each for each in started if each.id not in known]
@@ -192,6 +235,10 @@ class SpawnedAgents:
             budget.spend_here(tokens, cost, unknown)
         else:
             budget.spend(tokens, cost, unknown)
+
+
+def _may_start_agents(actor: PodActor) -> bool:
+    return not _STARTING.isdisjoint(actor.resources.template.manifest.tools.builtin)
 
 
 def _without_starters(manifest: PodManifest) -> PodManifest:

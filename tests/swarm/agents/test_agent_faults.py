@@ -2,43 +2,22 @@
 
 import asyncio
 import resource
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from child_kit import in_child
-from swarm.agent_kit import all_events, echo, hang, lines, talk, types, until
+from swarm.agent_kit import Moody, all_events, echo, hang, lines, talk, types, until
 
-from actors.sessions.memory.store import MemoryStore
 from actors.swarm.agents.projections import EVENTS, STDOUT
 from polypod import (
     AgentIdle,
     AgentStopRequested,
     AssistantMessage,
-    Head,
     PodSystem,
     RunStart,
-    StoredEntry,
-    StoreError,
     Swarm,
 )
-
-
-class Moody(MemoryStore):
-    """Refuses what contains some words, so many times."""
-
-    def __init__(self, words: bytes = b"", times: int = 0) -> None:
-        super().__init__()
-        self.words, self.times = words, times
-        self.refused = 0
-
-    def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> None:
-        if self.times and any(self.words in each.body for each in batch):
-            self.times -= 1
-            self.refused += 1
-            raise StoreError("the disk is full")
-        super().append(session_id, after, batch)
 
 
 async def test_what_the_store_refuses_for_a_moment_is_recorded_once_it_takes_it(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from swarm.agent_kit import all_events, echo, fail, hang, run_and_kill, swarm_in, until
+from swarm.agent_kit import Moody, all_events, echo, fail, hang, run_and_kill, swarm_in, until
 
 from actors.llm.base import Request
+from actors.pod import notify_soon
 from actors.pod.accounts.budget import Budget
 from actors.sessions.answers import settled
 from actors.swarm.agents.spawned import SpawnedAgents
@@ -18,6 +19,7 @@ from polypod import (
     BudgetExceeded,
     LLMClient,
     ManifestError,
+    MemoryStore,
     Pod,
     PodManifest,
     PodSystem,
@@ -259,3 +261,86 @@ async def test_a_pod_that_ended_before_its_report_gets_it_when_it_lives_again(tm
         await all_events(agent)
         [report] = await reports_in(system, session)
         assert "answer: did one" in report
+
+
+class Gated:
+    """A swarm whose agents wait for a gate: ``boss`` starts one in the session ``session``."""
+
+    def __init__(self, system: PodSystem, folder: Path) -> None:
+        self.system, self.gate, self.session = system, asyncio.Event(), ""
+        self.swarm = Swarm(system, folder / "root", spawn={"runner": self._work})
+
+    async def _work(self, agent: Any) -> str:
+        await self.gate.wait()
+        return await echo(agent)
+
+    async def start(self, *later: Any) -> Pod:
+        client = ScriptedClient([spawn("one", 1), say("waiting"), *later])
+        pod = await self.system.spawn(MANIFEST, client=client)
+        self.session = (await pod.run("start one")).session_id
+        return pod
+
+    async def open(self) -> str:
+        """Let the agent work, and give the name of the pod whose run its report has begun."""
+        with self.system.subscribe(kinds=[RunEnd]) as ends:
+            self.gate.set()
+            return await next_pod(ends)
+
+
+async def next_pod(ends: Any) -> str:
+    """The next pod, not the agent, whose run ends."""
+    async with asyncio.timeout(30):
+        async for end in ends:
+            if not end.pod.startswith("one-"):
+                return str(end.pod)
+    raise AssertionError("no run ended")
+
+
+async def reports_of(pod: Pod) -> int:
+    texts = [item.text for item in await pod.history() if isinstance(item, UserItem)]
+    return sum(each.startswith("[auto-swarm update]") for each in texts)
+
+
+async def test_a_report_goes_to_the_session_that_started_the_agents_and_not_to_a_pod_of_the_same_name(
+    tmp_path: Path,
+) -> None:
+    async with PodSystem(MemoryStore()) as system:
+        gated = Gated(system, tmp_path)
+        await (await gated.start()).stop()
+        other = await system.spawn(MANIFEST, client=ScriptedClient([]))
+        gated.gate.set()
+        [agent] = await gated.swarm.agents()
+        await all_events(agent)
+        with system.subscribe(kinds=[RunEnd]) as ends:
+            pod = await system.spawn(MANIFEST, client=ScriptedClient([say("seen")]), resume=gated.session)
+            assert await next_pod(ends) == pod.name
+        assert (other.name, await reports_of(other), await reports_of(pod)) == ("boss", 0, 1)
+
+
+async def test_a_pod_that_was_resumed_under_another_name_while_agents_work_gets_their_report(
+    tmp_path: Path,
+) -> None:
+    async with PodSystem(MemoryStore()) as system:
+        gated = Gated(system, tmp_path)
+        await (await gated.start()).stop()
+        client = ScriptedClient([say("seen")])
+        pod = await system.spawn(MANIFEST, client=client, resume=gated.session, name="chief")
+        assert await gated.open() == "chief"
+        assert await reports_of(pod) == 1
+
+
+async def test_a_pod_that_was_resumed_while_its_report_was_held_back_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify_soon, "_AGAIN", 0.05)
+    store = Moody(b"[auto-swarm update]", 1)
+    async with PodSystem(store) as system:
+        gated = Gated(system, tmp_path)
+        pod = await gated.start()
+        gated.gate.set()
+        await store.has_refused.wait()
+        await pod.stop()
+        with system.subscribe(kinds=[RunEnd]) as ends:
+            pod = await system.spawn(MANIFEST, client=ScriptedClient([say("seen")]), resume=gated.session)
+            await next_pod(ends)
+        assert await reports_of(pod) == 1
