@@ -5,26 +5,26 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from protocol.errors import PolypodError, WaitingForApproval
+from protocol.errors import PodStopped, PodUnreachable
 
 if TYPE_CHECKING:
     from actors.pod.pod import PodActor
 
-#: Seconds after which a notify is sent again to a pod whose calls wait for a person.
+#: Seconds after which a notify is sent again to a pod that could not take it.
 _AGAIN = 5.0
 
 
 async def notify(pod: PodActor, words: str) -> bool:
-    """Notify a pod; one that is paused, and whose calls wait for a person, once they have been answered.
-    False where it ends first.
+    """Notify a pod; one that cannot take it now is notified once it can: calls of it wait for a person, or
+    its store refuses an entry. False where it ends first.
     """
     while not pod.stopping:
         try:
             await pod.notify(words)
-        except WaitingForApproval:
-            await asyncio.sleep(_AGAIN)
-        except PolypodError:  # it is about to end
+        except (PodStopped, PodUnreachable):
             return False
+        except Exception:  # noqa: BLE001 - a store may raise anything; the pod lives on
+            await asyncio.sleep(_AGAIN)
         else:
             return True
     return False

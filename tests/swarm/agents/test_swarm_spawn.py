@@ -344,3 +344,15 @@ async def test_a_pod_that_was_resumed_while_its_report_was_held_back_gets_it(
             pod = await system.spawn(MANIFEST, client=ScriptedClient([say("seen")]), resume=gated.session)
             await next_pod(ends)
         assert await reports_of(pod) == 1
+
+
+async def test_a_report_that_the_store_refuses_for_a_moment_is_given_once_it_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify_soon, "_AGAIN", 0.01)
+    store = Moody(b"[auto-swarm update]", 2)
+    async with PodSystem(store) as system:
+        gated = Gated(system, tmp_path)
+        pod = await gated.start(say("seen"))
+        await gated.open()
+        assert (store.refused, await reports_of(pod)) == (2, 1)
