@@ -16,7 +16,7 @@ from actors.swarm.agents.pod_runner import Given, PodRunner, pod_manifest
 from actors.swarm.agents.reports import report_of, reported_in, sessions_of
 from protocol.agents import AgentResult
 from protocol.errors import PolypodError, ToolError
-from protocol.events import PodStarted
+from protocol.events import Lagged, PodStarted
 from protocol.manifest import PodManifest
 
 if TYPE_CHECKING:
@@ -180,32 +180,35 @@ class SpawnedAgents:
             for each in ended:
                 await self._swarm.retire_agent(each.agent)
         else:  # who was taken up meanwhile has not found them
-            starters = {each.agent.spec.starter for each in ended}
-            for name in list(self._swarm.home.roster.pods):
-                await self._take_up(name, starters)
+            await self._take_up_living({each.agent.spec.starter for each in ended})
 
     async def _take_up_all(self) -> None:
         """Take up the pods that live, and those that live again."""
-        for pod in list(self._swarm.home.roster.pods):
-            await self._take_up(pod)
+        await self._take_up_living()
         async for event in self._started:
-            if isinstance(event, PodStarted) and event.resumed:
+            if isinstance(event, Lagged):  # any of them may be among those that were dropped
+                await self._take_up_living()
+            elif isinstance(event, PodStarted) and event.resumed:
                 await self._take_up(event.pod)
+
+    async def _take_up_living(self, starters: set[str | None] | None = None) -> None:
+        for pod in list(self._swarm.home.roster.pods):
+            await self._take_up(pod, starters)
 
     async def _take_up(self, pod: str, starters: set[str | None] | None = None) -> None:
         """Wait for the agents that a pod has started in an earlier life and got no report of; with
         ``starters`` only where it goes on in one of these sessions.
         """
         roster = self._swarm.home.roster
-        await roster.wait_until_started(pod)
-        actor = roster.started(pod)
-        if actor is None or actor.stopping or not _may_start_agents(actor):
-            return
         try:
+            await roster.wait_until_started(pod)
+            actor = roster.started(pod)
+            if actor is None or actor.stopping or not _may_start_agents(actor):
+                return
             async with self._adding:
                 for agent in await self._unreported(actor.durable_position()[0], starters):
                     self._wait_for(pod, agent)
-        except PolypodError as error:
+        except Exception as error:  # noqa: BLE001 - a store may raise anything, and other pods are to be taken up
             self._note(pod, error)
 
     def _note(self, pod: str, error: Exception) -> None:

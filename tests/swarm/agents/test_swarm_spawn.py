@@ -11,6 +11,7 @@ from swarm.agent_kit import Moody, all_events, echo, fail, hang, run_and_kill, s
 from actors.llm.base import Request
 from actors.pod import notify_soon
 from actors.pod.accounts.budget import Budget
+from actors.runtime.bus import QUEUE_SIZE
 from actors.sessions.answers import settled
 from actors.swarm.agents.spawned import SpawnedAgents
 from actors.tools.builtin import builtin
@@ -22,6 +23,7 @@ from polypod import (
     MemoryStore,
     Pod,
     PodManifest,
+    PodStarted,
     PodSystem,
     RunEnd,
     ScriptedClient,
@@ -280,6 +282,18 @@ class Gated:
         self.session = (await pod.run("start one")).session_id
         return pod
 
+    async def leave(self) -> None:
+        """Let ``boss`` start an agent and stop, and then let that work and end."""
+        await (await self.start()).stop()
+        self.gate.set()
+        [agent] = await self.swarm.agents()
+        await all_events(agent)
+
+    async def resume(self, **more: Any) -> Pod:
+        """A pod that goes on in the session of ``boss``."""
+        client = ScriptedClient([say("seen")])
+        return await self.system.spawn(MANIFEST, client=client, resume=self.session, **more)
+
     async def open(self) -> str:
         """Let the agent work, and give the name of the pod whose run its report has begun."""
         with self.system.subscribe(kinds=[RunEnd]) as ends:
@@ -312,7 +326,7 @@ async def test_a_report_goes_to_the_session_that_started_the_agents_and_not_to_a
         [agent] = await gated.swarm.agents()
         await all_events(agent)
         with system.subscribe(kinds=[RunEnd]) as ends:
-            pod = await system.spawn(MANIFEST, client=ScriptedClient([say("seen")]), resume=gated.session)
+            pod = await gated.resume()
             assert await next_pod(ends) == pod.name
         assert (other.name, await reports_of(other), await reports_of(pod)) == ("boss", 0, 1)
 
@@ -323,8 +337,7 @@ async def test_a_pod_that_was_resumed_under_another_name_while_agents_work_gets_
     async with PodSystem(MemoryStore()) as system:
         gated = Gated(system, tmp_path)
         await (await gated.start()).stop()
-        client = ScriptedClient([say("seen")])
-        pod = await system.spawn(MANIFEST, client=client, resume=gated.session, name="chief")
+        pod = await gated.resume(name="chief")
         assert await gated.open() == "chief"
         assert await reports_of(pod) == 1
 
@@ -341,7 +354,7 @@ async def test_a_pod_that_was_resumed_while_its_report_was_held_back_gets_it(
         await store.has_refused.wait()
         await pod.stop()
         with system.subscribe(kinds=[RunEnd]) as ends:
-            pod = await system.spawn(MANIFEST, client=ScriptedClient([say("seen")]), resume=gated.session)
+            pod = await gated.resume()
             await next_pod(ends)
         assert await reports_of(pod) == 1
 
@@ -356,3 +369,61 @@ async def test_a_report_that_the_store_refuses_for_a_moment_is_given_once_it_tak
         pod = await gated.start(say("seen"))
         await gated.open()
         assert (store.refused, await reports_of(pod)) == (2, 1)
+
+
+class Asked(MemoryStore):
+    """Answers by ``answer`` when it is asked about the session ``of``."""
+
+    def __init__(self, answer: Callable[[], Any]) -> None:
+        super().__init__()
+        self.answer, self.of, self.was_asked = answer, "", asyncio.Event()
+
+    def info(self, session_id: str) -> Any:
+        if session_id != self.of:
+            return super().info(session_id)
+        self.of = ""
+        self.was_asked.set()
+        return self.answer()
+
+
+async def test_an_error_of_a_stores_own_about_one_pod_leaves_the_others_their_reports(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise OSError("the disk is away")
+
+    store = Asked(fail)
+    async with PodSystem(store) as system:
+        other = await system.spawn(MANIFEST, client=ScriptedClient([]), name="other")
+        store.of = (await other.describe()).session_id
+        gated = Gated(system, tmp_path)
+        await store.was_asked.wait()
+        assert "'other' has started: the disk is away" in gated.swarm.problems[-1]
+        await gated.leave()
+        with system.subscribe(kinds=[RunEnd]) as ends:
+            pod = await gated.resume()
+            assert await next_pod(ends) == pod.name
+
+
+async def test_a_pod_whose_start_was_dropped_from_a_full_queue_gets_its_report(tmp_path: Path) -> None:
+    answer = asyncio.get_running_loop().create_future()
+    store = Asked(lambda: answer)
+    async with PodSystem(store) as system:
+        earlier = Gated(system, tmp_path)
+        await (await earlier.start()).stop()
+    async with PodSystem(store) as system:
+        Swarm(system, tmp_path / "root")
+        other = await system.spawn(MANIFEST, client=ScriptedClient([]), name="other")
+        session = (await other.describe()).session_id
+        anew, again = (
+            PodStarted(pod="other", session_id=session, seq=1, at=0.0, model="", resumed=resumed)
+            for resumed in (False, True)
+        )
+        publish = system.home().bus.publish
+        with system.subscribe(kinds=[RunEnd]) as ends:
+            store.of = session
+            publish([again])
+            await store.was_asked.wait()
+            client = ScriptedClient([say("seen")])
+            pod = await system.spawn(MANIFEST, client=client, resume=earlier.session)
+            publish([anew] * QUEUE_SIZE)
+            answer.set_result(await settled(store.info(session)))
+            assert await next_pod(ends) == pod.name
