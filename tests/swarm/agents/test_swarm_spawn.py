@@ -342,6 +342,15 @@ async def test_a_pod_that_was_resumed_under_another_name_while_agents_work_gets_
         assert await reports_of(pod) == 1
 
 
+async def test_a_pod_that_was_compacted_while_agents_work_gets_their_report(tmp_path: Path) -> None:
+    async with PodSystem(MemoryStore()) as system:
+        gated = Gated(system, tmp_path)
+        pod = await gated.start(say("a summary"), say("seen"))
+        assert await pod.compact(retained_tokens=0) != gated.session
+        assert await gated.open() == "boss"
+        assert await reports_of(pod) == 1
+
+
 async def test_a_pod_that_was_resumed_while_its_report_was_held_back_gets_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
