@@ -319,7 +319,7 @@ async def test_a_process_that_stands_still_is_ended_by_its_heartbeat(store: str,
             assert isinstance(outcome, PodLost) or outcome.text == "hello"
 
 
-async def test_a_run_of_a_process_that_stood_still_is_lost_and_says_so(
+async def test_a_run_of_a_process_that_stood_still_is_paused_or_lost_and_says_so(
     store: str, system_on: SystemOn
 ) -> None:
     async with system_on(store) as system, gated([say("never")]) as (client, gate):
@@ -327,8 +327,13 @@ async def test_a_run_of_a_process_that_stood_still_is_lost_and_says_so(
         run = pod.run("go")
         await gate.asked.acquire()
         os.kill(process_of(pod), signal.SIGSTOP)
-        with pytest.raises(PodLost, match=r"did not answer for 0\.5 s"):
-            await run
+        # One that is ended goes on for a moment, in which it may still pause what it does.
+        (outcome,) = await asyncio.gather(run, return_exceptions=True)
+        if isinstance(outcome, Exception):
+            assert isinstance(outcome, PodLost)
+            assert "did not answer for 0.5 s" in str(outcome)
+        else:
+            assert outcome.outcome == "paused"
         await pod.stop()
 
 

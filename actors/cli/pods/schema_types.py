@@ -280,7 +280,10 @@ def _literal(values: list[Any], at: str) -> Any:
     for each in values:
         if not isinstance(each, str | int | None):
             raise UnusableSchema(f"{at}: {each!r} is no text, whole number, boolean or null")
-    return Literal[tuple(values)]
+    named = tuple(each for each in values if each is not None)
+    if len(named) == len(values):
+        return Literal[named]
+    return Literal[named] | None if named else None  # msgspec before 0.22 sorts what is in a Literal
 
 
 def _is_object(kind: Any) -> bool:
