@@ -19,7 +19,7 @@ from actors.sessions.replay import open_calls, replay
 from actors.sessions.store import SessionInfo, SessionStore
 from actors.system import PodSystem
 from bench.crash import ends, faults
-from bench.crash.file_faults import Swapped
+from bench.crash.file_faults import Swapped, finish_copies
 from bench.crash.player import Player, Toolkit
 from bench.crash.reports import Line, Made, Returned, Seen, Teller, digest
 from bench.crash.worker import Work, manifest, system, tips_of, toolkit
@@ -79,6 +79,7 @@ def examine(work: Work, reported: Sequence[Line], *, run_on: bool, torn: bool) -
     ``torn`` says whether a half-written last batch may be there, as after a kill.
     """
     found = Examined()
+    finish_copies(work.folder)
     store = faults.open_store(work.store, work.folder)
     try:
         _check_store(store, found, torn=torn)

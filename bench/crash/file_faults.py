@@ -16,6 +16,9 @@ from actors.sessions.store import SessionStore
 from bench.crash.fault import Fault
 from protocol.errors import PolypodError
 
+#: What stands behind the name of a backup while it is copied over a file of the store.
+_COPYING = ".copying"
+
 
 class LogDeleted(Fault):
     """The write-ahead log of a SQLite store, its index, or both are deleted; nothing reported may be lost."""
@@ -78,13 +81,24 @@ class Swapped(Fault):
             backup.unlink(missing_ok=True)
 
     def __exit__(self, *_: object) -> None:
-        for saved in self._backup.iterdir():
+        for saved in list(self._backup.iterdir()):
             if saved.suffix == ".db" or self._chance.random() < 0.5:
                 self.hits += 1
                 if self._chance.random() < 0.5:
                     saved.replace(self._store / saved.name)
                 else:
+                    note = self._backup / (saved.name + _COPYING)
+                    note.touch()
                     shutil.copyfile(saved, self._store / saved.name)
+                    note.unlink()
+
+
+def finish_copies(folder: Path) -> None:
+    """Copy once more what a process was copying as it was killed: half a copy is nobody's backup."""
+    for note in (folder / "backup").glob("*" + _COPYING):
+        name = note.name.removesuffix(_COPYING)
+        shutil.copyfile(folder / "backup" / name, folder / "disk" / "store" / name)
+        note.unlink()
 
 
 class Forked(Fault):

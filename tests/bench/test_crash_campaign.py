@@ -26,7 +26,7 @@ from bench.crash.campaign import Finding, Outcome, Plan
 from bench.crash.driver import Driver
 from bench.crash.ends import unclaimed, unended
 from bench.crash.examine import Examined, examine
-from bench.crash.file_faults import Forked, LogDeleted
+from bench.crash.file_faults import Forked, LogDeleted, finish_copies
 from bench.crash.player import Player, Toolkit
 from bench.crash.reports import (
     Broke,
@@ -302,3 +302,15 @@ def test_the_command_prints_what_it_counted_and_ends_with_0(capsys: pytest.Captu
     (line,) = capsys.readouterr().out.splitlines()
     tally = json.loads(line)
     assert (code, tally["rounds"], tally["kills"], tally["findings"]) == (0, 1, 1, [])
+
+
+def test_a_backup_that_a_killed_process_was_copying_is_copied_whole(tmp_path: Path) -> None:
+    for name in ("backup", "disk/store"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "backup" / "pods.db").write_bytes(b"whole")
+    (tmp_path / "backup" / "pods.db.copying").touch()
+    (tmp_path / "disk" / "store" / "pods.db").write_bytes(b"wh")
+    finish_copies(tmp_path)
+    finish_copies(tmp_path)
+    assert (tmp_path / "disk" / "store" / "pods.db").read_bytes() == b"whole"
+    assert [each.name for each in (tmp_path / "backup").iterdir()] == ["pods.db"]
