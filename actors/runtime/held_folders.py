@@ -18,7 +18,7 @@ def hold_folder(path: str) -> int | None:
         handle = os.open(path, _FOLDER)
     except FileNotFoundError:
         return None
-    if _lock(handle) and _is_at(path, handle):
+    if _lock(handle, without_locks=True) and _is_at(path, handle):
         return handle
     os.close(handle)
     return None
@@ -33,28 +33,22 @@ def taking_unheld(path: str) -> Iterator[bool]:
         yield False
         return
     try:
-        yield os.fstat(handle).st_uid == os.geteuid() and _is_free(handle) and _is_at(path, handle)
+        is_own = os.fstat(handle).st_uid == os.geteuid()
+        yield is_own and _lock(handle, without_locks=False) and _is_at(path, handle)
     finally:
         os.close(handle)
 
 
-def _lock(handle: int) -> bool:
-    """Whether nobody else holds what is held from now on."""
+def _lock(handle: int, *, without_locks: bool) -> bool:
+    """Whether nobody else holds what is held from now on; ``without_locks`` is the answer on a file system
+    that has none.
+    """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks
-        return True
-    return True
-
-
-def _is_free(handle: int) -> bool:
-    """The same for what others may hold: where there are no locks, nobody knows."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return False
+        return without_locks
     return True
 
 
