@@ -23,7 +23,7 @@ from actors.sessions.urls import open_store, place_of
 from actors.swarm.agents.history import pod_sessions_of
 from protocol.agents import spec_of
 from protocol.approval import ApprovalAnswer
-from protocol.entries import Head, Parent, SessionOpened, StoredEntry
+from protocol.entries import Entry, Head, OtherEntry, Parent, SessionOpened, StoredEntry
 from protocol.errors import AgentError, NewerVersion, SessionError, SessionNotFound, WireError
 from protocol.events import ApprovalRequested, ApprovalResolved, UserMessage
 from protocol.manifest import PodManifest
@@ -156,6 +156,10 @@ class Reading:
                 return entry.item.text, parent
         return "", parent
 
+    def _first_entry(self, session_id: str) -> Entry | OtherEntry:
+        (first,) = wait(self._there().read(session_id, after=0, limit=1))
+        return decode_entry(first.body)
+
     def stored(self, session_id: str, after: int = 0) -> Iterator[StoredEntry]:
         """The entries of a session numbered above ``after``, as they are kept; the chain is not checked."""
         while page := wait(self._there().read(session_id, after=after, limit=_PAGE)):
@@ -171,7 +175,7 @@ class Reading:
 
     def manifest(self, session_id: str) -> PodManifest:
         """What the pod of a session was asked to be. Raises WireError, and AgentError for an agent's."""
-        opened = decode_entry(next(self.stored(session_id)).body)
+        opened = self._first_entry(session_id)
         assert isinstance(opened, SessionOpened)
         if (spec := spec_of(opened.manifest)) is not None:
             raise AgentError(
@@ -189,7 +193,7 @@ class Reading:
 
     def of_runs(self, info: SessionInfo) -> SessionInfo:
         """The session that has the runs of this one: of an agent that is a pod, that of its pod."""
-        opened = decode_entry(next(self.stored(info.session_id)).body)
+        opened = self._first_entry(info.session_id)
         if not isinstance(opened, SessionOpened) or spec_of(opened.manifest) is None:
             return info
         entries = (decode_entry(each.body) for each in self.stored(info.session_id))
