@@ -8,21 +8,33 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from protocol.items import AssistantItem, Part, SystemItem, ToolResult, UserItem, parts_of
+from protocol.manifest import ModelSection
+from protocol.model_settings import ModelSettings
 
 
 class Command(Struct, frozen=True, gc=False, tag=True, omit_defaults=True):
     """What all commands have: nothing but their names."""
 
 
+class WireOptions(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+    """What one run works with in the place of what its pod does, as far as it can travel."""
+
+    model: ModelSection | None = None
+    model_settings: ModelSettings | None = None
+    system_prompt: str | None = None
+
+
 class Run(Command, frozen=True, gc=False):
     """Start a run, or queue it behind the one that goes on (``busy``). ``output_schema`` is the
-    JSON Schema that the answer has to fit; ``run_id`` lets the sender know its run's events.
+    JSON Schema that the answer has to fit; ``run_id`` lets the sender know its run's events; ``options`` hold
+    for this run alone.
     """
 
     content: tuple[Part, ...]
     busy: Literal["queue", "reject"] = "queue"
     output_schema: dict[str, Any] | None = None
     run_id: str | None = None
+    options: WireOptions | None = None
 
     @classmethod
     def of(
@@ -60,9 +72,12 @@ class Pause(Command, frozen=True, gc=False):
 
 
 class Resume(Command, frozen=True, gc=False):
-    """Go on with a paused run; ``output_schema`` as of Run, in the place of what it was asked for."""
+    """Go on with a paused run; ``output_schema`` and ``options`` as of Run, in the place of what it was asked
+    for and given.
+    """
 
     output_schema: dict[str, Any] | None = None
+    options: WireOptions | None = None
 
 
 class Compact(Command, frozen=True, gc=False):

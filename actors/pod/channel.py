@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from actors.llm.output import Fit, parse_output
 from actors.pod.address import Kinds, Since
 from actors.pod.handle import Pod
+from actors.pod.runs.options import resume_for_wire, run_for_wire
 from actors.pod.runs.run_state import ResumeHere, RunHere
 from actors.runtime.bus import Bus, kinds_of
 from actors.runtime.encoded import EncodedEvent
@@ -73,8 +74,8 @@ class Channel:
     """Asks a pod in another process, or on another machine, over two streams; see ``connect``.
 
     A run's ``output`` is made here of what the pod answered, and is not asked for anew where it does not
-    fit; ``deps`` cannot travel. What is under way when the connection ends raises PodUnreachable; the pod
-    lives on.
+    fit; of its options objects and functions cannot travel. What is under way when the connection ends raises
+    PodUnreachable; the pod lives on.
     """
 
     def __init__(self, reader: StreamReader, writer: StreamWriter) -> None:
@@ -98,14 +99,11 @@ class Channel:
     def ask(self, _: Pod, command: commands.Command) -> AsyncFuture[Any]:
         kind = None
         if isinstance(command, RunHere | ResumeHere):
-            if command.deps is not None or command.own is not None:
-                what = "deps" if command.own is None else "options of its own (a model, tools, a prompt)"
-                return AsyncFuture.failed(
-                    InvalidInput(
-                        f"a run's {what} cannot travel to a pod in another process", hint="spawn it with them"
-                    )
-                )
-            kind, command = command.output, _without_what_is_here(command)
+            kind = command.output
+            try:
+                command = run_for_wire(command) if isinstance(command, RunHere) else resume_for_wire(command)
+            except InvalidInput as error:
+                return AsyncFuture.failed(error)
         answer = self._send(command)
         return answer if kind is None else answer.map(partial(_with_output, kind))
 
@@ -274,13 +272,6 @@ def _frame(ask: Ask) -> bytes:
 def _chosen(kinds: Kinds) -> Kinds:
     """The kinds to subscribe to for ``kinds``: ``Lagged`` also reports what was lost at the other end."""
     return None if kinds is None else kinds_of(kinds) | {Lagged}
-
-
-def _without_what_is_here(command: RunHere | ResumeHere) -> commands.Command:
-    """The command as it travels."""
-    if isinstance(command, ResumeHere):
-        return commands.Resume(command.output_schema)
-    return commands.Run(command.content, command.busy, command.output_schema, command.run_id)
 
 
 def _with_output(kind: Any, result: RunResult[Any]) -> RunResult[Any]:

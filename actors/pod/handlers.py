@@ -10,6 +10,7 @@ import msgspec
 from actors.compaction.call_order import in_call_order
 from actors.memory.messages import Consolidated, Consolidating, Proposal
 from actors.pod.checks import checked_content, checked_item
+from actors.pod.runs.options import resume_from_wire, run_from_wire
 from actors.pod.runs.run_state import QueuedRun, ResumeHere, RunHere
 from actors.pod.runs.tool_calls import EndedLate
 from actors.runtime.actor import DEFERRED
@@ -48,6 +49,8 @@ def _on_run(pod: PodActor, command: commands.Run) -> Any:
     content = checked_content(command.content)
     if content is not command.content:
         command = msgspec.structs.replace(command, content=content)
+    if command.options is not None:
+        command = run_from_wire(command, command.options)
     runs = pod.run_loop or pod.runs  # the first is as fast as it gets
     runs.submit(QueuedRun(command, "run", pod.defer_reply()))
     return DEFERRED
@@ -86,6 +89,8 @@ def _end_soon(pod: PodActor, ending: RunOutcome) -> Any:
 def _on_resume(pod: PodActor, command: commands.Resume) -> Any:
     if pod.status.state is not PodState.PAUSED:
         raise pod.runs.not_paused()
+    if command.options is not None:
+        command = resume_from_wire(command, command.options)
     pod.runs.resume(pod.defer_reply(), command)
     return DEFERRED
 

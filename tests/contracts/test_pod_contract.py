@@ -44,8 +44,11 @@ from protocol.events import RunEnd, RunStart, TextDelta, UserMessage
 from protocol.items import AssistantItem, ToolResult, UserItem
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
+from protocol.model_settings import ModelSettings
 
 Scene = Callable[[Pod], Coroutine[Any, Any, None]]
+#: Settings that are refused once they have come to where the pod lives, which has no such tool.
+DEMANDED = {"tool_choice": "sub"}
 
 
 async def in_a_process(
@@ -269,6 +272,37 @@ def test_a_tool_of_the_pod_is_run_where_the_pod_lives(reach: Reached) -> None:
     play(reach, ScriptedClient([call("where"), say("there")]), scene, tools=[where])
 
 
+def test_a_run_has_a_model_settings_and_a_prompt_of_its_own(reach: Reached) -> None:
+    client = ScriptedClient([say("a"), say("b")])
+
+    async def scene(pod: Pod) -> None:
+        await pod.run("1", model_settings={"seed": 7, "stop": "END"}, system_prompt="Be brief.")
+        assert "offline model" in (await pod.run("hello", model="offline")).text
+        assert (await pod.run("3")).text == "b"
+        for own, says in ({"model": "ollma/qwen3"}, "did you mean"), ({"model_settings": DEMANDED}, "'sub'"):
+            with pytest.raises(RunFailed, match=says):
+                await pod.run("4", **own)
+
+    play(reach, client, scene)
+    if not isinstance(reach, partial):  # there the client has been made where the pod lives
+        first, last = client.requests
+        assert (first.settings, first.system) == (ModelSettings(seed=7, stop="END"), "Be brief.")
+        assert (last.settings, last.system) == (None, None)
+
+
+def test_a_paused_run_goes_on_with_options_of_its_own(reach: Reached) -> None:
+    client = GatedClient([say("never said"), say("went on")])
+
+    async def scene(pod: Pod) -> None:
+        run = pod.run("hello")
+        await client.asked.acquire()
+        await pod.pause()
+        assert (await run).outcome == "paused"
+        assert "offline model" in (await pod.resume(model="offline")).text
+
+    play(reach, client, scene)
+
+
 # -- what only a connection has ------------------------------------------------------------------
 
 
@@ -280,11 +314,15 @@ def test_a_pod_elsewhere_has_no_actor_here_and_takes_no_deps() -> None:
     async def scene(pod: Pod) -> None:
         with pytest.raises(PodError, match="another process"):
             _ = pod.ref
-        with pytest.raises(InvalidInput, match="deps"):
-            await pod.run("go", deps=object())
-        for own in ({"model": "offline"}, {"tools": [len]}, {"output_validator": len}):
-            with pytest.raises(InvalidInput, match="options of its own"):
-                await pod.run("go", **own)
+        for name, given, says in (
+            ("deps", object(), "deps"),
+            ("model", ScriptedClient([]), "client.*scheme/model_id"),
+            ("tools", [len], "tools.*module:name"),
+            ("output_validator", len, "output_validator"),
+            ("system_prompt", dict, "system_prompt.*give the text"),
+        ):
+            with pytest.raises(InvalidInput, match=says):
+                await pod.run("go", **{name: given})
         assert repr(pod) == "<Pod p alive>"
 
     elsewhere([], scene)

@@ -7,9 +7,11 @@ from typing import Any, Literal, TypedDict
 
 from actors.llm.base import LLMClient
 from actors.llm.output import schema_for
-from actors.pod.runs.own_options import OwnOptions, own_options
+from actors.pod.runs.own_options import OwnOptions, from_wire, own_options
 from actors.pod.runs.run_state import ResumeHere, RunHere
 from actors.tools.base import ToolContext
+from protocol.commands import Resume, Run, WireOptions
+from protocol.errors import InvalidInput
 from protocol.items import Part, parts_of
 from protocol.manifest import ModelSection
 from protocol.model_settings import ModelSettings
@@ -67,7 +69,7 @@ def _run_command(
     **own: Any,
 ) -> RunHere:
     made = _own(**own) if own else None
-    return RunHere(parts_of(content), busy, _schema(output), run_id, output, deps, made)
+    return RunHere(parts_of(content), busy, _schema(output), run_id, output=output, deps=deps, own=made)
 
 
 def resume_command(output: Any, options: ResumeOptions) -> ResumeHere:
@@ -82,7 +84,39 @@ def _resume_command(
     cancel_on_abandon: bool = False,  # noqa: ARG001 - the same
     **own: Any,
 ) -> ResumeHere:
-    return ResumeHere(_schema(output), output, deps, _own(**own) if own else None)
+    return ResumeHere(_schema(output), output=output, deps=deps, own=_own(**own) if own else None)
+
+
+def run_from_wire(command: Run, options: WireOptions) -> RunHere:
+    """The run that another process asks for. Raises ManifestError, InvalidInput."""
+    own = from_wire(options)
+    return RunHere(command.content, command.busy, command.output_schema, command.run_id, own=own)
+
+
+def resume_from_wire(command: Resume, options: WireOptions) -> ResumeHere:
+    """The same of one that goes on."""
+    return ResumeHere(command.output_schema, own=from_wire(options))
+
+
+def run_for_wire(command: RunHere) -> Run:
+    """The run as another process is asked for it. Raises InvalidInput for what cannot travel."""
+    return Run(
+        command.content, command.busy, command.output_schema, command.run_id, _options_for_wire(command)
+    )
+
+
+def resume_for_wire(command: ResumeHere) -> Resume:
+    """The same of one that goes on."""
+    return Resume(command.output_schema, _options_for_wire(command))
+
+
+def _options_for_wire(command: RunHere | ResumeHere) -> WireOptions | None:
+    if command.deps is not None:
+        raise InvalidInput(
+            "a run's deps cannot travel to a pod in another process",
+            hint="have the module of its tools make them",
+        )
+    return None if command.own is None else command.own.for_wire()
 
 
 def _own(

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from actors.llm.base import LLMClient
 from actors.tools.source import is_source
+from protocol.commands import WireOptions
 from protocol.errors import InvalidInput
 from protocol.manifest import ModelSection, PodManifest
 from protocol.model_settings import ModelSettings
@@ -28,6 +29,13 @@ _OPEN_CHOICES = frozenset({"auto", "none"})
 SECONDS = 60.0
 
 
+#: What may be an object or a function, which stays in its process: as the program calls it, and what to do.
+_STAYS = {
+    "model": ("client", "name a model, as scheme/model_id, or spawn the pod with client='module:name'"),
+    "prompt": ("system_prompt", "a function cannot: give the text that it makes"),
+    "tools": ("tools", "spawn the pod with tools=['module:name']"),
+    "validator": ("output_validator", "look at the result, and run again"),
+}
 #: A model as programs name it.
 AnyModel = str | ModelSection | Mapping[str, Any] | LLMClient
 
@@ -48,6 +56,16 @@ class OwnOptions(Struct, frozen=True, eq=False):
             return self
         said = {name: value for name in self.__struct_fields__ if (value := getattr(self, name))}
         return replace(before, **said)
+
+    def for_wire(self) -> WireOptions:
+        """These as they travel. Raises InvalidInput for what stays in its process: objects, functions."""
+        model = self.model if isinstance(self.model, ModelSection) else None
+        prompt = self.prompt if isinstance(self.prompt, str) else None
+        travels = OwnOptions(model, self.settings, prompt)
+        for name, (option, hint) in _STAYS.items():
+            if getattr(self, name) and not getattr(travels, name):
+                raise InvalidInput(f"a run's {option} cannot travel to a pod in another process", hint=hint)
+        return WireOptions(model, self.settings, prompt)
 
 
 def own_options(
@@ -70,6 +88,11 @@ def own_options(
         _model(model), None if settings is None else ModelSettings.of(settings), prompt, tools, validator
     )
     return own if any(getattr(own, name) for name in own.__struct_fields__) else None
+
+
+def from_wire(options: WireOptions) -> OwnOptions | None:
+    """What came from another process. Raises as ``own_options``."""
+    return own_options(options.model, options.model_settings, options.system_prompt, (), None)
 
 
 def _model(
