@@ -365,6 +365,7 @@ __all__ = [
     "WaitingForApproval",
     "WatchdogExpired",
     "WireError",
+    "WireOptions",
     "WorkerSection",
     "WorkspaceError",
     "WouldDeadlock",

@@ -385,6 +385,7 @@ __all__ = [
     "WarmProbe",
     "WatchdogExpired",
     "WireError",
+    "WireOptions",
     "WorkerSection",
     "WorkspaceError",
     "WouldDeadlock",

@@ -25,6 +25,7 @@ from protocol.commands import (
     TryPreRunCompact,
     WaitForMemoryJobs,
     WaitForSubAgents,
+    WireOptions,
 )
 from protocol.delegation import Children
 from protocol.entries import (
@@ -456,6 +457,7 @@ __all__ = [
     "WaitingForApproval",
     "WatchdogExpired",
     "WireError",
+    "WireOptions",
     "WorkerSection",
     "WorkspaceError",
     "WouldDeadlock",
