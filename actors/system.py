@@ -286,7 +286,7 @@ class PodSystem:
         if room.of_parent or not room.loop.is_closed():
             return
         _systems.discard(self)
-        entered.assembly.abandon_launcher()
+        entered.assembly.launchers.abandon()
         if store is not self._store_given:
             discard_answer(store.close)
             return
@@ -342,8 +342,8 @@ class PodSystem:
                 if self._tool_threads is not None:
                     rest.callback(self._tool_threads.close)
                 rest.push_async_callback(assembly.models.aclose)
-                rest.push_async_callback(assembly.close_launcher)
-                rest.push_async_callback(assembly.close_sources)
+                rest.push_async_callback(assembly.launchers.aclose)
+                rest.push_async_callback(assembly.tools.close_sources)
                 if spawner.reaper is not None:
                     rest.callback(spawner.reaper.stop)
                 rest.push_async_callback(wait_for_releases, self._settings.graces["store_grace"])
@@ -640,13 +640,13 @@ class PodSystem:
             bus=self._bus,
             roster=self._roster,
             answers=entered.assembly.answers,
-            launcher=entered.assembly.launcher,
-            hold=entered.assembly.hold,
-            drop_held=entered.assembly.drop_held,
+            launcher=entered.assembly.launchers.of_programs,
+            hold=entered.assembly.launchers.hold,
+            drop_held=entered.assembly.launchers.drop_held,
             spawn=self.spawn,
             protect=entered.assembly.protect,
             close_first=self._close_first.append,
-            offer_agents=partial(setattr, entered.assembly, "spawn_agent"),
+            offer_agents=partial(setattr, entered.assembly.tools, "spawn_agent"),
             draw_on=entered.assembly.draw_on,
             system=self,
         )
@@ -719,7 +719,7 @@ def _find_chain(name: str, folder: str, assembly: Assembly) -> LLMClient:
     from actors.routing.named_chains import make_chain  # noqa: PLC0415 - paid for by pods that name one
 
     client_of = partial(assembly.models.client, folder=folder)
-    return make_chain(name, folder, client_of, assembly.launcher, assembly.prices)
+    return make_chain(name, folder, client_of, assembly.launchers.of_programs, assembly.pricing.prices)
 
 
 _systems: weakref.WeakSet[PodSystem] = weakref.WeakSet()

@@ -24,12 +24,12 @@ def system_on() -> Iterator[SystemOn]:
     @asynccontextmanager
     async def entered(*given: Any, **more: Any) -> AsyncIterator[PodSystem]:
         async with PodSystem(*given, **more) as system:
-            assembly = system._here().assembly
-            assembly._pod_launcher = launcher
+            launchers = system._here().assembly.launchers
+            launchers._of_pods = launcher
             try:
                 yield system
             finally:
-                assembly._pod_launcher = None  # which is not the system's to close
+                launchers._of_pods = None  # which is not the system's to close
 
     yield entered
     asyncio.run(launcher.aclose())

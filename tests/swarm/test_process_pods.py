@@ -265,7 +265,7 @@ async def test_a_launcher_that_is_killed_costs_no_pod_that_is_started_again(stor
     async with PodSystem(store, grace=0.1, memory_grace=0.0, store_grace=0.1) as system:
         with scripted([say("first"), say("second")]) as client:
             pod = await system.spawn(restarting(), client=client, process=True)
-            launcher = system._here().assembly._pod_launcher
+            launcher = system._here().assembly.launchers._of_pods
             assert launcher is not None
             assert launcher.pid is not None
             pid = process_of(pod)
@@ -422,7 +422,7 @@ async def main():
         pod = await system.spawn(PodManifest.of(name="p"), client=client, process=True)
         run = pod.run("go")
         await gate.asked.acquire()
-        print(pod.address._child.pid, system._here().assembly._pod_launcher.pid, flush=True)
+        print(pod.address._child.pid, system._here().assembly.launchers._of_pods.pid, flush=True)
         await run
 
 asyncio.run(main())

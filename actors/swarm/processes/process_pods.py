@@ -113,7 +113,7 @@ class ProcessPods:
         )
 
     async def _start_process(self, commands: socket.socket, accounts: socket.socket, ladder: Ladder) -> Child:
-        launcher = self._assembly.pod_launcher(_PREPARE if _FORKS else None)
+        launcher = self._assembly.launchers.of_pods(_PREPARE if _FORKS else None)
         return await launcher.start(
             [*(_FORKED if _FORKS else _STARTED), *sys.path],
             cwd=Path.cwd(),
