@@ -1,4 +1,4 @@
-"""``ModelCalls``: sends a run's requests to the model, and records answers, failures and usage."""
+"""``ModelCalls``: sends a run's requests to the model, and decides what follows where one fails."""
 
 from __future__ import annotations
 
@@ -13,33 +13,29 @@ from msgspec.structs import replace
 from actors.compaction import policy
 from actors.llm.base import Answer, Request
 from actors.pod.accounts.budget import Exceeded, OverBudget
-from actors.pod.accounts.exchange import Exchange, FailedAttempt
+from actors.pod.accounts.exchange import Exchange
 from actors.pod.history.compaction import Compaction
 from actors.pod.history.context import Context
-from actors.pod.runs.outcomes import budget_reached, paused_in_vain, still_too_long
+from actors.pod.runs.answers import record_answer, record_failed, record_shown, record_tier
+from actors.pod.runs.outcomes import budget_reached, still_too_long
 from actors.pod.runs.own_options import make_prompt, settings_now
 from actors.pod.runs.run_parts import RunParts
 from actors.pod.runs.run_state import Run, resolve
 from actors.runtime.interruptible import Left
 from protocol.errors import Failure, InvalidInput, ModelError, PodError, SessionError
 from protocol.events import (
-    AssistantMessage,
-    AttemptFailed,
     BudgetExceeded,
     StreamRestart,
     SystemMessage,
     TextDelta,
-    TierAttempted,
     TurnEnd,
     TurnStart,
-    UsageUpdate,
     UserMessage,
     UserSource,
 )
 from protocol.hooks import ModelView
 from protocol.items import AssistantItem, SystemItem, UserItem
 from protocol.text import encodable
-from protocol.usage import Usage
 
 if TYPE_CHECKING:
     from actors.pod.accounts.tiered import TierSpent
@@ -51,8 +47,6 @@ if TYPE_CHECKING:
 
 #: What a model gets when a run goes on whose last answer was cut.
 GO_ON = "Your last answer was interrupted and cut off. Go on from where it ended."
-#: How often in a row a model may pause its turn.
-MAX_PAUSES = 10
 
 
 class Compacting(Protocol):
@@ -267,6 +261,10 @@ class ModelCalls:
                 kind(log.pod, head.session_id, head.seq, time.time(), journal.run_id, turn=turn)
             )
 
+    def _take_answer(self, run: Run, exchange: Exchange, answer: Answer) -> None:
+        if record_answer(self._parts, run, exchange, answer):
+            self.end_turn()
+
     def end_turn(self) -> None:
         """Publish, once, that the turn has ended, with the calls of its answer."""
         if self._turn_open:
@@ -282,70 +280,6 @@ class ModelCalls:
         """The turn that was held goes on."""
         self._turn_open = True
 
-    # -- an answer -------------------------------------------------------------------------------
-
-    def _take_answer(self, run: Run, exchange: Exchange, answer: Answer) -> None:
-        cost = exchange.settle_answer(answer)
-        run.exchange = None
-        if exchange.failed:
-            self._record_failed(run, exchange.failed)
-        for each in exchange.accepted:
-            self._add_tier(run, each)
-        if answer.item.refused:
-            answer = replace(answer, item=self._as_refused(run, answer.item))
-        conversation, journal = self._parts.conversation, self._parts.journal
-        conversation.guard = conversation.guard.request_answered()
-        log, head = journal.log, journal.head
-        try:
-            log.add(
-                AssistantMessage(
-                    log.pod,
-                    head.session_id,
-                    head.seq + 1,
-                    time.time(),
-                    run.run_id,
-                    item=answer.item,
-                    model=answer.model,
-                    stop_reason=answer.stop_reason,
-                    usage=answer.usage,
-                    cost=cost,
-                )
-            )
-        except (TypeError, ValueError) as unfit:  # a client of the user's own gave what no JSON can hold
-            run.error, run.ending = unfit, "failed"
-            return
-        run.has_unseen_input = False
-        run.answer = answer.item
-        run.stop_reason = answer.stop_reason
-        if answer.stop_reason == "pause" or run.pauses:
-            self._look_at_pause(run, answer)
-        conversation.context().record_usage(len(head.items) - 1, answer.usage)
-        self._count(answer.usage, cost)
-        if answer.item.calls:
-            run.started_calls = set()  # ids are unique within an answer, not within a run
-        else:
-            self.end_turn()
-
-    def _look_at_pause(self, run: Run, answer: Answer) -> None:
-        """A model that pauses is asked to go on, as long as that leads anywhere."""
-        if answer.stop_reason != "pause":
-            run.pauses, run.paused = 0, None
-            return
-        run.pauses += 1
-        item, before = answer.item, run.paused
-        run.paused = item
-        stuck = not (item.content or item.calls or item.vendor) or item == before
-        if (stuck or run.pauses > MAX_PAUSES) and run.ending is None:
-            run.error, run.ending = paused_in_vain(self._model_of(run), run.pauses), "failed"
-
-    def _as_refused(self, run: Run, item: AssistantItem) -> AssistantItem:
-        """The item as that of a refusal: calls on the way to it are not to be run, and it has how far back
-        its run reaches; a compaction since then keeps of that what it keeps.
-        """
-        items = self._parts.journal.head.items
-        of_run = len(items) - run.began_at if run.began_in is items else 0
-        return replace(item, refused=True, calls=(), refused_items=of_run)
-
     # -- no answer -------------------------------------------------------------------------------
 
     async def fail_request(self, run: Run, exchange: Exchange, error: BaseException) -> None:
@@ -356,7 +290,7 @@ class ModelCalls:
             await self._compact_too_long(run, exchange, overflow)
             return
         refused = isinstance(error, ModelError) and error.kind == "content_filter"
-        self._keep_shown(run, exchange, refused=refused)
+        record_shown(self._parts, run, exchange, refused=refused)
         if run.ending is None and isinstance(error, OverBudget):
             self.note_exceeded(run, error.exceeded)
             return
@@ -382,71 +316,9 @@ class ModelCalls:
         SessionError, Left.
         """
         run.waits.check()
-        self._add_tier(run, ended)
+        record_tier(self._parts, run, ended)
         await self._parts.journal.commit()
         run.waits.check()
-
-    def _add_tier(self, run: Run, ended: TierSpent) -> None:
-        self._record_failed(run, ended.failed)
-        usage, cost = ended.spent.usage, ended.spent.cost
-        log, head = self._parts.journal.log, self._parts.journal.head
-        log.add(
-            TierAttempted(
-                log.pod,
-                head.session_id,
-                head.seq + 1,
-                time.time(),
-                run.run_id,
-                attempt=ended.attempt,
-                usage=usage,
-                cost=cost,
-            )
-        )
-        if usage is not None or cost is not None:
-            self._count(usage, cost)
-
-    def _record_failed(self, run: Run, failed: list[FailedAttempt]) -> None:
-        """Record and count what attempts took that gave no answer."""
-        for each in failed:
-            if each.usage is not None:
-                self._parts.journal.log.record(
-                    AttemptFailed,
-                    run.run_id,
-                    attempt=each.attempt,
-                    error=each.failure,
-                    usage=each.usage,
-                    cost=each.cost,
-                )
-                self._count(each.usage, each.cost)
-
-    def _keep_shown(self, run: Run, exchange: Exchange, *, refused: bool) -> None:
-        """The request has no answer: what people saw of one joins the history, marked as cut or refused."""
-        shown = exchange.take_shown()
-        self._record_failed(run, exchange.failed)
-        if shown is None:
-            if refused:
-                item = self._as_refused(run, AssistantItem())
-                self._parts.journal.log.record(
-                    AssistantMessage, run.run_id, item=item, stop_reason="content_filter"
-                )
-            return
-        assert shown.shown is not None
-        kept = self._as_refused(run, shown.shown) if refused else shown.shown
-        run.answer, run.stop_reason = kept, None
-        self._parts.journal.log.record(
-            AssistantMessage,
-            run.run_id,
-            item=kept,
-            model=self._model_of(run),
-            usage=shown.usage,
-            cost=shown.cost,
-        )
-        if shown.usage is not None:
-            self._count(shown.usage, shown.cost)
-
-    def _model_of(self, run: Run) -> str:
-        """What the model of a run is called."""
-        return (run.resources or self._parts.resources).template.model
 
     def _too_long(self, error: BaseException) -> ModelError | None:
         """The error, if it says that the request was too long and a compaction is to answer that."""
@@ -458,7 +330,7 @@ class ModelCalls:
     async def _compact_too_long(self, run: Run, exchange: Exchange, overflow: ModelError) -> None:
         """Answer an overflow with a compaction, after which the same request is sent once more."""
         self._parts.accounts.steps -= 1  # the request that follows the compaction is this one again
-        self._record_failed(run, exchange.failed)
+        record_failed(self._parts, run, exchange.failed)
         if exchange.failed and exchange.failed[-1].shown is not None:
             self._parts.journal.publish(
                 StreamRestart, attempt=exchange.failed[-1].attempt, error=Failure.of(overflow)
@@ -479,21 +351,3 @@ class ModelCalls:
             self.note_exceeded(run, error.__cause__.exceeded)
             return
         run.error, run.ending = error if overflow is None else still_too_long(overflow, error), "failed"
-
-    def _count(self, usage: Usage | None, cost: float | None) -> None:
-        accounts = self._parts.accounts
-        accounts.count(usage, cost)
-        journal = self._parts.journal
-        if not journal.bus.silent and journal.has_subscriber(UsageUpdate):
-            log, head = journal.log, journal.head
-            event = UsageUpdate(
-                pod=log.pod,
-                session_id=head.session_id,
-                seq=head.seq,
-                at=time.time(),
-                run_id=journal.run_id,
-                usage=usage or Usage(),
-                run_usage=accounts.run_usage or Usage(),
-                cost=cost,
-            )
-            log.publish_transient(event)
