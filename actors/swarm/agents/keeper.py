@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from msgspec.structs import replace
 
 from actors.runtime.children.mark import is_running, mark_of
 from actors.swarm.agents.approvals import AgentApprovals
+from actors.swarm.agents.changes import Changes
+from actors.swarm.agents.delivery import Delivery
 from actors.swarm.agents.history import POD_RUNNERS, read_history
 from actors.swarm.agents.home import Home
 from actors.swarm.agents.inboxes import make_private
@@ -27,10 +28,8 @@ from actors.swarm.runners.program import ProgramLife
 from protocol.agents import LIVING, AgentResult, AgentSpec, AgentStatus
 from protocol.entries import Entry, OtherEntry
 from protocol.errors import (
-    AgentBusy,
     AgentError,
     AgentFailed,
-    AgentNotRunning,
     Failure,
     PolypodError,
     SessionError,
@@ -86,17 +85,15 @@ class Keeper:
         self._home = home
         self._inbox, self._waits, self._env = inbox, waits, env
         self._living: asyncio.Task[None] | None = None
-        self._delivering: asyncio.Task[None] | None = None
-        #: Words that wait to be delivered, and who is answered once they were.
-        self._words: deque[tuple[str, asyncio.Future[None]]] = deque()
-        self._stopping = False
+        self._changes = Changes()
+        #: What it is sent.
+        self.delivery = Delivery(self, self._changes)
+        #: Whether somebody has asked for its end.
+        self.stopping = False
         #: Whether it ends since nobody has a task for it any more.
         self._retiring = False
         #: Whether no life goes on, and none begins.
-        self._over = True
-        self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
-        #: Counts what has happened.
-        self._changes = 0
+        self.over = True
         self.removed = False
         #: Whether another process looks after it.
         self.is_elsewhere = False
@@ -136,43 +133,27 @@ class Keeper:
             state = after(state, entry, self.spec.id)
         self.state = state
         self.membership.take_restarts(state.restarts)
-        self._note_change()
+        self._changes.note()
 
     def note_damage(self, error: PolypodError) -> None:
         """What is recorded of it cannot be read: it has failed, and can be removed."""
         end = replace(unplaced(AgentStopped, reason="exit", error=Failure.of(error)), pod=self.spec.id)
         self.state = after(AgentState(), end, self.spec.id)
         self.is_elsewhere = False
-        self._note_change()
+        self._changes.note()
 
     async def wait(self) -> AgentResult:
         """Wait until its task has ended, and nothing waits to be delivered. Raises AgentError where another
         process looks after it.
         """
         self._check_not_elsewhere()
-        await self._until(lambda: not self._is_at_work())
+        await self._changes.until(lambda: not self._is_at_work())
         return self.state.result()
 
     def _is_at_work(self) -> bool:
-        if self._words or (self.life is None and not self._over):
+        if self.delivery.waits or (self.life is None and not self.over):
             return True
         return self.status in {"pending", "running", "waiting"}
-
-    async def _until(self, holds: Callable[[], bool]) -> None:
-        while not holds():
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append((holds, waiter))
-            await waiter
-
-    def _note_change(self) -> None:
-        self._changes += 1
-        waiters, self._waiters = self._waiters, []
-        for holds, waiter in waiters:
-            if not waiter.done():
-                if holds():
-                    waiter.set_result(None)
-                else:
-                    self._waiters.append((holds, waiter))
 
     # -- its lives -----------------------------------------------------------------------------------
 
@@ -180,8 +161,8 @@ class Keeper:
         """Have it live; its session must be ours. A pod that is resumed by a person goes on with a run that
         was paused.
         """
-        self._stopping = self._over = self._retiring = False
-        self._living = self._spawn(self._live(task, resuming=resuming, go_on=resuming))
+        self.stopping = self.over = self._retiring = False
+        self._living = self.start_task(self._live(task, resuming=resuming, go_on=resuming))
 
     def adopt(self, place: Place, known: int, sent: Iterable[str]) -> None:
         """Look after a program that has outlived who started it; ``known`` of the events that it prints
@@ -189,7 +170,7 @@ class Keeper:
         """
         assert self.runner is not None
         assert self.record is not None
-        self._stopping = self._over = False
+        self.stopping = self.over = False
         self._known, self._is_found = known, self.state.pid is not None
         self._kept = KeptPrograms(self.projections.folder, self._settle, place)
         life = self.runner.start(self._launch(None, resuming=True, go_on=False), self)
@@ -198,12 +179,12 @@ class Keeper:
             life.recorder.run_id = self.record.open_run
         if isinstance(life, ProgramLife):
             life.unrepeated.extend((*place.sent, *sent))
-        self._living = self._spawn(self._follow(life))
+        self._living = self.start_task(self._follow(life))
 
     async def wait_for_end(self) -> None:
         """Wait until the end of a program that has ended is recorded."""
         lives = self.state.lives
-        await self._until(lambda: self.state.ended is not None or self.state.lives > lives)
+        await self._changes.until(lambda: self.state.ended is not None or self.state.lives > lives)
 
     async def _settle(self) -> tuple[int, tuple[str, ...]]:
         """Wait until all that the life has given is recorded: the number of the last record, and what was
@@ -230,13 +211,13 @@ class Keeper:
         while again:
             if self.spec.keep:
                 self._kept = KeptPrograms(self.projections.folder, self._settle, None)
-            if self._stopping:  # since it was decided to start it once more
+            if self.stopping:  # since it was decided to start it once more
                 await self._record(unplaced(AgentStopped, reason="shutdown"))
                 break
             assert self.runner is not None
             await self._attend(self.runner.start(self._launch(task, resuming=resuming, go_on=go_on), self))
             again, task, resuming, go_on = False, None, True, False
-            if (next_task := self._next_task()) is not None and await self._note_new_life():
+            if (next_task := self.delivery.next_task()) is not None and await self._note_new_life():
                 again, task = True, next_task
             elif await self.membership.starts_again():
                 again = True
@@ -256,8 +237,8 @@ class Keeper:
         if not await self.membership.starts_again():
             return False
         task, resuming, go_on = self._next_life()
-        self._stopping = self._over = False
-        self._living = self._spawn(self._live(task, resuming=resuming, go_on=go_on))
+        self.stopping = self.over = False
+        self._living = self.start_task(self._live(task, resuming=resuming, go_on=go_on))
         return True
 
     async def _note_new_life(self) -> bool:
@@ -304,7 +285,7 @@ class Keeper:
     async def _attend(self, life: Life) -> None:
         """See a life to its end, and that it is recorded."""
         self.life, self._interrupted = life, False
-        self._note_change()
+        self._changes.note()
         try:
             async for event in life:
                 await self._take(life, event)
@@ -320,7 +301,7 @@ class Keeper:
             self.remove_inbox()
         if self.projections.broken is not None:
             await self.mend_projections()
-        self._note_change()
+        self._changes.note()
 
     async def _take(self, life: Life, event: Event) -> None:
         """Record an event of the runner, or follow one that its pod has published already."""
@@ -341,7 +322,7 @@ class Keeper:
                 event = replace(event, pid=pid, born=None if pid is None else mark_of(pid))
             await self._record(event)
         if isinstance(event, UserMessage):
-            self._answer_first_words(event.item.text)
+            self.delivery.note_begun_with(event.item.text)
 
     def _is_known(self, event: Event) -> bool:
         """Whether an event of a program that was found again is recorded already."""
@@ -361,7 +342,7 @@ class Keeper:
         """A run that the runner did not end has ended with the agent."""
         assert self.record is not None
         if (run_id := self.record.open_run) is not None:
-            outcome: RunOutcome = "cancelled" if self._stopping or end.error is None else "failed"
+            outcome: RunOutcome = "cancelled" if self.stopping or end.error is None else "failed"
             await self._record(unplaced(RunEnd, run_id, outcome=outcome, error=end.error))
 
     async def _record(self, *events: DurableEvent) -> None:
@@ -389,7 +370,7 @@ class Keeper:
     def _note(self, event: Event) -> None:
         self.state = after(self.state, event, self.spec.id)
         self.projections.write(event)
-        self._note_change()
+        self._changes.note()
 
     async def _record_failure(self, error: BaseException) -> None:
         failure = Failure.of(error)
@@ -400,17 +381,18 @@ class Keeper:
         except SessionError:  # it is found without an end by who opens the swarm next
             end = unplaced(AgentStopped, reason="exit", error=failure)
             self.state = after(self.state, end, self.spec.id)
-            self._note_change()
+            self._changes.note()
 
     async def _end_of_life(self) -> None:
         """It has ended, and nothing starts it again: others may have its session."""
-        self._over = True
-        self._fail_words()
+        self.over = True
+        self.delivery.fail_all()
         self.membership.note_end()
         await self.let_go()
-        self._note_change()
+        self._changes.note()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def start_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Have work done on its loop, beside whatever it does."""
         task = self._home.mailroom.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -431,33 +413,20 @@ class Keeper:
     async def send(self, text: str) -> None:
         """Send it words; returns once they were delivered. Raises AgentNotRunning."""
         self._check_not_elsewhere()
-        if not text.strip():
-            raise AgentError("there are no words to send")
-        if not self._takes_words():
-            raise self._not_running()
-        reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._words.append((text, reply))
-        if self._over:
-            self._begin_with_words()
-        elif self._delivering is None or self._delivering.done():
-            self._delivering = self._spawn(self._deliver())
-        await reply
-
-    def _takes_words(self) -> bool:
-        if self._stopping or self.removed or not (self.is_ours or self._one_shot):
-            return False
-        return self.status in LIVING or (self._one_shot and self.status == "done")
+        await self.delivery.send(text)
 
     @property
-    def _one_shot(self) -> bool:
+    def one_shot(self) -> bool:
+        """Whether its program does one task and ends."""
         return self.runner is not None and self.runner.one_shot
 
-    def _not_running(self) -> AgentNotRunning:
-        text = f"agent {self.spec.id} is {self.status}, and takes no words"
-        return AgentNotRunning(text, hint="resume it first")
+    @property
+    def is_ending(self) -> bool:
+        """Whether it has ended, or is about to."""
+        return self.over or self.stopping
 
-    def _begin_with_words(self) -> None:
-        """A program that does one task and ends is started again for the next."""
+    def begin_with_words(self) -> None:
+        """Start a program again that does one task and ends, for the words that wait."""
 
         async def begin() -> None:
             try:
@@ -465,69 +434,13 @@ class Keeper:
                 if self.state.ended is not None:
                     await self.record_one(AgentRestarted)
             except Exception as error:  # noqa: BLE001 - who sent them gets it
-                self._over = True
-                self._fail_words(error)
+                self.over = True
+                self.delivery.fail_all(error)
                 return
-            self.begin(self._words[0][0], resuming=self.state.session is not None)
+            self.begin(self.delivery.first, resuming=self.state.session is not None)
 
-        self._over = False
-        self._living = self._spawn(begin())
-
-    def _next_task(self) -> str | None:
-        """The words that a program is to be started with that has done its task and ended."""
-        can = self._one_shot and self._words and not self._stopping and self.state.status == "done"
-        return self._words[0][0] if can else None
-
-    async def _deliver(self) -> None:
-        """Deliver words, one after the other: once, and as soon as the program takes any."""
-        while self._words:
-            await self._until(lambda: self._is_over() or (self.life is not None and self.state.up))
-            if self._is_over() or not self._words:
-                return
-            life, seen = self.life, self._changes
-            assert life is not None
-            text, reply = self._words[0]
-            try:
-                await life.send(text)
-            except AgentBusy:
-                await self._until(lambda: self._changes != seen and self._may_try(life))  # noqa: B023
-            except AgentNotRunning:
-                if self._one_shot:
-                    return  # what starts it for its next task delivers them
-                await self._until(lambda: self._changes != seen or self._is_over())  # noqa: B023
-            except Exception as error:  # noqa: BLE001 - who sent them gets it
-                self._answer(reply, error)
-            else:
-                self._answer(reply)
-
-    def _may_try(self, life: Life | None) -> bool:
-        return self.life is not life or self._is_over() or self.state.status == "idle"
-
-    def _is_over(self) -> bool:
-        return self._over or self._stopping
-
-    def _answer(self, reply: asyncio.Future[None], error: BaseException | None = None) -> None:
-        if self._words and self._words[0][1] is reply:
-            self._words.popleft()
-        if not reply.done():
-            reply.set_result(None) if error is None else reply.set_exception(error)
-        self._note_change()
-
-    def _answer_first_words(self, text: str) -> None:
-        """Words with which a program was started have reached it."""
-        if self._one_shot and self._words and self._words[0][0] == text:
-            self._answer(self._words[0][1])
-
-    def _fail_words(self, error: BaseException | None = None) -> None:
-        """What could not be delivered comes back as an error."""
-        words, self._words = self._words, deque()
-        for text, reply in words:
-            if not reply.done():
-                undelivered = AgentNotRunning(
-                    f"agent {self.spec.id} is {self.status}: it never got {text[:60]!r}",
-                    hint="resume it, then send that again",
-                )
-                reply.set_exception(error or undelivered)
+        self.over = False
+        self._living = self.start_task(begin())
 
     # -- its end ---------------------------------------------------------------------------------------
 
@@ -540,7 +453,7 @@ class Keeper:
         await life.cancel()
         waits = self._waits
         with contextlib.suppress(TimeoutError):
-            over = self._until(lambda: not self.state.at_work or self.life is not life)
+            over = self._changes.until(lambda: not self.state.at_work or self.life is not life)
             await asyncio.wait_for(over, waits.request + waits.term)
 
     async def stop(self) -> None:
@@ -556,7 +469,7 @@ class Keeper:
     async def retire(self) -> None:
         """End it as its task did, since nobody has another for it; one that is at work goes on."""
         async with self._changing:
-            if self.is_ours and self.status == "idle" and not self._words:
+            if self.is_ours and self.status == "idle" and not self.delivery.waits:
                 self.membership.note_stop_asked()
                 self._retiring = True
                 await self.shut_down()
@@ -575,9 +488,9 @@ class Keeper:
 
     async def _note_intent(self) -> None:
         self.membership.note_stop_asked()
-        if self._stopping or self.record is None:
+        if self.stopping or self.record is None:
             return
-        self._stopping = True
+        self.stopping = True
         with contextlib.suppress(SessionError):  # a full disk must not make it unstoppable
             await self.record_one(AgentStopRequested)
 
@@ -589,8 +502,8 @@ class Keeper:
 
     async def shut_down(self, *, leaving: bool = False) -> None:
         """End it, whoever wishes it, and wait until it has ended."""
-        self._stopping = True
-        self._note_change()
+        self.stopping = True
+        self._changes.note()
         if (life := self.life) is not None:
             await (getattr(life, "leave", life.stop) if leaving else life.stop)()
         if self._living is not None and self._living is not asyncio.current_task():
@@ -638,7 +551,7 @@ class Keeper:
             await self.let_go()
             raise
         self.membership.begin_anew()
-        if self._one_shot:  # it has a program only while it has a task
+        if self.one_shot:  # it has a program only while it has a task
             await self._record(unplaced(AgentIdle))
         else:
             again = self.state.session is not None
@@ -670,7 +583,7 @@ class Keeper:
         self._check_not_elsewhere()
         if self.removed:
             raise AgentError(f"agent {self.spec.id} has been removed")
-        if self.status in LIVING or not self._over:
+        if self.status in LIVING or not self.over:
             raise AgentError(f"agent {self.spec.id} {what}", hint=hint)
         if self.status == "detached" and self.has_process():
             pid = self.state.pid
