@@ -10,7 +10,8 @@ import pytest
 from llm_server import RawServer, stream_reply
 from ports import unused_port
 
-from actors.llm.http.client import HttpPool, HttpSettings
+from actors.llm.http.client import HttpPool
+from actors.llm.http.contract import HttpSettings
 from actors.llm.http.endpoint import Endpoint
 from actors.llm.openai.client import OpenAIClient
 from actors.llm.retry import GiveUp, RetryPolicy, Wait, decide

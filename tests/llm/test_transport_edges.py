@@ -20,8 +20,8 @@ from llm_server import (
 from ports import unused_port
 
 from actors.llm.anthropic.client import AnthropicClient
-from actors.llm.http.client import MAX_ANSWER_BYTES
 from actors.llm.http.presets import list_models
+from actors.llm.http.server_failures import MAX_ANSWER_BYTES
 from actors.llm.openai.client import OpenAIClient
 from actors.net.encodings import STEP, Unpacker, coding_of
 from actors.net.proxies import is_bypassed, proxy_for

@@ -16,10 +16,11 @@ from actors.llm.anthropic.dialect import Dialect, adapted
 from actors.llm.anthropic.request import Caching, answer_tool_of, body_of, encode_some
 from actors.llm.anthropic.settings import fields_of
 from actors.llm.base import Request
-from actors.llm.http.client import HttpPool, Peer, Reply
+from actors.llm.http.client import HttpPool, Peer
 from actors.llm.http.endpoint import Entry
 from actors.llm.http.headers import key_of, trimmed
 from actors.llm.http.incoming import posted
+from actors.llm.http.reply import Reply
 from actors.llm.http.server_client import ServerClient
 from actors.llm.vendor import origin_of
 from protocol.errors import ModelError

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from actors.llm.base import Block
 from actors.llm.errors import classify
 from actors.llm.http.answers import AnswerReader, whole_ones
-from actors.llm.http.client import MAX_REFUSAL_BYTES, Peer, Reply
+from actors.llm.http.client import MAX_REFUSAL_BYTES, Peer
+from actors.llm.http.reply import Reply
 from actors.llm.http.sse import SSEParser
 from actors.net.proxies import PROXY_WANTS_KEY
 from protocol.errors import ModelError
@@ -29,7 +30,7 @@ async def posted(peer: Peer, path: str, body: bytes, deadline: float | None) -> 
     finally:
         await reply.aclose()
     words = peer.without_secrets(words)
-    if reply.status == PROXY_WANTS_KEY and (proxy := peer.proxy_wants_key()) is not None:
+    if reply.status == PROXY_WANTS_KEY and (proxy := peer.failures.proxy_wants_key()) is not None:
         raise proxy
     raise classify(reply.status, reply.headers, words, where=peer.where, now=time.time(), keyed=peer.has_key)
 

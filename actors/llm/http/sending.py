@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from actors.llm.http.client import Timeouts
+from actors.llm.http.contract import Timeouts
 from actors.llm.http.rate import RateLimits
 from protocol.errors import ManifestError
 from protocol.mcp import expand

@@ -10,11 +10,12 @@ import msgspec
 
 from actors.llm.base import Block, CallStart, Request
 from actors.llm.http.answers import AnswerReader
-from actors.llm.http.client import HttpPool, Peer, Reply
+from actors.llm.http.client import HttpPool, Peer
 from actors.llm.http.endpoint import Entry
 from actors.llm.http.headers import header_of
 from actors.llm.http.incoming import Incoming
 from actors.llm.http.presets import start_command_for
+from actors.llm.http.reply import Reply
 from actors.llm.http.sending import sending_of
 from actors.llm.legal import original_names
 from actors.net.proxies import authorization_of, basic_credentials, where_of, without_credentials

@@ -9,10 +9,11 @@ import msgspec
 
 from actors.llm.address import base_url_of
 from actors.llm.base import Request
-from actors.llm.http.client import HttpPool, Peer, Reply
+from actors.llm.http.client import HttpPool, Peer
 from actors.llm.http.endpoint import Entry
 from actors.llm.http.headers import bearer
 from actors.llm.http.incoming import posted
+from actors.llm.http.reply import Reply
 from actors.llm.http.server_client import ServerClient
 from actors.llm.openai.answer import ChatAnswer
 from actors.llm.openai.dialect import Dialect, adapted, dialect_of

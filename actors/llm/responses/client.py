@@ -6,10 +6,11 @@ import asyncio
 
 from actors.llm.address import base_url_of
 from actors.llm.base import Request
-from actors.llm.http.client import HttpPool, Peer, Reply
+from actors.llm.http.client import HttpPool, Peer
 from actors.llm.http.endpoint import Entry
 from actors.llm.http.headers import bearer, trimmed
 from actors.llm.http.incoming import posted
+from actors.llm.http.reply import Reply
 from actors.llm.http.server_client import ServerClient
 from actors.llm.responses.answer import ResponsesAnswer
 from actors.llm.responses.dialect import Dialect, adapted
