@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from actors.llm.base import (
@@ -24,47 +23,28 @@ from actors.llm.retry import GiveUp, RetryPolicy, ask, decide
 from actors.pod.accounts.budget import OverBudget
 from actors.pod.accounts.exchange import Exchange
 from actors.pod.accounts.spent import NOTHING, Spent, sum_of
+from actors.routing.chain_begin import ChainParts, begin
 from actors.routing.chain_shown import ShownAnswer, bound, with_end
 from actors.routing.chain_task import (
     NO_VERDICT,
     Progress,
-    ToolRule,
     choosing,
-    first_words_at,
-    keep_progress,
     last_words_at,
-    notes_of,
     offered,
-    progress_of,
     scratch_of,
     task_start,
     task_words,
-    tier_at_work,
     with_feedback,
 )
 from actors.routing.chain_tiers import Recording, Tier, without_words
 from actors.routing.chain_verdict import Said, error_words, fault_of, kept_words, not_offered, rejected
-from actors.routing.verifiers import Case, Verifier, judge
-from actors.routing.warm_probe import WarmProbe, plain_name
+from actors.routing.verifiers import Case, judge
 from actors.runtime.tasks import is_being_cancelled
 from protocol.errors import ChainExhausted, ModelError
 from protocol.routing import AttemptRecord, AttemptVerdict, Verdict
 
 #: A tier that another follows is asked once: that one is its retry.
 _ONCE = RetryPolicy(attempts=1, patience=0.0)
-
-
-class ChainParts(Struct, frozen=True, eq=False):
-    """What a chain is made of."""
-
-    tiers: tuple[Tier, ...]
-    names: tuple[str, ...]
-    verifier: Verifier | None
-    probe: WarmProbe | None
-    prefer_warm: bool
-    tools: ToolRule
-    verify_timeout: float
-    retry: RetryPolicy
 
 
 class Walk:
@@ -84,7 +64,7 @@ class Walk:
 
     async def blocks(self) -> AsyncGenerator[Block, None]:
         """The blocks of the answer, and what came of each tier."""
-        progress = self._progress = await self._begin()
+        progress = self._progress = await begin(self._parts, self._request, self._at)
         while progress.next < len(progress.order):
             tier = await self._begin_tier(progress.order[progress.next])
             if self._waits(tier):
@@ -105,56 +85,7 @@ class Walk:
             progress.next, progress.broke = progress.next + 1, 0
         raise self._exhausted()
 
-    # -- where it begins -------------------------------------------------------------------------
-
-    async def _begin(self) -> Progress:
-        """How far the task is: at the tier whose calls it goes on with, or behind one that broke, or at its
-        beginning.
-        """
-        request, at = self._request, self._at
-        known = progress_of(request, at)
-        if known is not None and known.goes_on:
-            known.goes_on = False
-            return known
-        names = self._parts.names
-        at_work = None if at + 1 >= len(request.items) else tier_at_work(request.items, at, names)
-        first = request.items[at] if at < len(request.items) else None
-        if at_work is not None and known is not None and at_work in known.order:
-            made = Progress(first, known.order, known.order.index(at_work))
-            made.notes, made.words, made.warm = known.notes, known.words, known.warm
-        else:
-            order = tuple(range(len(names))) if at_work is not None else await self._order()
-            made = Progress(first, order, 0 if at_work is None else at_work)
-            if at_work is not None:
-                self._take_notes(made)
-        keep_progress(request, made)
-        return made
-
-    def _take_notes(self, progress: Progress) -> None:
-        """Know again what was said of earlier tiers in the middle of a task that was read back."""
-        request, at = self._request, self._at
-        words = first_words_at(request.items, at)
-        if words is not None:
-            models = {each.entry.model for each in self._parts.tiers}
-            progress.notes = notes_of(request.earlier_attempts, models)
-            progress.words = words - at if progress.notes else None
-
-    async def _order(self) -> tuple[int, ...]:
-        """The places of the tiers; those that are warm come first among local ones in a row, where that is
-        wished for.
-        """
-        tiers, probe = self._parts.tiers, self._parts.probe
-        places = list(range(len(tiers)))
-        if probe is None or not self._parts.prefer_warm or all(each.entry.is_cloud for each in tiers):
-            return tuple(places)
-        warm = await probe.warm_models()
-
-        def rank(place: int) -> tuple[int, bool]:
-            cloud_before = sum(each.entry.is_cloud for each in tiers[: place + 1])
-            entry = tiers[place].entry
-            return cloud_before * 2 - entry.is_cloud, plain_name(entry.model) not in warm
-
-        return tuple(sorted(places, key=rank))
+    # -- a tier that is asked now -----------------------------------------------------------------
 
     async def _begin_tier(self, place: int) -> Tier:
         """The tier at that place, which is asked now. Raises where nothing is to be asked any more."""
