@@ -162,7 +162,7 @@ mcp = click.option(
 
 
 def typed(context: click.Context, *names: str) -> dict[str, Any]:
-    """Those of the options that were typed: the environment does not count."""
+    """The options that were typed; those that come from the environment do not count."""
     command_line = click.core.ParameterSource.COMMANDLINE
     return {
         name: context.params[name] for name in names if context.get_parameter_source(name) is command_line

@@ -110,7 +110,7 @@ class Reading:
 
     @staticmethod
     def _uppermost(found: list[SessionInfo]) -> Iterator[SessionInfo]:
-        """Those that are no sub-agents of others."""
+        """The sessions of pods that are no sub-agents of others."""
         names = {info.pod for info in found}
         return (info for info in found if not any(info.pod.startswith(f"{name}.") for name in names))
 
@@ -128,7 +128,9 @@ class Reading:
         return cut(self.first_words(session_id), _WORDS)
 
     def first_words(self, session_id: str) -> str:
-        """The same as they are; of a session that goes on from others, those that the first began with."""
+        """The first words to the pod of a session, whole; where it goes on from others, those that the first
+        of these began with.
+        """
         words = ""
         for _ in range(_PARENTS):
             try:
@@ -217,7 +219,7 @@ class Reading:
         return wait(open_requests(self._there(), info))
 
     def unanswered(self, info: SessionInfo) -> list[ApprovalRequested]:
-        """Those of them that nobody has answered yet."""
+        """The calls of a session that wait for approval and that nobody has answered yet."""
         asked = self.open_requests(info)
         if any(each.form is not None for each in asked) and self.holder(info.session_id) is None:
             asked = tuple(each for each in asked if each.form is None)  # whoever asked by a form is gone

@@ -36,7 +36,9 @@ def _top_of(folder: Path) -> Path | None:
 
 
 def _origin(copy: Path) -> Path | None:
-    """Of a worktree. A folder of somebody else may say that it is one: git's own files have to agree."""
+    """The folder that a worktree was made from; None where git's own files do not agree, since anybody may
+    write such a folder.
+    """
     own = copy / ".git"
     try:
         kept = _kept_of(own)

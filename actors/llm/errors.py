@@ -145,7 +145,7 @@ def _kind_by_words(text: str) -> ModelErrorKind:
 
 
 def _kind_of_refusal(status: int, complaint: Complaint) -> ModelErrorKind:
-    """Of a request that the server will not have, by what its status leaves open."""
+    """The kind of error of a request that the server refused, by its status and words."""
     text = complaint.text
     if status < 400:
         return "invalid_request"
@@ -160,14 +160,18 @@ def _kind_of_refusal(status: int, complaint: Complaint) -> ModelErrorKind:
 
 
 def _kind_of_too_large(text: str) -> ModelErrorKind:
-    """Of a request that is too large: for the tokens of a minute, for an image, else with its history."""
+    """The kind of error of a request that is too large: for the tokens of a minute, by an image, or else by
+    its history.
+    """
     if is_rate_limit(text):
         return "rate_limit"
     return "invalid_request" if re.search(r"\bimages?\b|\bpdf\b", text) else "context_overflow"
 
 
 def _kind_of_failure(status: int, complaint: Complaint) -> ModelErrorKind:
-    """Of a server that failed, which passes, unless it is known to fail at the same for ever."""
+    """The kind of error of a server that failed: one that passes, unless it is known to fail at this request
+    for ever.
+    """
     named = _kind_by_name(complaint)
     if named is not None and named in _PASSING:
         return named

@@ -67,7 +67,7 @@ class HelperActor(AsyncActor):
         """Its work is always in a task of its own, which is left."""
 
     def let_go(self, left: Interruptible) -> None:
-        """The same."""
+        """Do nothing: its work is always in a task of its own, which is left."""
 
 
 class Reminder(NamedTuple):

@@ -308,7 +308,7 @@ class Service:
         self._follows: dict[int, Feed] = {}
 
     async def serve(self, reader: StreamReader) -> None:
-        """Take commands until there come no more. Raises WireError."""
+        """Take commands until no more come. Raises WireError."""
         with contextlib.suppress(asyncio.IncompleteReadError, OSError):
             while True:
                 self._take(channel.decode_to_pod(await _read_frame(reader)))
@@ -326,7 +326,7 @@ class Service:
             await asyncio.wait(self._tasks)
 
     async def close(self) -> None:
-        """Send nothing more; what is under way goes on."""
+        """Send nothing more; the pod's work goes on."""
         for feed in self._follows.values():
             feed.close()
         for task in self._tasks:

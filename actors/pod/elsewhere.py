@@ -36,4 +36,4 @@ class Elsewhere(abc.ABC):
 
     @abc.abstractmethod
     def has_asked(self, approval_id: str) -> bool:
-        """Whether one of its calls waits, or waited, under that id."""
+        """Whether one of its calls waits, or waited, for an approval of that id."""

@@ -210,7 +210,7 @@ class Pod:
         return self._ask(commands.History())
 
     def describe(self) -> AsyncFuture[PodDescription]:
-        """What the pod is and how it does."""
+        """What the pod is and how it is doing."""
         return self._ask(commands.Describe())
 
     def passivate(self) -> AsyncFuture[bool]:
@@ -242,5 +242,5 @@ class Pod:
 
 
 def _unfailing(asked: AsyncFuture[None]) -> AsyncFuture[None]:
-    """``asked``, but None also where the pod has stopped or stops meanwhile."""
+    """The result of ``asked``, but None also where the pod has stopped or stops meanwhile."""
     return AsyncFuture.derived([asked], lambda _: None, lambda _: None)

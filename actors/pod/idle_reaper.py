@@ -56,7 +56,7 @@ class IdleReaper:
             self._set_timer()
 
     def stop(self) -> None:
-        """Look after nobody any more."""
+        """Stop looking after pods."""
         if self._timer is not None:
             self._timer.cancel()
         self._due.clear()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ShutDown(Struct, frozen=True):
-    """To a pod whose system is left: end, with the run that goes on paused, so that it can be resumed."""
+    """Sent to a pod whose system is left: end, with the open run paused, so that it can be resumed."""
 
 
 def actor_of(pod: Pod) -> PodActor:
@@ -34,7 +34,7 @@ def lives_here(pod: Pod) -> bool:
 
 
 def elsewhere(pod: Pod | None) -> Elsewhere | None:
-    """What asks a pod that has no actor in this process; None of any other."""
+    """What a system asks of a pod that lives in another process; None for one that lives in this."""
     return pod.address if pod is not None and isinstance(pod.address, Elsewhere) else None
 
 

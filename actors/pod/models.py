@@ -39,7 +39,9 @@ class Models:
     def __init__(
         self, chains: Mapping[str, LLMClient] | None = None, find_chain: FindChain | None = None
     ) -> None:
-        """``chains`` are there by their names, and closed by their giver; others ``find_chain`` makes."""
+        """``chains`` are given by their names, and closed by whoever gave them; ``find_chain``
+        makes others.
+        """
         self._http: HttpPool | None = None
         self._clients: dict[bytes, LLMClient] = {}
         self._given = chains or {}

@@ -15,8 +15,8 @@ _AGAIN = 5.0
 
 
 async def notify(pod: PodActor, words: str) -> bool:
-    """Notify a pod; one that cannot take it now is notified once it can: calls of it wait for a person, or
-    its store refuses an entry. False where it ends first.
+    """Notify a pod, also one that cannot be notified yet (calls of it wait for a person, or its store refuses
+    an entry). False where it ends before that.
     """
     while not pod.stopping:
         try:

@@ -28,8 +28,8 @@ _IF_PAUSED = frozenset({commands.Cancel, commands.Resume, ResumeHere})
 
 
 def needs_history(kind: type, state: PodState, *, weighed: int | None) -> bool:
-    """Whether a message of that kind needs the history of a pod in that state; ``weighed`` is what that
-    weighs, in tokens, where that is known.
+    """Whether a message of that kind needs the history of a pod in that state. ``weighed`` is the size of the
+    history in tokens, where it is known.
     """
     if kind in _WITHOUT_HISTORY:
         # Words that steer deny the calls that wait; by all else a run that waits goes on, and reads it back.
@@ -40,7 +40,9 @@ def needs_history(kind: type, state: PodState, *, weighed: int | None) -> bool:
 
 
 def answer_without_history(message: Any, error: Exception) -> Any:
-    """The answer to a message whose pod could not have its history back, as its command promises it."""
+    """The answer to a message whose pod could not read its history back, in the form that its command
+    promises.
+    """
     if isinstance(message, commands.TryPreRunCompact | commands.TryPostRunExtract):
         return None
     if isinstance(message, commands.Run):

@@ -196,7 +196,7 @@ class PodActor(AsyncActor):
 
     @property
     def approvals(self) -> OpenApprovals | None:
-        """What people are asked, and have said; None where no call can need that."""
+        """What people are asked, and have answered; None where no call can need that."""
         if self._approvals is None and (
             self._approvals_left is not NO_APPROVALS or self.resources.template.asks
         ):
@@ -214,21 +214,21 @@ class PodActor(AsyncActor):
 
     @property
     def accounts(self) -> Accounts:
-        """What its model calls took."""
+        """What its model calls used up."""
         if self._accounts_kept is None:
             self._accounts_kept = Accounts(self.resources.budget)
         return self._accounts_kept
 
     @property
     def ending(self) -> Ending:
-        """The end of the pod, and who waits for it."""
+        """The end of the pod, and those who wait for it."""
         if self._ending is None:
             self._ending = Ending(self)
         return self._ending
 
     @property
     def lifecycle(self) -> Lifecycle:
-        """Its session, from the first claim to the release."""
+        """The pod's session, from the first claim to the release."""
         return Lifecycle(self.resources, self.journal, self.status)
 
     def carried(self) -> dict[str, Any]:
@@ -276,14 +276,14 @@ class PodActor(AsyncActor):
         )
 
     def _leave_children(self, state: Children) -> None:
-        """The pod can have no sub-agents any more: those it had are no longer its own."""
+        """Record the end of sub-agents from an earlier life, since the pod can have none any more."""
         from actors.pod.delegation.sub_agent import record_ended  # noqa: PLC0415 - paid for by who had any
 
         for child in state.open:
             record_ended(self.journal.log, child, "cancelled")
 
     def store_refused(self, error: BaseException) -> None:
-        """The store could not keep what was recorded; the log is back at what is durable."""
+        """Undo what the store could not keep; the log is back at what is durable."""
         if self._conversation is not None:
             self._conversation.rewind()
         if self._approvals is not None:
@@ -327,7 +327,9 @@ class PodActor(AsyncActor):
         await self.lifecycle.restore(resumed, take_over)
 
     async def _restore_or_open(self, resumed: Resumed) -> None:
-        """Go on in the session of that name, or make it; who made it meanwhile holds it, or has let go."""
+        """Go on in the session of that name, or make it. Where another made it meanwhile, go on in that one,
+        or fail as it is held.
+        """
         with suppress(SessionNotFound):
             await self._restore(resumed)
             return
@@ -349,7 +351,9 @@ class PodActor(AsyncActor):
             self._begin_life()
 
     async def _in_patience(self, work: Coroutine[Any, Any, None]) -> None:
-        """Wait for the store while all messages wait; a stop does not do so for ever. Raises StoreError."""
+        """Wait for the store while all messages wait; once a stop waits too, not for ever. Raises
+        StoreError.
+        """
         self._patience = Patience(self._given_up_at)
         try:
             await self._patience.wait(work)
@@ -433,7 +437,7 @@ class PodActor(AsyncActor):
         return self.passive
 
     def _is_at_rest(self) -> bool:
-        """Whether the store has all there is, and nobody waits for anything. Memory jobs that have reported
+        """Whether the store has everything, and nobody waits for anything. Memory jobs that have reported
         their end may still be leaving: they need no history.
         """
         return (
@@ -446,7 +450,7 @@ class PodActor(AsyncActor):
         )
 
     def _is_parked(self) -> bool:
-        """Whether all there is is a run that waits for a person's word, and for nothing else."""
+        """Whether the only thing under way is a run that waits for a person's word."""
         return (
             self._approvals is not None
             and self._approvals.parked
@@ -467,8 +471,8 @@ class PodActor(AsyncActor):
             self._approvals.recall = partial(self._recall_for, run, is_begun_here=is_begun_here)
 
     async def _recall_for(self, run: Run, *, is_begun_here: bool) -> None:
-        """Have the history there again for a run, which can do nothing without: it waits for the store,
-        and where the pod ends it does no more. Raises Left, SessionError.
+        """Read the history back for a run, which can do nothing without it: it waits for the store, and where
+        the pod ends it does no more. Raises Left, SessionError.
         """
         while self.passive:
             try:
@@ -484,7 +488,7 @@ class PodActor(AsyncActor):
         self._approvals.recall = None
 
     async def _recall(self) -> None:
-        """Have the history there again. Raises SessionError."""
+        """Read the history back. Raises SessionError."""
         if self._recalling is None:
             self._recalling = asyncio.Lock()
         async with self._recalling:
@@ -512,20 +516,22 @@ class PodActor(AsyncActor):
     # -- its end ---------------------------------------------------------------------------------
 
     def _handle_receive(self, message: Any) -> Any:
-        """Pykka's own messages; a stop waits for what is under way, so it is none of pykka's business."""
+        """Handle pykka's own messages; a stop waits for what is under way, which pykka's does not."""
         if type(message) is not messages._ActorStop:
             return super()._handle_receive(message)
         return self._on_stop(message)
 
     def _on_stop(self, _: object) -> Any:
-        """Of ``ActorRef.stop``, and the command."""
+        """Handle ``ActorRef.stop``, and the command."""
         return self._stop_by("cancelled")
 
     def _on_shut_down(self, _: ShutDown) -> Any:
         return self._stop_by("paused")
 
     def _stop_by(self, ending: RunOutcome) -> Any:
-        """End the pod, and before it the run that goes on by ``ending``; the reply comes once it has."""
+        """End the pod, and before it the open run with outcome ``ending``; the reply comes once
+        it has ended.
+        """
         self.status.stopping = True
         did_nothing = self.run_loop is None and self._memory is None and self.status.state is _IDLE
         if self.delegation is not None and self.delegation.has_any:  # of an earlier life
@@ -534,7 +540,7 @@ class PodActor(AsyncActor):
         return DEFERRED
 
     def enter_stopped(self) -> None:
-        """The pod has come to its end."""
+        """Note that the pod has come to its end."""
         self.status.to(PodState.STOPPED)
         self._ending = None  # garbage is collected less often where stopped pods keep little
         self._end()
@@ -542,12 +548,12 @@ class PodActor(AsyncActor):
             self.supervisor.note_stop()
 
     def _defect(self, error: BaseException) -> None:
-        """A task of the pod raised what nobody expects."""
+        """End the pod, since one of its tasks raised what nobody expects."""
         if not self._stopped:
             self._handle_error(error, None)
 
     def on_failure(self, _type: Any, error: Any, _traceback: Any) -> Any:
-        """A defect ended the pod: say so, and answer all who wait."""
+        """Publish that a defect ended the pod, and answer all who wait."""
         self.status.stopping = True
         self.runs.break_off(error)
         return self.ending.fail(error)
@@ -563,11 +569,13 @@ class PodActor(AsyncActor):
         self._refuse(message, reply_to)
 
     def expire(self, error: Exception) -> None:
-        """End the pod as by a defect, since it hangs."""
+        """End the pod as by a defect, since its request hangs."""
         self._defect(error)
 
     def request_progress(self) -> tuple[object, int, int] | None:
-        """How far the request under way is: itself, its attempt, what came of that; None where none is."""
+        """How far the request under way is: its exchange, its attempt, and what came of that; None where none
+        is.
+        """
         run = None if self.run_loop is None else self.run_loop.run
         return None if run is None or run.exchange is None else run.exchange.progress()
 

@@ -90,7 +90,7 @@ class PodTemplate(Struct, frozen=True, eq=False):
     settings: ModelSettings | None
 
     def with_prompt(self, prompt: str | None) -> PodTemplate:
-        """The same with another system prompt, where there is one."""
+        """The template with another system prompt, where there is one."""
         if prompt is None:
             return self
         manifest = self.manifest
@@ -140,9 +140,9 @@ class PodResources(Struct, frozen=True, eq=False):
         return pods if own is None else own.over(pods)
 
     def deps_for(self, own: Any) -> Any:
-        """What is handed to the tools of a run that brought ``own``."""
+        """What the tools of a run are handed: ``own``, or else the pod's."""
         return self.deps if own is None else own
 
     def context(self, own: Any) -> ToolContext:
-        """What hooks may know of such a run, outside of its calls."""
+        """What hooks may know of a run outside of its calls; ``own`` is its ``deps``."""
         return self.template.tools.context(self.name, self.deps_for(own))

@@ -28,18 +28,18 @@ class SourcedTools:
         self._reported = ""
 
     def with_plain(self, plain: ToolRunner) -> SourcedTools:
-        """The same sources behind other plain tools, for a run of a pod that uses them."""
+        """The same sources behind other plain tools, for a run that brings its own."""
         made = SourcedTools(plain, ())
         made._sources = self._sources
         return made
 
     def hold(self) -> None:
-        """One more pod uses the sources."""
+        """Count one more pod that uses the sources."""
         for each in self._sources:
             each.hold()
 
     def release(self) -> None:
-        """One of these pods has gone."""
+        """Count one pod less."""
         for each in self._sources:
             each.release()
 
@@ -80,8 +80,8 @@ class SourcedTools:
         return runner
 
     def _make(self, *lists: tuple[Tool, ...]) -> tuple[ToolRunner, list[str]]:
-        """What these lists make, and in words what is left out of them: of two tools of one name the first
-        stands, since no model takes both.
+        """The tools and specs that these lists make, and in words what is left out of them: of two tools of
+        one name the first stands, since no model takes both.
         """
         chosen = {each.name: each for each in self._plain.toolbox}
         left_out: list[str] = []

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 class Waiting(NamedTuple):
-    """What waits for a pod that failed; whether a run was ``interrupted``, and which end somebody had asked
-    of it.
+    """What waits for a pod that failed: its queue, whether a run was ``interrupted``, and which end somebody
+    had asked for.
     """
 
     queue: RunQueue | None
@@ -31,7 +31,7 @@ class Supervisor(Protocol):
         """Whether the pod, which failed, is to be started again; counts it."""
 
     def on_failed(self, error: BaseException) -> None:
-        """The pod has failed, and its session is free."""
+        """Take the place of the pod, which has failed, now that its session is free."""
 
     def note_stop(self) -> None:
         """The pod has stopped, as it was asked to."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TasksAtWork:
-    """Starts what a pod does beside its mailbox, and holds on to it: a loop itself does not."""
+    """Starts the asyncio tasks of a pod beside its mailbox, and keeps them alive: a loop alone does not."""
 
     __slots__ = ("_mailroom", "_on_defect", "loop", "name")
 
@@ -38,7 +38,7 @@ class TasksAtWork:
         begin_task(self._run_guarded(work, counted=False), self.loop, context, self.name)
 
     async def _run_guarded(self, work: Coroutine[Any, Any, None], *, counted: bool) -> None:
-        """Carry out ``work``; ``counted`` says that it was waited for, in the mail room's count."""
+        """Carry out ``work``; ``counted`` says that the mail room counts it as waited for."""
         if counted:
             self._mailroom.to_begin -= 1
         task = task_on(self.loop)

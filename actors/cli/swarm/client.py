@@ -175,7 +175,7 @@ def _open_log(path: Path) -> int:
 
 
 def _absolute(store: str) -> str:
-    """The same store, from whatever folder it is opened: the service has another one than who asks it."""
+    """The URL of a store with an absolute path: the service works in another folder than who asks it."""
     place = place_of(store)
     _, mark, options = store.partition("?")
     return f"{place.scheme}:{Path(place.path).absolute()}{mark}{options}" if place.path else store

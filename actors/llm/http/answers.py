@@ -188,7 +188,7 @@ def callless(where: str) -> ModelError:
 
 
 def whole_ones(events: list[SSEEvent]) -> list[SSEEvent]:
-    """Those that are whole of the events whose blank line never came: half an event is none."""
+    """The events that are whole among those whose blank line never came; half an event is none."""
     return [event for event in events if event[0] == "error" or _is_whole(event[1].strip())]
 
 

@@ -426,7 +426,9 @@ def _is_whole(call: _Output) -> bool:
 
 
 def _has_come(call: _Output) -> bool:
-    """The same where nobody has said that the call is at its end: one without any may only have begun."""
+    """Whether the arguments of a call are all there, where nobody has said that it has ended: a call without
+    any may only have begun.
+    """
     return bool(call.pieces) and _is_whole(call)
 
 

@@ -51,7 +51,7 @@ class Accounts:
         self._held_at: float | None = None
 
     def take_over(self, state: Replayed) -> None:
-        """Go on from what a session says of the pod's life before."""
+        """Take over what a restored session says that the pod used up in earlier lives."""
         self.steps, self.earlier_attempts = state.open_steps, state.open_attempts
         self.usage, self.cost, self.seconds = state.usage, state.cost, state.seconds
         if self._budget is not None:
@@ -68,7 +68,7 @@ class Accounts:
         }
 
     def begin_run(self) -> None:
-        """A new run begins, now: it has taken nothing yet."""
+        """Begin to count for a new run, which has taken nothing yet."""
         self.steps, self.run_usage, self.run_cost = 0, None, None
         self.earlier_attempts = ()
         self._started_at = time.monotonic()
@@ -83,8 +83,8 @@ class Accounts:
             self.run_cost = cost if self.run_cost is None else self.run_cost + cost
 
     def count_helper(self, spending: Spending | None, *, in_run: bool = False) -> Spent:
-        """Add what a helper agent's calls took, once, to that of the run too where it is part of one; the
-        event of its end says so.
+        """Add once what a helper agent's calls took, to the open run too where they are part of it; the event
+        of the helper's end carries the sum.
         """
         if spending is None:
             return Spent()
@@ -105,11 +105,11 @@ class Accounts:
     # -- time ------------------------------------------------------------------------------------
 
     def go_on(self) -> None:
-        """The run that was paused goes on, now."""
+        """Let the clock run again for a run that was paused."""
         self._started_at = time.monotonic()
 
     def stop_clock(self) -> float:
-        """The run has ended: count its time, in seconds, which is given back. Once more gives 0."""
+        """Stop the clock at the end of a run; returns its seconds, and 0 when it is stopped already."""
         if self._started_at is None:
             return 0.0
         seconds = time.monotonic() - self._started_at
@@ -120,17 +120,17 @@ class Accounts:
         return seconds
 
     def run_seconds(self, head: SessionHead) -> float:
-        """How long the run that goes on has taken, from where the log has it."""
+        """How long the open run has taken, including what the log says of it."""
         if self._started_at is None or head.open_run is None:
             return 0.0
         return (self._held_at or time.monotonic()) - self._started_at
 
     def hold_clock(self) -> None:
-        """The time of the run does not count from now on, until ``release_clock``."""
+        """Stop counting the time of the run until ``release_clock``."""
         self._held_at = time.monotonic()
 
     def release_clock(self) -> float:
-        """It counts again: how long it did not, in seconds."""
+        """Count the time of the run again; returns how long it was held, in seconds."""
         if self._held_at is None or self._started_at is None:
             return 0.0
         held = time.monotonic() - self._held_at

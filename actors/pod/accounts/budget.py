@@ -59,7 +59,9 @@ class Reservation(Struct, frozen=True):
 
 
 class Budget:
-    """One node: its own limits and its parent's. All on one loop, so that check and reserve are one."""
+    """One node of the tree: its own limits and its parent's. It is used on one loop alone, so that nothing
+    comes between a check and its reservation.
+    """
 
     __slots__ = (
         "_answer",
@@ -109,7 +111,7 @@ class Budget:
 
     @property
     def reserved_cost(self) -> float:
-        """The same in US dollars."""
+        """What is held back for calls under way and set aside for sub-agents, in US dollars."""
         return self._held_cost + self._aside_cost
 
     @property
@@ -131,17 +133,19 @@ class Budget:
 
     @property
     def unspent_cost(self) -> float:
-        """The same in US dollars."""
+        """What is set aside above for this node and those below, in US dollars."""
         return self._aside_cost
 
     @property
     def unspent_seconds(self) -> float:
-        """The same in seconds."""
+        """What is set aside above for this node and those below, in seconds."""
         return self._aside_seconds
 
     @property
     def answer_tokens(self) -> int:
-        """What an answer that nothing bounds is taken to need: as much as answers took of late."""
+        """How many tokens an answer without ``max_tokens`` is expected to need: as many as answers took of
+        late.
+        """
         if self._answer is not None:
             return self._answer
         return ANSWER_TOKENS if self.parent is None else self.parent.answer_tokens
@@ -184,7 +188,7 @@ class Budget:
         return None if above is None else above._replace(whose="system")
 
     def out_of_time(self) -> Exceeded:
-        """The limit of seconds, here or above, that a run has come to whose time is up."""
+        """The limit of seconds, here or above, that a run has reached."""
         above = None if self.parent is None else self.parent.seconds_left()
         own = self.limits.seconds
         if self.parent is None or above is None or (own is not None and own - self.seconds <= above):
@@ -217,7 +221,9 @@ class Budget:
         return Reservation(tokens, cost)
 
     def settle(self, held: Reservation, usage: Usage | None, cost: float | None) -> None:
-        """Put what a call really took in the place of what was held; unknown stays at what was held."""
+        """Replace what was held back by what a call really took; where that is unknown, what was held back
+        counts as spent.
+        """
         self.hold(-held.tokens, -held.cost, -1)
         known = None if usage is None else usage.total_tokens
         estimated = usage is None or known is None or usage.incomplete
@@ -226,7 +232,7 @@ class Budget:
         self.spend(held.tokens if known is None else known, held.cost if cost is None else cost, estimated)
 
     def carry(self, usage: Usage, cost: float | None, seconds: float) -> None:
-        """Count what the pod used up before it was resumed; those above have counted it already."""
+        """Count what the pod used up before it was resumed. Budgets above have counted it already."""
         self.spent_tokens += usage.total_tokens or 0
         self.spent_cost += cost or 0.0
         self.seconds += seconds
@@ -244,7 +250,7 @@ class Budget:
         self._held_cost = self._held_cost + cost if self._calls else 0.0  # no dust of rounding stays
 
     def hold(self, tokens: int, cost: float, calls: int) -> None:
-        """Hold back so much more, here and above, for so many more calls."""
+        """Hold back more tokens and cost for more calls, here and above."""
         self._hold_here(tokens, cost, calls)
         if self.parent is not None:
             self.parent.hold(tokens, cost, calls)
@@ -256,7 +262,7 @@ class Budget:
             self.parent.spend(tokens, cost, estimated)
 
     def spend_here(self, tokens: int, cost: float, estimated: bool) -> None:
-        """Count what those above have counted already."""
+        """Count in this node alone what those above have counted already."""
         self.spent_tokens += tokens
         self.spent_cost += cost
         self.incomplete = self.incomplete or estimated
@@ -271,7 +277,7 @@ class Budget:
         self.children.append(node)
 
     def give_back(self, node: Budget) -> None:
-        """Nothing is to be held back for ``node`` any more."""
+        """Hold back nothing for ``node`` any more."""
         if self.children is None or node not in self.children:
             return
         self.children.remove(node)
@@ -281,7 +287,7 @@ class Budget:
                 self.parent.give_back(self)
 
     def _learn(self, output: int) -> None:
-        """A long answer is remembered at once and forgotten slowly."""
+        """Learn from the length of an answer: a long one is remembered at once and forgotten slowly."""
         before = self._answer or 0
         self._answer = max(1, output, before - (before - output) // 8)
         if self.parent is not None:
@@ -301,7 +307,7 @@ class ChildBudget(Budget):
         parent.set_aside_for(self)
 
     def close(self) -> None:
-        """The sub-agent has ended: what it has left is its parent's again."""
+        """Give back to the parent what the sub-agent has left, since it has ended."""
         self._above.give_back(self)
 
     @property
@@ -348,7 +354,7 @@ class ChildBudget(Budget):
         self._above.hold(*self._not_set_aside(tokens, cost), calls)
 
     def _not_set_aside(self, tokens: int, cost: float) -> tuple[int, float]:
-        """What of it is not set aside in the node above."""
+        """What of this node is not set aside in the node above."""
         limits = self.limits
         return (0 if limits.tokens is not None else tokens, 0.0 if limits.cost_usd is not None else cost)
 
@@ -370,7 +376,7 @@ class SharingBudget(Budget):
 
 
 def check_left(asked: BudgetSection, parent: Budget) -> None:
-    """Refuse a sub-agent's budget where its parent's has not so much left. Raises BudgetError."""
+    """Refuse a sub-agent's budget that is larger than what its parent has left. Raises BudgetError."""
     if (over := parent.exceeded(asked.tokens or 0, asked.cost_usd or 0.0)) is not None:
         raise BudgetError(f"budget.{over.budget} goes beyond what is left of {over}")
     left = parent.seconds_left()

@@ -51,7 +51,7 @@ PublishText = Callable[[str, int], None]
 
 
 class Asked(Protocol):
-    """Who is asked, and what its answers cost."""
+    """The client that is asked, and what its answers cost."""
 
     @property
     def client(self) -> LLMClient: ...
@@ -66,7 +66,7 @@ class Asked(Protocol):
 
 
 class Payer(Protocol):
-    """Whose budget it is, and who is asked."""
+    """The client that is asked, and the budget that pays for it."""
 
     @property
     def budget(self) -> Budget | None: ...
@@ -100,8 +100,8 @@ def _silent(*_: object, **__: object) -> None:
 
 
 class Exchange:
-    """Reserves before each attempt what it may take, and settles after it what it took. ``failed`` has the
-    attempts that gave no answer. Used on the pod's loop alone.
+    """One request with all its attempts: reserves before each what it may take, and settles after it what it
+    took. ``failed`` has the attempts that gave no answer. Used on the pod's loop alone.
 
     ``prompt_tokens`` gives the request's size, asked for where no server reports it.
     """
@@ -173,8 +173,8 @@ class Exchange:
         self._reservation = budget.reserve(tokens, cost)
 
     def _settle(self, usage: Usage | None, output: int) -> float | None:
-        """Count what an attempt took; its cost, where somebody knows it. The budget counts no less than
-        ``output`` tokens for an answer whose length is not known for sure.
+        """Count what an attempt took, and its cost where that is known. The budget counts at least ``output``
+        tokens for an answer whose length is not known for sure.
         """
         resources, held = self._resources, self._reservation
         cost = resources.template.price(usage)
@@ -189,7 +189,7 @@ class Exchange:
     # -- its attempts ----------------------------------------------------------------------------
 
     def begin(self, attempt: int, assembler: Assembler) -> None:
-        """An attempt is about to be sent. Raises OverBudget."""
+        """Note that an attempt is about to be sent, and reserve for it. Raises OverBudget."""
         # Of the first attempt it was done before the request began.
         if self._reservation is None and self._resources.budget is not None:
             self.reserve()
@@ -215,28 +215,30 @@ class Exchange:
         self._publish(kind, attempt=failed.attempt, wait=wait, error=failed.failure)
 
     async def end_tier(self, ended: TierEnded) -> None:
-        """A tier of a chain is done: of a client that does not say so beforehand nobody counts that."""
+        """Take what came of a tier of a chain; only clients that announce their tiers are counted, so here
+        nothing is.
+        """
 
     def progress(self) -> tuple[object, int, int] | None:
-        """Itself, the attempt under way, and how much came of it; None between attempts."""
+        """The exchange itself, the attempt under way, and how much came of it; None between attempts."""
         assembler = self._assembler
         return None if assembler is None else (self, self._attempt, assembler.size)
 
     def settle_answer(self, answer: Answer) -> float | None:
-        """Settle the reservation of a request that was answered; what it cost, in US dollars."""
+        """Settle the reservation of a request that was answered; returns what it cost, in US dollars."""
         usage = answer.usage
         assembler, self._assembler = self._assembler, None
         came = 0 if self._reservation is None or assembler is None else tokens_in(assembler.size)
         return self._settle(usage, came)
 
     def end(self, error: BaseException) -> None:
-        """The request has ended without an answer, or was given up: nothing more is published of it."""
+        """End the request without an answer; nothing more is published of it."""
         self.is_wanted, self.text, self._publish = _deaf, _silent, _silent
         if self._assembler is not None:
             self._fail(error)
 
     def take_shown(self) -> FailedAttempt | None:
-        """The last attempt that something was shown of, taken out of ``failed``."""
+        """The last attempt that something was shown of, removed from ``failed``."""
         for index in range(len(self.failed) - 1, -1, -1):
             if self.failed[index].shown is not None:
                 return self.failed.pop(index)
@@ -271,8 +273,8 @@ def took_nothing(error: BaseException) -> bool:
 
 
 def taken(reported: Usage | None, prompt_tokens: Callable[[], int], came: int) -> Usage:
-    """What a request took that was cut after ``came`` tokens of output, with the usage ``reported`` up to
-    then; marked as incomplete where an estimate stands in it.
+    """What a request took that was cut after ``came`` tokens of output, given the usage ``reported`` up to
+    then. The result is marked as incomplete where it holds an estimate.
     """
     reported = reported or Usage()
     prompt, output = reported.input_tokens, reported.output_tokens

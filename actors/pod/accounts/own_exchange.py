@@ -22,7 +22,7 @@ _NO_LIMITS = Limits(None, None, 0)
 
 
 class Shows(Struct, frozen=True, eq=False):
-    """Who is shown an answer as it comes: its text, and events of all else."""
+    """What is shown an answer as it comes: its text, and events of all else."""
 
     publish: Publish
     publish_text: PublishText
@@ -55,7 +55,7 @@ def _unknown(_: Usage | None) -> float | None:
 
 
 async def _ignore(_: TierSpent) -> None:
-    """Nobody asks."""
+    """Take an event that nobody listens to."""
 
 
 def own_meter(

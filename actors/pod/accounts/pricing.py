@@ -28,21 +28,23 @@ class Pricing:
         return cost(model, usage, self.prices)
 
     def price_of(self, section: ModelSection, client: LLMClient, *, is_named: bool) -> Price:
-        """What a call costs: of a chain by each of its models, of others by the manifest's, where that
-        ``is_named`` by it.
+        """The function from usage to cost: for a chain by its dearest model, for other clients by the
+        manifest's model where the client ``is_named`` by it.
         """
         if (models := models_of(client)) is not None:
             return partial(self._dearest, models)
         return partial(self.cost, priced_as(section)) if is_named else _unknown_price
 
     def _dearest(self, models: Sequence[str], usage: Usage | None) -> float | None:
-        """What a call costs at most, whichever of these models is asked; None where nobody knows of one."""
+        """What a call costs at most, whichever of these models is asked; None where the price of one is
+        unknown.
+        """
         costs = [self.cost(each, usage) for each in models]
         known = [each for each in costs if each is not None]
         return None if len(known) < len(costs) else max(known, default=0.0)
 
     def _unpriced(self, manifest: PodManifest, client: LLMClient) -> str:
-        """The model of whose price nobody knows."""
+        """The first model whose price is unknown."""
         models = models_of(client) or (label(manifest.model),)
         return next((each for each in models if self.cost(each, Usage(1, 1)) is None), models[0])
 
@@ -64,5 +66,5 @@ class Pricing:
 
 
 def _unknown_price(_: Usage | None) -> float | None:
-    """Of a client that was given nobody knows what its calls cost."""
+    """The price of a client whose model has no known name: None."""
     return None

@@ -65,7 +65,7 @@ class Spending:
         return TieredExchange(resources, size, request.max_tokens, on_tier=self._add_tier)
 
     async def _add_tier(self, ended: TierSpent) -> None:
-        """A tier of a chain gave a helper agent nothing that was accepted."""
+        """Count a tier of a chain whose answer was not accepted for a helper agent."""
         failed = [Spent(each.usage, each.cost) for each in ended.failed]
         self.spent = sum_of((self.spent, ended.spent, *failed))
 

@@ -20,7 +20,7 @@ NOTHING = Spent()
 
 
 def sum_of(parts: Iterable[Spent]) -> Spent:
-    """The sum; what nobody knows of a part leaves it as it is."""
+    """The sum; what is unknown of a part is left out."""
     usage: Usage | None = None
     cost: float | None = None
     for each in parts:

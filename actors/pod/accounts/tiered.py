@@ -41,14 +41,14 @@ class TierSpent(NamedTuple):
 
 
 class AskedTiers(Asked, Protocol):
-    """The same, of a client that asks several models."""
+    """A client that asks several models, and what their answers cost."""
 
     @property
     def price_of(self) -> PriceOf: ...
 
 
 class TierPayer(Payer, Protocol):
-    """Whose budget it is, and what each model costs."""
+    """The budget that pays for a request, and what each model costs."""
 
     @property
     def template(self) -> AskedTiers: ...
@@ -221,7 +221,7 @@ class TieredExchange(Exchange):
         """Nothing is held back for the whole: each call asks by itself."""
 
     def progress(self) -> tuple[object, int, int] | None:
-        """Of the call that is under way; None between calls, and while an answer is verified without any."""
+        """How far the call under way is; None between calls, and while an answer is verified without any."""
         return self._calls[-1].progress() if self._calls else None
 
     def settle_answer(self, answer: Answer) -> float | None:  # noqa: ARG002 - it is settled

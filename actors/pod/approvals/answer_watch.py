@@ -28,7 +28,9 @@ class AnswerWatch:
 
     @property
     def has_begun(self) -> bool:
-        """Whether it finds all answers that are given from now on, at the latest once somebody listens."""
+        """Whether answers from now on are found: those that come before somebody listens, once
+        somebody does.
+        """
         return self._mark is not None
 
     async def listen(self, session_id: str, on_answer: Callable[[ApprovalAnswer], None]) -> None:
@@ -41,7 +43,7 @@ class AnswerWatch:
         self._look_later()
 
     def stop_listening(self, session_id: str) -> None:
-        """Look for answers of that session no more; idempotent."""
+        """Stop looking for answers of that session; idempotent."""
         self._waiting.pop(session_id, None)
         if not self._waiting and self._timer is not None:
             self._timer.cancel()

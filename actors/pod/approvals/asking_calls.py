@@ -100,8 +100,8 @@ class AskingToolCalls(ToolCalls):
             raise InvalidInput(f"other arguments cannot be checked: {error.message}") from error
 
     async def make_ready(self, run: Run) -> None:
-        """Have the tools there of calls that wait, in a run that goes on and has sent no request in this life
-        of the pod. Raises ToolSourceError, SessionError, CancelledError.
+        """Have the tools of the calls that wait, in a resumed run that has sent no request in this life of
+        the pod. Raises ToolSourceError, SessionError, CancelledError.
         """
         if self._approvals.not_begun and self._lacks_tools():
             assert self._sources is not None
@@ -161,7 +161,7 @@ class AskingToolCalls(ToolCalls):
         self._approvals.resolve(request, "person", approved=True, arguments=arguments, note=note, rule=rule)
 
     def deny_open(self, run: Run, note: str) -> None:
-        """Record that none of the calls that wait is run, since somebody has said something else."""
+        """Record that none of the calls that wait is run, since the user has said something else."""
         for request in self._approvals.state.open:
             self._deny(run, request, "steer", note)
 
@@ -183,15 +183,17 @@ class AskingToolCalls(ToolCalls):
     def _arguments(
         self, request: ApprovalRequested, arguments: dict[str, Any] | None
     ) -> dict[str, Any] | None:
-        """What an approval gives: arguments in the place of those that were asked about, or what a form asks
-        for. Raises InvalidInput.
+        """The arguments that an approval gives: others than were asked about, or what a form asks for. Raises
+        InvalidInput.
         """
         if request.form is not None:
             return checked_form(request.form, arguments or {})
         return None if arguments is None else self._mended(request, arguments)
 
     def _mended(self, request: ApprovalRequested, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Arguments in the place of those that were asked about. Raises InvalidInput."""
+        """The arguments that an approval puts in the place of those asked about, checked. Raises
+        InvalidInput.
+        """
         call = recordable(ToolCall(request.call_id, request.tool, arguments))
         tools = self._tools if self._sources is None else self._sources.look(self._journal.alert)
         checked = tools.toolbox.check(call)
@@ -205,7 +207,7 @@ class AskingToolCalls(ToolCalls):
     # -- ends ------------------------------------------------------------------------------------
 
     def close_open(self, run: Run | None) -> None:
-        """Give every call without a result its deterministic one: those that wait were not run."""
+        """Give every call without a result its deterministic one: those that waited were not run."""
         not_begun = self._approvals.not_begun
         for request in self._approvals.state.open:
             self._approvals.resolve(request, "run", approved=False)
@@ -213,7 +215,7 @@ class AskingToolCalls(ToolCalls):
         self._approvals.drop_granted()
 
     def close_at_end(self, run: Run, outcome: RunOutcome) -> None:
-        """The same; at a pause the calls that wait go on doing so."""
+        """Close the open calls at the end of a run; at a pause the calls that wait go on waiting."""
         if outcome == "paused":
             self._approvals.close_forms()
             self._close_but(self._approvals.awaited, run)

@@ -72,7 +72,7 @@ class AskingPlay(Play):
         super().go_on(run)
 
     async def _await_answer(self, run: Run) -> None:
-        """Wait until there may be something to do; that time is nobody's but the person's."""
+        """Wait until there may be something to do, with the run's clock held."""
         waits = run.waits
         await self._parts.journal.commit()  # results, and requests, that nothing else makes durable
         waits.check()
@@ -105,7 +105,7 @@ class AskingPlay(Play):
                 await recall()
 
     def _wait_for_people(self) -> None:
-        """All calls that are at work wait for what people answer to forms."""
+        """Note that all calls at work wait for what people answer to forms."""
         self._hold_clock()
         self._status.to(PodState.WAITING)
 
@@ -115,7 +115,7 @@ class AskingPlay(Play):
             self._release_clock(run)
 
     def _waits_for_all(self) -> bool:
-        """Whether still nothing but a person's word lets the run go on."""
+        """Whether the run can still go on by nothing but a person's word."""
         awaited = self._approvals.awaited
         calls = open_calls(self._parts.journal.head.items)
         return bool(calls) and all(call.id in awaited for call in calls)
@@ -136,6 +136,6 @@ class AskingPlay(Play):
             self._alarm = self._parts.tasks.loop.call_later(left, self._out_of_time, run)
 
     def stop_clock(self) -> float:
-        """The run has ended, or is lost: its seconds."""
+        """Stop the run's clock at its end; returns its seconds."""
         self._parts.accounts.release_clock()
         return super().stop_clock()

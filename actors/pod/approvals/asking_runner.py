@@ -38,7 +38,7 @@ class AskingRunner(ToolRunner):
     __slots__ = ("_approvals", "_past_hooks", "_prepared", "_ready", "_shared_ids")
 
     def __init__(self, runner: ToolRunner, approvals: OpenApprovals) -> None:
-        """The same tools and hooks as ``runner``, for the pod whose ``approvals`` these are."""
+        """Have the tools and hooks of ``runner``, for the pod whose ``approvals`` these are."""
         for name in ToolRunner.__slots__:
             setattr(self, name, getattr(runner, name))
         self._approvals = approvals
@@ -53,7 +53,7 @@ class AskingRunner(ToolRunner):
         self._ready: list[ToolCall] | None = None
 
     def ask_ahead(self, calls: list[ToolCall]) -> None:
-        """Record the requests of the batch that is run next, where that takes no waiting: so they become
+        """Record the requests of the next batch already, where nothing has to be waited for: they become
         durable together with the answer of the model that has the calls.
         """
         self._ready = None
@@ -86,7 +86,7 @@ class AskingRunner(ToolRunner):
             await super().run(ready, batch)
 
     async def _ask(self, calls: list[ToolCall], batch: Batch) -> list[ToolCall]:
-        """Ask for those calls that need it; the others."""
+        """Ask for the calls that need it; returns the others."""
         self._find_shared_ids(calls)
         if (text := await self._approvals.look_at_commands(calls)) is not None:
             await batch.alert(text)
@@ -172,7 +172,7 @@ class AskingRunner(ToolRunner):
         return await self._ask_one(call, found, injected, batch)
 
     def _to_ask(self, call: ToolCall) -> tuple[Checked, ApprovalVerdict] | None:
-        """A call that a person has to be asked for, with the reason; None of another."""
+        """A call that a person has to be asked about, with the reason; None for any other."""
         if call.id in self._approvals.not_begun:
             return None
         checked = self.toolbox.check(call)
@@ -184,7 +184,7 @@ class AskingRunner(ToolRunner):
     async def _ask_one(
         self, call: ToolCall, found: ApprovalVerdict, injected: tuple[str, ...], batch: Batch
     ) -> bool:
-        """Record that ``call`` waits; where nobody could say a word of it, that it is not run."""
+        """Record that ``call`` waits; where nobody could answer for it, that it is not run."""
         because = None
         if call.id in self._shared_ids:
             because = "another call of the same answer has its id; make the call again, alone"
@@ -202,8 +202,8 @@ class AskingRunner(ToolRunner):
     async def _ask_form(
         self, call: ToolCall, batch: Batch, words: str, form: dict[str, Any]
     ) -> dict[str, Any] | None:
-        """Ask a person for the tool of a call that has begun; None where nobody answers. The call's turn is
-        kept meanwhile, and so is its place.
+        """Ask a person on behalf of the tool of a running call; None where nobody answers. The call keeps its
+        turn and its place meanwhile.
         """
         approvals = self._approvals
         if approvals.nobody_answers():
@@ -285,7 +285,7 @@ class AskingRunner(ToolRunner):
 
 
 def _said(arguments: dict[str, Any] | None, note: str | None) -> tuple[str, ...]:
-    """Texts for the model about how a call was approved."""
+    """Texts by which the model learns how a call was approved."""
     mended = "" if arguments is None else json.encode(arguments).decode()
     texts = (
         mended and f"A person changed the arguments; it ran with {mended}",

@@ -19,7 +19,9 @@ from protocol.items import Part, TextPart
 
 
 class AskingRuns(RunLoop):
-    """The same, where calls may wait: what comes between two steps wakes a run that waits for a person."""
+    """The runs of a pod whose calls may wait for a person: whatever comes between two steps wakes a run that
+    waits.
+    """
 
     __slots__ = ("_approvals",)
 

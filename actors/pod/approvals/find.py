@@ -49,7 +49,7 @@ async def open_requests(store: SessionStore, info: SessionInfo) -> tuple[Approva
 async def resolution(
     store: SessionStore, request: ApprovalRequested, info: SessionInfo
 ) -> ApprovalResolved | None:
-    """What was said of a call since its session stood as ``info`` says. Raises SessionError, WireError."""
+    """How a call was answered since its session stood as ``info`` says. Raises SessionError, WireError."""
     for stored in await settled(store.read(info.session_id, after=info.head.seq)):
         if _MARKS[1] in stored.body:
             entry = decode_entry(stored.body)

@@ -33,7 +33,7 @@ _RETRY = 2.0
 
 
 class OpenApprovals:
-    """What its pod has asked people and has been answered, as recorded; made only where there is any rule.
+    """What a pod has asked people and been answered, as recorded; made only for pods that have rules.
 
     ``state`` holds all that is recorded, durable or not; ``rewind`` leads back where a commit was refused.
     """
@@ -91,8 +91,8 @@ class OpenApprovals:
     # -- how it stands ---------------------------------------------------------------------------
 
     def verdict(self, call: ToolCall, tool: Tool | None) -> ApprovalVerdict:
-        """What becomes of a ``call`` of ``tool``: what people have said always holds comes before the rules
-        of the manifest.
+        """What becomes of a ``call`` of ``tool``. "Always" answers of people come before the rules of the
+        manifest.
         """
         rules = (*self.state.rules, *self._rules)
         default = self._section.default
@@ -102,7 +102,7 @@ class OpenApprovals:
         return verdict(rules, default, call.name, call.arguments, programs, unbounded)
 
     def _unbounded(self, tool: str) -> ApprovalVerdict:
-        """Why a call is asked for that no scope bounds, and what lets it run."""
+        """Why a call that no scope bounds is asked about, and what lets it run."""
         unconfined = None if tool != "shell" or self._commands is None else self._commands.unconfined
         if unconfined is None:
             allowed = f'approval = "allow" of its server in [[tools.mcp]] does; else {A_RULE}'
@@ -111,7 +111,9 @@ class OpenApprovals:
         return ApprovalVerdict("ask", unconfined.message, hint)
 
     async def look_at_commands(self, calls: Iterable[ToolCall]) -> str | None:
-        """Look whether commands can be confined where one of ``calls`` is one: what people should know."""
+        """Find out whether commands can be confined, where one of ``calls`` is a command; what people should
+        know of that.
+        """
         if self._commands is None or self.knows_confinement(calls):
             return None
         return await self._commands.look()
@@ -222,7 +224,9 @@ class OpenApprovals:
         return answered.result()
 
     def close_forms(self, call_id: str | None = None) -> bool:
-        """Record that nobody waits for an answer to forms (of one call) any more; whether there were any."""
+        """Record that nobody waits for an answer to forms (of one call) any more; returns whether there were
+        any.
+        """
         open_forms = [each for each in self.state.open if each.form is not None]
         gone = [each for each in open_forms if call_id in {None, each.call_id}]
         for request in gone:
@@ -273,25 +277,25 @@ class OpenApprovals:
             answered.set_result((resolved.arguments or {}) if approved else None)
 
     def take(self, call_id: str) -> Granted | None:
-        """That a call was approved, where it was: it begins."""
+        """Note that a call begins; returns that it was approved, where it was."""
         found = next((each for each in self.state.granted if each.request.call_id == call_id), None)
         if found is not None:
             self._without_granted(call_id)
         return found
 
     def drop_granted(self) -> None:
-        """No call that was approved begins any more."""
+        """Forget approvals of calls that have not begun: none of them begins any more."""
         if self.state.granted:
             self._without_granted(*(granted.request.call_id for granted in self.state.granted))
 
     def rewind(self) -> None:
-        """The store has refused what was recorded: stand at what is durable."""
+        """Return to what is durable, since the store has refused what was recorded."""
         self.state = self._durable()
         durable_seq = self._journal.log.durable_seq
         self._before = [each for each in self._before if each[0] <= durable_seq]
 
     def wake(self) -> None:
-        """Have a run that waits look again."""
+        """Have a run that waits look again whether it can go on."""
         if self._changed is not None and not self._changed.done():
             self._changed.set_result(None)
 
@@ -313,7 +317,9 @@ class OpenApprovals:
                 timer.cancel()
 
     async def _end_overdue(self) -> float | None:
-        """Deny what was not answered in time; in how many seconds the run has to look again, if at all."""
+        """Deny what was not answered in time; returns in how many seconds the run has to look again, if at
+        all.
+        """
         now, answered = time.time(), {each.approval_id for each in self.answers}
         for request in self.state.open:
             if request.ends_at <= now and request.approval_id not in answered:
@@ -333,8 +339,8 @@ class OpenApprovals:
             self._receive(end)
 
     async def _listen(self, session_id: str) -> bool:
-        """Receive answers of other processes: those there are, and from now on those to come. Whether they
-        could be read.
+        """Receive the answers of other processes, those that are there and those to come; returns whether
+        they could be read.
         """
         store = self._template.store
         try:
@@ -354,7 +360,9 @@ class OpenApprovals:
             self.wake()
 
     def _token_id(self) -> str | None:
-        """The token that an answer of another process has to prove; empty where none can be kept."""
+        """The id of the token that an answer of another process has to prove; empty where none
+        can be kept.
+        """
         if not self._template.store.keeps_answers:
             return None
         try:
@@ -369,7 +377,7 @@ class OpenApprovals:
         return self._token
 
     def proves(self, request: ApprovalRequested, answer: ApprovalAnswer) -> bool:
-        """Whether ``answer``, from the store, is from who has the token."""
+        """Whether ``answer``, from the store, is from someone who has the token."""
         if request.token is None:  # of an earlier version
             return True
         try:
@@ -379,7 +387,9 @@ class OpenApprovals:
         return request.token == token.id and token.proves(answer)
 
     async def claim(self, answer: ApprovalAnswer) -> None:
-        """Have that answer be the one that holds, of all processes. Raises AlreadyResolved, SessionError."""
+        """Have that answer be the first of all processes, which holds. Raises AlreadyResolved,
+        SessionError.
+        """
         store = self._template.store
         if store.keeps_answers:
             with contextlib.suppress(StoreError):  # it is recorded by this process, which needs no proof

@@ -23,7 +23,7 @@ class PeopleClock:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """A call is at work during the body."""
+        """Count a call as at work during the body."""
         self._at_work += 1
         self._turn()
         try:
@@ -34,7 +34,7 @@ class PeopleClock:
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """A call that is at work waits for people during the body."""
+        """Count a call that is at work as waiting for people during the body."""
         self._asking += 1
         self._turn()
         try:
@@ -44,7 +44,7 @@ class PeopleClock:
             self._turn()
 
     def close(self) -> None:
-        """The batch is over, or goes on without its run."""
+        """End the count: the batch is over, or goes on without its run."""
         self._asking = 0
         self._turn()
 

@@ -99,7 +99,7 @@ class Delegation:
         self._bringing_back: AsyncFuture[None] | None = None
 
     def attach(self, actor: PodActor, journal: Journal) -> None:
-        """Work for that pod."""
+        """Belong to that pod, from its start on."""
         self._actor = actor
         self.journal = journal
 
@@ -166,17 +166,17 @@ class Delegation:
         return {"children": self.state}
 
     def _withdraw(self) -> None:
-        """Have the pod's scope be what it has not given away."""
+        """Set the pod's scope to what it has not given away."""
         self.scope = withdrawn(self._own, (child.started.scope for child in self.living.values()))
 
     def own_part(self, scope: Scope) -> Scope:
-        """What of a scope is within the pod's own."""
+        """The part of a scope that is within the pod's own."""
         return self._own.narrow(scope)
 
     # -- beginnings ------------------------------------------------------------------------------
 
     def admit(self, asked: Asked) -> SubAgent:
-        """A sub-agent as asked for, where that is within what the pod has. Raises ToolError."""
+        """A new sub-agent as asked for, where that is within what the pod has. Raises ToolError."""
         section = self.template.manifest.delegation
         if section.max_depth < 1:
             raise ToolError("delegation.max_depth: this pod may have no sub-agents of its own")
@@ -241,7 +241,7 @@ class Delegation:
                 )
 
     def note_call(self, tool: str, ctx: ToolContext) -> None:
-        """A call of the pod begins in a thread, which may outlive it."""
+        """Note that a call of the pod begins in a thread, which may outlive it."""
         self._calls = [*(each for each in self._calls if each[1].is_at_work), (tool, ctx)]
 
     def _scope_asked(self, asked: Asked) -> Scope:
@@ -255,7 +255,7 @@ class Delegation:
         self._withdraw()
 
     def _drop(self, child: SubAgent) -> None:
-        """A sub-agent has ended, or never was: what it had is the pod's again."""
+        """Forget a sub-agent that has ended, or never was: what it had is the pod's again."""
         if self.living.get(child.started.name) is child:
             del self.living[child.started.name]
         self.by_pod = {name: each for name, each in self.by_pod.items() if each is not child}
@@ -314,7 +314,7 @@ class Delegation:
                 self._follow(child, child.pod.resume())
 
     def _follow(self, child: SubAgent, run: AsyncFuture[Any]) -> None:
-        """End the sub-agent where a run's start is refused: such a run has no event of its end."""
+        """End the sub-agent where the start of a run is refused: such a run has no event of its end."""
 
         def look_how_it_ended() -> None:
             error = run.exception()
@@ -326,14 +326,14 @@ class Delegation:
     # -- pauses ----------------------------------------------------------------------------------
 
     def _hold(self) -> None:
-        """The pod is paused: so are those below."""
+        """Pause the sub-agents, since the pod is paused."""
         self._held = True
         for child in self.living.values():
             if child.pod is not None and not child.paused and not child.ending:
                 child.held, child.pausing = True, child.pod.pause()
 
     def _go_on(self) -> None:
-        """The pod is at work: so are those below, and it gets the ends that it does not know."""
+        """Have the sub-agents go on, since the pod does, and give it the ends that it does not know."""
         self._held = False
         for child in list(self.living.values()):
             self._work(child)
@@ -378,7 +378,7 @@ class Delegation:
             await self.journal.commit()
 
     def _take_back(self, event: ChildEnded) -> None:
-        """A sub-agent's end is durable."""
+        """Take back what a sub-agent had, since its end is durable."""
         self.state = self.state.after(event)
         child = self.by_pod.get(event.child)
         if child is not None and child.session == event.child_session:
@@ -388,7 +388,7 @@ class Delegation:
             self._begin_notify(event)
 
     def _begin_notify(self, event: ChildEnded) -> None:
-        """Send the pod's model the end of a sub-agent, and what it said last."""
+        """Notify the pod's model of the end of a sub-agent, and of its last words."""
         if event.child_session not in self._notifying and not self._actor.stopping:
             self._notifying.add(event.child_session)
             self.tasks.start(self._notify(event))
@@ -406,9 +406,9 @@ class Delegation:
         self.state = self.state.reported(session)
 
     async def wait_for_all(self, seconds: float | None) -> bool:
-        """Have those go on that stand still though the pod is not paused, and wait at most so many seconds
-        until all have ended and no run of the pod is left that the ends have started. Gives whether that is
-        so. Raises PodStopped.
+        """Have sub-agents go on that stand still though the pod is not paused, and wait until all have ended
+        and no run of the pod is left that their ends have started. Returns whether that is so within
+        ``seconds``. Raises PodStopped.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -444,7 +444,7 @@ class Delegation:
                 each.set_result(None)
 
     async def stop_all(self, seconds: float) -> None:
-        """The pod ends: stop those below, and record their ends, within so many seconds."""
+        """Stop all sub-agents within so many seconds, and record their ends, since the pod ends."""
         self._wake_waiting()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -457,7 +457,7 @@ class Delegation:
                         await child.ended
 
     async def shut_down_all(self, seconds: float) -> None:
-        """The pod ends with its run paused: have those below end in the same way, within so many seconds."""
+        """End all sub-agents with their runs paused, within so many seconds, since the pod ends so."""
         self._wake_waiting()
         if self.spawner.leaving:
             return  # it has all pods end so
@@ -472,7 +472,7 @@ class Delegation:
     # -- after a restart -------------------------------------------------------------------------
 
     def take_over(self, state: Children, items: Sequence[Any]) -> None:
-        """Go on from what a session says: nothing works until the pod does."""
+        """Take over what a restored session says of sub-agents: none works until the pod does."""
         for ended in output.reported_in(state.unreported, items):
             state = state.reported(ended.child_session)
         self.state, self._held = state, True
@@ -484,7 +484,7 @@ class Delegation:
             self._bringing_back = AsyncFuture()
 
     async def bring_back(self) -> None:
-        """Have those live again that had not ended, with their runs paused."""
+        """Start the sub-agents again that had not ended, with their runs paused."""
         for child in list(self.living.values()):
             try:
                 await bring_back(self, child)
@@ -502,14 +502,14 @@ class Delegation:
             self._go_on()
 
     async def wait_for_restored(self) -> None:
-        """Wait until those of an earlier life are there again."""
+        """Wait until the sub-agents of an earlier life live again."""
         if self._bringing_back is not None:
             await self._bringing_back
 
     # -- approvals -------------------------------------------------------------------------------
 
     def asker_of(self, approval_id: str) -> Pod | None:
-        """Which pod below has asked for that approval."""
+        """The sub-agent, of whatever depth, that has asked for that approval."""
         for child in self.living.values():
             if child.pod is None:
                 continue

@@ -18,7 +18,7 @@ DELEGATES = frozenset({"pods", *(each.name for each in POD_TOOLS)})
 
 
 def child_manifest(parent: PodManifest, name: str, asked: Asked, scope: Scope) -> PodManifest:
-    """The manifest of a sub-agent: its parent's, with what was asked for in the place of what narrows."""
+    """The manifest of a sub-agent: its parent's, narrowed to what was asked for."""
     depth = parent.delegation.max_depth - 1
     builtin = tuple(each for each in parent.tools.builtin if depth > 0 or each not in DELEGATES)
     model = parent.model if asked.model is None else replace(parent.model, model_id=asked.model)

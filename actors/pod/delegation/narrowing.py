@@ -37,7 +37,7 @@ def rule_words(rule: Rule) -> str:
 
 
 def beyond(granted: Scope, asked: Scope) -> Beyond | None:
-    """What ``asked`` would allow that ``granted`` does not, at any path whatever; None where nothing.
+    """What ``asked`` would allow at any path that ``granted`` does not; None where nothing.
 
     Targets must be absolute and without symlinks. What rules say changes only at their targets, so it is
     enough to look at each folder on the way to one, at something in it, and at something further below.
@@ -51,8 +51,8 @@ def beyond(granted: Scope, asked: Scope) -> Beyond | None:
 
 
 def withdrawn(scope: Scope, given: Iterable[Scope]) -> Scope:
-    """``scope`` without the permission to write where those that were ``given`` away allow it. What these
-    deny below a target that they may write is withdrawn as well.
+    """``scope`` without the permission to write where the scopes that were ``given`` away allow it. What
+    these deny below a target that they may write is withdrawn as well.
     """
     denied = tuple(write for each in given for write in writes(each))
     return Scope(scope.allow, (*scope.deny, *denied), scope.within) if denied else scope

@@ -77,7 +77,7 @@ def _texts(page: Sequence[StoredEntry]) -> Iterator[str]:
 
 
 def end_words(event: ChildEnded, last: str) -> str:
-    """The report of an end to a parent's model."""
+    """The words that report an end to a parent's model."""
     why = "" if event.error is None else f": {event.error}"
     said = last if len(last) <= _SHOWN else f"{last[:_SHOWN]}… [cut; read_pod_output has all of it]"
     return "\n".join(
@@ -86,7 +86,7 @@ def end_words(event: ChildEnded, last: str) -> str:
 
 
 def reported_in(unreported: Iterable[ChildEnded], items: Sequence[Any]) -> list[ChildEnded]:
-    """Those whose end a history reports."""
+    """The sub-agents whose end a history reports."""
     words = [
         item.text for item in items if isinstance(item, UserItem) and item.text.startswith("[sub-agent ")
     ]

@@ -27,8 +27,8 @@ _OUTCOMES = frozenset({"finished", "refused", "limit_reached", "cancelled", "bud
 
 
 async def bring_back(delegation: Delegation, child: SubAgent) -> None:
-    """Have a sub-agent live again, with its run paused; one that had done its work is recorded as ended.
-    Raises PolypodError.
+    """Start a sub-agent again with its run paused; the end of one that had done its work is recorded. Raises
+    PolypodError.
     """
     store, started = delegation.template.store, child.started
     session = await tip(store, child.session)
@@ -48,8 +48,8 @@ async def bring_back(delegation: Delegation, child: SubAgent) -> None:
 
 
 async def _manifest_of(delegation: Delegation, started: ChildStarted, session: str) -> PodManifest:
-    """The manifest of a sub-agent: what it was asked to be and given, within what its parent has now, which
-    may be less than it had then.
+    """The manifest of a restored sub-agent: what it was given, within what its parent has now, which may be
+    less than it had then.
     """
     first = await settled(delegation.template.store.read(session, after=0, limit=1))
     opened = decode_entry(first[0].body) if first else None

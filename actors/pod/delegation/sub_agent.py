@@ -31,7 +31,7 @@ class ChildSpawner(Protocol):
         """Whether all pods are about to end, with their runs paused."""
 
     def prepare(self, manifest: PodManifest, name: str, parent: Delegation) -> PodResources:
-        """What a sub-agent is to work with. Raises NameTaken, ManifestError, ModelError, BudgetError."""
+        """Make what a sub-agent works with. Raises NameTaken, ManifestError, ModelError, BudgetError."""
 
     def start(self, resources: PodResources, resumed: Resumed | None) -> AsyncFuture[Pod]:
         """Have it live; the future fails as that of ``spawn``."""
@@ -85,7 +85,7 @@ class SubAgent:
         return self.started.child_session
 
     def publish_news(self) -> None:
-        """Wake who waits for it to say or do something."""
+        """Wake those who wait for it to say or do something."""
         news, self.news = self.news, []
         for each in news:
             if not each.done():
@@ -117,7 +117,7 @@ def record_ended(
 
 
 async def goes_on(actor: PodActor) -> bool:
-    """Whether a pod whose run has ended has another, or will have one."""
+    """Whether a pod whose run has ended has another run, or will have one."""
     if actor.ended:
         return False
     more: AsyncFuture[bool] = AsyncFuture()

@@ -49,7 +49,9 @@ class DelegationTools:
         return f"{name} has got it"
 
     async def read(self, name: str, after: int, wait: float) -> dict[str, Any]:
-        """What a sub-agent has said after entry ``after``; where nothing, wait so many seconds for more."""
+        """What a sub-agent has said after entry ``after``; where nothing, wait up to ``wait`` seconds for
+        more.
+        """
         delegation = self._delegation
         await delegation.wait_for_restored()
         child = delegation.living.get(name)

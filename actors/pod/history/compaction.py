@@ -70,7 +70,8 @@ class Compaction:
         wanted: int | None = None,
         window: int | None = None,
     ) -> BaseException | None:
-        """Compact the history; why that failed, or None. Its start is published, then one end.
+        """Compact the history; returns why that failed, or None. Its start is published, then exactly one
+        end.
 
         ``wanted`` is how many tokens to keep, ``window`` the context window that a server reported; ``waits``
         is the piece of work that this is part of. Raises CancelledError and Left as that does.
@@ -80,7 +81,9 @@ class Compaction:
         return failed
 
     async def fold_by_hand(self, wanted: int | None, waits: Interruptible) -> str:
-        """As ``fold``, since somebody asked for it: the new session's id. Raises CompactionFailed."""
+        """Compact the history because somebody asked for it; returns the new session's id. Raises
+        CompactionFailed.
+        """
         error = await self.fold("manual", waits, wanted=wanted)
         if error is None:
             return self._journal.head.session_id
@@ -142,7 +145,7 @@ class Compaction:
         return await fold(self._resources, folding)
 
     def _record_successor(self, folding: Folding, folded: Folded, parent: Parent) -> None:
-        """The entries that the new session begins with."""
+        """Record the entries that the new session begins with."""
         journal, composed = self._journal, folded.composed
         log, head, run_id, spent = journal.log, journal.head, journal.run_id, folding.spending.spent
         log.open(

@@ -16,7 +16,7 @@ _PART = 4000
 
 
 class Context:
-    """Belongs to one list of items; a history that takes its place gets a context of its own.
+    """The request view of one list of items; a list that takes its place gets a context of its own.
 
     ``scratch`` is for the client, which keeps there what it has encoded already.
     """
@@ -50,7 +50,7 @@ class Context:
         return self._meter.occupancy()
 
     def density(self) -> float | None:
-        """How many tokens a server counts where an estimate by bytes has one, as far as it is known."""
+        """How many of the server's tokens one estimated token stands for, as far as that is known."""
         return self._meter.density()
 
     def since(self, index: int) -> int:
@@ -71,5 +71,5 @@ class Context:
             yield
 
     def rewind(self) -> None:
-        """The history was cut back at its end, to what is durable."""
+        """Follow a history that was cut back at its end, to what is durable."""
         self._meter.rewind()

@@ -30,8 +30,8 @@ class Conversation:
         self.guard = _NEW_GUARD
 
     def context(self) -> Context:
-        """The view of the history as it is; made when it is first needed, and anew when another list of
-        items has taken the place of the history.
+        """The request view of the history; made when it is first needed, and anew when another list of items
+        has taken the history's place.
         """
         context = self._context
         if context is None or context.items is not self._head.items:
@@ -49,7 +49,7 @@ class Conversation:
         return self._density
 
     def known_weight(self) -> int | None:
-        """What the history weighs, in tokens; None where nobody has weighed it."""
+        """The size of the history in tokens; None where it was never estimated."""
         context = self._context
         return None if context is None or context.items is not self._head.items else context.occupancy()
 
@@ -58,17 +58,17 @@ class Conversation:
         self._context = self._measured = None
 
     def read_back(self, measured: list[tuple[int, Usage]]) -> None:
-        """The history was read back from the store, with its measured calls."""
+        """Take the measured calls of a history that was read back from the store."""
         self._measured = measured
 
     def rewind(self) -> None:
-        """The history was cut back at its end, to what is durable."""
+        """Follow a history that was cut back at its end, to what is durable."""
         if self._context is not None:
             self._context.rewind()
 
     async def look_through(self) -> None:
-        """Look through a history that was read back before anything is asked of it, in slices that leave the
-        loop its turn.
+        """Estimate a history that was read back before anything is asked of it, in slices that leave the loop
+        its turn.
         """
         limits, memory = self._template.limits, self._template.manifest.memory
         counted = bool(limits.before_run or limits.before_request)
@@ -97,7 +97,7 @@ class Conversation:
         return verdict
 
     def _kept(self, occupancy: int) -> int:
-        """The tokens that a compaction before a request would keep as they are."""
+        """The tokens of the items that a compaction before a request would keep as they are."""
         from actors.compaction.cut import cut  # noqa: PLC0415 - paid for by who comes near the limit
 
         items = self._head.items

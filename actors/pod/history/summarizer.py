@@ -61,13 +61,13 @@ class Folding(NamedTuple):
     mid_run: bool = False
 
     def estimated(self, tokens: int) -> int:
-        """A number of the server's tokens in the scale of our estimates."""
+        """Convert a number of the server's tokens to the scale of our estimates."""
         return int(tokens / self.density)
 
     @property
     def room(self) -> int | None:
-        """What the new history may grow to; where nobody knows it, an automatic compaction takes what it
-        finds for that.
+        """The most tokens that the new history may have; where nobody says, an automatic compaction takes the
+        present size.
         """
         known = self.limits.room or (None if self.reason == "manual" else self.occupancy)
         return None if known is None else self.estimated(known)
@@ -134,7 +134,7 @@ def _toolbox(*, may_read: bool) -> Toolbox:
 
 
 class _Reading(NamedTuple):
-    """What there is to fold, and what it says."""
+    """What there is to fold, and its transcript."""
 
     halves: Split
     words: list[str]
@@ -145,7 +145,7 @@ class _Reading(NamedTuple):
 
     @classmethod
     def of(cls, items: list[Item], at: Cut) -> _Reading:
-        """Read a history; takes as long as that is, so not on a loop."""
+        """Read a history. It takes time by the length of that, so it is not done on a loop."""
         halves = split(items, at)
         folded = halves.folded
         snapshot = TaskStore.replayed(items).snapshot()
@@ -225,7 +225,7 @@ class _Summarizer:
 
     async def written(self) -> str | None:
         """The summary by the model; None where even the least it can be given does not fit its context, or
-        (but for a compaction by hand, which raises) it writes none or refuses to.
+        where it writes none or refuses to (a compaction by hand raises then).
         """
         prompt = text_tokens(SUMMARISER_PROMPT + self._read.snapshot)
         fixed = prompt + tokens_in(len(encode(self._agent.toolbox.specs)))
@@ -242,7 +242,7 @@ class _Summarizer:
         return None
 
     async def _summarize_parts(self, texts: list[str]) -> str | None:
-        """The summary of a transcript in parts, each with what was written of those before."""
+        """The summary of a transcript in parts, each request with the summary of the parts before."""
         read, written = self._read, self._read.earlier
         for part, text in enumerate(texts, 1):
             self._draft.summary = None

@@ -90,7 +90,7 @@ class TaskStore:
                 self._take(item.text)
 
     def copy(self) -> TaskStore:
-        """The same tasks in a store of their own."""
+        """A store of its own with the same tasks."""
         other = TaskStore()
         other._tasks, other.next_id = dict(self._tasks), self.next_id
         return other
@@ -144,7 +144,7 @@ class TaskStore:
         return task
 
     def _repeat(self, call: ToolCall, result: str) -> None:
-        """Do again what a call did; the id is the one in its result."""
+        """Do again what a recorded call did; the id is the one in its result."""
         try:
             if call.name == TASK_CREATE:
                 wanted = msgspec.convert(call.arguments, _Creation)
@@ -157,7 +157,7 @@ class TaskStore:
             return  # a tool of the user's own that has this name, not ours
 
     def _take(self, text: str) -> None:
-        """Become what a snapshot says, if it is one."""
+        """Take over what a snapshot says, if the text is one."""
         found = re.match(rf"{re.escape(SNAPSHOT)}\nnext taskid: (\d{{1,9}})\n", text)
         if found is None:
             return
@@ -192,8 +192,8 @@ class TaskListReader:
         self._last: Item | None = None
 
     def tasks(self) -> TaskStore:
-        """The tasks as of now, in a store of the caller's own: what is done to that is forgotten, unless
-        it stands in the history.
+        """The tasks as of now, in a store of the caller's own: changes to that are forgotten unless they get
+        into the history.
         """
         items = self._head.items
         if not self._stands(items):
@@ -204,7 +204,7 @@ class TaskListReader:
         return self._store.copy()
 
     def _stands(self, items: list[Item]) -> bool:
-        """Whether what was read is still the beginning of the history."""
+        """Whether the items that were read are still the beginning of the history."""
         if self._session_id != self._head.session_id or len(items) < self._length:
             return False
         return self._length == 0 or items[self._length - 1] is self._last

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Jobs(Protocol):
-    """The memory jobs that consolidations are part of."""
+    """The memory jobs of the pod, of which consolidations are part."""
 
     @property
     def caller(self) -> Context | None:
@@ -37,7 +37,7 @@ class Jobs(Protocol):
         """Count a job that has reported its end as at work until ``ended`` resolves."""
 
     def count_as_at_work(self) -> None:
-        """Memory counts as at work until ``note_job_ended``."""
+        """Count one memory job more as at work, until ``note_job_ended``."""
 
     def note_job_ended(self) -> None:
         """Count one job less as at work, and answer who waits for the last."""
@@ -92,11 +92,13 @@ class Consolidations:
 
     @property
     def at_work(self) -> bool:
-        """Whether one has not said all that it has to say."""
+        """Whether a consolidation has not reported its end yet."""
         return self._consolidator is not None
 
     def start(self, caller: Context | None) -> None:
-        """Start one, which looks for itself whether it is due; its client sees the context of ``caller``."""
+        """Start a consolidation, which itself finds out whether it is due; its client sees the context of
+        ``caller``.
+        """
         resources = self._resources
         section = resources.template.manifest.memory
         if not (section.consolidate_files or section.consolidate_bytes):
@@ -130,7 +132,9 @@ class Consolidations:
         self._mailroom.send(self._pod, message, None)
 
     def begin(self, message: Consolidating, reply: AsyncFuture[bool]) -> None:
-        """Whether a consolidation may begin: once that is published, and not where the store refuses it."""
+        """Record that a consolidation begins; returns whether it may, which is not so where the store refuses
+        that.
+        """
         self._tasks.start(self._begin(message, reply))
 
     async def _begin(self, message: Consolidating, reply: AsyncFuture[bool]) -> None:
@@ -149,7 +153,7 @@ class Consolidations:
             answer(reply, accepted=self._consolidator is consolidator)
 
     def end(self, message: Consolidated) -> None:
-        """A consolidation has ended."""
+        """Take the end of a consolidation."""
         self._tasks.start(self._end(message))
 
     async def _end(self, message: Consolidated) -> None:
@@ -201,13 +205,13 @@ class Consolidations:
             self._jobs.track_leaving(consolidator.leave(self._resources.template.grace))
 
     def abandon(self) -> None:
-        """It was left to itself: publish an end where its start was published."""
+        """Leave the consolidation to itself: publish an end where its start was published."""
         if self._published:
             left = PodError("the pod has stopped while memory was consolidated; nothing staged is lost")
             self._record_end(Consolidated(error=left))
 
 
 def answer(reply: AsyncFuture[bool], *, accepted: bool) -> None:
-    """Answer a detached actor, or who waits for it, unless that was done."""
+    """Answer a detached actor, or whoever waits for it, unless that was done."""
     if not reply.done():
         reply.set(accepted)

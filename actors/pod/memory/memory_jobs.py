@@ -38,8 +38,9 @@ MOST_LEFT_OUT = 32
 
 
 class MemoryJobs:
-    """One extraction at a time, by a detached actor; a trigger meanwhile has the newest read once it has
-    ended. After each one consolidation at a time, which goes on by itself until nothing is due.
+    """The memory jobs of one pod, each a detached actor. One extraction goes on at a time; a trigger
+    meanwhile has another follow. After it comes one consolidation at a time, which goes on by itself until
+    nothing is due.
     """
 
     __slots__ = (
@@ -106,12 +107,12 @@ class MemoryJobs:
 
     @property
     def at_work(self) -> bool:
-        """Whether a memory job has not come to its end."""
+        """Whether any memory job has not ended."""
         return self._job is not None or self.consolidations.at_work or self._jobs_leaving > 0
 
     @property
     def under_way(self) -> bool:
-        """Whether a job has not said all that it has to say."""
+        """Whether a job has not reported its end yet."""
         return self._job is not None or self.consolidations.at_work or bool(self._waiting)
 
     def after_run(self, caller: Context | None) -> None:
@@ -122,7 +123,9 @@ class MemoryJobs:
         self._extract_if_due(caller)
 
     def extract(self, reply: AsyncFuture[Any]) -> bool:
-        """Start an extraction if enough is new; whether one goes on, at whose end ``reply`` is answered."""
+        """Start an extraction if enough is new; returns whether one goes on, at whose end ``reply`` is
+        answered.
+        """
         self._left_out = 0
         self._extract_if_due(reply.caller)
         if self._job is None:
@@ -142,8 +145,8 @@ class MemoryJobs:
             self._answer_if_done()
 
     def wait_for_all(self, reply: AsyncFuture[Any], timeout: float | None) -> bool:
-        """Whether ``reply`` is answered once all memory jobs have ended, or their time is up: else none is at
-        work.
+        """Returns whether ``reply`` will be answered, once all memory jobs have ended or their time is up;
+        else none is at work.
         """
         if not self.at_work:
             return False
@@ -174,8 +177,8 @@ class MemoryJobs:
     # -- extraction ------------------------------------------------------------------------------
 
     def _extract_if_due(self, caller: Context | None) -> None:
-        """Start an extraction if enough is new; while one is under way it will be followed by another.
-        Those to come see the context variables of ``caller``, or none.
+        """Start an extraction if enough is new; while one is under way it will be followed by another. Later
+        ones see the context variables of ``caller``, or none.
         """
         if not self._template.manifest.memory.extract_threshold:
             return
@@ -202,7 +205,7 @@ class MemoryJobs:
         self._tasks.start(self._read(job))
 
     async def _read(self, job: ExtractionActor) -> None:
-        """Have the job read, once its start is durable, unless it was given up meanwhile."""
+        """Have the job read once its start is durable, unless it was given up meanwhile."""
         from actors.memory.notes_folder import NotesFolder  # noqa: PLC0415 - paid for by who extracts
 
         if self._job is not job:
@@ -253,8 +256,8 @@ class MemoryJobs:
         return answer
 
     def take(self, proposal: Proposal, reply: AsyncFuture[bool]) -> None:
-        """Whether what an extraction read is taken: only if nothing has moved under it, and once the store
-        has kept that.
+        """Whether what an extraction read is accepted: only if its part of the history has not changed, and
+        once the store has kept that.
         """
         self._tasks.start(self._take(proposal, reply))
 
@@ -315,7 +318,7 @@ class MemoryJobs:
         self._left_out = min(MOST_LEFT_OUT, 2 ** (self._failures - 1))
 
     def _moved(self, proposal: Proposal) -> PodError | None:
-        """Why what was read is not what the history holds there; None where it is."""
+        """Why the history no longer holds what was read; None where it does."""
         head = self._journal.head
         if (proposal.session_id, proposal.start) != (head.session_id, head.pointer):
             how = "compacted"
@@ -326,7 +329,7 @@ class MemoryJobs:
         return PodError(f"the history was {how} while it was read: what was found is left out")
 
     def _end_job(self) -> Spent:
-        """The job has ended, or is given up; what it took counts in either case."""
+        """Take the end of a job, or give it up; what it took counts in either case."""
         job, self._job = self._job, None
         spending, self._job_spending, self._proposed = self._job_spending, None, None
         if job is not None:
@@ -339,7 +342,7 @@ class MemoryJobs:
         ended.when_done(self.note_job_ended)
 
     def count_as_at_work(self) -> None:
-        """Memory counts as at work until ``note_job_ended``."""
+        """Count one memory job more as at work, until ``note_job_ended``."""
         self._jobs_leaving += 1
 
     def note_job_ended(self) -> None:
@@ -364,7 +367,7 @@ class MemoryJobs:
         self._answer_if_done()
 
     def _answer_if_done(self) -> None:
-        """Where that was the last memory job, those who wait for all are answered."""
+        """Answer those who wait for all memory jobs, if that was the last."""
         if not self.at_work:
             self.caller = None
             waiting, self._waiting_for_all = self._waiting_for_all, None
@@ -407,7 +410,7 @@ class MemoryJobs:
         self._finish_extractions(consolidate=False)
 
     def _cancel_jobs(self) -> None:
-        """Cancel what memory jobs ask of a model; ``at_work`` until they have come to their end."""
+        """Cancel the model requests of memory jobs that are ``at_work``, until they have ended."""
         self.consolidations.cancel()
         if self._job is not None:
             self.track_leaving(self._job.leave(self._template.grace))
@@ -429,6 +432,6 @@ class MemoryJobs:
 
 
 def _answer_all(waiting: list[AsyncFuture[Any]] | None) -> None:
-    """Reply to all who wait that it has ended, but for those who have given up."""
+    """Answer everyone who waits, except those who have given up."""
     for reply in waiting or ():
         answer(reply, accepted=True)

@@ -27,7 +27,7 @@ class Recall:
         self._done = False
 
     def is_due(self) -> bool:
-        """Whether the run that begins is the one."""
+        """Whether the run that begins is the first of a new session."""
         if self._done:
             return False
         from actors.compaction.compose import is_of_compaction  # noqa: PLC0415 - paid for by who recalls
@@ -35,7 +35,7 @@ class Recall:
         return not any(map(is_of_compaction, self._journal.head.items))
 
     async def bring(self, run_id: str, content: tuple[Part, ...], waits: Interruptible) -> None:
-        """Bring what memory holds of ``content`` into the history, whatever comes of it."""
+        """Search memory for ``content`` and record what is found; a failure never fails the run."""
         words = "\n".join(part.text for part in content if isinstance(part, TextPart))
         self._done = True
         budget = self._template.manifest.memory.recall_tokens

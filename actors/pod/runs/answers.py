@@ -130,7 +130,7 @@ def record_shown(parts: RunParts, run: Run, exchange: Exchange, *, refused: bool
 
 
 def _look_at_pause(parts: RunParts, run: Run, answer: Answer) -> None:
-    """A model that pauses is asked to go on, as long as that leads anywhere."""
+    """Ask a model that pauses to go on, as long as that leads anywhere."""
     if answer.stop_reason != "pause":
         run.pauses, run.paused = 0, None
         return
@@ -143,8 +143,8 @@ def _look_at_pause(parts: RunParts, run: Run, answer: Answer) -> None:
 
 
 def _as_refused(parts: RunParts, run: Run, item: AssistantItem) -> AssistantItem:
-    """The item as that of a refusal: calls on the way to it are not to be run, and it says how far back its
-    run reaches; a compaction since then keeps of that what it keeps.
+    """The item marked as refused: its calls are not run, and it says how many items of its run came before,
+    which later requests leave out.
     """
     items = parts.journal.head.items
     of_run = len(items) - run.began_at if run.began_in is items else 0
@@ -157,7 +157,7 @@ def _model_of(parts: RunParts, run: Run) -> str:
 
 
 def _count(parts: RunParts, usage: Usage | None, cost: float | None) -> None:
-    """Add to what the pod and its run took, and publish that."""
+    """Add to what the pod and its run took, and publish the sum."""
     accounts = parts.accounts
     accounts.count(usage, cost)
     journal = parts.journal

@@ -61,12 +61,12 @@ class BetweenSteps:
         return waits, self._gate.line_up(waits)
 
     def forget(self, reply: AsyncFuture[Any]) -> None:
-        """``reply`` is answered by who lined up for it."""
+        """Note that whoever lined up for it answers ``reply``."""
         if self._waiting is not None:
             self._waiting.discard(reply)
 
     def take_waiting(self) -> list[AsyncFuture[Any]]:
-        """All who wait, taken out: another answers them."""
+        """All replies that wait, which another answers."""
         waiting, self._waiting = self._waiting, None
         return list(waiting or ())
 

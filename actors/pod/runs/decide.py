@@ -46,7 +46,9 @@ class RunTools(Struct, frozen=True):
 
 
 class CloseCalls(Struct, frozen=True):
-    """These calls were begun and have no result: nobody knows their outcome, and they are not run again."""
+    """Give these calls a result: they were begun and have none, nobody knows their outcome, and they are not
+    run again.
+    """
 
     calls: list[ToolCall]
 
@@ -95,8 +97,8 @@ def next_step(at: TurnState) -> Step:
 
 
 def of_calls(step: RunTools, awaited: AbstractSet[str]) -> RunTools | AwaitAnswer:
-    """Which calls of ``step`` are run, where those whose ids are ``awaited`` wait for a person's word: the
-    others first, and where there is none, that is waited for.
+    """Which calls of ``step`` are run, where those whose ids are ``awaited`` wait for a person's word: first
+    the others, and where there are none, the step is to wait.
     """
     ready = [call for call in step.calls if call.id not in awaited]
     return RunTools(ready) if ready else AwaitAnswer(step.calls)

@@ -44,8 +44,8 @@ class ResumeOptions(TypedDict, total=False):
 
 
 class RunOptions(ResumeOptions, total=False):
-    """The same for a run that begins. While another run goes on this one waits behind it (at most 32 do), or
-    raises PodBusy with ``busy="reject"``.
+    """What a run may be given as it begins. While another run goes on this one waits behind it (at most 32
+    do), or raises PodBusy with ``busy="reject"``.
     """
 
     busy: Literal["queue", "reject"]

@@ -41,7 +41,7 @@ AnyModel = str | ModelSection | Mapping[str, Any] | LLMClient
 
 
 class OwnOptions(Struct, frozen=True, eq=False):
-    """What one run is given; None, or nothing, where it is as its pod's."""
+    """What one run is given; None, or empty, where it uses its pod's."""
 
     model: ModelSection | LLMClient | None = None
     settings: ModelSettings | None = None
@@ -51,7 +51,7 @@ class OwnOptions(Struct, frozen=True, eq=False):
     validator: Any = None
 
     def over(self, before: OwnOptions | None) -> OwnOptions:
-        """These, and where nothing is said those ``before``."""
+        """These options, completed by those ``before``."""
         if before is None:
             return self
         said = {name: value for name in self.__struct_fields__ if (value := getattr(self, name))}
@@ -75,7 +75,9 @@ def own_options(
     tools: Iterable[Any],
     validator: Any,
 ) -> OwnOptions | None:
-    """What a program gives a run; None where that is nothing. Raises ManifestError, InvalidInput."""
+    """The options of a run as a program gave them; None where there are none. Raises ManifestError,
+    InvalidInput.
+    """
     tools = tuple(tools)
     for each in tools:
         if is_source(each):
@@ -118,8 +120,8 @@ def checked_prompt(prompt: Any) -> MakePrompt:
 
 
 def settings_now(settings: ModelSettings, tools: Iterable[ToolSpec], steps: int) -> ModelSettings:
-    """The settings of a run's next request, behind so many: a call is demanded of the first alone. Raises
-    InvalidInput where a tool is named that there is not.
+    """The settings of a run's request behind ``steps`` others: only the first demands a call. Raises
+    InvalidInput where it names a tool that does not exist.
     """
     choice = settings.tool_choice
     if choice in _OPEN_CHOICES:
@@ -134,7 +136,9 @@ def settings_now(settings: ModelSettings, tools: Iterable[ToolSpec], steps: int)
 
 
 async def make_prompt(make: MakePrompt, ctx: ToolContext, resources: PodResources) -> str | None:
-    """The system prompt that a function makes. Raises InvalidInput for what is none, and what it raises."""
+    """The system prompt that a function makes. Raises InvalidInput for what is no text, and whatever the
+    function raises.
+    """
     from actors.tools.calling import call_function  # noqa: PLC0415 - paid for by who has one
 
     threads = resources.template.tools.toolbox.threads
@@ -145,7 +149,9 @@ async def make_prompt(make: MakePrompt, ctx: ToolContext, resources: PodResource
 
 
 async def validate(validator: Any, value: Any, ctx: ToolContext, resources: PodResources) -> Any:
-    """What a validator gives for an answer: another, or None where that stands. Raises what it raises."""
+    """What a validator gives for an answer: another one, or None where that stands. Raises whatever it
+    raises.
+    """
     from actors.tools.calling import call_function  # noqa: PLC0415 - the same
 
     threads = resources.template.tools.toolbox.threads
@@ -153,7 +159,7 @@ async def validate(validator: Any, value: Any, ctx: ToolContext, resources: PodR
 
 
 def _arguments(function: Any, ctx: ToolContext, before: int = 0) -> tuple[ToolContext, ...]:
-    """The context, for a function that has a parameter for it behind so many others."""
+    """The context as an argument, for a function that has a parameter for it behind ``before`` others."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):

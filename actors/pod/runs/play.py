@@ -31,10 +31,10 @@ class Owner(Compacting, Protocol):
     """Whose runs are played."""
 
     async def finish(self, run: Run, outcome: RunOutcome) -> None:
-        """The end of the run is recorded: make it durable and resolve its future."""
+        """Make the recorded end of the run durable, and resolve its future."""
 
     def interruptible(self) -> Interruptible:
-        """A piece of work, in whose place a run goes on."""
+        """A new piece of work, as which a run goes on."""
 
 
 class Play:
@@ -67,7 +67,9 @@ class Play:
         self._parts.tasks.start(self._play(run, run.waits, self._from_input(run, queued)), run.caller)
 
     def begin_at_once(self, run: Run, queued: QueuedRun) -> None:
-        """Begin a run with its input: now, where that came alone, so that it overtakes nothing."""
+        """Begin a run with its input. Where that was the only mail, it begins now, since then it overtakes
+        nothing.
+        """
         parts = self._parts
         if parts.mailroom.alone:
             self._set_alarm(run)
@@ -82,7 +84,7 @@ class Play:
         self._parts.tasks.start(self._play(run, run.waits, self._from_pause(run)), run.caller)
 
     async def _from_input(self, run: Run, queued: QueuedRun) -> None:
-        """The run begins with its input, which the model sees only once it is durable."""
+        """Record the start of the run and its input, which the model sees only once it is durable."""
         run.waits.check()
         if run.own is not None:
             await self._model_calls.make_own(run, run.own)
@@ -156,7 +158,7 @@ class Play:
             assert_never(step)
 
     async def _let_others_pass(self, run: Run) -> None:
-        """What waits for a gap between two steps is done now."""
+        """Do now what waits for a gap between two steps."""
         waits = run.waits
         await self._gate.let_pass(waits)
         waits.check()
@@ -220,7 +222,7 @@ class Play:
     # -- the end ---------------------------------------------------------------------------------
 
     def _outcome(self, run: Run, step: decide.Finish) -> RunOutcome | None:
-        """How the run ends; None where its answer is not of the type that was asked for: it goes on."""
+        """How the run ends; None where it goes on, since its answer is not of the type that was asked for."""
         answer, outcome = run.answer, step.outcome
         if outcome == "finished":
             if answer is not None and not answer.content:
@@ -244,8 +246,8 @@ class Play:
         return tokens_reached(template.max_tokens)
 
     def _take_output(self, run: Run) -> bool:
-        """Whether the answer is of the type asked for; else the model learns why it is not, or, too often,
-        the run fails with that.
+        """Whether the answer is of the type asked for. If not, the model learns why, or, once too often, the
+        run fails with that.
         """
         assert run.answer is not None
         read = parse_output(run.answer.text, run.output_kind)
@@ -257,7 +259,9 @@ class Play:
         return False
 
     def _ask_again(self, run: Run, why: str) -> None:
-        """Have the model learn why its answer does not do; too often, and the run fails with that."""
+        """Record for the model why its answer will not do; once too often, the run fails with
+        that instead.
+        """
         run.invalid_outputs += 1
         if run.invalid_outputs > MOST_INVALID_OUTPUTS:
             run.error = OutputInvalid(f"the model did not answer as asked: {why}")
@@ -329,14 +333,14 @@ class Play:
             self._alarm = self._parts.tasks.loop.call_later(left, self._out_of_time, run)
 
     def stop_clock(self) -> float:
-        """The run has ended, or is lost: its seconds."""
+        """Stop the run's clock at its end, or when it is lost; returns its seconds."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
         return self._parts.accounts.stop_clock()
 
     def _out_of_time(self, run: Run) -> None:
-        """The budget of seconds is used up."""
+        """End the run, since the budget of seconds is used up."""
         if run.waits.left or run.ending is not None:
             return
         budget = self._parts.resources.budget

@@ -103,7 +103,9 @@ class Repeats:
         return failing if failing.times >= same.times else same
 
     def _made(self) -> tuple[bool, bool, frozenset[str]]:
-        """Whether the last answer's calls brought anything new, and a success among it; who succeeded."""
+        """Whether the last answer's calls brought anything new, whether one of them succeeded, and which
+        tools did.
+        """
         new = [came for came in self._turn if came.sign not in self._known]
         succeeded = frozenset(came.name for came in self._turn if not came.is_error)
         return bool(new), not all(came.is_error for came in new), succeeded
@@ -158,8 +160,8 @@ def without_notice(result: ToolResult) -> ToolResult:
 
 
 def answers_since_last_words(items: list[Item], *, at_least: int) -> bool:
-    """Whether a model has answered so often behind the last words of a user: nothing can have been repeated
-    more often than that.
+    """Whether a model has answered at least that often since the user's last words: nothing can have been
+    repeated more often than that.
     """
     answers = 0
     for item in reversed(items):

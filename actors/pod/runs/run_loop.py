@@ -84,7 +84,7 @@ class RunLoop:
         self._lost: Exchange | None = None
 
     def compaction(self) -> Compaction:
-        """What compacts the history, made where that is due."""
+        """A new compaction of the history, made where one is due."""
         parts = self._parts
         return Compaction(
             parts.resources,
@@ -159,7 +159,7 @@ class RunLoop:
             self.gate.leave(waits)
 
     def drop_queued(self, run_id: str) -> None:
-        """A run that has not begun never will, and leaves no trace."""
+        """Remove a run that waits in line; it leaves no trace."""
         queue = self.queue
         queued = None if queue is None else queue.drop(run_id)
         if queue is None or queued is None:
@@ -176,18 +176,18 @@ class RunLoop:
         self.between.do(reply, work)
 
     def interruptible(self) -> Interruptible:
-        """A piece of work of this pod's."""
+        """A new piece of work of this pod's."""
         return Interruptible(self)
 
     def go_on(self, left: Interruptible) -> None:
-        """A client or a tool is stuck in the run that goes on: another task goes on with that."""
+        """Go on with the run in another task, since a client or a tool is stuck in its present one."""
         run = self.run
         assert run is not None
         assert run.waits is left
         self._play.go_on(run)
 
     def let_go(self, left: Interruptible) -> None:
-        """A client is stuck in work that is over: nothing waits for it any more."""
+        """Wait no longer for a client that is stuck in work that is over."""
         exchange, self._lost = self._lost, None
         if exchange is not None:
             exchange.end(asyncio.CancelledError())
@@ -198,7 +198,7 @@ class RunLoop:
         self._parts.journal.alert(text)
 
     def begin_waiting(self) -> None:
-        """Nothing is at work any more: begin what waits."""
+        """Begin what waits, since nothing is at work any more."""
         if self.queue is not None:
             self._start_next()
         parts = self._parts
@@ -216,7 +216,7 @@ class RunLoop:
     # -- a run -----------------------------------------------------------------------------------
 
     def _begin_next(self, waits: Interruptible) -> None:
-        """Begin the oldest run that waits as the work that ``waits``."""
+        """Begin the oldest run that waits as the work ``waits``."""
         queue = self.queue
         assert queue is not None
         queued = queue.runs.popleft()
@@ -227,7 +227,7 @@ class RunLoop:
         self._play.begin(run, queued)
 
     def _enter_with(self, queued: QueuedRun, waits: Interruptible) -> Run:
-        """Enter a run as the work that ``waits``, which holds the gate or finds it free."""
+        """Enter a run as the work ``waits``, which holds the gate or finds it free."""
         command, notified = queued.command, queued.source == "notify"
         self.gate.take(waits)
         self.close_left_over()
@@ -256,7 +256,7 @@ class RunLoop:
     # -- the end of a run ------------------------------------------------------------------------
 
     async def finish(self, run: Run, outcome: RunOutcome) -> None:
-        """The run's end is recorded: make it durable, and resolve its future."""
+        """Make the recorded end of the run durable, and resolve its future."""
         parts = self._parts
         await parts.journal.commit()
         if run.awaiting_commit:
@@ -408,19 +408,21 @@ class RunLoop:
         self._play.begin_again(run)
 
     def not_paused(self) -> NotPaused:
-        """What is answered where no run is paused."""
+        """The error that is answered where no run is paused."""
         return NotPaused(f"pod {self._parts.resources.name!r} has no paused run")
 
     # -- words that join -------------------------------------------------------------------------
 
     def steer(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> None:
-        """Words join the run that goes on. Raises NotRunning."""
+        """Have words join the run that goes on. Raises NotRunning."""
         if self.run is None or self._parts.status.state not in AT_WORK:
             raise self._not_running()
         self.run.pending.append(PendingInput(content, "steer", reply))
 
     def notify(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> None:
-        """Words join the run that goes on or is paused, or else the one that begins next, or start one."""
+        """Have words join the run that goes on or is paused, or else the one that begins next, or
+        start one.
+        """
         if self._parts.status.state in AT_WORK and self.run is not None:
             self.run.pending.append(PendingInput(content, "notify", reply))
         elif self._parts.status.state is PodState.PAUSED:
@@ -431,7 +433,9 @@ class RunLoop:
             self.submit(QueuedRun(commands.Run(content), "notify", reply))
 
     async def _note(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> Any:
-        """Words for a paused run: they join the history now, and the model sees them when it is resumed."""
+        """Add words to a paused run: they join the history now, and the model sees them when it
+        is resumed.
+        """
         if self._parts.status.state is not PodState.PAUSED:  # it was, when they were said
             self.notify(content, reply)
             return LATER
@@ -445,7 +449,7 @@ class RunLoop:
         return None
 
     def _came_late(self, pending: PendingInput) -> None:
-        """Words came while the end of their run became durable."""
+        """Handle words that came while the end of their run became durable."""
         if self._parts.status.stopping:
             pending.reply.set_exception(self._parts.status.gone())
         elif pending.source == "steer":
@@ -466,7 +470,7 @@ class RunLoop:
         command: commands.Approve | commands.Disapprove,  # noqa: ARG002 - none is asked for
         reply: AsyncFuture[Any],  # noqa: ARG002
     ) -> None:
-        """Take what a person says of a call that waits. Raises UnknownApproval."""
+        """Take a person's answer about a call that waits. Raises UnknownApproval."""
         raise UnknownApproval(f"pod {self._parts.resources.name!r} asks for no approvals")
 
     # -- compactions that are asked for ----------------------------------------------------------
@@ -488,7 +492,7 @@ class RunLoop:
     # -- ends that nobody asked for --------------------------------------------------------------
 
     def lose(self, error: BaseException) -> None:
-        """The store could not keep what was recorded: the run fails, and the pod lives on."""
+        """Fail the run, since the store could not keep what was recorded; the pod lives on."""
         run = self.run
         if run is None or self._parts.status.state not in AT_WORK:
             return
@@ -522,7 +526,7 @@ class RunLoop:
         resolve(asked)
 
     def break_off(self, error: BaseException) -> None:
-        """A defect ends the pod: the run goes no further."""
+        """Stop the run where it is, since a defect ends the pod."""
         run = self.run
         if run is not None and self._parts.status.state in AT_WORK:
             self._play.stop_clock()  # the system lives on and counts it
@@ -556,7 +560,7 @@ class RunLoop:
             self.resume(AsyncFuture(), commands.Resume())
 
     def turn_away(self) -> None:
-        """The pod has ended: answer all who still wait."""
+        """Answer all who still wait, since the pod has ended."""
         run, self.run = self.run, None
         self._play.stop_clock()
         waiting = [] if self.queue is None else self.queue.replies()

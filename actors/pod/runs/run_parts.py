@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class HasMemory(Protocol):
-    """Whose memory jobs they are."""
+    """What has the memory jobs of a pod."""
 
     @property
     def memory(self) -> MemoryJobs:
@@ -29,7 +29,7 @@ class HasMemory(Protocol):
 
 
 class RunParts(Struct, frozen=True, eq=False):
-    """What one pod has for its runs."""
+    """The parts of one pod that its runs need."""
 
     resources: PodResources
     template: PodTemplate

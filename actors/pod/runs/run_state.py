@@ -38,7 +38,7 @@ class RunHere(commands.Run, frozen=True, gc=True):
 
 
 class ResumeHere(commands.Resume, frozen=True, gc=True):
-    """The same for a run that goes on."""
+    """A resumed run, with what only this process knows of it, as ``RunHere``."""
 
     output: Any = None
     deps: Any = None
@@ -81,7 +81,7 @@ class RunQueue:
         return len(self.runs) >= QUEUE_LIMIT
 
     def drop(self, run_id: str) -> QueuedRun | None:
-        """Take the run of that id out; None where it does not wait."""
+        """Remove the run of that id; None where it does not wait."""
         for queued in self.runs:
             if queued.command.run_id == run_id:
                 self.runs.remove(queued)
@@ -97,7 +97,7 @@ _NONE: set[str] = set()
 
 
 class Run:
-    """The run that goes on, or is paused. ``waits`` is how far it can be interrupted."""
+    """The run that goes on, or is paused. ``waits`` is the piece of work as which it can be interrupted."""
 
     __slots__ = (
         "answer",
@@ -190,7 +190,7 @@ class Run:
         self.awaiting_commit: list[AsyncFuture[Any]] = []
 
     def take_over(self, command: ResumeHere) -> None:
-        """Go on with what it is given anew."""
+        """Take the options that the run is resumed with."""
         if command.output is not None:
             self.output_kind, self.output_schema = command.output, command.output_schema
             self.invalid_outputs = 0
@@ -205,12 +205,12 @@ class Run:
 
 
 def new_run_id() -> str:
-    """An id for a run, unique for all practical ends."""
+    """A new id for a run."""
     return random.getrandbits(64).to_bytes(8).hex()
 
 
 def resolve(replies: list[AsyncFuture[Any]]) -> None:
-    """Answer all who wait that it is done, once."""
+    """Answer all replies with None, and empty the list."""
     for reply in replies:
         reply.set(None)
     replies.clear()

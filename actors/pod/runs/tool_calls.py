@@ -31,14 +31,14 @@ _log = logging.getLogger("polypod.tools")
 
 
 class EndedLate(Struct, frozen=True):
-    """To the pod from a tool that it did not wait for any longer: what came of it, in words."""
+    """Sent to the pod by a tool that it no longer waited for: what came of the call, in words."""
 
     run_id: str
     text: str
 
 
 class Sources(Protocol):
-    """Where the tools come from, where they come and go."""
+    """The sources of tools, for pods whose tools come and go."""
 
     @property
     def are_listed(self) -> bool:
@@ -151,25 +151,29 @@ class ToolCalls:
         self._close(run, open_calls(items))
 
     def close_at_end(self, run: Run, outcome: RunOutcome) -> None:  # noqa: ARG002 - nothing waits for a resume
-        """The same, since the run comes to that end."""
+        """Give every open call its deterministic result, since the run comes to that end."""
         self.close_open(run)
 
     def close_before_resume(self, run: Run) -> None:
-        """The same, since a run that was paused is about to go on."""
+        """Give every open call its deterministic result, since a paused run is about to go on."""
         self.close_open(None if run.restored else run)
 
     async def claim_answer(self, command: commands.Approve | commands.Disapprove) -> None:
-        """Be the first of all processes to answer a call: of a pod that asks for none, none waits."""
+        """Be the first of all processes to answer a call. Here none waits, since the pod asks for no
+        approvals.
+        """
 
     def answer(self, run: Run | None, command: commands.Approve | commands.Disapprove) -> None:
-        """Record what a person says of a call that waits: of a pod that asks for none, none does."""
+        """Record a person's answer about a call that waits. Here none does, since the pod asks for no
+        approvals.
+        """
         raise NotImplementedError
 
     def take_answers(self, run: Run) -> None:
-        """Record what other processes have answered: of a pod that asks for none, nothing."""
+        """Record what other processes have answered: nothing, since the pod asks for no approvals."""
 
     def deny_open(self, run: Run, note: str) -> None:
-        """Record that none of the calls that wait is run: here there are none."""
+        """Record that none of the calls that wait is run: here none waits."""
 
     def _close(
         self, run: Run | None, calls: Iterable[ToolCall], not_begun: AbstractSet[str] = frozenset()
@@ -184,7 +188,7 @@ class ToolCalls:
             self._journal.log.record(ToolResulted, None if run is None else run.run_id, item=result)
 
     def close_begun(self, run: Run, calls: list[ToolCall]) -> None:
-        """Calls that were begun and whose step ended without their results: that is their result."""
+        """Give calls that were begun, and whose step ended without their results, a result that says so."""
         for call in calls:
             result = ToolResult.of(call, INTERRUPTED, is_error=True)
             self._journal.log.record(ToolResulted, run.run_id, item=result)
@@ -240,7 +244,7 @@ class ToolCalls:
     # -- what came of a call later ---------------------------------------------------------------
 
     def send_late(self, run_id: str, text: str) -> None:
-        """A tool that was cancelled, or whose time was up, has ended after all."""
+        """Send the pod the end of a tool that was cancelled, or whose time was up."""
         if self._pod.actor_stopped.is_set():
             _log.warning("after the end of its pod: %s", text)
         else:

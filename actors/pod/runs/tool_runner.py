@@ -35,7 +35,7 @@ class Batch(Protocol):
         """Raise what ends the batch, where it has ended."""
 
     def begin(self, call: ToolCall) -> None:
-        """A call is about to begin. Raises what ends the batch."""
+        """Note that a call is about to begin. Raises what ends the batch."""
 
     async def record(
         self,
@@ -44,9 +44,9 @@ class Batch(Protocol):
         waited: float | None = None,
         arguments: dict[str, Any] | None = None,
     ) -> None:
-        """Record the result of a call, with its seconds if it ran, those until a thread was free, and the
-        arguments that it ran with where they are not those that were asked for. No call that comes after
-        it begins before that. Raises what ends the batch.
+        """Record the result of a call, with its seconds if it ran, the seconds until a thread was free, and
+        the arguments that it ran with where these were changed. No later call begins before that. Raises what
+        ends the batch.
         """
 
     async def alert(self, text: str) -> None:
@@ -56,7 +56,7 @@ class Batch(Protocol):
         """Record the answers of other processes to calls that wait for approval."""
 
     def expect_more(self) -> None:
-        """Other calls may come to the batch: every result becomes durable at once."""
+        """Make every result durable at once from now on, since other calls may join the batch."""
 
     def report_progress(self, call: ToolCall, text: str) -> None:
         """Publish how far a call is; from any thread."""
@@ -124,7 +124,7 @@ class ToolRunner:
         self.runs_commands = runs_commands
 
     def with_tools(self, tools: Iterable[Tool], gone: Collection[str]) -> ToolRunner:
-        """The same with other tools; those called ``gone`` were there before."""
+        """A runner with other tools; those called ``gone`` were there before."""
         old, runner = self.toolbox, self._copy()
         runner.toolbox = Toolbox(
             tools, threads=old.threads, output_cap=old.output_cap, keep_in=old.keep_in, gone=gone
@@ -132,7 +132,7 @@ class ToolRunner:
         return runner
 
     def past_hooks(self) -> ToolRunner:
-        """The same for calls that hooks were asked about before: they are asked about results alone."""
+        """A runner for calls that hooks were asked about before: it asks them about results alone."""
         runner = self._copy()
         if self.hooks is not None:
             runner.hooks = self.hooks.after_only()
@@ -193,7 +193,7 @@ class ToolRunner:
     async def _ask_before(
         self, hooks: Hooks, checked: Checked, ctx: ToolContext, batch: Batch
     ) -> tuple[Checked | ToolResult, tuple[str, ...]]:
-        """What is to be run, or why nothing is; and texts that go behind the result."""
+        """What is to be run, or why nothing is; and the texts to add to the result."""
         said = await hooks.before(checked.call, ctx)
         for failed in said.failed:
             await batch.alert(failed.message)
@@ -242,7 +242,9 @@ def with_texts(result: ToolResult, texts: tuple[str, ...]) -> ToolResult:
 
 
 def _timed(ctx: ToolContext, since: float) -> tuple[float, float | None]:
-    """How long a call that was asked for then took, and how long it waited for a thread before that."""
+    """How long a call has taken since it was asked for, and how long it waited for a thread
+    before it began.
+    """
     if ctx.began is None:
         return time.perf_counter() - since, None
     seconds = time.perf_counter() - ctx.began if ctx.seconds is None else ctx.seconds

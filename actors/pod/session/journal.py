@@ -30,13 +30,13 @@ _NOTHING: frozenset[type[Event]] = frozenset()  # one for all: Python makes a ne
 
 
 class Owner(Protocol):
-    """Whose journal it is."""
+    """The pod, as its journal needs it."""
 
     def carried(self) -> dict[str, Any]:
         """What a session that takes the place of the pod's takes over."""
 
     def store_refused(self, error: BaseException) -> None:
-        """The store did not keep what was recorded; the log is back at what is durable."""
+        """Undo what the store did not keep; the log is back at what is durable."""
 
 
 class Journal:
@@ -152,7 +152,7 @@ class Journal:
         return AT_ONCE if given is None else to_its_end(given)
 
     async def _commit_behind(self) -> None:
-        """The same, behind a commit that is under way."""
+        """Make all that is recorded durable, behind a commit that is under way."""
         behind = False
         while self._under_way is not None and not self.closed:
             waiter = DirectWait(loop=self._mailroom.loop)
@@ -169,7 +169,7 @@ class Journal:
         await self.commit()
 
     def _ended(self) -> StoreError:
-        """What commits raise once the pod has ended."""
+        """The error that commits raise once the pod has ended."""
         return StoreError(f"pod {self.log.pod!r} has ended")
 
     async def start_successor(self, record: Callable[[Parent], None]) -> None:
@@ -189,7 +189,9 @@ class Journal:
             await to_its_end(given)
 
     async def retry(self) -> None:
-        """Give the store the ends that it refused once more; after that they wait for another commit."""
+        """Give the store once more the ends that it refused; if refused again they wait for
+        another commit.
+        """
         self._refused_again = True
         with contextlib.suppress(SessionError):
             await self.commit()
@@ -199,12 +201,12 @@ class Journal:
         return self._owner.carried()
 
     def stop_branching(self) -> None:
-        """Fork no more at a conflict, since the pod ends."""
+        """Do not fork at a conflict any more, since the pod ends."""
         self._branching = True
 
     def _give(self, give: Callable[[], Kept], alone: bool = False) -> DirectWait | None:
         """Give the store what is recorded: None where it is kept at once, else a future of its answer. Raises
-        SessionError. Where it is given ``alone`` and refused, only who gave it gets the error.
+        SessionError. Where it is given ``alone`` and refused, only its giver gets the error.
         """
         try:
             kept = give()
@@ -276,8 +278,8 @@ class Journal:
             release_session(self._template.store, left)
 
     def _handle_refusal(self, error: SessionError, *, alone: bool) -> DirectWait | None:
-        """The store did not keep it. Where another has taken the session, go on in one of our own; else
-        notify all. Returns and raises as ``_give``.
+        """Handle what the store did not keep. Where another has taken the session, go on in one of our own;
+        else notify all. Returns and raises as ``_give``.
         """
         taken = isinstance(error, HeadConflict | SessionInUse | SessionNotFound)
         if taken and self._template.on_conflict == "fork" and not self._branching:
@@ -294,8 +296,8 @@ class Journal:
         return self.log.branch(new_session_id(), self._template.opening, "taken", **self.carried())
 
     def close(self) -> None:
-        """The pod has ended: nobody waits for a commit any more, and one that a store is awaited for is
-        cancelled; it may be kept or not.
+        """End all waits for commits, since the pod has ended. A commit that is still awaited is cancelled,
+        and may be kept or not.
         """
         self.closed = True
         if isinstance(pending := self._under_way, asyncio.Future):
@@ -329,7 +331,9 @@ class Journal:
             await self.wait_for_last(pending, seconds)
 
     async def wait_for_last(self, kept: Future[None] | Awaitable[None], seconds: float) -> None:
-        """Wait for what was given to the store, for so long, when nobody is left to handle its outcome."""
+        """Wait at most ``seconds`` for what was given to the store, when nobody is left to handle its
+        outcome.
+        """
         pending = durable(kept)
         await asyncio.wait((pending,), timeout=seconds)
         if pending.done() and not pending.cancelled() and pending.exception() is None:

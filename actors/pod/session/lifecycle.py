@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 
 class Resumed(Struct, frozen=True):
-    """The session to go on with: the tip of its compactions, or with ``exact`` that very one. With ``or_new``
-    it is made where there is none.
+    """The session to go on with: the newest of its compactions, or with ``exact`` that very one. With
+    ``or_new`` it is made where it does not exist.
     """
 
     session_id: str
@@ -79,8 +79,8 @@ class Lifecycle:
     async def restore(
         self, resumed: Resumed, take_over: Callable[[Replayed], Coroutine[Any, Any, None]]
     ) -> None:
-        """Go on in a session that is there, and publish that; ``take_over`` gets what it says of the pod's
-        life before. Raises SessionError.
+        """Go on in an existing session, and publish that; ``take_over`` gets what it says of the pod's
+        earlier lives. Raises SessionError.
         """
         store, log = self._template.store, self._journal.log
         claim = await self._claim(resumed)
@@ -102,7 +102,7 @@ class Lifecycle:
             raise
 
     async def _claim(self, resumed: Resumed) -> Claim:
-        """Claim the session that is to be resumed: where its pod has just compacted it, the one after."""
+        """Claim the session that is to be resumed; where its pod has just compacted it, the one after."""
         store, session_id = self._template.store, resumed.session_id
         if resumed.exact:
             return await self._claim_one(session_id)
@@ -119,7 +119,9 @@ class Lifecycle:
             await self._release(claim.session_id)
 
     async def _claim_one(self, session_id: str) -> Claim:
-        """Take a session. Who cancels this leaves no claim behind: it is given back once it is there."""
+        """Claim a session. Where this is cancelled no claim is left behind: it is released once
+        it is there.
+        """
         claimed = self._template.store.claim(session_id, self._resources.name)
         if not isinstance(claimed, Awaitable):
             return claimed
@@ -138,7 +140,7 @@ class Lifecycle:
         await release_and_wait(self._template.store, session_id, self._template.store_grace)
 
     def close_activities(self, why: str) -> None:
-        """Record the end of all that was started and can have no other end any more."""
+        """Record the end of all activities that can have no other end any more."""
         head = self._journal.head
         for kind, run_id, fields in ends_of(head.open, head.open_run, why):
             self._journal.log.record_end(kind, run_id, **fields)
@@ -164,7 +166,9 @@ class Lifecycle:
     # -- the end ---------------------------------------------------------------------------------
 
     def end_session(self) -> Kept:
-        """Record the end of the pod: what resolves when it is durable, None where it is or will not be."""
+        """Record the end of the pod; returns what resolves when it is durable, None where it is or will not
+        be.
+        """
         self._journal.stop_branching()
         self._journal.log.record(PodEnded)
         try:
@@ -173,8 +177,8 @@ class Lifecycle:
             return None
 
     async def stop(self, runs: RunLoop, memory: MemoryJobs) -> None:
-        """End the session's part here once the run that was interrupted has ended by the way every run ends.
-        All of it is bounded: a store that never answers is not waited for.
+        """Record the end of the pod and release its session, once the interrupted run has ended. All of it is
+        bounded: a store that never answers is not waited for.
         """
         last = Interruptible(runs)
         with contextlib.suppress(TimeoutError):

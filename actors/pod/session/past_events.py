@@ -25,7 +25,7 @@ class Span(NamedTuple):
 
 
 class Missing(NamedTuple):
-    """An ancestor that is there no more, and the last entry that it would have given."""
+    """An ancestor that no longer exists, and the number of the last entry that it would have given."""
 
     session_id: str
     through: int
@@ -112,7 +112,7 @@ async def last_session(store: SessionStore, name: str) -> tuple[str, int]:
 
 
 def gone(pod: str, missing: Missing, since: int) -> Lagged:
-    """What stands in a replay for the events of a session that was deleted."""
+    """What a replay shows in the place of the events of a deleted session."""
     return Lagged(
         pod=pod,
         session_id=missing.session_id,

@@ -21,7 +21,7 @@ _PAGE = 200
 
 
 class _Next(NamedTuple):
-    """An entry that was read and not given, and when it was made."""
+    """An entry that was read and not given yet, and when it was made."""
 
     at: float
     entry: StoredEntry
@@ -188,7 +188,7 @@ def _child_event(entry: StoredEntry) -> ChildStarted | ChildEnded | None:
 
 
 def _is_held(log: _Log) -> bool:
-    """Whether the next entry is the end of a sub-agent of which there is more to come."""
+    """Whether the next entry is the end of a sub-agent of which more is to come."""
     if not log.open:
         return False
     event = _child_event(log.hand[0].entry)
@@ -196,6 +196,6 @@ def _is_held(log: _Log) -> bool:
 
 
 def _taken_over(hand: Iterable[_Next]) -> tuple[ChildStarted, ...]:
-    """The sub-agents that lived where the oldest session that is there began."""
+    """The sub-agents that lived where the oldest existing session began."""
     first = next((decode_entry(each.entry.body) for each in hand), None)
     return first.children.open if isinstance(first, SessionOpened) else ()

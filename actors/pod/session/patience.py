@@ -25,8 +25,8 @@ class Patience:
             self.end_at(end_at)
 
     async def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """What ``work`` gives. Raises StoreError where it was given up: then it is cancelled, and not waited
-        for any more.
+        """The result of ``work``. Raises StoreError where it was given up: then it is cancelled, and not
+        waited for any more.
         """
         task: asyncio.Task[T] = begin_task(work)
         try:
@@ -45,7 +45,7 @@ class Patience:
         )
 
     def end_at(self, when: float) -> None:
-        """Give up then."""
+        """Set when to give up, by the running loop's clock."""
         self._timer = asyncio.get_running_loop().call_at(when, self._give_up)
 
     def _give_up(self) -> None:

@@ -30,7 +30,7 @@ _FIRST = 2
 
 
 async def restore(store: SessionStore, session_id: str, until: bytes | None = None) -> tuple[Replayed, Head]:
-    """The session's state and head, its chain checked; only ``until`` the entry with that hash.
+    """The session's state and head, its chain checked; ``until`` ends it at the entry with that hash.
 
     Raises SessionNotFound, SessionCorrupt, StoreError, UnknownEntry.
     """
@@ -76,7 +76,7 @@ def _place(page: Sequence[StoredEntry], wanted: bytes) -> int | None:
 
 
 async def tip(store: SessionStore, session_id: str) -> str:
-    """Where a session goes on after its compactions: the last successor in line."""
+    """The session that goes on after all compactions of another: the last successor in line."""
     while compacted := [
         each
         for each in await settled(store.successors(session_id))
@@ -114,7 +114,7 @@ def _run_word(entry: StoredEntry) -> RunOutcome | Literal["open"] | None:
 
 
 async def interrupted(store: SessionStore, pod: str | None, limit: int) -> list[SessionInfo]:
-    """Those of the last changed sessions whose last run can be resumed, and that nobody holds."""
+    """The sessions, of those that changed last, whose last run can be resumed and that nobody holds."""
     found: list[SessionInfo] = []
     for info in await settled(store.sessions(pod=pod, limit=limit)):
         await asyncio.sleep(0)
