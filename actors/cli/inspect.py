@@ -57,8 +57,9 @@ class Listed(NamedTuple):
 @options.store
 @options.as_json
 def ps(pod: str | None, everything: bool, store: str | None, as_json: bool) -> None:
-    """List the sessions, the last changed one first: how each stands, its task, folder and model, and what it
-    has cost in US dollars.
+    """List the sessions, the last changed one first.
+
+    Shown are how each stands, its task, folder and model, and what it has cost in US dollars.
     """
     limit = None if everything or as_json else _LISTED + 1
     with Reading(store) as reading:

@@ -117,7 +117,7 @@ manifest = click.option(
     "--manifest",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="A pod manifest in TOML; without one the pod has the files and search tools, here.",
+    help="A pod manifest in TOML; without one the pod has the tools files, search and shell, here.",
 )
 profile = click.option(
     "--profile",

@@ -26,9 +26,14 @@ class Row(NamedTuple):
 
 #: The columns of a table that is not cut, and those of a terminal with so many columns at least.
 _ALL = ("SESSION", "POD", "CHANGED", "LAST RUN", "COST", "MODEL", "FOLDER", "TASK")
-_AT_TERMINAL = ((90, _ALL), (60, ("SESSION", "POD", "CHANGED", "LAST RUN", "COST", "TASK")))
-#: How the last run stands is what is looked for first: behind names of pods it would be cut off.
-_NARROW = ("SESSION", "LAST RUN", "CHANGED", "TASK")
+_AT_TERMINAL = (
+    (90, _ALL),
+    (60, ("SESSION", "POD", "CHANGED", "LAST RUN", "COST", "TASK")),
+    # How the last run stands is what is looked for first: behind names of pods it would be cut off.
+    (52, ("SESSION", "LAST RUN", "CHANGED", "TASK")),
+)
+#: The order says how long ago they changed; what they are about has to be read.
+_NARROW = ("SESSION", "LAST RUN", "TASK")
 #: The most that a terminal shows of what may be long.
 _WIDEST = {"POD": 16, "MODEL": 20, "FOLDER": 20}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -25,7 +25,7 @@ from protocol.agents import spec_of
 from protocol.approval import ApprovalAnswer
 from protocol.entries import Entry, Head, OtherEntry, Parent, SessionOpened, StoredEntry
 from protocol.errors import AgentError, NewerVersion, SessionError, SessionNotFound, WireError
-from protocol.events import ApprovalRequested, ApprovalResolved, UserMessage
+from protocol.events import ApprovalRequested, ApprovalResolved, PodStarted, PodStopped, UserMessage
 from protocol.manifest import PodManifest
 from protocol.wire import decode_entry
 
@@ -98,11 +98,11 @@ class Reading:
 
     def _newest(self) -> SessionInfo | None:
         """The session that changed last; of a tree of pods, which change together, that of the uppermost."""
-        return next(self._uppermost(self.sessions(limit=_NEWEST)), None)
+        return next(self._used_first(self._uppermost(self.sessions(limit=_NEWEST))), None)
 
     def newest(self, fits: Callable[[PodManifest], bool]) -> SessionInfo | None:
         """The last changed session of a pod whose manifest ``fits``; what cannot be read is passed over."""
-        for info in self._uppermost(self.sessions(limit=_LOOKED_THROUGH)):
+        for info in self._used_first(self._uppermost(self.sessions(limit=_LOOKED_THROUGH))):
             with suppress(SessionError, WireError, AgentError):
                 if fits(self.manifest(info.session_id)):
                     return info
@@ -113,6 +113,27 @@ class Reading:
         """The sessions of pods that are no sub-agents of others."""
         names = {info.pod for info in found}
         return (info for info in found if not any(info.pod.startswith(f"{name}.") for name in names))
+
+    def _used_first(self, found: Iterable[SessionInfo]) -> Iterator[SessionInfo]:
+        """The sessions, those in which nothing was said yet behind the others: a chat that is killed before
+        its first turn leaves one, which is not what a person means to go on with.
+        """
+        unused = []
+        for info in found:
+            if self._is_unused(info):
+                unused.append(info)
+            else:
+                yield info
+        yield from unused
+
+    def _is_unused(self, info: SessionInfo) -> bool:
+        """Whether nothing was said in a session; what cannot be read was in use."""
+        if info.parent is not None or info.head.seq > _FIRST:
+            return False
+        with suppress(SessionError, WireError):
+            entries = (decode_entry(each.body) for each in self.stored(info.session_id))
+            return all(isinstance(each, SessionOpened | PodStarted | PodStopped) for each in entries)
+        return False
 
     def _summary(self, info: SessionInfo, now: float) -> str:
         """A session in a few words, by which a person knows it."""

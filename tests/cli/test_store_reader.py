@@ -150,3 +150,20 @@ async def test_the_record_of_an_agent_that_is_a_pod_stands_as_its_pod_does(tmp_p
         await agent.cancel()
         assert listed() == [("dig", f"cancelled, in process {os.getpid()}")]
     assert listed() == [("dig", "cancelled")]
+
+
+async def test_the_last_session_is_one_in_which_something_was_said(store: str):
+    async with PodSystem(store=store) as system:
+        first = await system.spawn(PodManifest.of(name="a"), client=ScriptedClient([say("ok")]))
+        result = await first.run("hi")
+        await first.stop()
+        unused = await system.spawn(PodManifest.of(name="b"))  # as a chat that is killed leaves it
+        empty = (await unused.describe()).session_id
+    with Reading(store) as reading:
+        assert reading.sessions()[0].session_id == empty
+        last, here = reading.find("last"), reading.newest(lambda _: True)
+        assert here is not None
+        assert [last.session_id, here.session_id] == [result.session_id] * 2
+        only = reading.newest(lambda manifest: manifest.pod.name == "b")
+        assert only is not None
+        assert only.session_id == empty

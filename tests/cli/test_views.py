@@ -22,6 +22,7 @@ from actors.tools.base import tool
 from protocol import events
 from protocol.errors import Failure, ModelError, RunFailed
 from protocol.manifest import PodManifest
+from protocol.results import RunResult
 from protocol.routing import AttemptRecord
 from protocol.usage import Usage
 from protocol.wire import decode_event
@@ -202,3 +203,17 @@ def test_usage_that_no_server_reported_is_said_to_be_unknown():
     _, err = to_files([say("ok")])
     assert "tokens unknown" in err[-1]
     assert Usage().total_tokens is None
+
+
+def test_a_session_is_named_behind_its_first_run_alone_and_tokens_where_a_request_was_sent():
+    out, err = files()
+    view = PeopleView(Terminal(out, err))
+    result = RunResult("ok", "budget", Usage(), "r", "s")
+    view.show_end(result)
+    view.show_end(result)
+    view.show_end(replace(result, session_id="t"))
+    assert written(err).splitlines() == [
+        "budget · 0 requests · session s",
+        "budget · 0 requests",
+        "budget · 0 requests · session t",
+    ]

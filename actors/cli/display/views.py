@@ -124,6 +124,8 @@ class PeopleView:
         self._sub_agents: dict[str, None] = {}
         self._of_sub_agents: list[Line] = []
         self._between_runs = False
+        #: The session that was named last.
+        self._named = ""
 
     def note(self, text: str) -> None:
         self._terminal.note(text)
@@ -300,13 +302,18 @@ class PeopleView:
         if self._why is not None:
             self._terminal.note(str(self._why), "error")
         used = result.usage if self._usage is None else self._usage
-        words = [result.outcome.replace("_", " "), count(self._steps, "request"), tokens(used)]
+        words = [result.outcome.replace("_", " "), count(self._steps, "request")]
+        if self._steps:
+            words.append(tokens(used))
         if self._cost:
             words.append(dollars(self._cost))
         if self._took is not None:
             words.append(seconds(self._took))
         self._forget_run()
-        self._terminal.note(" · ".join([*words, f"session {result.session_id}"]))
+        if result.session_id != self._named:  # a chat need not read it behind each turn
+            words.append(f"session {result.session_id}")
+            self._named = result.session_id
+        self._terminal.note(" · ".join(words))
 
     def _forget_run(self) -> None:
         """Count anew with the next run that is started."""
