@@ -1,5 +1,6 @@
 """``python docs/record_terminal.py`` runs commands at a terminal and draws it: ``terminal.svg``."""
 
+import html
 import io
 import os
 import pty
@@ -61,15 +62,30 @@ def _final(shown: str) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Run them, and write the picture."""
+def record() -> str:
+    """The picture of what the commands print today."""
     console = Console(record=True, width=_COLUMNS, file=io.StringIO())
     with tempfile.TemporaryDirectory(prefix="notes-") as folder:
         Path(folder, "plan.txt").write_text(_PLAN, encoding="utf-8")
         for command in _COMMANDS:
             console.print(Text.assemble(("$ ", "green"), (command, "bold")))
             console.print(Text.from_ansi(_run(command, folder)), end="\n")
-    _PICTURE.write_text(console.export_svg(title="polypod"), encoding="utf-8")
+    return console.export_svg(title="polypod")
+
+
+def words(picture: str) -> list[str]:
+    """The words of a picture without what differs each time: numbers, ids, times and the folder."""
+    lines: dict[float, str] = {}
+    for y, text in re.findall(r'<text class="[^"]*" x="[\d.]+" y="([\d.]+)"[^>]*>(.*?)</text>', picture):
+        lines[float(y)] = lines.get(float(y), "") + html.unescape(text).replace("\xa0", " ")
+    shown = " ".join(lines[y] for y in sorted(lines))
+    changing = r"/\S*notes-\w+|\b(?=\w*\d)[\w:,.-]+( (us|ms|s)\b)?( ago)?|just now"
+    return re.sub(changing, "#", shown).split()
+
+
+def main() -> None:
+    """Run them, and write the picture."""
+    _PICTURE.write_text(record(), encoding="utf-8")
 
 
 if __name__ == "__main__":

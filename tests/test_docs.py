@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import runpy
 import subprocess
 import sys
 from importlib.metadata import version
@@ -77,6 +78,12 @@ def test_each_page_is_found_from_the_first_one() -> None:
     for page in DOCS.glob("*.md"):
         found = page.stem == "index" or (f"]({page.name})" in index and f"\n{page.stem}\n" in index)
         assert found, f"{page.name} is neither linked nor in the table of contents"
+
+
+def test_the_recorded_terminal_shows_what_the_commands_print() -> None:
+    made = runpy.run_path(str(DOCS / "record_terminal.py"))
+    kept = (DOCS / "terminal.svg").read_text(encoding="utf-8")
+    assert made["words"](kept) == made["words"](made["record"]()), "python docs/record_terminal.py"
 
 
 PAGES = [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "bench").glob("*.md")]
