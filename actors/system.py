@@ -618,13 +618,13 @@ class PodSystem:
         return self._bus.subscribe_encoded()
 
     def _subscribe(self, pod: str, kinds: Kinds, since: Since | None, *, children: bool) -> Subscription:
-        """The same for the handle of a pod, also of one whose system has been left."""
+        """Subscribe on behalf of a pod's handle, also of one whose system has been left."""
         if self._of_parent:
             raise SystemOfParent
         return self._subscriptions.subscribe(pod, kinds, since, children=children)
 
     def _feed(self, pod: str, kinds: Kinds, since: Since | None, *, children: bool) -> Feed:
-        """The same for who sends the events of a pod on, as bytes."""
+        """A feed of a pod's events as bytes, on behalf of its handle."""
         if self._of_parent:
             raise SystemOfParent
         return self._subscriptions.feed(pod, kinds, since, children=children)

@@ -222,7 +222,7 @@ class AlreadyResolved(PodError):  # noqa: N818
 
 
 class _AlsoAnEvent(type):
-    """Of an error under whose name an event was once published: ``isinstance`` knows both."""
+    """The metaclass of an error under whose name an event was once published: ``isinstance`` knows both."""
 
     event: type | None
 
@@ -772,7 +772,7 @@ class NewerVersion(StoreError, WireError):  # noqa: N818
         )
 
     def of(self, session_id: str, seq: int) -> NewerVersion:
-        """The same, of an entry of a session."""
+        """The error about one entry of a session."""
         return NewerVersion(f"entry {seq} of session {session_id}", self.why)
 
 

@@ -51,7 +51,7 @@ class ModelSection(ModelSettings, frozen=True, forbid_unknown_fields=True, omit_
     api_version: str | None = None
 
     def with_settings(self, settings: ModelSettings) -> ModelSection:
-        """The same model with ``settings`` over its own."""
+        """The model section with ``settings`` over its own."""
         return msgspec.structs.replace(self, **joined(given(self), settings))
 
 

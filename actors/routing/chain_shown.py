@@ -71,7 +71,7 @@ def _within(stream: AsyncIterator[Block], deadline: float | None) -> AsyncIterat
 
 
 async def _each_within(blocks: AsyncIterator[Block], deadline: float) -> AsyncIterator[Block]:
-    """The same where there is one. Raises TimeoutError."""
+    """The blocks of a stream, each of which has to come before the deadline. Raises TimeoutError."""
     while True:
         try:
             async with bound(deadline):

@@ -73,7 +73,9 @@ class ModelVerifier:
         return await self.judge(Case(skill_prompt, task_prompt, output))
 
     async def judge(self, case: Case) -> Verdict:
-        """The same, counted by the case's meter. Raises OverBudget too."""
+        """What the model says, counted by the case's meter. Raises ModelError, OutputInvalid where it gives
+        no verdict, and OverBudget.
+        """
         request = self._request(case)
         meter = case.meter or own_meter(self._client, request)
         exchange = meter.exchange(self._client, self._names.price, request, answers=False)

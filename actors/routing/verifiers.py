@@ -123,7 +123,7 @@ class AllOf:
         return await self.judge(Case(skill_prompt, task_prompt, output))
 
     async def judge(self, case: Case) -> Verdict:
-        """The same, with what counts their calls."""
+        """What they say together, with what counts their calls."""
         spent = Spent()
         for each in self._verifiers:
             said = await judge(each, case)

@@ -44,34 +44,34 @@ DEFERRED = _Deferred()
 
 
 class Registry(Protocol):
-    """Where actors are known while they live."""
+    """Where actors are registered while they live."""
 
     def register(self, actor: Any, /) -> None:
-        """Know the actor from now on."""
+        """Add the actor."""
 
     def unregister(self, actor: Any, /) -> None:
-        """Forget the actor; unknown ones are ignored."""
+        """Remove the actor; unknown ones are ignored."""
 
 
 class Unregistered:
-    """The registry of actors that are known to whoever made them alone."""
+    """A registry for actors that only their maker knows: it keeps none."""
 
     def register(self, actor: Any, /) -> None:
-        """Nobody looks for it."""
+        """Do nothing: nobody looks for it."""
 
     def unregister(self, actor: Any, /) -> None:
-        """Nobody looked for it."""
+        """Do nothing: nobody looked for it."""
 
 
 class PykkasRegistry:
     """The registry of actors that pykka lists."""
 
     def register(self, actor: pykka.Actor, /) -> None:
-        """Put it on pykka's list."""
+        """Add it to pykka's list."""
         pykka.ActorRegistry.register(actor.actor_ref)
 
     def unregister(self, actor: pykka.Actor, /) -> None:
-        """Take it off pykka's list."""
+        """Remove it from pykka's list."""
         pykka.ActorRegistry.unregister(actor.actor_ref)
 
 
@@ -236,10 +236,10 @@ class AsyncActor(pykka.Actor):
             self._handle_error(error, reply_to)
 
     def _on_waiting(self, message: Any) -> None:
-        """A message has to wait for an ``async`` handler, which may be asked to end soon."""
+        """Note that a message has to wait for an ``async`` handler, which may be asked to end soon."""
 
     def _handle_error(self, error: BaseException, reply_to: AsyncFuture[Any] | None) -> None:
-        """A plain handler raised ``error``."""
+        """Answer a message whose plain handler raised ``error``."""
         self._reply_to = None
         hook = self._report_error(error, reply_to)
         if hook is not None:
@@ -341,7 +341,7 @@ class AsyncActor(pykka.Actor):
         return self._hook(self.on_stop)
 
     def _lose_loop(self, reply_to: AsyncFuture[Any] | None) -> None:
-        """The loop ends in the middle of a message: so does the actor, and no hook can be awaited."""
+        """End the actor in the middle of a message, since its loop ends: no hook can be awaited."""
         self._end()
         if reply_to is not None and not reply_to.done():
             reply_to.set_exception(pykka.ActorDeadError(f"the event loop of {self} ended before it answered"))

@@ -12,10 +12,10 @@ class Host(Protocol):
     """A pool that limits how many of its threads are at work."""
 
     def block(self) -> None:
-        """The calling thread begins to wait for others."""
+        """Note that the calling thread begins to wait for others."""
 
     def unblock(self) -> None:
-        """The calling thread goes on."""
+        """Note that the calling thread goes on."""
 
 
 class _Local(threading.local):
@@ -33,7 +33,7 @@ def belong_to(host: Host) -> None:
 
 @contextlib.contextmanager
 def blocked() -> Iterator[None]:
-    """The calling thread waits for others while this lasts, and does not count as one that works."""
+    """Count the calling thread as one that waits, and not as one that works, during the body."""
     host = _local.host
     if host is None:
         yield

@@ -95,7 +95,7 @@ class Bus:
         return order
 
     def has_subscriber(self, pod: str, kind: type[Event]) -> bool:
-        """Whether a subscription is there that gets events of that kind, durable ones too, of ``pod``."""
+        """Whether any subscription gets events of that kind, durable or not, of ``pod``."""
         with self._lock:
             self._remove_abandoned()
             return self._near.wants(pod, kind) or self._far.wants(pod, kind)
@@ -170,8 +170,8 @@ class Bus:
         return queue
 
     def adopt(self, child: str, parent: str) -> None:
-        """``child`` is a sub-agent of ``parent`` from now on: subscribers to that one
-        and its sub-agents get its events.
+        """Have subscribers to ``parent`` and its sub-agents get the events of ``child`` too, its new
+        sub-agent.
         """
         if self._parents.get(child) == parent:
             return
@@ -182,7 +182,7 @@ class Bus:
             self._refresh()
 
     def disown(self, child: str) -> None:
-        """The sub-agent ``child`` has ended."""
+        """Note that the sub-agent ``child`` has ended."""
         with self._lock:
             if self._parents.pop(child, None) is not None:
                 self._near.drop_child(child)
@@ -232,7 +232,7 @@ class Bus:
         self.changes += 1
 
     def renew_locks(self) -> None:
-        """Be usable in a forked child, though another thread of the parent held a lock."""
+        """Renew the locks in a forked child, where a thread of the parent may have held one."""
         self._lock = threading.Lock()
         for queue in self._queues():
             queue.renew_lock()

@@ -100,8 +100,8 @@ class Interruptible:
                 raise Left
 
     async def apart(self, work: Coroutine[Any, Any, T], what: str, context: Context | None = None) -> T:
-        """The same, awaited in a task of its own, in that context or a copy of this one: where it does not
-        end it is left, and CancelledError raised here.
+        """Wait for ``work`` in a task of its own, in that context or a copy of this one, so that it can be
+        interrupted. Where it does not end it is left, and CancelledError raised here.
         """
         if self.asked:
             work.close()
@@ -213,8 +213,8 @@ class Uncancelled(asyncio.Future[T]):
 
 
 class DirectWait(Uncancelled[None]):
-    """The same, for what one task waits for: it can go on within the call of ``end``, which saves a turn of
-    the loop for each of the many tasks that may wait for one thing.
+    """A future that no cancel reaches, for what one task waits for. The task can go on within the call of
+    ``end``, which saves a turn of the loop for each of the many tasks that may wait for one thing.
     """
 
     _wake_up: tuple[Callable[[Any], object], Context] | None = None

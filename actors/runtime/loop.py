@@ -122,7 +122,7 @@ class Mailroom:
         return self.here() and self.is_busy()
 
     def is_busy(self) -> bool:
-        """The same, for who is on the loop's thread."""
+        """Whether the loop is in the middle of a task or of its mail; for callers on its thread."""
         return self._delivering or task_on(self.loop) is not None
 
     def deliver_now(self) -> bool:
@@ -241,8 +241,8 @@ def _new_mailroom(loop: asyncio.AbstractEventLoop) -> Mailroom:
 
 
 class _PatientSelector(selectors.DefaultSelector):
-    """Of a loop in a thread of its own, most of whose mail comes from other threads: before it sleeps
-    in the kernel it waits a moment for more of that mail.
+    """The selector of a loop in a thread of its own, most of whose mail comes from other threads: before it
+    sleeps in the kernel it waits a moment for more of that mail.
     """
 
     mailroom: Mailroom | None = None
@@ -321,8 +321,9 @@ def of_parent(loop: asyncio.AbstractEventLoop | None) -> bool:
 
 
 class _ParentsSelector(selectors.SelectSelector):
-    """Of a forked child's copy of a loop, which may not run: the kernel has one selector for both processes,
-    so a child that closes its copy, as ``asyncio.run`` does in the end, would make the parent's loop deaf.
+    """The selector of a forked child's copy of a loop, which may not run: the kernel has one selector for
+    both processes, so a child that closes its copy, as ``asyncio.run`` does in the end, would make the
+    parent's loop deaf.
     """
 
     def select(self, _timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:

@@ -33,7 +33,7 @@ class Group(Generic[Q]):
             self.kind_counts[kind] = self.kind_counts.get(kind, 0) + 1
 
     def remove(self, queue: EventQueue[Q]) -> None:
-        """Forget a queue; one that is not there is let be."""
+        """Forget a queue; one that is not there is ignored."""
         if queue not in self.queues:
             return
         del self.queues[queue]
@@ -67,13 +67,15 @@ class Subscribers(Generic[Q]):
                 self.join(queue, child)
 
     def join(self, queue: EventQueue[Q], child: str) -> None:
-        """Have a queue that is there get the events of a sub-agent too."""
+        """Have an existing queue get the events of a sub-agent too."""
         assert queue.children is not None
         queue.children.add(child)
         self.of_pod.setdefault(child, Group()).add(queue)
 
     def drop_child(self, child: str) -> None:
-        """A sub-agent has ended: only subscribers to its own name get what is published under that."""
+        """Note that a sub-agent has ended: only subscribers to its own name get what is published
+        under that.
+        """
         group = self.of_pod.get(child)
         for queue in () if group is None else list(group.queues):
             if queue.children is not None and queue.pod != child:
@@ -81,7 +83,7 @@ class Subscribers(Generic[Q]):
                 self._leave(queue, child)
 
     def remove(self, queue: EventQueue[Q]) -> None:
-        """Forget a queue; one that is not there is let be."""
+        """Forget a queue; one that is not there is ignored."""
         if queue.pod is None:
             self.of_all.remove(queue)
         else:

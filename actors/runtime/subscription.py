@@ -51,7 +51,7 @@ class _Reading(Generic[Q, T]):
         raise NotImplementedError
 
     def _past(self, what: StoredEntry | Lagged) -> T:
-        """What is given for an event of a replay. Raises WireError, NewerVersion."""
+        """What a reader is given for an event of a replay. Raises WireError, NewerVersion."""
         raise NotImplementedError
 
     def replay(

@@ -25,7 +25,7 @@ beginning: set[asyncio.AbstractEventLoop] = set()
 
 
 def is_being_cancelled() -> bool:
-    """Whether the running task was asked to end; else a CancelledError is another's."""
+    """Whether the running task was asked to end; if not, a CancelledError in it is another's."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

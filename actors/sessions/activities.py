@@ -10,7 +10,7 @@ from protocol.events import FAILED, Activity, DurableEvent, RunEnd
 
 
 def still_open(activities: tuple[Activity, ...], event: DurableEvent) -> tuple[Activity, ...]:
-    """The activities that are open after ``event``, of which those are before it."""
+    """The activities that are open after ``event``, given those before it."""
     if event.starts is not None:
         return (*(each for each in activities if each != event.starts), event.starts)
     if event.ends is None:
@@ -34,7 +34,9 @@ def ends_of(
 def ends_in_branch(
     activities: Sequence[Activity], open_run: str | None
 ) -> Iterator[tuple[type[DurableEvent], str | None, dict[str, Any]]]:
-    """What ends in a branch all that is under way in its parent: as failed, and the run as cancelled."""
+    """What ends all that is under way in a branch's parent: activities as failed, and the run as
+    cancelled.
+    """
     yield from ends_of(activities, open_run, ELSEWHERE)
     if open_run is not None:
         yield RunEnd, open_run, {"outcome": "cancelled", "error": _no_end("run", ELSEWHERE)}

@@ -35,8 +35,8 @@ async def settled(answer: Awaitable[T]) -> T: ...
 @overload
 async def settled(answer: Answer[T]) -> T: ...
 async def settled(answer: Answer[T]) -> T:
-    """What a store answers, on its loop; one that is there costs no turn of the loop. Raises StoreError where
-    the store was cancelled by itself: who asks was not.
+    """What a store answers, on its loop; an answer that is there costs no turn of the loop. Raises StoreError
+    where the store was cancelled by itself, and not the caller.
     """
     if not isinstance(answer, Awaitable):
         return answer
@@ -58,7 +58,7 @@ def store_failure(error: BaseException) -> SessionError:
 
 
 def then(answer: Answer[T], use: Callable[[T], U]) -> Answer[U]:
-    """What ``use`` makes of an answer, at once where that is there."""
+    """What ``use`` makes of an answer, at once where the answer is there."""
     return _then(answer, use) if isinstance(answer, Awaitable) else use(answer)
 
 
@@ -71,7 +71,8 @@ def wait(answer: Awaitable[T]) -> T: ...
 @overload
 def wait(answer: Answer[T]) -> T: ...
 def wait(answer: Answer[T]) -> T:
-    """The same for who blocks: what has to be awaited is, on a loop in a thread, the same for all.
+    """A store's answer, for callers that block: one that has to be awaited is, on a loop in a thread that all
+    such calls share.
 
     Raises WouldDeadlock on that thread.
     """

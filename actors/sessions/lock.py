@@ -57,7 +57,7 @@ class WriterLock:
 
     @property
     def known(self) -> str | None:
-        """The same, None where it was not asked for yet."""
+        """What this writer is called in the store's records; None where nobody has asked for it yet."""
         return self._id
 
     @property

@@ -73,7 +73,7 @@ class Spawner:
         return self._supervision
 
     def supervised(self) -> Supervision:
-        """The same, made where there is none."""
+        """What starts pods again that fail, made where there is none."""
         if self._supervision is None:
             from actors.swarm.supervision import Supervision  # noqa: PLC0415 - paid for by who supervises
 

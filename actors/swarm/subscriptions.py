@@ -48,7 +48,7 @@ class Subscriptions:
         return self._from(since, pod, self._bus.subscribe(pod, kinds, children=children), children=children)
 
     def feed(self, pod: str, kinds: Kinds, since: Since | None, *, children: bool = False) -> Feed:
-        """The same for who sends the events of a pod on, as bytes."""
+        """Events as ``subscribe`` gives them, but as bytes, for callers that send them on."""
         return self._from(since, pod, self._bus.feed(pod, kinds, children=children), children=children)
 
     def _from(self, since: Since | None, pod: str | None, subscription: S, *, children: bool) -> S:
@@ -76,7 +76,7 @@ class Subscriptions:
         return PastEvents(self.store, after, started, position)
 
     def _living(self, pod: str) -> dict[str, tuple[str, int]]:
-        """Of a pod and all below those that live, with their sessions and last durable entries."""
+        """The pods that live of one and all below it, with their sessions and last durable entries."""
         positions = {each: self._roster.position(each) for each in (pod, *self._bus.below(pod))}
         return {each: position for each, position in positions.items() if position is not None}
 

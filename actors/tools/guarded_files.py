@@ -139,7 +139,7 @@ def _steering(place: str) -> Iterator[str]:
 
 
 def _repositories(folder: str) -> Iterator[str]:
-    """The same of all repositories below a folder of git's own."""
+    """What is guarded of all repositories below a folder of git's own."""
     try:
         with os.scandir(folder) as entries:
             below = [each.path for each in entries if each.is_dir(follow_symlinks=False)]

@@ -82,7 +82,7 @@ class Hooks:
         self.asks_before_request, self.asks_at_run_end = bool(self._requests), bool(self._run_ends)
 
     def after_only(self) -> Hooks:
-        """The same, asked about results alone."""
+        """These hooks, asked about results alone."""
         made = copy.copy(self)
         made._before, made.asks_before = [], False  # noqa: SLF001 - a copy of this one
         return made

@@ -118,7 +118,7 @@ def decide(
 
 
 def _that_can_be_kept(execution: Execution) -> Execution:
-    """The same; failed where it has something from a runner that is no data: else the queue could keep
+    """The execution, failed where its runner gave something that cannot be encoded: else the queue could keep
     nothing any more.
     """
     try:

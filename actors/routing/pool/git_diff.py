@@ -26,5 +26,5 @@ def parse_changes(printed: bytes) -> tuple[FileChange, ...]:
 
 
 def _number(text: str) -> int | None:
-    """Of a file that has no lines git prints a dash."""
+    """A number of lines; None for the dash that git prints for a file without lines."""
     return int(text) if text.isdecimal() else None

@@ -43,7 +43,7 @@ class Performing:
             return Outcome(kind="failed", error=Failure.of(error))
 
     async def _perform(self, claimed: Claimed) -> Outcome:
-        """Raises WorkspaceError."""
+        """Do a job in its folder or in a working copy. Raises WorkspaceError."""
         job, worker = claimed.job, self._workers[claimed.agent]
         cwd = self._cwd if job.cwd is None else Path(job.cwd).expanduser().absolute()  # noqa: ASYNC240
         if not cwd.is_dir():
@@ -53,7 +53,7 @@ class Performing:
         return await self._perform_apart(worker, claimed, cwd)
 
     async def _perform_apart(self, worker: Worker, claimed: Claimed, cwd: Path) -> Outcome:
-        """The same in a working copy. Raises WorkspaceError."""
+        """Do a job in a working copy. Raises WorkspaceError."""
         name = _name_of(claimed)
         copy, cancelled = await _to_its_end(WorkingCopy.make(self._git, cwd, self._worktrees, name))
         outcome = CANCELLED if cancelled else await worker.do(claimed, copy.cwd)
@@ -76,7 +76,9 @@ class Performing:
 
 
 def _name_of(job: Claimed | Execution) -> str:
-    """The same for each attempt, and no other job's: numbers begin anew in another queue."""
+    """The name of a job's working copy: the same for each attempt, and no other job's, though numbers begin
+    anew in another queue.
+    """
     return f"{job.id}-{round(job.submitted_at * 1e6) & 0xFFFFFFFF:08x}"
 
 

@@ -122,7 +122,7 @@ class TaskQueue(abc.ABC):
 
     @abc.abstractmethod
     def outlook(self, window: Window) -> Outlook:
-        """Of each lane the next jobs, as many as ``window`` says. It costs the same however many wait."""
+        """The next jobs of each lane, as many as ``window`` says. It costs the same however many wait."""
 
     @abc.abstractmethod
     def start(self, starts: Sequence[Start], at: float) -> list[Claimed]:
@@ -166,7 +166,9 @@ class TaskQueue(abc.ABC):
     def ended_since(
         self, mark: int | None, wanted: Container[int]
     ) -> tuple[int, list[tuple[int, Execution]]]:
-        """Those of the ``wanted`` jobs that ended behind ``mark``, and the mark of now; of None just that."""
+        """Those of the ``wanted`` jobs that ended behind ``mark``, and the present mark; where ``mark`` is
+        None, just that.
+        """
 
     def ended_before(self, at: float) -> list[Execution]:  # noqa: ARG002 - see forget
         """The jobs that ended before that, the first to end first. It may be called within a transaction."""

@@ -65,7 +65,7 @@ class JobContext:
 
     @property
     def task(self) -> str:
-        """The same, as an agent's function has it."""
+        """What is to be done, under the name that an agent's function has for it."""
         return self.job.instructions
 
     async def say(self, text: str, *, usage: Usage | None = None, cost: float | None = None) -> None:

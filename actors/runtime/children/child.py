@@ -169,7 +169,7 @@ class Child:
         self._timer = self._loop.call_later(seconds, work)
 
     def _rouse_until_started(self) -> None:
-        """Have it begin, though other programs stop the helper again and again."""
+        """Have its warden begin, though other programs stop the helper again and again."""
         self.rouse()
         if not self._started.done():
             self._look_after(_PATIENCE, self._rouse_until_started)

@@ -27,13 +27,13 @@ class Plan(NamedTuple):
 
 
 def plan_of(received: tuple[object, ...]) -> Plan:
-    """The plan as it came in a frame."""
+    """The plan that a frame carried."""
     plan = Plan(*received)  # type: ignore[arg-type]
     return plan._replace(view=View(*plan.view))
 
 
 def confine(plan: Plan) -> Iterator[str]:
-    """Have this process, and all it starts, do what the plan allows and nothing else, for good.
+    """Restrict this process, and all it starts, to what the plan allows, for good.
 
     It is done step by step; each is named before it is taken. Raises OSError.
     """

@@ -60,11 +60,11 @@ class Confinement(Struct, frozen=True):
 
     @property
     def needs_namespaces(self) -> bool:
-        """Whether something below what is allowed is not."""
+        """Whether anything below an allowed path is denied."""
         return bool(self.denied or self.hidden or self.read_only or self.repositories)
 
     def environment(self, env: Mapping[str, str]) -> dict[str, str]:
-        """The variables for a child that has these otherwise."""
+        """The variables of a confined child that would otherwise have these."""
         temporary = "/tmp" if self.namespaces else f"{self.home}/tmp"  # noqa: S108 - the child's own
         kept = {name: value for name, value in env.items() if name not in _OF_HOME}
         return {**kept, "HOME": self.home, "TMPDIR": temporary}

@@ -59,7 +59,7 @@ class Covers:
         self._pid = 0
 
     def begin(self, pid: int) -> None:
-        """Cover in the view of this process from now on: it has entered that. Raises OSError."""
+        """Begin to cover, in the view that this process has entered. Raises OSError."""
         # Held, since another process may have its number later, and one before has the mounts of all others.
         self._namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
@@ -87,7 +87,9 @@ class Covers:
         return code == 0
 
     def have_go_on(self, pid: int) -> None:
-        """A process was stopped: a child that may signal the one that covers is not to keep it from that."""
+        """Continue a process that was stopped: a child that may signal the one that covers must not keep it
+        from that.
+        """
         if pid == self._pid:
             os.kill(pid, signal.SIGCONT)
 
@@ -95,7 +97,7 @@ class Covers:
         return {path for path, known in self._known.items() if _identity(path) != known}
 
     def _gone(self) -> Iterator[bytes]:
-        """What is not there any more, though something of its name and number may be."""
+        """What no longer exists, though something of its name and number may."""
         with contextlib.suppress(BlockingIOError):
             while events := os.read(self.changed, _READ):
                 at = 0
@@ -106,7 +108,7 @@ class Covers:
                         yield from self._watches.pop(watch, ())
 
     def _watch(self, path: bytes) -> _Identity:
-        """Watch what is there by now, or else the folder in which it may come to be."""
+        """Watch what exists by now, or else the folder in which it may be made."""
         with contextlib.suppress(OSError):
             watch = call("inotify_add_watch", self.changed, path, _OF_ITSELF | _NO_SYMLINK | _ALSO)
             self._watches.setdefault(watch, []).append(path)
@@ -118,7 +120,7 @@ class Covers:
         return _identity(path)
 
     def _fork(self) -> bool:
-        """Whether a process could be made that covers what waits for it."""
+        """Fork a process that covers what waits for it; returns whether that could be done."""
         try:
             pid = os.fork()  # one that enters the namespaces of others may not come back from there
         except OSError:  # the child has all processes that there may be, or its namespace has just ended
@@ -129,7 +131,7 @@ class Covers:
         return True
 
     def _cover(self, replaced: set[bytes]) -> None:
-        """Never returns."""
+        """Cover what waits, in a process of its own, which never returns."""
         code = 1
         try:
             view = self._view

@@ -90,7 +90,7 @@ def send(process: Process, number: int) -> None:
 
 
 def kill_all(*, but: Collection[int] = _NOTHING) -> list[Process]:
-    """Kill all descendants, also those that fork in the meantime; which they were."""
+    """Kill all descendants, also those that fork in the meantime; returns which they were."""
     stopped: dict[Process, None] = {}
     for _ in range(_ROUNDS):
         fresh = [each for each in descendants(but=but) if each not in stopped]

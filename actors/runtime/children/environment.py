@@ -21,8 +21,8 @@ ALLOWED = frozenset(
 def allowed_environment(
     more: Iterable[str] = (), *, of: Mapping[str, str] | None = None, **own: str
 ) -> dict[str, str]:
-    """Those variables of this process (or ``of`` a mapping) that a child may have, with those that ``more``
-    names, and ``own`` ones.
+    """The variables of this process (or ``of`` a mapping) that a child may have, with those that ``more``
+    names, and with its ``own``.
     """
     wanted = ALLOWED.union(more)
     found = os.environ if of is None else of

@@ -105,7 +105,7 @@ class Helper:
         _close(*streams)
 
     def _become_warden(self, control: int, streams: tuple[int, ...]) -> None:
-        """Never returns."""
+        """Be a warden from now on; never returns."""
         code = 1
         try:
             self._waiting.close()
@@ -118,7 +118,7 @@ class Helper:
             os._exit(code)
 
     def _end(self) -> None:
-        """Polypod is gone, or wants no more children: have every warden run its ladder."""
+        """Have every warden run its ladder, since polypod has ended or wants no more children."""
         if self._ending:
             return
         self._ending = True
@@ -126,7 +126,9 @@ class Helper:
         os.close(self._lifeline_held)
 
     def _kill_wardens(self) -> None:
-        """They have had their time. What they own comes to us."""
+        """Kill the wardens that are left, since they have had their time; what they own comes to this
+        process.
+        """
         for pid in self._wardens:
             os.kill(pid, signal.SIGKILL)
 
@@ -145,13 +147,13 @@ class Helper:
             self._kill_what_is_nobodys()
 
     def _have_go_on(self, pid: int) -> None:
-        """A warden that is stopped would end nothing, also where polypod is gone by then."""
+        """Continue a warden that is stopped: it would end nothing, also once polypod is gone."""
         if pid in self._wardens:
             self._stops[pid] += 1
             os.kill(pid, signal.SIGCONT if self._stops[pid] < _STOPS else signal.SIGKILL)
 
     def _kill_what_is_nobodys(self) -> None:
-        """Kill what a warden left that was killed itself: it has come to us."""
+        """Kill what has come to this process since its warden was killed."""
         self._looks += 1
         if kill_all(but=self._wardens) and self._looks < _LOOKS:
             return

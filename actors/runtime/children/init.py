@@ -34,9 +34,7 @@ def leave_processes() -> None:
 
 
 def return_to_processes() -> None:
-    """Have the next children of this process live in its own namespace again, where that may be: in the other
-    one there may be as many as there may.
-    """
+    """Have the next children of this process live in its own namespace of processes again."""
     with contextlib.suppress(OSError):
         own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -57,7 +55,7 @@ class Init:
     """The first process, made by its owner's first fork after ``leave_processes``. It ends with its owner."""
 
     def __init__(self) -> None:
-        """Raises OSError."""
+        """Fork the first process. Raises OSError."""
         held, self._hold = os.pipe()
         #: Can be read when the first process, let go, has found that others are left.
         self.others, report = os.pipe()
@@ -69,14 +67,14 @@ class Init:
         os.close(report)
 
     def release(self) -> None:
-        """Have it end with the last of the others, of which the one that its owner made has ended."""
+        """Have it end with the last of the other processes, since the one that its owner made has ended."""
         if self._hold >= 0:
             os.close(self._hold)
             self._hold = -1
 
 
 def _be_first(held: int, report: int) -> None:
-    """Never returns."""
+    """Be the first process; never returns."""
     try:
         end_with_parent()
         call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)  # a process in here sees nothing by way of it

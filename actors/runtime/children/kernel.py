@@ -62,18 +62,18 @@ def open_place(folder: int, path: bytes) -> int:
 
 
 def take_in_orphans() -> None:
-    """Be the parent of all descendants whose own parent ends."""
+    """Become the parent of all descendants whose own parent ends."""
     if _libc is not None:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def go_on_at_end_of_parent() -> None:
-    """Be continued, if stopped by then, when the thread ends that forked this process."""
+    """Have the kernel continue this process, if it is stopped then, when the thread ends that forked it."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
 
 
 def end_with_parent() -> None:
-    """Be killed when the thread ends that forked this process."""
+    """Have the kernel kill this process when the thread ends that forked it."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

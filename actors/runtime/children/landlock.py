@@ -40,7 +40,7 @@ def version() -> int:
 
 
 def restrict(readable: Iterable[bytes], writable: Iterable[bytes], *, network: bool) -> None:
-    """Hold this process to files below these, for good. What is not there is passed over. Raises OSError.
+    """Restrict this process to files below these, for good; what does not exist is skipped. Raises OSError.
 
     It needs ``no_new_privs``, and a version from TRUNCATES on.
     """

@@ -63,7 +63,7 @@ class _Helper(Struct, eq=False):
     asked: socket.socket
 
     def rouse(self) -> None:
-        """Have it go on, where somebody has stopped it."""
+        """Continue the helper, where somebody has stopped it."""
         self.process.send_signal(signal.SIGCONT)
 
 
@@ -110,7 +110,7 @@ class Launcher:
                     _send_held(self._helper, (descriptor,))
 
     def drop_held(self, descriptor: int) -> None:
-        """Helpers that are started from now on do not keep it open."""
+        """Do not hand the descriptor to helpers that are started from now on."""
         with self._lock:
             self._held.pop(descriptor, None)
 
@@ -164,7 +164,7 @@ class Launcher:
             raise TooManyChildren.of(program, slots.most, at_work) from None
 
     def _part_with(self, slots: Slots | None, child: Child) -> None:
-        """A child has ended."""
+        """Forget a child that has ended."""
         self._children.discard(child)
         if slots is not None:
             slots.give_back()
@@ -254,7 +254,7 @@ class Launcher:
             let_be(helper.process)  # it ends by itself
 
     def _rouse(self) -> None:
-        """Have the helper go on, where somebody has stopped it."""
+        """Continue the helper, where somebody has stopped it."""
         helper = self._helper
         if helper is not None:
             helper.rouse()
@@ -298,7 +298,7 @@ class Launcher:
                 helper.process.wait()  # its socket has ended, so it has as well
 
     def _drop(self) -> None:
-        """In a forked process: let go of what is the parent's."""
+        """Let go of what is the parent's, in a forked process."""
         self._lock = threading.Lock()
         self._held = {}
         if self._slots is not None:
@@ -395,7 +395,7 @@ def _begin(prepare: str | None) -> _Helper:
 
 
 def _send_held(helper: _Helper, descriptors: Iterable[int]) -> None:
-    """Raises OSError."""
+    """Send the helper the descriptors that are held. Raises OSError."""
     for each in descriptors:
         socket.send_fds(helper.asked, [HOLD], [each])
 

@@ -18,7 +18,7 @@ def mark_of(pid: int) -> str | None:
 
 
 def is_running(pid: int, mark: str) -> bool:
-    """Whether the process with that mark lives: its number may be another's by now."""
+    """Whether the process with that mark lives; by now its number may be another's."""
     return mark_of(pid) == mark
 
 

@@ -95,8 +95,8 @@ class _Tree(NamedTuple):
 
 
 def enter_view(view: View, most_processes: int | None = None) -> None:
-    """See nothing but the view from here on; this process is to have namespaces of mounts and of processes of
-    its own, with so many processes.
+    """See nothing but the view from now on. The process needs namespaces of mounts and of processes of its
+    own; in the latter there may be ``processes`` at a time.
 
     Raises OSError.
     """
@@ -252,7 +252,7 @@ class _Base:
         return True
 
     def _place(self, path: bytes, *, is_folder: bool) -> int:
-        """A place below what is mounted, made where it is not there."""
+        """A path below what is mounted, made where it does not exist."""
         with contextlib.suppress(FileNotFoundError):
             return open_place(self.handle, path)
         above, _, name = path.rpartition(b"/")

@@ -15,13 +15,13 @@ from actors.runtime.children.kernel import AT_FDCWD, open_place
 
 
 class Planted:
-    """Folders that were none when a program began."""
+    """Folders that were no repositories when a program began."""
 
     def __init__(self, folders: Iterable[bytes]) -> None:
         self.folders = tuple(each for each in folders if not _is_repository(each))
 
     def undo(self) -> bool:
-        """Whether one of them has become one, which it is no more then."""
+        """Undo what has made one of them a repository; returns whether there was any."""
         planted = [each for each in self.folders if _is_repository(each)]
         for each in planted:
             with contextlib.suppress(OSError):

@@ -37,7 +37,7 @@ def leave_shared(*, network: bool) -> None:
 
 
 def drop_capabilities() -> None:
-    """Have no capability, and get none by what is executed; set-user-id programs run as who starts them."""
+    """Drop all capabilities and get none by executing; set-user-id programs run as whoever starts them."""
     call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     call("prctl", PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL, 0, 0, 0)
     try:

@@ -40,7 +40,7 @@ def begin(request: Request, streams: tuple[int, ...], plan: Plan | None = None) 
 
 
 def _become(request: Request, streams: tuple[int, ...], plan: Plan | None, parent: int, writer: int) -> None:
-    """Be the program; never returns."""
+    """Execute the program in this process; never returns."""
     argv, folder, environment = request
     step = "start"
     try:
@@ -76,7 +76,7 @@ def _call(
     arguments: Sequence[bytes],
     environment: Sequence[tuple[bytes, bytes]],
 ) -> NoReturn:
-    """Be a function instead of a program, as an interpreter that has just started."""
+    """Call a function instead of executing a program, as an interpreter would that has just started."""
     try:
         os.environb.clear()
         os.environb.update(environment)
@@ -97,8 +97,8 @@ def ignored_signals() -> tuple[int, ...]:
 
 
 def _restore_signals() -> None:
-    """Have every signal do what a program expects that starts: what is handled the system restores by itself,
-    and not what is ignored, as Python does with some, and so do helpers.
+    """Give every signal its default action, which programs expect: the system does so only for those that are
+    handled, and Python and helpers ignore some.
     """
     for number in ignored_signals():
         signal.signal(number, signal.SIG_DFL)

@@ -41,7 +41,7 @@ _DEEPEST = 64
 
 
 def is_unmade(path: str | bytes | int) -> bool:
-    """Whether a ``.git`` is not there, or is one in which none was made yet."""
+    """Whether a ``.git`` does not exist, or is one in which no repository was made yet."""
     try:
         if not isinstance(path, int) and stat.S_ISLNK(
             os.lstat(path).st_mode
@@ -55,13 +55,14 @@ def is_unmade(path: str | bytes | int) -> bool:
 
 
 def prepare(folder: int) -> None:
-    """Have a ``.git`` in which nothing is be one for programs to make. Raises OSError."""
+    """Prepare an empty ``.git`` in which programs can make a repository. Raises OSError."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(NEW, 0o700, dir_fd=folder)
 
 
 def finish(folder: int) -> bool:
-    """Whether a ``.git`` has become a repository by what programs made; what they left else is removed.
+    """Take over the repository that programs made in a prepared ``.git``, and remove what else they left;
+    returns whether there is one.
 
     Raises OSError.
     """
@@ -81,7 +82,9 @@ def finish(folder: int) -> bool:
 
 
 def format_settings(config: bytes) -> bytes:
-    """Of a repository's settings those of its form: none of them has git run anything, or look elsewhere."""
+    """The settings of a repository that describe its format: none of them has git run anything, or look
+    elsewhere.
+    """
     found: dict[str, dict[str, str]] = {name: {} for name in _SETTINGS}
     section = ""
     for line in config.decode("utf-8", "replace").splitlines():

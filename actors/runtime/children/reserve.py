@@ -56,7 +56,7 @@ class Reservations:
         return {each.path for each in self._made}
 
     def reserve(self, paths: Iterable[bytes]) -> None:
-        """Put something where there is nothing. Where this process may not, a child may not either.
+        """Make an empty placeholder where nothing exists. Where this process may not, a child may not either.
 
         Raises OSError, the first, once all others are reserved.
         """
@@ -83,7 +83,7 @@ class Reservations:
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
 
     def release(self) -> None:
-        """Take away what nobody else needs, and nobody has put something else in the place of."""
+        """Remove the placeholders that nobody else needs, and that nobody has replaced."""
         for each in reversed(self._made):
             with contextlib.suppress(OSError):
                 fcntl.flock(each.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,7 +106,7 @@ class Reservations:
                 self._lock(path, folder, tuple(above))
 
     def _prepare(self, path: bytes) -> None:
-        """Have a repository be made in what was locked, unless one was before it could be."""
+        """Prepare a locked ``.git`` for a repository, unless one was made before it could be locked."""
         handle = self._made[-1].handle
         if not repository.is_unmade(handle):
             os.close(self._made.pop().handle)
@@ -146,7 +146,7 @@ def _folder_of(path: bytes, made: list[bytes] | None = None) -> Iterator[int]:
 
 
 def _make(folder: int, name: bytes, mode: int = _FOLDER) -> bool:
-    """Whether it was not there."""
+    """Make a placeholder; returns whether the path did not exist."""
     text = _TEXTS.get(name)
     try:
         if text is None:
@@ -202,7 +202,7 @@ def _is_unmade(folder: int, name: bytes) -> bool:
 
 
 def _remove(reserved: _Reserved, is_ours: Callable[[int, bytes], bool]) -> None:
-    """Raises OSError."""
+    """Remove a placeholder. Raises OSError."""
     name = os.path.basename(reserved.path)
     with _folder_of(reserved.path) as folder:
         found = os.lstat(name, dir_fd=folder)

@@ -124,7 +124,7 @@ def _step(code: int, value: int, on_true: int = 0, on_false: int = 0) -> bytes:
 
 
 def _when(values: tuple[int, ...], result: int) -> list[bytes]:
-    """Return ``result`` for each of these."""
+    """The steps of a filter that return ``result`` for each of these."""
     return [step for each in values for step in (_step(_EQUAL, each, 0, 1), _step(_RETURN, result))]
 
 
@@ -133,7 +133,9 @@ def _argument(number: int) -> bytes:
 
 
 def _search(calls: list[tuple[int, list[bytes]]]) -> list[bytes]:
-    """Take the steps of a call, found by halves: the kernel runs through this for every call there is."""
+    """The steps of a filter that find a call by halves: the kernel runs through this for every
+    call there is.
+    """
     if len(calls) == 1:
         [(number, steps)] = calls
         return [_step(_EQUAL, number, 0, len(steps)), *steps, _step(_RETURN, _ALLOW)]

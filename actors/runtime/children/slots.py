@@ -9,7 +9,7 @@ from collections import deque
 
 
 class _Waiter:
-    """Who waits for a place, on a loop."""
+    """A caller that waits for a place, on a loop."""
 
     __slots__ = ("future", "granted", "loop")
 

@@ -93,7 +93,7 @@ class AnswersFile:
 
 
 def _answers(data: bytes, approval_ids: Collection[str] | None = None) -> Iterator[ApprovalAnswer]:
-    """Those on whole lines; what somebody has damaged is passed over."""
+    """The answers on whole lines; damaged ones are skipped."""
     written = None if approval_ids is None else [msgspec.json.encode(each) for each in approval_ids]
     if written is not None and not any(each in data for each in written):
         return  # as nearly always

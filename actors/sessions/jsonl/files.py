@@ -131,7 +131,7 @@ def _last_sound(file: BinaryIO, start: int, size: int) -> tuple[Head | None, int
 
 
 def _long_end(file: BinaryIO, start: int, size: int) -> tuple[Head, int] | None:
-    """The same where the last line is a whole batch and so long that it had better not be read."""
+    """The last sound entry where the last line is a whole batch, and too long to be read."""
     end = _line_end(file, start, size)
     begin = _line_end(file, start, end - 1)
     file.seek(begin)

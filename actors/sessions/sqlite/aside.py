@@ -110,7 +110,7 @@ def note_retired(watch: FileWatch, database: Path, there: Identity | None) -> No
 def put_stale_log_aside(
     watch: FileWatch, database: Path, gate: Callable[[], AbstractContextManager[object]]
 ) -> None:
-    """The same for a log that a process left behind over a database which has been replaced since.
+    """Move away the log that a process left behind over a database which has been replaced since.
 
     Raises OSError.
     """

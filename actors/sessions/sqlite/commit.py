@@ -165,7 +165,7 @@ class SQLiteCommits:
                 self._queue_gathered(job)
 
     def _handful(self) -> list[Append]:
-        """Of what was gathered, in its order, what does not hold the loop for long."""
+        """The oldest of what was gathered, as much as does not hold the loop for long."""
         jobs: list[Append] = []
         size = 0
         while self._gathered and len(jobs) < self._HANDFUL and size < self._LARGE:

@@ -76,8 +76,8 @@ def is_lost_elsewhere(watch: FileWatch, database: Path) -> bool:
 
 
 def was_lost_elsewhere(watch: FileWatch, database: Path, found: Sequence[Identity | None]) -> bool:
-    """The same of a database that was just opened: whether what was ``found`` there of log and index was lost
-    before SQLite came to open it, and made new ones. At the gate.
+    """Whether another process has a database open with a log, or an index of it, that was lost before this
+    process opened it: SQLite then made new ones in the place of what was ``found``. At the gate.
     """
     if None not in found and tuple(found) == (watch.log_id, watch.index_id):
         return False

@@ -100,7 +100,9 @@ class Queries:
     def small_entries(
         self, db: sqlite3.Connection, row: int, after: int, limit: int | None, largest: int
     ) -> list[StoredEntry] | None:
-        """The same, up to the first with more than ``largest`` bytes; None where that is the next one."""
+        """The entries of a session with numbers above ``after``, up to the first with more than ``largest``
+        bytes; None where that is the next one.
+        """
         values = {"row": row, "first": after + 1, "largest": max(largest, 2 * LARGEST_ROW)}
         with closing(db.execute(self._small, values)) as found:
             first = found.fetchone()

@@ -59,7 +59,7 @@ class FileWatch:
         self._known_index = self._last_index = b""
 
     def remember(self, database: Identity | None) -> None:
-        """These are the files, which SQLite has just opened; before that the database was this one.
+        """Remember the files that SQLite has just opened; before that the database was ``database``.
 
         Raises OSError, and FileNotFoundError where it is another by now.
         """
@@ -217,7 +217,9 @@ class FileWatch:
         return index
 
     def _read_index_quickly(self) -> bytes:
-        """The same; where another file has the descriptor by now, bytes that fit nothing."""
+        """The beginning of the index by the open descriptor; where another file has that by now, bytes that
+        fit nothing.
+        """
         if self._index_descriptor >= 0:
             try:
                 self._last_index = index = os.pread(self._index_descriptor, _INDEX_HEADER, 0)

@@ -108,7 +108,7 @@ class SpawnedAgents:
         return {"manifest": replace(manifest, model=other)}
 
     def _drawing_on(self, budget: Budget | None, given: dict[str, Any]) -> dict[str, Any]:
-        """The same options, for a pod that draws on the budget of who starts it besides its own."""
+        """Options for a pod that draws on the budget of whoever starts it, besides its own."""
         own = {name: given.pop(name) for name in ("client", "tools", "hooks", "deps") if name in given}
         own |= {name: tuple(own[name]) for name in ("tools", "hooks") if name in own}
         cwd = Path(given.get("cwd") or ".").expanduser().resolve()

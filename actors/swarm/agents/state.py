@@ -112,7 +112,9 @@ class AgentState(Struct, frozen=True):
         )
 
     def task_result(self) -> AgentResult:
-        """The same, whose task is done though the process that looked after the agent has died since."""
+        """How its last task ended: done, too, where it was finished before the process that looked after the
+        agent died.
+        """
         result = self.result()
         if self.error == SUPERVISOR_DIED and self.outcome == "finished":
             return replace(result, status="done", error=None)

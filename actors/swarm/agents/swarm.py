@@ -423,7 +423,7 @@ class Swarm(Closing):
         await asyncio.shield(self._opening)
 
     async def _look(self) -> None:
-        """The same, and what other processes have done since."""
+        """Look for the agents that there are, and for what other processes have done since the last look."""
         first = self._opening is None
         await self._open()
         if not first:

@@ -79,7 +79,7 @@ class _Asked(NamedTuple):
 
     @property
     def run_id(self) -> str | None:
-        """Of a run's command its run."""
+        """The id of the run that the command begins; None for other commands."""
         return self.command.run_id if isinstance(self.command, Run | RunHere) else None
 
 

@@ -40,7 +40,7 @@ class Translator(Protocol):
         """The events of what the program printed next."""
 
     def finish(self) -> list[Event]:
-        """Those of what it left unfinished; it prints no more."""
+        """The events of what it left unfinished, since it prints no more."""
 
     def feed_errors(self, line: str) -> list[Event]:
         """The events of a line of its standard error."""

@@ -119,7 +119,9 @@ class Ignored:
         return False
 
     def below(self, ctx: ToolContext, folder: Path, prefix: str) -> Ignored:
-        """The same with a file's rules in ``folder``; ``prefix`` is where that is, with a slash behind."""
+        """These rules and those of a file in ``folder``; ``prefix`` is the path of that, with a slash at its
+        end.
+        """
         rules = _read(ctx, folder / FILE)
         return self if rules is None else Ignored((_Placed("", len(prefix), rules), *self._placed))
 

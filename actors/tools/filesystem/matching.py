@@ -92,7 +92,7 @@ class Matcher:
         self._process.kill()
 
     def hits(self, texts: Mapping[str, bytes], *, most: int) -> Iterator[list[Hit]]:
-        """Of each of these texts (UTF-8, by their names) the lines that match, the first ``most`` of all.
+        """The matching lines of each of these texts (UTF-8, by their names), the first ``most`` of all.
         Raises TooSlow, with the name of the text.
         """
         # Together, since to wake the other process for a file takes ten times what most of them do.

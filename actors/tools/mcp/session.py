@@ -139,7 +139,7 @@ class Session:
                     _log.warning("MCP server %s does not list its tools: %s", self._name, named_words(error))
 
     async def _listen(self) -> None:
-        """Of the newer generation changes come on a stream that is asked for."""
+        """Listen for changes: servers of the newer generation send them on a stream that is asked for."""
         tools = self._client.server_capabilities.tools
         while tools is not None and tools.list_changed:
             try:

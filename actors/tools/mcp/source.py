@@ -57,7 +57,7 @@ class McpSource:
         await self._connection.wait_listed()
 
     def tools(self) -> Iterable[Tool]:
-        """Those that the server listed last, and this pod may have."""
+        """The tools that the server listed last and that this pod may have."""
         listing = self._connection.listing
         if listing is None:
             self._connection.begin()

@@ -113,7 +113,7 @@ class Command:
             self._child.ask_to_stop(Ladder(term_wait=term_wait))
 
     async def stop(self, term_wait: float = 2.0) -> None:
-        """The same, and wait for its end."""
+        """Stop the command, and wait for its end."""
         self.ask_to_stop(term_wait)
         await self.wait()
 

@@ -265,7 +265,7 @@ def may_fit(pattern: str, text: str) -> bool:
 
 
 def _behind(places: set[int], pattern: str) -> set[int]:
-    """These places, and those behind a ``*`` that is nothing."""
+    """These places, and those behind a ``*`` that matches nothing."""
     for place in sorted(places):
         behind = place
         while behind < len(pattern) and pattern[behind] == "*":
