@@ -23,10 +23,6 @@ class Cut(Struct, frozen=True):
         first = [] if self.pinned is None else [items[self.pinned]]
         return [*first, *items[self.tail :]]
 
-    def dropped(self, items: Sequence[Item]) -> list[Item]:
-        """The items that are not kept, in order."""
-        return [item for index, item in enumerate(items[: self.tail]) if index != self.pinned]
-
 
 def cut(
     items: Sequence[Item],

@@ -121,7 +121,8 @@ class Listener(Protocol):
     """Receives how a request is answered, attempt by attempt.
 
     ``is_wanted`` says whether anybody wants the blocks, ``text`` takes those of text, with their attempt's
-    number, ``block`` the others.
+    number, ``block`` the others. One that has ``async end_tier(ended)`` besides receives what came of each
+    tier of an escalation chain; the next tier is asked when that returns.
     """
 
     is_wanted: Callable[[], bool]
@@ -135,13 +136,6 @@ class Listener(Protocol):
 
     def announce_retry(self, error: ModelError, wait: float) -> None:
         """The attempt failed, and another follows in ``wait`` seconds."""
-
-
-class TierListener(Listener, Protocol):
-    """Receives what came of each tier of a client that is an escalation chain, too."""
-
-    async def end_tier(self, ended: TierEnded) -> None:
-        """A tier is done. The next one is asked when this returns."""
 
 
 async def _pour(pour: Pour, assembler: Assembler, listener: Listener, attempt: int) -> None:
