@@ -35,7 +35,7 @@ class Reference(Struct, frozen=True):
 
 
 class Split(NamedTuple):
-    """A history in two: what the summary stands for, and what is kept as it is; both in order."""
+    """A history in two parts, both in order: what the summary stands for, and what is kept as it is."""
 
     folded: list[Item]
     kept: list[Item]
@@ -70,8 +70,8 @@ def is_summary(item: Item) -> bool:
 
 
 def split(items: Sequence[Item], at: Cut) -> Split:
-    """The history as a cut leaves it; what earlier compactions put there is folded with the rest, and turns
-    that were refused are in neither part, but for the notice of what was done in them.
+    """The two parts of a history at a cut. What earlier compactions put there is folded with the rest;
+    refused turns are in neither part, except for the notice of what was done in them.
     """
     first = at.tail if at.pinned is None else at.pinned
     instead = left_out(items, refused_answers(items))

@@ -49,7 +49,7 @@ def cut(
 
 
 def _whole_from(items: Sequence[Item], start: int) -> int:
-    """The first index from ``start`` on behind which no result stands whose call is before it."""
+    """The first index from ``start`` on from which every result still has its call."""
     while (torn := _last_torn(items, start)) is not None:
         start = torn + 1
     return start

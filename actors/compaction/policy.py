@@ -221,8 +221,8 @@ def summary_budget(room: int | None) -> int:
 
 
 def notes_budget(window: int | None) -> int:
-    """The tokens that one answer of a memory job may take of a context ``window`` (None: nobody knows it); a
-    weak model would else go on until that is full.
+    """The most tokens that one answer of a memory job may have, given a context ``window`` (None: unknown); a
+    weak model would otherwise go on until that is full.
     """
     if window is None:
         return NOTES_TOKENS

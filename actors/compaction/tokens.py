@@ -22,7 +22,7 @@ def text_size(text: str) -> int:
 
 
 def text_tokens(text: str) -> int:
-    """The tokens that a text is taken for."""
+    """An estimate of the tokens of a text."""
     return tokens_in(text_size(text))
 
 

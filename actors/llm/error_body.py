@@ -42,7 +42,9 @@ class Complaint(Struct, frozen=True):
 
     @property
     def overflow(self) -> Overflow | None:
-        """What it says of a prompt that does not fit; None where it speaks of something else."""
+        """The numbers of tokens of a prompt that does not fit, as the body says; None where it speaks of
+        something else.
+        """
         found = overflow_of(self.identifiers, self.words)
         if found is None:
             return None
@@ -119,7 +121,7 @@ def _may_say_more(value: Any, words: str) -> bool:
 
 
 def _joined(outer: Complaint, inner: Complaint, raw: Any) -> Complaint:
-    """The inner error is what counts; the outer one's words stay where they say anything."""
+    """The words of an inner error, with those of the outer one where these say anything."""
     begin = outer.words.partition("{")[0].strip(" -:b'\"")
     words = inner.words if not begin or begin.lower().rstrip(".") in _SAYS_NOTHING else begin
     if inner.words and inner.words not in words:

@@ -219,7 +219,7 @@ def _number(value: str | None) -> float | None:
 
 
 def _sane(seconds: float) -> float | None:
-    """A time to wait; nobody waits for longer than a year, and what is no number says nothing."""
+    """A time to wait in seconds, at most a year; None for what is no number."""
     return min(max(0.0, seconds), _LONGEST) if math.isfinite(seconds) else None
 
 

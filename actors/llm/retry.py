@@ -129,13 +129,13 @@ class Listener(Protocol):
     text: Callable[[str, int], None]
 
     def begin(self, attempt: int, assembler: Assembler) -> None:
-        """An attempt is about to be sent. Raises what keeps it from being sent."""
+        """Note that an attempt is about to be sent. Raises what keeps it from being sent."""
 
     def block(self, block: Block, attempt: int) -> None:
-        """A block came that is no text; the assembler has it already."""
+        """Take a block that is no text; the assembler has it already."""
 
     def announce_retry(self, error: ModelError, wait: float) -> None:
-        """The attempt failed, and another follows in ``wait`` seconds."""
+        """Note that the attempt failed, and that another follows in ``wait`` seconds."""
 
 
 async def _pour(pour: Pour, assembler: Assembler, listener: Listener, attempt: int) -> None:
@@ -227,7 +227,7 @@ def _stands(assembler: Assembler, error: BaseException) -> bool:
 
 
 async def _close(stream: AsyncIterator[Block]) -> None:
-    """Give up a stream that has not come to its end; why it is given up says more than what this raises."""
+    """Close a stream that has not come to its end; why it is given up says more than what this raises."""
     close = getattr(stream, "aclose", None)
     if close is None:
         return

@@ -61,7 +61,7 @@ class HelperActor(AsyncActor):
         return cast("AsyncFuture[bool]", self.actor_ref.stop(block=False))
 
     def note_overdue(self, text: str) -> None:
-        """The job is over without what did not end in time."""
+        """Do nothing: the job is over without what did not end in time."""
 
     def go_on(self, left: Interruptible) -> None:
         """Its work is always in a task of its own, which is left."""
@@ -99,7 +99,7 @@ class HelperAgent(NamedTuple):
         stands: Callable[[Exception], bool],
         forced: str | None = None,
     ) -> bool:
-        """Have the model call its tools until it answers in words; whether it did within its steps.
+        """Have the model call its tools until it answers in words; returns whether it did within its steps.
 
         ``answered`` gets those words, and returns a reminder to the model, or None where it is done.
         ``stands`` says of the error of a request whether what was done before stands: then that ends it, else

@@ -88,7 +88,7 @@ def _path(memory: NotesFolder) -> Path:
 
 
 def _stamps(memory: NotesFolder) -> dict[str, str]:
-    """Notes and staged files by their paths in the folder, but for staged ones that are worked in."""
+    """Notes and staged files by their paths in the folder, without staged files that are worked in."""
     try:
         ledger = read_ledger(memory)
     except (OSError, WireError):  # its next reader who may write reports it
@@ -131,7 +131,7 @@ def _found(
 
 
 def _renew(index: sqlite3.Connection, memory: NotesFolder, stamps: dict[str, str]) -> None:
-    """Have the index say what the files say now."""
+    """Bring the index up to date with the files."""
     version = index.execute("PRAGMA user_version").fetchone()[0]
     if version == VERSION and dict(index.execute("SELECT path, stamp FROM files")) == stamps:
         return

@@ -223,7 +223,7 @@ def notes_of(found: Extracted, *, source: str, date: str) -> list[Note]:
 
 
 def _first(*texts: str) -> str:
-    """The first that is not blank: weak models leave out what would be the title."""
+    """The first text that is not blank: weak models leave out what would be the title."""
     return next((text for text in texts if text.strip()), "")
 
 

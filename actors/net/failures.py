@@ -40,7 +40,7 @@ class TransportError(Exception):
 
 
 def untrusted(error: Exception) -> NetworkFailure:
-    """The server's certificate is none that we trust."""
+    """The failure of a server's certificate that is not trusted."""
     words = f"its certificate is not trusted: {getattr(error, 'certificate_error', None) or error}"
     hint = "set SSL_CERT_FILE to the certificates that you trust"
     return NetworkFailure("connection", words, hint, retryable=False, connecting=True)
@@ -89,7 +89,7 @@ def unconnected(error: OSError) -> NetworkFailure:
 
 
 def lost(_: Exception | None = None) -> NetworkFailure:
-    """The connection is gone in the middle of an answer, or before it."""
+    """The failure of a connection that was lost in the middle of an answer, or before it."""
     hint = "the server stopped or a proxy gave up: its log may say why"
     return NetworkFailure("connection", "the connection was lost before the answer was complete", hint)
 
@@ -101,6 +101,6 @@ def no_http(words: str) -> NetworkFailure:
 
 
 def overlong_head() -> NetworkFailure:
-    """The head of an answer is longer than any honest one."""
+    """The failure of an answer whose head is longer than any honest one."""
     words = f"sent a header of more than {MAX_HEADER_BYTES // 1024} KB, or more than {MAX_HEADERS} of them"
     return NetworkFailure("protocol", words, "look at what the server or a proxy before it adds to answers")

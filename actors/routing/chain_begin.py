@@ -57,7 +57,7 @@ async def begin(parts: ChainParts, request: Request, at: int) -> Progress:
 
 
 def _take_notes(parts: ChainParts, request: Request, at: int, progress: Progress) -> None:
-    """Know again what was said of earlier tiers in the middle of a task that was read back."""
+    """Read back from the history what was said of earlier tiers, in the middle of a restored task."""
     words = first_words_at(request.items, at)
     if words is not None:
         models = {each.entry.model for each in parts.tiers}

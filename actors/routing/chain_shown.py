@@ -91,7 +91,7 @@ _UNBOUNDED: AbstractAsyncContextManager[Any] = contextlib.nullcontext()
 
 
 async def close_stream(stream: Any) -> None:
-    """Give up a stream; what it raises then says nothing of its answer."""
+    """Close a stream; what that raises says nothing of its answer."""
     if (close := getattr(stream, "aclose", None)) is not None:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CLOSE_GRACE):
@@ -99,7 +99,7 @@ async def close_stream(stream: Any) -> None:
 
 
 def within_tier(block: Block, tier: Tier) -> Block:
-    """A block as the chain gives it on: of a chain within it the tier is named behind its own."""
+    """A block as the chain passes it on: the tier of a chain within it is named behind its own."""
     return TierStarted(f"{tier.name} > {block.model}") if type(block) is TierStarted else block
 
 

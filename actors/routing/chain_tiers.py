@@ -18,8 +18,8 @@ from protocol.usage import Usage
 
 @runtime_checkable
 class Executor(Protocol):
-    """Who does a task by itself: a chain, a pool, an agent. Its result has ``text``, and may have ``model``,
-    ``usage`` and ``cost``.
+    """Something that does a task by itself: a chain, a pool, an agent. Its result has ``text``, and may have
+    ``model``, ``usage`` and ``cost``.
     """
 
     def run(self, request: ChainRequest) -> Awaitable[Any]:
@@ -97,7 +97,7 @@ def _client(entry: ChainEntry, who: Who | None) -> LLMClient:
 
 
 class ExecutorClient:
-    """Who does a task by itself, as a client that is shown the task alone."""
+    """An executor as a client: it is shown the task alone."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor

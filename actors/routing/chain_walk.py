@@ -88,7 +88,7 @@ class Walk:
     # -- a tier that is asked now -----------------------------------------------------------------
 
     async def _begin_tier(self, place: int) -> Tier:
-        """The tier at that place, which is asked now. Raises where nothing is to be asked any more."""
+        """Begin with the tier at that place, and return it. Raises where nothing is to be asked any more."""
         self._check_time()
         self._began, self._spent = time.monotonic(), NOTHING
         tier, probe, warm = self._parts.tiers[place], self._parts.probe, self._progress.warm
@@ -270,7 +270,7 @@ class Walk:
             yield last
 
     def _end_attempt(self, exchange: Exchange, error: BaseException, seconds: float | None) -> None:
-        """An attempt gave no answer. Raises the error unless it is the tier's own."""
+        """End an attempt that gave no answer. Raises the error unless it is the tier's own."""
         if isinstance(error, ModelError) and seconds is not None:
             exchange.announce_retry(error, seconds)
         else:
@@ -294,8 +294,8 @@ class Walk:
         return None if isinstance(decision, GiveUp) else decision.seconds
 
     async def _break(self, tier: Tier, error: BaseException, until: float | None) -> AsyncIterator[TierEnded]:
-        """What was shown of a tier's answer broke: who asks has to ask again, and then the next tier goes on,
-        or this one where it is the last.
+        """End a tier whose answer broke after some of it was shown: whoever asks has to ask again, and then
+        the next tier goes on, or this one where it is the last.
         """
         progress = self._progress
         if self._is_last:
@@ -329,7 +329,7 @@ class Walk:
         )
 
     def _fail(self, tier: Tier, error: BaseException, until: float | None) -> None:
-        """The tier gave no answer."""
+        """Note that the tier gave no answer."""
         self._last_error = error
         late = isinstance(error, TimeoutError) and until is not None and time.monotonic() >= until
         words = (
@@ -340,7 +340,7 @@ class Walk:
         self._add(tier, "error", kept_words(words))
 
     def _reject(self, tier: Tier, output: str, said: Said) -> None:
-        """The tier's answer was not accepted: what was said of it goes to those that follow."""
+        """Note that the tier's answer was not accepted; later tiers are shown what was said of it."""
         progress, feedback = self._progress, kept_words(said.verdict.feedback)
         progress.best = output
         if said.is_of_answer and feedback:

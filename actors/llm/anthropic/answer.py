@@ -187,7 +187,7 @@ class MessagesAnswer(EventAnswer):
         return reason
 
     def _take(self, name: str, data: bytes) -> None:
-        """One event."""
+        """Read one event."""
         if data[:1] != b"{" and (data := data.strip())[:1] != b"{":
             self._odd(data)
             return
@@ -222,7 +222,7 @@ class MessagesAnswer(EventAnswer):
             return None
 
     def _odd(self, data: bytes) -> None:
-        """One event that is no JSON object."""
+        """Read one event that is no JSON object."""
         if data == b"[DONE]":
             self.done = True
         elif data:
@@ -241,7 +241,7 @@ class MessagesAnswer(EventAnswer):
         self._report(self._meter.end(event.usage))
 
     def _start(self, index: _Index, content: Content, plain: dict[str, Any]) -> None:
-        """A block begins, perhaps with all that is in it; ``plain`` is the same, unread."""
+        """Begin a block, perhaps with all that is in it; ``plain`` is the same, unread."""
         if content.type == "tool_use":
             self._start_call(index, content)
         elif content.type == "text":
@@ -283,7 +283,7 @@ class MessagesAnswer(EventAnswer):
         return part
 
     def _extend(self, index: _Index, delta: Delta, data: bytes) -> None:
-        """A piece of a block; what kind of piece it is shows in what it has; ``data`` is the unread event."""
+        """Add a piece to a block. Its kind shows in what it has; ``data`` is the unread event."""
         part = self._open.get(index)
         if part is not None and (part.kind == "other" or delta.citation):
             extend_vendor_data(part, unread(data, "delta") or {})
@@ -313,7 +313,9 @@ class MessagesAnswer(EventAnswer):
             self._blocks.append(ThinkingChunk(index=part.index, signature=encodable(signature)))
 
     def _argue(self, part: _Open | None, text: Any) -> None:
-        """A piece of a call's arguments; one server moves a call to another index once there is text too."""
+        """Add a piece of a call's arguments; one server moves a call to another index once there
+        is text too.
+        """
         if part is None or part.kind in {"text", "thinking"}:
             part = self._argued
         if part is None:
@@ -331,7 +333,7 @@ class MessagesAnswer(EventAnswer):
         self._break_off(ModelError(f"{self._where} {what}", kind="protocol", where=self._where))
 
     def _break_off(self, failure: ModelError) -> None:
-        """Nothing more is read; what was finished before stands."""
+        """Read nothing more; what was finished before stands."""
         self.done = True
         if not self._finish:
             self.failure = failure
@@ -348,7 +350,7 @@ def _piece(value: Any) -> str:
 
 
 def _argued(part: _Open, text: str) -> Block:
-    """A piece of arguments, which are the text of the answer where its type was asked for."""
+    """Add a piece of arguments that are the text of the answer, where its type was asked for."""
     return TextChunk(text, part.index) if part.kind == "answer" else CallChunk(part.index, text)
 
 

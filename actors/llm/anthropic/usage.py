@@ -51,7 +51,9 @@ class MessagesMeter:
         return usage
 
     def _usage(self) -> Usage:
-        """The whole prompt is what was fresh, what was written to the cache and what was read from it."""
+        """The usage: the whole prompt is what was fresh, what was written to the cache and what was read from
+        it.
+        """
         return Usage(
             sum(self._parts.values()) if self._parts else None,
             self._output,

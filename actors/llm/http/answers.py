@@ -42,7 +42,7 @@ class AnswerReader(Protocol):
         ...
 
     def close(self) -> list[Block]:
-        """The last blocks. Raises ModelError where the answer is not complete."""
+        """The last blocks of the answer. Raises ModelError where it is not complete."""
         ...
 
 
@@ -77,7 +77,7 @@ class EventAnswer:
         return blocks
 
     def _take(self, name: str, data: bytes) -> None:
-        """One event: append its blocks to ``_blocks``."""
+        """Read one event, and append its blocks to ``_blocks``."""
         raise NotImplementedError
 
 
@@ -146,7 +146,7 @@ def stop_of(reason: str) -> StopReason:
 
 
 def failure_of(reason: str, where: str) -> ModelError | None:
-    """The error that the end of an answer stands for; None where it is an end."""
+    """The error that the end of an answer stands for; None where it is a proper end."""
     word = _word(reason)
     if word in _OVERFULL:
         return ModelError(

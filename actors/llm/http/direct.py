@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
         self._pool.forget(self)
 
     def take_back(self, *, keep: bool) -> None:
-        """A request is over: the next one may use the connection, or it is closed."""
+        """Take the connection back from a request that is over: the next one may use it, or it is closed."""
         self.transport.set_protocol(self)
         if keep and not self.transport.is_closing():
             self.transport.resume_reading()
@@ -324,14 +324,14 @@ class DirectTransport:
     # -- kept connections ------------------------------------------------------------------------
 
     def keep(self, connection: Connection) -> None:
-        """A request is over and its connection free for the next."""
+        """Keep the free connection of a request that is over for the next."""
         connection.kept_since = time.monotonic()
         self._kept.append(connection)
         if self._sweep is None:
             self._sweep = self._loop.call_later(KEPT_SECONDS, self._close_unused)
 
     def forget(self, connection: Connection) -> None:
-        """A connection is closed."""
+        """Forget a connection that is closed."""
         self._all.discard(connection)
         if connection in self._kept:
             self._kept.remove(connection)

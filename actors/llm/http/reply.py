@@ -139,7 +139,7 @@ class Reply:
         return b"".join(pieces)[:limit]
 
     def settle(self) -> None:
-        """The answer is complete: keep the connection for the next request if its end is near."""
+        """Keep the connection for the next request if the end of the answer, which is complete, is near."""
         self._settled = self._response.settle()
 
     async def aclose(self) -> None:

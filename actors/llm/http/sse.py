@@ -50,7 +50,7 @@ class SSEParser:
         return _events(blocks)
 
     def end(self) -> list[SSEEvent]:
-        """The event that the end of the stream leaves without its blank line, if there is one."""
+        """The event that the end of the stream left without its blank line, if there is one."""
         rest = bytes(self._held)
         self._held.clear()
         return _events([rest if self._started else rest.removeprefix(_BOM)])

@@ -29,7 +29,9 @@ class Watch:
         self._rang = False
 
     def begin(self, seconds: float) -> None:
-        """The running task is about to wait, for at most so long; ``end`` is called behind that wait."""
+        """Start the time-out for a wait of the running task, of at most so many seconds; ``end`` is called
+        behind that wait.
+        """
         task = self._task = asyncio.current_task(self._loop)
         assert task is not None
         self._cancelling = task.cancelling()
@@ -44,7 +46,7 @@ class Watch:
             self._set(due)
 
     def end(self) -> None:
-        """The wait is over, whatever came of it."""
+        """Stop the time-out: the wait is over, whatever came of it."""
         self._task = None
 
     def has_rung(self) -> bool:

@@ -179,7 +179,7 @@ class ChatAnswer(EventAnswer):
                     piece.vendor["function"] = function
 
     def _odd(self, name: str, data: bytes) -> None:
-        """One event that does not begin like a JSON object."""
+        """Read one event that does not begin like a JSON object."""
         data = data.strip()
         if data == b"[DONE]":
             self.done = True
@@ -273,7 +273,7 @@ class ChatAnswer(EventAnswer):
         self._stop(classify(None, {}, error, where=self._where))
 
     def _stop(self, failure: ModelError) -> None:
-        """Nothing more is read; what was finished before stands."""
+        """Read nothing more; what was finished before stands."""
         self.done = True
         if not self._finish and self.failure is None:
             self.failure = failure

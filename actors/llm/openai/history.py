@@ -172,7 +172,7 @@ class EncodedHistory:
             self._emit("assistant", self._assistant(item))
 
     def _grow(self, content: bytes) -> None:
-        """One more content for the user message that stands last."""
+        """Add a content to the user message that stands last."""
         if self._role != "user":
             if self._role == "tool" and self._dialect.alternate:
                 self._emit("assistant", _message("assistant", [_text(BRIDGE)]))
@@ -182,7 +182,7 @@ class EncodedHistory:
         self._open.append(content)
 
     def _emit(self, role: Role, message: bytes) -> None:
-        """One whole message."""
+        """Add one whole message."""
         self._close()
         self._begin()
         self._role = role
@@ -193,7 +193,7 @@ class EncodedHistory:
             self._first = len(self._final)
 
     def _close(self) -> None:
-        """The last message is final: another one follows."""
+        """Close the last message, since another follows."""
         if self._open:
             self._final += self._message(self._role, self._open)
             self._open = []

@@ -247,7 +247,7 @@ class ResponsesAnswer(EventAnswer):
             self._blocks.append(made(rest, output.index))
 
     def _part_thoughts(self, event: Event) -> None:
-        """A summary has several parts, which stand apart."""
+        """Set the parts of a summary apart."""
         number = event.summary_index
         if isinstance(number, int) and number > 0:
             self._say(self._output(event, "thinking", {}), "\n\n")
@@ -409,7 +409,7 @@ class ResponsesAnswer(EventAnswer):
         self._fail(ModelError(f"{self._where} {words}", kind=kind, where=self._where))
 
     def _fail(self, failure: ModelError) -> None:
-        """Nothing more is read; what was finished before stands."""
+        """Read nothing more; what was finished before stands."""
         self.done = True
         if not self._finish and self.failure is None:
             self.failure = failure

@@ -55,7 +55,7 @@ class Choosing:
         self._resting_until = 0.0
 
     def begin(self, number: int, job: Job) -> None:
-        """Have a job classified, unless as many are as may be: it comes again then."""
+        """Have a job classified, unless as many are as may be: then it comes again later."""
         if time.time() < self._resting_until:
             self._finish(Assignment(number, reason="not classified: the classifier fails, and is left alone"))
         elif len(self.tasks) < _MOST:

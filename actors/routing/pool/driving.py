@@ -160,7 +160,9 @@ class Driving:
             self._held = descriptor
 
     def _take_back(self, requests: Requests, error: Exception) -> None:
-        """The queue has kept nothing: who asked gets that, and what is known of jobs is kept later."""
+        """Undo a turn that the queue has not kept: who asked gets that error, and what is known of jobs is
+        kept later.
+        """
         requests.fail(error)
         failed, batch = requests.batch, self.requests.batch
         batch.ends[:0], batch.returns[:0] = failed.ends, failed.returns

@@ -87,7 +87,9 @@ def _message(job: Claimed | Execution) -> str:
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T]) -> tuple[T, bool]:
-    """What it gives, and whether who waits was cancelled meanwhile: it goes on to its end all the same."""
+    """What ``work`` gives, and whether the caller was cancelled meanwhile: the work goes on to its end all
+    the same.
+    """
     task, cancelled = asyncio.ensure_future(work), False
     while not task.done():
         try:

@@ -215,7 +215,7 @@ class Pool(Closing):
         return future
 
     def _do(self, future: AsyncFuture[Any], request: Callable[[], object]) -> None:
-        """Have it requested on the loop, now where the caller is there."""
+        """Have something requested on the loop, now where the caller is there."""
 
         def do(_: object) -> None:
             if self._driving.is_leaving:

@@ -126,7 +126,7 @@ class TaskQueue(abc.ABC):
 
     @abc.abstractmethod
     def start(self, starts: Sequence[Start], at: float) -> list[Claimed]:
-        """Give those of them to this process that still wait."""
+        """Give those of the jobs to this process that still wait."""
 
     @abc.abstractmethod
     def end(self, ends: Sequence[Ended]) -> None:
