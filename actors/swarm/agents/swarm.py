@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import os
-import sys
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
-
-import msgspec
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.runtime.closing import Closing
 from actors.runtime.on_loop import ask_on
@@ -25,16 +21,13 @@ from actors.swarm.agents.home import Home
 from actors.swarm.agents.ids import find_id, first_number, next_number, slug_of
 from actors.swarm.agents.inboxes import inbox_of
 from actors.swarm.agents.keeper import Keeper
-from actors.swarm.agents.kept import read_place
-from actors.swarm.agents.pod_runner import Given, PodRunner, pod_manifest
+from actors.swarm.agents.pod_runner import Given, pod_manifest
 from actors.swarm.agents.projections import Meta, Projections, make_folders, reserve_folder
-from actors.swarm.agents.record import Record, read_pages
+from actors.swarm.agents.record import Record
+from actors.swarm.agents.runner_choice import RunnerChoice
 from actors.swarm.agents.spawned import SpawnedAgents
-from actors.swarm.agents.state import SUPERVISOR_DIED
+from actors.swarm.agents.takeover import Takeover
 from actors.swarm.runners.base import Answer, Runner, RunnerSpec, StopWaits
-from actors.swarm.runners.configured import configured_runner
-from actors.swarm.runners.function import runner_func
-from actors.swarm.runners.named import runner_of
 from protocol.agents import AgentResult, AgentSpec, opening_of
 from protocol.config import RunnerSection
 from protocol.errors import (
@@ -44,17 +37,10 @@ from protocol.errors import (
     SessionInUse,
     SessionNotFound,
     SystemNotRunning,
-    UnknownRunner,
     WireError,
 )
 from protocol.events import (
-    AgentRestarted,
-    AgentStopRequested,
     ApprovalRequested,
-    ApprovalResolved,
-    DurableEvent,
-    RunStart,
-    UserMessage,
 )
 from protocol.manifest import PodManifest, RestartSection
 
@@ -90,7 +76,8 @@ class Swarm(Closing):
     ) -> None:
         self.home: Home = system.home()
         self.root = (state_path() / "swarm" if root is None else Path(root)).expanduser().resolve()
-        self._runners = None if runners is None else [_section_of(each) for each in runners]
+        self._runners = RunnerChoice(self.home, runners)
+        self._takeover = Takeover(self.home.store, self._runners)
         self._env = tuple(env)
         self._waits = StopWaits(request_wait, term_wait)
         self._keepers: dict[str, Keeper] = {}
@@ -175,8 +162,8 @@ class Swarm(Closing):
             raise AgentError(f"there is no directory {cwd}", hint="cwd= is where the agent is to work")
         model, provider = asked["model"], asked["provider"]
         if asked["keep"]:
-            runner = self._keepable(runner, manifest, given)
-        made, label = self._runner_of(runner, pod_manifest(manifest, cwd, model, provider), given, cwd)
+            runner = self._runners.kept(runner, manifest, given)
+        made, label = self._runners.of(runner, pod_manifest(manifest, cwd, model, provider), given, cwd)
         agent_id, held = await self._reserve_id(slug_of(name or task))
         spec = AgentSpec(
             id=agent_id,
@@ -201,39 +188,6 @@ class Swarm(Closing):
         keeper.projections.write_meta()
         keeper.begin(task, resuming=False)
         return Agent(self, keeper)
-
-    def _runner_of(
-        self, runner: RunnerSpec | Callable[..., Any], manifest: PodManifest | None, given: Given, cwd: Path
-    ) -> tuple[Runner, str | tuple[str, ...]]:
-        """The runner that is meant, and how it is called. Raises UnknownRunner, AgentError, ConfigError."""
-        if runner in POD_RUNNERS:
-            made = PodRunner(self.home, manifest, given, process=runner == "process")
-            return made, made.name
-        if isinstance(runner, str) or _is_command(runner):
-            named = runner if isinstance(runner, str) else tuple(cast("Iterable[str]", runner))
-            if self._runners is None:
-                return configured_runner(named, cwd), named
-            return runner_of(named, self._runners), named
-        if inspect.iscoroutinefunction(runner):
-            function = runner_func(runner)
-            return function, function.name
-        if not hasattr(runner, "start"):
-            raise UnknownRunner(f"{runner!r} is no runner", hint="see docs/swarm.md")
-        own = cast("Runner", runner)
-        return own, own.name
-
-    def _keepable(
-        self, runner: RunnerSpec | Callable[..., Any], manifest: PodManifest | None, given: Given
-    ) -> RunnerSpec:
-        """The command of a program that can outlive us. Raises AgentError."""
-        if runner == "process" and manifest is None and given.is_empty:
-            return [sys.executable, "-m", "polypod", "agent", "--store", self.home.store.url]
-        if _is_command(runner):
-            return cast("RunnerSpec", runner)
-        raise AgentError(
-            f"an agent of the runner {runner!r} cannot be kept: it ends with us",
-            hint='runner="process" with model= alone, or a command that speaks our lines, can be kept',
-        )
 
     async def _reserve_id(self, slug: str) -> tuple[str, int]:
         """An id that no agent, pod or session has, in whatever process; it is ours from here on. With it a
@@ -352,21 +306,8 @@ class Swarm(Closing):
             raise TypeError(f"resume() does not know {', '.join(sorted(strange))}")
         if runner is not None or given or keeper.runner is None:
             keeper.check_ended("is still running", hint="stop it first")
-            keeper.runner = self._runner_again(keeper, runner, given)
+            keeper.runner = self._runners.again(keeper, runner, given)
         await keeper.resume()
-
-    def _runner_again(
-        self, keeper: Keeper, runner: RunnerSpec | None, given: Mapping[str, Any]
-    ) -> Runner | None:
-        """What an agent is resumed with; None where nobody knows. Raises ConfigError."""
-        spec = keeper.spec
-        again: Any = spec.runner if runner is None else runner
-        manifest = None
-        if again in POD_RUNNERS and keeper.state.session is None:  # it never was up
-            manifest = pod_manifest(None, Path(spec.cwd), spec.model, spec.provider)
-        with contextlib.suppress(UnknownRunner):
-            return self._runner_of(again, manifest, Given(**given), Path(spec.cwd))[0]
-        return None
 
     async def remove_agent(self, keeper: Keeper) -> None:
         """As ``Agent.remove``."""
@@ -452,25 +393,13 @@ class Swarm(Closing):
         keeper = self._keep(spec, found.session_id, None)
         if spec.runner not in POD_RUNNERS:
             with contextlib.suppress(ConfigError):  # said to who resumes it
-                keeper.runner = self._runner_again(keeper, None, {})
+                keeper.runner = self._runners.again(keeper)
         await self._refresh(keeper, anew=True)
 
     async def _refresh(self, keeper: Keeper, *, anew: bool = False) -> None:
-        """See how an agent stands that is not ours; one whose supervisor died has its end recorded."""
-        store = self.home.store
+        """See how an agent stands that is not ours."""
         try:
-            info = await settled(store.info(keeper.session_id))
-            anew = anew or info.head.seq != keeper.state.seq
-            if anew:
-                keeper.take_history(await read_history(store, keeper.session_id, keeper.spec.id))
-            if keeper.state.ended is None:
-                keeper.is_elsewhere = await settled(store.holder(keeper.session_id)) is not None
-                if not keeper.is_elsewhere:
-                    await self._end_of_dead(keeper)
-            else:
-                keeper.is_elsewhere = False
-                if anew and not keeper.projections.are_at(keeper.state.seq):
-                    await keeper.mend_projections()
+            await self._takeover.refresh(keeper, anew=anew)
         except SessionNotFound:  # another process has removed it
             self._drop(keeper)
         except SessionInUse:
@@ -478,50 +407,6 @@ class Swarm(Closing):
         except (WireError, SessionCorrupt) as error:
             keeper.note_damage(error)
             self.problems.append(f"{keeper.spec.id}: {error}")
-
-    async def _end_of_dead(self, keeper: Keeper) -> None:
-        """Record the end of an agent whose supervisor died without; one that was kept and lives goes on, and
-        one that is started again where it fails is started again by us.
-        """
-        if keeper.spec.keep and await self._adopt(keeper):
-            return
-        await keeper.take_session()
-        lives = False
-        try:
-            await keeper.record_end(SUPERVISOR_DIED)
-            keeper.remove_inbox()
-            await keeper.mend_projections()
-            lives = self._can_start(keeper) and await keeper.start_again()
-        finally:
-            if not lives:
-                await keeper.let_go()
-
-    def _can_start(self, keeper: Keeper) -> bool:
-        """Whether we know how it is started, which was started by another process."""
-        if keeper.spec.has_objects:
-            return False
-        keeper.runner = keeper.runner or self._runner_again(keeper, None, {})
-        return keeper.runner is not None
-
-    async def _adopt(self, keeper: Keeper) -> bool:
-        """Look after a program that was kept, to its end if that has come meanwhile. False where nobody knows
-        what it has said since, and it is there no more. Raises SessionError.
-        """
-        place = read_place(keeper.projections.folder)
-        pid = keeper.state.pid
-        if pid is None and place is not None and place.lives:  # it is recorded once the program is up
-            pid = place.pid
-        if place is None or place.pid != pid or keeper.runner is None:
-            return keeper.has_process()  # then it is detached
-        await keeper.take_session()
-        pages = read_pages(self.home.store, keeper.session_id, place.seq)
-        later = [each async for page, _ in pages for each in page]
-        sent = [each.item.text for each in later if isinstance(each, UserMessage)]
-        lives = place.lives
-        keeper.adopt(place, sum(map(_is_printed, later)), sent)
-        if not lives:
-            await keeper.wait_for_end()
-        return True
 
     # -- its end -------------------------------------------------------------------------------------
 
@@ -535,26 +420,6 @@ class Swarm(Closing):
         await asyncio.gather(*(each.leave() for each in living), return_exceptions=True)
         for each in self._keepers:
             self.home.roster.reserved.discard(each)
-
-
-def _is_printed(entry: object) -> bool:
-    """Whether an entry is of what a program printed, and not of what it was sent."""
-    ours = (RunStart, UserMessage, AgentStopRequested, ApprovalRequested, ApprovalResolved, AgentRestarted)
-    return isinstance(entry, DurableEvent) and not isinstance(entry, ours)
-
-
-def _is_command(runner: object) -> bool:
-    return isinstance(runner, list | tuple) and bool(runner) and all(isinstance(each, str) for each in runner)
-
-
-def _section_of(section: RunnerSection | Mapping[str, Any]) -> RunnerSection:
-    """Raises AgentError."""
-    if isinstance(section, RunnerSection):
-        return section
-    try:
-        return msgspec.convert(dict(section), RunnerSection)
-    except msgspec.ValidationError as error:
-        raise AgentError(f"[[runner]]: {error}") from error
 
 
 def _restart_of(
