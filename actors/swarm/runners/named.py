@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 
 from actors.swarm.runners.base import Host, Launch, Life, Runner, RunnerSpec
-from actors.swarm.runners.program import Bounds, Program, ProgramLife
+from actors.swarm.runners.program import ProgramLife
+from actors.swarm.runners.program_contract import Bounds, Program
 from actors.swarm.runners.stream import Recorder
 from protocol.config import LocalModelSection, RunnerSection
 from protocol.errors import UnknownRunner
