@@ -31,6 +31,9 @@ from protocol.lifecycle import PodState
 from protocol.pod_process import OWN, BeginPod, PodBegun, begin_pod
 from protocol.wire import encode
 
+#: The signals that end a pod, its run paused.
+ENDING = (signal.SIGTERM, signal.SIGINT)
+
 
 class _Supervisor(PodSupervisor):
     """Leaves it to the parent to start the pod again: notes that it has ended."""
@@ -54,8 +57,9 @@ def main() -> NoReturn:
     commands, accounts = _take_sockets()
     code = 1
     try:
-        begin = _begin(commands)
-        code = asyncio.run(_serve(begin, commands, accounts))
+        begin = receive_begin(commands)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # else asyncio.run would handle it until we do
+        code = asyncio.run(serve(begin, commands, accounts))
     except (EOFError, OSError, WireError) as error:
         sys.stderr.write(f"polypod: the parent of this pod's process: {error}\n")
     finally:
@@ -74,7 +78,7 @@ def _take_sockets() -> tuple[socket.socket, socket.socket]:
     return socket.socket(fileno=commands), socket.socket(fileno=accounts)
 
 
-def _begin(commands: socket.socket) -> BeginPod:
+def receive_begin(commands: socket.socket) -> BeginPod:
     """What the parent says first. Raises EOFError, OSError, WireError."""
     body = _read(commands, channel.frame_length(_read(commands, channel.HEAD)))
     try:
@@ -95,9 +99,10 @@ def _read(commands: socket.socket, size: int) -> bytes:
     return bytes(parts)
 
 
-async def _serve(begin: BeginPod, commands: socket.socket, accounts: socket.socket) -> int:
+async def serve(begin: BeginPod, commands: socket.socket, accounts: socket.socket) -> int:
+    """Be that pod until it ends, or its parent or a signal ends it: the exit code of its process."""
     asked_to_leave = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ENDING:
         asyncio.get_running_loop().add_signal_handler(number, asked_to_leave.set)
     reader, writer = await asyncio.open_connection(sock=commands)
     system = _system(begin)

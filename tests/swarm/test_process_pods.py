@@ -15,6 +15,7 @@ import pytest
 from pod_processes import SystemOn
 from process_doubles import gated, scripted, where
 from process_kit import children_of, wait_for_end, wait_until_none
+from warm import Popen
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
@@ -153,6 +154,39 @@ async def test_it_has_what_an_interpreter_has_that_was_just_started(
         assert each["collects"]
         assert each["children"] == 0
     assert found[0]["chance"] != found[1]["chance"]
+
+
+_MADE = """
+from actors.pod_process.holes import fill_holes
+held = [bytes(number % 1000) for number in range(20000)]
+del held[::3]
+fill_holes()
+for size in (20, 60, 200, 400, 700):
+    print(len({id(each) // 4096 for each in [bytes(size) for _ in range(5)]}))
+"""
+
+
+def test_what_is_made_once_holes_are_filled_lies_together(tmp_path: Path) -> None:
+    with Popen([sys.executable, "-c", _MADE], stdout=subprocess.PIPE, text=True) as process:
+        spread, _ = process.communicate()
+    assert len(pages := list(map(int, spread.split()))) == 5
+    assert max(pages) <= 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_for_all_processes_of_a_terminal_ends_no_launcher_of_pods(
+    store: str, number: signal.Signals, system_on: SystemOn
+) -> None:
+    async with system_on(store) as system:
+        with scripted([]) as client:
+            await system.spawn(ONE, client=client, process=True)
+            launcher = system._here().assembly.launchers._of_pods
+            assert launcher is not None
+            pid = launcher.pid
+            assert pid is not None
+            os.kill(pid, number)
+            await system.spawn(ONE, client=client, process=True)
+            assert launcher.pid == pid
 
 
 # -- its events ----------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ class ProcessPods:
         return await launcher.start(
             [*(_FORKED if _FORKS else _STARTED), *sys.path],
             cwd=Path.cwd(),
-            env=allowed_environment(),
+            env={} if _FORKS else allowed_environment(),  # it is sent ours with its start
             stdin=accounts.fileno(),
             stdout=commands.fileno(),
             stderr=_stderr(),
