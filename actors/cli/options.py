@@ -44,7 +44,7 @@ def checked_base_url(context: click.Context, option: click.Parameter, url: str |
 
 
 def no_such_pod(pod: str, reading: Reading) -> click.UsageError:
-    """There is no session of a pod of that name: which one may be meant."""
+    """The error where no session is of a pod of that name, with the names that may be meant."""
     names = dict.fromkeys(info.pod for info in reading.sessions(limit=_LOOKED_THROUGH))
     close = [name for name in names if name.startswith(pod)] or difflib.get_close_matches(pod, names, 1)
     meant = f"; did you mean {close[0]!r}?" if close else ""

@@ -58,7 +58,9 @@ class Plan(NamedTuple):
     session: str | None = None
 
     async def spawn(self, system: PodSystem, view: View) -> Pod:
-        """That pod, in a system whose store is the plan's; ``view`` shows what it warns of as it starts."""
+        """Start the planned pod in a system with the plan's store; ``view`` shows what it warns of as it
+        starts.
+        """
         with system.subscribe_encoded() as events:
             pod = await system.spawn(self.manifest, resume=self.session)
             for encoded in events.drain():

@@ -40,7 +40,7 @@ class Group:
         return AsyncFuture.derived([self._ended], lambda _: None)
 
     def note_end(self) -> None:
-        """A member was stopped: it has left."""
+        """Note that a member was stopped and has left."""
         if not self.over and all(member.over for member in self.members):
             self.over = True
             self._ended.set(None)
@@ -104,7 +104,9 @@ class Member:
         return counted is None
 
     def let_failure_go_up(self, error: BaseException | None) -> None:
-        """It has ended for good, by a failure or because it was asked to."""
+        """Pass on that a member has ended for good: publish that its restarts are exhausted, or have its
+        group give up or end.
+        """
         if self._exhausted and error is not None:
             if self.group is None:
                 self.announce(error, len(self._times))

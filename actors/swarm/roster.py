@@ -34,7 +34,7 @@ class Roster:
             raise PodNotFound(f"no pod named {name!r}", hint="see pods()") from None
 
     def forget(self, pod: Pod) -> None:
-        """A pod has ended for good."""
+        """Forget a pod that has ended for good."""
         if self.pods.get(pod.name) is pod:
             del self.pods[pod.name]
 

@@ -40,7 +40,7 @@ class Respawner(Protocol):
         """Make the actor that takes the place of a pod's that failed, not begun yet."""
 
     def forget(self, pod: Pod, /) -> None:
-        """A pod has ended for good."""
+        """Forget a pod that has ended for good."""
 
 
 class HasMember(Protocol):

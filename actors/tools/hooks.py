@@ -104,7 +104,7 @@ class Hooks:
         return replace(shown, items=(*shown.items, *map(SystemItem.of, said.injected)))
 
     async def at_run_end(self, result: RunResult, ctx: ToolContext) -> tuple[HookError, ...]:
-        """Notify all of the ``result`` of a run; which hooks failed."""
+        """Notify all hooks of the ``result`` of a run; returns which of them failed."""
         return await self._ask(self._run_ends, _take_nothing, ctx, lambda: (result,))
 
     async def before(self, call: ToolCall, ctx: ToolContext) -> Said:

@@ -74,11 +74,11 @@ class SharedSource:
         self._listed: tuple[Tool, ...] | None = None
 
     def hold(self) -> None:
-        """One more pod uses it."""
+        """Count one more pod that uses the source."""
         self._users += 1
 
     def release(self) -> None:
-        """One of them has gone; with the last one it is closed."""
+        """Count one pod less; with the last one the source is closed."""
         self._users -= 1
         if self._users == 0 and self._life is not None:
             self._life.end()
@@ -113,8 +113,8 @@ class SharedSource:
             raise ToolSourceError(self.name, why) from life.error
 
     def look(self) -> tuple[tuple[Tool, ...], str | None]:
-        """Its tools, the same tuple for as long as they are the same, and in words what keeps it from saying
-        which they are. Raises ToolSourceError where it has never said so.
+        """The source's tools, the same tuple for as long as they are the same, and in words what keeps it
+        from saying which they are. Raises ToolSourceError where it has never said so.
         """
         if self._listed is not None and not self.is_open:
             return self._listed, None  # what has ended is opened again before the next request
@@ -156,7 +156,7 @@ class _Life:
         return self.opened.done() and not self.over
 
     def end(self) -> None:
-        """Nobody needs it any more."""
+        """Close the source, since nobody needs it any more."""
         self.over = True
         if self.task.done() or self.task.get_loop().is_closed():
             return

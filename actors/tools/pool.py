@@ -117,7 +117,9 @@ class ToolThreads:
         _pools.add(self)
 
     def begin(self) -> None:
-        """Be without threads and work: at first, and in a forked child, which has none of its parent's."""
+        """Be without threads and work: at the start, and in a forked child, which has none of its
+        parent's.
+        """
         self._lock = threading.Lock()
         self._jobs: deque[_Job[Any]] = deque()
         #: Where each idle thread waits; it is woken by a release.

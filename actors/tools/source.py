@@ -21,7 +21,7 @@ class ToolSource(Protocol):
     """
 
     async def open(self) -> None:
-        """Be ready to say which tools there are.
+        """Prepare to say which tools there are.
 
         Only runs that need it wait, for as long as it takes: bound it where that may be long. What it raises
         fails them as a ToolSourceError, and the next run has it opened anew; ``close`` follows only where it

@@ -84,13 +84,13 @@ class _Asks:
         self._terminal = terminal
 
     def drop(self, resolved: ApprovalResolved) -> None:
-        """It has asked nobody."""
+        """Do nothing: no question is shown."""
 
     def leave(self) -> None:
-        """It has asked nobody."""
+        """Do nothing: no question is shown."""
 
     async def finish(self) -> None:
-        """It has asked nobody."""
+        """Do nothing: no question is shown."""
 
 
 class Nobody(_Asks):

@@ -167,7 +167,7 @@ class Prompt:
 
     @asynccontextmanager
     async def suspended(self) -> AsyncIterator[None]:
-        """Somebody else reads from the keyboard during the body."""
+        """Leave the keyboard to somebody else during the body."""
         steers = self._reading is not None
         if steers:
             await self._end()

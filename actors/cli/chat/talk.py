@@ -99,7 +99,9 @@ class Talk:
     # -- during a turn -----------------------------------------------------------------------------
 
     def _steer(self, line: str) -> None:
-        """A line was sent during a turn: words join it, what is for the chat itself waits for its end."""
+        """Handle a line that was sent during a turn: words join the turn, a command of the chat waits for its
+        end.
+        """
         typed = understand(line)
         if typed is None:
             return

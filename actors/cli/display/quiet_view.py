@@ -19,7 +19,7 @@ class QuietView:
         self._why: Failure | None = None
 
     def note(self, text: str) -> None:
-        """Nothing that is said of the set-up is shown."""
+        """Show nothing of the set-up."""
 
     def show_encoded(self, event: EncodedEvent) -> None:
         match event.event:

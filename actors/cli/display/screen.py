@@ -82,11 +82,11 @@ class Screen:
         return self._app is not None
 
     def prompt_begins(self, app: Application[str]) -> None:
-        """A prompt is shown from now on."""
+        """Note that a prompt is shown from now on."""
         self._app = app
 
     def prompt_ended(self) -> None:
-        """It is shown no more: what was held back is written."""
+        """Note that the prompt is gone, and write what was held back."""
         self._app = None
         self._write_held(whole_lines=False)
 
@@ -103,7 +103,7 @@ class Screen:
         self._redraw()
 
     def idle(self) -> None:
-        """Nothing goes on."""
+        """Note that nothing goes on."""
         self._words = ""
 
     def _redraw(self) -> None:

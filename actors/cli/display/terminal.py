@@ -182,7 +182,7 @@ class Terminal:
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """A person is asked during the body: all else is shown behind the answer."""
+        """Hold back all else during the body, in which a person is asked; it is shown behind the answer."""
         self.idle()
         self.end_line()
         self._held = []

@@ -40,7 +40,7 @@ class Client:
         self._log_start = 0
 
     def ask(self, asked: Asked) -> Said:
-        """What it answers. Raises PolypodError."""
+        """Ask the service, and return what it answers. Raises PolypodError."""
         for said in self.stream(asked):
             if said.done:
                 return said

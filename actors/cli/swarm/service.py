@@ -35,7 +35,9 @@ _log = logging.getLogger("polypod.swarm")
 
 @contextlib.contextmanager
 def only_one(root: Path) -> Iterator[bool]:
-    """Be the one service of a folder; False where there is one. The kernel ends that with the process."""
+    """Take the lock that makes this process the one service of a folder; False where there is one. The kernel
+    frees the lock with the process.
+    """
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(lock_of(root), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -17,7 +17,7 @@ class Service:
         self._client = client
 
     async def ask(self, asked: Asked) -> Said:
-        """What it answers. Raises PolypodError, OSError."""
+        """Ask the service, and return what it answers. Raises PolypodError, OSError."""
         async with aclosing(self.stream(asked)) as answer:
             async for said in answer:
                 if said.done:

@@ -104,7 +104,7 @@ class Delivery:
         self._changes.note()
 
     def note_begun_with(self, text: str) -> None:
-        """Words with which a program was started have reached it."""
+        """Answer the words that a program was started with, since they have reached it."""
         if self._keeper.one_shot and self._words and self.first == text:
             self._answer(self._words[0][1])
 

@@ -384,7 +384,7 @@ class Keeper:
             self._changes.note()
 
     async def _end_of_life(self) -> None:
-        """It has ended, and nothing starts it again: others may have its session."""
+        """Note that it has ended and that nothing starts it again: others may have its session."""
         self.over = True
         self.delivery.fail_all()
         self.membership.note_end()
@@ -514,7 +514,7 @@ class Keeper:
             await self._end_of_life()
 
     async def leave(self) -> None:
-        """Its system is left: it ends, unless it is to be kept."""
+        """End it with its system, unless it is to be kept."""
         self.membership.note_stop_asked()
         async with self._changing:
             await self._leave()

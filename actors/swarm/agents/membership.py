@@ -28,7 +28,7 @@ class Membership(Member):
         self._failure: AgentFailed | None = None
 
     def begin_anew(self) -> None:
-        """A person has resumed it: what was before counts no more."""
+        """Count from zero, since a person has resumed it."""
         self._stop_asked = self.over = self._exhausted = False
         self._times = ()
         self._failure = None
@@ -62,7 +62,7 @@ class Membership(Member):
         return True
 
     def note_end(self) -> None:
-        """It has ended, and nobody starts it again."""
+        """Note that it has ended and that nobody starts it again."""
         self.over = True
         self.let_failure_go_up(self._failure)
 

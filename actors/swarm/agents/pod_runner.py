@@ -238,7 +238,7 @@ class PodLife:
     # -- commands ------------------------------------------------------------------------------------
 
     async def send(self, text: str, /) -> None:
-        """Words join the run that goes on, or start one; returns once they are recorded."""
+        """Have words join the open run, or start one; returns once they are recorded."""
         pod = self._living()
         try:
             await pod.notify(text)

@@ -86,7 +86,7 @@ class StreamJson:
         }
 
     def _count(self, state: AgentState) -> None:
-        """A task has ended: what it took counts for the life."""
+        """Add what an ended task took to the sums of the life."""
         if state.usage is not None:
             self._usage = state.usage if self._usage is None else self._usage + state.usage
         if state.cost is not None:

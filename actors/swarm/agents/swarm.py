@@ -331,7 +331,7 @@ class Swarm(Closing):
         self._drop(keeper)
 
     def _drop(self, keeper: Keeper) -> None:
-        """Its session is there no more."""
+        """Forget an agent whose session is gone."""
         keeper.removed = True
         keeper.projections.remove()
         self._forget(keeper.spec.id)

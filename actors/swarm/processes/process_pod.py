@@ -400,7 +400,7 @@ class ProcessPod(Supervisor, Elsewhere):
         self._bus.publish([ProcessLost(*head, error=Failure.of(error), restarts=again)])
 
     def _end(self, error: BaseException | None, started: AsyncFuture[Pod] | None) -> None:
-        """There is no pod any more."""
+        """Note that the pod has ended for good, and answer all who wait."""
         self.over = True
         self._cause.set(None if error is None or self._stop_asked else Failure.of(error))
         held, self._held = self._held or [], []

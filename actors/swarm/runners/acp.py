@@ -185,7 +185,7 @@ class AcpProgram(PipedProgram):
         return True
 
     async def ask_to_end(self, child: Child) -> None:
-        """It ends with its input."""
+        """Close its input, which ends it."""
         if child.stdin is not None:
             child.stdin.close()
 

@@ -55,12 +55,12 @@ class ClaudeProgram(PipedProgram):
 
     @property
     def session(self) -> str | None:
-        """It is given the id of the conversation."""
+        """The id of its conversation, which it is given."""
         return self._translator.session or self._own_session
 
     @property
     def is_ready(self) -> bool:
-        """It takes words from the beginning, and says nothing before it has some."""
+        """Always: it takes words from the beginning, and prints nothing before it has some."""
         return True
 
     @property
@@ -76,7 +76,7 @@ class ClaudeProgram(PipedProgram):
         return [*self._command, *_FLAGS, *model, goes_on, self._own_session]
 
     def environment(self) -> dict[str, str]:
-        """It bounds its own retries."""
+        """Its variables, with the bound of its own retries."""
         return {**super().environment(), "CLAUDE_CODE_MAX_RETRIES": str(self._retries)}
 
     async def begin(self, life: ProgramLife, child: Child, task: str | None) -> None:  # noqa: ARG002
@@ -108,7 +108,7 @@ class ClaudeProgram(PipedProgram):
         return True
 
     async def ask_to_end(self, child: Child) -> None:
-        """It ends with its input."""
+        """Close its input, which ends it."""
         if child.stdin is not None:
             child.stdin.close()
 

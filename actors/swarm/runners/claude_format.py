@@ -72,7 +72,7 @@ class ClaudeTranslator(LineTranslator):
         return () if reader is None else reader(self, line)
 
     def _ask(self, line: dict[str, Any]) -> tuple[()]:
-        """What it asks, or with an empty question, that it wants no answer any more."""
+        """Take a question that it asks; an empty one says that it wants no answer any more."""
         self._asked.append(Ask(text_of(line, "request_id"), inner(line, "request")))
         return ()
 

@@ -66,7 +66,7 @@ class CodexTranslator(LineTranslator):
         return ()
 
     def finish(self) -> list[Event]:
-        """What it said last is why it failed, where it said no more."""
+        """Its last events; what it said last is why it failed, where it said no more."""
         events = super().finish()
         if self._error:
             failure = failure_of(self._error, status=_status(self._error))

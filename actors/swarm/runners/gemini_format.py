@@ -71,7 +71,7 @@ class GeminiTranslator(LineTranslator):
         return ()
 
     def feed_errors(self, line: str) -> list[Event]:
-        """Its retries stand on standard error alone."""
+        """Take its retries, which stand on standard error alone."""
         attempt = _ATTEMPT.match(line)
         if attempt is None:
             return super().feed_errors(line)
@@ -148,7 +148,7 @@ class GeminiJsonTranslator(LineTranslator):
         self._errors: list[str] = []
 
     def feed(self, data: bytes) -> list[Event]:
-        """Nothing is known before the end."""
+        """Keep what it prints: nothing is known before the end."""
         if len(self._printed) <= self._limit:
             self._printed += data
         return []

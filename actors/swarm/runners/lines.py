@@ -46,7 +46,7 @@ class Translator(Protocol):
         """The events of a line of its standard error."""
 
     def take_asked(self) -> list[Ask]:
-        """What it asked since this was called last."""
+        """What it has asked since the last call of this."""
 
 
 class Lines:
@@ -120,7 +120,7 @@ class LineTranslator:
         return [self.stray("stderr", line)] if line.strip() else []
 
     def take_asked(self) -> list[Ask]:
-        """What it asked, once."""
+        """What it has asked since the last call of this."""
         asked, self._asked = self._asked, []
         return asked
 

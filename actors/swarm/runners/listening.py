@@ -68,14 +68,16 @@ class ListeningProgram(PipedProgram):
         return [*self._command, *flags, *(["--", task] if task else [])]
 
     def environment(self) -> dict[str, str]:
-        """Nothing of ours but what every program needs."""
+        """Its variables: what every program needs, what it was given by name, and where it finds
+        its agent.
+        """
         names = (*_ENV, *self._env)
         known = {name: os.environ[name] for name in names if name in os.environ}
         launch = self.launch
         return {**known, "POLYPOD_AGENT_ID": launch.agent_id, AGENT_LOG: str(launch.log)}
 
     async def begin(self, life: ProgramLife, child: Child, task: str | None) -> None:
-        """The task is in its command."""
+        """Do nothing: the task is in its command."""
 
     async def send(self, child: Child, text: str) -> None:  # noqa: ARG002
         """Send words of a user, on one line however many they have. Raises OSError."""
@@ -152,7 +154,7 @@ class ListeningProgram(PipedProgram):
 
     @property
     def unrepeated(self) -> deque[str]:
-        """It prints the words of its users."""
+        """The words that were sent to it and that it has not printed yet."""
         return self._translator.sent
 
     def let_go(self) -> None:

@@ -49,15 +49,15 @@ class PipedProgram:
 
     @property
     def unrepeated(self) -> deque[str]:
-        """It repeats nothing."""
+        """Nothing: it prints no words that it was sent."""
         return deque()
 
     def let_go(self) -> None:
-        """Its pipes end with it."""
+        """Do nothing: its pipes end with it."""
 
     @property
     def is_idle(self) -> bool:
-        """It waits for words behind each run."""
+        """Always: behind each run it waits for words."""
         return True
 
     def argv(self, task: str | None) -> list[str]:
@@ -69,7 +69,7 @@ class PipedProgram:
         return allowed_environment(self._env)
 
     async def begin(self, life: ProgramLife, child: Child, task: str | None) -> None:  # noqa: ARG002
-        """Give it the task and the end of its input: what else would come it waits for in vain."""
+        """Write the task to its input and close that, since it would wait for more."""
         assert child.stdin is not None
         await child.stdin.write((task or "").encode("utf-8", "replace"))
         child.stdin.close()
@@ -90,15 +90,15 @@ class PipedProgram:
         return self._translator.feed_errors(line)
 
     async def send(self, child: Child, text: str) -> None:  # noqa: ARG002
-        """It reads no more. Raises AgentBusy."""
+        """Raise AgentBusy: it reads nothing behind its task."""
         raise AgentBusy(f"{child.program} takes no words while it works on a task")
 
     async def interrupt(self, child: Child) -> bool:  # noqa: ARG002
-        """It has no way to end its task but its own end."""
+        """Do nothing; returns False, since it can end its task only by ending."""
         return False
 
     def ask_again(self, life: ProgramLife, requests: Iterable[ApprovalRequested]) -> None:
-        """It ends with who looked after it."""
+        """Do nothing: it ends with whoever looked after it."""
 
     async def ask_to_end(self, child: Child) -> None:
-        """A signal does it."""
+        """Do nothing: a signal ends it."""

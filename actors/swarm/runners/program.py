@@ -338,7 +338,7 @@ class ProgramLife:
             self._end("cancelled")
 
     async def _end_lingering(self, child: Child) -> None:
-        """It has said how its task went, and has no more to do."""
+        """End a program that has said how its task went and goes on all the same."""
         await asyncio.sleep(_LINGER_SECONDS)
         self._lingered = True
         child.ask_to_stop()

@@ -70,7 +70,7 @@ class Recorder:
         return self.begin_run("")[0]
 
     def join_run(self, text: str) -> Event:
-        """Words of a user join the run that is open."""
+        """The events of a user's words that join the open run."""
         return self.make(UserMessage, item=UserItem.of(text), source="steer")
 
     def end_run(self, **fields: Any) -> list[Event]:

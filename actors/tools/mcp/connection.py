@@ -102,11 +102,11 @@ class Connection:
     # -- lives -----------------------------------------------------------------------------------
 
     def hold(self) -> None:
-        """One more source needs it."""
+        """Count one more source that needs the server."""
         self._users += 1
 
     async def release(self) -> None:
-        """One of them does not any more; with the last one it is ended."""
+        """Count one source less; with the last one the server is ended."""
         self._users -= 1
         if self._users:
             return
@@ -291,7 +291,7 @@ class Call:
         self._began = 0.0
 
     def begin(self, limit: asyncio.Timeout) -> None:
-        """It is sent now."""
+        """Note that the call is sent now."""
         self._limit = limit
         self._began = asyncio.get_running_loop().time()
 

@@ -55,14 +55,14 @@ class Life:
         self.task = asyncio.Task(self._live(), loop=loop, name=f"MCP server {name}", context=Context())
 
     def end(self) -> None:
-        """Nobody needs it any more."""
+        """End the life, since nobody needs it any more."""
         self.wanted = self.over = True
         self._lost.set()
         if not self.ready.done():
             self.task.cancel()
 
     def lose(self) -> None:
-        """It says no more, or does not know us any more."""
+        """End the life, since the server says no more, or does not know us any more."""
         self.over = True
         self._lost.set()
 

@@ -175,4 +175,4 @@ def _first_line(text: str) -> str:
 
 
 def _ignore(_: str) -> None:
-    """Nobody is there."""
+    """Do nothing: there is no pod to notify."""

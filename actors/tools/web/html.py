@@ -52,7 +52,7 @@ async def markdown(html: str, url: str, launcher: Launcher, most: int) -> tuple[
 
 
 async def _made_by(child: Child, html: bytes) -> bytes:
-    """What it makes of ``html``, all of which it reads before it writes anything."""
+    """What the child makes of ``html``, all of which it reads before it writes anything."""
     assert child.stdin is not None
     assert child.stdout is not None
     try:
