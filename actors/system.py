@@ -314,11 +314,11 @@ class PodSystem:
             raise SystemOfParent
         with self._stop_lock:
             if self._stopping is None:
-                self._stopping = AsyncFuture()
                 if (entered := self._entered) is None:
+                    self._stopping = AsyncFuture()
                     self._stopping.set(None)
                 else:
-                    self._stopping._loop = entered.mailroom.loop  # noqa: SLF001
+                    self._stopping = future_of(entered.mailroom)
                     entered.spawner.leaving = True
                     entered.mailroom.post(self._begin_stop)
                     if self._ends_thread and self._thread is not None:

@@ -26,6 +26,7 @@ from actors.runtime.bus import Bus, kinds_of
 from actors.runtime.encoded import EncodedEvent
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import mailroom_here
+from actors.runtime.on_loop import future_of
 from actors.runtime.subscription import Feed, Subscription
 from protocol import channel, commands
 from protocol.channel import Ask, Follow, Followed, FromPod, Published, Refusal, Reply, ToPod, Unfollow
@@ -143,8 +144,7 @@ class Channel:
     # -- on its loop -----------------------------------------------------------------------------
 
     def _send(self, command: commands.Command) -> AsyncFuture[Any]:
-        future: AsyncFuture[Any] = AsyncFuture()
-        future._loop = self._mailroom.loop  # noqa: SLF001 - that it may be waited for on any other thread
+        future = future_of(self._mailroom)
         ask = Ask(next(self._ids), command)
         try:
             frame = _frame(ask)

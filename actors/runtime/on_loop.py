@@ -42,7 +42,7 @@ def ask_on(
 
 
 def future_of(mailroom: Mailroom) -> AsyncFuture[Any]:
-    """A future that is resolved on that loop, so that waiting for it there is refused."""
+    """A future that is resolved on that loop: other threads may wait for it, and a wait there is refused."""
     future: AsyncFuture[Any] = AsyncFuture()
     future._loop = mailroom.loop
     return future

@@ -19,6 +19,7 @@ from actors.pod.supervised import Waiting
 from actors.runtime.bus import Bus
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import Mailroom
+from actors.runtime.on_loop import future_of
 from actors.runtime.ref import stop_by
 from actors.runtime.restarts import Limits
 from actors.runtime.subscription import Feed, Subscription
@@ -116,9 +117,8 @@ class PodSupervisor(Supervisor):
             return self._mailboxes.ask(pod, command)
         if type(command) is Stop:
             self._stop_asked = True
-        future: AsyncFuture[Any] = AsyncFuture()
+        future = future_of(self.room)
         future.caller = copy_context()
-        future._loop = self.room.loop  # noqa: SLF001
         try:
             self.room.send(self._actor, command, future)  # a dead one has it taken by ``take``
         except pykka.ActorDeadError as error:
@@ -129,8 +129,7 @@ class PodSupervisor(Supervisor):
         self._stop_asked = True
         if not self.is_alive(pod):
             return self._mailboxes.stop(pod)
-        future: AsyncFuture[bool] = AsyncFuture()
-        future._loop = self.room.loop  # noqa: SLF001
+        future = future_of(self.room)
         self.room.post(lambda _: self._stop_by(None, future))
         return future
 

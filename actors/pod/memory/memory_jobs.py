@@ -23,6 +23,7 @@ from actors.pod.tasks_at_work import TasksAtWork
 from actors.runtime.actor import UNREGISTERED, AsyncActor
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import Mailroom
+from actors.runtime.on_loop import future_of
 from protocol.errors import Failure, PodError, SessionError
 from protocol.events import (
     ExtractDone,
@@ -250,8 +251,7 @@ class MemoryJobs:
 
     def ask_pod(self, message: Any) -> AsyncFuture[bool]:
         """Bring a message to the pod's mailbox."""
-        answer: AsyncFuture[bool] = AsyncFuture()
-        answer._loop = self._mailroom.loop  # noqa: SLF001 - where it is answered
+        answer: AsyncFuture[bool] = future_of(self._mailroom)
         self._mailroom.send(self._pod, message, answer)
         return answer
 

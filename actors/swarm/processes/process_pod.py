@@ -26,7 +26,7 @@ from actors.runtime.bus import Bus
 from actors.runtime.children.child import Child, Ladder
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import Mailroom
-from actors.runtime.on_loop import settle
+from actors.runtime.on_loop import future_of, settle
 from actors.runtime.subscription import Feed, Subscription
 from actors.sessions.answers import settled
 from actors.sessions.store import SessionStore
@@ -146,8 +146,7 @@ class ProcessPod(Supervisor, Elsewhere):
         return not self.over and not self.room.loop.is_closed()
 
     def ask(self, _: Pod, command: Command) -> AsyncFuture[Any]:
-        future: AsyncFuture[Any] = AsyncFuture()
-        future._loop = self.room.loop  # noqa: SLF001 - that it may be waited for on any other thread
+        future = future_of(self.room)
         if isinstance(command, Run | RunHere) and command.run_id is None:
             command = replace(command, run_id=new_run_id())
         self._on_loop(self._send, _Asked(command, future))
@@ -155,8 +154,7 @@ class ProcessPod(Supervisor, Elsewhere):
 
     def stop(self, _: Pod) -> AsyncFuture[bool]:
         self._stop_asked = True
-        future: AsyncFuture[bool] = AsyncFuture()
-        future._loop = self.room.loop  # noqa: SLF001
+        future = future_of(self.room)
         self._on_loop(self._stop_by_command, _Asked(Stop(), future))
         return future
 
