@@ -11,7 +11,7 @@ from actors.runtime.future import AsyncFuture
 from actors.runtime.subscription import Closed, Subscription
 from protocol import commands
 from protocol.errors import PodStopped, RunFailed
-from protocol.events import Event, Lagged, RunEnd, TextDelta
+from protocol.events import Event, Lagged, RunEnd, TextDelta, TurnStart
 from protocol.results import RunResult
 
 if TYPE_CHECKING:
@@ -113,18 +113,21 @@ class RunStream(Generic[T]):
 
 
 class TextStream:
-    """The pieces of text of a run, as its model gives them."""
+    """The pieces of text of a run, as its model gives them; what it says after calls of tools is a paragraph
+    of its own.
+    """
 
     def __init__(self, events: RunStream[Any]) -> None:
         self._events = events
+        self._has_text = self._parted = False
 
     def __aiter__(self) -> AsyncIterator[str]:
         return self
 
     async def __anext__(self) -> str:
         async for event in self._events:
-            if isinstance(event, TextDelta):
-                return event.text
+            if (piece := self._piece(event)) is not None:
+                return piece
         await self._events.result
         raise StopAsyncIteration
 
@@ -133,10 +136,20 @@ class TextStream:
 
     def __next__(self) -> str:
         for event in self._events:
-            if isinstance(event, TextDelta):
-                return event.text
+            if (piece := self._piece(event)) is not None:
+                return piece
         self._events.result.get()
         raise StopIteration
+
+    def _piece(self, event: Event) -> str | None:
+        """The text of an event, None where it has none."""
+        if isinstance(event, TurnStart):
+            self._parted = self._has_text
+        if not isinstance(event, TextDelta):
+            return None
+        piece = f"\n\n{event.text}" if self._parted else event.text
+        self._has_text, self._parted = True, False
+        return piece
 
 
 def _close(events: Subscription | None) -> None:

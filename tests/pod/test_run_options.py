@@ -25,6 +25,11 @@ class City(msgspec.Struct):
     name: str
 
 
+def where() -> str:
+    """Where it is."""
+    return "here"
+
+
 SUMMARY = [call("write_summary", {"text": "they counted"}), say("done")]
 BERGEN = '{"name": "Bergen"}'
 
@@ -161,6 +166,14 @@ async def test_a_stream_has_the_output_that_was_asked_for() -> None:
         stream = pod.stream("where?", output=City)
         assert "".join([piece async for piece in stream.text()]).endswith(BERGEN)
         assert (await stream.result).output == City("Bergen")
+
+
+async def test_the_text_of_a_stream_begins_a_paragraph_behind_a_call() -> None:
+    async with PodSystem() as system:
+        first = say("I look.", chunks=2) + call("where")
+        client = ScriptedClient([first, call("where"), say("Here.", chunks=2)])
+        pod = await system.spawn(PodManifest.of(), client=client, tools=[where])
+        assert "".join([piece async for piece in pod.stream("?").text()]) == "I look.\n\nHere."
 
 
 def test_a_stream_is_read_by_plain_code() -> None:
