@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.runtime.on_loop import ask_on
 from actors.swarm.agents.agent_events import AgentEvents
+from actors.swarm.agents.ids import name_of
 from actors.swarm.runners.base import Answer
 from protocol.agents import AgentResult, AgentSpec, AgentStatus
 from protocol.errors import AgentNotRunning
@@ -47,6 +48,11 @@ class Agent:
     def id(self) -> str:
         """Its id, ``<slug>-<n>``; the ``pod`` of its events."""
         return self._keeper.spec.id
+
+    @property
+    def name(self) -> str:
+        """What it was called as it was started, or the beginning of its task: its id without the number."""
+        return name_of(self.id)
 
     @property
     def spec(self) -> AgentSpec:

@@ -36,20 +36,29 @@ def next_number(number: int) -> int:
     return (number + 1) % _NUMBERS
 
 
+def name_of(agent_id: str) -> str:
+    """The slug of an id."""
+    return agent_id.rpartition("-")[0]
+
+
 def find_id(beginning: str, ids: Iterable[str]) -> str:
     """The one id that begins so, or as a list has shortened it (``fix-the…-118204``); one that is called just
-    so comes first. Raises UnknownAgent.
+    so comes first, then the one agent that was started under that name (``Tests`` beside ``tests-slow``).
+    Raises UnknownAgent.
     """
     start, shortened, end = beginning.partition("…")
-    fitting = []
-    for each in ids:
+    name, named, fitting = slug_of(beginning), [], []
+    for each in ids if beginning else ():
         if each == beginning:
             return each
-        if beginning and each.startswith(start) and (not shortened or each.endswith(end)):
+        if name_of(each) == name:
+            named.append(each)
+        if each.startswith(start) and (not shortened or each.endswith(end)):
             fitting.append(each)
-    if len(fitting) == 1:
-        return fitting[0]
-    if not fitting:
+    found = named or fitting
+    if len(found) == 1:
+        return found[0]
+    if not found:
         raise UnknownAgent(f"no agent {beginning!r}", hint="polypod swarm ls lists the agents there are")
-    some = ", ".join(sorted(fitting)[:8])
-    raise UnknownAgent(f"{len(fitting)} agents fit {beginning!r}: {some}", hint="say more of the id")
+    some = ", ".join(sorted(found)[:8])
+    raise UnknownAgent(f"{len(found)} agents fit {beginning!r}: {some}", hint="say more of the id")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.swarm.agents.ids import find_id, slug_of
+from actors.swarm.agents.ids import find_id, name_of, slug_of
 from actors.swarm.agents.state import SUPERVISOR_DIED, AgentState, after, status_of
 from polypod import (
     AgentError,
@@ -202,3 +202,11 @@ def test_an_agent_is_found_by_a_unique_prefix_and_by_its_whole_id_first() -> Non
     for beginning, words in (("fix", "2 agents fit"), ("", "no agent"), ("x", "no agent")):
         with pytest.raises(AgentError, match=words):
             find_id(beginning, ids)
+
+
+def test_an_agent_is_found_by_the_name_that_it_was_started_under_though_others_begin_so() -> None:
+    ids = ["tests-1", "tests-slow-2", "fix-the-zahler-please-an-3"]
+    for name in ("tests", "Tests", "tests-slow", "Fix the Zähler, please, and all of its tests"):
+        assert name_of(find_id(name, ids)) == slug_of(name)
+    with pytest.raises(AgentError, match="2 agents fit 'tests': tests-1, tests-4"):
+        find_id("tests", [*ids, "tests-4"])

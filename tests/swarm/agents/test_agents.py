@@ -47,6 +47,7 @@ async def test_a_pod_as_an_agent_does_its_task_and_takes_more(tmp_path: Path) ->
         agent = await swarm.start("count", client=client, name="counter", cwd=tmp_path)
         result = await agent.wait()
         assert (result.status, result.text, agent.status) == ("done", "one", "idle")
+        assert agent.name == "counter"
         assert (result.usage.input_tokens, result.usage.output_tokens) == (3, 4)
         assert result.seconds is not None
         await agent.send("more")
