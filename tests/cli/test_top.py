@@ -239,6 +239,22 @@ async def test_a_service_that_cannot_start_is_said_in_a_line(home: Swarm) -> Non
         await screen.until(lambda: "--json cannot stand here" in screen.app._said.text)
 
 
+async def test_what_cannot_be_read_is_said_as_long_as_that_is_so(home: Swarm) -> None:
+    stray = home.root / "agents" / "stray-1"
+    stray.mkdir(parents=True)
+    (stray / "notes.txt").write_text("mine")
+    async with looking(home) as screen:
+
+        def title() -> str:
+            return str(screen.app.screen_stack[0].query_one("#title", Static).render())
+
+        await screen.until(lambda: "stray-1" in title())
+        screen.app.say("something else")
+        (stray / "notes.txt").unlink()
+        stray.rmdir()
+        await screen.until(lambda: title() == "polypod top")
+
+
 async def test_words_that_could_not_be_sent_are_there_again(home: Swarm) -> None:
     home.started("hello")
     async with looking(home) as screen:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from typing import ClassVar
 
 import click
+from rich.text import Text
 from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
@@ -31,6 +32,7 @@ from protocol.wire import decode_event
 
 #: Seconds between two looks at the agents and at the pods.
 _LOOK, _LOOK_AT_PODS = 0.5, 2.0
+_TITLE = "polypod top"
 #: What can go wrong with a question; all of it is said in a line.
 _ERRORS = (PolypodError, OSError, click.ClickException)
 
@@ -75,8 +77,6 @@ class Top(App[None]):
         self._pods = list[Row]()
         #: Whether the agents were asked for once: what is theirs is no pod of the store.
         self._asked = False
-        #: What could not be read of the agents, as it was said last.
-        self._problems: tuple[str, ...] = ()
         self._store = ""
         #: What was to be sent to an agent, and could not be.
         self._drafts = dict[str, str]()
@@ -84,7 +84,7 @@ class Top(App[None]):
         self._trouble: Line | None = Line("quiet", "asking the swarm's service…")
 
     def compose(self) -> ComposeResult:
-        yield Static("polypod top", id="title")
+        yield Static(_TITLE, id="title")
         yield self._listing
         yield Static(id="line")
         yield Footer(compact=True)
@@ -117,9 +117,7 @@ class Top(App[None]):
                 self._trouble = Line("error", _words(error))
             else:
                 self._agents = {row.id: row for row in said.rows}
-                if said.problems != self._problems:
-                    self._problems = said.problems
-                    self.say("; ".join(f"passed over: {each}" for each in said.problems), "note")
+                self._show_problems(said.problems)
                 self._trouble = None
                 self._show()
             self._asked = True
@@ -147,6 +145,13 @@ class Top(App[None]):
         """Say something in the line at the foot of the screen, until something else is said."""
         self._said = Line(tone, " ".join(words.split()))
         self._show_line()
+
+    def _show_problems(self, problems: Sequence[str]) -> None:
+        """Say at the head of the screen what of the agents cannot be read, as long as that is so."""
+        words = "; ".join(" ".join(each.split()) for each in problems)
+        title = text_of(Line("note", f"{_TITLE}: passed over: {words}")) if words else Text(_TITLE)
+        title.no_wrap, title.overflow = True, "ellipsis"
+        self.screen_stack[0].query_one("#title", Static).update(title)
 
     def _show_line(self) -> None:
         text = text_of(self._trouble or self._said)

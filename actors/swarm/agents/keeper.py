@@ -75,6 +75,8 @@ class Keeper:
     ) -> None:
         self.spec, self.session_id, self.projections, self.runner = spec, session_id, projections, runner
         self.state = AgentState()
+        #: Why what is recorded of it cannot be read; None where it can.
+        self.damage: PolypodError | None = None
         #: The name of the pod that it is, None where it is none.
         self.pod: str | None = None
         self.record: Record | None = None
@@ -131,14 +133,14 @@ class Keeper:
         state = AgentState()
         for entry in entries:
             state = after(state, entry, self.spec.id)
-        self.state = state
+        self.state, self.damage = state, None
         self.membership.take_restarts(state.restarts)
         self._changes.note()
 
     def note_damage(self, error: PolypodError) -> None:
         """What is recorded of it cannot be read: it has failed, and can be removed."""
         end = replace(unplaced(AgentStopped, reason="exit", error=Failure.of(error)), pod=self.spec.id)
-        self.state = after(AgentState(), end, self.spec.id)
+        self.state, self.damage = after(AgentState(), end, self.spec.id), error
         self.is_elsewhere = False
         self._changes.note()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Agents of one pod that may be at work at once.
 _MOST = 16
+#: Seconds after which a store is asked again that could not say which agents a pod has started.
+_AGAIN = 0.5
 #: Tools that start agents, and all that start others: agents that a model starts have none of them.
 _STARTING = frozenset({"agents", "swarm_spawn"})
 _STARTERS = _STARTING | frozenset({"pods", "spawn_pod", "send_to_pod", "stop_pod"})
@@ -34,6 +37,20 @@ _STARTERS = _STARTING | frozenset({"pods", "spawn_pod", "send_to_pod", "stop_pod
 class _Spawned(Struct, eq=False):
     agent: Agent
     result: AgentResult | None = None
+
+
+class _Started(Struct, eq=False):
+    """The agents that a pod has started, with its session and those that it was compacted from; without any
+    where that is not known.
+    """
+
+    pod: str
+    sessions: set[str]
+    agents: list[_Spawned]
+
+    def is_of(self, pod: str, sessions: Collection[str]) -> bool:
+        """Whether a pod with these sessions is the same, whatever it is called: another may have its name."""
+        return not self.sessions.isdisjoint(sessions) if sessions else self.pod == pod and not self.sessions
 
 
 class SpawnedAgents:
@@ -47,51 +64,80 @@ class SpawnedAgents:
     def __init__(self, swarm: Swarm, options: Mapping[str, Any]) -> None:
         self._swarm = swarm
         self._options = dict(options)
-        #: By the pods that started them; what was reported is forgotten.
-        self._of: dict[str, list[_Spawned]] = {}
+        #: What was reported is forgotten.
+        self._all: list[_Started] = []
         #: The ids of those whose report is being given.
         self._reporting: set[str] = set()
-        #: Held from an agent's start until it is in ``_of``, so that nobody takes it for an earlier life's.
+        #: Held from an agent's start until it is in ``_all``, so that nobody takes it for an earlier life's.
         self._adding = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        #: The pods that cannot be taken up for now, and why; and what tries it again.
+        self._failing: dict[str, str] = {}
+        self._trying: set[asyncio.Task[None]] = set()
         self._started = swarm.home.bus.subscribe(kinds=[PodStarted])
         swarm.home.mailroom.post(lambda _: self._begin(self._take_up_all()))
+
+    @property
+    def problems(self) -> list[str]:
+        """Which pods' agents cannot be found for now."""
+        return [f"the agents that pod {pod!r} has started: {why}" for pod, why in self._failing.items()]
 
     def close(self) -> None:
         """Take up no more pods."""
         self._started.close()
+        for task in self._trying:
+            task.cancel()
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._swarm.home.mailroom.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # -- what models start -------------------------------------------------------------------------
 
     async def spawn(self, pod: str, task: str, model: str | None, provider: str | None) -> str:
         """Start an agent for a pod. Raises ToolError, whose words are for the model."""
-        if sum(each.result is None for each in self._of.get(pod, ())) >= _MOST:
-            raise ToolError(f"{_MOST} agents of yours are at work, as many as may be: wait for them")
         budget = self._budget_of(pod)
         if budget is not None and (exceeded := budget.exceeded()) is not None:
             raise ToolError(f"nothing is left for another agent of {exceeded}")
         position = self._swarm.home.roster.position(pod)
+        starter = None if position is None else position[0]
         try:
             given = self._given(pod, model, provider)
             if given.get("runner", "pod") == "pod":
                 given = self._drawing_on(budget, given)
-            starter = None if position is None else position[0]
             async with self._adding:
+                sessions = await self._sessions_of(starter)
+                self._check_may_start(pod, sessions)
                 agent = await self._swarm.start(task, **given, starter=starter)
-                self._wait_for(pod, agent)
+                self._wait_for(pod, sessions, agent)
+        except ToolError:
+            raise
         except PolypodError as error:
             raise ToolError(f"the agent could not be started: {error}") from error
         return f"agent {agent.id} has started; you get a message once all that you started have ended"
 
-    def _wait_for(self, pod: str, agent: Agent) -> None:
+    async def _sessions_of(self, session_id: str | None) -> set[str]:
+        """A pod's session and those that it was compacted from. Raises StoreError, SessionCorrupt."""
+        return set() if session_id is None else set(await sessions_of(self._swarm.home.store, session_id))
+
+    def _check_may_start(self, pod: str, sessions: Collection[str]) -> None:
+        """Raises ToolError."""
+        started = self._of(pod, sessions)
+        if started is not None and sum(each.result is None for each in started.agents) >= _MOST:
+            raise ToolError(f"{_MOST} agents of yours are at work, as many as may be: wait for them")
+
+    def _of(self, pod: str, sessions: Collection[str]) -> _Started | None:
+        return next((each for each in self._all if each.is_of(pod, sessions)), None)
+
+    def _wait_for(self, pod: str, sessions: Collection[str], agent: Agent) -> None:
+        if (started := self._of(pod, sessions)) is None:
+            self._all.append(started := _Started(pod, set(), []))
+        started.sessions.update(sessions)
         spawned = _Spawned(agent)
-        self._of.setdefault(pod, []).append(spawned)
-        self._begin(self._watch(pod, spawned))
+        started.agents.append(spawned)
+        self._begin(self._watch(started, spawned))
 
     def _given(self, pod: str, model: str | None, provider: str | None) -> dict[str, Any]:
         """What an agent is started with: as the program says, else as the pod itself was."""
@@ -123,16 +169,15 @@ class SpawnedAgents:
 
     # -- the report --------------------------------------------------------------------------------
 
-    async def _watch(self, pod: str, spawned: _Spawned) -> None:
+    async def _watch(self, started: _Started, spawned: _Spawned) -> None:
         """Wait for the end of an agent's task; the last one of a pod's has the report sent, and all end."""
-        budget = self._budget_of(pod)
+        budget = self._budget_of(started.pod)
         spawned.result = await self._swarm.result_of(spawned.agent)
         if budget is not None and spawned.agent.spec.runner != "pod":
             self._charge(budget, spawned)
-        of_pod = self._of.get(pod, [])
-        if of_pod and all(each.result is not None for each in of_pod):
-            del self._of[pod]
-            await self._report(pod, of_pod)
+        if started in self._all and all(each.result is not None for each in started.agents):
+            self._all.remove(started)
+            await self._report(started.pod, started.agents)
 
     async def _report(self, pod: str, ended: Sequence[_Spawned]) -> None:
         """Give the report of agents that a pod of this name has started to who goes on in its session."""
@@ -161,11 +206,9 @@ class SpawnedAgents:
             if each.durable_position()[0] == starter:
                 return each
         for each in filter(_may_start_agents, living):  # one whose session was compacted
-            try:
+            with contextlib.suppress(Exception):  # a store may raise anything: it is asked again
                 if starter in await sessions_of(self._swarm.home.store, each.durable_position()[0]):
                     return each
-            except Exception as error:  # noqa: BLE001 - a store may raise anything
-                self._note(each.name, error)
         return None
 
     async def _give(self, actor: PodActor | None, ended: Sequence[_Spawned]) -> None:
@@ -197,33 +240,45 @@ class SpawnedAgents:
 
     async def _take_up(self, pod: str, starters: set[str | None] | None = None) -> None:
         """Wait for the agents that a pod has started in an earlier life and got no report of; with
-        ``starters`` only where it goes on in one of these sessions.
+        ``starters`` only where it goes on in one of these sessions. Tried again where the store fails.
         """
-        roster = self._swarm.home.roster
         try:
-            await roster.wait_until_started(pod)
-            actor = roster.started(pod)
-            if actor is None or actor.stopping or not _may_start_agents(actor):
-                return
-            async with self._adding:
-                for agent in await self._unreported(actor.durable_position()[0], starters):
-                    self._wait_for(pod, agent)
+            await self._find_unreported(pod, starters)
         except Exception as error:  # noqa: BLE001 - a store may raise anything, and other pods are to be taken up
-            self._note(pod, error)
+            if pod not in self._failing:
+                task = self._begin(self._try_again(pod))
+                self._trying.add(task)
+                task.add_done_callback(self._trying.discard)
+            self._failing[pod] = str(error)
+        else:
+            self._failing.pop(pod, None)
 
-    def _note(self, pod: str, error: Exception) -> None:
-        self._swarm.problems.append(f"the agents that pod {pod!r} has started: {error}")
+    async def _try_again(self, pod: str) -> None:
+        while True:
+            await asyncio.sleep(_AGAIN)
+            await self._take_up(pod)
+            if pod not in self._failing:
+                return
 
-    async def _unreported(self, session_id: str, starters: set[str | None] | None) -> list[Agent]:
-        """The agents started in a session whose report it has not. Raises SessionError, WireError."""
-        store = self._swarm.home.store
-        sessions = await sessions_of(store, session_id)
-        if starters is not None and starters.isdisjoint(sessions):
-            return []
+    async def _find_unreported(self, pod: str, starters: set[str | None] | None) -> None:
+        """Raises whatever the store does."""
+        roster = self._swarm.home.roster
+        await roster.wait_until_started(pod)
+        actor = roster.started(pod)
+        if actor is None or actor.stopping or not _may_start_agents(actor):
+            return
+        async with self._adding:
+            sessions = await self._sessions_of(actor.durable_position()[0])
+            if starters is None or not starters.isdisjoint(sessions):
+                for agent in await self._unreported(sessions):
+                    self._wait_for(pod, sessions, agent)
+
+    async def _unreported(self, sessions: Collection[str]) -> list[Agent]:
+        """The agents started in these sessions that none of them reports. Raises SessionError, WireError."""
         started = await self._swarm.started_by(sessions)
-        known = {each.agent.id for spawned in self._of.values() for each in spawned} | self._reporting
+        known = {each.agent.id for one in self._all for each in one.agents} | self._reporting
         started = [each for each in started if each.id not in known]
-        reported = await reported_in(store, sessions) if started else set[str]()
+        reported = await reported_in(self._swarm.home.store, sessions) if started else set[str]()
         return [each for each in started if each.id not in reported]
 
     def _charge(self, budget: Budget, spawned: _Spawned) -> None:

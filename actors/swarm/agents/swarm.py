@@ -82,7 +82,7 @@ class Swarm(Closing):
         self._waits = StopWaits(request_wait, term_wait)
         self._keepers: dict[str, Keeper] = {}
         #: What was found in the folder and is no agent's, or of another store.
-        self.problems: list[str] = []
+        self._strange: list[str] = []
         self._closing = False
         self._opening: asyncio.Task[None] | None = None
         self._looking = asyncio.Lock()
@@ -93,6 +93,14 @@ class Swarm(Closing):
 
     def __repr__(self) -> str:
         return f"<Swarm {self.root}, {len(self._keepers)} agents>"
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with what there is, until it is solved: folders of no agent, agents that cannot be
+        read, pods whose reports wait for the store.
+        """
+        damaged = [f"{each.spec.id}: {each.damage}" for each in self._keepers.values() if each.damage]
+        return [*self._strange, *damaged, *self._spawned.problems]
 
     def _ask(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> AsyncFuture[T]:
         return ask_on(self.home.mailroom, ask)
@@ -359,7 +367,7 @@ class Swarm(Closing):
     async def _open(self) -> None:
         if self._closing:
             raise SystemNotRunning("the swarm is closed", hint="make one in a system that is entered")
-        if self._opening is None:
+        if self._opening is None or _has_failed(self._opening):
             self._opening = self.home.mailroom.loop.create_task(self._look_around(first=True))
         await asyncio.shield(self._opening)
 
@@ -380,7 +388,7 @@ class Swarm(Closing):
     async def _look_around(self, *, first: bool = False) -> None:
         async with self._looking:
             store, known = self.home.store, self.home.roster.reserved
-            found, self.problems = await find_agents(store, self.root, known, by_sessions=first)
+            found, self._strange = await find_agents(store, self.root, known, by_sessions=first)
             for keeper in list(self._keepers.values()):
                 if not keeper.is_ours:
                     await self._refresh(keeper)
@@ -406,7 +414,6 @@ class Swarm(Closing):
             keeper.is_elsewhere = True
         except (WireError, SessionCorrupt) as error:
             keeper.note_damage(error)
-            self.problems.append(f"{keeper.spec.id}: {error}")
 
     # -- its end -------------------------------------------------------------------------------------
 
@@ -431,3 +438,7 @@ def _restart_of(
     if isinstance(restart, RestartSection):
         return restart
     return PodManifest.of(restart=dict(restart)).restart
+
+
+def _has_failed(task: asyncio.Task[None]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)

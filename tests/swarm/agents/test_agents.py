@@ -288,6 +288,8 @@ async def test_the_folder_of_an_agent_whose_process_died_before_it_was_recorded_
         async with swarm_in(tmp_path) as swarm:
             assert await swarm.agents() == []
             assert [each.partition(":")[0] for each in swarm.problems] == ["files-2"]
+            await swarm.agents()
+            assert [each.partition(":")[0] for each in swarm.problems] == ["files-2"]
             assert sorted(each.name for each in agents.iterdir()) == ["begins-3", "files-2"]
     finally:
         os.close(held)

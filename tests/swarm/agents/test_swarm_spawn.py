@@ -13,6 +13,7 @@ from actors.pod import notify_soon
 from actors.pod.accounts.budget import Budget
 from actors.runtime.bus import QUEUE_SIZE
 from actors.sessions.answers import settled
+from actors.swarm.agents import spawned
 from actors.swarm.agents.spawned import SpawnedAgents
 from actors.tools.builtin import builtin
 from polypod import (
@@ -27,6 +28,7 @@ from polypod import (
     PodSystem,
     RunEnd,
     ScriptedClient,
+    StoreError,
     Swarm,
     ToolError,
     ToolResulted,
@@ -406,10 +408,68 @@ async def test_an_error_of_a_stores_own_about_one_pod_leaves_the_others_their_re
         gated = Gated(system, tmp_path)
         await store.was_asked.wait()
         assert "'other' has started: the disk is away" in gated.swarm.problems[-1]
+        await gated.swarm.agents()
+        assert "'other' has started: the disk is away" in gated.swarm.problems[-1]
         await gated.leave()
         with system.subscribe(kinds=[RunEnd]) as ends:
             pod = await gated.resume()
             assert await next_pod(ends) == pod.name
+
+
+async def test_a_pod_gets_its_report_as_soon_as_a_store_that_failed_answers_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spawned, "_AGAIN", 0.01)
+    times = 0
+
+    def fail() -> None:
+        nonlocal times
+        times += 1
+        store.of = gated.session if times < 3 else ""
+        raise OSError("the disk is away")
+
+    store = Asked(fail)
+    async with PodSystem(store) as system:
+        gated = Gated(system, tmp_path)
+        await gated.leave()
+        with system.subscribe(kinds=[RunEnd, PodStarted]) as events:
+            pod = await gated.resume()
+            await anext(aiter(events))
+            store.of = gated.session
+            assert await next_pod(events) == pod.name
+        assert (times, await reports_of(pod), gated.swarm.problems) == (3, 1, [])
+
+
+async def test_a_swarm_whose_first_look_the_store_refused_looks_again(tmp_path: Path) -> None:
+    class Away(MemoryStore):
+        is_away = True
+
+        def sessions(self, *which: Any, **more: Any) -> Any:
+            if self.is_away:
+                raise StoreError("the disk is away")
+            return super().sessions(*which, **more)
+
+    store = Away()
+    async with PodSystem(store) as system:
+        swarm = Swarm(system, tmp_path / "root")
+        with pytest.raises(StoreError, match="away"):
+            await swarm.agents()
+        store.is_away = False
+        assert await swarm.agents() == []
+
+
+async def test_a_pod_of_the_same_name_may_start_as_many_agents_as_any(tmp_path: Path) -> None:
+    async with PodSystem(MemoryStore()) as system:
+        swarm = Swarm(system, tmp_path / "root", spawn={"runner": hang})
+        for _ in range(2):
+            many = [spawn(f"task {number}", number) for number in range(17)]
+            pod = await system.spawn(MANIFEST, client=ScriptedClient([*many, say("waiting")]))
+            with pod.subscribe(kinds=[ToolResulted]) as results:
+                await pod.run("start them")
+                refused = [each.item.text for each in results.drain() if each.item.is_error]
+            assert [each.partition(" of yours")[0] for each in refused] == ["16 agents"]
+            await pod.stop()
+        assert len(await swarm.agents()) == 32
 
 
 async def test_a_pod_whose_start_was_dropped_from_a_full_queue_gets_its_report(tmp_path: Path) -> None:
