@@ -72,8 +72,8 @@ class Connection(asyncio.Protocol):
 
 
 class Answer(asyncio.BufferedProtocol):
-    """One request and its answer, as http.Response says. ``pour`` reads it as ``read`` does, without a wait
-    for each piece.
+    """One request and its answer, as ``contract.Response`` says. ``pour`` reads it as ``read`` does, without
+    a wait for each piece.
     """
 
     status: int

@@ -136,7 +136,7 @@ class AskingToolCalls(ToolCalls):
         if not answer.approved:
             self._deny(run, request, answer.by, answer.note)
             return
-        if not self._approvals.proves(request, answer):
+        if not self._approvals.signed.proves(request, answer):
             self._journal.alert(
                 f"the store has an answer that allows {request.tool} ({request.approval_id}), and bears no "
                 "proof that a person gave it: the call was denied"

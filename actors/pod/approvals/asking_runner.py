@@ -58,7 +58,9 @@ class AskingRunner(ToolRunner):
         """
         self._ready = None
         approvals = self._approvals
-        if not approvals.knows_confinement(calls) or (self.hooks is not None and self.hooks.asks_before):
+        if not approvals.rules.knows_confinement(calls) or (
+            self.hooks is not None and self.hooks.asks_before
+        ):
             return
         self._find_shared_ids(calls)
         if self._shared_ids:
@@ -88,7 +90,7 @@ class AskingRunner(ToolRunner):
     async def _ask(self, calls: list[ToolCall], batch: Batch) -> list[ToolCall]:
         """Ask for the calls that need it; returns the others."""
         self._find_shared_ids(calls)
-        if (text := await self._approvals.look_at_commands(calls)) is not None:
+        if (text := await self._approvals.rules.look_at_commands(calls)) is not None:
             await batch.alert(text)
         batch.check()
         ready = [call for call in calls if not await self._asked_first(call, batch)]

@@ -7,22 +7,23 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from msgspec.structs import replace
 
 from actors.pod.approvals.answer_watch import INTERVAL
+from actors.pod.approvals.call_rules import CallRules
 from actors.pod.approvals.people_clock import PeopleClock
+from actors.pod.approvals.signed_answers import SignedAnswers
 from actors.pod.resources import PodResources
 from actors.pod.session.journal import Journal
-from actors.sessions.answer_token import AnswerToken, answer_token
 from actors.sessions.answers import settled
 from actors.sessions.approvals import Approvals, Granted
 from actors.sessions.replay import open_calls
 from actors.tools.base import Tool
-from protocol.approval import A_RULE, ApprovalAnswer, ApprovalRule, ApprovalVerdict, ProgramText, verdict
-from protocol.errors import AlreadyResolved, SessionError, StoreError, UnknownApproval, WaitingForApproval
+from protocol.approval import ApprovalAnswer, ApprovalVerdict
+from protocol.errors import AlreadyResolved, SessionError, UnknownApproval, WaitingForApproval
 from protocol.events import ApprovalRequested, ApprovalResolved
 from protocol.items import ToolCall
 
@@ -41,20 +42,19 @@ class OpenApprovals:
     __slots__ = (
         "_before",
         "_changed",
-        "_commands",
         "_forms",
         "_journal",
         "_older",
         "_pod",
         "_resolved",
-        "_rules",
         "_section",
         "_template",
-        "_token",
         "answers",
         "clock",
         "parked",
         "recall",
+        "rules",
+        "signed",
         "state",
     )
 
@@ -62,9 +62,9 @@ class OpenApprovals:
         manifest = resources.template.manifest
         self._pod = resources.name
         self._template = resources.template
-        self._commands = resources.commands
-        self._rules: tuple[ApprovalRule, ...] = manifest.approval_rules
         self._section = manifest.approvals
+        self.rules = CallRules(resources)
+        self.signed = SignedAnswers(resources.template.store)
         self._journal = journal
         self.state = state
         #: How it stood before each event that is perhaps not durable yet, by that event's number.
@@ -83,48 +83,14 @@ class OpenApprovals:
         self._forms: dict[str, asyncio.Future[dict[str, Any] | None]] = {}
         #: Requests that were perhaps answered before the watch began to look.
         self._older = {request.approval_id for request in state.open}
-        #: What answers are signed with, once it was looked for.
-        self._token: AnswerToken | None = None
         #: What other processes have answered, until the run takes it.
         self.answers: list[ApprovalAnswer] = []
 
     # -- how it stands ---------------------------------------------------------------------------
 
     def verdict(self, call: ToolCall, tool: Tool | None) -> ApprovalVerdict:
-        """What becomes of a ``call`` of ``tool``. "Always" answers of people come before the rules of the
-        manifest.
-        """
-        rules = (*self.state.rules, *self._rules)
-        default = self._section.default
-        asks = default == "allow" and tool is not None and tool.asks and not self._is_confined(tool)
-        programs = _programs_in(call) if call.name == "shell" else {}
-        unbounded = self._unbounded(call.name) if asks else None
-        return verdict(rules, default, call.name, call.arguments, programs, unbounded)
-
-    def _unbounded(self, tool: str) -> ApprovalVerdict:
-        """Why a call that no scope bounds is asked about, and what lets it run."""
-        unconfined = None if tool != "shell" or self._commands is None else self._commands.unconfined
-        if unconfined is None:
-            allowed = f'approval = "allow" of its server in [[tools.mcp]] does; else {A_RULE}'
-            return ApprovalVerdict("ask", "it may change what no scope bounds", allowed)
-        hint = f"{unconfined.hint}; else {A_RULE}" if unconfined.hint else A_RULE
-        return ApprovalVerdict("ask", unconfined.message, hint)
-
-    async def look_at_commands(self, calls: Iterable[ToolCall]) -> str | None:
-        """Find out whether commands can be confined, where one of ``calls`` is a command; what people should
-        know of that.
-        """
-        if self._commands is None or self.knows_confinement(calls):
-            return None
-        return await self._commands.look()
-
-    def knows_confinement(self, calls: Iterable[ToolCall]) -> bool:
-        """Whether ``look_at_commands`` has nothing to look at any more."""
-        commands = self._commands
-        return commands is None or commands.has_looked or not any(call.name == "shell" for call in calls)
-
-    def _is_confined(self, tool: Tool) -> bool:
-        return tool.name == "shell" and self._commands is not None and self._commands.unconfined is None
+        """What becomes of a ``call`` of ``tool``."""
+        return self.rules.verdict(call, tool, self.state.rules)
 
     @property
     def awaited(self) -> frozenset[str]:
@@ -252,7 +218,7 @@ class OpenApprovals:
             hint=hint or None,
             injected=injected,
             timeout=self._section.timeout,
-            token=self._token_id(),
+            token=self.signed.token_id(),
             form=form,
         )
         if not self._template.answers.has_begun:
@@ -359,42 +325,11 @@ class OpenApprovals:
             self.answers.append(answer)
             self.wake()
 
-    def _token_id(self) -> str | None:
-        """The id of the token that an answer of another process has to prove; empty where none
-        can be kept.
-        """
-        if not self._template.store.keeps_answers:
-            return None
-        try:
-            return self._get_token().id
-        except StoreError:
-            return ""
-
-    def _get_token(self) -> AnswerToken:
-        """The user's token. Raises StoreError."""
-        if self._token is None:
-            self._token = answer_token()
-        return self._token
-
-    def proves(self, request: ApprovalRequested, answer: ApprovalAnswer) -> bool:
-        """Whether ``answer``, from the store, is from someone who has the token."""
-        if request.token is None:  # of an earlier version
-            return True
-        try:
-            token = self._get_token()
-        except StoreError:
-            return False
-        return request.token == token.id and token.proves(answer)
-
     async def claim(self, answer: ApprovalAnswer) -> None:
         """Have that answer be the first of all processes, which holds. Raises AlreadyResolved,
         SessionError.
         """
-        store = self._template.store
-        if store.keeps_answers:
-            with contextlib.suppress(StoreError):  # it is recorded by this process, which needs no proof
-                answer = self._get_token().sign(answer)
-        if store.keeps_answers and not await settled(store.put_answer(answer)):
+        if not await self.signed.put(answer):
             self.wake()  # to look what was answered
             raise AlreadyResolved(f"approval {answer.approval_id} was answered in another process")
 
@@ -416,9 +351,3 @@ class OpenApprovals:
 
         self.state = without(self.state)
         self._before = [(seq, without(before)) for seq, before in self._before]
-
-
-def _programs_in(call: ToolCall) -> Mapping[str, ProgramText]:
-    from actors.tools.shell.rules import programs_in  # noqa: PLC0415 - paid for by pods with a shell
-
-    return programs_in(call.name, call.arguments)

@@ -1,0 +1,60 @@
+"""``SignedAnswers``: answers that any process may put into the store, each proven by the user's token."""
+
+from __future__ import annotations
+
+import contextlib
+
+from actors.sessions.answer_token import AnswerToken, answer_token
+from actors.sessions.answers import settled
+from actors.sessions.store import SessionStore
+from protocol.approval import ApprovalAnswer
+from protocol.errors import StoreError
+from protocol.events import ApprovalRequested
+
+
+class SignedAnswers:
+    """What one pod puts into the store, and believes of what is there."""
+
+    __slots__ = ("_store", "_token")
+
+    def __init__(self, store: SessionStore) -> None:
+        self._store = store
+        #: The user's token; None until it was looked for.
+        self._token: AnswerToken | None = None
+
+    def token_id(self) -> str | None:
+        """The id of the token that an answer of another process has to prove: empty where none can be kept,
+        None where the store keeps no answers.
+        """
+        if not self._store.keeps_answers:
+            return None
+        try:
+            return self._get_token().id
+        except StoreError:
+            return ""
+
+    def _get_token(self) -> AnswerToken:
+        """The user's token. Raises StoreError."""
+        if self._token is None:
+            self._token = answer_token()
+        return self._token
+
+    def proves(self, request: ApprovalRequested, answer: ApprovalAnswer) -> bool:
+        """Whether ``answer``, from the store, is from someone who has the token."""
+        if request.token is None:  # of an earlier version
+            return True
+        try:
+            token = self._get_token()
+        except StoreError:
+            return False
+        return request.token == token.id and token.proves(answer)
+
+    async def put(self, answer: ApprovalAnswer) -> bool:
+        """Put an answer into a store that keeps any; False where another was there first. Raises
+        SessionError.
+        """
+        if not self._store.keeps_answers:
+            return True
+        with contextlib.suppress(StoreError):  # it is recorded by this process, which needs no proof
+            answer = self._get_token().sign(answer)
+        return bool(await settled(self._store.put_answer(answer)))
