@@ -132,8 +132,8 @@ class Consolidations:
         self._mailroom.send(self._pod, message, None)
 
     def begin(self, message: Consolidating, reply: AsyncFuture[bool]) -> None:
-        """Record that a consolidation begins; returns whether it may, which is not so where the store refuses
-        that.
+        """Answer whether a consolidation may begin, once its start is published; it may not where the store
+        refuses that.
         """
         self._tasks.start(self._begin(message, reply))
 

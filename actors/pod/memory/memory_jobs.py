@@ -256,8 +256,8 @@ class MemoryJobs:
         return answer
 
     def take(self, proposal: Proposal, reply: AsyncFuture[bool]) -> None:
-        """Whether what an extraction read is accepted: only if its part of the history has not changed, and
-        once the store has kept that.
+        """Take what an extraction read, and answer whether it is accepted: only if its part of the history
+        has not changed, and once the store has kept that.
         """
         self._tasks.start(self._take(proposal, reply))
 
