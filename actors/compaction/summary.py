@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from actors.compaction.compose import Split, summary_in
 from actors.compaction.tokens import text_tokens
 from actors.compaction.transcript import recent_files, shortened
-from actors.compaction.words import without_words, words_of, written
+from actors.compaction.user_words import without_words, words_of, written
 from protocol.items import AssistantItem, Item, ToolResult, UserItem
 
 COMPLETED, ACTIVE, DECISIONS, DIRECTIVES, CURRENT = HEADINGS = (

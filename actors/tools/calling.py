@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from actors.tools.alone import Outcome, run_alone
+from actors.tools.own_task import Outcome, run_alone
 from actors.tools.work import is_async
 from protocol.foreign import named_words
 

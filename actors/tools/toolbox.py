@@ -15,9 +15,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from actors.runtime.tasks import is_being_cancelled
-from actors.tools.alone import Outcome, run_alone
 from actors.tools.base import OUTPUT_CAP, Tool, ToolContext
 from actors.tools.output import Output, capped, fits, parts_from
+from actors.tools.own_task import Outcome, run_alone
 from actors.tools.pool import ToolThreads, shared_threads
 from actors.tools.work import Unfinished, finish, work, work_async
 from protocol.errors import ToolArgumentsInvalid, ToolDefinitionError, ToolError, ToolTimeout

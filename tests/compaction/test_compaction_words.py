@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from actors.compaction.compose import compose
 from actors.compaction.summary import with_words
 from actors.compaction.tokens import text_tokens
-from actors.compaction.words import MARK, carried, without_words, words_of, written
+from actors.compaction.user_words import MARK, carried, without_words, words_of, written
 
 # What users say may hold any line: headings, bullets, the mark itself.
 said_by_users = st.lists(

@@ -18,7 +18,7 @@ from actors.compaction.summary import (
     with_words,
 )
 from actors.compaction.tokens import encoded_size, text_tokens, tokens_in
-from actors.compaction.words import words_of
+from actors.compaction.user_words import words_of
 from protocol.items import UserItem
 
 

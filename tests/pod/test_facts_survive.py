@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.compaction.compose import SUMMARY
-from actors.compaction.words import MARK
+from actors.compaction.user_words import MARK
 from actors.llm.base import Block, Request
 from actors.llm.scripted import Reply, call, say
 from actors.pod.handle import Pod

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shell_kit import run, texts_of
 
+from actors.tools.shell.parser import UNKNOWN
 from actors.tools.shell.rules import Runs, may_fit
-from actors.tools.shell.words import UNKNOWN
 from protocol.approval import ApprovalRule, fits
 
 PUSH = "git push*"

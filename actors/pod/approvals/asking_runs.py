@@ -7,7 +7,7 @@ from typing import Any
 
 from actors.pod.approvals.asking_play import AskingPlay
 from actors.pod.approvals.open_approvals import OpenApprovals
-from actors.pod.runs.between import Between
+from actors.pod.runs.between_steps import Between
 from actors.pod.runs.run_loop import RunLoop
 from actors.pod.runs.run_parts import RunParts
 from actors.pod.runs.run_state import Run

@@ -22,7 +22,7 @@ from actors.compaction.summary import (
 )
 from actors.compaction.tokens import text_tokens, tokens_in
 from actors.compaction.transcript import entries, recent_files, shortened
-from actors.compaction.words import words_of
+from actors.compaction.user_words import words_of
 from actors.memory.helper_agent import HelperAgent, Reminder
 from actors.memory.helper_words import says_nothing, summary_in_words
 from actors.pod.accounts.spending import Spending

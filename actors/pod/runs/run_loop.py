@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from actors.pod.accounts.exchange import Exchange
 from actors.pod.history.compaction import Compaction
-from actors.pod.runs.between import LATER, Between, BetweenSteps
+from actors.pod.runs.between_steps import LATER, Between, BetweenSteps
 from actors.pod.runs.gate import Gate
 from actors.pod.runs.play import Play
 from actors.pod.runs.run_parts import RunParts

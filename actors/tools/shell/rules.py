@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from actors.tools.shell import wrappers
-from actors.tools.shell.words import (
+from actors.tools.shell.parser import (
     UNKNOWN,
     Program,
     Simple,
