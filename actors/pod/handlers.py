@@ -143,7 +143,7 @@ def _on_try_pre_run_compact(pod: PodActor, _: commands.TryPreRunCompact) -> Any:
 
 
 def _on_try_post_run_extract(pod: PodActor, _: commands.TryPostRunExtract) -> Any:
-    return DEFERRED if pod.memory.extract(pod.defer_reply()) else None
+    return DEFERRED if pod.memory.extractions.extract(pod.defer_reply()) else None
 
 
 def _on_spawn_memory_jobs(pod: PodActor, _: commands.SpawnMemoryJobs) -> None:
@@ -204,7 +204,7 @@ def _on_answer(pod: PodActor, command: commands.Approve | commands.Disapprove) -
 
 
 def _on_proposal(pod: PodActor, proposal: Proposal) -> Any:
-    pod.memory.take(proposal, pod.defer_reply())
+    pod.memory.extractions.take(proposal, pod.defer_reply())
     return DEFERRED
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from actors.memory.messages import Consolidate, Consolidated, Consolidating
 from actors.pod.accounts.accounts import Accounts
 from actors.pod.accounts.spending import Spending
+from actors.pod.memory.replies import answer
 from actors.pod.resources import PodResources
 from actors.pod.session.journal import Journal
 from actors.pod.status import Status
@@ -209,9 +210,3 @@ class Consolidations:
         if self._published:
             left = PodError("the pod has stopped while memory was consolidated; nothing staged is lost")
             self._record_end(Consolidated(error=left))
-
-
-def answer(reply: AsyncFuture[bool], *, accepted: bool) -> None:
-    """Answer a detached actor, or whoever waits for it, unless that was done."""
-    if not reply.done():
-        reply.set(accepted)

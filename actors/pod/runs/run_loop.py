@@ -275,7 +275,7 @@ class RunLoop:
         if self._end_asked is not None:
             await self._answer_end(run, outcome)
         if parts.template.extracts_after_run and outcome != "paused":
-            parts.pod.memory.after_run(run.caller)
+            parts.pod.memory.extractions.after_run(run.caller)
         if run.pending:
             late, run.pending = run.pending, []
             for pending in late:
