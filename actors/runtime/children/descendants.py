@@ -12,6 +12,8 @@ from typing import NamedTuple
 KILL_WAIT = 5.0
 #: How often new processes are looked for while the known ones are stopped: what forks has stopped by then.
 _ROUNDS = 50
+#: More than the line of a process has.
+_STAT = 4096
 _NOTHING: frozenset[int] = frozenset()
 
 
@@ -114,10 +116,14 @@ def _numbers() -> list[str]:
 def _look(name: str) -> tuple[int, Process] | None:
     """The parent of a process, and the process; None where it has ended."""
     try:
-        with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123 - the same
-            # Behind the program's name, which may hold anything: state, parent, later threads and start.
-            fields = file.read().rpartition(b")")[2].split()
+        file = os.open(f"/proc/{name}/stat", os.O_RDONLY | os.O_CLOEXEC)  # a file object is much more, in a fork
+        try:
+            data = os.read(file, _STAT)
+        finally:
+            os.close(file)
     except OSError:
         return None
+    # Behind the program's name, which may hold anything: state, parent, later threads and start.
+    fields = data.rpartition(b")")[2].split()
     has_ended = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1  # else its first thread alone has
     return None if has_ended else (int(fields[1]), Process(int(name), int(fields[19])))

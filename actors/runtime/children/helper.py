@@ -21,7 +21,7 @@ from actors.runtime.children.descendants import kill_all
 from actors.runtime.children.frames import END, HOLD, KILL, framed
 from actors.runtime.children.kernel import go_on_at_end_of_parent, take_in_orphans
 from actors.runtime.children.program import ignored_signals
-from actors.runtime.children.waiting import Waiting, reap
+from actors.runtime.children.waiting import Waiting, notice_children, reap
 from actors.runtime.children.warden import Warden
 
 #: Descriptors that come with each byte: control, standard input, output and error.
@@ -173,6 +173,7 @@ def main(arguments: list[str]) -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     ignored_signals()
+    notice_children()
     gc.disable()  # wardens are forks of this, and share what nobody touches
     asked, polypod = map(int, arguments[:2])
     for each in (asked, polypod):

@@ -8,8 +8,16 @@ import signal
 from collections.abc import Callable
 
 
+def notice_children() -> None:
+    """Have the end of a child wake who waits, in this process and in those forked from it."""
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+
+
 class Waiting:
-    """Calls what was registered for descriptors that can be read, or whose other end has closed."""
+    """Calls what was registered for descriptors that can be read, or whose other end has closed.
+
+    It needs ``notice_children`` to have been called.
+    """
 
     def __init__(self) -> None:
         self._poll = select.poll()
@@ -18,7 +26,6 @@ class Waiting:
         for end in (self._woken, wake):
             os.set_blocking(end, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
         self._wake = wake
         self.watch(self._woken, self._empty)
 

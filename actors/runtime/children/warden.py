@@ -114,11 +114,15 @@ class Warden:
         step = "namespaces"
         try:
             if plan is not None and plan.has_view:
-                plan = self._make_namespace(plan)
+                plan = self._prepare(plan)
+                leave_processes()
+                # Nothing comes between these two forks: what is touched after one is copied.
+                self._init = Init()
             step = "process"
             self._pid, self._started = begin(request, self._streams, plan)
-            if self._covers is not None:
+            if self._init is not None:
                 return_to_processes()
+                self._waiting.watch(self._init.others, self._receive_others)
         except OSError as error:
             self._report("failed", step, error.errno or 0)
             self._over = True
@@ -127,15 +131,12 @@ class Warden:
             os.close(stream)  # else whoever reads them would never come to an end
         self._waiting.watch(self._started, self._receive_start)
 
-    def _make_namespace(self, plan: Plan) -> Plan:
+    def _prepare(self, plan: Plan) -> Plan:
         """The plan with what was reserved for it. Raises OSError."""
         reservations, view = self._reservations, plan.view
         reservations.repositories = frozenset(view.repositories)
         reservations.reserve(view.reserved)
         view = view.with_reserved(reservations.paths, reservations.prepared)
-        leave_processes()
-        self._init = Init()
-        self._waiting.watch(self._init.others, self._receive_others)
         self._planted = Planted(view.writable)
         try:
             self._covers = Covers(view, reservations.reserve)
