@@ -15,6 +15,7 @@ from msgspec import Struct
 from actors.runtime.children.descendants import KILL_WAIT, Process, send
 from actors.runtime.children.frames import Frames, framed
 from actors.runtime.children.pipes import ChildInput, ChildOutput
+from actors.runtime.children.spare import Connection
 from protocol.errors import ChildError, ChildLost, ChildNotConfined, ChildNotStarted
 
 #: The steps of a confinement, in words.
@@ -73,34 +74,43 @@ class Child:
     def __init__(
         self,
         program: str,
-        control: socket.socket,
+        connection: Connection,
+        unsent: bytes,
+        ladder: Ladder,
         stdin: ChildInput | None,
         stdout: ChildOutput | None,
         stderr: ChildOutput | None,
-        over: Callable[[Child], object],
+        over: Callable[[Child, Connection | None], object],
         rouse: Callable[[], object],
     ) -> None:
-        """``control`` is the connection to its warden; ``over`` is called at its end, ``rouse`` where its
-        warden does not do what it is asked to: the helper may have been stopped.
+        """``unsent`` is what its warden has not got yet of the request to start it, ``ladder`` that of this.
+        ``over`` is called at its end, with the connection to its warden if that can own another child,
+        and ``rouse`` where its warden does not do what it is asked to: the helper may have been stopped.
         """
         self.program = program
         self.pid = 0
         self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
+        self._connection = connection
+        control = connection.control
         self._control: socket.socket | None = control
         self._over, self._rouse_helper = over, rouse
         self._owned = False
-        self._warden: Process | None = None
+        self._warden = connection.warden
+        #: Whether its warden was asked to end it, which it may read when all has ended.
+        self._is_stopped = False
         #: When its warden is looked after.
         self._timer: asyncio.TimerHandle | None = None
         self._frames = Frames()
-        self._unsent = b""
+        self._unsent = unsent
+        self._ladder = ladder
         self._code: int | None = None
         self._failed: tuple[str, int] | None = None
         self._loop = loop = asyncio.get_running_loop()
         self._started: asyncio.Future[None] = loop.create_future()
         self._ended: asyncio.Future[ChildEnd] = loop.create_future()
-        control.setblocking(False)
         loop.add_reader(control.fileno(), self._receive)
+        if unsent:
+            self._send_rest()
 
     def __repr__(self) -> str:
         how = "ended" if self._ended.done() else f"pid {self.pid}"
@@ -110,6 +120,11 @@ class Child:
     def ended(self) -> bool:
         """Whether the last of its processes has ended."""
         return self._ended.done()
+
+    @property
+    def had_dead_warden(self) -> bool:
+        """Whether its warden was a spare one that was killed before it had read the request."""
+        return self._connection.warden is not None and not self._owned
 
     @property
     def is_of_running_loop(self) -> bool:
@@ -131,19 +146,15 @@ class Child:
         """Have its warden begin with the ladder."""
         if not self._ended.done():
             ladder = ladder or self._ladder
+            self._is_stopped = True
             self._send(framed(("stop", ladder.plain())))
             self.rouse()
             self._look_after(ladder.longest + _GRACE, self._kill_warden)
 
     # -- for the launcher ------------------------------------------------------------------------
 
-    async def start(self, request: Any, ladder: Ladder, plan: Any) -> None:
-        """Have its warden start it, confined to a plan, and wait until it runs; if cancelled, until it ends.
-
-        Raises ChildNotStarted, ChildLost.
-        """
-        self._ladder = ladder
-        self._send(framed(("start", request, ladder.plain(), plan)))
+    async def wait_for_start(self) -> None:
+        """Wait until it runs; if cancelled, until it has ended. Raises ChildNotStarted, ChildLost."""
         self._look_after(_PATIENCE, self._rouse_until_started)
         try:
             await self._started
@@ -239,7 +250,7 @@ class Child:
         elif what == "exited":
             self._code = rest[0]
         elif what == "gone":
-            self._finish(ChildEnd(self._code or 0, rest[0]))
+            self._finish(ChildEnd(self._code or 0, rest[0]), is_spare=rest[1] and not self._is_stopped)
 
     def _lose(self) -> None:
         """The warden is gone before it has reported the child's end."""
@@ -249,19 +260,23 @@ class Child:
             text = f"what owned {self.program} was killed; how it ended is not known"
         self._finish(ChildLost(text))
 
-    def _finish(self, end: ChildEnd | Exception) -> None:
+    def _finish(self, end: ChildEnd | Exception, *, is_spare: bool = False) -> None:
         control, self._control = self._control, None
         if control is None:
             return
         self._loop.remove_reader(control.fileno())
         self._loop.remove_writer(control.fileno())
-        control.close()
         if self._timer is not None:
             self._timer.cancel()
         if self._failed is not None:
             end = _not_started(self.program, *self._failed)
+            is_spare = False
         self._end_streams()
-        self._over(self)
+        if is_spare:
+            self._connection.warden = self._warden
+        else:
+            control.close()
+        self._over(self, self._connection if is_spare else None)
         if isinstance(end, ChildEnd):
             self._ended.set_result(end)
             return

@@ -63,6 +63,12 @@ class Covers:
         # Held, since another process may have its number later, and one before has the mounts of all others.
         self._namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
+    def close(self) -> None:
+        """Watch nothing any more, once all has ended in the view."""
+        os.close(self.changed)
+        if self._namespace >= 0:
+            os.close(self._namespace)
+
     def renew(self) -> bool:
         """Begin to cover again what was replaced. False where it has to be tried once more, later."""
         replaced = {*self._gone(), *self._differing()}

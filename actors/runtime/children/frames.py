@@ -1,5 +1,5 @@
 """What polypod and its helper processes say to each other: requests of one byte to the helper, and frames
-with wardens: four bytes of length, then plain data.
+with wardens: four bytes of length, then plain data. Descriptors come with the first byte.
 
 The helpers have the standard library only and are to be up at once, so the data is marshal's: both ends are
 one program on one interpreter, and nobody else has the socket.
@@ -8,6 +8,9 @@ one program on one interpreter, and nobody else has the socket.
 from __future__ import annotations
 
 import marshal
+import os
+import socket
+from array import array
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +24,21 @@ def framed(value: Any) -> bytes:
     """``value`` (None, numbers, bytes, texts, and tuples of these) as a frame."""
     data = marshal.dumps(value)
     return len(data).to_bytes(_HEAD, "big") + data
+
+
+def receive(end: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
+    """What has come, and the descriptors that came with it, at most so many: no program inherits them.
+
+    Fewer come than were sent where this process has no room for them. Raises OSError.
+    """
+    space = socket.CMSG_LEN(most * array("i").itemsize)
+    data, rights, _, _ = end.recvmsg(size, space, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+    descriptors = array("i")
+    for _, _, packed in rights:
+        descriptors.frombytes(packed[: len(packed) // descriptors.itemsize * descriptors.itemsize])
+    for each in descriptors:
+        os.set_inheritable(each, False)
+    return data, list(descriptors)
 
 
 class Frames:

@@ -1,7 +1,7 @@
 """The launcher's process: makes a warden for each child that polypod asks for, and owns what wardens lose.
 
-A child is requested by one byte with four descriptors: the control socket of its warden, and the child's
-standard streams; the rest goes by the control socket. It ends when it is asked to, or when polypod does,
+A child is requested by one byte with a descriptor: the control socket of its warden, by which the rest
+goes. It ends when it is asked to, or when polypod does,
 known by the end of its socket or by a pidfd (another process that polypod forked may hold the socket),
 and when all wardens have. What it is asked to hold, such as the lock of who started it, is open until then.
 """
@@ -13,19 +13,18 @@ import gc
 import os
 import signal
 import socket
-from array import array
 from collections import Counter
 from importlib import import_module
 
 from actors.runtime.children.descendants import kill_all
-from actors.runtime.children.frames import END, HOLD, KILL, framed
+from actors.runtime.children.frames import END, HOLD, KILL, framed, receive
 from actors.runtime.children.kernel import go_on_at_end_of_parent, take_in_orphans
-from actors.runtime.children.program import ignored_signals
+from actors.runtime.children.program import have_programs_begin_as_usual
 from actors.runtime.children.waiting import Waiting, notice_children, reap
-from actors.runtime.children.warden import Warden
+from actors.runtime.children.warden import own_children
 
-#: Descriptors that come with each byte: control, standard input, output and error.
-DESCRIPTORS = 4
+#: Descriptors that come with a byte.
+DESCRIPTORS = 1
 #: How often what a dead warden left is looked for while it does not end, in seconds.
 _AGAIN = 0.05
 #: Of looks that are taken at most: what SIGKILL does not end in this time hangs in the kernel.
@@ -65,14 +64,10 @@ class Helper:
             self._reap()
 
     def _receive(self) -> None:
-        space = socket.CMSG_LEN(DESCRIPTORS * array("i").itemsize)
         try:
-            data, rights, _, _ = self._asked.recvmsg(1, space, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+            data, descriptors = receive(self._asked, 1, DESCRIPTORS)
         except ConnectionError:
-            data, rights = b"", []
-        descriptors = array("i")
-        for _, _, packed in rights:
-            descriptors.frombytes(packed[: len(packed) // descriptors.itemsize * descriptors.itemsize])
+            data, descriptors = b"", []
         if not data:
             self._waiting.forget(self._asked.fileno())
             self._end()
@@ -81,30 +76,25 @@ class Helper:
         elif data == KILL:
             self._kill_wardens()
         elif data == HOLD and descriptors:
-            for each in descriptors:
-                os.set_inheritable(each, False)
             self._held += descriptors
         elif len(descriptors) == DESCRIPTORS and not self._ending:
             self._fork(*descriptors)
         else:  # we are out of descriptors: who asked sees that its socket has closed
             _close(*descriptors)
 
-    def _fork(self, control: int, *streams: int) -> None:
-        for each in (control, *streams):
-            os.set_inheritable(each, False)
+    def _fork(self, control: int) -> None:
         try:
             pid = os.fork()
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.write(control, framed(("failed", "process", error.errno or 0)))
-            _close(control, *streams)
+            os.close(control)
             return
         if pid == 0:
-            self._become_warden(control, streams)
+            self._become_warden(control)
         self._wardens[pid] = control
-        _close(*streams)
 
-    def _become_warden(self, control: int, streams: tuple[int, ...]) -> None:
+    def _become_warden(self, control: int) -> None:
         """Be a warden from now on; never returns."""
         code = 1
         try:
@@ -112,7 +102,7 @@ class Helper:
             _close(self._asked.detach(), self._lifeline_held, *self._wardens.values(), *self._lost)
             if self._polypod >= 0:
                 _close(self._polypod)
-            Warden(control, self._lifeline, streams).run()
+            own_children(control, self._lifeline)
             code = 0
         finally:
             os._exit(code)
@@ -172,9 +162,10 @@ def main(arguments: list[str]) -> None:
     """
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    ignored_signals()
+    have_programs_begin_as_usual()
     notice_children()
     gc.disable()  # wardens are forks of this, and share what nobody touches
+    gc.freeze()  # also where they collect what is their own
     asked, polypod = map(int, arguments[:2])
     for each in (asked, polypod):
         if each >= 0:

@@ -33,14 +33,19 @@ def leave_processes() -> None:
         _write("/proc/self/gid_map", f"{group} {group} 1")
 
 
-def return_to_processes() -> None:
-    """Have the next children of this process live in its own namespace of processes again."""
-    with contextlib.suppress(OSError):
+def return_to_processes() -> bool:
+    """Have the next children of this process live in its own namespace of processes again; returns whether
+    that may be.
+    """
+    try:
         own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         try:
             call("setns", own, _CLONE_NEWPID)
         finally:
             os.close(own)
+    except OSError:
+        return False
+    return True
 
 
 def _write(path: str, text: str) -> None:
@@ -71,6 +76,11 @@ class Init:
         if self._hold >= 0:
             os.close(self._hold)
             self._hold = -1
+
+    def close(self) -> None:
+        """Let go of what it was reached by, once it has ended."""
+        self.release()
+        os.close(self.others)
 
 
 def _be_first(held: int, report: int) -> None:

@@ -20,9 +20,10 @@ from msgspec import Struct
 
 from actors.runtime.children.child import Child, Ladder
 from actors.runtime.children.confinement import Confinement
-from actors.runtime.children.frames import END, HOLD, KILL, START
+from actors.runtime.children.frames import END, HOLD, KILL, START, framed
 from actors.runtime.children.pipes import ChildInput, ChildOutput
 from actors.runtime.children.slots import Slots
+from actors.runtime.children.spare import Connection, SpareWardens
 from actors.runtime.fork import let_be
 from actors.runtime.frozen import MARK, can_help, is_frozen
 from protocol.errors import ChildLost, ChildNotStarted, TooManyChildren
@@ -86,6 +87,7 @@ class Launcher:
         self._longest = 0.0
         self._closed = False
         self._held: dict[int, None] = {}
+        self._spares = SpareWardens()
         _launchers.add(self)
 
     def __repr__(self) -> str:
@@ -103,6 +105,7 @@ class Launcher:
         """Keep a descriptor open that the caller keeps open too, as long as any child is left, however this
         process ends: a lock that it has is free only then. On any thread.
         """
+        self._spares.outdate()
         with self._lock:
             self._held[descriptor] = None
             if self._helper is not None:
@@ -143,18 +146,24 @@ class Launcher:
         request = _request(program, words, os.fspath(cwd), env)
         ladder = ladder or Ladder()
         slots = self._slots if words else None  # a trial waits for nobody
-        if slots is not None:
-            await self._take_slot(slots, program, wait)
-        try:
-            child = await self._made(program, stdin, stdout, stderr, slots)
-        except BaseException:
+        while True:
             if slots is not None:
-                slots.give_back()
-            raise
-        self._children.add(child)
-        self._longest = max(self._longest, ladder.request_wait + ladder.term_wait)
-        await child.start(request, ladder, plan)
-        return child
+                await self._take_slot(slots, program, wait)
+            try:
+                child = await self._made(program, (request, ladder, plan), (stdin, stdout, stderr), slots)
+            except BaseException:
+                if slots is not None:
+                    slots.give_back()
+                raise
+            self._children.add(child)
+            self._longest = max(self._longest, ladder.request_wait + ladder.term_wait)
+            try:
+                await child.wait_for_start()
+            except ChildLost:
+                if not child.had_dead_warden:
+                    raise
+            else:
+                return child
 
     async def _take_slot(self, slots: Slots, program: str, wait: float | None) -> None:
         try:
@@ -163,35 +172,31 @@ class Launcher:
             at_work = sorted(each.program for each in self._children)
             raise TooManyChildren.of(program, slots.most, at_work) from None
 
-    def _part_with(self, slots: Slots | None, child: Child) -> None:
-        """Forget a child that has ended."""
+    def _part_with(self, slots: Slots | None, child: Child, connection: Connection | None) -> None:
+        """Forget a child that has ended, and keep its warden where that may own another one."""
         self._children.discard(child)
+        if connection is not None:
+            self._spares.keep(connection)
         if slots is not None:
             slots.give_back()
 
     async def _made(
         self,
         program: str,
-        stdin: Literal["pipe", "null"] | int,
-        stdout: Output,
-        stderr: Output,
+        request: tuple[Any, Ladder, Any],
+        streams: tuple[Literal["pipe", "null"] | int, Output, Output],
         slots: Slots | None,
     ) -> Child:
-        """A child that has a warden and its streams, and is to be started."""
+        """A child whose warden has been asked to start it."""
         ours, theirs, handed = _Ends(), _Ends(), [-1, -1, -1]
+        stdin, stdout, stderr = streams
+        plain, ladder, plan = request
+        asked = framed(("start", plain, ladder.plain(), plan))
         try:
-            control, for_warden = socket.socketpair()
-            theirs.add(for_warden.detach())
-            try:
-                handed[0], stdin_end = _piped(stdin, theirs, ours, reads=True)
-                handed[1], stdout_end = _piped(stdout, theirs, ours)
-                handed[2], stderr_end = (
-                    (handed[1], -1) if stderr == "stdout" else _piped(stderr, theirs, ours)
-                )
-                await self._ask(program, [theirs.first, *handed])
-            except BaseException:
-                control.close()
-                raise
+            handed[0], stdin_end = _piped(stdin, theirs, ours, reads=True)
+            handed[1], stdout_end = _piped(stdout, theirs, ours)
+            handed[2], stderr_end = (handed[1], -1) if stderr == "stdout" else _piped(stderr, theirs, ours)
+            connection, sent = await self._hand_over(program, asked, handed, is_confined=plan is not None)
         except BaseException as error:
             ours.close()
             if isinstance(error, OSError):
@@ -201,13 +206,49 @@ class Launcher:
             theirs.close()
         return Child(
             program,
-            control,
+            connection,
+            asked[sent:],
+            ladder,
             ChildInput(stdin_end) if stdin_end >= 0 else None,
             ChildOutput(stdout_end) if stdout_end >= 0 else None,
             ChildOutput(stderr_end) if stderr_end >= 0 else None,
             partial(self._part_with, slots),
             self._rouse,
         )
+
+    async def _hand_over(
+        self, program: str, asked: bytes, streams: list[int], *, is_confined: bool
+    ) -> tuple[Connection, int]:
+        """The connection to a warden that has been asked for a child with these streams, and how much of that
+        it has got. Raises ChildNotStarted, ChildLost, OSError.
+        """
+        # What forks functions would have the variables of one in the memory of the next.
+        while is_confined and self._prepare is None and (spare := self._spares.take()) is not None:
+            try:
+                return spare, socket.send_fds(spare.control, [asked], streams)
+            except OSError:  # it was killed
+                spare.control.close()
+        connection = await self._connect(program)
+        try:
+            return connection, socket.send_fds(connection.control, [asked], streams)
+        except ConnectionError:  # it could not be made, and the connection says why
+            return connection, len(asked)
+        except OSError:
+            connection.control.close()
+            raise
+
+    async def _connect(self, program: str) -> Connection:
+        """The connection to a new warden. Raises ChildNotStarted, ChildLost, OSError."""
+        control, for_warden = socket.socketpair()
+        try:
+            control.setblocking(False)
+            held = self._spares.held
+            with for_warden:
+                await self._ask(program, for_warden.fileno())
+        except BaseException:
+            control.close()
+            raise
+        return Connection(control, held)
 
     async def aclose(self) -> None:
         """End all children by their ladders, and the helper; nothing is started any more.
@@ -217,6 +258,7 @@ class Launcher:
         with self._lock:
             self._closed = True
             helper, self._helper = self._helper, None
+        self._spares.close()
         for child in tuple(self._children):
             child.rouse()
         if helper is not None:
@@ -247,6 +289,7 @@ class Launcher:
         with self._lock:
             self._closed = True
             helper, self._helper = self._helper, None
+        self._spares.close()
         for child in self._children:
             child.drop()
         if helper is not None:
@@ -259,14 +302,14 @@ class Launcher:
         if helper is not None:
             helper.rouse()
 
-    async def _ask(self, program: str, descriptors: list[int]) -> None:
-        """Have a warden made that has these. Raises ChildNotStarted, ChildLost, OSError."""
+    async def _ask(self, program: str, control: int) -> None:
+        """Have a warden made with this end of its connection. Raises ChildNotStarted, ChildLost, OSError."""
         for _ in range(3):
             helper = self._begun(program)
             helper.rouse()
             while True:
                 try:
-                    socket.send_fds(helper.asked, [START], descriptors)
+                    socket.send_fds(helper.asked, [START], [control])
                 except BlockingIOError:
                     await asyncio.sleep(_FULL)
                     helper.rouse()
@@ -301,6 +344,8 @@ class Launcher:
         """Let go of what is the parent's, in a forked process."""
         self._lock = threading.Lock()
         self._held = {}
+        self._spares.close()
+        self._spares = SpareWardens()
         if self._slots is not None:
             self._slots = Slots(self._slots.most)
         helper, self._helper = self._helper, None
@@ -318,10 +363,6 @@ class _Ends:
 
     def __init__(self) -> None:
         self._held: list[int] = []
-
-    @property
-    def first(self) -> int:
-        return self._held[0]
 
     def add(self, descriptor: int) -> int:
         self._held.append(descriptor)
@@ -366,9 +407,12 @@ def _begin(prepare: str | None) -> _Helper:
     packages = str(Path(__file__).parents[2])
     arguments = [packages, str(theirs.fileno()), str(pidfd)]
     isolated, bootstrap = ["-I", "-S"], _BOOTSTRAP
+    env = {name: os.environ[name] for name in _OF_INTERPRETER if name in os.environ}
     if prepare is not None:
         isolated, bootstrap = ["-I"], _BOOTSTRAP_WITH_PACKAGES
         arguments = [repr(sys.path), *arguments[1:], prepare]
+    else:
+        env["LD_BIND_NOW"] = "1"  # functions are looked up once, and not by each process that is forked
     command = [sys.executable, *isolated, "-c", bootstrap, *arguments]
     if is_frozen():
         command = [sys.executable, MARK, *arguments[1:]]
@@ -379,7 +423,7 @@ def _begin(prepare: str | None) -> _Helper:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
-            env={name: os.environ[name] for name in _OF_INTERPRETER if name in os.environ},
+            env=env,
             pass_fds=passed,
             start_new_session=True,
         )

@@ -96,7 +96,7 @@ class _Tree(NamedTuple):
 
 def enter_view(view: View, most_processes: int | None = None) -> None:
     """See nothing but the view from now on. The process needs namespaces of mounts and of processes of its
-    own; in the latter there may be ``processes`` at a time.
+    own; in the latter there may be ``most_processes`` at a time.
 
     Raises OSError.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ FUNCTIONS: dict[bytes, Callable[[Sequence[bytes]], object]] = {}
 Request = tuple[tuple[bytes, ...], bytes, tuple[tuple[bytes, bytes], ...]]
 
 
-def begin(request: Request, streams: tuple[int, ...], plan: Plan | None = None) -> tuple[int, int]:
+def begin(request: Request, streams: Sequence[int], plan: Plan | None = None) -> tuple[int, int]:
     """The number of a new child that becomes the program, confined to a plan, and a pipe: it ends once that
     runs, or says in a frame which step failed, and how. Raises OSError where no process can be made.
     """
@@ -39,7 +38,7 @@ def begin(request: Request, streams: tuple[int, ...], plan: Plan | None = None) 
     return pid, reader
 
 
-def _become(request: Request, streams: tuple[int, ...], plan: Plan | None, parent: int, writer: int) -> None:
+def _become(request: Request, streams: Sequence[int], plan: Plan | None, parent: int, writer: int) -> None:
     """Execute the program in this process; never returns."""
     argv, folder, environment = request
     step = "start"
@@ -50,7 +49,6 @@ def _become(request: Request, streams: tuple[int, ...], plan: Plan | None, paren
             return  # it ended before it could take us with it
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
-        _restore_signals()
         for step in () if plan is None else confine(plan):  # noqa: B007 - which is sent where it fails
             pass
         step = "folder"
@@ -81,6 +79,9 @@ def _call(
         os.environb.clear()
         os.environb.update(environment)
         signal.set_wakeup_fd(-1)
+        for number in signal.valid_signals():
+            if signal.getsignal(number) is _do_nothing:
+                signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -90,16 +91,17 @@ def _call(
         os._exit(1)
 
 
-@functools.cache
-def ignored_signals() -> tuple[int, ...]:
-    """The signals that this process ignores, found out once: those forked from it start programs."""
-    return tuple(each for each in signal.valid_signals() if signal.getsignal(each) is signal.SIG_IGN)
+def have_programs_begin_as_usual() -> None:
+    """Have every signal take its default action, which programs expect, in all that begin from this process.
 
-
-def _restore_signals() -> None:
-    """Give every signal its default action, which programs expect: the system does so only for those that are
-    handled, and Python and helpers ignore some.
+    What is handled the system restores as they begin, and not what is ignored, as Python does with some: that
+    is handled by doing nothing from here on. Done once, it need not be done in each process.
     """
-    for number in ignored_signals():
-        signal.signal(number, signal.SIG_DFL)
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _do_nothing)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _do_nothing(number: int, frame: object) -> None:
+    pass

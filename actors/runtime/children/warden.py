@@ -8,15 +8,25 @@ lifeline ends: then polypod or the launcher is gone.
 from __future__ import annotations
 
 import contextlib
+import errno
+import gc
 import os
 import signal
+import socket
 import time
 from typing import Any
 
 from actors.runtime.children.confine import Plan, plan_of
 from actors.runtime.children.covers import Covers
-from actors.runtime.children.descendants import KILL_WAIT, descendants, kill_all, send, this_process
-from actors.runtime.children.frames import Frames, framed
+from actors.runtime.children.descendants import (
+    KILL_WAIT,
+    Process,
+    descendants,
+    kill_all,
+    send,
+    this_process,
+)
+from actors.runtime.children.frames import Frames, framed, receive
 from actors.runtime.children.init import Init, leave_processes, return_to_processes
 from actors.runtime.children.kernel import go_on_at_end_of_parent, take_in_orphans
 from actors.runtime.children.planted import Planted
@@ -28,20 +38,34 @@ from actors.runtime.children.waiting import Waiting, reap
 _AGAIN = 0.05
 _READ = 65536
 
+#: Descriptors of a child: standard input, output and error.
+STREAMS = 3
+
 _IDLE, _ASKED, _TERM, _KILL = range(4)
+
+
+def own_children(control: int, lifeline: int) -> None:
+    """Own a child, and others after it as long as that leaves this process as it was."""
+    take_in_orphans()
+    go_on_at_end_of_parent()
+    end, waiting, this = socket.socket(fileno=control), Waiting(), this_process()
+    while Warden(end, lifeline, waiting, this).run():
+        gc.enable()  # of one child there is hardly anything to collect
 
 
 class Warden:
     """Owns one child. ``run`` returns once nothing of it is left."""
 
-    def __init__(self, control: int, lifeline: int, streams: tuple[int, ...]) -> None:
+    def __init__(self, control: socket.socket, lifeline: int, waiting: Waiting, this: Process | None) -> None:
+        """``waiting`` watches ``control`` and ``lifeline``; ``this`` is the process that owns the child."""
         self._control = control
-        self._streams = streams
-        self._frames = Frames()
-        self._waiting = Waiting()
-        self._waiting.watch(control, self._receive)
-        self._waiting.watch(lifeline, self._lose)
         self._lifeline = lifeline
+        self._waiting = waiting
+        self._this = this
+        self._streams: list[int] = []
+        self._frames = Frames()
+        waiting.watch(control.fileno(), self._receive)
+        waiting.watch(lifeline, self._lose)
         self._helper = os.getppid()
         self._pid: int | None = None
         self._exited = False
@@ -60,11 +84,15 @@ class Warden:
         self._renewal: float | None = None
         self._give_up = 0.0
         self._over = False
+        #: Whether this process is in the namespaces again that it was in before, if it left them.
+        self._has_returned = False
+        #: Whether it is as it was in all, and may own another child.
+        self._is_spare = False
 
-    def run(self) -> None:
-        """Own the child from its start to the end of the last of its processes."""
-        take_in_orphans()
-        go_on_at_end_of_parent()
+    def run(self) -> bool:
+        """Own the child from its start to the end of the last of its processes; whether another may be owned
+        after it.
+        """
         while not self._over:
             times = [each for each in (self._deadline, self._renewal) if each is not None]
             self._waiting.wait(min(times) - time.monotonic() if times else None)
@@ -74,14 +102,16 @@ class Warden:
             if _is_past(self._deadline) and not self._over:
                 self._climb()
         self._reservations.release()
+        return self._is_spare
 
     # -- what it receives ------------------------------------------------------------------------
 
     def _receive(self) -> None:
         try:
-            data = os.read(self._control, _READ)
+            data, descriptors = receive(self._control, _READ, STREAMS)
         except OSError:
-            data = b""
+            data, descriptors = b"", []
+        self._streams += descriptors
         if not data:
             self._lose()
             return
@@ -92,7 +122,7 @@ class Warden:
         what, *rest = command
         if what == "start":
             request, self._ladder, plan = rest
-            self._report("owned", *(this_process() or ()))  # before the child is there, which could stop us
+            self._report("owned", *(self._this or ()))  # before the child is there, which could stop us
             self._begin(request, None if plan is None else plan_of(plan))
         elif what == "stop":
             self._ladder = rest[0]
@@ -100,7 +130,7 @@ class Warden:
 
     def _lose(self) -> None:
         """Nobody is there any more for whom the child would run."""
-        self._waiting.forget(self._control)
+        self._waiting.forget(self._control.fileno())
         self._waiting.forget(self._lifeline)
         if os.getppid() == self._helper:  # a child may have stopped it
             with contextlib.suppress(OSError):
@@ -111,6 +141,9 @@ class Warden:
             self._stop()
 
     def _begin(self, request: Any, plan: Plan | None) -> None:
+        if len(self._streams) < STREAMS:
+            self._fail("process", errno.EMFILE)
+            return
         step = "namespaces"
         try:
             if plan is not None and plan.has_view:
@@ -121,15 +154,18 @@ class Warden:
             step = "process"
             self._pid, self._started = begin(request, self._streams, plan)
             if self._init is not None:
-                return_to_processes()
+                self._has_returned = return_to_processes()
                 self._waiting.watch(self._init.others, self._receive_others)
         except OSError as error:
-            self._report("failed", step, error.errno or 0)
-            self._over = True
+            self._fail(step, error.errno or 0)
             return
         for stream in self._streams:
             os.close(stream)  # else whoever reads them would never come to an end
         self._waiting.watch(self._started, self._receive_start)
+
+    def _fail(self, step: str, number: int) -> None:
+        self._report("failed", step, number)
+        self._over = True
 
     def _prepare(self, plan: Plan) -> Plan:
         """The plan with what was reserved for it. Raises OSError."""
@@ -174,7 +210,7 @@ class Warden:
 
     def _report(self, *words: Any) -> None:
         with contextlib.suppress(OSError):  # nobody is there any more
-            os.write(self._control, framed(words))
+            self._control.sendall(framed(words))
 
     # -- ends ------------------------------------------------------------------------------------
 
@@ -203,8 +239,20 @@ class Warden:
     def _end(self, left: tuple[int, ...]) -> None:
         self._planted.undo()
         self._reservations.release()
-        self._report("gone", left)
+        self._is_spare = self._has_returned and self._stage == _IDLE and not left
+        if self._is_spare:
+            self._close()
+        self._report("gone", left, self._is_spare)
         self._over = True
+
+    def _close(self) -> None:
+        """Let go of all that is the child's."""
+        if self._init is not None:
+            self._waiting.forget(self._init.others)
+            self._init.close()
+        if self._covers is not None:
+            self._waiting.forget(self._covers.changed)
+            self._covers.close()
 
     # -- the ladder ------------------------------------------------------------------------------
 
@@ -251,6 +299,10 @@ class Warden:
             os.kill(self._init.pid, signal.SIGKILL)  # and the system all others of its namespace
 
     def _signal_group(self, number: int) -> None:
+        if self._started >= 0:
+            number = (
+                signal.SIGKILL
+            )  # it handles what it is sent until the program begins, which then would go on
         if self._pid is not None and not self._exited:  # else others may have its number by now
             with contextlib.suppress(OSError):
                 os.killpg(self._pid, number)

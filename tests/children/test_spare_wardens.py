@@ -1,0 +1,125 @@
+"""A warden whose confined child has ended owns the next one, unless anything is left of what it was."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confined_kit import Place, Runner
+from process_kit import children_of, wait_until_none
+
+from protocol.errors import ChildNotConfined
+
+if sys.platform != "linux":
+    pytest.skip("wardens confine on Linux", allow_module_level=True)
+
+
+@pytest.fixture
+def runner(place: Place) -> Iterator[Runner]:
+    """One whose wardens can leave a namespace of processes again."""
+    runner = Runner(place, "as we are")
+    try:
+        try:
+            runner.run([])
+        except ChildNotConfined as error:
+            pytest.skip(str(error))
+        if not wardens(runner):
+            pytest.skip("without privileges a warden owns one child")
+        yield runner
+    finally:
+        runner.close()
+
+
+def wardens(runner: Runner) -> set[int]:
+    pid = runner.launcher.pid
+    return set() if pid is None else children_of(pid)
+
+
+def opened(pid: int) -> list[str]:
+    return sorted(str(each.readlink()).split(":")[0] for each in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def test_a_warden_owns_one_confined_child_after_another_and_keeps_nothing_of_any(
+    runner: Runner, place: Place
+) -> None:
+    [warden] = wardens(runner)
+    before, namespace = opened(warden), (Path(f"/proc/{warden}/ns/pid_for_children")).readlink()
+    covered = place.scope / "covered"
+    covered.write_text("old")
+    for number in range(5):
+        shown = runner.sh(
+            f"echo $$ {number}; cat covered", denied=(str(covered),), read_only=("/nowhere/at/all",)
+        )
+        assert shown.text.startswith(f"2 {number}\n")  # of a namespace of its own
+        assert shown.code != 0
+        assert runner.sh("exit 7").code == 7
+        assert wardens(runner) == {warden}
+    assert opened(warden) == before
+    assert (Path(f"/proc/{warden}/ns/pid_for_children")).readlink() == namespace
+    assert [each.name for each in place.scope.iterdir()] == ["covered"]
+
+
+def test_a_program_sees_no_descriptor_and_no_variable_of_the_one_before(runner: Runner) -> None:
+    runner.sh("true", env={"OF_THE_FIRST": "its-own-secret"})
+    shown = runner.sh("env; ls /proc/self/fd; cat /proc/1/environ /proc/1/maps")
+    assert "OF_THE_FIRST" not in shown.text
+    assert "its-own-secret" not in shown.text
+
+
+def test_a_warden_that_was_asked_to_end_its_child_owns_no_other(runner: Runner) -> None:
+    before = wardens(runner)
+    child = runner.call(runner.start(["sleep", "1000"]))
+    runner.call(child.stop())
+    assert runner.sh("echo here").text == "here\n"
+    wait_until_none(lambda: before & wardens(runner))
+
+
+def test_a_warden_whose_child_left_others_owns_no_other(runner: Runner) -> None:
+    before = wardens(runner)
+    assert runner.sh("sleep 1000 >&- 2>&- & echo here").text == "here\n"
+    assert runner.sh("echo here").text == "here\n"
+    wait_until_none(lambda: before & wardens(runner))
+
+
+def test_a_spare_warden_that_is_killed_is_missed_by_nobody(runner: Runner) -> None:
+    for _ in range(3):
+        [warden] = wardens(runner)
+        os.kill(warden, signal.SIGKILL)
+        assert runner.sh("echo here").text == "here\n"
+
+
+def test_a_spare_warden_that_is_stopped_goes_on_when_it_is_needed(runner: Runner) -> None:
+    [warden] = wardens(runner)
+    os.kill(warden, signal.SIGSTOP)
+    assert runner.sh("echo here").text == "here\n"
+
+
+def test_what_is_to_be_held_is_held_by_the_wardens_of_all_children_after_it(
+    runner: Runner, place: Place
+) -> None:
+    held = os.open(place.outside, os.O_RDONLY)
+    try:
+        runner.launcher.hold(held)
+        child = runner.call(runner.start(["cat"], stdin="pipe"))
+        owners = {each for each in wardens(runner) if str(place.outside) in opened(each)}
+        assert len(owners) == 1
+        assert child.stdin is not None
+        child.stdin.close()
+        runner.call(child.wait())
+        assert wardens(runner) >= owners  # and owns the next
+    finally:
+        os.close(held)
+
+
+def test_spare_wardens_end_with_their_launcher(place: Place) -> None:
+    runner = Runner(place, "as we are")
+    try:
+        runner.sh("true")
+        spare = wardens(runner)
+    except ChildNotConfined as error:
+        pytest.skip(str(error))
+    finally:
+        runner.close()
+    wait_until_none(lambda: spare & children_of(os.getpid()))
