@@ -126,6 +126,19 @@ def test_what_is_sent_published_or_reported_is_called_that() -> None:
     assert not wrong, "say send, publish, receive, notify, report or record"
 
 
+def test_a_docstring_can_be_understood_by_itself() -> None:
+    """One that says that something is "the same" means the one above it, which its reader has not seen."""
+    leaning = re.compile(r'"""(As above|The same([,.;:]| of | for | in | with | where ))')
+    wrong = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path, text in modules()
+        if path.relative_to(ROOT).parts[0] not in {"bench", "tests"}
+        for number, line in enumerate(text.splitlines(), 1)
+        if leaning.search(line)
+    ]
+    assert not wrong, "say the same what of what"
+
+
 def test_the_rule_sees_names_comments_and_docstrings_and_lets_the_operation_be() -> None:
     module = '''
 """An actor is asked or gets a ``tell``."""

@@ -226,7 +226,7 @@ class DirectWait(Uncancelled[None]):
             super().add_done_callback(callback, context=context)
 
     def end(self, error: BaseException | None = None) -> None:
-        """It is over, well or with an error; who waits goes on in its turn of the loop."""
+        """End the wait, well or with an error; whoever waits goes on in its turn of the loop."""
         if error is None:
             self.set_result(None)
         else:

@@ -94,7 +94,7 @@ def run_from_wire(command: Run, options: WireOptions) -> RunHere:
 
 
 def resume_from_wire(command: Resume, options: WireOptions) -> ResumeHere:
-    """The same of one that goes on."""
+    """The resumed run that another process asks for. Raises ManifestError, InvalidInput."""
     return ResumeHere(command.output_schema, own=from_wire(options))
 
 
@@ -106,7 +106,7 @@ def run_for_wire(command: RunHere) -> Run:
 
 
 def resume_for_wire(command: ResumeHere) -> Resume:
-    """The same of one that goes on."""
+    """The resumed run as another process is asked for it. Raises InvalidInput for what cannot travel."""
     return Resume(command.output_schema, _options_for_wire(command))
 
 

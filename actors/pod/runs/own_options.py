@@ -58,7 +58,9 @@ class OwnOptions(Struct, frozen=True, eq=False):
         return replace(before, **said)
 
     def for_wire(self) -> WireOptions:
-        """These as they travel. Raises InvalidInput for what stays in its process: objects, functions."""
+        """The options as they travel. Raises InvalidInput for what stays in its process: objects,
+        functions.
+        """
         model = self.model if isinstance(self.model, ModelSection) else None
         prompt = self.prompt if isinstance(self.prompt, str) else None
         travels = OwnOptions(model, self.settings, prompt)

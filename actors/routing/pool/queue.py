@@ -166,8 +166,8 @@ class TaskQueue(abc.ABC):
     def ended_since(
         self, mark: int | None, wanted: Container[int]
     ) -> tuple[int, list[tuple[int, Execution]]]:
-        """Those of the ``wanted`` jobs that ended behind ``mark``, and the present mark; where ``mark`` is
-        None, just that.
+        """The ``wanted`` jobs that ended behind ``mark``, and the present mark; where ``mark`` is None, just
+        that.
         """
 
     def ended_before(self, at: float) -> list[Execution]:  # noqa: ARG002 - see forget

@@ -79,17 +79,17 @@ class Ends:
         self.waiting: defaultdict[int, list[AsyncFuture[Execution]]] = defaultdict(list)
 
     def wait_for(self, number: int, future: AsyncFuture[Execution]) -> None:
-        """The future gets how the job ends."""
+        """Have a future resolved once the job ends."""
         self.waiting[number].append(future)
 
     def drop(self, number: int, future: AsyncFuture[Execution]) -> None:
-        """It does not wait any more."""
+        """Forget a future that waits no more."""
         others = [each for each in self.waiting.pop(number, ()) if each is not future]
         if others:
             self.waiting[number] = others
 
     def resolve(self, number: int, execution: Execution | Exception) -> None:
-        """A job has ended, or stands so where nobody waits any longer."""
+        """Resolve all who wait for a job that has ended, or that stands so."""
         for future in self.waiting.pop(number, ()):
             if isinstance(execution, Exception):
                 future.set_exception(execution)

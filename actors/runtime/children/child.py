@@ -192,7 +192,9 @@ class Child:
             send(self._warden, signal.SIGCONT)
 
     def _kill_warden(self) -> None:
-        """It is stopped again and again. What it owned is the helper's then, which kills that."""
+        """Kill a warden that is stopped again and again; what it owned comes to the helper, which
+        kills that.
+        """
         self._rouse_helper()
         if self._warden is not None and self._control is not None:
             send(self._warden, signal.SIGKILL)

@@ -112,7 +112,7 @@ class LineTranslator:
         return self._all(self._lines.feed(data))
 
     def finish(self) -> list[Event]:
-        """Those of a last line without an end."""
+        """The events of a last line without an end."""
         return self._all(self._lines.finish())
 
     def feed_errors(self, line: str) -> list[Event]:

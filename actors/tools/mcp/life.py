@@ -32,7 +32,7 @@ class Life:
         seconds: float,
         older: bool,
     ) -> None:
-        """It has ``seconds`` to start; the rest is as of ``Session``."""
+        """The server has ``seconds`` to start; the rest is as of ``Session``."""
         self._name = name
         self._make_transport = transport
         self._changed = changed
