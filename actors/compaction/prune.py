@@ -240,13 +240,13 @@ class Pruner:
     def _advance(self, until: int | None = None) -> None:
         items, newest, group = self._items, self._newest, self._group
         length = len(items) if until is None else until
-        for index in range(self._seen, length):
-            item = items[index]
+        for index, item in enumerate(islice(items, self._seen, length), self._seen):
             kind = type(item)
             if group is not None and self._decide_order(group, index, item):
                 group = None
             if kind is ToolResult:
-                self._take_result(index, item)  # type: ignore[arg-type]
+                if _characters(item) > LONGEST_OLD_RESULT:  # type: ignore[arg-type]
+                    self._take_long_result(index)
             elif kind is AssistantItem:
                 newest.append(index)
                 if len(newest) > WHOLE_TURNS:
@@ -259,11 +259,10 @@ class Pruner:
         if self._long is not None and self._long.cut_due():
             self._edit()
 
-    def _take_result(self, index: int, result: ToolResult) -> None:
-        if _characters(result) > LONGEST_OLD_RESULT:
-            if self._long is None:
-                self._long = LongResults(self._items)
-            self._long.add(index)
+    def _take_long_result(self, index: int) -> None:
+        if self._long is None:
+            self._long = LongResults(self._items)
+        self._long.add(index)
 
     def _edit(self) -> None:
         """Something is shown otherwise from now on."""

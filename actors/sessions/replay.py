@@ -86,6 +86,20 @@ class _PodStarted(Struct, frozen=True, gc=False, tag=PodStarted.__name__):
     pass
 
 
+class _Opened(
+    Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True, tag=SessionOpened.__name__
+):
+    """How a session begins that takes nothing over from another. What one may take over has so many types
+    that a decoder of them takes as long to make as a thousand entries to decode.
+    """
+
+    session_id: str
+    seq: int
+    at: float
+    pod: str
+    manifest: Raw
+
+
 _BRIEF: dict[type, type] = {
     UserMessage: _User,
     SystemMessage: _System,
@@ -101,7 +115,7 @@ _OTHER_ITEMS = frozenset({_User, _System, _Result})
 _UNKNOWN = Usage()
 # Making a decoder takes 0.1 ms for each kind that it knows, as much as decoding a hundred entries; most logs
 # have no others than the usual kinds.
-_usual: LazyDecoder[Any] = LazyDecoder(*_BRIEF.values(), SessionOpened, PodEnded)
+_usual: LazyDecoder[Any] = LazyDecoder(*_BRIEF.values(), _Opened, PodEnded)
 _all: LazyDecoder[Any] = LazyDecoder(*(_BRIEF.get(kind, kind) for kind in ENTRIES))
 
 
@@ -227,7 +241,7 @@ class Replayed:
         if entry.outcome != "paused":
             self.open_run = None
 
-    def _feed(self, entry: Entry | _RunEnd | _PodStarted) -> None:
+    def _feed(self, entry: Entry | _RunEnd | _PodStarted | _Opened) -> None:
         """Take the next entry, which is no item."""
         if isinstance(entry, _RunEnd):
             self._end_run(entry)
@@ -278,11 +292,11 @@ class Replayed:
         if cost is not None:
             self.cost = (self.cost or 0.0) + cost
 
-    def _bookkeeping(self, entry: SessionOpened | ItemsKept | MemoryPointer) -> None:
-        if isinstance(entry, SessionOpened):
-            self.session_id = entry.session_id
-            self.pod = entry.pod
-            self.manifest = entry.manifest
+    def _bookkeeping(self, entry: _Opened | SessionOpened | ItemsKept | MemoryPointer) -> None:
+        if isinstance(entry, _Opened):
+            self.session_id, self.pod, self.manifest = entry.session_id, entry.pod, entry.manifest
+        elif isinstance(entry, SessionOpened):
+            self.session_id, self.pod, self.manifest = entry.session_id, entry.pod, entry.manifest
             self.parent = entry.parent
             self.open_run, self.open_steps, self.open = entry.run_id, entry.steps, entry.open
             self._usages = [] if entry.usage is None else [entry.usage]
