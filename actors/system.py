@@ -14,8 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar, Unpack, overload
 
-import msgspec
-
 from actors.llm.base import LLMClient
 from actors.llm.prices import Prices
 from actors.llm.scripted import ScriptedClient
@@ -26,7 +24,6 @@ from actors.pod.handle import Pod
 from actors.pod.local import actor_of, lives_here, shut_down
 from actors.pod.resources import Given
 from actors.pod.runs.options import Content, RunOptions, SystemPrompt, run_command
-from actors.pod.runs.own_options import checked_prompt
 from actors.pod.runs.run_state import new_run_id
 from actors.pod.session.restore import interrupted
 from actors.runtime.bus import Bus
@@ -36,21 +33,19 @@ from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
 from actors.runtime.on_loop import ask_on, call_on, future_of
 from actors.runtime.subscription import EncodedSubscription, Feed, Subscription
 from actors.sessions.answers import discard_answer, settled, wait_for_releases
-from actors.sessions.head import check_session_name
 from actors.sessions.store import SessionInfo, SessionStore
 from actors.sessions.urls import open_store
 from actors.swarm.approvals import WaitingCalls
 from actors.swarm.roster import Roster
 from actors.swarm.settings import settings_of
-from actors.swarm.spawner import Spawner, Wanted
+from actors.swarm.spawner import Spawner, Wanted, check_spawn, with_prompt
 from actors.swarm.subscriptions import Subscriptions
 from actors.tools.pool import ToolThreads
 from protocol import commands
-from protocol.errors import InvalidInput, SystemNotRunning, SystemOfParent
+from protocol.errors import SystemNotRunning, SystemOfParent
 from protocol.events import ApprovalRequested, EventKind
 from protocol.manifest import BudgetSection, PodManifest
 from protocol.results import BudgetUse, RunResult
-from protocol.text import encodable
 
 if TYPE_CHECKING:
     from actors.runtime.closing import Closing
@@ -398,22 +393,8 @@ class PodSystem:
         SessionInUse, SessionCorrupt.
         """
         mailroom = self._room()
-        if resume is not None and not isinstance(resume, str):
-            raise InvalidInput(f"resume: expected the id of a session, got {resume!r:.80}")
-        if isinstance(client, str) and not process:
-            raise InvalidInput(f"client: {client!r} is no client", hint="a path is for process=True")
-        if session is not None:
-            check_session_name(session)
-            if resume is not None:
-                raise InvalidInput("a pod has one session: give it session or resume, not both")
-        make_prompt = None
-        if isinstance(system_prompt, str):
-            pod = msgspec.structs.replace(manifest.pod, system_prompt=encodable(system_prompt))
-            manifest = manifest.replace(pod=pod)
-        elif system_prompt is not None:
-            if process:
-                raise InvalidInput("system_prompt: a function cannot travel to another process")
-            make_prompt = checked_prompt(system_prompt)
+        check_spawn(client, resume, session, process=process)
+        manifest, make_prompt = with_prompt(manifest, system_prompt, process=process)
         given = Given(client, tuple(tools), deps, (*self._hooks, *hooks), make_prompt)
         here = mailroom.here()
         future: AsyncFuture[Pod] = AsyncFuture() if here else future_of(mailroom)

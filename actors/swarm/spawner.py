@@ -7,18 +7,22 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from actors.pod.address import Mailboxes
 from actors.pod.handle import Pod
 from actors.pod.local import actor_of, shut_down
 from actors.pod.pod import PodActor
-from actors.pod.resources import Given, PodResources
+from actors.pod.resources import Given, MakePrompt, PodResources
+from actors.pod.runs.options import SystemPrompt
+from actors.pod.runs.own_options import checked_prompt
 from actors.pod.session.lifecycle import Resumed
 from actors.runtime.bus import Bus
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import Mailroom
+from actors.sessions.head import check_session_name
 from actors.swarm.roster import Roster
-from protocol.errors import PolypodError
+from protocol.errors import InvalidInput, PolypodError
 from protocol.manifest import PodManifest
 from protocol.names import check_name
 from protocol.text import encodable
@@ -42,6 +46,33 @@ class Wanted(Struct, frozen=True, eq=False):
     exact: bool
     #: The name of its session, which is made where there is none; None: a new one.
     session: str | None = None
+
+
+def check_spawn(client: object, resume: object, session: str | None, *, process: bool) -> None:
+    """Raise InvalidInput for arguments of ``PodSystem.spawn`` that nothing can be made of."""
+    if resume is not None and not isinstance(resume, str):
+        raise InvalidInput(f"resume: expected the id of a session, got {resume!r:.80}")
+    if isinstance(client, str) and not process:
+        raise InvalidInput(f"client: {client!r} is no client", hint="a path is for process=True")
+    if session is not None:
+        check_session_name(session)
+        if resume is not None:
+            raise InvalidInput("a pod has one session: give it session or resume, not both")
+
+
+def with_prompt(
+    manifest: PodManifest, prompt: SystemPrompt | None, *, process: bool
+) -> tuple[PodManifest, MakePrompt | None]:
+    """The manifest with a system prompt that is a text, or what makes the prompt of each run. Raises
+    InvalidInput.
+    """
+    if prompt is None:
+        return manifest, None
+    if isinstance(prompt, str):
+        return manifest.replace(pod=replace(manifest.pod, system_prompt=encodable(prompt))), None
+    if process:
+        raise InvalidInput("system_prompt: a function cannot travel to another process")
+    return manifest, checked_prompt(prompt)
 
 
 class Spawner:
