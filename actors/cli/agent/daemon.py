@@ -45,7 +45,7 @@ class AgentDaemon:
         self.failure: str | None = None
 
     def end(self, reason: AgentStopReason) -> None:
-        """Come to the end; asked twice, the first counts."""
+        """Come to the end for that reason; of two, the first counts."""
         if not self._ended.done():
             self._ended.set_result(reason)
 
@@ -75,7 +75,7 @@ class AgentDaemon:
                 self._look.cancel()
 
     async def finish(self) -> None:
-        """Print what the pod still says; it has stopped."""
+        """Print what the pod still says, which has stopped."""
         if self._printing is not None:
             await self._printing
         turn = self._turn

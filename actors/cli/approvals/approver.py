@@ -43,16 +43,16 @@ class Approver(Protocol):
     shows: bool
 
     async def ask(self, request: ApprovalRequested) -> None:
-        """See to it that the call is answered; one that is asked for already is let be."""
+        """Have the call answered; one that is asked about already is ignored."""
 
     def drop(self, resolved: ApprovalResolved) -> None:
-        """The call waits no more, whoever has answered."""
+        """Ask no more about a call that waits no longer, whoever has answered."""
 
     def leave(self) -> None:
-        """Ask no more: the run is about to end."""
+        """Ask no more, since the run is about to end."""
 
     async def finish(self) -> None:
-        """Ask no more, since the run has ended; what was said meanwhile is shown then."""
+        """Ask no more, since the run has ended, and show what was said meanwhile."""
 
 
 def approver(

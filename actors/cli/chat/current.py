@@ -72,7 +72,7 @@ class Current:
         return await self.look()
 
     def use(self) -> None:
-        """Something is about to be said in the session: it stays when it is left."""
+        """Note that something is about to be said in the session, which is then kept when it is left."""
         self.is_used = True
 
     async def leave(self) -> None:

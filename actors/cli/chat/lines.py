@@ -43,7 +43,7 @@ class Lines:
 
     @asynccontextmanager
     async def steering(self, take: Callable[[str], None]) -> AsyncIterator[None]:  # noqa: ARG002
-        """The next line is the next turn."""
+        """Do nothing: the next line is the next turn."""
         yield
 
     async def ask(self, draft: str = "") -> str | None:  # noqa: ARG002 - nobody could change it

@@ -30,11 +30,11 @@ class PlainPrompt:
         self._terminal = terminal
 
     def close(self) -> None:
-        """A terminal stays open."""
+        """Do nothing: a terminal stays open."""
 
     @asynccontextmanager
     async def steering(self, take: Callable[[str], None]) -> AsyncIterator[None]:  # noqa: ARG002
-        """What is typed meanwhile waits."""
+        """Do nothing: what is typed meanwhile waits for the next prompt."""
         yield
 
     async def ask(self, draft: str = "") -> str | None:  # noqa: ARG002 - nothing can be put there to be changed

@@ -213,7 +213,7 @@ class Prompt:
             termios.tcsetattr(self._stdin.fileno(), termios.TCSANOW, [*keys, *found[4:6], control])
 
     def _release(self) -> None:
-        """Have it gather them to lines again."""
+        """Have the terminal gather keys to lines again."""
         held, self._held = self._held, None
         if held is not None:
             with suppress(termios.error):  # the terminal is gone
@@ -247,7 +247,9 @@ class Prompt:
     # -- keys --------------------------------------------------------------------------------------
 
     def _keys(self) -> KeyBindings:
-        """Alt-Enter, Ctrl-J, and Enter behind a backslash begin a new line; Enter alone sends."""
+        """The key bindings: Alt-Enter, Ctrl-J, and Enter behind a backslash begin a new line; Enter alone
+        sends.
+        """
         from prompt_toolkit.filters import Condition  # noqa: PLC0415
         from prompt_toolkit.key_binding import KeyBindings  # noqa: PLC0415
 
@@ -310,7 +312,7 @@ def _history() -> History:
     from prompt_toolkit.history import FileHistory, InMemoryHistory  # noqa: PLC0415
 
     class Kept(FileHistory):
-        """A line that cannot be kept is no reason to end a chat."""
+        """The history file; a line that it cannot keep is no reason to end a chat."""
 
         def store_string(self, string: str) -> None:
             with suppress(OSError):
