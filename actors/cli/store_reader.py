@@ -72,7 +72,8 @@ class Reading:
         return {} if self._store is None else wait(self._store.unreadable())
 
     def find(self, beginning: str) -> SessionInfo:
-        """The one session whose id, or short id, begins so, or the one that changed last for ``last``. Raises
+        """The one session whose id, or short id, begins so, or the one that changed last for ``last``; of one
+        that was deleted after its compaction, by its whole id, the one that goes on from it. Raises
         SessionNotFound, or UsageError if there are more.
         """
         there = self._store if beginning else None
@@ -81,6 +82,8 @@ class Reading:
             return found[0]
         if not found and beginning == LAST and (newest := self._newest()) is not None:
             return newest
+        if not found and there is not None and (last := wait(tip(there, beginning))) != beginning:
+            return self.info(last)
         if not found:
             for session_id, error in self.unreadable().items() if beginning else ():
                 if session_id.startswith(beginning):

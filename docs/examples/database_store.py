@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS sessions (
     parent BLOB, forked_from TEXT, writer TEXT, holder BLOB, generation INTEGER DEFAULT 0);
 CREATE TABLE IF NOT EXISTS entries (
     session TEXT, seq INTEGER, hash BLOB, body BLOB, PRIMARY KEY (session, seq));
+CREATE TABLE IF NOT EXISTS gone (id TEXT PRIMARY KEY, compacted_from TEXT);
 """
 INFO = "SELECT id, pod, created, updated, seq, hash, parent FROM sessions"
 
@@ -115,6 +116,9 @@ class DatabaseStore(SessionStore):
             _, holder = self._held(db, session_id)
             if holder is not None:
                 raise _in_use(session_id, holder)
+            parent = self._info(db, session_id).parent
+            if parent is not None and parent.kind == "compacted_from":  # what went on from it is still found
+                db.execute("INSERT OR REPLACE INTO gone VALUES (?, ?)", (session_id, parent.session_id))
             db.execute("DELETE FROM entries WHERE session = ?", (session_id,))
             db.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
 
@@ -142,8 +146,12 @@ class DatabaseStore(SessionStore):
         return await self._do(lambda db: [_info_of(row) for row in db.execute(where, values)])
 
     async def successors(self, session_id: str) -> list[SessionInfo]:
-        where = f"{INFO} WHERE forked_from = ? ORDER BY rowid"
-        return await self._do(lambda db: [_info_of(row) for row in db.execute(where, (session_id,))])
+        line = (
+            "WITH RECURSIVE line(id) AS (SELECT ? UNION "
+            "SELECT gone.id FROM gone JOIN line ON gone.compacted_from = line.id) "
+        )
+        query = f"{line} {INFO} WHERE forked_from IN (SELECT id FROM line) ORDER BY rowid"
+        return await self._do(lambda db: [_info_of(row) for row in db.execute(query, (session_id,))])
 
     def _info(self, db: sqlite3.Connection, session_id: str) -> SessionInfo:
         row = db.execute(f"{INFO} WHERE id = ?", (session_id,)).fetchone()

@@ -290,6 +290,25 @@ def test_successors_are_listed_oldest_first_and_outlive_their_parent(store):
     assert [info.session_id for info in store.successors("s")] == ["b", "a"]
 
 
+def test_what_goes_on_from_a_deleted_compaction_is_found_from_the_session_before_it(store, opened):
+    made = {"s": make(store, "s", "a", claim=False)}
+    for before, name in ("s", "t"), ("t", "u"), ("u", "v"):
+        parent = child_of(before, made[before], "compacted_from")
+        made[name] = make(store, name, "x", parent=parent, claim=False)
+    make(store, "fork", "x", parent=child_of("s", made["s"]), claim=False)
+    for name in "ut":
+        store.delete(name)
+    assert [info.session_id for info in store.successors("s")] == ["v", "fork"]
+    store.close()
+    again = opened()
+    again.delete("fork")
+    again.delete("s")
+    for name in "stu":
+        assert [info.session_id for info in again.successors(name)] == ["v"]
+    again.delete("v")
+    assert again.successors("s") == []
+
+
 def test_all_is_there_again_when_the_store_is_opened_again(store, opened):
     entries = make(store, "s", "a", "b", pod="reader")
     make(store, "t", "c", parent=child_of("s", entries))

@@ -1,7 +1,10 @@
-"""A pod whose session is in the store no more goes on in a session of its own, with all that it knows."""
+"""A pod whose session is in the store no more, or not whole, goes on in a session of its own, with all that it
+knows.
+"""
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -36,3 +39,41 @@ async def test_a_pod_whose_session_is_not_in_the_backup_that_was_put_in_place_go
         assert result.session_id == (await pod.describe()).session_id
         assert "one" in [item.text for item in await pod.history()]
         assert [info.session_id for info in system.store.sessions()] == [result.session_id]
+
+
+@pytest.mark.parametrize("how", ["truncated", "replaced"])
+async def test_the_name_of_a_session_that_was_cut_under_its_pod_leads_to_where_the_pod_goes_on(
+    tmp_path: Path, how: str
+) -> None:
+    url, file = f"jsonl:{tmp_path}", tmp_path / "nightly.jsonl"
+    async with PodSystem(store=url) as system:
+        pod = await system.spawn(PodManifest.of(), client=Parrot(), session="nightly")
+        await pod.run("one")
+        before = file.read_bytes()
+        fork = await pod.fork()
+        await pod.run("two")
+        if how == "truncated":
+            os.truncate(file, len(before))
+        else:
+            (tmp_path / "backup").write_bytes(before)
+            (tmp_path / "backup").replace(file)
+        went_on = (await pod.run("three")).session_id
+        assert went_on not in {"nightly", fork}
+    async with PodSystem(store=url) as system:
+        pod = await system.spawn(PodManifest.of(), client=Parrot(), session="nightly")
+        assert (await pod.describe()).session_id == went_on
+        assert [item.text for item in await pod.history()][::2] == ["one", "two", "three"]
+
+
+async def test_a_name_does_not_lead_to_a_fork_though_its_session_has_lost_the_end(tmp_path: Path) -> None:
+    url, file = f"jsonl:{tmp_path}", tmp_path / "nightly.jsonl"
+    async with PodSystem(store=url) as system:
+        pod = await system.spawn(PodManifest.of(), client=Parrot(), session="nightly")
+        await pod.run("one")
+        before = file.read_bytes()
+        await pod.run("two")
+        await pod.fork()
+        await pod.stop()
+        os.truncate(file, len(before))
+        pod = await system.spawn(PodManifest.of(), client=Parrot(), session="nightly")
+        assert (await pod.describe()).session_id == "nightly"

@@ -12,7 +12,14 @@ from actors.sessions.replay import Replayed
 from actors.sessions.store import SessionInfo, SessionStore
 from protocol.agents import spec_of
 from protocol.entries import Head, SessionOpened, StoredEntry
-from protocol.errors import NewerVersion, SessionCorrupt, SessionNotFound, UnknownEntry, WireError
+from protocol.errors import (
+    NewerVersion,
+    SessionCorrupt,
+    SessionError,
+    SessionNotFound,
+    UnknownEntry,
+    WireError,
+)
 from protocol.events import Activity, RunEnd, RunOutcome, RunStart
 from protocol.wire import decode_entry
 
@@ -25,6 +32,8 @@ _LARGE = 1 << 20
 #: Entries read at a time to look for the last run's end, and what the bytes of those that have it contain.
 _TAIL = 50
 _OF_RUNS = (b'"RunEnd"', b'"RunStart"', b'"SessionOpened"')
+#: Entries with which a branch begins at most, up to the one that says so, and what that one contains.
+_BEGINNING, _OF_BRANCHES = 4, b'"type":"SessionForked"'
 #: Entries of the first slice, before anything is known of their size.
 _FIRST = 2
 
@@ -76,14 +85,32 @@ def _place(page: Sequence[StoredEntry], wanted: bytes) -> int | None:
 
 
 async def tip(store: SessionStore, session_id: str) -> str:
-    """The session that goes on after all compactions of another: the last successor in line."""
-    while compacted := [
-        each
-        for each in await settled(store.successors(session_id))
-        if each.parent is not None and each.parent.kind == "compacted_from"
-    ]:
-        session_id = compacted[-1].session_id
+    """The session in which another goes on: the last in line of its compactions, and of the branches that its
+    pods have made where it was cut off under them.
+    """
+    while children := await settled(store.successors(session_id)):
+        compacted = [each for each in children if each.parent and each.parent.kind == "compacted_from"]
+        last = compacted[-1] if compacted else await _rescue(store, session_id, children)
+        if last is None:
+            break
+        session_id = last.session_id
     return session_id
+
+
+async def _rescue(
+    store: SessionStore, session_id: str, branches: Sequence[SessionInfo]
+) -> SessionInfo | None:
+    """The last branch in which a pod has gone on that found its session shorter than it had left it."""
+    try:
+        end = (await settled(store.info(session_id))).head.seq
+    except SessionError:  # it was deleted, or who reads it finds out what is wrong with it
+        return None
+    for branch in reversed(branches):
+        if branch.parent is not None and branch.parent.at_seq > end:
+            page = await settled(store.read(branch.session_id, limit=_BEGINNING))
+            if any(_OF_BRANCHES in entry.body for entry in page):  # a fork is recorded in the other session
+                return branch
+    return None
 
 
 async def last_run(store: SessionStore, info: SessionInfo) -> RunOutcome | Literal["open", "none"]:

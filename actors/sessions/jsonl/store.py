@@ -194,19 +194,30 @@ class JsonLinesStore(SessionStore):
         return found
 
     def successors(self, session_id: str) -> list[SessionInfo]:
+        found: list[tuple[int, SessionInfo]] = []
+        line = [session_id]
+        for earlier in line:  # which grows by those that went on from it and were deleted
+            for made_at, child in self._marked(earlier):
+                try:
+                    info = self.info(child)
+                except SessionNotFound:  # or it never came to be, and nothing goes on from it
+                    line += [] if child in line else [child]
+                except SessionError:
+                    continue
+                else:
+                    if info.parent is not None and info.parent.session_id == earlier:
+                        found.append((made_at, info))
+        return [info for _, info in sorted(found, key=_made_at)]
+
+    def _marked(self, session_id: str) -> list[tuple[int, str]]:
+        """When sessions were made with this one as their parent, in nanoseconds, be they there or not."""
         with self._translated():
             try:
                 with os.scandir(self._children(session_id)) as marks:
-                    names = [
-                        name for _, name in sorted((mark.stat().st_mtime_ns, mark.name) for mark in marks)
-                    ]
+                    found = sorted((mark.stat().st_mtime_ns, mark.name) for mark in marks)
             except FileNotFoundError:
                 return []
-        found = []
-        for name in names:
-            with contextlib.suppress(SessionError):  # it never came to be, or went
-                found.append(self.info(session_of(name) or name))
-        return [info for info in found if info.parent and info.parent.session_id == session_id]
+        return [(made_at, session_of(name) or name) for made_at, name in found]
 
     def _changes(self) -> list[tuple[int, str]]:
         """When each session changed last, in nanoseconds; 0 where that is unknown: see problems()."""
@@ -295,7 +306,7 @@ class JsonLinesStore(SessionStore):
             self._places.pop(session_id, None)
             self._ends.pop(session_id, None)
             self._pods.pop(session_id, None)
-            if parent is not None:
+            if parent is not None and not (parent.kind == "compacted_from" and self._marked(session_id)):
                 children = self._children(parent.session_id)
                 (children / path.name).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):  # it has others
@@ -371,6 +382,10 @@ class JsonLinesStore(SessionStore):
 
     def _children(self, session_id: str) -> Path:
         return self._own / "children" / file_name(session_id)
+
+
+def _made_at(mark: tuple[int, SessionInfo]) -> int:
+    return mark[0]
 
 
 def _changed(file: os.DirEntry[str]) -> int:

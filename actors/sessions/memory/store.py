@@ -57,6 +57,8 @@ class MemoryStore(SessionStore):
 
     def __init__(self) -> None:
         self._sessions: dict[str, _Session] = {}
+        #: Of sessions that were deleted, what they had been compacted from.
+        self._gone: dict[str, str] = {}
         self._written = 0
 
     def create(
@@ -106,10 +108,13 @@ class MemoryStore(SessionStore):
         return [self.info(key) for _, key in sorted(found, reverse=True)[:limit]]
 
     def successors(self, session_id: str) -> list[SessionInfo]:
+        line = [session_id]
+        for earlier in line:  # which grows by what went on from it
+            line += [gone for gone, parent in self._gone.items() if parent == earlier and gone not in line]
         return [
             self.info(key)
             for key, each in self._sessions.items()
-            if each.parent is not None and each.parent.session_id == session_id
+            if each.parent is not None and each.parent.session_id in line
         ]
 
     def claim(self, session_id: str, pod: str) -> Claim:
@@ -128,9 +133,11 @@ class MemoryStore(SessionStore):
         return self._session(session_id).holder
 
     def delete(self, session_id: str) -> None:
-        holder = self._session(session_id).holder
-        if holder is not None:
-            raise in_use(session_id, holder)
+        session = self._session(session_id)
+        if session.holder is not None:
+            raise in_use(session_id, session.holder)
+        if session.parent is not None and session.parent.kind == "compacted_from":
+            self._gone[session_id] = session.parent.session_id
         del self._sessions[session_id]
 
     def close(self) -> None:

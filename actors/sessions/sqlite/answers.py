@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 import msgspec
 
+from actors.sessions.sqlite.errors import lacks_table
 from protocol.approval import ApprovalAnswer
 
 # Stores of earlier versions have none, and such versions pass it over. No number comes twice, since who has
@@ -39,7 +40,7 @@ def put(db: sqlite3.Connection, answer: ApprovalAnswer) -> bool:
     try:
         return db.execute(_PUT, values).rowcount == 1
     except sqlite3.OperationalError as error:
-        if not _lacks_table(error):
+        if not lacks_table(error):
             raise
     db.execute(_TABLE)
     return db.execute(_PUT, values).rowcount == 1
@@ -75,13 +76,9 @@ def _rows(db: sqlite3.Connection, statement: str, *values: object) -> list[tuple
     try:
         return db.execute(statement, values).fetchall()
     except sqlite3.OperationalError as error:
-        if not _lacks_table(error):
+        if not lacks_table(error):
             raise
         return []
-
-
-def _lacks_table(error: sqlite3.OperationalError) -> bool:
-    return "no such table" in str(error)
 
 
 def _decoded(rows: list[tuple[int, bytes]]) -> list[ApprovalAnswer]:

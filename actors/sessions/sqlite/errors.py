@@ -82,6 +82,11 @@ def is_read_only(error: sqlite3.Error) -> bool:
     return _code(error) == sqlite3.SQLITE_READONLY
 
 
+def lacks_table(error: sqlite3.Error) -> bool:
+    """Whether a table is not there, which is made with the first row that it gets."""
+    return "no such table" in str(error)
+
+
 def needs_reopening(error: sqlite3.Error) -> bool:
     """Whether a connection may not get over the error although its cause goes away."""
     return _code(error) in {

@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from actors.sessions.head import SHORT
+from actors.sessions.sqlite.gone import line_of
 from actors.sessions.sqlite.rows import LARGEST_ROW, unpack
 from actors.sessions.sqlite.runs import FIRST_WITH_RUNS, LAST_HASH, LAST_N, row_at, rows, run_at
 from actors.sessions.store import SessionInfo
@@ -81,7 +82,7 @@ class Queries:
         self._matching = f"""
         {info} WHERE s.id IN ({_BEGINNING} UNION {_SHORT}) ORDER BY s.uuid <> :beginning, s.uuid LIMIT :limit
         """
-        self._children = f"{info} WHERE s.parent = ? ORDER BY s.id"
+        self._children = f"{info} WHERE s.parent IN (%s) ORDER BY s.id"
         self._recent = f"""
         {info}
         WHERE s.id IN (
@@ -143,8 +144,9 @@ class Queries:
         return _infos(db, self._matching, {"beginning": beginning, "limit": limit})
 
     def successors(self, db: sqlite3.Connection, session_id: str) -> list[SessionInfo]:
-        """The sessions whose parent this one is, oldest first."""
-        return _infos(db, self._children, (session_id,))
+        """The sessions whose parent this one is, or one in its line that was deleted, oldest first."""
+        line = line_of(db, session_id)
+        return _infos(db, self._children % ", ".join("?" * len(line)), line)
 
 
 @cache

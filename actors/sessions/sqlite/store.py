@@ -23,6 +23,7 @@ from actors.sessions.sqlite import answers as sqlite_answers
 from actors.sessions.sqlite.commit import SQLiteCommits
 from actors.sessions.sqlite.errors import needs_reopening
 from actors.sessions.sqlite.file import SQLiteFile, is_of_parent
+from actors.sessions.sqlite.gone import note_gone
 from actors.sessions.sqlite.jobs import Append, Create, Held, Release
 from actors.sessions.sqlite.read import ClaimRow, Queries, claim_row, queries
 from actors.sessions.sqlite.tables import StoreTables
@@ -202,6 +203,7 @@ class SQLiteStore(SessionStore):
             holder = self._living(row) if held is None else this_process(held.pod, held.since)
             if holder is not None:
                 raise in_use(session_id, holder)
+            note_gone(db, session_id)
             delete(db, row.row, self._file.format)
             sqlite_answers.forget(db, session_id)
 

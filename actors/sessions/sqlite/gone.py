@@ -1,0 +1,42 @@
+"""Which sessions a compaction took the place of and were deleted, so that those before them still lead on."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from actors.sessions.sqlite.errors import lacks_table
+
+# Made with the first of them; earlier versions have none, and pass it over.
+_TABLE = "CREATE TABLE IF NOT EXISTS gone_sessions (uuid TEXT PRIMARY KEY, parent TEXT NOT NULL)"
+_INDEX = "CREATE INDEX IF NOT EXISTS gone_by_parent ON gone_sessions (parent)"
+_PARENT = "SELECT parent FROM sessions WHERE uuid = ? AND parent_kind = 'compacted_from'"
+_CHILD = "SELECT 1 FROM sessions WHERE parent = ? AND parent_kind = 'compacted_from' LIMIT 1"
+_GONE = "SELECT uuid FROM gone_sessions WHERE parent = ?"
+
+
+def note_gone(db: sqlite3.Connection, session_id: str) -> None:
+    """Note what a session was compacted from, if another goes on from it: within the transaction that deletes
+    the session.
+    """
+    parent = db.execute(_PARENT, (session_id,)).fetchone()
+    if parent is not None and (db.execute(_CHILD, (session_id,)).fetchone() or _gone_after(db, session_id)):
+        db.execute(_TABLE)
+        db.execute(_INDEX)
+        db.execute("INSERT OR REPLACE INTO gone_sessions VALUES (?, ?)", (session_id, *parent))
+
+
+def line_of(db: sqlite3.Connection, session_id: str) -> tuple[str, ...]:
+    """A session, and those that went on from it, one from the other, and were deleted."""
+    line = [session_id]
+    for earlier in line:  # which grows
+        line += [each for each in _gone_after(db, earlier) if each not in line]
+    return tuple(line)
+
+
+def _gone_after(db: sqlite3.Connection, session_id: str) -> list[str]:
+    try:
+        return [each for (each,) in db.execute(_GONE, (session_id,))]
+    except sqlite3.OperationalError as error:
+        if not lacks_table(error):
+            raise
+        return []
