@@ -153,9 +153,9 @@ class SessionStore(abc.ABC):
 
     @abc.abstractmethod
     def successors(self, session_id: str) -> Answer[list[SessionInfo]]:
-        """The sessions whose parent this one is, oldest first; also where it is there no more. Where one of them
-        was deleted that had been compacted from this one, what goes on from that stands here too, so that
-        whoever knows an older session finds the last.
+        """The sessions whose parent this one is, oldest first; also where it is there no more. Where one of
+        them was deleted that had been compacted from this one, what goes on from that stands here too, so
+        that whoever knows an older session finds the last.
         """
 
     @abc.abstractmethod

@@ -612,10 +612,11 @@ for line in sys.stdin:
         elif command == "stop":
             def stop(statement):
                 if statement.startswith(("BEGIN", "INSERT", "UPDATE")):
-                    store._commits._connection.set_trace_callback(None)
+                    db.set_trace_callback(None)
                     print("stopped", flush=True)
                     sys.stdin.readline()
-            store._commits._connection.set_trace_callback(stop)
+            db = store._commits._connection.get()
+            db.set_trace_callback(stop)
         elif command == "write":
             store._connection.execute("UPDATE entries SET body = ? WHERE n = 1", words)
         else:

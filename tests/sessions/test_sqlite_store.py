@@ -458,7 +458,7 @@ def test_what_waits_to_be_written_never_goes_into_a_copy_that_was_put_in_the_pla
 
 def test_a_disk_that_is_full_refuses_all_that_one_turn_gathered_and_takes_what_follows(store):
     heads = {name: head_of(make(store, name, "a")) for name in "stu"}
-    db = store._commits._connect()
+    db = store._commits._connection.get()
     (pages,) = db.execute("PRAGMA page_count").fetchone()
 
     def work():

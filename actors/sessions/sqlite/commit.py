@@ -14,6 +14,7 @@ from actors.runtime.future import AsyncFuture
 from actors.sessions.answers import store_failure
 from actors.sessions.committer import Committer
 from actors.sessions.sqlite.checkpoint import Checkpointer
+from actors.sessions.sqlite.connection import CheckedConnection
 from actors.sessions.sqlite.errors import is_busy, needs_reopening
 from actors.sessions.sqlite.file import SQLiteFile
 from actors.sessions.sqlite.jobs import Append, Held
@@ -58,10 +59,9 @@ class SQLiteCommits:
     ) -> None:
         self._file = file
         self._inline = durability == "process"
-        self._synchronous = "OFF" if self._inline else "FULL"
         self._explain = explain
         self._pass_gate = pass_gate
-        self._connection: sqlite3.Connection | None = None
+        self._connection = CheckedConnection(file, synchronous="OFF" if self._inline else "FULL", patience=0)
         self._lock = threading.Lock()
         self._committer: Committer[Append] = Committer(
             str(file.path), self._commit, group=128 if self._inline else 1024
@@ -109,7 +109,7 @@ class SQLiteCommits:
             return False
         try:
             with contextlib.suppress(sqlite3.Error, StoreError):
-                if write(self._connect(to_write=True)):
+                if write(self._connection.get(to_write=True)):
                     self._file.note_commit()
                     self._checkpointer.grown(size + _PAGES * self._file.page_size)
                     return True
@@ -185,7 +185,7 @@ class SQLiteCommits:
         self._committer.close()
         self._checkpointer.close()
         with self._lock:
-            self._disconnect()
+            self._connection.close()
 
     def flush(self) -> None:
         """Wait until all that was given is durable."""
@@ -222,9 +222,9 @@ class SQLiteCommits:
         """
         db = None
         try:
-            db = self._connect(to_write=True)
+            db = self._connection.get(to_write=True)
             while not carry_out(db, jobs, self._file):
-                db = self._connect()  # raises, unless the files are back already
+                db = self._connection.get()  # raises, unless the files are back already
             self._file.note_commit()
         except SessionError as error:
             return error
@@ -242,29 +242,12 @@ class SQLiteCommits:
             with contextlib.suppress(sqlite3.Error, StoreError):
                 failure = self._explain(db, error, jobs[0])
         if needs_reopening(error):
-            self._disconnect()
+            self._connection.close()
         failure.__cause__ = error
         return failure
 
     def let_go(self, patience: float) -> None:
         """Close what is open of a file that is another now; wait so long for the thread that merges."""
         with self._lock:
-            self._disconnect()
+            self._connection.close()
         self._checkpointer.let_go(patience)
-
-    def _connect(self, *, to_write: bool = False) -> sqlite3.Connection:
-        if self._connection is not None:
-            try:
-                self._file.check(to_write=to_write)
-            except StoreError:
-                if self._file.change is not None:
-                    self._disconnect()
-                raise
-        else:
-            self._connection = self._file.connect(synchronous=self._synchronous, patience=0)
-        return self._connection
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self._file.disconnect(connection)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from actors.sessions.lock import WriterLock
 from actors.sessions.sqlite.checkpoint import Checkpointer
+from actors.sessions.sqlite.connection import CheckedConnection
 from actors.sessions.sqlite.file import SQLiteFile
 from actors.sessions.store import Durability
-from protocol.errors import StoreError
 
 #: The definition of each column, by table and name.
 Tables = Mapping[str, Mapping[str, str]]
@@ -34,11 +34,13 @@ class StoreTables:
         #: The lock by which others know whether who writes here lives.
         self.writer = WriterLock(folder)
         self._file = file
-        self._synchronous = "OFF" if durability == "process" else "FULL"
         self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
+        self._connection = CheckedConnection(
+            file, synchronous="OFF" if durability == "process" else "FULL", patience=_PATIENCE
+        )
         self._checkpointer = Checkpointer(file, self._lock)
-        self._seen: int | None = None
+        #: The connection that was asked last whether others have written, and what it said.
+        self._seen: tuple[sqlite3.Connection, int] | None = None
 
     @property
     def lock_descriptor(self) -> int:
@@ -50,7 +52,7 @@ class StoreTables:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All that is done in it, or nothing, is durable once it is left. Raises StoreError."""
         with self._lock, self._file.translated():
-            db = self._connected(to_write=True)
+            db = self._connection.get(to_write=True)
             before = db.total_changes
             with self._file.transaction(db):
                 yield db
@@ -60,46 +62,29 @@ class StoreTables:
     def reading(self) -> Iterator[sqlite3.Connection]:
         """The connection for statements that read. Raises StoreError."""
         with self._lock, self._file.translated():
-            yield self._connected()
+            yield self._connection.get()
 
     def has_changed(self) -> bool:
         """Whether anybody else has written to the file since this was asked last. Raises StoreError."""
         with self.reading() as db:
-            version: int = db.execute("PRAGMA data_version").fetchone()[0]
-        changed, self._seen = version != self._seen, version
+            now = db, db.execute("PRAGMA data_version").fetchone()[0]
+        changed, self._seen = now != self._seen, now
         return changed
-
-    def _connected(self, *, to_write: bool = False) -> sqlite3.Connection:
-        if self._connection is not None:
-            try:
-                self._file.check(to_write=to_write)
-            except StoreError:
-                if self._file.change is not None:
-                    self._disconnect()
-                raise
-        if self._connection is None:
-            self._connection = self._file.connect(synchronous=self._synchronous, patience=_PATIENCE)
-        return self._connection
 
     def let_go(self) -> None:
         """Close what is open of a file that is another now; where it is in use, its user does so."""
         if self._lock.acquire(blocking=False):
             try:
-                self._disconnect()
+                self._connection.close()
             finally:
                 self._lock.release()
             self._checkpointer.let_go(_MERGE_PATIENCE)
-
-    def _disconnect(self) -> None:
-        connection, self._connection, self._seen = self._connection, None, None
-        if connection is not None:
-            self._file.disconnect(connection)
 
     def close(self) -> None:
         """Let go of the connection and of the lock; idempotent."""
         self._checkpointer.close()
         with self._lock:
-            self._disconnect()
+            self._connection.close()
         self.writer.release()
 
 
