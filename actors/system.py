@@ -38,7 +38,7 @@ from actors.sessions.urls import open_store
 from actors.swarm.approvals import WaitingCalls
 from actors.swarm.roster import Roster
 from actors.swarm.settings import settings_of
-from actors.swarm.spawner import Spawner, Wanted, check_spawn, with_prompt
+from actors.swarm.spawner import Spawner, Wanted, check_spawn, several, with_prompt
 from actors.swarm.subscriptions import Subscriptions
 from actors.tools.pool import ToolThreads
 from protocol import commands
@@ -393,9 +393,15 @@ class PodSystem:
         SessionInUse, SessionCorrupt.
         """
         mailroom = self._room()
-        check_spawn(client, resume, session, process=process)
+        check_spawn(manifest, client, resume, session, process=process)
         manifest, make_prompt = with_prompt(manifest, system_prompt, process=process)
-        given = Given(client, tuple(tools), deps, (*self._hooks, *hooks), make_prompt)
+        given = Given(
+            client,
+            several("tools", tools),
+            deps,
+            (*self._hooks, *several("hooks", hooks)),
+            make_prompt,
+        )
         here = mailroom.here()
         future: AsyncFuture[Pod] = AsyncFuture() if here else future_of(mailroom)
         spawn = self._spawn_process if process else self._spawn
@@ -491,7 +497,7 @@ class PodSystem:
         """
         from actors.pod.single_run import SingleRun  # noqa: PLC0415 - paid for by who has such runs
 
-        mailroom, tools = self._room(), tuple(options.pop("tools", ()))
+        mailroom, tools = self._room(), several("tools", options.pop("tools", ()))
         command = run_command(content, output, options, new_run_id())
         spawning = self.spawn(manifest, client=client, tools=tools, session=session, hooks=hooks)
         single = SingleRun(spawning, command)

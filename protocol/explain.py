@@ -9,6 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import msgspec
 from msgspec import Struct
 
+from protocol.closest import closest
 from protocol.errors import ManifestError
 
 # Patterns are compiled when first used, which only an error has them be.
@@ -22,6 +23,37 @@ _ANY_KEY = "[...]"
 _SECRET_KEYS = frozenset({"api_key"})
 #: Longest piece of a wrong value that a message shows.
 _SHOWN = 60
+
+#: What other runtimes, and their users, call a key of ours.
+_OURS = {
+    "instructions": "system_prompt",
+    "prompt": "system_prompt",
+    "system": "system_prompt",
+    "max_turns": "max_steps",
+    "max_iterations": "max_steps",
+    "recursion_limit": "max_steps",
+    "request_limit": "max_steps",
+    "max_completion_tokens": "max_tokens",
+    "max_output_tokens": "max_tokens",
+    "api_base": "base_url",
+    "url": "base_url",
+    "api_key": "api_key_env",
+    "cost": "cost_usd",
+    "dollars": "cost_usd",
+    "usd": "cost_usd",
+    "effort": "reasoning_effort",
+    "budget_tokens": "thinking_budget",
+    "thinking": "thinking_budget",
+    "cwd": "pwd",
+    "mcp_servers": "mcp",
+    "mcpservers": "mcp",
+}
+#: What to do about a value that stands in the place of a section.
+_IN_PROGRAMS = {
+    "tools": "functions are for spawn(tools=[…]); of the built-in ones say tools={'builtin': ['files']}",
+    "scope": "say Scope.readable('.') or Scope.writable('.'), or [[scope.allow]] with a target",
+    "budget": "say tokens=…, cost_usd=… or seconds=…",
+}
 
 _WORDS: dict[Any, tuple[str, str]] = {
     str: ("a string", "strings"),
@@ -47,7 +79,7 @@ def explained(
     assert found is not None
     why, key = found["what"], found["key"] or ""
     if unknown := re.fullmatch(_UNKNOWN, why):
-        return _unknown_key(where, key, unknown["field"], _type_at(root, key), hidden, what)
+        return _unknown_key(where, key, unknown["field"], root, hidden, what)
     if missing := re.fullmatch(_MISSING, why):
         return ManifestError(f"{where}: {key}: the key {missing['field']!r} is missing")
     if key.endswith(_ANY_KEY):  # msgspec does not say which key of a table it was
@@ -55,7 +87,9 @@ def explained(
     else:
         kind, value = _type_at(root, key), _value_at(data, key)
     got = "another kind" if key.rpartition(".")[2] in _SECRET_KEYS else _shown(value)
-    return ManifestError(f"{where}: {key or what}: expected {in_words(kind)}, got {got}")
+    return ManifestError(
+        f"{where}: {key or what}: expected {in_words(kind)}, got {got}", hint=_IN_PROGRAMS.get(key)
+    )
 
 
 def _within(root: type[Struct], data: Any, table: str) -> tuple[str, Any, Any]:
@@ -71,13 +105,14 @@ def _within(root: type[Struct], data: Any, table: str) -> tuple[str, Any, Any]:
     raise AssertionError(f"all of {table} fits")
 
 
-def unknown_key(where: str, key: str, known: list[str], of: str) -> ManifestError:
-    """The refusal of a key that is none of ``known``, which are the keys ``of`` something."""
-    import difflib  # noqa: PLC0415 - only who mistypes pays for it
-
+def unknown_key(where: str, key: str, known: list[str], of: str, home: str = "") -> ManifestError:
+    """The refusal of a key that is none of ``known``, which are the keys ``of`` something; ``home`` is the
+    section that has such a key.
+    """
     name = key.rpartition(".")[2]
-    near = difflib.get_close_matches(name, known, n=1)
-    guess = f"did you mean {near[0]!r}? " if near else ""
+    ours = _OURS.get(name.lower(), "")
+    near = ours if ours in known else closest(name, known)
+    guess = f"it is a key of {home}; " if home else f"did you mean {near!r}? " if near else ""
     return ManifestError(f"{where}: unknown key {key!r}", hint=f"{guess}keys of {of}: {', '.join(known)}")
 
 
@@ -97,12 +132,20 @@ def in_words(kind: Any) -> str:
 
 
 def _unknown_key(
-    where: str, key: str, field: str, struct: Any, hidden: frozenset[str], what: str
+    where: str, key: str, field: str, root: type[Struct], hidden: frozenset[str], what: str
 ) -> ManifestError:
-    known = [name for name in _table_of(struct).__struct_fields__ if name not in hidden]
+    known = [name for name in _table_of(_type_at(root, key)).__struct_fields__ if name not in hidden]
     section = re.sub(r"\[\d+\]", "", key)
     of = f"a {what}" if not section else f"[[{section}]]" if key.endswith("]") else f"[{section}]"
-    return unknown_key(where, f"{key}.{field}" if key else field, known, of)
+    return unknown_key(where, f"{key}.{field}" if key else field, known, of, _home_of(field, root))
+
+
+def _home_of(field: str, root: type[Struct]) -> str:
+    """The section of ``root`` that has a key of that name; empty where none has."""
+    sections = {each.name: _present(each.type) for each in msgspec.structs.fields(root)}
+    having = (name for name, kind in sections.items() if field in getattr(kind, "__struct_fields__", ()))
+    section = next(having, "")
+    return section and f"[{section}]"
 
 
 def _present(kind: Any) -> Any:

@@ -7,6 +7,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from protocol.errors import InvalidInput
+
 
 class TextPart(Struct, frozen=True, gc=False, tag="text", omit_defaults=True):
     """A piece of text. ``vendor`` as of AssistantItem, for the block that held it."""
@@ -62,10 +64,15 @@ def _joined(parts: tuple[Part, ...]) -> str:
 
 
 def parts_of(content: str | Iterable[str | Part]) -> tuple[Part, ...]:
-    """Content as users write it (a text, or parts and texts) as the tuple that items hold."""
+    """Content as users write it (a text, or parts and texts) as the tuple that items hold. Raises
+    InvalidInput.
+    """
     if isinstance(content, str):
         return (TextPart(content),)
-    return tuple([TextPart(part) if isinstance(part, str) else part for part in content])
+    try:
+        return tuple([TextPart(part) if isinstance(part, str) else part for part in content])
+    except TypeError:
+        raise InvalidInput(f"content: expected a text, or texts and parts, got {content!r:.80}") from None
 
 
 class UserItem(Struct, frozen=True, gc=False, tag="user"):

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from protocol.errors import ManifestError
+from protocol.explain import unknown_key
 from protocol.mcp import variables_in
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -60,12 +61,13 @@ class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def of(cls, settings: ModelSettings | Mapping[str, Any]) -> ModelSettings:
         """Settings as programs write them. Raises ManifestError for what is none."""
         if not isinstance(settings, ModelSettings):
+            given = dict(settings)
             try:
-                settings = msgspec.convert(dict(settings), ModelSettings)
+                settings = msgspec.convert(given, ModelSettings)
             except (msgspec.ValidationError, TypeError, ValueError) as error:
-                raise ManifestError(
-                    f"model_settings: {error}", hint=f"there are {', '.join(NAMES)}"
-                ) from None
+                if unknown := [name for name in given if name not in NAMES]:
+                    raise unknown_key("model_settings", str(unknown[0]), list(NAMES), "settings") from None
+                raise ManifestError(f"model_settings: {error}") from None
         check_settings(settings, "model_settings")
         return settings
 

@@ -420,7 +420,7 @@ def test_who_spawns_what_cannot_be_from_another_thread_gets_the_error_and_does_n
             system.spawn(PodManifest.of(), resume=5)  # type: ignore[arg-type]
         for process in (False, True):
             with pytest.raises(AttributeError):
-                system.spawn(None, process=process).get(timeout=60)  # type: ignore[arg-type]
+                system.spawn(PodManifest(pod=None), process=process).get(timeout=60)  # type: ignore[arg-type]
 
 
 def test_an_answer_to_what_is_no_id_of_an_approval_is_an_error() -> None:
@@ -442,3 +442,34 @@ def test_an_id_that_cannot_be_encoded_is_no_sessions(tmp_path: Path, kind: str) 
         for exact in (False, True):
             with pytest.raises(SessionNotFound):
                 system.spawn(PodManifest.of(), resume="\ud800", exact=exact).get(timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "given", "says"),
+    [
+        ("hi", {}, r"manifest: expected a PodManifest, got 'hi' \(PodManifest.of"),
+        (PodManifest.of(), {"tools": len}, r"tools: expected a list.*say tools=\[…\]"),
+        (PodManifest.of(), {"tools": "files"}, "tools: expected a list"),
+        (PodManifest.of(), {"hooks": 5}, "hooks: expected a list"),
+        (PodManifest.of(), {"client": ScriptedClient}, "is no client .*a method stream"),
+        (PodManifest.of(), {"client": "openai"}, "is no client .*process=True"),
+    ],
+)
+async def test_what_is_none_of_a_pods_parts_is_refused_with_words(manifest, given, says):
+    async with PodSystem() as system:
+        with pytest.raises(InvalidInput, match=says):
+            system.spawn(manifest, **given)
+
+
+async def test_a_run_of_nothing_and_a_kind_that_is_a_name_are_refused_with_words():
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=ScriptedClient([]))
+        for content in (None, 5):
+            with pytest.raises(InvalidInput, match=f"content: expected a text, .*, got {content}"):
+                pod.run(content)
+        with pytest.raises(
+            InvalidInput, match=r"'temperature'; it is one of the model_settings=.*output_val"
+        ):
+            pod.run("hi", temperature=1)
+        with pytest.raises(TypeError, match="not a kind of event: 'RunEnd'"):
+            system.subscribe(kinds=["RunEnd"])

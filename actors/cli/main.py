@@ -61,6 +61,11 @@ class _Polypod(Commands):
             self.add_command(command)
         return command
 
+    def no_such_command(self, ctx: click.Context, word: str) -> click.UsageError:
+        if " " not in word:
+            return super().no_such_command(ctx, word)
+        return click.UsageError(f"No such command {word!r:.60}; for a task say: polypod run TASK", ctx)
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, [encodable(word) for word in args])
 
@@ -93,9 +98,10 @@ def help_(context: click.Context, words: tuple[str, ...]) -> None:
     assert parent is not None
     group: click.Command = polypod
     for word in words:
-        found = group.get_command(parent, word) if isinstance(group, click.Group) else None
-        if found is None:
+        if not isinstance(group, Commands):
             raise click.UsageError(f"No such command {word!r}", parent)
+        if (found := group.get_command(parent, word)) is None:
+            raise group.no_such_command(parent, word)
         parent, group = HelpContext(found, parent, info_name=word, **found.context_settings), found
     click.echo(group.get_help(parent))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import click
@@ -19,6 +18,7 @@ from actors.cli.display.views import put_json
 from actors.memory.notes import KINDS, Note
 from actors.memory.notes_folder import NotesFolder
 from actors.memory.staging import waiting
+from protocol.closest import closest
 
 _kind = click.option(
     "--kind", metavar="KIND", type=click.Choice(KINDS), help=f"Only notes of this kind: {', '.join(KINDS)}."
@@ -150,6 +150,6 @@ def _found(kept: NotesFolder, name: str) -> str:
 
 
 def _not_there(name: str, kept: NotesFolder, known: list[str]) -> click.UsageError:
-    close = difflib.get_close_matches(name, known, 1)
-    guess = f"; did you mean {close[0]!r}?" if close else ""
+    near = closest(name, known)
+    guess = f"; did you mean {near!r}?" if near else ""
     return click.UsageError(f"no note {name!r} in {kept.folder}{guess}; polypod memory lists what there is")

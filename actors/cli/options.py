@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +11,7 @@ import click
 from actors.cli.model_names import complete_models
 from actors.llm.address import base_url_of
 from actors.sessions.urls import place_of
+from protocol.closest import closest
 from protocol.errors import ModelError, PolypodError, StoreError
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def checked_base_url(context: click.Context, option: click.Parameter, url: str |
 def no_such_pod(pod: str, reading: Reading) -> click.UsageError:
     """The error where no session is of a pod of that name, with the names that may be meant."""
     names = dict.fromkeys(info.pod for info in reading.sessions(limit=_LOOKED_THROUGH))
-    close = [name for name in names if name.startswith(pod)] or difflib.get_close_matches(pod, names, 1)
-    meant = f"; did you mean {close[0]!r}?" if close else ""
+    near = next((name for name in names if name.startswith(pod)), None) or closest(pod, names)
+    meant = f"; did you mean {near!r}?" if near else ""
     return click.UsageError(f"no pod {pod!r} has a session in {reading.url}{meant}")
 
 

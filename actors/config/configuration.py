@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -11,6 +10,7 @@ from msgspec import structs
 
 from actors.config.files import ConfigFile, find_files
 from protocol.approval import ApprovalRule, ApprovalsSection, Policy
+from protocol.closest import closest
 from protocol.config import ChainSection, Config, LocalModelSection, PoolSection, RunnerSection
 from protocol.errors import ConfigError
 from protocol.manifest import PodManifest
@@ -146,8 +146,8 @@ class Configuration:
         if not self.files:
             message = f"there is no {section} {name!r}: no polypod.toml is here or upwards"
             return ConfigError(message, hint="write one that has it")
-        near = difflib.get_close_matches(name, known, n=1)
-        guess = f"did you mean {near[0]!r}? " if near else ""
+        near = closest(name, known)
+        guess = f"did you mean {near!r}? " if near else ""
         files = ", ".join(str(each.path) for each in self.files)
         names = f"there {'are' if len(known) > 1 else 'is'} {', '.join(sorted(set(known)))}"
         return ConfigError(

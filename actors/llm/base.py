@@ -184,6 +184,11 @@ class LLMClient(Protocol):
         ...
 
 
+def is_client(value: object) -> bool:
+    """Whether a value can be an LLMClient: it has a method ``stream``, and is no class."""
+    return not isinstance(value, type) and callable(getattr(value, "stream", None))
+
+
 def models_of(client: object) -> tuple[str, ...] | None:
     """The names of the models that a client may ask for one request (``prices_of``); None where it asks its
     own server alone.

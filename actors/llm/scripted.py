@@ -93,7 +93,8 @@ def _usage(input_tokens: int | None, output_tokens: int | None) -> Usage | None:
 
 
 class ScriptedClient:
-    """Answers each request with the next reply of its script; an exception in the script is raised.
+    """Answers each request with the next reply of its script (a text is one, as of ``say``); an exception in
+    the script is raised.
 
     Running out raises ScriptExhausted, which is never retried; with ``repeat`` the script begins anew.
     ``check()`` raises ScriptLeftover where replies are left, unless ``leftovers`` are allowed, as they are of
@@ -104,12 +105,12 @@ class ScriptedClient:
 
     def __init__(
         self,
-        replies: Iterable[Reply | BaseException | type[BaseException]],
+        replies: Iterable[str | Reply | BaseException | type[BaseException]],
         *,
         repeat: bool = False,
         leftovers: bool = False,
     ) -> None:
-        self._replies = list(replies)
+        self._replies = [say(reply) if isinstance(reply, str) else reply for reply in replies]
         self._repeat = repeat
         self._leftovers = leftovers or repeat
         self._next = 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors.llm.base import LLMClient
+from protocol.closest import closest
 from protocol.errors import ConfigError, ManifestError, ModelError
 from protocol.manifest import ModelSection
 from protocol.model_settings import given
@@ -178,10 +179,8 @@ def likely_model(section: ModelSection, schemes: list[str]) -> str | None:
     for family, scheme in _FAMILIES:
         if not section.model_id and re.match(family, name, re.IGNORECASE):
             return f"{scheme}/{name}"
-    import difflib  # noqa: PLC0415 - paid for by who mistakes a name
-
-    close = difflib.get_close_matches(section.scheme.lower().replace("-", "_"), schemes, 1)
-    return "/".join(filter(None, (close[0], section.model_id))) if close else None
+    near = closest(section.scheme.lower().replace("-", "_"), schemes)
+    return "/".join(filter(None, (near, section.model_id))) if near else None
 
 
 def label(section: ModelSection) -> str:

@@ -20,7 +20,7 @@ from actors.tools.pool import ToolThreads
 from actors.tools.scope import fence
 from actors.tools.source import ToolSource, is_source
 from actors.tools.toolbox import Toolbox
-from protocol.errors import ToolError
+from protocol.errors import ToolDefinitionError, ToolError
 from protocol.manifest import PodManifest
 from protocol.scope import Rule, Scope
 
@@ -234,7 +234,10 @@ def _own(manifest: PodManifest) -> Iterable[Any]:
         return ()
     from actors.tools.loading import load_tools  # noqa: PLC0415 - paid for by pods that have any
 
-    return load_tools(manifest.tools.modules, Path(manifest.pod.pwd))
+    try:
+        return load_tools(manifest.tools.modules, Path(manifest.pod.pwd))
+    except ToolDefinitionError as error:
+        raise ToolDefinitionError(f"tools.modules: {error.message}", hint=error.hint) from error
 
 
 def _builtin(names: tuple[str, ...]) -> Iterable[Tool]:

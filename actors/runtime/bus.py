@@ -266,11 +266,16 @@ def kinds_of(kinds: Collection[EventKind] | EventKind | None) -> frozenset[type[
     if kinds is None:
         return _ALL_KINDS
     given = {kinds} if isinstance(kinds, type) else kinds
+    return frozenset([_kind(kind) for kind in given])
+
+
+def _kind(kind: Any) -> type[Event]:
     # Old programs name the event by the error that once had the same name.
-    chosen = frozenset(PodEnded if issubclass(kind, errors.PodStopped) else kind for kind in given)
-    strangers = chosen - _ALL_KINDS
-    if strangers:
-        raise TypeError(f"not a kind of event: {', '.join(sorted(map(str, strangers)))}")
+    if isinstance(kind, type) and issubclass(kind, errors.PodStopped):
+        return PodEnded
+    if kind not in _ALL_KINDS:
+        raise TypeError(f"not a kind of event: {kind!r:.80}; kinds are classes of events, as RunEnd")
+    chosen: type[Event] = kind
     return chosen
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from actors.llm.base import is_client
 from actors.pod.address import Mailboxes
 from actors.pod.handle import Pod
 from actors.pod.local import actor_of, shut_down
@@ -48,12 +49,27 @@ class Wanted(Struct, frozen=True, eq=False):
     session: str | None = None
 
 
-def check_spawn(client: object, resume: object, session: str | None, *, process: bool) -> None:
+def several(what: str, given: Iterable[Any]) -> tuple[Any, ...]:
+    """What is given where a list is asked for. Raises InvalidInput for what is none."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise InvalidInput(f"{what}: expected a list, got {given!r:.80}", hint=f"say {what}=[…]")
+    return tuple(given)
+
+
+def check_spawn(
+    manifest: object, client: object, resume: object, session: str | None, *, process: bool
+) -> None:
     """Raise InvalidInput for arguments of ``PodSystem.spawn`` that nothing can be made of."""
+    if not isinstance(manifest, PodManifest):
+        raise InvalidInput(
+            f"manifest: expected a PodManifest, got {manifest!r:.80}",
+            hint="PodManifest.of(…) makes one, PodManifest.load(path) reads one",
+        )
     if resume is not None and not isinstance(resume, str):
         raise InvalidInput(f"resume: expected the id of a session, got {resume!r:.80}")
-    if isinstance(client, str) and not process:
-        raise InvalidInput(f"client: {client!r} is no client", hint="a path is for process=True")
+    if client is not None and not process and not is_client(client):
+        hint = "a path is for process=True" if isinstance(client, str) else "one has a method stream"
+        raise InvalidInput(f"client: {client!r:.80} is no client", hint=hint)
     if session is not None:
         check_session_name(session)
         if resume is not None:

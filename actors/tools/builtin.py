@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 
 from actors.tools.agents import AGENT_TOOLS
@@ -13,6 +12,7 @@ from actors.tools.memory import MEMORY_TOOLS
 from actors.tools.pods import POD_TOOLS
 from actors.tools.shell.tools import SHELL_TOOLS
 from actors.tools.web.fetch import FETCH, require_markdown
+from protocol.closest import closest
 from protocol.errors import ManifestError
 
 BUILTIN_GROUPS: dict[str, tuple[Tool, ...]] = {
@@ -40,8 +40,8 @@ def builtin(names: Iterable[str], more: Mapping[str, tuple[Tool, ...]] = _NO_MOR
     chosen: dict[str, Tool] = {}
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            guess = f"; did you mean {close[0]!r}?" if close else ""
+            near = closest(name, known)
+            guess = f"; did you mean {near!r}?" if near else ""
             raise ManifestError(
                 f"tools.builtin: there is no built-in tool {name!r}{guess}",
                 hint=f"there are, groups first: {', '.join(known)}",

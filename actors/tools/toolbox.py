@@ -20,6 +20,7 @@ from actors.tools.output import Output, capped, fits, parts_from
 from actors.tools.own_task import Outcome, run_alone
 from actors.tools.pool import ToolThreads, shared_threads
 from actors.tools.work import Unfinished, finish, work, work_async
+from protocol.closest import closest
 from protocol.errors import ToolArgumentsInvalid, ToolDefinitionError, ToolError, ToolTimeout
 from protocol.foreign import named_words
 from protocol.items import Part, ToolCall, ToolResult
@@ -219,10 +220,8 @@ class Toolbox:
         known = ", ".join(self._tools) or "none"
         if name in self._gone:
             return ToolError(f"there is no tool {name!r} any more: it was withdrawn; the tools are: {known}")
-        import difflib  # noqa: PLC0415 - paid for by who mistakes a name
-
-        close = difflib.get_close_matches(name, self._tools, 1)
-        guess = f", did you mean {close[0]!r}?" if close else ""
+        near = closest(name, self._tools)
+        guess = f", did you mean {near!r}?" if near else ""
         return ToolError(f"there is no tool {encodable(name)!r}{guess}; the tools are: {known}")
 
 

@@ -652,6 +652,19 @@ def test_help_is_a_command_too(home: Home):
     assert (wrong.code, wrong.err) == (2, "polypod: No such command 'nope'\n  hint: see polypod --help\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["rn", "hi"], "No such command 'rn'; did you mean 'run'?"),
+        (["help", "rn"], "No such command 'rn'; did you mean 'run'?"),
+        (["count the words"], "No such command 'count the words'; for a task say: polypod run TASK"),
+    ],
+)
+def test_who_mistypes_a_command_reads_which_may_be_meant(home: Home, words: list[str], says: str):
+    wrong = home.polypod(*words)
+    assert (wrong.code, wrong.err.splitlines()[0]) == (2, f"polypod: {says}")
+
+
 def test_a_task_from_a_standard_input_that_is_closed_is_empty(home: Home):
     done = subprocess.run(
         ["bash", "-c", f"{' '.join(COMMAND)} run - --model offline <&-"],

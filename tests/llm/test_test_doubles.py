@@ -26,7 +26,7 @@ def add(a: int, b: int) -> int:
 
 
 async def test_a_script_that_repeats_begins_anew_and_may_be_left_anywhere() -> None:
-    client = ScriptedClient([say("tick"), say("tock")], repeat=True)
+    client = ScriptedClient([say("tick"), "tock"], repeat=True)
     async with PodSystem() as system:
         pod = await system.spawn(PodManifest.of(), client=client)
         assert [(await pod.run("?")).text for _ in range(5)] == ["tick", "tock", "tick", "tock", "tick"]

@@ -44,6 +44,7 @@ recursive = false
 """
 
 WRONG = {
+    '[[mcp]]\nname = "x"': ["unknown key 'mcp'", "it is a key of [tools]"],
     "podd = 1": ["unknown key 'podd'", "did you mean 'pod'?", "scope"],
     '[pod]\nnam = "x"': ["unknown key 'pod.nam'", "did you mean 'name'?", "keys of [pod]: name, pwd"],
     "[pod]\nname = 3": ["pod.name: expected a string, got 3"],
@@ -219,6 +220,11 @@ def test_the_model_from_python_may_be_a_whole_section_too():
         ({"scope": object()}, "scope: expected a table"),
         ({"max_steps": object()}, "worker.max_steps: expected a whole number"),
         ({"max_stepz": 1}, "did you mean 'max_steps'?"),
+        ({"instructions": "x"}, "did you mean 'system_prompt'?"),
+        ({"max_turns": 1}, "did you mean 'max_steps'?"),
+        ({"budget": {"dollars": 1}}, "did you mean 'cost_usd'?"),
+        ({"tools": [len]}, "functions are for spawn(tools="),
+        ({"scope": "."}, "say Scope.readable"),
         ({"max_steps": "5"}, "worker.max_steps: expected a whole number, got '5'"),
         ({"tools": ["files"]}, "tools: expected a table"),
         ({"pwd": 3}, "pod.pwd: expected a string, got 3"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from typing import NamedTuple
+
+from protocol.closest import closest
 
 
 class Command(NamedTuple):
@@ -49,8 +50,7 @@ def command_named(name: str) -> str | None:
 
 def likely(name: str) -> str | None:
     """The command that a name may be a slip of."""
-    close = difflib.get_close_matches(name, [*NAMES, *_ALIASES], 1)
-    return close[0] if close else None
+    return closest(name, [*NAMES, *_ALIASES])
 
 
 def help_lines(columns: int) -> Iterator[str]:

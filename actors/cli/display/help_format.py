@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import click
 
+from protocol.closest import closest
+
 #: Columns of the widest help, and those that it takes at least.
 _WIDEST, _NARROWEST = 100, 20
 
@@ -42,6 +44,21 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0]
+        if not ctx.resilient_parsing and not word.startswith("-") and self.get_command(ctx, word) is None:
+            raise self.no_such_command(ctx, word)
+        return super().resolve_command(ctx, args)
+
+    def no_such_command(self, ctx: click.Context, word: str) -> click.UsageError:
+        """The refusal of a word that is no command, with the one that may be meant."""
+        near = closest(word, self.list_commands(ctx))
+        return click.UsageError(
+            f"No such command {word!r}" + (f"; did you mean {near!r}?" if near else ""), ctx
+        )
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # Click's own cuts a line where the terminal ends, and does not wrap it.

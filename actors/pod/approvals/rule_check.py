@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from protocol.approval import ApprovalRule, in_words
+from protocol.closest import closest
 from protocol.tools import ToolSpec
 
 #: Tools that are named to a person whose rule names none of them.
@@ -80,8 +80,8 @@ def _type(value: Any) -> str:
 
 
 def _near(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    near = closest(name, known)
+    return f"; did you mean {near!r}?" if near else ""
 
 
 def _is_built_in(rule: ApprovalRule) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from actors.llm.base import LLMClient
@@ -14,7 +14,7 @@ from protocol.commands import Resume, Run, WireOptions
 from protocol.errors import InvalidInput
 from protocol.items import Part, parts_of
 from protocol.manifest import ModelSection
-from protocol.model_settings import ModelSettings
+from protocol.model_settings import NAMES, ModelSettings
 
 Content = str | Sequence[str | Part]
 #: A system prompt, or a function that makes one, plain or async, with or without a parameter for the context.
@@ -68,7 +68,7 @@ def _run_command(
     cancel_on_abandon: bool = False,  # noqa: ARG001 - the future's, not the run's
     **own: Any,
 ) -> RunHere:
-    made = _own(**own) if own else None
+    made = _own("run", own, RunOptions.__annotations__) if own else None
     return RunHere(parts_of(content), busy, _schema(output), run_id, output=output, deps=deps, own=made)
 
 
@@ -84,7 +84,12 @@ def _resume_command(
     cancel_on_abandon: bool = False,  # noqa: ARG001 - the same
     **own: Any,
 ) -> ResumeHere:
-    return ResumeHere(_schema(output), output=output, deps=deps, own=_own(**own) if own else None)
+    return ResumeHere(
+        _schema(output),
+        output=output,
+        deps=deps,
+        own=_own("resume", own, ResumeOptions.__annotations__) if own else None,
+    )
 
 
 def run_from_wire(command: Run, options: WireOptions) -> RunHere:
@@ -119,7 +124,19 @@ def _options_for_wire(command: RunHere | ResumeHere) -> WireOptions | None:
     return None if command.own is None else command.own.for_wire()
 
 
-def _own(
+def _own(method: str, own: dict[str, Any], known: Collection[str]) -> OwnOptions | None:
+    """The options ``own`` that a program has given a ``method`` of a pod, which knows these."""
+    for name in own:
+        if name not in known:
+            setting = f"; it is one of the model_settings={{{name!r}: …}}" if name in NAMES else ""
+            raise InvalidInput(
+                f"{method}() got an unexpected keyword argument {name!r}{setting}",
+                hint=f"there are output, {', '.join(sorted(known))}",
+            )
+    return _own_of(**own)
+
+
+def _own_of(
     *,
     model: Any = None,
     model_settings: Any = None,

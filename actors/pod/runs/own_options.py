@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from actors.llm.base import LLMClient
+from actors.llm.base import LLMClient, is_client
 from actors.tools.source import is_source
 from protocol.commands import WireOptions
 from protocol.errors import InvalidInput
@@ -108,7 +108,7 @@ def _model(
         return PodManifest.of(model=model).model
     if isinstance(model, Mapping):
         return PodManifest.of(model=dict(model)).model
-    if callable(getattr(model, "stream", None)):
+    if is_client(model):
         return model
     raise InvalidInput(f"model: expected scheme/model_id, a [model] section or a client, got {model!r:.80}")
 
