@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from bench import catalogue, chart, markdown, table
+from bench import catalogue, chart, markdown, quotes, table
 from bench.before import Checkout
 from bench.compare import compare
 from bench.crash import command as crash
@@ -23,7 +23,8 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
         prog="python -m bench",
         description="Measure polypod's claims, each beside its floor: the least that the same can cost.",
         epilog="python -m bench crash: kill processes full of pods and look for what they had told; "
-        "python -m bench house: the structure of the code in numbers.",
+        "python -m bench house: the structure of the code in numbers; "
+        "python -m bench quotes: the figures in the README and the docs as bench/RESULTS.md has them.",
     )
     parser.add_argument("names", nargs="*", metavar="CLAIM", help="claims to measure (default: all)")
     parser.add_argument("--json", action="store_true", help="print JSON lines for programs")
@@ -58,13 +59,16 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the bench; 0, 2 for bad input, 130 where it was interrupted; ``crash`` runs the crash campaign,
-    1 if it found anything, and ``house`` measures the structure of the code.
+    1 if it found anything, ``house`` measures the structure of the code, and ``quotes`` writes the tables of
+    figures in other pages.
     """
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["crash"]:
         return crash.main(given[1:])
     if given[:1] == ["house"]:
         return house.main(given[1:])
+    if given[:1] == ["quotes"]:
+        return quotes.main()
     args = _arguments(given)
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:

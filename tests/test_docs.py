@@ -20,6 +20,7 @@ import protocol
 from actors.cli.main import polypod
 from actors.cli.man_page import man_page
 from actors.llm.http.presets import PRESETS
+from bench import quotes
 from protocol.approval import ApprovalRule
 from protocol.config import (
     ChainEntrySection,
@@ -84,6 +85,12 @@ def test_the_recorded_terminal_shows_what_the_commands_print() -> None:
     made = runpy.run_path(str(DOCS / "record_terminal.py"))
     kept = (DOCS / "terminal.svg").read_text(encoding="utf-8")
     assert made["words"](kept) == made["words"](made["record"]()), "python docs/record_terminal.py"
+
+
+@pytest.mark.parametrize("page", quotes.PAGES, ids=lambda page: page.name)
+def test_figures_that_are_quoted_are_those_of_the_last_bench(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert quotes.quote(text, quotes.RESULTS.read_text(encoding="utf-8")) == text, "python -m bench quotes"
 
 
 PAGES = [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "bench").glob("*.md")]
