@@ -121,7 +121,8 @@ def words_for(error: BaseException) -> tuple[str, str | None] | None:
             said = error.message, error.hint
         case OSError() if error.strerror:
             at = error.filename or ("the output cannot be written" if error.errno in _UNWRITABLE else None)
-            said = f"{at}: {error.strerror}" if at else error.strerror, None
+            hint = "check its permissions, and those of its folder" if error.errno == errno.EACCES else None
+            said = f"{at}: {error.strerror}" if at else error.strerror, hint
         case _:
             what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             said = f"a defect: {what}", "POLYPOD_DEBUG=1 shows where; please report it"

@@ -53,7 +53,7 @@ SETTINGS = {
     "wide": (100, {"TERM": "xterm-256color"}),
     "narrow": (40, {"TERM": "xterm-256color"}),
     "narrow without colours": (40, {"TERM": "xterm-256color", "NO_COLOR": "1"}),
-    "dumb": (100, {"TERM": "dumb"}),
+    "dumb": (60, {"TERM": "dumb"}),
 }
 #: A tool that says how far it is, so that what goes on is shown in other words than before.
 TOOL = '''

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -257,7 +258,12 @@ class _Elapsed:
 def _console(stream: TextIO) -> Console:
     from rich.console import Console  # noqa: PLC0415
 
-    return Console(file=stream, highlight=False, markup=False, emoji=False)
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    if console.is_dumb_terminal and "COLUMNS" not in os.environ:  # rich takes it for one of 80 columns
+        with suppress(OSError):
+            columns, lines = os.get_terminal_size(stream.fileno())
+            console.size = (columns or console.width, lines or console.height)
+    return console
 
 
 def _text(line: Line, shown: Any) -> Text:
