@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Protocol, TypeVar
 
+from msgspec import Struct
+
 from actors.runtime.tasks import raise_on, task_on
 from protocol.errors import PodError
 
@@ -45,23 +47,21 @@ _UnderWay = tuple["asyncio.Task[Any]", str]
 _left_behind: set[asyncio.Task[Any]] = set()
 
 
-class Interruptible:
+class Interruptible(Struct, eq=False):
     """A piece of work, as far as it can be interrupted: while it waits for a client or a tool.
 
     Commits and all else between two such waits run to their end. ``asked`` says that it was interrupted:
     it waits for nothing any more. ``left`` says that the work goes on without the task that did it.
     """
 
-    __slots__ = ("_cancels", "_child", "_overdue", "_owner", "_under_way", "asked", "left")
-
-    def __init__(self, owner: Owner) -> None:
-        self._owner = owner
-        self._under_way: _UnderWay | None = None
-        #: Resolved at the end of a child's task, or when that is not waited for any longer.
-        self._child: asyncio.Future[None] | None = None
-        self._cancels = 0
-        self._overdue: asyncio.TimerHandle | None = None
-        self.asked = self.left = False
+    _owner: Owner
+    asked: bool = False
+    left: bool = False
+    _under_way: _UnderWay | None = None
+    #: Resolved at the end of a child's task, or when that is not waited for any longer.
+    _child: asyncio.Future[None] | None = None
+    _cancels: int = 0
+    _overdue: asyncio.TimerHandle | None = None
 
     @property
     def under_way(self) -> bool:
