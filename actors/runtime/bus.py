@@ -58,15 +58,15 @@ class Bus:
             return
         if self._abandoned:
             self._sweep()
-        near = self._near
+        near, of_pod = self._near, self._near.of_pod
+        order = near.of_all.order
+        of_all = self._ordered(near.of_all) if order is None else order
         for event in events:
             kind = type(event)
-            order = near.of_all.order
-            for queue in self._ordered(near.of_all) if order is None else order:
+            for queue in of_all:
                 if kind in queue.kinds:
                     queue.put(event)
-            group = near.of_pod.get(event.pod)
-            if group is not None:
+            if of_pod and (group := of_pod.get(event.pod)) is not None:
                 order = group.order
                 for queue in self._ordered(group) if order is None else order:
                     if kind in queue.kinds:
