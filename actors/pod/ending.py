@@ -60,7 +60,7 @@ class Ending:
         commands_at_work = pod.resources.commands
         if commands_at_work is not None:
             commands_at_work.begin_to_close()
-        await pod.lifecycle.stop(pod.runs, pod.memory)
+        await pod.lifecycle.stop(pod.runs, self._finish_jobs)
         await self._turn_away()
         if commands_at_work is not None:
             await commands_at_work.close()
@@ -72,13 +72,19 @@ class Ending:
             seconds = template.grace + template.memory_grace + template.store_grace
             await (delegation.stop_all if outcome == "cancelled" else delegation.shut_down_all)(seconds)
 
+    async def _finish_jobs(self) -> None:
+        if self._pod.has_memory_jobs:
+            await self._pod.memory.finish()
+
     async def _turn_away(self) -> None:
         """Answer all who wait for a run, a memory job or a commit: there will be none."""
         pod = self._pod
         pod.runs.turn_away()
-        pod.memory.give_up()
+        if pod.has_memory_jobs:
+            pod.memory.give_up()
         pod.journal.close()
-        await pod.memory.wait_for_cancelled()
+        if pod.has_memory_jobs:
+            await pod.memory.wait_for_cancelled()
 
     def _leave(self) -> None:
         pod = self._pod

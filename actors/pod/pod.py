@@ -153,6 +153,11 @@ class PodActor(AsyncActor):
         return self._conversation
 
     @property
+    def has_memory_jobs(self) -> bool:
+        """Whether its memory jobs were ever needed."""
+        return self._memory is not None
+
+    @property
     def memory(self) -> MemoryJobs:
         """The memory jobs."""
         if self._memory is None:
@@ -293,7 +298,7 @@ class PodActor(AsyncActor):
         self.tasks.loop.call_soon(self._retry_ends)
 
     def _retry_ends(self) -> None:
-        if self.journal.has_refused_ends() and self.runs.gate.is_free() and not self.status.stopping:
+        if not self.status.stopping and self.journal.has_refused_ends() and self.runs.gate.is_free():
             self.tasks.start(self.journal.retry())
 
     # -- its beginning ---------------------------------------------------------------------------
@@ -542,8 +547,12 @@ class PodActor(AsyncActor):
     def enter_stopped(self) -> None:
         """Note that the pod has come to its end."""
         self.status.to(PodState.STOPPED)
-        self._ending = None  # garbage is collected less often where stopped pods keep little
+        self._ending = None
         self._end()
+        # What knows this pod, or each other, in circles would be freed only by a pass over all objects.
+        if self.run_loop is not None:
+            self.run_loop.close()
+        self.run_loop = self._memory = self._tasks_at_work = None
         if self.supervisor is not None:
             self.supervisor.note_stop()
 

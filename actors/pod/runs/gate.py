@@ -25,7 +25,8 @@ class Gate:
     __slots__ = ("_last", "_owner", "holder", "waiting")
 
     def __init__(self, owner: Owner) -> None:
-        self._owner = owner
+        #: None once its history has come to its end: then nothing waits to begin.
+        self._owner: Owner | None = owner
         #: What is at work; None when nothing is.
         self.holder: Interruptible | None = None
         self._last: tuple[Interruptible, asyncio.Future[None]] | None = None
@@ -95,7 +96,8 @@ class Gate:
                 return
         self.waiting = None
         if self._last is None:
-            self._owner.begin_waiting()
+            if self._owner is not None:
+                self._owner.begin_waiting()
             return
         (last, turn), self._last = self._last, None
         if not turn.done():
@@ -106,6 +108,10 @@ class Gate:
         """``work`` goes on as ``to``, in another task."""
         if self.holder is work:
             self.holder = to
+
+    def close(self) -> None:
+        """Begin nothing more: the owner's history has come to its end."""
+        self.holder = self._owner = None
 
     def refuse_waiting(self) -> None:
         """What has not begun never will: it is cancelled."""

@@ -576,6 +576,11 @@ class RunLoop:
         asked, self._end_asked = self._end_asked or [], None
         resolve(asked)
 
+    def close(self) -> None:
+        """Let go of the parts that know this one, once the pod has stopped and nothing is played any more."""
+        self.gate.close()
+        del self._play
+
 
 async def _notify_hooks(hooks: Hooks, parts: RunParts, run: Run, result: RunResult) -> None:
     from actors.pod.runs.end_hooks import EndHooks  # noqa: PLC0415 - paid for by pods with hooks

@@ -74,7 +74,8 @@ class Journal:
         self._kinds = _NOTHING
         self._kinds_at = -1
         self._mailroom = mailroom
-        self._owner = owner
+        #: None once the pod has ended: it has this journal, and a circle is found late.
+        self._owner: Owner | None = owner
         self.log: SessionLog = resources.log
         self.head: SessionHead = resources.log.head
         #: The run that transient events belong to.
@@ -198,6 +199,7 @@ class Journal:
 
     def carried(self) -> dict[str, Any]:
         """What a session that takes the place of this one takes over besides items."""
+        assert self._owner is not None
         return self._owner.carried()
 
     def stop_branching(self) -> None:
@@ -288,7 +290,7 @@ class Journal:
         if self._left:
             self._left, self._branching = "", False
         self.log.restage()
-        if not alone:
+        if not alone and self._owner is not None:
             self._owner.store_refused(error)
         raise error
 
@@ -299,7 +301,7 @@ class Journal:
         """End all waits for commits, since the pod has ended. A commit that is still awaited is cancelled,
         and may be kept or not.
         """
-        self.closed = True
+        self.closed, self._owner = True, None
         if isinstance(pending := self._under_way, asyncio.Future):
             self._under_way = None
             pending.cancel()

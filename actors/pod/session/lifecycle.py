@@ -25,7 +25,6 @@ from protocol.lifecycle import PodState
 
 if TYPE_CHECKING:
     from actors.pod.history.conversation import Conversation
-    from actors.pod.memory.memory_jobs import MemoryJobs
     from actors.pod.runs.run_loop import RunLoop
 
 
@@ -176,7 +175,7 @@ class Lifecycle:
         except SessionError:
             return None
 
-    async def stop(self, runs: RunLoop, memory: MemoryJobs) -> None:
+    async def stop(self, runs: RunLoop, finish_jobs: Callable[[], Awaitable[None]]) -> None:
         """Record the end of the pod and release its session, once the interrupted run has ended. All of it is
         bounded: a store that never answers is not waited for.
         """
@@ -185,7 +184,7 @@ class Lifecycle:
             if (turn := runs.gate.line_up_last(last)) is not None:
                 seconds = self._template.grace + self._template.store_grace
                 await asyncio.wait_for(runs.gate.begin_at(turn, last), seconds)
-            await memory.finish()
+            await finish_jobs()
             self._journal.stop_branching()
             if self._status.state is PodState.IDLE:  # a run whose end the store refused is not to be resumed
                 runs.close_left_over()
