@@ -41,6 +41,7 @@ class WriterLock:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._gate = os.fspath(folder / "gate")  # made once, since each commit of a thread asks for it
         self._id: str | None = None
         self._descriptor = -1
         #: Whether this is a forked child's copy, which must not be used.
@@ -135,7 +136,7 @@ class WriterLock:
 
     @contextlib.contextmanager
     def _at_gate(self, operation: int) -> Iterator[None]:
-        descriptor = os.open(self.folder / "gate", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._gate, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             lock(descriptor, operation)
             yield
