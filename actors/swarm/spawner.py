@@ -51,6 +51,8 @@ class Wanted(Struct, frozen=True, eq=False):
 
 def several(what: str, given: Iterable[Any]) -> tuple[Any, ...]:
     """What is given where a list is asked for. Raises InvalidInput for what is none."""
+    if type(given) is tuple or type(given) is list:  # as nearly always, and quicker to ask for
+        return tuple(given)
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise InvalidInput(f"{what}: expected a list, got {given!r:.80}", hint=f"say {what}=[…]")
     return tuple(given)
