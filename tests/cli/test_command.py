@@ -723,3 +723,12 @@ def test_the_environment_names_model_and_store(home: Home):
 
 def test_the_version_is_reported(home: Home):
     assert home.polypod("--version").out.startswith("polypod ")
+
+
+def test_an_exported_model_that_stands_over_a_manifest_is_named(home: Home):
+    (home.folder / "m.toml").write_text('[model]\nscheme = "openai"\nmodel_id = "m"\n')
+    home.env["POLYPOD_MODEL"] = "offline"
+    done = home.polypod("run", "hello", "--manifest", "m.toml")
+    assert done.code == 0
+    assert "model: offline, of $POLYPOD_MODEL, in the place of any that the manifest names" in done.err
+    assert "$POLYPOD_MODEL" not in home.polypod("run", "hello").err

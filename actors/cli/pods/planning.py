@@ -30,6 +30,9 @@ def new_plan(given: Given) -> tuple[Plan, list[str]]:
         raise click.UsageError("--no-tools is for a session that goes on: a new pod has those of --tools")
     wishes = Wishes(given.manifest, given.name, given.model, given.base_url, given.allow, given.profile)
     asked, notes = manifest_for(wishes)
+    whose = "profile" if given.profile else "manifest" if given.manifest else None
+    if whose and given.model and "model" not in given.typed:  # who exported it has long forgotten
+        notes.append(f"model: {given.model}, of $POLYPOD_MODEL, in the place of any that the {whose} names")
     if given.system is not None:
         asked = asked.replace(pod=replace(asked.pod, system_prompt=encodable(given.system)))
     if given.manifest is None and not given.no_instructions:
