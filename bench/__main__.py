@@ -117,6 +117,8 @@ def _measure(args: argparse.Namespace, console: Console) -> None:
         table.show_end(report, console)
     if args.page is not None:
         args.page.write_text(markdown.page(report), encoding="utf-8")
+        if args.page.resolve() == quotes.RESULTS:
+            quotes.write()
     if args.chart is not None:
         args.chart.write_text(chart.drawn(report), encoding="utf-8")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -51,7 +52,9 @@ class Peer(NamedTuple):
 
 
 def quote(page: str, results: str) -> str:
-    """``page`` with its table as ``results``, the text of ``bench/RESULTS.md``, has the figures."""
+    """``page`` with its table as ``results``, the text of ``bench/RESULTS.md``, has the figures. Raises
+    ValueError where that has not all of them.
+    """
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     headings = ("", "polypod", "the best of pykka, autogen, langgraph, openai-agents, pydantic-ai")
@@ -62,14 +65,16 @@ def quote(page: str, results: str) -> str:
 def _rows(results: str) -> Iterator[tuple[str, str, str]]:
     sections = re.split(r"^## ", results, flags=re.MULTILINE)
     for about, (claim, case, metric), more in _ROWS:
-        section = next(each for each in sections if re.match(rf"{claim}[: ]", each))
+        section = next((each for each in sections if re.match(rf"{claim}[: ]", each)), "")
         found = [
             [cell.strip() for cell in line.split("|")[1:-1]]
             for line in section.splitlines()
             if line.startswith(f"| {case} | {metric} |")
         ]
-        ours = next(row[3] for row in found if row[2] == "polypod")
-        yield about, ours + more, _best([_peer(row) for row in found if row[2][0].isalnum() and row[6]])
+        ours = [row[3] for row in found if row[2] == "polypod"]
+        if not ours:
+            raise ValueError(f"{RESULTS} has no {claim}, {case}, {metric}: measure all, beside the peers")
+        yield about, ours[0] + more, _best([_peer(row) for row in found if row[2][0].isalnum() and row[6]])
 
 
 def _peer(row: list[str]) -> Peer:
@@ -89,8 +94,17 @@ def _best(peers: list[Peer]) -> str:
 
 
 def main() -> int:
-    """Write the tables anew."""
+    """The command ``python -m bench quotes``: 2 where the last run was not of all claims."""
+    try:
+        write()
+    except ValueError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write() -> None:
+    """Write the tables anew. Raises ValueError as ``quote``."""
     results = RESULTS.read_text(encoding="utf-8")
     for page in PAGES:
         page.write_text(quote(page.read_text(encoding="utf-8"), results), encoding="utf-8")
-    return 0

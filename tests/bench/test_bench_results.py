@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from bench import chart, markdown, table, words
+from bench import chart, markdown, quotes, table, words
 from bench.claim import at_most_times
 from bench.compare import compare
 from bench.ratios import ratios
@@ -230,3 +230,8 @@ def test_a_reading_is_reported_with_both_clocks():
     row = Row("c", "x", "polypod", "ours", "t", "s", Spread.of([1e-3]), [1e-3], "cpu", Spread.of([2e-3]))
     assert words.other(row) == "2.00 ms wall"
     assert Reading("t", "s", 1.0).clock is None
+
+
+def test_figures_that_a_run_lacks_are_not_quoted():
+    with pytest.raises(ValueError, match="has no import, import actors, time: measure all"):
+        quotes.quote(f"{quotes.BEGIN}{quotes.END}", "# Results of the last run (quick)\n\n## turn: a run\n")
