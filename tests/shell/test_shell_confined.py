@@ -106,6 +106,26 @@ async def test_a_call_that_is_denied_since_it_cannot_be_confined_says_why(
     assert "nobody is there to give it" in said
 
 
+async def test_a_pod_whose_commands_could_not_be_confined_for_a_moment_asks_no_more_once_they_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, rooms = tmp_path / "in", tmp_path / "rooms"
+    inside.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(rooms))  # where no home can be made yet
+    async with PodSystem() as system:
+        client = ScriptedClient([run("echo hi"), run("echo hi"), say("a"), run("echo hi"), say("b")])
+        pod = await system.spawn(confined(inside), client=client)
+        with pod.subscribe([ToolResulted, Alert]) as events:
+            await pod.run("go")
+            rooms.mkdir()
+            await pod.run("go on")
+            shown = events.drain()
+    said = texts(shown)
+    assert all("no home for them can be made" in each for each in said[:2])
+    assert said[2] == "hi\n[exit code 0]"
+    assert len([each for each in shown if isinstance(each, Alert)]) == 1
+
+
 @pytest.mark.parametrize("pwd", ["itself", "elsewhere"])
 async def test_a_scope_whose_folder_is_gone_is_said_and_nothing_is_run(tmp_path: Path, pwd: str) -> None:
     folder, beside = tmp_path / "scope", tmp_path / "beside"

@@ -31,8 +31,10 @@ class PodCommands:
         self._sandbox: Sandbox | None = None
         #: Why commands run unconfined; None where they do not, or nobody has looked.
         self.unconfined: ChildNotConfined | None = None
-        #: Whether somebody has looked.
+        #: Whether ``look`` has nothing to find out any more.
         self.has_looked = False
+        #: What people were last told of that.
+        self._told = ""
         #: Sends the pod words about a command that has ended; who has the pod sets it.
         self.notify: Callable[[str], object] = _ignore
         #: Begins every id, so that those of earlier lives of the pod's session are known as such.
@@ -51,25 +53,32 @@ class PodCommands:
         return [each for each, command in self._by_id.items() if not command.ended]
 
     async def look(self) -> str | None:
-        """Look whether commands can be confined, once: what people should know where they cannot, though they
-        should be.
+        """Look whether commands can be confined, until they can: what people should know where they cannot,
+        though they should be, and have not been told.
         """
-        if self.has_looked:
+        await self._look()
+        if self.unconfined is None or self._get_sandbox().section.mode == "off":
             return None
-        self.has_looked = True
+        words = self.unconfined.message
+        if words == self._told:
+            return None
+        self._told = words
+        return f"commands of this pod are not confined to its scope, so each is asked for: {words}"
+
+    async def _look(self) -> None:
+        if self.has_looked:
+            return
         sandbox = self._get_sandbox()
         try:
             self.unconfined = await sandbox.why_not()
         except ChildNotConfined:  # each command is refused
-            return None
-        if self.unconfined is None or sandbox.section.mode == "off":
-            return None
-        words = self.unconfined.message
-        return f"commands of this pod are not confined to its scope, so each is asked for: {words}"
+            self.unconfined = None
+        # What keeps them from it may end: a full disk, a folder that is not there.
+        self.has_looked = self.unconfined is None or sandbox.section.mode == "off"
 
     async def confine(self) -> Confinement | None:
         """What confines the next command, None where it runs without. Raises ToolError where it must not."""
-        await self.look()
+        await self._look()
         try:
             confinement = await self._get_sandbox().confine()
         except ChildNotConfined as error:
