@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from delegation_kit import Cast
+from delegation_kit import spawn as spawn_child
 from mcp_kit import calls, follow, having, play, raw, servers
 from process_kit import marked, wait_until_none
 
@@ -21,8 +23,9 @@ from actors.tools.mcp.connection import Seconds
 from actors.tools.mcp.log import MOST_BYTES, ServerLog
 from actors.tools.toolbox import Toolbox
 from protocol.errors import ManifestError
-from protocol.events import ToolStart
+from protocol.events import ToolResulted, ToolStart
 from protocol.items import ToolCall, ToolResult
+from protocol.manifest import PodManifest
 from protocol.scope import Scope
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes by /proc")
@@ -61,6 +64,21 @@ async def test_pods_share_one_process_and_its_end_is_that_of_the_last_of_them() 
         await other.stop()
         await asyncio.to_thread(wait_until_none, lambda: _there(int(pids[0])))
         os.kill(int(pids[2]), 0)
+
+
+async def test_a_sub_agent_shares_the_server_of_its_parent() -> None:
+    read = call("read_pod_output", {"name": "reader", "wait": 60})
+    model = Cast(
+        lead=[call("raw__pid"), spawn_child(), read, say("done"), say("done")],
+        reader=[call("raw__pid"), say("done")],
+    )
+    manifest = PodManifest.of(name="lead", system_prompt="lead", mcp=[raw()], tools={"builtin": ["pods"]})
+    async with PodSystem() as system:
+        pod = await system.spawn(manifest, client=model)
+        with pod.subscribe(ToolResulted, children=True) as events:
+            await pod.run("go")
+            first, second = [each.item.text for each in events.drain() if each.item.name == "raw__pid"]
+    assert first == second
 
 
 def _there(pid: int) -> list[int]:
