@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from actors.runtime.held_folders import hold_folder, taking_unheld
+from actors.runtime.trees import remove_tree
 from protocol.errors import ChildNotConfined
 
 #: How the names of homes begin.
@@ -51,7 +51,7 @@ class ProgramHome:
         """Remove it."""
         held, self._held = self._held, -1
         if held >= 0:
-            _remove(self.path)
+            remove_tree(self.path)
             os.close(held)
 
 
@@ -120,31 +120,5 @@ def _remove_unheld(path: str) -> bool:
     """Whether a home was of this user, and nobody held it."""
     with taking_unheld(path) as taken:
         if taken:
-            _remove(path)
+            remove_tree(path)
     return taken
-
-
-def _remove(path: str) -> None:
-    """Remove a folder with all below, by way of no symlink, and as much of it as may be."""
-    shutil.rmtree(path, ignore_errors=True)
-    if os.path.lexists(path):  # programs make folders that not even their owner may change
-        _open_up(path)
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _open_up(path: str) -> None:
-    """Let the owner change all folders."""
-    with contextlib.suppress(OSError):
-        Path(path).chmod(0o700)
-        for _, folders, _, at in os.fwalk(path):
-            for name in folders:
-                _let_in(name, at)
-
-
-def _let_in(name: str, folder: int) -> None:
-    with contextlib.suppress(OSError):
-        place = os.open(name, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=folder)
-        try:
-            Path(f"/proc/self/fd/{place}").chmod(0o700)
-        finally:
-            os.close(place)

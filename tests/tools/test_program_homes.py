@@ -49,6 +49,21 @@ def hold(folder: Path) -> "subprocess.Popen[str]":
     )
 
 
+def test_a_home_with_folders_deeper_than_recursion_may_go_is_removed_and_breaks_no_other(
+    folder: Path,
+) -> None:
+    with hold(folder) as killed:
+        assert killed.stdout is not None
+        deep = killed.stdout.readline().strip()
+        nest = "import os\nfor _ in range(1500): os.mkdir('d'); os.chdir('d')"
+        subprocess.run([sys.executable, "-c", nest], cwd=deep, check=True)
+        killed.send_signal(signal.SIGKILL)
+    home = ProgramHome()
+    subprocess.run([sys.executable, "-c", nest], cwd=home.path, check=True)
+    home.close()
+    assert list(folder.iterdir()) == []
+
+
 def test_the_home_of_a_killed_program_goes_with_the_next_that_is_made(folder: Path) -> None:
     with hold(folder) as killed, hold(folder) as living:
         assert killed.stdout is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from actors.routing.pool.git_diff import parse_changes
 from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.launcher import Launcher
 from actors.runtime.children.whole import run_whole
+from actors.runtime.trees import remove_tree
 from protocol.errors import ChildError, WorkspaceError
 from protocol.jobs import Changes
 
@@ -144,5 +144,5 @@ class WorkingCopy(Struct, frozen=True, eq=False):
         with contextlib.suppress(WorkspaceError):  # there is none, or git does not know it any more
             await self.git.run(self.repository, "worktree", "remove", "--force", "--force", str(self.folder))
         if self.folder.exists():
-            await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+            await asyncio.to_thread(remove_tree, self.folder)
             await self.git.run(self.repository, "worktree", "prune")

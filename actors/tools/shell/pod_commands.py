@@ -33,8 +33,8 @@ class PodCommands:
         self.unconfined: ChildNotConfined | None = None
         #: Whether ``look`` has nothing to find out any more.
         self.has_looked = False
-        #: What people were last told of that.
-        self._told = ""
+        #: What people know of that.
+        self._reported = ""
         #: Sends the pod words about a command that has ended; who has the pod sets it.
         self.notify: Callable[[str], object] = _ignore
         #: Begins every id, so that those of earlier lives of the pod's session are known as such.
@@ -54,15 +54,15 @@ class PodCommands:
 
     async def look(self) -> str | None:
         """Look whether commands can be confined, until they can: what people should know where they cannot,
-        though they should be, and have not been told.
+        though they should be, and do not know it yet.
         """
         await self._look()
         if self.unconfined is None or self._get_sandbox().section.mode == "off":
             return None
         words = self.unconfined.message
-        if words == self._told:
+        if words == self._reported:
             return None
-        self._told = words
+        self._reported = words
         return f"commands of this pod are not confined to its scope, so each is asked for: {words}"
 
     async def _look(self) -> None:

@@ -1,0 +1,72 @@
+"""Removes a tree of files that programs made: however deep it is, and whatever their modes."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def remove_tree(path: str | os.PathLike[str]) -> None:
+    """Remove a folder with all below it, by way of no symlink. What cannot be removed stays.
+
+    ``shutil.rmtree`` goes down by recursion, and a program nests folders deeper than that may go, and than a
+    path may be long. So folders are moved up to the top before what is in them is looked at.
+    """
+    with contextlib.suppress(OSError), _opened(os.fspath(path), None) as top:
+        names = (f"{uuid.uuid4().hex}-{number}" for number in itertools.count())
+        folders = list(_remove_files(top))
+        while folders:
+            name = folders.pop()
+            with contextlib.suppress(OSError):
+                with _opened(name, top) as folder:
+                    folders += _move_up(folder, top, names)
+                os.rmdir(name, dir_fd=top)
+    with contextlib.suppress(OSError):
+        os.rmdir(path)  # noqa: PTH106 - the same
+
+
+def _move_up(folder: int, top: int, names: Iterator[str]) -> Iterator[str]:
+    """Remove the files of a folder, and move the folders in it to the top; gives the names of these there."""
+    for each, name in zip(_remove_files(folder), names, strict=False):
+        with contextlib.suppress(OSError):
+            _let_in(each, folder)
+            os.rename(each, name, src_dir_fd=folder, dst_dir_fd=top)
+            yield name
+
+
+def _remove_files(folder: int) -> Iterator[str]:
+    """Remove what is no folder; gives the names of the folders."""
+    for name in os.listdir(folder):
+        try:
+            os.unlink(name, dir_fd=folder)
+        except OSError:
+            yield name  # and of what is none, and stays
+
+
+@contextmanager
+def _opened(path: str, folder: int | None) -> Iterator[int]:
+    """A folder, in which its owner may change everything. Raises OSError."""
+    _let_in(path, folder)
+    handle = os.open(path, _FOLDER, dir_fd=folder)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _let_in(path: str, folder: int | None) -> None:
+    """Let the owner change a folder, which programs may have made so that nobody can."""
+    if not hasattr(os, "O_PATH"):
+        os.chmod(path, 0o700, dir_fd=folder, follow_symlinks=False)
+        return
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=folder)
+    try:
+        os.chmod(f"/proc/self/fd/{place}", 0o700)  # noqa: PTH101 - as the rest of this
+    finally:
+        os.close(place)
