@@ -95,6 +95,11 @@ def answer(request: dict) -> None:
                 },
             }
         )
+    elif method == "tools/list" and "unlisted" in SINS:
+        send({"id": number, "error": {"code": -1, "message": "no licence " + "x" * 100_000}})
+    elif method == "tools/list" and "circling" in SINS:
+        page = {"name": f"page_of_{number}", "inputSchema": {"type": "object"}}
+        send({"id": number, "result": {"tools": [page], "nextCursor": "the same"}})
     elif method == "tools/list":
         send({"id": number, "result": {"tools": listing()}})
     elif method == "tools/call":

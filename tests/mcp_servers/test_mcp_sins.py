@@ -106,6 +106,26 @@ async def test_a_server_that_cannot_be_started_leaves_the_run_alone_and_says_why
     assert "no-such-program" in alert
 
 
+async def test_a_server_that_refuses_to_list_its_tools_is_reported_in_its_words_and_not_as_one_that_ended() -> (
+    None
+):
+    async with PodSystem() as system:
+        pod = await system.spawn(having(raw("unlisted")), client=ScriptedClient([say("without tools")]))
+        played = await follow(pod)
+    (alert,) = played.alerts
+    assert "'raw' cannot be used: MCPError: no licence" in alert
+    assert "ended" not in alert
+    assert len(alert) < 1000
+
+
+async def test_a_list_whose_next_page_is_the_same_again_is_at_its_end() -> None:
+    async with servers() as all_servers:
+        (source,) = all_servers.sources(having(raw("circling")).tools.mcp, "/")
+        await source.open()
+        assert len(source.tools()) == 2
+        await source.close()
+
+
 async def test_a_server_that_ends_again_and_again_is_left_alone() -> None:
     played = await play(*["raw__die"] * 5, of=raw())
     assert all(each.is_error for each in played.results)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 MakeTransport = Callable[[ModuleType, Callable[[], object]], Any]
 
 
+#: Characters of an error that are shown.
+_SHOWN = 500
+
+
 class Life:
     """A server that is being started, is at work, or has ended; it never begins again."""
 
@@ -67,6 +71,7 @@ class Life:
         self._lost.set()
 
     async def _live(self) -> None:
+        refused = False
         try:
             modules = await asyncio.to_thread(_load)
             self.loaded.set_result(None)
@@ -76,6 +81,9 @@ class Life:
                         session = await self._start(stack, *modules)
                 except TimeoutError:
                     raise _Slow(f"did not answer within {self._seconds:g} s") from None
+                except Exception:
+                    refused = not self.over
+                    raise
                 following = asyncio.get_running_loop().create_task(session.follow())
                 stack.callback(following.cancel)
                 self.ready.set_result(session)
@@ -84,8 +92,11 @@ class Life:
         except _Slow as error:
             self.why = str(error)
         except BaseException as error:  # noqa: BLE001 - whatever ends it, who asks gets it
-            how = self._how()
-            self.why = f"ended{how}" if how else f"could not be reached: {_words(error)}"
+            how, words = self._how(), _words(error)[:_SHOWN]
+            if how and refused:  # it has ended since nobody had anything more to ask
+                self.why = f"cannot be used: {words}"
+            else:
+                self.why = f"ended{how}" if how else f"could not be reached: {words}"
         finally:
             self.over = True
             for future in (self.loaded, self.ready):

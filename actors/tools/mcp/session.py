@@ -119,9 +119,9 @@ class Session:
         for _ in range(_MOST_PAGES):
             page = await self._client.list_tools(cursor=cursor)
             tools += page.tools
-            cursor = page.next_cursor
-            if not cursor:
+            if not page.next_cursor or page.next_cursor == cursor:
                 break
+            cursor = page.next_cursor
         self._changed(*listed(tools))
 
     async def follow(self) -> None:
