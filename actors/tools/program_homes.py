@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from actors.runtime.children.trees import remove_tree
 from actors.runtime.held_folders import hold_folder, taking_unheld
-from actors.runtime.trees import remove_tree
 from protocol.errors import ChildNotConfined
 
 #: How the names of homes begin.

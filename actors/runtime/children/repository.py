@@ -8,10 +8,11 @@ program's. Until then git takes the ``.git`` for no repository, and goes on look
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import stat
+
+from actors.runtime.children.trees import empty_folder
 
 #: What a ``.git`` has in it while it is none.
 NEW = "polypod-new"
@@ -36,8 +37,6 @@ _SECTION = re.compile(r"\[([a-z]+)\]")
 _SETTING = re.compile(r"([a-z]+)\s*=\s*([a-z0-9]+)")
 _MOST_CONFIG = 65536
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-#: How deep the folders are that are removed.
-_DEEPEST = 64
 
 
 def is_unmade(path: str | bytes | int) -> bool:
@@ -74,7 +73,7 @@ def finish(folder: int) -> bool:
         is_made = _is_repository(new)
         if is_made:
             _take_over(new, folder)
-        _empty(new)
+        empty_folder(new)
     finally:
         os.close(new)
     os.rmdir(NEW, dir_fd=folder)
@@ -136,19 +135,3 @@ def _read_config(new: int) -> bytes:
         return os.read(handle, _MOST_CONFIG) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
     finally:
         os.close(handle)
-
-
-def _empty(folder: int, depth: int = 0) -> None:
-    """Remove all that is in a folder, by way of no symlink. Raises OSError."""
-    if depth > _DEEPEST:
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-    for name in os.listdir(folder):
-        if _kind(folder, name) != stat.S_IFDIR:
-            os.unlink(name, dir_fd=folder)
-            continue
-        below = os.open(name, _FOLDER, dir_fd=folder)
-        try:
-            _empty(below, depth + 1)
-        finally:
-            os.close(below)
-        os.rmdir(name, dir_fd=folder)

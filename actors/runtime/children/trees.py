@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,22 +12,28 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove_tree(path: str | os.PathLike[str]) -> None:
-    """Remove a folder with all below it, by way of no symlink. What cannot be removed stays.
+    """Remove a folder with all below it, by way of no symlink. What cannot be removed stays."""
+    with contextlib.suppress(OSError):
+        with _opened(os.fspath(path), None) as top:
+            empty_folder(top)
+        os.rmdir(path)  # noqa: PTH106 - the same
+
+
+def empty_folder(top: int) -> None:
+    """Remove all that is in a folder, by way of no symlink. What cannot be removed stays.
 
     ``shutil.rmtree`` goes down by recursion, and a program nests folders deeper than that may go, and than a
     path may be long. So folders are moved up to the top before what is in them is looked at.
     """
-    with contextlib.suppress(OSError), _opened(os.fspath(path), None) as top:
-        names = (f"{uuid.uuid4().hex}-{number}" for number in itertools.count())
-        folders = list(_remove_files(top))
-        while folders:
-            name = folders.pop()
-            with contextlib.suppress(OSError):
-                with _opened(name, top) as folder:
-                    folders += _move_up(folder, top, names)
-                os.rmdir(name, dir_fd=top)
-    with contextlib.suppress(OSError):
-        os.rmdir(path)  # noqa: PTH106 - the same
+    mark = os.urandom(8).hex()
+    names = (f"{mark}-{number}" for number in itertools.count())
+    folders = list(_remove_files(top))
+    while folders:
+        name = folders.pop()
+        with contextlib.suppress(OSError):
+            with _opened(name, top) as folder:
+                folders += _move_up(folder, top, names)
+            os.rmdir(name, dir_fd=top)
 
 
 def _move_up(folder: int, top: int, names: Iterator[str]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from process_kit import descriptors
 
-from actors.runtime.trees import remove_tree
+from actors.runtime.children.trees import remove_tree
 
 
 def nest(folder: Path, depth: int) -> None:
