@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.runtime.children.trees import remove_tree
 from actors.tools.base import ToolContext
 from actors.tools.builtin import builtin
 from actors.tools.cancel import Cancel
@@ -73,6 +74,7 @@ def test_patterns_that_can_never_fit_are_refused(pattern):
 def test_a_pattern_of_stars_does_not_blow_up():
     assert matcher("*a" * 60 + "b")("a" * 250) is False
     assert matcher("**/" * 30 + "x")("a/" * 60 + "y") is False
+    assert matcher("**/x")("a/" * 5000 + "x") is True  # deeper than recursion may go
 
 
 @given(st.text(st.sampled_from("ab*?[]{},/.!"), max_size=12), st.text(st.sampled_from("ab/"), max_size=8))
@@ -95,6 +97,25 @@ def test_files_are_found_by_name_without_what_programs_made(tree, use):
 def test_finding_is_bounded_and_says_so(tree, use):
     lines = use("find_files", pattern="*", limit=2).text.splitlines()
     assert lines == ["README.md", "src/", "[more than 2 fit; narrow the pattern or the path]"]
+
+
+def test_folders_that_programs_nest_by_the_thousand_are_not_looked_into_and_said(pwd, use):
+    (pwd / "top.txt").write_text("needle")
+    here = os.open(pwd, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    note = "[more than 200 folders deep, and not looked into: d/d/"
+    found = use("find_files", pattern="**/*.txt").text.splitlines()
+    assert found[0] == "top.txt"
+    assert found[1].startswith(note)
+    found = use("grep", pattern="needle").text.splitlines()
+    assert found[0] == "top.txt:1: needle"
+    assert found[1].startswith(note)
+    remove_tree(pwd / "d")  # pytest cannot
 
 
 def test_neither_tool_shows_what_the_scope_does_not_permit(tree, use):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import functools
 import re
 from collections.abc import Callable
 
@@ -47,16 +46,23 @@ def _segments(pattern: str) -> list[_Segment]:
 
 
 def _fits(segments: list[_Segment], names: list[str]) -> bool:
-    @functools.cache
-    def fits(s: int, n: int) -> bool:
-        if s == len(segments):
-            return n == len(names)
-        segment = segments[s]
-        if segment is None:
-            return fits(s + 1, n) or (n < len(names) and fits(s, n + 1))
-        return n < len(names) and segment.match(names[n]) is not None and fits(s + 1, n + 1)
+    at = _with_skipped(segments, {0})
+    for name in names:
+        steps = ((each, segments[each]) for each in at if each < len(segments))
+        taken = {
+            each if step is None else each + 1 for each, step in steps if step is None or step.match(name)
+        }
+        at = _with_skipped(segments, taken)
+    return len(segments) in at
 
-    return fits(0, 0)
+
+def _with_skipped(segments: list[_Segment], at: set[int]) -> set[int]:
+    """The places in a pattern, and those behind each ``**`` that stands for no step."""
+    reached = set(at)
+    for number, step in enumerate(segments):
+        if step is None and number in reached:
+            reached.add(number + 1)
+    return reached
 
 
 def _expanded(pattern: str) -> list[str]:

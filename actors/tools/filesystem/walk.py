@@ -23,6 +23,8 @@ IGNORED = frozenset(
     }
 )
 _MOST_NAMES = 50_000
+#: How deep folders are looked into: each is opened step by step from the top, and programs nest thousands.
+_DEEPEST = 200
 _SHOWN = 5
 
 
@@ -35,6 +37,8 @@ class LeftOut:
         self.unreadable: list[str] = []
         #: Folders with more names than are looked at.
         self.cut: list[str] = []
+        #: Folders that are deeper than is looked into.
+        self.deep: list[str] = []
 
     def notes(self, secret: Callable[[str], bool], *, nothing: bool) -> list[str]:
         """Lines for the model: of secrets those of names that would have been looked at; of ignored
@@ -51,6 +55,8 @@ class LeftOut:
             lines.append(f"[not readable: {_some(self.unreadable)}]")
         if self.cut:
             lines.append(f"[only {_MOST_NAMES:,} names were looked at in: {_some(self.cut)}]")
+        if self.deep:
+            lines.append(f"[more than {_DEEPEST} folders deep, and not looked into: {_some(self.deep)}]")
         return lines
 
 
@@ -109,7 +115,9 @@ def walk(
                     continue
                 within = NOTHING_IGNORED
             yield found
-            if entry.is_dir:
+            if entry.is_dir and found.relative.count("/") >= _DEEPEST:
+                left_out.deep.append(f"{found.relative}/")
+            elif entry.is_dir:
                 below.append((f"{found.relative}/", found.path, free, within))
         todo += reversed(below)
 
