@@ -240,7 +240,8 @@ class Pruner:
     def _advance(self, until: int | None = None) -> None:
         items, newest, group = self._items, self._newest, self._group
         length = len(items) if until is None else until
-        for index, item in enumerate(islice(items, self._seen, length), self._seen):
+        # A slice, since ``islice`` walks to where it begins: each turn would walk over the whole history.
+        for index, item in enumerate(items[self._seen : length], self._seen):
             kind = type(item)
             if group is not None and self._decide_order(group, index, item):
                 group = None

@@ -146,6 +146,22 @@ def test_a_view_shows_nothing_of_what_comes_after_it():
     assert view[5:] == []
 
 
+class NotWalked(list):
+    """A history that nobody goes through from its beginning."""
+
+    def __iter__(self):
+        raise AssertionError("the whole history was walked over")
+
+
+def test_a_request_on_top_of_a_long_history_looks_only_at_what_is_new():
+    items = NotWalked(long_history(5))
+    pruner = Pruner(items)
+    pruner.view()
+    items.extend(turn(5, 9000))
+    view, whole = pruner.view(), items[:]
+    assert [view[n] for n in range(len(view))] == list(Pruner(whole).view())
+
+
 @given(histories, st.lists(st.integers(0, 60), max_size=6))
 def test_pruning_keeps_number_and_order_and_pairs_and_never_grows(items, lengths):
     growing = []
