@@ -34,9 +34,11 @@ class Membership(Member):
         self._failure = None
 
     def take_restarts(self, times: Iterable[float]) -> None:
-        """Count those that its supervisors before us made, at these times since the epoch."""
-        behind = time.time() - self.room.loop.time()
-        self._times = tuple(each - behind for each in times)
+        """Count those that its supervisors before us made, at these times since the epoch; one of a time that
+        is yet to come, since the clock was set back, as made now.
+        """
+        now, loop_now = time.time(), self.room.loop.time()
+        self._times = tuple(loop_now - max(0.0, now - each) for each in times)
 
     def note_stop_asked(self) -> None:
         """A person stopped it, or its system is left: nobody starts it again."""

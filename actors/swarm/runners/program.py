@@ -160,7 +160,7 @@ class ProgramLife:
     async def publish(self, events: Iterable[Event]) -> None:
         """Publish what the program printed, and look after what follows from that."""
         self._watch()
-        events = list(events)
+        events = [self._as_asked(each) for each in events]
         if not self._announced and self._program.is_ready:
             # A run that ends among these is open still.
             await self._announce(waits=not any(isinstance(event, RunEnd) for event in events))
@@ -365,6 +365,13 @@ class ProgramLife:
         self.stream.put(self.recorder.make(AgentStopped, reason=reason, code=code, error=error))
         if not self._ended.done():
             self._ended.set_result(None)
+
+    def _as_asked(self, event: Event) -> Event:
+        """An event as it is recorded: a run that fails since its program was asked to end is cancelled."""
+        is_asked = self._reason is not None and self._failure is None
+        if is_asked and isinstance(event, RunEnd) and event.outcome == "failed":
+            return structs.replace(event, outcome="cancelled", error=None)
+        return event
 
     def _close_calls(self) -> list[Event]:
         """Results for calls whose program said nothing of any."""

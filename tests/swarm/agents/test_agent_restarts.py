@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,21 @@ async def test_one_failure_too_many_goes_up(tmp_path: Path) -> None:
             [end] = given_up.drain()
         assert (end.pod, end.restarts) == (agent.id, 2)
         assert [type(each) for each in await all_events(agent)].count(AgentStarted) == 3
+
+
+async def test_restarts_of_before_the_clock_was_set_back_count_as_made_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        now = time.time
+        patch.setattr(time, "time", lambda: now() + 86_400)
+        async with swarm_in(tmp_path) as swarm:
+            await all_events(await swarm.start("x", fail, restart=AGAIN))
+    async with swarm_in(tmp_path) as swarm:
+        [agent] = await swarm.agents()
+        times = agent._keeper.membership._times
+        assert len(times) == 2
+        assert max(times) <= asyncio.get_running_loop().time()
 
 
 async def test_what_a_person_stopped_is_never_started_again(tmp_path: Path) -> None:

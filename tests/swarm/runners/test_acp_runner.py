@@ -239,6 +239,25 @@ async def test_a_question_that_is_open_ends_with_its_turn(tmp_path: Path, launch
         assert ends(await reader.all()) == ["cancelled"]
 
 
+async def test_a_task_that_is_stopped_while_a_question_is_open_has_not_failed(
+    tmp_path: Path, launcher: Launcher
+):
+    asked = asyncio.Event()
+
+    async def nobody(_: Permission) -> Answer:
+        asked.set()
+        return await asyncio.Event().wait()  # type: ignore[return-value]
+
+    async with KitHost(nobody, launcher=launcher) as host:
+        life = acp().start(launch(tmp_path, "edit"), host)
+        reader = Reader(life)
+        await asked.wait()
+        await life.stop()
+        events = await reader.all()
+    assert ends(events) == ["cancelled"]
+    assert one(events, RunEnd).error is None
+
+
 async def test_an_error_of_the_agent_and_a_refusal_are_no_success(tmp_path: Path, launcher: Launcher):
     async with KitHost(launcher=launcher) as host:
         life = acp().start(launch(tmp_path, "fail"), host)
