@@ -11,6 +11,7 @@ from actors.runtime.children.kernel import (
     PR_SET_DUMPABLE,
     call,
     end_with_parent,
+    forget_children,
     system_call,
 )
 
@@ -89,7 +90,7 @@ def _be_first(held: int, report: int) -> None:
         end_with_parent()
         call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)  # a process in here sees nothing by way of it
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whose parent has ended goes without being waited for
+        forget_children()  # also those whose own parent has ended
         os.dup2(held, 0)
         os.dup2(report, 1)
         system_call(CLOSE_RANGE, 2, _ALL, 0)

@@ -17,6 +17,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
 
+_IGNORE = 1
+
 #: In the place of a descriptor: paths are absolute.
 AT_FDCWD = -100
 _NO_SYMLINKS, _BENEATH = 0x04, 0x08
@@ -32,7 +34,7 @@ _functions = {
     name: getattr(_libc, name)
     for name in (
         *("syscall", "prctl", "unshare", "setns", "mount", "umount2", "capset"),
-        *("inotify_init1", "inotify_add_watch"),
+        *("inotify_init1", "inotify_add_watch", "signal"),
     )
     if _libc is not None
 }
@@ -59,6 +61,15 @@ def open_place(folder: int, path: bytes) -> int:
     beneath = 0 if folder == AT_FDCWD else _BENEATH
     how = struct.pack("QQQ", os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW, 0, _NO_SYMLINKS | beneath)
     return system_call(_OPENAT2, folder, path, how, len(how))
+
+
+def forget_children() -> None:
+    """Have children of this process end without being waited for.
+
+    ``signal.signal`` does so too, and makes enumeration members of all that it gets: in a process that was
+    just forked it is dear to touch so much.
+    """
+    _functions["signal"](int(signal.SIGCHLD), ctypes.c_void_p(_IGNORE))
 
 
 def take_in_orphans() -> None:

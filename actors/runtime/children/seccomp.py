@@ -6,12 +6,12 @@ none of that. Programs of 32 bits have other numbers for all of it, and are kill
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import functools
 import platform
 import struct
 import sys
+from array import array
 from itertools import chain
 from typing import NamedTuple
 
@@ -114,8 +114,8 @@ def install(code: bytes) -> None:
 
     It needs ``no_new_privs``. Raises OSError.
     """
-    kept = ctypes.create_string_buffer(code, len(code))
-    program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(kept))
+    kept = array("B", code)
+    program = struct.pack("HxxxxxxP", len(code) // 8, kept.buffer_info()[0])
     call("prctl", PR_SET_SECCOMP, 2, program, 0, 0)
 
 
