@@ -6,7 +6,7 @@ PolypodError
 │       └── NotTrusted       nobody has looked at what a project's polypod.toml may start
 ├── SystemNotRunning         a PodSystem was used before it was entered or after it was left
 │   └── SystemOfParent       a forked process used what is its parent's
-├── WouldDeadlock            a blocking wait on the thread whose loop would have to answer it
+├── WouldDeadlock            a wait that would never end: of a loop for itself, of a pod's run for that pod
 ├── PodError
 │   ├── NameTaken            an explicit pod name is in use
 │   ├── PodNotFound
@@ -180,7 +180,9 @@ class SystemOfParent(SystemNotRunning):
 
 
 class WouldDeadlock(PolypodError, RuntimeError):  # noqa: N818
-    """A blocking wait on the very thread whose event loop would have to bring the answer."""
+    """A wait that would never end: on the very thread whose event loop would have to bring the answer, or of
+    what is done in a run for what its pod does only once that run has ended.
+    """
 
 
 class PodError(PolypodError):

@@ -9,7 +9,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pykka import messages
+from pykka import ActorDeadError, messages
 
 from actors.pod.accounts.accounts import Accounts
 from actors.pod.ending import Ending
@@ -22,6 +22,7 @@ from actors.pod.passivity import answer_without_history, needs_history
 from actors.pod.resources import PodResources
 from actors.pod.runs.run_loop import RunLoop
 from actors.pod.runs.run_parts import RunParts
+from actors.pod.runs.run_state import ResumeHere, RunHere
 from actors.pod.runs.tool_calls import ToolCalls
 from actors.pod.session.journal import Journal
 from actors.pod.session.lifecycle import Lifecycle, Resumed, open_session
@@ -29,6 +30,7 @@ from actors.pod.session.patience import Patience
 from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
 from actors.runtime.actor import DEFERRED, AsyncActor
+from actors.runtime.circles import Work, next_number
 from actors.runtime.future import AsyncFuture
 from actors.runtime.interruptible import Left
 from actors.sessions.approvals import NO_APPROVALS
@@ -388,6 +390,33 @@ class PodActor(AsyncActor):
         self._end()
         self._report_start(error)
 
+    # -- who waits for it ------------------------------------------------------------------------
+
+    def actor_send(self, message: Any, reply_to: AsyncFuture[Any]) -> None:
+        self.note_turn(message, reply_to)
+        _send(self, message, reply_to)
+
+    def note_turn(self, message: Any, reply: AsyncFuture[Any]) -> None:
+        """Have who is to wait for ``reply`` not do so for ever, where that comes in the pod's turn."""
+        kind = type(message)
+        if kind in _IN_TURN or (kind is _WaitForSubAgents and self._waits_long(message)):
+            reply.place, reply.number = self, next_number()
+
+    def _waits_long(self, message: commands.WaitForSubAgents) -> bool:
+        """Whether an answer waits for what sub-agents and runs come to."""
+        return message.timeout is None and self.delegation is not None
+
+    @property
+    def at_work(self) -> Work | None:
+        """The code of what is at work on the history."""
+        holder = None if self.run_loop is None else self.run_loop.gate.holder
+        return None if holder is None else holder.code
+
+    def withdraw(self, asked: AsyncFuture[Any], error: Exception) -> None:
+        """Nobody can wait for ``asked``: what has not begun of it never does. From any thread."""
+        with suppress(ActorDeadError):
+            self._mailroom.post(lambda _: self.runs.withdraw(asked, error))
+
     # -- its mailbox -----------------------------------------------------------------------------
 
     def on_receive(self, message: Any) -> Any:
@@ -597,6 +626,23 @@ def _asking(of: tuple[Any, ...], approvals: OpenApprovals) -> tuple[type[RunLoop
     return AskingRuns, AskingToolCalls(*of, approvals=approvals)
 
 
+#: What is answered only in a turn of the pod's: behind the run that goes on, or between two of its steps.
+_IN_TURN = frozenset(
+    {
+        commands.Run,
+        RunHere,
+        commands.Steer,
+        commands.Notify,
+        commands.Resume,
+        ResumeHere,
+        commands.PushItem,
+        commands.Compact,
+        commands.TryPreRunCompact,
+        commands.Fork,
+    }
+)
+_WaitForSubAgents = commands.WaitForSubAgents
+_send = AsyncActor.actor_send
 #: Messages that end a pod.
 _STOPS = (commands.Stop, ShutDown, messages._ActorStop)
 #: What becomes of each message: what ends the pod is its own business.

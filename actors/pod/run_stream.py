@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from actors.runtime.circles import Place, ThreadWait, Wait, work_here
 from actors.runtime.future import AsyncFuture
 from actors.runtime.subscription import Closed, Subscription
 from protocol import commands
-from protocol.errors import PodStopped, RunFailed
+from protocol.errors import PodStopped, RunFailed, WouldDeadlock
 from protocol.events import Event, Lagged, RunEnd, TextDelta, TurnStart
 from protocol.results import RunResult
 
@@ -40,6 +42,7 @@ class RunStream(Generic[T]):
         self._run_id = command.run_id
         self._events = pod.subscribe()
         self._ended = False
+        self._refused: WouldDeadlock | None = None
         self.result: AsyncFuture[RunResult[T]] = pod.address.ask(pod, command)
         events = weakref.ref(self._events)  # whoever drops the stream drops what is queued for it
         self.result.when_done(lambda: _close(events()))
@@ -50,9 +53,11 @@ class RunStream(Generic[T]):
     async def __anext__(self) -> Event:
         while not self._ended:
             try:
-                event = await self._events.__anext__()
+                event = await self._next()
             except StopAsyncIteration:
                 self._ended = True
+                if self._refused is not None:
+                    raise self._refused from None
                 await self.result  # no end was published: the run was refused or lost its store
                 break
             if self._is_mine(event):
@@ -60,13 +65,28 @@ class RunStream(Generic[T]):
         self._events.close()
         raise StopAsyncIteration
 
+    async def _next(self) -> Event:
+        place, work = self.result.place, work_here.get()
+        if place is None or work is None:
+            return await self._events.__anext__()
+        with Wait(work, self.result, partial(self._refuse, place)):
+            return await self._events.__anext__()
+
+    def _refuse(self, place: Place, error: WouldDeadlock) -> None:
+        """The run would never come to anything while whoever reads waits for it."""
+        place.withdraw(self.result, error)
+        self._refused = error
+        self._events.close()
+
     def __iter__(self) -> Iterator[Event]:
         return self
 
     def __next__(self) -> Event:
         while not self._ended:
             try:
-                event = self._events.get()
+                with ThreadWait(self.result) as wait:
+                    wait.look(surely=True)
+                    event = self._events.get()
             except Closed:
                 self._ended = True
                 self.result.get()  # the same

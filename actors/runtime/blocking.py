@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 
@@ -21,6 +21,8 @@ class Host(Protocol):
 class _Local(threading.local):
     #: The pool that the thread belongs to; None for any other thread.
     host: Host | None = None
+    #: Says whether what the thread does was given up; None where nobody would know.
+    given_up: Callable[[], bool] | None = None
 
 
 _local = _Local()
@@ -29,6 +31,16 @@ _local = _Local()
 def belong_to(host: Host) -> None:
     """Notify ``host`` from now on whenever the calling thread blocks."""
     _local.host = host
+
+
+def enter_work(given_up: Callable[[], bool] | None) -> None:
+    """The calling thread begins with work that may be given up; with None, it has ended."""
+    _local.given_up = given_up
+
+
+def is_given_up() -> bool:
+    """Whether nobody waits any longer for what the calling thread does."""
+    return _local.given_up is not None and _local.given_up()
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import pykka
 
 from actors.runtime.blocking import blocked
+from actors.runtime.circles import MOMENT, Place, ThreadWait, Wait, work_here
 from actors.runtime.loop import at_work, comes_soon, deliver_now, of_parent
 from actors.runtime.tasks import task_on
 from protocol.errors import SystemOfParent, WouldDeadlock
@@ -50,7 +51,10 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
     is a quarter of a kilobyte for each, and every question has one.
     """
 
-    __slots__ = ("_callbacks", "_done", "_error", "_loop", "_value", "caller")
+    __slots__ = ("_callbacks", "_done", "_error", "_loop", "_value", "caller", "number", "place")
+
+    #: Of what comes in a turn of its ``place``: its number among such.
+    number: int
 
     _traceback: TracebackType | None = None
     _get_hook: Callable[[float | None], T] | None = None
@@ -68,6 +72,8 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
         self._loop: asyncio.AbstractEventLoop | None = None
         #: Of a reply: the context variables of who asked, where they matter to the work.
         self.caller: Context | None = None
+        #: Of a reply that is still to come: whose turn it comes with; None for none.
+        self.place: Place | None = None
 
     def __repr__(self) -> str:
         state = "pending" if not self._done else "failed" if self._error is not None else "done"
@@ -137,6 +143,8 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
                 self._error = error
                 self._traceback = error.__traceback__
             self._done = True
+            if self.place is not None:
+                self.place = None  # who keeps a result does not keep the actor
             callbacks, self._callbacks = self._callbacks, None
         if callbacks is not None:
             _call_all(callbacks)
@@ -226,9 +234,11 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
         self.when_done(gate.release)
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
-            with blocked():
-                while not gate.acquire(timeout=min(_HEARTBEAT, _left(deadline))) and not self._done:
+            with blocked(), ThreadWait(self) as wait:
+                beat: float | None = MOMENT if wait.within else None
+                while not gate.acquire(timeout=min(beat or _HEARTBEAT, _left(deadline))) and not self._done:
                     self._check_alive()
+                    beat = wait.look()
                     if _left(deadline) <= 0:
                         raise pykka.Timeout(f"{timeout} seconds")
         finally:
@@ -263,7 +273,11 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
             waiter = _Waiter(loop)
             self.when_done(waiter.wake)
             try:
-                yield from waiter.future
+                if (place := self.place) is None or (work := work_here.get()) is None:
+                    yield from waiter.future
+                else:
+                    with Wait(work, self, lambda error: self._refuse(place, waiter, error)):
+                        yield from waiter.future
             except asyncio.CancelledError:
                 self._note_abandoned()
                 raise
@@ -273,6 +287,11 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
         return self._outcome()
 
     __iter__ = __await__
+
+    def _refuse(self, place: Place, waiter: _Waiter, error: WouldDeadlock) -> None:
+        """Whoever awaits the value would do so for ever."""
+        place.withdraw(self, error)
+        waiter.fail(error)
 
     def _note_abandoned(self) -> None:
         if self.on_abandon is not None and not self.done():
@@ -394,6 +413,11 @@ class _Waiter:
                 loop.call_soon_threadsafe(self._resolve)
         except RuntimeError:  # the loop is closed: nobody waits any more
             return
+
+    def fail(self, error: Exception) -> None:
+        """Have who waits raise ``error``; on its loop."""
+        if not self.future.done():
+            self.future.set_exception(error)
 
     def _resolve(self) -> None:
         if not self.future.done():

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
+from actors.runtime.circles import Work
 from actors.runtime.tasks import raise_on, task_on
 from protocol.errors import PodError
 
@@ -62,6 +63,8 @@ class Interruptible(Struct, eq=False):
     _child: asyncio.Future[None] | None = None
     _cancels: int = 0
     _overdue: asyncio.TimerHandle | None = None
+    #: The same as the code that is called in its course sees it; None until it has begun.
+    code: Work | None = None
 
     @property
     def under_way(self) -> bool:

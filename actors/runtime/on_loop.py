@@ -35,6 +35,7 @@ def ask_on(
 
     def start(_: object) -> None:
         task = mailroom.loop.create_task(answer(), context=context)
+        task.add_done_callback(lambda _: future)  # so it can be seen who waits for the task
         future.when_done(lambda: task)  # the loop itself does not hold on to its tasks
 
     mailroom.post(start)

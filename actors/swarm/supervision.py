@@ -119,6 +119,7 @@ class PodSupervisor(Supervisor):
             self._stop_asked = True
         future = future_of(self.room)
         future.caller = copy_context()
+        self._actor.note_turn(command, future)
         try:
             self.room.send(self._actor, command, future)  # a dead one has it taken by ``take``
         except pykka.ActorDeadError as error:

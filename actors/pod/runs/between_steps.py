@@ -9,6 +9,7 @@ from typing import Any
 from actors.pod.runs.gate import Gate
 from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
+from actors.runtime.circles import enter_work
 from actors.runtime.future import AsyncFuture
 from actors.runtime.interruptible import Interruptible, Left
 from protocol.errors import PodError
@@ -65,6 +66,11 @@ class BetweenSteps:
         if self._waiting is not None:
             self._waiting.discard(reply)
 
+    def withdraw(self, reply: AsyncFuture[Any], error: Exception) -> None:
+        """Nobody waits for ``reply``: what has not begun of it never does."""
+        if self._waiting is not None and reply in self._waiting and not reply.done():
+            reply.set_exception(error)
+
     def take_waiting(self) -> list[AsyncFuture[Any]]:
         """All replies that wait, which another answers."""
         waiting, self._waiting = self._waiting, None
@@ -85,9 +91,15 @@ class BetweenSteps:
                 except asyncio.CancelledError:
                     self._settle(reply, None, self._gone())
                     return
+            if reply.done():  # it was withdrawn
+                self.forget(reply)
+                return
+            waits.code = enter_work(self._tasks.loop)
             await self._answer(reply, work(waits))
         finally:
             self._gate.leave(waits)
+            if waits.code is not None:
+                waits.code.end()
 
     async def _answer(self, reply: AsyncFuture[Any], work: Coroutine[Any, Any, Any]) -> None:
         value: Any = None

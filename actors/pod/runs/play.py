@@ -15,6 +15,7 @@ from actors.pod.runs.model_calls import Compacting, ModelCalls
 from actors.pod.runs.outcomes import refused, said_nothing, steps_reached, tokens_reached
 from actors.pod.runs.run_parts import RunParts
 from actors.pod.runs.run_state import QueuedRun, Run
+from actors.runtime.circles import enter_work
 from actors.runtime.interruptible import Interruptible, Left
 from actors.sessions.replay import open_calls
 from protocol.errors import CompactionFailed, Failure, ModelRetry, OutputInvalid, SessionError
@@ -116,6 +117,7 @@ class Play:
 
     async def _play(self, run: Run, waits: Interruptible, begin: Coroutine[Any, Any, None]) -> None:
         """Carry out ``begin``, then step by step the rest of the run."""
+        code = waits.code = enter_work(self._parts.tasks.loop)
         try:
             await begin
             while True:
@@ -144,6 +146,7 @@ class Play:
                 raise
         finally:
             self._gate.leave(waits)
+            code.end()
 
     async def _make_ready(self, run: Run, step: decide.RunTools | decide.CloseCalls | decide.Compact) -> None:
         """Do what comes before the next request."""

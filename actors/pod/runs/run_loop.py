@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from actors.pod.accounts.exchange import Exchange
@@ -160,16 +161,28 @@ class RunLoop:
 
     def drop_queued(self, run_id: str) -> None:
         """Remove a run that waits in line; it leaves no trace."""
+        queued = self._drop(lambda each: each.command.run_id == run_id)
+        if queued is not None:
+            session_id = self._parts.journal.log.durable_session
+            queued.reply.set(RunResult("", "cancelled", Usage(), run_id, session_id))
+
+    def withdraw(self, reply: AsyncFuture[Any], error: Exception) -> None:
+        """Nobody can wait for ``reply``: what has not begun of it never does."""
+        if self._drop(lambda each: each.reply is reply) is not None:
+            reply.set_exception(error)
+        elif self._between is not None:
+            self._between.withdraw(reply, error)
+
+    def _drop(self, wanted: Callable[[QueuedRun], bool]) -> QueuedRun | None:
         queue = self.queue
-        queued = None if queue is None else queue.drop(run_id)
+        queued = None if queue is None else queue.drop(wanted)
         if queue is None or queued is None:
-            return
-        session_id = self._parts.journal.log.durable_session
-        queued.reply.set(RunResult("", "cancelled", Usage(), run_id, session_id))
+            return None
         if not queue.runs:
             self.queue = None
             for words in queue.words:  # they were not its own: another run begins with them
                 self.notify(words.content, words.reply)
+        return queued
 
     def between_steps(self, reply: AsyncFuture[Any], work: Between) -> None:
         """Do ``work`` now, or between two steps of the run that goes on, and answer ``reply``."""
@@ -382,6 +395,9 @@ class RunLoop:
 
     def _begin_again(self, reply: AsyncFuture[Any], command: commands.Resume, waits: Interruptible) -> None:
         self.between.forget(reply)
+        if reply.done():  # it was withdrawn
+            self.gate.leave(waits)
+            return
         if self._parts.status.stopping:
             reply.set_exception(self._parts.status.gone())
             self.gate.leave(waits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
@@ -80,10 +81,10 @@ class RunQueue:
         """Whether no other run may wait."""
         return len(self.runs) >= QUEUE_LIMIT
 
-    def drop(self, run_id: str) -> QueuedRun | None:
-        """Remove the run of that id; None where it does not wait."""
+    def drop(self, wanted: Callable[[QueuedRun], bool]) -> QueuedRun | None:
+        """Remove the first run that is ``wanted``; None where none is."""
         for queued in self.runs:
-            if queued.command.run_id == run_id:
+            if wanted(queued):
                 self.runs.remove(queued)
                 return queued
         return None

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from actors.pod.local import actor_of, lives_here
+from actors.runtime.circles import next_number
 from actors.runtime.on_loop import ask_on
 from actors.swarm.agents.agent_events import AgentEvents
-from actors.swarm.agents.ids import name_of
+from actors.swarm.agents.ids import name_of, pod_of
 from actors.swarm.runners.base import Answer
 from protocol.agents import AgentResult, AgentSpec, AgentStatus
 from protocol.errors import AgentNotRunning
@@ -147,7 +149,11 @@ class Agent:
 
     def wait(self) -> AsyncFuture[AgentResult]:
         """How its current task ends, once nothing that was sent waits any more."""
-        return self._ask(self._keeper.wait)
+        future = self._ask(self._keeper.wait)
+        pod = self._swarm.home.roster.pods.get(pod_of(self.id))
+        if pod is not None and lives_here(pod) and not future.done():
+            future.place, future.number = actor_of(pod), next_number()
+        return future
 
     def approve(
         self,

@@ -41,6 +41,11 @@ def name_of(agent_id: str) -> str:
     return agent_id.rpartition("-")[0]
 
 
+def pod_of(agent_id: str) -> str:
+    """The name of the pod that an agent is, if it is one."""
+    return f"{agent_id}.pod"
+
+
 def find_id(beginning: str, ids: Iterable[str]) -> str:
     """The one id that begins so, or as a list has shortened it (``fix-the…-118204``); one that is called just
     so comes first, then the one agent that was started under that name (``Tests`` beside ``tests-slow``).

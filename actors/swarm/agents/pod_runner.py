@@ -20,6 +20,7 @@ from actors.pod.session.restore import tip
 from actors.runtime.subscription import Subscription
 from actors.sessions.answers import settled
 from actors.swarm.agents.home import Home
+from actors.swarm.agents.ids import pod_of
 from actors.swarm.runners.base import Host, Launch
 from actors.swarm.runners.stream import Recorder
 from protocol.entries import SessionOpened
@@ -85,7 +86,7 @@ class PodLife:
         self._home, self._runner, self._given, self._launch = home, runner, given, launch
         self._manifest = manifest
         self._recorder = Recorder(launch.agent_id)
-        self._pod_name = f"{launch.agent_id}.pod"
+        self._pod_name = pod_of(launch.agent_id)
         self._pod: Pod | None = None
         self.session = launch.session
         self._reason: AgentStopReason = "exit"

@@ -1,0 +1,277 @@
+"""Refuses waits that would never end: work of an actor that waits for what comes only once it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from types import FunctionType
+from typing import Any, NamedTuple, Protocol, Self
+
+import pykka
+from msgspec import Struct
+
+from actors.runtime.blocking import is_given_up
+from actors.runtime.tasks import task_on
+from protocol.errors import WouldDeadlock
+
+#: How long an answer that needs no turn may take, in seconds: a wait is not looked at before.
+MOMENT = 0.01
+#: How often it is looked whether a task that waits has come to be waited for, in seconds.
+_LOOK_AGAIN = 1.0
+
+
+#: The number of what is asked next.
+next_number = itertools.count().__next__
+
+
+class Work(Struct, eq=False, gc=False):  # untracked, so that it costs a run no collection
+    """A piece of work of one actor, as code within it sees it. It knows nothing of the actor, which contexts
+    that outlive the work must not keep alive.
+    """
+
+    #: The task that does the work; None once it has ended.
+    task: asyncio.Task[Any] | None
+    #: What its code waits for, to come in a turn of its own; None until it waits for any.
+    waits_for: list[Asked] | None = None
+
+    def begin_wait(self, asked: Asked) -> None:
+        """Note that its code waits for a turn."""
+        with _lock:
+            if self.waits_for is None:
+                self.waits_for = []
+            self.waits_for.append(asked)
+
+    def end_wait(self, asked: Asked) -> None:
+        """Note that it does no more."""
+        with _lock:
+            assert self.waits_for is not None
+            self.waits_for.remove(asked)
+
+    def end(self) -> None:
+        """The work has ended: nothing waits for it."""
+        self.task = None
+
+
+class Place(Protocol):
+    """Who does one piece of work at a time: what it is asked waits for what is at work."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+
+    @property
+    def at_work(self) -> Work | None:
+        """What is at work there, from any thread."""
+
+    def withdraw(self, asked: Any, error: WouldDeadlock, /) -> None:
+        """Nobody can wait for ``asked``: what has not begun of it never does, and fails; from any thread."""
+
+
+class Asked(Protocol):
+    """What was asked of a place, to come in a turn of its own; ``number`` is ``next_number()`` of then."""
+
+    @property
+    def place(self) -> Place | None:
+        """Where that is; None once it is there."""
+
+    @property
+    def number(self) -> int:
+        """Counts what was asked so, anywhere."""
+
+
+#: The work in whose course the running code is called.
+work_here: ContextVar[Work | None] = ContextVar("work_here", default=None)
+
+_lock = threading.Lock()
+
+
+def enter_work(loop: asyncio.AbstractEventLoop) -> Work:
+    """Note that the running task of that loop does a piece of work, whose code sees that from now on."""
+    work = Work(task_on(loop))
+    work_here.set(work)
+    return work
+
+
+class Wait:
+    """A wait of the running task, within ``work``, for what comes in a turn of its own: while this is
+    entered, ``refuse`` is called on the loop if it comes to be known that the wait can never end. Of several
+    in a circle the one for what was asked last is refused.
+    """
+
+    __slots__ = ("_asked", "_begun", "_doubted", "_refuse", "_task", "_timer", "_work")
+
+    def __init__(self, work: Work, asked: Asked, refuse: Callable[[WouldDeadlock], object]) -> None:
+        self._work, self._asked, self._refuse = work, asked, refuse
+        self._task = asyncio.current_task()
+        self._doubted = False
+        self._begun = self._begin()
+        self._timer = asyncio.get_running_loop().call_later(MOMENT, self._look)
+
+    def _begin(self) -> bool:
+        """Have the wait known, if the work waits for this task: one may go on beside its work."""
+        if not _is_awaited(self._task, self._work.task):
+            return False
+        self._work.begin_wait(self._asked)
+        return True
+
+    def _look(self) -> None:
+        self._begun = self._begun or self._begin()
+        circle = _find_circle(self._work, self._asked) if self._begun else None
+        if circle is not None and (self._doubted or circle.last == self._asked.number):
+            self._refuse(_refusal(circle))
+            return
+        self._doubted = circle is not None  # what was asked later is about to be refused
+        again = MOMENT if self._doubted else _LOOK_AGAIN
+        if self._doubted or not self._begun:
+            self._timer = asyncio.get_running_loop().call_later(again, self._look)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        if self._begun:
+            self._work.end_wait(self._asked)
+
+
+class ThreadWait:
+    """The same of the calling thread, which has to ``look`` itself now and then; ``within`` says whether that
+    is in the course of any work.
+    """
+
+    __slots__ = ("_asked", "_doubted", "_place", "_work", "within")
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked, self._place, self._work = asked, asked.place, work_here.get()
+        self.within = self._place is not None and self._work is not None and not is_given_up()
+        self._doubted = False
+
+    def __enter__(self) -> Self:
+        if self.within and self._work is not None:
+            self._work.begin_wait(self._asked)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.within and self._work is not None:
+            self._work.end_wait(self._asked)
+
+    def look(self, *, surely: bool = False) -> float | None:
+        """In how many seconds to look again; None for no need to. Raises WouldDeadlock where the wait would
+        never end; ``surely`` also where something that was asked later may be refused in its place.
+        """
+        if not self.within or self._work is None or self._place is None:
+            return None
+        circle = _find_circle(self._work, self._asked)
+        if circle is not None and (surely or self._doubted or circle.last == self._asked.number):
+            refused = _refusal(circle)
+            self._place.withdraw(self._asked, refused)
+            raise refused
+        self._doubted = circle is not None
+        return MOMENT if self._doubted else None
+
+
+class _Circle(NamedTuple):
+    """The names on the way from a wait back to its work, and the number of what was asked last."""
+
+    names: tuple[str, ...]
+    last: int
+
+
+def _refusal(circle: _Circle) -> WouldDeadlock:
+    first, *others = circle.names
+    words = f"pod {first!r} would wait for itself: its turn comes only once this has ended"
+    if others:
+        words = (
+            f"pod {first!r} waits for {', which waits for '.join(map(repr, others))}, which waits for this"
+        )
+    return WouldDeadlock(
+        words, hint="ask another pod, or send words by notify() or steer() and do not wait for that"
+    )
+
+
+def _find_circle(work: Work, asked: Asked) -> _Circle | None:
+    """The way from a wait of ``work`` to that work, which is at work at the last place; None without one."""
+    seen: set[Work] = set()
+    with _lock:
+        ways = [(_Circle((), 0), asked)]
+        while ways:
+            way, next_ = ways.pop()
+            if (place := next_.place) is None:
+                continue
+            way = _Circle((*way.names, place.name), max(way.last, next_.number))
+            other = place.at_work
+            if other is work:
+                return way
+            if other is not None and other not in seen:
+                seen.add(other)
+                ways.extend((way, further) for further in other.waits_for or ())
+    return None
+
+
+# -- which task waits for which ----------------------------------------------------------------------
+
+
+def _is_awaited(task: asyncio.Task[Any] | None, by: asyncio.Task[Any] | None) -> bool:
+    """Whether ``by`` waits for ``task``, as far as that can be seen; of another loop, a tool's own in its
+    thread, that is taken for granted.
+    """
+    if task is None or by is None or by.done():
+        return False
+    if task.get_loop() is not by.get_loop():
+        return not is_given_up()
+    seen: set[Any] = set()
+    found: list[Any] = [task]
+    while found:
+        each = found.pop()
+        if each is by:
+            return True
+        if each not in seen:
+            seen.add(each)
+            for callback in getattr(each, "_callbacks", None) or ():
+                found += _futures_in(callback[0] if isinstance(callback, tuple) else callback)
+    return False
+
+
+def _futures_in(callback: Any) -> Iterator[Any]:
+    """The tasks and futures that go on by a callback: of who waits for several, as a gather or a task group,
+    what waits for all of them.
+    """
+    if isinstance(callback, functools.partial):
+        held = [callback.func, *callback.args]
+    elif isinstance(callback, FunctionType):
+        held = [cell.cell_contents for cell in callback.__closure__ or ()]
+    else:
+        held = [getattr(callback, "__self__", None)]
+    for each in held:
+        if _is_future(each):
+            yield each
+        else:
+            yield from filter(_is_future, _members(each))
+
+
+def _members(of: Any) -> Iterator[Any]:
+    for value in [*getattr(of, "__dict__", {}).values(), *_in_slots(of)]:
+        yield from value if isinstance(value, deque) else (value,)
+
+
+def _in_slots(of: Any) -> list[Any]:
+    return [getattr(of, name, None) for name in getattr(type(of), "__slots__", ())]
+
+
+def _is_future(value: Any) -> bool:
+    return isinstance(value, asyncio.Future | pykka.Future)
+
+
+def _after_fork_in_child() -> None:
+    global _lock  # noqa: PLW0603 - another thread may have held it
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

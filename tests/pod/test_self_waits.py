@@ -1,0 +1,366 @@
+"""What is done in a run of a pod must not wait for the pod's next turn: it is refused at once, in every form."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.llm.base import Block, Request
+from actors.llm.scripted import ScriptedClient, call, say
+from actors.pod.handle import Pod
+from actors.swarm.agents.swarm import Swarm
+from actors.system import PodSystem
+from actors.tools.base import tool
+from protocol.errors import NotPaused, PodBusy, RunFailed, WouldDeadlock
+from protocol.items import SystemItem, ToolResult, UserItem
+from protocol.manifest import PodManifest
+
+REFUSED = "would wait for itself"
+
+
+def play_of(*words: str) -> ScriptedClient:
+    return ScriptedClient([call("ask", {}), *map(say, words or ["end"])])
+
+
+async def results(pod: Pod) -> list[str]:
+    return [item.text for item in await pod.history() if isinstance(item, ToolResult)]
+
+
+async def words(pod: Pod) -> list[str]:
+    return [item.text for item in await pod.history() if isinstance(item, UserItem)]
+
+
+async def read(pod: Pod) -> None:
+    async for _ in pod.stream("again"):
+        pass
+
+
+async def read_text(pod: Pod) -> None:
+    async with pod.stream("again") as events:
+        async for _ in events.text():
+            pass
+
+
+async def in_group(pod: Pod) -> None:
+    async def ask() -> None:
+        await pod.run("again")
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ask())
+
+
+async def as_completed(pod: Pod) -> None:
+    for each in asyncio.as_completed([pod.run("again")]):
+        await each
+
+
+async def in_time(pod: Pod) -> None:
+    async with asyncio.timeout(60):
+        await pod.run("again")
+
+
+#: Forms of a wait for the next turn of the own pod, on its loop.
+AWAITED: dict[str, Callable[[Pod], Awaitable[Any]]] = {
+    "run": lambda pod: pod.run("again"),
+    "typed": lambda pod: pod.run("again", output=int),
+    "map": lambda pod: pod.run("again").map(lambda result: result.text),
+    "stream": read,
+    "text": read_text,
+    "gather": lambda pod: asyncio.gather(pod.run("again"), asyncio.sleep(0)),
+    "wait_for": lambda pod: asyncio.wait_for(pod.run("again"), 60),
+    "timeout": in_time,
+    "group": in_group,
+    "shield": lambda pod: asyncio.shield(pod.run("again")),
+    "as_completed": as_completed,
+    "thread": lambda pod: asyncio.to_thread(pod.run("again").get),
+    "steer": lambda pod: pod.steer("words"),
+    "notify": lambda pod: pod.notify("words"),
+    "push": lambda pod: pod.push_item(SystemItem.of("words")),
+    "compact": lambda pod: pod.compact(),
+    "fork": lambda pod: pod.fork(),
+}
+
+
+@pytest.mark.parametrize("form", list(AWAITED))
+async def test_an_async_tool_that_waits_for_its_own_pod_is_refused(form: str) -> None:
+    async def ask() -> str:
+        """Ask."""
+        return repr(await AWAITED[form](pod))
+
+    client = play_of("end")
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(name="p"), client=client, tools=[ask])
+        assert (await asyncio.wait_for(pod.run("go"), 30)).text == "end"
+        [said] = await results(pod)
+        assert REFUSED in said
+        assert "notify() or steer()" in said
+        # What was refused does not come later; words do, since they were on their way.
+        assert (await words(pod))[1:] == (["words"] if form in {"steer", "notify"} else [])
+
+
+@pytest.mark.parametrize("concurrency", ["exclusive", "read_only"])
+@pytest.mark.parametrize(
+    "ask_pod",
+    [
+        lambda pod: pod.run("again").get(),
+        lambda pod: pod.run("again").get(timeout=60),
+        lambda pod: list(pod.stream("again")),
+        lambda pod: pod.steer("words").get(),
+        lambda pod: asyncio.run(read(pod)),
+        lambda pod: pod.fork().get(),
+    ],
+)
+async def test_a_plain_tool_that_waits_for_its_own_pod_is_refused(ask_pod: Any, concurrency: Any) -> None:
+    @tool(concurrency=concurrency)
+    def ask() -> str:
+        """Ask."""
+        return repr(ask_pod(pod))
+
+    client = ScriptedClient([call("ask", {}) + call("ask", {}), say("end")])
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(name="p"), client=client, tools=[ask])
+        assert (await asyncio.wait_for(pod.run("go"), 30)).text == "end"
+        assert all(REFUSED in said for said in await results(pod))
+
+
+class WaitsBefore:
+    async def before_request(self, _view: Any) -> None:
+        await of_hooks[0].run("again")
+
+
+class WaitsInThread:
+    def before_request(self, _view: Any) -> None:
+        of_hooks[0].run("again").get()
+
+
+of_hooks: list[Pod] = []
+
+
+class AsksItsPod:
+    """A client that waits for its own pod."""
+
+    model = "asks"
+
+    async def stream(self, _request: Request) -> AsyncIterator[Block]:
+        await of_hooks[0].run("again")
+        async for block in say("end").stream():
+            yield block
+
+
+async def wait_for_pod(*_: object) -> None:
+    await of_hooks[0].run("again")
+
+
+def wait_in_thread(*_: object) -> None:
+    of_hooks[0].run("again").get()
+
+
+@pytest.mark.parametrize(
+    ("given", "of_run"),
+    [
+        ({"hooks": [WaitsBefore()]}, {}),
+        ({"hooks": [WaitsInThread()]}, {}),
+        ({"client": AsksItsPod()}, {}),
+        ({}, {"output_validator": wait_for_pod}),
+        ({}, {"output_validator": wait_in_thread}),
+        ({}, {"system_prompt": wait_for_pod}),
+    ],
+)
+async def test_hooks_validators_prompts_and_clients_that_wait_for_their_pod_are_refused(
+    given: dict[str, Any], of_run: dict[str, Any]
+) -> None:
+    async with PodSystem() as system:
+        client = ScriptedClient([say("end")] if "output_validator" in of_run else [])
+        pod = await system.spawn(PodManifest.of(name="p"), **({"client": client} | given))
+        of_hooks[:] = [pod]
+        with pytest.raises(RunFailed, match=REFUSED):
+            await asyncio.wait_for(pod.run("go", **of_run), 30)
+        assert (await pod.describe()).state == "idle"
+        assert await words(pod) in ([], ["go"])  # a prompt is made before anything is recorded
+
+
+async def test_a_hook_that_waits_for_its_pod_at_a_runs_end_is_refused_and_the_run_stands() -> None:
+    class Asks:
+        async def on_run_end(self, _result: Any) -> None:
+            try:
+                await pod.run("again")
+            except WouldDeadlock as error:
+                refused.append(error)
+
+    refused: list[WouldDeadlock] = []
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("end")]), hooks=[Asks()])
+        assert (await asyncio.wait_for(pod.run("go"), 30)).text == "end"
+        assert len(refused) == 1
+
+
+@pytest.mark.parametrize("how", ["run", "stream", "gather", "single", "threads"])
+async def test_two_pods_that_wait_for_each_other_are_refused(how: str) -> None:
+    async def ask_parent() -> str:
+        """Ask."""
+        return (await parent.run("?")).text
+
+    async def ask_child() -> str:
+        """Ask."""
+        if how == "stream":
+            await read(child)
+        elif how == "gather":
+            await asyncio.gather(child.run("do"))
+        elif how == "single":
+            client = ScriptedClient([call("ask_parent", {}), say("told")])
+            await system.run(PodManifest.of(name="child"), "do", client=client, tools=[ask_parent])
+        else:
+            await child.run("do")
+        return "asked"
+
+    def ask_parent_in_thread() -> str:
+        """Ask."""
+        return parent.run("?").get().text
+
+    def ask_child_in_thread() -> str:
+        """Ask."""
+        return child.run("do").get().text
+
+    plain = how == "threads"
+    asks_child = tool(name="ask_child")(ask_child_in_thread if plain else ask_child)
+    asks_parent = tool(name="ask_parent")(ask_parent_in_thread if plain else ask_parent)
+    of_child = ScriptedClient([] if how == "single" else [call("ask_parent", {}), say("told")])
+    async with PodSystem() as system:
+        client = ScriptedClient([call("ask_child", {}), say("end")])
+        parent = await system.spawn(PodManifest.of(name="parent"), client=client, tools=[asks_child])
+        child = await system.spawn(PodManifest.of(name="child"), client=of_child, tools=[asks_parent])
+        # Whoever comes second is refused, so both come to their ends, with nothing left to do.
+        assert (await asyncio.wait_for(parent.run("go"), 30)).text == "end"
+        assert await words(parent) == ["go"]
+
+
+async def test_an_agent_that_waits_for_its_own_task_is_refused(tmp_path: Path) -> None:
+    async def ask() -> str:
+        """Ask."""
+        return (await agent.wait()).text
+
+    async with PodSystem() as system:
+        swarm = Swarm(system, tmp_path)
+        gate = asyncio.Event()
+
+        async def ready() -> str:
+            """Wait until the test has the handle."""
+            await gate.wait()
+            return "ready"
+
+        client = ScriptedClient([call("ready", {}), call("ask", {}), say("end")])
+        agent = await swarm.start("go", client=client, tools=[ask, ready])
+        gate.set()
+        assert (await asyncio.wait_for(agent.wait(), 30)).text == "end"
+        assert REFUSED in (await results(system.get(f"{agent.id}.pod")))[1]
+
+
+# -- no false alarms ---------------------------------------------------------------------------------
+
+
+async def test_a_task_beside_the_tool_may_wait_for_the_pods_next_run() -> None:
+    beside: list[asyncio.Task[str]] = []
+    began = asyncio.Event()
+
+    async def later() -> str:
+        began.set()
+        return (await pod.run("again")).text
+
+    async def ask() -> str:
+        """Ask."""
+        beside.append(asyncio.create_task(later()))
+        await began.wait()
+        await asyncio.sleep(0.03)  # so long that the wait is looked at while the call goes on
+        return "begun"
+
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=play_of("end", "later"), tools=[ask])
+        assert (await pod.run("go")).text == "end"
+        assert await beside[0] == "later"
+
+
+async def test_words_and_runs_that_nobody_waits_for_are_no_deadlock() -> None:
+    async def ask() -> str:
+        """Ask."""
+        pod.notify("noted")
+        asked.append(pod.run("again"))
+        return "sent"
+
+    asked: list[Any] = []
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=play_of("end", "later"), tools=[ask])
+        assert (await pod.run("go")).text == "end"
+        assert (await asked[0]).text == "later"
+        assert await words(pod) == ["go", "noted", "again"]
+
+
+async def test_a_tool_may_wait_for_another_pod_whoever_waits_for_that() -> None:
+    async def ask() -> str:
+        """Ask."""
+        return " and ".join(each.text for each in await asyncio.gather(other.run("a"), other.run("b")))
+
+    async with PodSystem() as system:
+        other = await system.spawn(PodManifest.of(), client=ScriptedClient([say("1"), say("2")]))
+        pods = [await system.spawn(PodManifest.of(), client=play_of(), tools=[ask])]
+        await asyncio.wait_for(asyncio.gather(*(pod.run("go") for pod in pods)), 30)
+        assert await results(pods[0]) == ["1 and 2"]
+
+
+async def test_what_the_pod_answers_at_once_is_no_deadlock() -> None:
+    def ask() -> str:
+        """Ask."""
+        with pytest.raises(PodBusy):
+            pod.run("again", busy="reject").get()
+        with pytest.raises(NotPaused):
+            pod.resume().get()
+        pod.history().get()
+        return str(pod.describe().get().state)
+
+    async def ask_async() -> str:
+        """Ask."""
+        with pytest.raises(PodBusy):
+            await pod.run("again", busy="reject")
+        with pytest.raises(NotPaused):
+            await pod.resume()
+        await pod.try_pre_run_compact()
+        return str(await pod.wait_for_memory_jobs())
+
+    client = ScriptedClient([call("ask", {}) + call("ask_async", {}), say("end")])
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client, tools=[ask, ask_async])
+        assert (await asyncio.wait_for(pod.run("go"), 30)).text == "end"
+        assert await results(pod) == ["running", "True"]
+
+
+async def test_a_tool_whose_time_is_up_may_wait_for_the_next_run() -> None:
+    free = threading.Event()
+    said: list[str] = []
+    done = asyncio.Event()
+
+    @tool(timeout=0.01)
+    def ask() -> str:
+        """Ask."""
+        free.wait(30)
+        said.append(pod.run("again").get().text)
+        loop.call_soon_threadsafe(done.set)
+        return ""
+
+    @tool
+    async def let_go() -> str:
+        """Free the thread, and go on while it asks."""
+        free.set()
+        await asyncio.sleep(0.05)
+        return "free"
+
+    loop = asyncio.get_running_loop()
+    client = ScriptedClient([call("ask", {}), call("let_go", {}), say("end"), say("later")])
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client, tools=[ask, let_go])
+        assert (await pod.run("go")).text == "end"
+        await asyncio.wait_for(done.wait(), 30)
+        assert said == ["later"]
