@@ -301,6 +301,13 @@ def import_session(store: SessionStore, lines: Iterable[bytes], *, name: str = "
     if reader.sound < len(rest) or not entries:
         raise StoreError(f"{name} is cut off", hint="export the session again")
     verified(header.session, entries)
+    with contextlib.suppress(NewerVersion):
+        opened = _opening(header.session, entries[0]).session_id
+        if opened != header.session:
+            raise StoreError(
+                f"{name} says that it is session {header.session!r}, and its entries are of {opened}",
+                hint="export the session again: somebody has changed the first line",
+            )
     try:
         wait_durable(store, store.create(header.session, header.pod, header.parent, entries, claim=False))
     except HeadConflict as error:

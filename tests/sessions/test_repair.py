@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 import pytest
@@ -217,6 +218,18 @@ def test_a_damaged_file_is_not_imported(store):
     with pytest.raises(StoreError, match="letter is no exported session"):
         import_session(other, [b"hello\n"], name="letter")
     assert other.sessions() == []
+
+
+@pytest.mark.parametrize("other", ["", "../../x", "a\nb", "t2"])
+def test_a_file_whose_first_line_names_another_session_than_its_entries_is_not_imported(store, other):
+    conversation(store, "t", "ab")
+    data = b"".join(export_lines(store, "t")).replace(
+        b'"session":"t"', b'"session":' + json.dumps(other).encode(), 1
+    )
+    empty = MemoryStore()
+    with pytest.raises(StoreError, match="its entries are of t"):
+        import_session(empty, [data])
+    assert empty.sessions() == []
 
 
 def test_a_broken_session_is_not_exported(tmp_path):
