@@ -12,6 +12,7 @@ from msgspec import Struct
 from actors.runtime.circles import Work
 from actors.runtime.tasks import raise_on, task_on
 from protocol.errors import PodError
+from protocol.foreign import named_words
 
 T = TypeVar("T")
 
@@ -111,7 +112,7 @@ class Interruptible(Struct, eq=False):
             raise asyncio.CancelledError
         loop = asyncio.get_running_loop()
         # Not ``create_task``, since a task that its loop's factory starts at once ends within this call.
-        child = asyncio.Task(_without_exit(work, what), loop=loop, context=context)
+        child = asyncio.Task(_with_errors_only(work, what), loop=loop, context=context)
         ended = self._child = Uncancelled(loop=loop)
         child.add_done_callback(lambda _: _resolve(ended))
         self._under_way = (child, what)
@@ -198,12 +199,20 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-async def _without_exit(work: Coroutine[Any, Any, T], what: str) -> T:
-    """What ``work`` gives; what would end the loop out of a task ends only who waits for it."""
+async def _with_errors_only(work: Coroutine[Any, Any, T], what: str) -> T:
+    """What ``work`` gives; what it raises that is no Exception becomes one, since that would end the loop out
+    of a task, or be taken for our own.
+    """
+    task = asyncio.current_task()
     try:
         return await work
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise PodError(f"{what} raised {type(error).__name__}: {error}") from error
+    except (Exception, asyncio.CancelledError, Left):
+        raise
+    except BaseException as error:
+        loop = asyncio._get_running_loop()
+        if isinstance(error, GeneratorExit) and (loop is None or asyncio.current_task(loop) is not task):
+            raise  # the task is thrown away, with its loop
+        raise PodError(f"{what} raised {named_words(error)}") from error
 
 
 class Uncancelled(asyncio.Future[T]):

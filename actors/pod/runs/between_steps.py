@@ -103,17 +103,16 @@ class BetweenSteps:
 
     async def _answer(self, reply: AsyncFuture[Any], work: Coroutine[Any, Any, Any]) -> None:
         value: Any = None
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             value = await work
         except (asyncio.CancelledError, Left):
             error = self._gone()
-        except Exception as raised:  # noqa: BLE001 - goes to who asked
+        except BaseException as raised:  # noqa: BLE001 - goes to who asked, whatever it is
             error = raised
-        finally:
-            self._settle(reply, value, error)
+        self._settle(reply, value, error)
 
-    def _settle(self, reply: AsyncFuture[Any], value: Any, error: Exception | None) -> None:
+    def _settle(self, reply: AsyncFuture[Any], value: Any, error: BaseException | None) -> None:
         self.forget(reply)
         if value is LATER or reply.done():
             return
