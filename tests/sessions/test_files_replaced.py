@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -852,3 +853,26 @@ db.execute("SELECT * FROM sqlite_master").fetchall()
 print("open", flush=True)
 sys.stdin.read()
 """
+
+
+def test_stores_of_one_file_that_open_and_close_at_once_lose_no_log(tmp_path):
+    file = tmp_path / "pods.db"
+    with contextlib.closing(SQLiteStore(file)) as lasting:
+        make(lasting, "s", "first")
+        failed: list[Exception] = []
+
+        def open_and_close() -> None:
+            try:
+                for _ in range(20):
+                    with contextlib.closing(SQLiteStore(file)) as store:
+                        assert len(store.sessions()) == 1
+            except Exception as error:  # noqa: BLE001 - of another thread
+                failed.append(error)
+
+        threads = [threading.Thread(target=open_and_close) for _ in range(3)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        assert failed == []
+        assert len(lasting.sessions()) == 1

@@ -124,20 +124,24 @@ class SQLiteFile:
                     self._notice(change)
                 elif change == "gone" and self._merger is not None:
                     self._merger.merge()  # SQLite does not, and the log may have lost its name before
-            self._connections.remove(connection)
-            if last:
-                self._close_merger()
-                if self.change is None:
-                    self._close_anchor()
-            with contextlib.suppress(sqlite3.Error):
-                connection.close()
-            if last:
+            with opening(self.path):  # who opens a first one counts what is open
+                self._connections.remove(connection)
+                self._close(connection, last=last)
+
+    def _close(self, connection: sqlite3.Connection, *, last: bool) -> None:
+        if last:
+            self._close_merger()
+            if self.change is None:
                 self._close_anchor()
-                if self.change is not None:
-                    put_aside(self._watch, self.change)
-                    self._may_be_half = self.change in _NOT_MERGED
-                self.change = None
-                self._watch.forget()
+        with contextlib.suppress(sqlite3.Error):
+            connection.close()
+        if last:
+            self._close_anchor()
+            if self.change is not None:
+                put_aside(self._watch, self.change)
+                self._may_be_half = self.change in _NOT_MERGED
+            self.change = None
+            self._watch.forget()
 
     def check(self, *, to_write: bool = False) -> None:
         """Raise StoreError where the files are not those that were opened: each connection must be closed
@@ -212,11 +216,13 @@ class SQLiteFile:
         self._refuse_changed()
         connection: sqlite3.Connection | None = None
         try:
-            connection = self._open_connection(synchronous, patience)
+            with opening(self.path):
+                connection = self._open_connection(synchronous, patience)
             self._refuse_changed()
         except BaseException as error:
             if connection is not None:
-                connection.close()
+                with opening(self.path):
+                    connection.close()
             if isinstance(error, sqlite3.Error):  # which may be what becomes of a log that was just deleted
                 self._refuse_changed()
             raise
@@ -242,7 +248,6 @@ class SQLiteFile:
                 "and whoever opens it by another one writes past this one",
                 hint="remove the other names, or name a copy of the file",
             )
-        check_stores(self._watch, self.path, [each._watch for each in list(_open_files)])  # noqa: SLF001
         put_stale_log_aside(self._watch, self.path, self._gate)
         connection = self._open_at_gate(synchronous, patience)
         self._made, self._opened_last = True, self._watch.main
@@ -258,7 +263,8 @@ class SQLiteFile:
                 if has_notes(self.path):  # else nobody has lost a log yet, and the file may not be ours
                     with contextlib.suppress(OSError):  # or it may only be read
                         stack.enter_context(self._gate())
-                stack.enter_context(opening())
+                stack.enter_context(opening(self.path))
+                check_stores(self._watch, self.path, [each._watch for each in list(_open_files)])  # noqa: SLF001
                 if not is_lost_elsewhere(self._watch, self.path):
                     return self._open_together(synchronous, patience)
             if time.monotonic() > deadline:

@@ -35,20 +35,20 @@ def _kind_of(flock: bytes) -> int:
 
 
 class _Opening:
-    """Held while the first connection of a store is opened: whoever looks at another's locks meanwhile would
-    drop those that SQLite takes.
+    """Held while a connection to a database is opened or closed: whoever looks at another's locks meanwhile
+    would drop those that SQLite takes, and who opens the first of a store counts what this process has open.
     """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.locks: dict[Path, threading.Lock] = {}
 
 
 _opening = _Opening()
 
 
-def opening() -> threading.Lock:
-    """The lock to hold while a first connection is opened."""
-    return _opening.lock
+def opening(database: Path) -> threading.Lock:
+    """The lock to hold while a connection to that file is opened or closed. Its holder waits for no gate."""
+    return _opening.locks.setdefault(database, threading.Lock())
 
 
 def check_stores(watch: FileWatch, database: Path, stores: Iterable[FileWatch]) -> None:
@@ -138,7 +138,7 @@ def _is_locked_elsewhere(descriptor: int) -> bool:
 
 
 def _after_fork_in_child() -> None:
-    _opening.lock = threading.Lock()  # another thread of the parent may have held it
+    _opening.locks = {}  # other threads of the parent may have held some
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
