@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from protocol.closest import closest
 from protocol.errors import ManifestError
+from protocol.foreign import shown
 
 # Patterns are compiled when first used, which only an error has them be.
 _AT = r"(?s)(?P<what>.*?)(?: - at `\$\.?(?P<key>.*)`)?"
@@ -186,5 +187,6 @@ def _value_at(data: Any, key: str) -> Any:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    text = "a table" if isinstance(value, dict) else "nothing" if value is None else repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    if isinstance(value, dict):
+        return "a table"
+    return "nothing" if value is None else shown(value, _SHOWN)

@@ -8,6 +8,17 @@ from protocol.text import encodable
 _NAMED = 8
 
 
+def shown(value: object, most: int = 80) -> str:
+    """A value that is not what was expected, for the words of an error: its beginning, where it is long; what
+    it is, where it cannot even be written (a number of thousands of digits, an object whose repr fails).
+    """
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a foreign repr is any code
+        return f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def words_of(error: BaseException) -> str:
     """What a foreign error says, or what it is where it says nothing (or cannot even do that). A group says
     what is in it; those whose words are a bare value (a key, an exit code) are named as well.

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from protocol.errors import InvalidInput
+from protocol.foreign import shown
 
 
 class TextPart(Struct, frozen=True, gc=False, tag="text", omit_defaults=True):
@@ -72,7 +73,7 @@ def parts_of(content: str | Iterable[str | Part]) -> tuple[Part, ...]:
     try:
         return tuple([TextPart(part) if isinstance(part, str) else part for part in content])
     except TypeError:
-        raise InvalidInput(f"content: expected a text, or texts and parts, got {content!r:.80}") from None
+        raise InvalidInput(f"content: expected a text, or texts and parts, got {shown(content)}") from None
 
 
 class UserItem(Struct, frozen=True, gc=False, tag="user"):

@@ -345,6 +345,10 @@ def _decode(data: dict[str, Any], where: str) -> PodManifest:
         return msgspec.convert(data, PodManifest)
     except msgspec.ValidationError as error:
         raise explained(error, data, PodManifest, where, frozenset({"within"})) from None
+    except UnicodeEncodeError:
+        raise ManifestError(
+            f"{where}: a text has half a character in it, which no file and no server takes"
+        ) from None
 
 
 def _here() -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from protocol.errors import ManifestError
+from protocol.foreign import shown
 
 #: Letters and digits of any script, and what an e-mail address has besides. No blank, no slash, no control
 #: character: a name stands in file names, URLs and on lines of its own.
@@ -15,4 +16,4 @@ _EXPECTED = "expected 1 to 254 letters, digits, '.', '_', '-', '+' or '@'"
 def check_name(name: object, where: str) -> None:
     """Raise ManifestError, which begins with ``where``, if a pod cannot be called ``name``."""
     if not isinstance(name, str) or not _NAME.fullmatch(name) or not name.strip("."):
-        raise ManifestError(f"{where}: {_EXPECTED}, got {name!r}")
+        raise ManifestError(f"{where}: {_EXPECTED}, got {shown(name, 300)}")

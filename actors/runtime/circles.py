@@ -141,8 +141,8 @@ class Wait:
 
 
 class ThreadWait:
-    """The same of the calling thread, which has to ``look`` itself now and then; ``within`` says whether that
-    is in the course of any work.
+    """A wait of the calling thread for what comes in a turn of its own. The thread has to ``look`` itself now
+    and then; ``within`` says whether it is in the course of any work.
     """
 
     __slots__ = ("_asked", "_doubted", "_place", "_work", "within")

@@ -301,7 +301,7 @@ def import_session(store: SessionStore, lines: Iterable[bytes], *, name: str = "
     if reader.sound < len(rest) or not entries:
         raise StoreError(f"{name} is cut off", hint="export the session again")
     verified(header.session, entries)
-    with contextlib.suppress(NewerVersion):
+    with contextlib.suppress(NewerVersion, SessionCorrupt):  # what cannot be read says so where it is
         opened = _opening(header.session, entries[0]).session_id
         if opened != header.session:
             raise StoreError(

@@ -24,6 +24,7 @@ from actors.runtime.loop import Mailroom
 from actors.sessions.head import check_session_name
 from actors.swarm.roster import Roster
 from protocol.errors import InvalidInput, PolypodError
+from protocol.foreign import shown
 from protocol.manifest import PodManifest
 from protocol.names import check_name
 from protocol.text import encodable
@@ -54,7 +55,7 @@ def several(what: str, given: Iterable[Any]) -> tuple[Any, ...]:
     if type(given) is tuple or type(given) is list:  # as nearly always, and quicker to ask for
         return tuple(given)
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise InvalidInput(f"{what}: expected a list, got {given!r:.80}", hint=f"say {what}=[…]")
+        raise InvalidInput(f"{what}: expected a list, got {shown(given)}", hint=f"say {what}=[…]")
     return tuple(given)
 
 
@@ -64,14 +65,14 @@ def check_spawn(
     """Raise InvalidInput for arguments of ``PodSystem.spawn`` that nothing can be made of."""
     if not isinstance(manifest, PodManifest):
         raise InvalidInput(
-            f"manifest: expected a PodManifest, got {manifest!r:.80}",
+            f"manifest: expected a PodManifest, got {shown(manifest)}",
             hint="PodManifest.of(…) makes one, PodManifest.load(path) reads one",
         )
     if resume is not None and not isinstance(resume, str):
-        raise InvalidInput(f"resume: expected the id of a session, got {resume!r:.80}")
+        raise InvalidInput(f"resume: expected the id of a session, got {shown(resume)}")
     if client is not None and not process and not is_client(client):
         hint = "a path is for process=True" if isinstance(client, str) else "one has a method stream"
-        raise InvalidInput(f"client: {client!r:.80} is no client", hint=hint)
+        raise InvalidInput(f"client: {shown(client)} is no client", hint=hint)
     if session is not None:
         check_session_name(session)
         if resume is not None:

@@ -249,3 +249,16 @@ def test_a_loaded_scope_holds_absolute_paths_alone(scope: Scope):
     except ManifestError:
         return  # a rule within is empty, or names no home
     assert all(Path(rule.target).is_absolute() for rule in (*loaded.allow, *loaded.deny))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"name": 10**5000}, "an? int that cannot be shown"),
+        ({"model": {"temperature": 10**5000}}, "cannot be shown"),
+        ({"model": {"context_window": "\ud800"}}, "half a character"),
+    ],
+)
+def test_a_value_that_cannot_even_be_written_is_an_error_of_its_manifest(given, said):
+    with pytest.raises(ManifestError, match=said):
+        PodManifest.of(**given)

@@ -14,6 +14,7 @@ from actors.llm.base import LLMClient, is_client
 from actors.tools.source import is_source
 from protocol.commands import WireOptions
 from protocol.errors import InvalidInput
+from protocol.foreign import shown
 from protocol.manifest import ModelSection, PodManifest
 from protocol.model_settings import ModelSettings
 from protocol.text import encodable
@@ -87,7 +88,7 @@ def own_options(
     if prompt is not None and not isinstance(prompt, str):
         prompt = checked_prompt(prompt)
     if validator is not None and not callable(validator):
-        raise InvalidInput(f"output_validator: expected a function, got {validator!r:.80}")
+        raise InvalidInput(f"output_validator: expected a function, got {shown(validator)}")
     own = OwnOptions(
         _model(model), None if settings is None else ModelSettings.of(settings), prompt, tools, validator
     )
@@ -110,13 +111,13 @@ def _model(
         return PodManifest.of(model=dict(model)).model
     if is_client(model):
         return model
-    raise InvalidInput(f"model: expected scheme/model_id, a [model] section or a client, got {model!r:.80}")
+    raise InvalidInput(f"model: expected scheme/model_id, a [model] section or a client, got {shown(model)}")
 
 
 def checked_prompt(prompt: Any) -> MakePrompt:
     """What makes a system prompt. Raises InvalidInput for what is no function."""
     if not callable(prompt):
-        raise InvalidInput(f"system_prompt: expected a text or a function, got {prompt!r:.80}")
+        raise InvalidInput(f"system_prompt: expected a text or a function, got {shown(prompt)}")
     made: MakePrompt = prompt
     return made
 
@@ -146,7 +147,7 @@ async def make_prompt(make: MakePrompt, ctx: ToolContext, resources: PodResource
     threads = resources.template.tools.toolbox.threads
     made = await call_function(partial(make, *_arguments(make, ctx)), threads, SECONDS)
     if made is not None and not isinstance(made, str):
-        raise InvalidInput(f"system_prompt: the function gave {made!r:.80}, which is no text")
+        raise InvalidInput(f"system_prompt: the function gave {shown(made)}, which is no text")
     return None if made is None else encodable(made)
 
 
