@@ -46,6 +46,8 @@ _PLACE_SECONDS = 60.0
 _START_SECONDS = 5.0
 #: Seconds that a program has to end a run that it was asked to, and to end itself behind its last line.
 _CANCEL_SECONDS, _LINGER_SECONDS = 10.0, 5.0
+#: Questions to a person that are open at once; a program with more of them waits for no answer.
+_MOST_QUESTIONS = 100
 
 
 _NO_RESULT = "its task ended without a result of it"
@@ -160,6 +162,8 @@ class ProgramLife:
     async def publish(self, events: Iterable[Event]) -> None:
         """Publish what the program printed, and look after what follows from that."""
         self._watch()
+        if len(self._tasks) > _MOST_QUESTIONS:  # some may be about to ask
+            await self._end_flood()
         events = [self._as_asked(each) for each in events]
         if not self._announced and self._program.is_ready:
             # A run that ends among these is open still.
@@ -190,6 +194,14 @@ class ProgramLife:
         finally:
             self._asking -= 1
             self._watch()
+
+    async def _end_flood(self) -> None:
+        """End a program that asks and asks, and read on behind its end: it would hold up all others."""
+        words = f"{self._name} has more than {_MOST_QUESTIONS} questions open, and waits for no answer"
+        self._end("exit", Failure.of(AgentFailed(words)))
+        if self._child is not None:
+            with contextlib.suppress(ChildError):
+                await self._child.wait()
 
     def ask_again(self, requests: Iterable[ApprovalRequested]) -> None:
         """Have a person asked again what a program that was found again still waits for."""

@@ -127,6 +127,22 @@ async def test_a_question_that_has_no_id_is_a_line_like_others(tmp_path: Path) -
         assert any("question without an id" in each.text for each in events if isinstance(each, AgentOutput))
 
 
+async def test_a_program_that_asks_and_asks_is_ended_and_holds_up_nobody(tmp_path: Path) -> None:
+    program = """
+import itertools, json
+print(json.dumps({"type": "agent_ready"}))
+for number in itertools.count():
+    asked = {"approval_id": f"q{number}", "tool": "shell", "arguments": {"command": "x" * 1000}}
+    print(json.dumps({"type": "approval_requested", **asked}), flush=True)
+"""
+    async with PodSystem(store=f"sqlite:{tmp_path / 'pods.db'}") as system:
+        agent = await quick(system, tmp_path).start("x", [sys.executable, "-c", program])
+        end = (await all_events(agent))[-1]
+        assert isinstance(end, AgentStopped)
+        assert "more than 100 questions open" in (end.error or "")
+        assert agent.approvals == []
+
+
 async def test_the_supervisor_of_programs_is_killed_and_none_outlives_it(tmp_path: Path) -> None:
     script = (
         "import asyncio, os, sys\n"
