@@ -143,6 +143,23 @@ except OSError as error: print(error.strerror)
     assert confined.python(script).text == "Operation not permitted\n"
 
 
+def test_a_program_leaves_no_file_that_others_run_as_its_user(confined: Runner, place: Place) -> None:
+    script = """
+import os
+open("made", "w").close()
+tries = [lambda: os.chmod("made", 0o4755), lambda: os.chmod("made", 0o2755), lambda: os.open("new", os.O_CREAT, 0o6755)]
+tries += [lambda: os.fchmod(os.open("made", os.O_RDONLY), 0o4755), lambda: os.mknod("new", 0o104755)]
+tries += [lambda: os.chmod("made", 0o4755, dir_fd=os.open(".", os.O_RDONLY))]
+for each in tries:
+    try: each()
+    except OSError as error: print(error.strerror)
+os.chmod("made", 0o755)
+"""
+    assert confined.python(script).text == "Operation not permitted\n" * 6
+    assert [path.name for path in place.scope.iterdir()] == ["made"]
+    assert (place.scope / "made").stat().st_mode & 0o7777 == 0o755
+
+
 # -- the rung without namespaces ---------------------------------------------------------------------
 
 
@@ -201,6 +218,13 @@ def test_every_call_is_found_in_the_filter_and_no_other(machine: str) -> None:
         assert run_filter(code, of.audit, of.clone, 0x10000000 | 17) == seccomp._REFUSE
         assert run_filter(code, of.audit, of.clone, 0x01200011) == seccomp._ALLOW
         assert run_filter(code, of.audit, of.ioctl, 0, 0x5412) == seccomp._REFUSE
+        for number, mode in of.modes:
+            assert run_filter(code, of.audit, number, *[0] * mode, 0o4755) == seccomp._REFUSE
+            assert run_filter(code, of.audit, number, *[0o4755] * mode, 0o1777) == seccomp._ALLOW
+        for number, flags, _ in of.opens:
+            for makes, verdict in ((os.O_CREAT, "_REFUSE"), (os.O_TMPFILE, "_REFUSE"), (os.O_RDWR, "_ALLOW")):
+                call = (*[0] * flags, makes, 0o2755)
+                assert run_filter(code, of.audit, number, *call) == getattr(seccomp, verdict)
         for family in range(48):
             is_open = network and family in {1, 2, 10, 16}
             assert (run_filter(code, of.audit, of.socket, family) == seccomp._ALLOW) == is_open

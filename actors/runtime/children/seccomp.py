@@ -1,7 +1,8 @@
 """Seccomp: which system calls a confined program cannot make, as the filter that the kernel runs at each.
 
-What is refused looks into other processes or kernel keys, changes what confines the program, or goes by
-none of that. Programs of 32 bits have other numbers for all of it, and are killed.
+What is refused looks into other processes or kernel keys, changes what confines the program, goes by
+none of that, or makes a file that others would run as its owner. Programs of 32 bits have other numbers for
+all of it, and are killed.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ class _Architecture(NamedTuple):
     socket: int
     socketpair: int
     refused: tuple[int, ...]
+    #: Calls that take a file's mode, each with the argument that is the mode.
+    modes: tuple[tuple[int, int], ...]
+    #: Those that take one where they make a file, each with the arguments of its flags and mode.
+    opens: tuple[tuple[int, int, int], ...]
 
 
 #: The numbers of what is refused on x86-64 and on 64-bit ARM. Of other processes: ptrace, process_vm_readv,
@@ -56,13 +61,23 @@ _X86_64, _ARM_64 = (
     )
     for which in (0, 1)
 )
+#: chmod, fchmod, fchmodat, fchmodat2, mknod, mknodat, creat; and open, openat. ARM has those with "f" or "at"
+_MODES = (
+    ((90, 1), (91, 1), (268, 2), (452, 2), (133, 1), (259, 2), (85, 1)),
+    ((52, 1), (53, 2), (452, 2), (33, 2)),
+)
+_OPENS = (((2, 1, 2), (257, 2, 3)), ((56, 2, 3),))
 _ARCHITECTURES = {
-    "x86_64": _Architecture(0xC000003E, 0x40000000, 56, 16, 41, 53, _X86_64),
-    "aarch64": _Architecture(0xC00000B7, None, 220, 29, 198, 199, _ARM_64),
+    "x86_64": _Architecture(0xC000003E, 0x40000000, 56, 16, 41, 53, _X86_64, _MODES[0], _OPENS[0]),
+    "aarch64": _Architecture(0xC00000B7, None, 220, 29, 198, 199, _ARM_64, _MODES[1], _OPENS[1]),
 }
-#: clone3, whose flags a filter cannot see: programs take clone in its place. io_uring (three calls), whose
-#: requests no filter sees.
-_UNKNOWN = (435, 425, 426, 427)
+#: clone3 and openat2, whose flags a filter cannot see: programs take clone and openat in their place.
+#: io_uring (three calls), whose requests no filter sees.
+_UNKNOWN = (435, 437, 425, 426, 427)
+#: S_ISUID and S_ISGID: who runs such a file outside the sandbox does so as its owner, or for its group.
+_AS_OWNER = 0o6000
+#: O_CREAT and __O_TMPFILE.
+_MAKES_A_FILE = 0o20000100
 #: All of clone's flags that make a namespace.
 _NEW_NAMESPACES = 0x7E020000
 #: TIOCSTI and TIOCLINUX type into a terminal, also into that of a shell outside.
@@ -101,6 +116,10 @@ def filter_of(*, network: bool, local_sockets: bool, machine: str | None = None)
     calls |= {each: [_step(_RETURN, _NO_SUCH_CALL)] for each in _UNKNOWN}
     calls[of.clone] = [_argument(0), _step(_ANY_BIT, _NEW_NAMESPACES, 0, 1), _step(_RETURN, _REFUSE)]
     calls[of.ioctl] = [_argument(1), *_when(_TYPES, _REFUSE)]
+    calls |= {each: _unless_as_owner(mode) for each, mode in of.modes}
+    for each, flags, mode in of.opens:
+        checked = _unless_as_owner(mode)
+        calls[each] = [_argument(flags), _step(_ANY_BIT, _MAKES_A_FILE, 0, len(checked)), *checked]
     families = () if not network else (_UNIX, *_FAMILIES) if local_sockets else _FAMILIES
     calls[of.socket] = [_argument(0), *_when(families, _ALLOW), _step(_RETURN, _REFUSE)]
     if not (network and local_sockets):
@@ -126,6 +145,11 @@ def _step(code: int, value: int, on_true: int = 0, on_false: int = 0) -> bytes:
 def _when(values: tuple[int, ...], result: int) -> list[bytes]:
     """The steps of a filter that return ``result`` for each of these."""
     return [step for each in values for step in (_step(_EQUAL, each, 0, 1), _step(_RETURN, result))]
+
+
+def _unless_as_owner(mode: int) -> list[bytes]:
+    """The steps that refuse a call whose argument ``mode`` has a file run as its owner."""
+    return [_argument(mode), _step(_ANY_BIT, _AS_OWNER, 0, 1), _step(_RETURN, _REFUSE)]
 
 
 def _argument(number: int) -> bytes:
