@@ -86,9 +86,9 @@ def threads(count: int) -> list[Reading]:
 
 
 def _add(case: str, full: int, quick: int, rounds: int) -> None:
-    targets = {"memory each": at_most(4096)}
+    targets = {"memory each": at_most(2560)}
     if full == 100_000:
-        targets["memory of the process"] = at_most(500e6)
+        targets["memory of the process"] = at_most(300e6)
     else:  # among 100,000 the rate is that of Python's garbage collector; see SCALING.md
         targets["starts"] = at_least(50e3)
 
