@@ -38,9 +38,11 @@ def enter_work(given_up: Callable[[], bool] | None) -> None:
     _local.given_up = given_up
 
 
-def is_given_up() -> bool:
-    """Whether nobody waits any longer for what the calling thread does."""
-    return _local.given_up is not None and _local.given_up()
+def given_up_here() -> Callable[[], bool] | None:
+    """What says, on any thread, whether nobody waits any longer for what the calling one does; None where
+    nobody would know.
+    """
+    return _local.given_up
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import functools
 import itertools
 import os
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import pykka
 from msgspec import Struct
 
-from actors.runtime.blocking import is_given_up
+from actors.runtime.blocking import given_up_here
 from actors.runtime.tasks import task_on
 from protocol.errors import WouldDeadlock
 
@@ -37,21 +38,21 @@ class Work(Struct, eq=False, gc=False):  # untracked, so that it costs a run no 
 
     #: The task that does the work; None once it has ended.
     task: asyncio.Task[Any] | None
-    #: What its code waits for, to come in a turn of its own; None until it waits for any.
-    waits_for: list[Asked] | None = None
+    #: The waits of its code for what comes in a turn of its own; None until there is one.
+    waits: list[Wait | ThreadWait] | None = None
 
-    def begin_wait(self, asked: Asked) -> None:
+    def begin_wait(self, wait: Wait | ThreadWait) -> None:
         """Note that its code waits for a turn."""
         with _lock:
-            if self.waits_for is None:
-                self.waits_for = []
-            self.waits_for.append(asked)
+            if self.waits is None:
+                self.waits = []
+            self.waits.append(wait)
 
-    def end_wait(self, asked: Asked) -> None:
+    def end_wait(self, wait: Wait | ThreadWait) -> None:
         """Note that it does no more."""
         with _lock:
-            assert self.waits_for is not None
-            self.waits_for.remove(asked)
+            assert self.waits is not None
+            self.waits.remove(wait)
 
     def end(self) -> None:
         """The work has ended: nothing waits for it."""
@@ -104,31 +105,35 @@ class Wait:
     in a circle the one for what was asked last is refused.
     """
 
-    __slots__ = ("_asked", "_begun", "_doubted", "_refuse", "_task", "_timer", "_work")
+    __slots__ = ("_doubted", "_given_up", "_refuse", "_task", "_timer", "_work", "asked")
 
     def __init__(self, work: Work, asked: Asked, refuse: Callable[[WouldDeadlock], object]) -> None:
-        self._work, self._asked, self._refuse = work, asked, refuse
-        self._task = asyncio.current_task()
+        self._work, self.asked, self._refuse = work, asked, refuse
+        self._task, self._given_up = asyncio.current_task(), given_up_here()
         self._doubted = False
-        self._begun = self._begin()
+        work.begin_wait(self)
         self._timer = asyncio.get_running_loop().call_later(MOMENT, self._look)
 
-    def _begin(self) -> bool:
-        """Have the wait known, if the work waits for this task: one may go on beside its work."""
-        if not _is_awaited(self._task, self._work.task):
+    def is_waited_for(self) -> bool:
+        """Whether the work waits for this wait, as far as that can be seen: its code may wait beside it, as
+        what a tool left behind does.
+        """
+        by = self._work.task
+        if self._task is None or by is None or by.done():
             return False
-        self._work.begin_wait(self._asked)
-        return True
+        if self._given_up is not None and self._task.get_loop() is not by.get_loop():
+            return not self._given_up()  # in a loop of the tool's own, which its thread waits for
+        return _is_awaited(self._task, by)
 
     def _look(self) -> None:
-        self._begun = self._begun or self._begin()
-        circle = _find_circle(self._work, self._asked) if self._begun else None
-        if circle is not None and (self._doubted or circle.last == self._asked.number):
+        circle = _find_circle(self._work, self)
+        if circle is not None and (self._doubted or circle.last == self.asked.number):
             self._refuse(_refusal(circle))
             return
         self._doubted = circle is not None  # what was asked later is about to be refused
-        again = MOMENT if self._doubted else _LOOK_AGAIN
-        if self._doubted or not self._begun:
+        may_come_to_be = self._work.task is not None and not self.is_waited_for()
+        if self._doubted or may_come_to_be:
+            again = MOMENT if self._doubted else _LOOK_AGAIN
             self._timer = asyncio.get_running_loop().call_later(again, self._look)
 
     def __enter__(self) -> Self:
@@ -136,8 +141,7 @@ class Wait:
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
-        if self._begun:
-            self._work.end_wait(self._asked)
+        self._work.end_wait(self)
 
 
 class ThreadWait:
@@ -145,21 +149,26 @@ class ThreadWait:
     and then; ``within`` says whether it is in the course of any work.
     """
 
-    __slots__ = ("_asked", "_doubted", "_place", "_work", "within")
+    __slots__ = ("_doubted", "_given_up", "_place", "_work", "asked", "within")
 
     def __init__(self, asked: Asked) -> None:
-        self._asked, self._place, self._work = asked, asked.place, work_here.get()
-        self.within = self._place is not None and self._work is not None and not is_given_up()
+        self.asked, self._place, self._work = asked, asked.place, work_here.get()
+        self._given_up = given_up_here()
+        self.within = self._place is not None and self._work is not None and self.is_waited_for()
         self._doubted = False
+
+    def is_waited_for(self) -> bool:
+        """Whether the work waits for the thread, as far as that can be seen: its time may be up meanwhile."""
+        return self._given_up is None or not self._given_up()
 
     def __enter__(self) -> Self:
         if self.within and self._work is not None:
-            self._work.begin_wait(self._asked)
+            self._work.begin_wait(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.within and self._work is not None:
-            self._work.end_wait(self._asked)
+            self._work.end_wait(self)
 
     def look(self, *, surely: bool = False) -> float | None:
         """In how many seconds to look again; None for no need to. Raises WouldDeadlock where the wait would
@@ -167,10 +176,10 @@ class ThreadWait:
         """
         if not self.within or self._work is None or self._place is None:
             return None
-        circle = _find_circle(self._work, self._asked)
-        if circle is not None and (surely or self._doubted or circle.last == self._asked.number):
+        circle = _find_circle(self._work, self)
+        if circle is not None and (surely or self._doubted or circle.last == self.asked.number):
             refused = _refusal(circle)
-            self._place.withdraw(self._asked, refused)
+            self._place.withdraw(self.asked, refused)
             raise refused
         self._doubted = circle is not None
         return MOMENT if self._doubted else None
@@ -195,36 +204,32 @@ def _refusal(circle: _Circle) -> WouldDeadlock:
     )
 
 
-def _find_circle(work: Work, asked: Asked) -> _Circle | None:
+def _find_circle(work: Work, wait: Wait | ThreadWait) -> _Circle | None:
     """The way from a wait of ``work`` to that work, which is at work at the last place; None without one."""
     seen: set[Work] = set()
     with _lock:
-        ways = [(_Circle((), 0), asked)]
+        ways = [(_Circle((), 0), wait)]
         while ways:
             way, next_ = ways.pop()
-            if (place := next_.place) is None:
+            if (place := next_.asked.place) is None or not next_.is_waited_for():
                 continue
-            way = _Circle((*way.names, place.name), max(way.last, next_.number))
+            way = _Circle((*way.names, place.name), max(way.last, next_.asked.number))
             other = place.at_work
             if other is work:
                 return way
             if other is not None and other not in seen:
                 seen.add(other)
-                ways.extend((way, further) for further in other.waits_for or ())
+                ways.extend((way, further) for further in other.waits or ())
     return None
 
 
 # -- which task waits for which ----------------------------------------------------------------------
 
 
-def _is_awaited(task: asyncio.Task[Any] | None, by: asyncio.Task[Any] | None) -> bool:
-    """Whether ``by`` waits for ``task``, as far as that can be seen; of another loop, a tool's own in its
-    thread, that is taken for granted.
+def _is_awaited(task: asyncio.Task[Any], by: asyncio.Task[Any]) -> bool:
+    """Whether ``by`` waits for ``task``, as far as that can be seen: from another loop by the future of a
+    ``run_coroutine_threadsafe``.
     """
-    if task is None or by is None or by.done():
-        return False
-    if task.get_loop() is not by.get_loop():
-        return not is_given_up()
     seen: set[Any] = set()
     found: list[Any] = [task]
     while found:
@@ -233,7 +238,8 @@ def _is_awaited(task: asyncio.Task[Any] | None, by: asyncio.Task[Any] | None) ->
             return True
         if each not in seen:
             seen.add(each)
-            for callback in getattr(each, "_callbacks", None) or ():
+            is_of_threads = isinstance(each, concurrent.futures.Future)
+            for callback in getattr(each, "_done_callbacks" if is_of_threads else "_callbacks", None) or ():
                 found += _futures_in(callback[0] if isinstance(callback, tuple) else callback)
     return False
 
@@ -257,7 +263,7 @@ def _futures_in(callback: Any) -> Iterator[Any]:
 
 def _members(of: Any) -> Iterator[Any]:
     for value in [*getattr(of, "__dict__", {}).values(), *_in_slots(of)]:
-        yield from value if isinstance(value, deque) else (value,)
+        yield from tuple(value) if isinstance(value, deque) else (value,)  # another thread may change it
 
 
 def _in_slots(of: Any) -> list[Any]:
@@ -265,7 +271,7 @@ def _in_slots(of: Any) -> list[Any]:
 
 
 def _is_future(value: Any) -> bool:
-    return isinstance(value, asyncio.Future | pykka.Future)
+    return isinstance(value, asyncio.Future | pykka.Future | concurrent.futures.Future)
 
 
 def _after_fork_in_child() -> None:

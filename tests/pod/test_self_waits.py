@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,24 @@ async def in_time(pod: Pod) -> None:
         await pod.run("again")
 
 
+@contextmanager
+def loop_of_a_thread() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def in_other_loop(pod: Pod) -> None:
+    with loop_of_a_thread() as loop:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(read(pod), loop))
+
+
 #: Forms of a wait for the next turn of the own pod, on its loop.
 AWAITED: dict[str, Callable[[Pod], Awaitable[Any]]] = {
     "run": lambda pod: pod.run("again"),
@@ -77,6 +96,7 @@ AWAITED: dict[str, Callable[[Pod], Awaitable[Any]]] = {
     "group": in_group,
     "shield": lambda pod: asyncio.shield(pod.run("again")),
     "as_completed": as_completed,
+    "other loop": in_other_loop,
     "thread": lambda pod: asyncio.to_thread(pod.run("again").get),
     "steer": lambda pod: pod.steer("words"),
     "notify": lambda pod: pod.notify("words"),
@@ -284,6 +304,25 @@ async def test_a_task_beside_the_tool_may_wait_for_the_pods_next_run() -> None:
         assert await beside[0] == "later"
 
 
+async def test_another_loop_may_wait_for_the_pods_next_run_beside_the_tool() -> None:
+    beside: list[Any] = []
+
+    async def later() -> str:
+        return (await pod.run("again")).text
+
+    async def ask() -> str:
+        """Ask."""
+        beside.append(asyncio.run_coroutine_threadsafe(later(), loop))
+        await asyncio.sleep(0.03)  # so long that the wait is looked at while the call goes on
+        return "begun"
+
+    with loop_of_a_thread() as loop:
+        async with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(), client=play_of("end", "later"), tools=[ask])
+            assert (await pod.run("go")).text == "end"
+            assert await asyncio.wait_for(asyncio.wrap_future(beside[0]), 30) == "later"
+
+
 async def test_words_and_runs_that_nobody_waits_for_are_no_deadlock() -> None:
     async def ask() -> str:
         """Ask."""
@@ -364,3 +403,43 @@ async def test_a_tool_whose_time_is_up_may_wait_for_the_next_run() -> None:
         assert (await pod.run("go")).text == "end"
         await asyncio.wait_for(done.wait(), 30)
         assert said == ["later"]
+
+
+@pytest.mark.parametrize("plain", [True, False])
+async def test_a_tool_whose_time_is_up_waits_for_nobody_as_others_see_it(plain: bool) -> None:
+    time_is_up = asyncio.Event()
+
+    def ask_child() -> str:
+        """Ask, until the time is up."""
+        return child.run("do").get().text
+
+    async def ask_child_and_go_on() -> str:
+        """Ask, though the time is up."""
+        asked = child.run("do")
+        while True:
+            try:
+                return (await asked).text
+            except asyncio.CancelledError:
+                continue
+
+    @tool
+    async def look() -> str:
+        """Go on while the other pod asks."""
+        time_is_up.set()
+        await asyncio.sleep(0.05)
+        return "looked"
+
+    async def ask_parent() -> str:
+        """Ask."""
+        await time_is_up.wait()
+        return (await parent.run("?")).text
+
+    asks = tool(name="ask_child", timeout=0.02)(ask_child if plain else ask_child_and_go_on)
+    of_parent = ScriptedClient([call("ask_child", {}), call("look", {}), say("end"), say("answer")])
+    of_child = ScriptedClient([call("ask_parent", {}), say("told"), say("done")])
+    async with PodSystem(grace=0.02) as system:
+        parent = await system.spawn(PodManifest.of(), client=of_parent, tools=[asks, look])
+        child = await system.spawn(PodManifest.of(), client=of_child, tools=[ask_parent])
+        assert (await asyncio.wait_for(parent.run("go"), 30)).text == "end"
+        assert (await asyncio.wait_for(child.run("and?"), 30)).text == "done"  # behind the one before
+        assert await results(child) == ["answer"]
