@@ -26,6 +26,7 @@ TOOLS = (
     "ask",
     "pid",
     "pause",
+    "strange",
 )
 
 
@@ -48,7 +49,11 @@ def listing() -> list:
     if "grown" in SINS:
         tools.append({"name": "new", "inputSchema": {"type": "object"}})
     if "odd" in SINS:
+        deep = {}
+        for _ in range(250):
+            deep = {"type": "object", "properties": {"a": deep}}
         tools += [
+            {"name": "deep", "inputSchema": deep},
             {"name": "no_schema"},
             {"name": "text_only", "inputSchema": {"type": "string"}},
             {"name": "dotted.name/x", "inputSchema": {"type": "object"}},
@@ -172,6 +177,14 @@ def call(number: object, name: str, arguments: dict, meta: dict) -> None:
         SINS.add("grown")
         send({"method": "notifications/tools/list_changed"})
         result(number, "changed")
+    elif name == "strange":
+        blocks = [
+            {"type": "video", "data": "QUJD"},
+            {"type": "image", "data": 5},
+            {"type": "text", "text": "fine", "annotations": {"priority": 9}},
+            "no block",
+        ]
+        send({"id": number, "result": {"content": blocks}})
     elif name == "pid":
         result(number, str(os.getpid()))
     elif name == "pause":

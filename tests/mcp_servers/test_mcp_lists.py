@@ -1,6 +1,7 @@
 """What servers list, as models see it: names and schemas that every provider takes; pure."""
 
 import contextlib
+import json
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from actors.tools.mcp.depth import cut_deep
 from actors.tools.mcp.listing import listed, simplify_listing
 from actors.tools.mcp.names import tool_name
 from actors.tools.mcp.schemas import SchemaError, usable_schema
@@ -97,6 +99,20 @@ def test_alternatives_at_the_top_are_reported_in_words() -> None:
 def test_what_no_provider_would_take_is_refused(schema: Any, why: str) -> None:
     with pytest.raises(SchemaError, match=re.escape(why)):
         usable_schema(schema)
+
+
+@given(ANY_JSON)
+def test_of_a_message_that_is_not_deep_nothing_is_cut(value: Any) -> None:
+    line = json.dumps([value, '"[{\\"']).encode()
+    assert cut_deep(line) == line
+
+
+def test_what_is_nested_too_deep_is_cut_and_costs_nothing_else() -> None:
+    deep = '{"a[": ' * 3000 + '"]"' + "}" * 3000
+    message = json.loads(cut_deep(f'{{"tools": [{deep}, {deep}, "{{"]}}'.encode()))
+    assert message["tools"][2] == "{"
+    with pytest.raises(SchemaError, match="nested more than 128 deep"):
+        usable_schema(message["tools"][1])
 
 
 def test_one_odd_tool_does_not_cost_the_others() -> None:

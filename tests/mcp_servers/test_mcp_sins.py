@@ -84,8 +84,19 @@ async def test_what_a_server_lists_that_is_odd_is_mended_or_left_out_with_words(
     assert all(len(name) <= 64 and name.replace("_", "").replace("-", "").isalnum() for name in specs)
     assert any(name.startswith("raw__dotted_name_x_") for name in specs)
     (alert,) = played.alerts
-    for left_out in ("text_only", "elsewhere", "echo"):
+    for left_out in ("text_only", "elsewhere", "echo", "'deep': its schema is nested more than 128 deep"):
         assert left_out in alert
+
+
+async def test_a_block_of_an_unknown_type_does_not_cost_the_other_blocks_of_a_result() -> None:
+    played = await play("raw__strange", of=raw())
+    (shown,) = played.texts
+    assert shown.splitlines() == [
+        "[a block of type 'video', which polypod does not know]",
+        "[a block of type 'image', which polypod does not know]",
+        "fine",
+        "[a block of type None, which polypod does not know]",
+    ]
 
 
 async def test_many_words_on_standard_error_hold_up_nothing() -> None:

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
+from protocol.foreign import shown
 from protocol.items import ImagePart, Part, TextPart
+
+#: What says nothing to a model, and may be such that the SDK refuses a block for it.
+_NOT_NEEDED = frozenset({"annotations", "_meta"})
+
+
+def simplify_content(result: dict[str, Any], is_known: Callable[[Any], bool]) -> None:
+    """Make the blocks of a tool's result such as the SDK takes, which refuses the whole result for one that
+    it does not know: such a one becomes a text that names its type.
+    """
+    content = result["content"]
+    if isinstance(content, list):
+        result["content"] = [_simple(each, is_known) for each in content]
+
+
+def _simple(given: Any, is_known: Callable[[Any], bool]) -> dict[str, Any]:
+    kind = given.get("type") if isinstance(given, dict) else None
+    block = {k: v for k, v in given.items() if k not in _NOT_NEEDED} if isinstance(given, dict) else given
+    if is_known(block):
+        return block
+    return {"type": "text", "text": _unknown(kind)}
+
+
+def _unknown(kind: Any) -> str:
+    return f"[a block of type {shown(kind)}, which polypod does not know]"
 
 
 def parts_of_result(content: Sequence[Any], structured: Any) -> list[Part]:
@@ -35,7 +60,7 @@ def _parts(block: Any) -> Iterator[Part]:
             about = [block.title or block.name, block.mime_type, block.description]
             yield TextPart(f"[link to {block.uri}: {', '.join(filter(None, about))}]")
         case other:
-            yield TextPart(f"[a block of type {other!r}, which polypod does not know]")
+            yield TextPart(_unknown(other))
 
 
 def _resource(resource: Any) -> Iterator[Part]:

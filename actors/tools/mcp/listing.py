@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from actors.tools.mcp.schemas import SchemaError, usable_schema
+from protocol.foreign import shown
 from protocol.text import encodable
 
 #: The key under which the tool as the server lists it goes through the SDK.
@@ -74,10 +75,10 @@ def listed(tools: Iterable[Any]) -> tuple[tuple[ListedTool, ...], list[str]]:
         try:
             schema, words = usable_schema(meta.get(_AS_LISTED, each.input_schema))
         except SchemaError as why:
-            left_out.append(f"{encodable(each.name)!r:.80}: {why}")
+            left_out.append(f"{shown(encodable(each.name))}: {why}")
             continue
         if each.name in found:
-            left_out.append(f"{encodable(each.name)!r:.80}: it is listed twice")
+            left_out.append(f"{shown(encodable(each.name))}: it is listed twice")
             continue
         read_only = hints is not None and hints.read_only_hint is True
         found[each.name] = ListedTool(each.name, f"{each.description or ''}{words}", schema, read_only)

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from actors.tools.mcp.depth import is_deeper
+from protocol.foreign import shown
 from protocol.text import encodable_json
 
 #: What no provider takes beside ``type: object`` at the top.
@@ -20,6 +22,8 @@ _ARGUMENT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 #: Keys whose values are schemas by names, and lists of schemas.
 _BY_NAME = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
 _SHOWN = 2000
+#: Levels of a schema; far above what any provider takes, and far below what Python can walk.
+_DEEPEST = 128
 
 
 class SchemaError(ValueError):
@@ -31,6 +35,8 @@ def usable_schema(given: Any) -> tuple[dict[str, Any], str]:
 
     Raises SchemaError.
     """
+    if is_deeper(given, _DEEPEST):
+        raise SchemaError(f"its schema is nested more than {_DEEPEST} deep")
     try:
         schema = msgspec.json.decode(msgspec.json.encode(encodable_json({} if given is None else given)))
         if not isinstance(schema, dict):
@@ -45,7 +51,7 @@ def usable_schema(given: Any) -> tuple[dict[str, Any], str]:
 def _of_object(schema: dict[str, Any]) -> tuple[dict[str, Any], str]:
     kind = schema.get("type", "object")
     if kind != "object" and not (isinstance(kind, list) and "object" in kind):
-        raise SchemaError(f"its arguments are no object, but {kind!r}")
+        raise SchemaError(f"its arguments are no object, but {shown(kind)}")
     properties = schema.get("properties")
     properties = dict(properties) if isinstance(properties, dict) else {}
     required = [each for each in _list(schema.get("required")) if isinstance(each, str)]
@@ -58,11 +64,11 @@ def _of_object(schema: dict[str, Any]) -> tuple[dict[str, Any], str]:
         for branch in branches:
             properties = {**_properties(branch), **properties}
         if branches:
-            shown = msgspec.json.encode(schema[key]).decode()
-            words += f"\nOf its arguments holds {key} of JSON Schema: {shown[:_SHOWN]}"
+            said = msgspec.json.encode(schema[key]).decode()
+            words += f"\nOf its arguments holds {key} of JSON Schema: {said[:_SHOWN]}"
     for name in properties:
         if not _ARGUMENT.fullmatch(name):
-            raise SchemaError(f"no provider takes the name of its argument {name!r:.80}")
+            raise SchemaError(f"no provider takes the name of its argument {shown(name)}")
     rest = {key: value for key, value in schema.items() if key not in _DROPPED}
     usable = {**rest, "type": "object", "properties": properties}
     usable.pop("required", None)
@@ -79,7 +85,7 @@ def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
             return schema
         found = _at(schema, reference)
         if not isinstance(found, dict):
-            raise SchemaError(f"its schema refers to {reference!r:.80}, which is not in it")
+            raise SchemaError(f"its schema refers to {shown(reference)}, which is not in it")
         schema = {**{key: value for key, value in schema.items() if key != "$ref"}, **found}
     raise SchemaError("its schema refers to itself without end")
 
@@ -129,7 +135,7 @@ def _check_references(schema: dict[str, Any]) -> None:
         if reference in own or reference.removeprefix("#") in own:
             continue
         if _at(schema, reference) is None:
-            raise SchemaError(f"its schema refers to {reference!r:.80}, which is not in it")
+            raise SchemaError(f"its schema refers to {shown(reference)}, which is not in it")
 
 
 def _values(schema: Any, wanted: str) -> Iterator[str]:

@@ -12,10 +12,13 @@ from typing import Any, Self
 import anyio
 from mcp.client._transport import ReadStream
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCResponse, jsonrpc_message_adapter
+from mcp_types import ContentBlock, JSONRPCResponse, jsonrpc_message_adapter
+from pydantic import TypeAdapter, ValidationError
 
 from actors.runtime.children.pipes import ChildInput, ChildOutput
 from actors.runtime.closing import Closing
+from actors.tools.mcp.content import simplify_content
+from actors.tools.mcp.depth import cut_deep
 from actors.tools.mcp.listing import simplify_listing
 from protocol.errors import ChildNotListening, LineTooLong
 from protocol.text import encodable_json
@@ -26,6 +29,8 @@ LONGEST_MESSAGE = 1 << 26
 _MOST_UNWRITTEN = 1 << 18
 #: Messages that are read in a row before the loop has its turn.
 _IN_A_ROW = 16
+
+_blocks: TypeAdapter[ContentBlock] = TypeAdapter(ContentBlock)
 
 
 class ServerOutput(Closing):
@@ -179,10 +184,21 @@ class MendedStream:
 
 
 def without_oddities(message: Any) -> Any:
-    """The message, with a list of tools that the SDK takes."""
-    if isinstance(message, JSONRPCResponse) and "tools" in message.result:
-        simplify_listing(message.result)
+    """The message, with a list of tools, and with blocks of a result, that the SDK takes."""
+    if isinstance(message, JSONRPCResponse):
+        if "tools" in message.result:
+            simplify_listing(message.result)
+        if "content" in message.result:
+            simplify_content(message.result, _is_block)
     return message
+
+
+def _is_block(given: Any) -> bool:
+    try:
+        _blocks.validate_python(given, by_name=False)
+    except ValidationError:
+        return False
+    return True
 
 
 def _mended(item: SessionMessage | Exception) -> SessionMessage | Exception:
@@ -197,8 +213,8 @@ def _message(line: bytes) -> Any:
         return jsonrpc_message_adapter.validate_json(line, by_name=False)
     except ValueError:
         pass
-    try:  # once more for texts that are no Unicode
-        data = encodable_json(json.loads(line.decode("utf-8", "replace")))
+    try:  # once more for texts that are no Unicode, and without what is nested too deep
+        data = encodable_json(json.loads(cut_deep(line).decode("utf-8", "replace")))
         return jsonrpc_message_adapter.validate_python(data, by_name=False)
     except (ValueError, RecursionError):
         return None
