@@ -105,12 +105,12 @@ class Launcher:
         """Keep a descriptor open that the caller keeps open too, as long as any child is left, however this
         process ends: a lock that it has is free only then. On any thread.
         """
-        self._spares.outdate()
         with self._lock:
             self._held[descriptor] = None
             if self._helper is not None:
                 with contextlib.suppress(OSError):  # another one takes the place of a dead helper
                     _send_held(self._helper, (descriptor,))
+        self._spares.outdate()  # only now: a warden that another thread asks for meanwhile may lack it
 
     def drop_held(self, descriptor: int) -> None:
         """Do not hand the descriptor to helpers that are started from now on."""
