@@ -10,10 +10,11 @@ import pickle
 import random
 import signal
 import socket
+import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from child_kit import in_child
 from process_kit import descriptors
@@ -28,7 +29,7 @@ _SCRIPT, _GATE = "POLYPOD_TEST_SCRIPT", "POLYPOD_TEST_GATE"
 @contextmanager
 def scripted(replies: Sequence[Reply | BaseException]) -> Iterator[str]:
     """The path of a client that plays these, in each process anew."""
-    with TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "script")
         file.write_bytes(pickle.dumps(list(replies)))
         os.environ[_SCRIPT] = str(file)
@@ -67,7 +68,7 @@ class Gate:
 async def gated(replies: Sequence[Reply]) -> AsyncIterator[tuple[str, Gate]]:
     """The path of a client whose answers wait, and their gate."""
     gate = Gate()
-    with scripted(replies), TemporaryDirectory() as folder:
+    with scripted(replies), tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/gate"
         server = await asyncio.start_unix_server(gate.meet, path)
         os.environ[_GATE] = path
@@ -127,5 +128,7 @@ async def what_it_has() -> str:
         "chance": random.random(),
         "collects": gc.isenabled(),
         "children": in_child(lambda: True),
+        "temporary": tempfile.gettempdir(),
+        "zone": time.strftime("%z", time.localtime(0)),
     }
     return json.dumps(found)

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -87,6 +88,7 @@ def receive_begin(commands: socket.socket) -> BeginPod:
         raise WireError(f"no start of a pod: {error}") from error
     for name, value in begin.environment:
         os.environb[name] = value
+    time.tzset()  # which an interpreter does as it starts
     return begin
 
 

@@ -9,9 +9,9 @@ import random
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib import import_module
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from actors.pod_process.holes import fill_holes
@@ -52,11 +52,12 @@ def prepare() -> None:
         import_module(name)
     handlers = {each: signal.getsignal(each) for each in ENDING}
     manifest = PodManifest.of(name="warm")
-    with TemporaryDirectory(prefix="polypod-") as folder:
+    with tempfile.TemporaryDirectory(prefix="polypod-") as folder:
         store = f"sqlite:{folder}/pods.db"
         asyncio.run(_run(manifest, store))
         for _ in range(_ROUNDS):
             _start(BeginPod(manifest=manifest, name="warm", store=store, folder=os.fsencode(folder)))
+    tempfile.tempdir = None  # each pod has variables of its own that say where it is
     for each, handler in handlers.items():
         signal.signal(each, handler)
     FUNCTIONS[POD.encode()] = _be_pod

@@ -132,9 +132,11 @@ async def test_its_environment_shows_no_secret(store: str, monkeypatch: pytest.M
 
 
 async def test_it_has_what_an_interpreter_has_that_was_just_started(
-    store: str, monkeypatch: pytest.MonkeyPatch
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_VARIABLE", "of its parent's")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("TZ", "EAST-5")
     found = []
     async with PodSystem(store) as system:
         with scripted([call("what_it_has"), say("done")]) as client:
@@ -153,6 +155,8 @@ async def test_it_has_what_an_interpreter_has_that_was_just_started(
         assert set(each["handled"]) <= {signal.SIGINT, signal.SIGTERM}
         assert each["collects"]
         assert each["children"] == 0
+        assert each["temporary"] == str(tmp_path)
+        assert each["zone"] == "+0500"
     assert found[0]["chance"] != found[1]["chance"]
 
 
