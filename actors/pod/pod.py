@@ -414,8 +414,13 @@ class PodActor(AsyncActor):
 
     def withdraw(self, asked: AsyncFuture[Any], error: Exception) -> None:
         """Nobody can wait for ``asked``: what has not begun of it never does. From any thread."""
+
+        def withdraw(_: object) -> None:
+            if self.run_loop is not None:  # else the pod has ended, and has answered all
+                self.run_loop.withdraw(asked, error)
+
         with suppress(ActorDeadError):
-            self._mailroom.post(lambda _: self.runs.withdraw(asked, error))
+            self._mailroom.post(withdraw)
 
     # -- its mailbox -----------------------------------------------------------------------------
 

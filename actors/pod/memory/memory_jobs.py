@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from actors.pod.accounts.accounts import Accounts
 from actors.pod.history.conversation import Conversation
@@ -21,9 +21,6 @@ from actors.runtime.actor import AsyncActor
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import Mailroom
 from actors.runtime.on_loop import future_of
-
-if TYPE_CHECKING:
-    pass
 
 
 class MemoryJobs:
