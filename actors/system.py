@@ -32,6 +32,7 @@ from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
 from actors.runtime.on_loop import ask_on, call_on, future_of
 from actors.runtime.subscription import EncodedSubscription, Feed, Subscription
+from actors.runtime.weak import members_of
 from actors.sessions.answers import discard_answer, settled, wait_for_releases
 from actors.sessions.store import SessionInfo, SessionStore
 from actors.sessions.urls import open_store
@@ -180,7 +181,7 @@ class PodSystem:
             raise SystemOfParent
         if self._entered is not None:
             raise SystemNotRunning("a PodSystem can be entered once", hint="make a new one")
-        for system in list(_systems):
+        for system in members_of(_systems):
             system.let_go_if_dead()
         given, settings = self._store_given, self._settings
         store = open_store(given) if isinstance(given, str) else given

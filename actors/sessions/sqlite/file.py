@@ -16,6 +16,7 @@ from typing import NoReturn
 from urllib.parse import quote
 
 from actors.runtime.fork import let_be
+from actors.runtime.weak import members_of
 from actors.sessions.disk import make_private, store_error
 from actors.sessions.sqlite.aside import (
     has_notes,
@@ -264,7 +265,7 @@ class SQLiteFile:
                     with contextlib.suppress(OSError):  # or it may only be read
                         stack.enter_context(self._gate())
                 stack.enter_context(opening(self.path))
-                check_stores(self._watch, self.path, [each._watch for each in list(_open_files)])  # noqa: SLF001
+                check_stores(self._watch, self.path, [each._watch for each in members_of(_open_files)])  # noqa: SLF001
                 if not is_lost_elsewhere(self._watch, self.path):
                     return self._open_together(synchronous, patience)
             if time.monotonic() > deadline:
