@@ -18,6 +18,7 @@ PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
 
 _IGNORE = 1
+_KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02
 
 #: In the place of a descriptor: paths are absolute.
 AT_FDCWD = -100
@@ -88,3 +89,13 @@ def end_with_parent() -> None:
     """Have the kernel kill this process when the thread ends that forked it."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def free_range(descriptor: int, start: int, end: int) -> None:
+    """Free the space of a part of a file, which reads as zeros from then on; its length stays. Nothing is
+    done where the file system cannot do that.
+    """
+    if _libc is not None:
+        allocate = getattr(_libc, "fallocate64", None) or _libc.fallocate
+        offset, length = ctypes.c_int64(start), ctypes.c_int64(end - start)
+        allocate(descriptor, _KEEP_SIZE | _PUNCH_HOLE, offset, length)

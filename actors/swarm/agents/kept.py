@@ -24,10 +24,11 @@ from actors.runtime.children.descendants import (
     send,
     with_variable,
 )
+from actors.runtime.children.kernel import free_range
 from actors.runtime.children.mark import is_running, mark_of, marked
-from actors.swarm.agents.projections import EVENTS, replace_file
+from actors.swarm.agents.projections import EVENTS, TAIL, read_tail, replace_file
 from actors.swarm.runners.listening import AGENT_LOG
-from protocol.errors import ChildNotStarted
+from protocol.errors import AgentFailed, ChildNotStarted
 
 #: In an agent's folder: what its program prints, and how much of that is recorded.
 OUTPUT, ERRORS, PLACE = "kept.out", "kept.err", "kept.json"
@@ -35,11 +36,15 @@ OUTPUT, ERRORS, PLACE = "kept.out", "kept.err", "kept.json"
 _LOOK = 0.05
 #: Bytes that are read at a time.
 _PIECE = 1 << 16
+#: Bytes that a file may grow by without being recorded.
+_MOST_UNRECORDED = 1 << 28
+#: Bytes of what is recorded that are freed at once.
+_STEP = 1 << 22
 
 
 class Place(Struct, frozen=True):
-    """A kept program, and up to which byte of its output all is recorded, as of the record ``seq``; then it
-    had not yet repeated the words ``sent``.
+    """A kept program, and up to which byte of its output (``offset``) and of its standard error (``errors``)
+    all is recorded, as of the record ``seq``; then it had not yet repeated the words ``sent``.
     """
 
     pid: int
@@ -47,6 +52,7 @@ class Place(Struct, frozen=True):
     offset: int = 0
     seq: int = 0
     sent: tuple[str, ...] = ()
+    errors: int = 0
 
     @property
     def lives(self) -> bool:
@@ -132,13 +138,15 @@ class KeptChild:
     ) -> None:
         self.program, self.pid, self._born = program, place.pid, place.born
         self._folder, self._process, self._ladder = folder, process, ladder
+        self._settle = settle
         self._code: int | None = None
-        self._detached = False
+        self._detached = self._over = self._is_flooding = False
         self._stopping: asyncio.Task[None] | None = None
         #: Its processes, as they were seen since it was to end.
         self._seen: list[Process] = []
-        self.stdout = _Followed(folder / OUTPUT, place, self, settle)
-        self.stderr = _Followed(folder / ERRORS, None, self, settle)
+        found = process is None
+        self.stdout = _Followed(folder / OUTPUT, place.offset, self, found=found, greets=True)
+        self.stderr = _Followed(folder / ERRORS, place.errors, self, found=found)
 
     @property
     def ended(self) -> bool:
@@ -153,6 +161,36 @@ class KeptChild:
         if self._process is not None:
             return self._code is None
         return is_running(self.pid, self._born)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether what it prints is of any use yet."""
+        return not (self._detached or self._is_flooding)
+
+    async def note_recorded(self, output: _Followed) -> None:
+        """Wait until all that was read of one of its files is recorded, and note how much that is. What is
+        recorded of its output and not yet noted so would be taken for something new by who finds it.
+        """
+        seq, sent = await self._settle()
+        output.note_settled()
+        out, errors = self.stdout, self.stderr
+        is_new = (out.recorded, errors.recorded) != (out.noted, errors.noted)
+        if is_new and out.is_settled and not (self._detached or self._over):
+            with contextlib.suppress(OSError):  # what cannot be noted is not freed
+                write_place(
+                    self._folder, Place(self.pid, self._born, out.recorded, seq, sent, errors.recorded)
+                )
+                out.free_noted()
+                errors.free_noted()
+
+    def check_growth(self) -> None:
+        """Raise AgentFailed where it prints so much faster than that is recorded that a disk would fill."""
+        if self.is_read and (self.stdout.is_flooded() or self.stderr.is_flooded()):
+            self._is_flooding = True
+            raise AgentFailed(
+                f"{self.program} has printed {_MOST_UNRECORDED >> 20} MB that could not be recorded yet",
+                hint="have it print less, or lines that end",
+            )
 
     def detach(self) -> None:
         """Let it go on alone."""
@@ -170,15 +208,21 @@ class KeptChild:
             self.ask_to_stop()
         assert self._stopping is not None
         await asyncio.wait((self._stopping,))
+        self._over = True
         (self._folder / PLACE).unlink(missing_ok=True)
-        return ChildEnd(self._exit_code(), tuple(each.pid for each in self._living()))
+        end = ChildEnd(self._exit_code(), tuple(each.pid for each in self._living()))
+        if self._is_flooding:  # nobody reads the rest
+            for name in (OUTPUT, ERRORS):
+                with contextlib.suppress(OSError):
+                    os.truncate(self._folder / name, 0)
+        return end
 
     def _exit_code(self) -> int:
         """Its exit code; of a process that is no child of ours the one that its last line gives."""
         if self._code is not None:
             return self._code
         with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
-            last = (self._folder / OUTPUT).read_bytes().rstrip(b"\n").rsplit(b"\n", 1)[-1]
+            last = read_tail(self._folder / OUTPUT).rstrip(b"\n").rsplit(b"\n", 1)[-1]
             line = msgspec.json.decode(last)
             if line.get("type") == "agent_stopped":
                 return int(line.get("code") or 0)
@@ -237,48 +281,87 @@ class KeptChild:
 class _Followed:
     """A file that a program writes to, as a pipe that it holds: at its end once the program has ended.
 
-    What is read counts as recorded once more is asked for; of its output that is noted.
+    What is read counts as recorded once more is asked for. Its space is freed once that is noted, so that a
+    program may print for as long as it likes; places in the file stay what they are.
     """
 
-    def __init__(self, path: Path, place: Place | None, child: KeptChild, settle: Settle) -> None:
-        self._path, self._place, self._child, self._settle = path, place, child, settle
-        self._offset = 0 if place is None else place.offset
+    def __init__(
+        self, path: Path, offset: int, child: KeptChild, *, found: bool, greets: bool = False
+    ) -> None:
+        self._path, self._child, self._found = path, child, found
+        self._begin = self._offset = offset
+        #: Up to where it is recorded, and noted so; lines are whole there.
+        self.recorded = self.noted = offset
+        #: Whether nothing was read that is not recorded. What an earlier reader has recorded behind
+        #: ``offset`` is not known.
+        self.is_settled = not found
         #: The first line says that the program is up: one that is found again says so again.
-        self._first = place is not None and place.offset > 0
-        self._buffer = b""
+        self._first = greets and offset > 0
+        #: Bytes that were read of a line without its end.
+        self._unended = 0
+        self._freed = 0
+        self._most: int | None = None
 
     async def read(self) -> bytes:
-        """What was written since, waited for; nothing at its end."""
+        """What was written since, waited for; nothing at its end. Raises AgentFailed where the program
+        prints faster than that can be recorded.
+        """
         if self._first:
             self._first = False
             with self._path.open("rb") as file:
                 return file.readline()
-        if self._place is not None:
-            await self._note_place(self._place)
+        await self._child.note_recorded(self)
         while True:
             over = self._child.ended  # before the look, since what came before the end is read before it
+            self._child.check_growth()
             piece = self._next()
             if piece or over:
                 return piece
             await asyncio.sleep(_LOOK)
 
     def _next(self) -> bytes:
-        if self._child._detached:  # noqa: SLF001 - of one module
+        if not self._child.is_read:
             return b""
         with self._path.open("rb") as file:
             file.seek(self._offset)
             piece = file.read(_PIECE)
-        self._offset += len(piece)
-        self._buffer = (self._buffer + piece).rpartition(b"\n")[2]
+        if piece:
+            self._offset += len(piece)
+            end = piece.rfind(b"\n") + 1
+            self._unended = len(piece) - end if end else self._unended + len(piece)
+            self.is_settled = False
         return piece
 
-    async def _note_place(self, place: Place) -> None:
-        seq, sent = await self._settle()
-        noted = Place(place.pid, place.born, self._offset - len(self._buffer), seq, sent)
-        if noted.offset != place.offset and not self._child._detached:  # noqa: SLF001
-            self._place = noted
-            with contextlib.suppress(OSError):
-                write_place(self._path.parent, self._place)
+    def note_settled(self) -> None:
+        """All that was read is recorded."""
+        self.recorded = self._offset - self._unended
+        self.is_settled = not self._found or self._offset > self._begin
+
+    def free_noted(self) -> None:
+        """What is recorded is noted so: free its space, but for the first line and the last ones, which are
+        read again. Raises OSError.
+        """
+        self.noted = self.recorded
+        end = self.noted - TAIL
+        if end - self._freed < _STEP:
+            return
+        with self._path.open("r+b") as file:
+            start = max(self._freed, len(file.readline()))
+            if start < end:
+                free_range(file.fileno(), start, end)
+        self._freed = end
+
+    def is_flooded(self) -> bool:
+        """Whether more than may be has come that is not noted as recorded, besides what a program that was
+        found had printed while nobody read it.
+        """
+        try:
+            unrecorded = self._path.stat().st_size - self.noted
+        except OSError:
+            return False
+        if self._most is None:
+            self._most = (unrecorded if self._found else 0) + _MOST_UNRECORDED
+        return unrecorded > self._most
 
     async def readline(self, limit: int) -> bytes:
         """A line, also one that nothing ended at the end."""

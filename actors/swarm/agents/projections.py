@@ -31,7 +31,7 @@ MOST_BYTES = 16 << 20
 #: The version of the files' formats.
 _FORMAT = 1
 #: Bytes that are read at a time from the end of a file.
-_TAIL = 64 << 10
+TAIL = 64 << 10
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
@@ -241,15 +241,20 @@ def _encode(line: dict[str, Any]) -> bytes:
         return msgspec.json.encode(plain(line)) + b"\n"
 
 
+def read_tail(path: Path) -> bytes:
+    """The last ``TAIL`` bytes of a file. Raises OSError."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - TAIL))
+        return file.read()
+
+
 def _last_line(path: Path) -> dict[str, Any] | None:
     """The last line of a file, or of the older one where there is no newer, which must end there. Raises
     OSError, ValueError.
     """
     there = path if path.exists() else path.with_name(path.name + OLDER)
-    with there.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(0, end - _TAIL))
-        tail = file.read()
+    tail = read_tail(there)
     if not tail.endswith(b"\n"):
         return None
     line = msgspec.json.decode(tail[:-1].rsplit(b"\n", 1)[-1])

@@ -14,6 +14,7 @@ from swarm.agent_kit import echo, until
 
 from actors.runtime.children.child import Ladder
 from actors.runtime.children.descendants import with_variable
+from actors.runtime.children.kernel import free_range
 from actors.swarm.agents.kept import ERRORS, OUTPUT, KeptChild, Place
 from actors.swarm.runners.listening import AGENT_LOG
 from polypod import (
@@ -195,6 +196,57 @@ async def test_a_kept_program_outlives_a_supervisor_that_is_killed(tmp_path: Pat
         assert await seen_once(agent) == ["did one"]
         await agent.stop()
     wait_until_none(lambda: {pid} & living())
+
+
+def size_on_disk(path: Path) -> int:
+    return path.stat().st_blocks * 512
+
+
+def can_free(path: Path) -> bool:
+    """Whether the file system frees parts of files."""
+    with path.open("w+b") as file:
+        file.write(b"x" * (1 << 16))
+        file.flush()
+        os.fsync(file.fileno())
+        free_range(file.fileno(), 0, 1 << 15)
+    return size_on_disk(path) < 1 << 16
+
+
+async def test_what_is_recorded_of_a_kept_program_takes_no_space(tmp_path: Path) -> None:
+    if not can_free(tmp_path / "file"):
+        pytest.skip("this file system frees no parts of files")
+    async with system_in(tmp_path) as system:
+        swarm = quick(system, tmp_path)
+        agent = await swarm.start("much", LISTENING, keep=True)
+        await agent.wait()
+        pid = agent.pid
+        assert pid is not None
+        files = [swarm.root / "agents" / agent.id / name for name in (OUTPUT, ERRORS)]
+        async with asyncio.timeout(30):
+            while any(size_on_disk(each) > 6 << 20 for each in files):  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
+    assert all(each.stat().st_size >= 12 << 20 for each in files)
+    async with system_in(tmp_path) as system:
+        [agent] = await quick(system, tmp_path).agents()
+        assert (agent.status, await seen_once(agent)) == ("idle", ["did much"])
+        await agent.send("one")
+        assert (await agent.wait()).text == "did one"
+        await agent.stop()
+        assert agent.status == "killed"
+    wait_until_none(lambda: {pid} & living())
+
+
+async def test_a_kept_program_whose_output_is_not_recorded_any_more_is_ended(tmp_path: Path) -> None:
+    async with system_in(tmp_path) as system:
+        swarm = quick(system, tmp_path)
+        agent = await swarm.start("flood", LISTENING, keep=True)
+        async with asyncio.timeout(30):
+            result = await agent.wait()
+        assert result.status == "failed"
+        assert "could not be recorded" in str(result.error)
+        await until(agent, AgentStopped)
+        assert (swarm.root / "agents" / agent.id / OUTPUT).stat().st_size == 0
+        check_files(tmp_path, agent)
 
 
 async def test_what_a_kept_program_waits_for_is_asked_again_by_who_finds_it(tmp_path: Path) -> None:

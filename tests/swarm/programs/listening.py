@@ -34,7 +34,17 @@ def ask() -> None:
     out("assistant_message", content=json.dumps(answer))
 
 
-def work(text: str) -> None:
+def print_much(text: str) -> None:
+    if text == "flood":  # a line without an end, which takes no space
+        os.ftruncate(1, 1 << 30)
+        threading.Event().wait()
+    for stream in (sys.stderr, sys.stdout):
+        stream.write(("x" * (1 << 20) + "\n") * 12)
+        stream.flush()
+    out("assistant_message", content="did much")
+
+
+def work(text: str) -> None:  # noqa: C901 - one branch for each of its words
     step = next(steps)
     cancelled.clear()
     out("turn_start", step=step)
@@ -61,6 +71,8 @@ def work(text: str) -> None:
         out("assistant_message", content=json.dumps({"env": dict(os.environ), "argv": sys.argv[1:]}))
     elif text == "ask":
         ask()
+    elif text in ("much", "flood"):
+        print_much(text)
     elif text == "garbage":
         sys.stdout.write('{"type": "assistant_mess\n\nnpm warn\n')
         out("assistant_message", content="still here")
