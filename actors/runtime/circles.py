@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import itertools
 import os
@@ -240,7 +241,8 @@ def _is_awaited(task: asyncio.Task[Any], by: asyncio.Task[Any]) -> bool:
             seen.add(each)
             is_of_threads = isinstance(each, concurrent.futures.Future)
             for callback in getattr(each, "_done_callbacks" if is_of_threads else "_callbacks", None) or ():
-                found += _futures_in(callback[0] if isinstance(callback, tuple) else callback)
+                with contextlib.suppress(Exception):  # a user's object, or a variable that is not there yet
+                    found += _futures_in(callback[0] if isinstance(callback, tuple) else callback)
     return False
 
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -348,6 +349,40 @@ async def test_a_tool_may_wait_for_another_pod_whoever_waits_for_that() -> None:
         pods = [await system.spawn(PodManifest.of(), client=play_of(), tools=[ask])]
         await asyncio.wait_for(asyncio.gather(*(pod.run("go") for pod in pods)), 30)
         assert await results(pods[0]) == ["1 and 2"]
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+class Hostile:
+    """What raises whatever is asked of it, as the proxy of a request that has ended."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+async def test_what_stands_beside_a_wait_is_looked_at_with_care(caplog: pytest.LogCaptureFixture) -> None:
+    async def ask() -> str:
+        """Ask."""
+        task = asyncio.ensure_future(other.run("a"))
+        task.add_done_callback(lambda _: later if task.cancelled() else None)
+        task.add_done_callback(partial(_ignore, Hostile()))
+        later = (await task).text
+        return later
+
+    async def wait() -> str:
+        """Wait so long that the wait for it is looked at."""
+        await asyncio.sleep(0.03)
+        return "waited"
+
+    async with PodSystem() as system:
+        client = ScriptedClient([call("wait", {}), say("done")])
+        other = await system.spawn(PodManifest.of(), client=client, tools=[wait])
+        pod = await system.spawn(PodManifest.of(), client=play_of(), tools=[ask])
+        assert (await asyncio.wait_for(pod.run("go"), 30)).text == "end"
+        assert await results(pod) == ["done"]
+    assert caplog.messages == []  # of the loop, for what a look at a wait has raised
 
 
 async def test_what_the_pod_answers_at_once_is_no_deadlock() -> None:
