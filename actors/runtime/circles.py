@@ -265,7 +265,10 @@ def _futures_in(callback: Any) -> Iterator[Any]:
 
 def _members(of: Any) -> Iterator[Any]:
     for value in [*getattr(of, "__dict__", {}).values(), *_in_slots(of)]:
-        yield from tuple(value) if isinstance(value, deque) else (value,)  # another thread may change it
+        if isinstance(value, asyncio.Queue):  # of an as_completed, from Python 3.13 on
+            yield from _members(value)
+        else:
+            yield from tuple(value) if isinstance(value, deque) else (value,)  # another thread may change it
 
 
 def _in_slots(of: Any) -> list[Any]:
