@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from actors.swarm.agents.delivery import Delivery
 from actors.swarm.agents.history import POD_RUNNERS, read_history
 from actors.swarm.agents.home import Home
 from actors.swarm.agents.inboxes import make_private
-from actors.swarm.agents.kept import KeptChild, KeptPrograms, Place
+from actors.swarm.agents.kept import KeptChild, KeptPrograms, Place, is_of_errors
 from actors.swarm.agents.membership import Membership
 from actors.swarm.agents.projections import Projections
 from actors.swarm.agents.record import Record, unplaced
@@ -36,6 +37,7 @@ from protocol.errors import (
 )
 from protocol.events import (
     AgentIdle,
+    AgentOutput,
     AgentRestarted,
     AgentStarted,
     AgentStopped,
@@ -45,11 +47,14 @@ from protocol.events import (
     Event,
     RunEnd,
     RunOutcome,
+    ToolResulted,
     UserMessage,
 )
 
 #: Seconds after which a record is given to a store again that refused it, and how often that is done.
 _RETRY_WAIT, _RETRIES = 0.05, 6
+#: Of these a program may leave very many at once: they are recorded in few commits.
+_MANY = (ToolResulted, AgentOutput)
 #: What is said to a program whose task was interrupted, and that is to go on with it.
 _GO_ON = "You were interrupted. Go on with your task where you were."
 
@@ -108,8 +113,9 @@ class Keeper:
         self._changing = asyncio.Lock()
         #: What starts its program where that may outlive us.
         self._kept: KeptPrograms | None = None
-        #: Events of a program that was found again, which were recorded before: so many are passed over.
-        self._known = 0
+        #: Events of a program that was found again, which were recorded before: so many are passed over of
+        #: its output, and of its standard error.
+        self._known = Counter[bool]()
         #: Whether it was found, and has not said yet that it is up.
         self._is_found = False
 
@@ -166,14 +172,14 @@ class Keeper:
         self.stopping = self.over = self._retiring = False
         self._living = self.start_task(self._live(task, resuming=resuming, go_on=resuming))
 
-    def adopt(self, place: Place, known: int, sent: Iterable[str]) -> None:
-        """Look after a program that has outlived who started it; ``known`` of the events that it prints
-        behind ``place`` are recorded, and the words ``sent`` it was sent since. Its session must be ours.
+    def adopt(self, place: Place, printed: Iterable[object], sent: Iterable[str]) -> None:
+        """Look after a program that has outlived who started it; of what it prints behind ``place`` the
+        events ``printed`` are recorded, and the words ``sent`` it was sent since. Its session must be ours.
         """
         assert self.runner is not None
         assert self.record is not None
         self.stopping = self.over = False
-        self._known, self._is_found = known, self.state.pid is not None
+        self._known, self._is_found = Counter(map(is_of_errors, printed)), self.state.pid is not None
         self._kept = KeptPrograms(self.projections.folder, self._settle, place)
         life = self.runner.start(self._launch(None, resuming=True, go_on=False), self)
         if isinstance(life, ProgramLife) and self.record.open_run is not None:
@@ -322,6 +328,10 @@ class Keeper:
             elif isinstance(event, AgentStarted):
                 pid = life.pid if event.pid is None else event.pid
                 event = replace(event, pid=pid, born=None if pid is None else mark_of(pid))
+            elif isinstance(event, _MANY) and isinstance(life, ProgramLife):
+                event, *others = life.stream.take_alike(event)
+                await self._record(event, *(each for each in others if not self._is_known(each)))
+                return
             await self._record(event)
         if isinstance(event, UserMessage):
             self.delivery.note_begun_with(event.item.text)
@@ -335,8 +345,9 @@ class Keeper:
             return True
         if isinstance(event, AgentIdle) and self.state.ready:
             return True
-        if self._known and not isinstance(event, AgentStopped):
-            self._known -= 1
+        of_errors = is_of_errors(event)
+        if self._known[of_errors] and not isinstance(event, AgentStopped):
+            self._known[of_errors] -= 1
             return True
         return False
 
@@ -360,8 +371,7 @@ class Keeper:
                 await asyncio.sleep(wait)
                 wait *= 2
             else:
-                for event in recorded:
-                    self._note(event)
+                self._note(*recorded)
                 return
 
     def publish(self, event: Event) -> None:
@@ -369,9 +379,10 @@ class Keeper:
         if self.record is not None:
             self._note(self.record.publish(event))
 
-    def _note(self, event: Event) -> None:
-        self.state = after(self.state, event, self.spec.id)
-        self.projections.write(event)
+    def _note(self, *events: Event) -> None:
+        for event in events:
+            self.state = after(self.state, event, self.spec.id)
+        self.projections.write(*events)
         self._changes.note()
 
     async def _record_failure(self, error: BaseException) -> None:
@@ -499,8 +510,7 @@ class Keeper:
     async def record_one(self, kind: type[DurableEvent], **fields: Any) -> None:
         """Record an event of ``kind``. Raises SessionError."""
         assert self.record is not None
-        for event in await self.record.add([unplaced(kind, **fields)]):
-            self._note(event)
+        self._note(*await self.record.add([unplaced(kind, **fields)]))
 
     async def shut_down(self, *, leaving: bool = False) -> None:
         """End it, whoever wishes it, and wait until it has ended."""

@@ -29,6 +29,7 @@ from actors.runtime.children.mark import is_running, mark_of, marked
 from actors.swarm.agents.projections import EVENTS, TAIL, read_tail, replace_file
 from actors.swarm.runners.listening import AGENT_LOG
 from protocol.errors import AgentFailed, ChildNotStarted
+from protocol.events import AgentOutput
 
 #: In an agent's folder: what its program prints, and how much of that is recorded.
 OUTPUT, ERRORS, PLACE = "kept.out", "kept.err", "kept.json"
@@ -366,6 +367,7 @@ class _Followed:
     async def readline(self, limit: int) -> bytes:
         """A line, also one that nothing ended at the end."""
         while b"\n" not in self._line and len(self._line) < limit:
+            self._unended = len(self._line)  # of a line that is longer the pieces before are recorded
             piece = await self.read()
             if not piece:
                 break
@@ -374,6 +376,11 @@ class _Followed:
         return line + end
 
     _line = b""
+
+
+def is_of_errors(event: object) -> bool:
+    """Whether an event is a line of standard error: these come in no order with what is in the output."""
+    return isinstance(event, AgentOutput) and event.stream == "stderr"
 
 
 def write_place(folder: Path, place: Place) -> None:

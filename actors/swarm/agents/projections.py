@@ -69,9 +69,13 @@ class Projections:
         with self._noting():
             replace_file(self.folder / META, [msgspec.json.encode(self._meta) + b"\n"])
 
-    def write(self, event: Event) -> None:
-        """Add what an event says."""
-        flat, stream = self._lines(event)
+    def write(self, *events: Event) -> None:
+        """Add what events say."""
+        flat, stream = list[dict[str, Any]](), list[dict[str, Any]]()
+        for event in events:
+            said = self._lines(event)
+            flat += said[0]
+            stream += said[1]
         if self.broken is not None:
             return
         with self._noting():

@@ -86,7 +86,7 @@ class Takeover:
         later = [each async for page, _ in pages for each in page]
         sent = [each.item.text for each in later if isinstance(each, UserMessage)]
         lives = place.lives
-        keeper.adopt(place, sum(map(_is_printed, later)), sent)
+        keeper.adopt(place, filter(_is_printed, later), sent)
         if not lives:
             await keeper.wait_for_end()
         return True

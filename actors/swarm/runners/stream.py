@@ -14,8 +14,8 @@ from protocol.events import AgentStarted, AgentStopped, Event, RunEnd, RunStart,
 from protocol.items import UserItem
 
 E = TypeVar("E", bound=Event)
-#: Events that may wait to be read before who adds more has to wait.
-_MOST_UNREAD = 256
+#: Events that may wait to be read before who adds more has to wait, and that are recorded at once.
+_MOST_UNREAD, _MOST_AT_ONCE = 256, 100
 
 
 class Recorder:
@@ -158,3 +158,11 @@ class EventStream:
                 self._reader = None
         self._taken += 1
         return self._events.popleft()
+
+    def take_alike(self, last: E) -> list[E]:
+        """``last``, which was read last, and what is there of its kind behind it, to be recorded at once."""
+        alike = [last]
+        while self._events and type(self._events[0]) is type(last) and len(alike) < _MOST_AT_ONCE:
+            alike.append(self._events.popleft())  # type: ignore[arg-type]
+        self._taken += len(alike) - 1
+        return alike

@@ -7,6 +7,7 @@ import random
 import shlex
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,13 @@ from polypod import (
     AgentStopped,
     ApprovalRequested,
     ApprovalResolved,
+    Head,
+    MemoryStore,
     PodSystem,
+    StoredEntry,
     Swarm,
+    ToolResulted,
+    ToolStart,
     UserMessage,
 )
 from protocol.config import RunnerSection
@@ -85,6 +91,32 @@ async def test_a_program_that_was_killed_is_started_again_in_its_session(tmp_pat
         ]
         assert [each.task for each in started] == ["one", None]
         assert started[0].session == started[1].session
+
+
+class Counting(MemoryStore):
+    """Counts its commits."""
+
+    commits = 0
+
+    def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> None:
+        self.commits += 1
+        super().append(session_id, after, batch)
+
+
+async def test_the_results_of_many_calls_that_a_stopped_program_leaves_take_few_commits(
+    tmp_path: Path,
+) -> None:
+    store = Counting()
+    async with PodSystem(store=store) as system:
+        swarm = quick(system, tmp_path)
+        agent = await swarm.start("call", LISTENING)
+        await until(agent, *[ToolStart] * 300)
+        before = store.commits
+        await agent.stop()
+        assert store.commits - before < 20
+        left = [each.item.call_id for each in await all_events(agent) if isinstance(each, ToolResulted)]
+        assert left == [f"c{number}" for number in range(300)]
+        assert types(agent, swarm).count("tool_result") == 300
 
 
 @pytest.mark.parametrize("approved", [True, False])

@@ -71,6 +71,10 @@ def work(text: str) -> None:  # noqa: C901 - one branch for each of its words
         out("assistant_message", content=json.dumps({"env": dict(os.environ), "argv": sys.argv[1:]}))
     elif text == "ask":
         ask()
+    elif text == "call":
+        for number in range(300):
+            out("tool_call", id=f"c{number}", name="t", args={})
+        cancelled.wait()
     elif text in ("much", "flood"):
         print_much(text)
     elif text == "garbage":
