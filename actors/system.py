@@ -24,6 +24,7 @@ from actors.pod.handle import Pod
 from actors.pod.local import actor_of, lives_here, shut_down
 from actors.pod.resources import Given
 from actors.pod.runs.options import Content, RunOptions, SystemPrompt, run_command
+from actors.pod.runs.own_options import several
 from actors.pod.runs.run_state import new_run_id
 from actors.pod.session.restore import interrupted
 from actors.runtime.bus import Bus
@@ -39,7 +40,7 @@ from actors.sessions.urls import open_store
 from actors.swarm.approvals import WaitingCalls
 from actors.swarm.roster import Roster
 from actors.swarm.settings import settings_of
-from actors.swarm.spawner import Spawner, Wanted, check_spawn, several, with_prompt
+from actors.swarm.spawner import Spawner, Wanted, check_spawn, with_prompt
 from actors.swarm.subscriptions import Subscriptions
 from actors.tools.pool import ToolThreads
 from protocol import commands

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from protocol.errors import ManifestError
 from protocol.explain import unknown_key
+from protocol.foreign import shown
 from protocol.mcp import variables_in
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -61,12 +62,18 @@ class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def of(cls, settings: ModelSettings | Mapping[str, Any]) -> ModelSettings:
         """Settings as programs write them. Raises ManifestError for what is none."""
         if not isinstance(settings, ModelSettings):
-            given = dict(settings)
+            try:
+                given: dict[Any, Any] = dict(settings)
+            except (TypeError, ValueError):
+                why = f"model_settings: expected values by the names of settings, got {shown(settings)}"
+                raise ManifestError(why, hint=f"there are {', '.join(NAMES)}") from None
             try:
                 settings = msgspec.convert(given, ModelSettings)
             except (msgspec.ValidationError, TypeError, ValueError) as error:
-                if unknown := [name for name in given if name not in NAMES]:
-                    raise unknown_key("model_settings", str(unknown[0]), list(NAMES), "settings") from None
+                unknown = next((name for name in given if name not in NAMES), None)
+                if unknown is not None:
+                    name = unknown if isinstance(unknown, str) else shown(unknown)
+                    raise unknown_key("model_settings", name, list(NAMES), "settings") from None
                 raise ManifestError(f"model_settings: {error}") from None
         check_settings(settings, "model_settings")
         return settings

@@ -30,6 +30,7 @@ from protocol.errors import (
     SessionNotFound,
     StoreError,
     SystemNotRunning,
+    ToolDefinitionError,
     UnknownApproval,
     WouldDeadlock,
 )
@@ -444,9 +445,19 @@ def test_an_id_that_cannot_be_encoded_is_no_sessions(tmp_path: Path, kind: str) 
                 system.spawn(PodManifest.of(), resume="\ud800", exact=exact).get(timeout=60)
 
 
+class Unwritable:
+    def __repr__(self) -> str:
+        raise ValueError("a repr of its own that fails")
+
+
 @pytest.mark.parametrize(
     ("manifest", "given", "says"),
     [
+        (
+            PodManifest.of(),
+            {"session": Unwritable()},
+            "printable letters, got a Unwritable that cannot be shown",
+        ),
         ("hi", {}, r"manifest: expected a PodManifest, got 'hi' \(PodManifest.of"),
         (PodManifest.of(), {"tools": len}, r"tools: expected a list.*say tools=\[…\]"),
         (PodManifest.of(), {"tools": "files"}, "tools: expected a list"),
@@ -473,3 +484,7 @@ async def test_a_run_of_nothing_and_a_kind_that_is_a_name_are_refused_with_words
             pod.run("hi", temperature=1)
         with pytest.raises(TypeError, match="not a kind of event: 'RunEnd'"):
             system.subscribe(kinds=["RunEnd"])
+        with pytest.raises(TypeError, match="not a kind of event: a Unwritable that cannot be shown"):
+            system.subscribe(kinds=[Unwritable()])
+        with pytest.raises(ToolDefinitionError, match="a Unwritable that cannot be shown cannot be a tool"):
+            await system.spawn(PodManifest.of(), client=ScriptedClient([]), tools=[Unwritable()])

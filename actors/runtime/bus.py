@@ -17,6 +17,7 @@ from actors.runtime.subscription import EncodedSubscription, Feed, Subscription
 from protocol import errors
 from protocol.entries import StoredEntry
 from protocol.events import EVENTS, Event, EventKind, PodEnded
+from protocol.foreign import shown
 
 #: Events that wait for a subscriber before the oldest are dropped.
 QUEUE_SIZE = 10_000
@@ -273,8 +274,8 @@ def _kind(kind: Any) -> type[Event]:
     # Old programs name the event by the error that once had the same name.
     if isinstance(kind, type) and issubclass(kind, errors.PodStopped):
         return PodEnded
-    if kind not in _ALL_KINDS:
-        raise TypeError(f"not a kind of event: {kind!r:.80}; kinds are classes of events, as RunEnd")
+    if not isinstance(kind, type) or kind not in _ALL_KINDS:
+        raise TypeError(f"not a kind of event: {shown(kind)}; kinds are classes of events, as RunEnd")
     chosen: type[Event] = kind
     return chosen
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from protocol.entries import GENESIS, Head
 from protocol.errors import InvalidInput
 from protocol.events import Activity
+from protocol.foreign import shown
 from protocol.items import Item
 
 
@@ -67,7 +68,7 @@ _LONGEST = 200
 def check_session_name(name: object) -> None:
     """Raise InvalidInput where no session can be called ``name``."""
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
-        raise InvalidInput(f"session: expected a name in printable letters, got {name!r}")
+        raise InvalidInput(f"session: expected a name in printable letters, got {shown(name)}")
     if len(quote(name, safe="", errors="replace")) > _LONGEST:
         raise InvalidInput(f"session: the name {name[:40]!r}… is too long", hint="take one of 60 letters")
 

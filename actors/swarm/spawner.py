@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -48,15 +48,6 @@ class Wanted(Struct, frozen=True, eq=False):
     exact: bool
     #: The name of its session, which is made where there is none; None: a new one.
     session: str | None = None
-
-
-def several(what: str, given: Iterable[Any]) -> tuple[Any, ...]:
-    """What is given where a list is asked for. Raises InvalidInput for what is none."""
-    if type(given) is tuple or type(given) is list:  # as nearly always, and quicker to ask for
-        return tuple(given)
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise InvalidInput(f"{what}: expected a list, got {shown(given)}", hint=f"say {what}=[…]")
-    return tuple(given)
 
 
 def check_spawn(

@@ -9,13 +9,14 @@ from typing import Any, get_args
 
 from actors.tools.schema import unbound
 from protocol.errors import ToolDefinitionError
+from protocol.foreign import shown
 from protocol.tools import Concurrency
 
 
 def checked_name(function: Any, name: Any) -> str:
     """The name of the tool that ``function`` becomes. Raises ToolDefinitionError."""
     if not callable(function):
-        what = "a classmethod" if isinstance(function, classmethod) else f"{function!r}"
+        what = "a classmethod" if isinstance(function, classmethod) else shown(function)
         raise ToolDefinitionError(f"{what} cannot be a tool", hint="give a function, or a bound method")
     if name is None:
         name = getattr(unbound(function), "__name__", "")

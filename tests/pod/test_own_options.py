@@ -111,6 +111,20 @@ async def test_a_setting_that_cannot_be_is_an_error_at_once(settings: dict[str, 
         PodManifest.of(model={"scheme": "openai", **settings})
 
 
+async def test_what_is_no_list_of_tools_is_an_error_at_once() -> None:
+    given: Any = 5
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=ScriptedClient([]))
+        with pytest.raises(InvalidInput, match="tools: expected a list, got 5"):
+            pod.run("1", tools=given)
+
+
+@pytest.mark.parametrize("given", [5, "ab", [1]])
+def test_what_are_no_settings_at_all_is_an_error_of_the_settings(given: Any) -> None:
+    with pytest.raises(ManifestError, match=r"model_settings: expected .* got"):
+        ModelSettings.of(given)
+
+
 async def test_a_call_is_demanded_of_a_runs_first_request_alone() -> None:
     client = ScriptedClient([call("add", {"a": 1, "b": 2}), say("3"), say("4")])
     async with PodSystem() as system:

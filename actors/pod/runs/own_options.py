@@ -71,6 +71,15 @@ class OwnOptions(Struct, frozen=True, eq=False):
         return WireOptions(model, self.settings, prompt)
 
 
+def several(what: str, given: Iterable[Any]) -> tuple[Any, ...]:
+    """What is given where a list is asked for. Raises InvalidInput for what is none."""
+    if type(given) is tuple or type(given) is list:  # as nearly always, and quicker to ask for
+        return tuple(given)
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise InvalidInput(f"{what}: expected a list, got {shown(given)}", hint=f"say {what}=[…]")
+    return tuple(given)
+
+
 def own_options(
     model: AnyModel | None,
     settings: ModelSettings | Mapping[str, Any] | None,
@@ -81,7 +90,7 @@ def own_options(
     """The options of a run as a program gave them; None where there are none. Raises ManifestError,
     InvalidInput.
     """
-    tools = tuple(tools)
+    tools = several("tools", tools)
     for each in tools:
         if is_source(each):
             raise InvalidInput("tools: a source of tools belongs to a pod", hint="give it to spawn")
