@@ -448,6 +448,26 @@ def test_a_service_that_does_not_start_is_said_in_its_own_words(home: Swarm) -> 
     assert "of an earlier service" not in done.err
 
 
+def test_agents_are_listed_as_their_files_have_them_where_no_service_starts(home: Swarm) -> None:
+    home.started("hello", "--name", "stopped", "--wait")
+    home.swarm("stop", "stopped")
+    cut = home.swarm("start", "hello", "--model", "offline", "--name", "cut").out.strip()
+    home.end()
+    listed = home.swarm("ls", "--json").lines
+    home.end()
+    lock = home.root / "serve.lock"
+    lock.unlink()
+    lock.mkdir()  # no service starts
+    shown = home.swarm("ls", "--json")
+    assert (shown.code, "did not start" in shown.err) == (1, True)
+    names = ("id", "result", "task", "runner", "cwd", "created_at", "session_id")
+    assert [[row[name] for name in names] for row in shown.lines] == [
+        [row[name] for name in names] for row in listed
+    ]
+    (home.root / "agents" / cut / "stdout.log").unlink()
+    assert "detach" in home.swarm("ls").out
+
+
 def test_a_width_that_is_none_is_as_good_as_no_width(home: Swarm) -> None:
     home.env["COLUMNS"] = "wide"
     home.started("hello")

@@ -36,6 +36,8 @@ class Client:
 
     def __init__(self, root: Path, store: str | None) -> None:
         self._root, self._store = root, _absolute(store) if store else ""
+        #: Whether a service was there to be asked.
+        self.is_reached = False
         #: Where the service that we start begins to write in its log.
         self._log_start = 0
 
@@ -102,6 +104,7 @@ class Client:
     def _connect(self) -> socket.socket:
         for connection in self.connections():
             if connection is not None:
+                self.is_reached = True
                 return connection
             time.sleep(LOOK)
         raise gone()

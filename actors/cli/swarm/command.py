@@ -24,8 +24,9 @@ from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.errors import FAILED, Exit
 from actors.cli.swarm.client import Client
+from actors.cli.swarm.files import read_rows
 from actors.cli.swarm.rows import Row, lines_of
-from actors.cli.swarm.wire import Asked
+from actors.cli.swarm.wire import Asked, Said
 from actors.runtime.user_folders import state_path
 from protocol.errors import PolypodError
 from protocol.events import Lagged, Retry, StreamRestart
@@ -187,18 +188,33 @@ def _show(row: Row, terminal: Terminal, *, as_json: bool, answer: bool = False) 
 @_of_a_swarm
 def list_agents(root: Path, store: str | None, as_json: bool) -> None:
     """List the agents: those that need you, those that work, and those that have ended."""
-    said = Client(root, store).ask(Asked(do="ls"))
+    said, trouble = _list(Client(root, store), root)
     rows, terminal = said.rows, Terminal()
     for problem in said.problems:
         terminal.note(f"passed over: {problem}", "note")
     if as_json:
         for row in rows:
             put_json(row)
-        return
-    if not rows:
-        terminal.note(f"no agents in {root}")
-    for line in lines_of(rows, time.time(), _width()):
-        terminal.row(line)
+    else:
+        if not rows and trouble is None:
+            terminal.note(f"no agents in {root}")
+        for line in lines_of(rows, time.time(), _width()):
+            terminal.row(line)
+    if trouble is not None:
+        raise trouble
+
+
+def _list(client: Client, root: Path) -> tuple[Said, Exception | None]:
+    """All agents; where no service starts, as on a full disk, as their files have them, and why. Raises
+    PolypodError, OSError.
+    """
+    try:
+        return client.ask(Asked(do="ls")), None
+    except (PolypodError, OSError) as error:
+        if not client.is_reached:
+            with contextlib.suppress(OSError):
+                return Said(rows=tuple(read_rows(root))), error
+        raise
 
 
 def _width() -> int:

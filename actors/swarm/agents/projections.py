@@ -114,9 +114,9 @@ class Projections:
         the end of a life, and ``stdout.log`` has its last line.
         """
         try:
-            last = _last_line(self.folder / EVENTS)
+            last = last_line(self.folder / EVENTS)
             ends = last is not None and last.get("type") == "agent_stopped" and last.get("seq") == seq
-            result = _last_line(self.folder / STDOUT)
+            result = last_line(self.folder / STDOUT)
             return ends and result is not None and result.get("type") == "result" and self._has_meta()
         except (OSError, ValueError):
             return False
@@ -253,7 +253,7 @@ def read_tail(path: Path) -> bytes:
         return file.read()
 
 
-def _last_line(path: Path) -> dict[str, Any] | None:
+def last_line(path: Path) -> dict[str, Any] | None:
     """The last line of a file, or of the older one where there is no newer, which must end there. Raises
     OSError, ValueError.
     """
