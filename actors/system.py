@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import os
 import threading
 import weakref
@@ -24,9 +23,9 @@ from actors.pod.handle import Pod
 from actors.pod.local import actor_of, lives_here, shut_down
 from actors.pod.resources import Given
 from actors.pod.runs.options import Content, RunOptions, SystemPrompt, run_command
-from actors.pod.runs.own_options import several
 from actors.pod.runs.run_state import new_run_id
 from actors.pod.session.restore import interrupted
+from actors.runtime.arguments import check_count, check_seconds, several, table_of
 from actors.runtime.bus import Bus
 from actors.runtime.fork import let_be
 from actors.runtime.future import AsyncFuture
@@ -44,8 +43,9 @@ from actors.swarm.spawner import Spawner, Wanted, check_spawn, with_prompt
 from actors.swarm.subscriptions import Subscriptions
 from actors.tools.pool import ToolThreads
 from protocol import commands
-from protocol.errors import SystemNotRunning, SystemOfParent
+from protocol.errors import InvalidInput, SystemNotRunning, SystemOfParent
 from protocol.events import ApprovalRequested, EventKind
+from protocol.foreign import shown
 from protocol.manifest import BudgetSection, PodManifest
 from protocol.results import BudgetUse, RunResult
 
@@ -126,10 +126,15 @@ class PodSystem:
             memory_grace=memory_grace,
             store_grace=store_grace,
         )
+        if not isinstance(store, str) and not hasattr(store, "claim"):
+            hint = "use memory:, sqlite:FILE or jsonl:DIR"
+            raise InvalidInput(f"store: expected a URL or a SessionStore, got {shown(store)}", hint=hint)
+        if tool_threads is not None:
+            check_count("tool_threads", tool_threads, 1, "threads")
         self._store_given = store
         self._tool_threads = None if tool_threads is None else ToolThreads(tool_threads)
-        self._hooks = tuple(hooks)
-        self._chains = dict(chains or {})
+        self._hooks = several("hooks", hooks)
+        self._chains = {} if chains is None else table_of("chains", chains)
         self._bus = Bus()
         self._roster = Roster()
         self._subscriptions = Subscriptions(self._bus, self._roster)
@@ -515,6 +520,7 @@ class PodSystem:
         their ids, then ``pod.resume()``. Raises SystemNotRunning, StoreError.
         """
         store = self.store
+        check_count("limit", limit, 0, "sessions")
         return ask_on(self._room(), lambda: interrupted(store, pod, limit))
 
     def pods(self) -> list[Pod]:
@@ -537,11 +543,11 @@ class PodSystem:
         AgentNotRunning, ValueError, SystemNotRunning.
         """
         mailroom, _, _, spawner = self._here()
-        if max_restarts < 0 or not 0 < window_seconds < math.inf:
-            raise ValueError("max_restarts is 0 or more, and window_seconds a number of seconds above 0")
+        check_count("max_restarts", max_restarts, 0, "restarts")
+        check_seconds("window_seconds", window_seconds, zero=False)
         from actors.runtime.restarts import Limits  # noqa: PLC0415 - paid for by who supervises
 
-        members, limits = tuple(pods), Limits(max_restarts, window_seconds)
+        members, limits = several("pods", pods), Limits(max_restarts, window_seconds)
         return call_on(mailroom, lambda: spawner.supervised().group(members, limits))
 
     # -- approvals -----------------------------------------------------------------------------

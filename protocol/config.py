@@ -13,6 +13,7 @@ from msgspec import Struct
 from protocol.approval import ApprovalRule, ApprovalsSection
 from protocol.errors import ConfigError, ManifestError
 from protocol.explain import explained
+from protocol.foreign import shown
 from protocol.manifest import PodManifest
 
 #: How a key names a variable of the environment that holds it.
@@ -174,9 +175,9 @@ def _check_names(section: str, names: list[str], where: str) -> None:
     for number, name in enumerate(names):
         at = f"{where}: {section}[{number}].name"
         if not name.strip():
-            raise ConfigError(f"{at}: expected a name, got {name!r}")
+            raise ConfigError(f"{at}: expected a name, got {shown(name)}")
         if names.index(name) < number:
-            raise ConfigError(f"{at}: there is another {section} {name!r}")
+            raise ConfigError(f"{at}: there is another {section} {shown(name)}")
 
 
 def _check_number(at: str, value: float, least: int | None = None) -> None:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from protocol.approval import ApprovalRule, Policy
 from protocol.errors import ManifestError
+from protocol.foreign import shown
 from protocol.tools import Concurrency
 from protocol.urls import without_secrets
 
@@ -133,7 +134,7 @@ def _settled(server: McpServer, at: str, absolute: Callable[[str], str]) -> McpS
 
 def _check(server: McpServer, at: str) -> None:
     if not re.fullmatch(_NAME, server.name):
-        raise ManifestError(f"{at}.name: expected {_NAME_WORDS}, got {server.name!r}")
+        raise ManifestError(f"{at}.name: expected {_NAME_WORDS}, got {shown(server.name)}")
     if bool(server.command) == (server.url is not None):
         raise ManifestError(f"{at}: expected either a command or a url")
     if server.url is None:
@@ -143,7 +144,7 @@ def _check(server: McpServer, at: str) -> None:
         _check_url(server, at)
     for name in server.env:
         if not re.fullmatch(_VARIABLE, name):
-            raise ManifestError(f"{at}.env: expected names of variables, got {name!r}")
+            raise ManifestError(f"{at}.env: expected names of variables, got {shown(name)}")
     if not 0 < server.timeout < math.inf:
         raise ManifestError(f"{at}.timeout: expected more than 0, got {server.timeout}")
     if not all((*server.allow, *server.deny)):
@@ -166,7 +167,7 @@ def _check_url(server: McpServer, at: str) -> None:
         )
     for name, value in server.headers_env.items():
         if not re.fullmatch(_HEADER_NAME, name):
-            raise ManifestError(f"{at}.headers_env: {name!r} is no name of a header")
+            raise ManifestError(f"{at}.headers_env: {shown(name)} is no name of a header")
         if not re.fullmatch(_HEADER_VALUE, value):
             # The value is not shown: it may well be the secret itself.
             raise ManifestError(

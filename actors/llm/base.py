@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from actors.llm.lenient import UNREADABLE, decode_any
 from protocol.errors import ModelError
+from protocol.foreign import shown
 from protocol.items import AssistantItem, Item, Part, TextPart, ThinkingPart, ToolCall, VendorPart
 from protocol.model_settings import ModelSettings
 from protocol.routing import AttemptRecord
@@ -361,7 +362,7 @@ def _endless() -> ModelError:
 
 def _no_block(block: Any) -> ModelError:
     return ModelError(
-        f"the client gave {block!r:.200}, which is no block",
+        f"the client gave {shown(block, 200)}, which is no block",
         kind="protocol",
         hint="see Block: texts are str, and a call's pieces follow its CallStart",
     )

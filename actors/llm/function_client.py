@@ -8,6 +8,7 @@ from typing import Any
 
 from actors.llm.base import Block, CallStart, Request
 from actors.llm.scripted import Reply, say
+from protocol.foreign import shown
 
 #: What a function may give for a request.
 Given = Reply | str
@@ -39,7 +40,7 @@ class FunctionClient:
         reply = say(given) if isinstance(given, str) else given
         if not isinstance(reply, Reply):
             raise TypeError(
-                f"the function of a FunctionClient gave {given!r:.80}, which is no reply: say(…), call(…)"
+                f"the function of a FunctionClient gave {shown(given)}, which is no reply: say(…), call(…)"
             )
         async for block in reply.stream():
             yield self._with_id(block)

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from actors.llm.lenient import finite, refuse
 from actors.runtime.datatypes import Unfit, data_type
+from protocol.foreign import shown
 from protocol.text import encodable_json
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def schema_for(kind: Any) -> dict[str, Any]:
     try:
         schema = dict(data_type(kind).schema)
     except TypeError as error:
-        raise TypeError(f"no answer can be of the type {kind!r}: {error}") from error
+        raise TypeError(f"no answer can be of the type {shown(kind)}: {error}") from error
     definitions: dict[str, Any] = schema.pop("$defs", {})
     name = schema.get("$ref", "").removeprefix("#/$defs/")
     if name:  # servers want to see an object at the top, not a reference to one

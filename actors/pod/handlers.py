@@ -17,7 +17,7 @@ from actors.runtime.actor import DEFERRED
 from actors.runtime.future import AsyncFuture
 from actors.runtime.interruptible import Interruptible
 from protocol import commands
-from protocol.errors import PodStopped, SessionError
+from protocol.errors import InvalidInput, PodStopped, SessionError
 from protocol.events import (
     AssistantMessage,
     RunOutcome,
@@ -26,6 +26,7 @@ from protocol.events import (
     ToolResulted,
     UserMessage,
 )
+from protocol.foreign import shown
 from protocol.items import AssistantItem, Item, SystemItem, ToolResult, UserItem
 from protocol.lifecycle import AT_WORK, PodState
 from protocol.results import PodDescription
@@ -193,6 +194,8 @@ def _on_describe(pod: PodActor, _: commands.Describe) -> PodDescription:
 
 def _on_answer(pod: PodActor, command: commands.Approve | commands.Disapprove) -> Any:
     if command.note is not None:
+        if not isinstance(command.note, str):
+            raise InvalidInput(f"note: expected a text, got {shown(command.note)}")
         command = msgspec.structs.replace(command, note=encodable(command.note))
     reply = pod.defer_reply()
     if pod.delegation is not None and (asker := pod.delegation.asker_of(command.approval_id)):

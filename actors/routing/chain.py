@@ -18,6 +18,7 @@ from actors.routing.verifiers import Verifying, as_verifier, close_all
 from actors.routing.warm_probe import WarmProbe
 from actors.runtime.closing import Closing
 from protocol.errors import ChainInvalid, ModelError
+from protocol.foreign import shown
 from protocol.items import UserItem
 from protocol.routing import ChainEntry, ChainRequest, ChainResult, entry_for
 
@@ -61,7 +62,7 @@ class EscalationChain(Closing):
         chosen = [entry_for(each) if isinstance(each, str) else each for each in entries]
         tiers = tiers_of(chosen, local, cloud)
         if tools not in _RULES:
-            raise ChainInvalid(f"tools={tools!r}: expected one of {', '.join(map(repr, _RULES))}")
+            raise ChainInvalid(f"tools={shown(tools)}: expected one of {', '.join(map(repr, _RULES))}")
         if not verify_timeout > 0:
             raise ChainInvalid(f"verify_timeout: expected more than 0 seconds, got {verify_timeout}")
         if verifier is None and (unverified := [each.name for each in tiers if each.is_verified]):

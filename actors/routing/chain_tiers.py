@@ -12,6 +12,7 @@ from actors.llm.base import Block, End, LLMClient, Request, TextChunk, UsageRepo
 from actors.routing.chain_task import task_start, task_words, unique
 from actors.routing.model_names import Names
 from protocol.errors import ChainInvalid, RoutingError
+from protocol.foreign import shown
 from protocol.routing import ChainEntry, ChainRequest
 from protocol.usage import Usage
 
@@ -70,7 +71,7 @@ def tiers_of(entries: Sequence[ChainEntry], local: Who | None, cloud: Who | None
 def _check(entry: ChainEntry) -> None:
     if not isinstance(entry, ChainEntry):
         raise ChainInvalid(
-            f"{entry!r:.100} is no tier", hint="a ChainEntry, or the name of a model for entry_for"
+            f"{shown(entry, 100)} is no tier", hint="a ChainEntry, or the name of a model for entry_for"
         )
     if not entry.model.strip():
         raise ChainInvalid("the model of a tier has no name")
@@ -92,7 +93,7 @@ def _client(entry: ChainEntry, who: Who | None) -> LLMClient:
     if isinstance(who, Executor):
         return ExecutorClient(who)
     raise ChainInvalid(
-        f"{kind}={who!r:.100} answers no tasks", hint="an LLMClient, or an object with run(ChainRequest)"
+        f"{kind}={shown(who, 100)} answers no tasks", hint="an LLMClient, or an object with run(ChainRequest)"
     )
 
 
@@ -132,7 +133,7 @@ class Done:
         result = await executor.run(request)
         text = result if isinstance(result, str) else getattr(result, "text", None)
         if not isinstance(text, str):
-            raise RoutingError(f"{executor!r:.100} gave {result!r:.100}, which has no text")
+            raise RoutingError(f"{shown(executor, 100)} gave {shown(result, 100)}, which has no text")
         self.cost = _cost_of(result)
         yield TextChunk(text)
         usage, model = getattr(result, "usage", None), getattr(result, "model", None)

@@ -14,6 +14,7 @@ from actors.pod.accounts.own_exchange import own_meter
 from actors.routing.model_names import Names
 from actors.routing.verifiers import Case
 from protocol.errors import ChainInvalid, OutputInvalid
+from protocol.foreign import shown
 from protocol.items import UserItem
 from protocol.routing import Verdict
 
@@ -48,7 +49,9 @@ class ModelVerifier:
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
     ) -> None:
         if not hasattr(client, "stream"):
-            raise ChainInvalid(f"{client!r:.100} is no model client", hint="an LLMClient has stream(request)")
+            raise ChainInvalid(
+                f"{shown(client, 100)} is no model client", hint="an LLMClient has stream(request)"
+            )
         if not rubric.strip():
             raise ChainInvalid("the rubric is empty", hint="say in words when an answer is good enough")
         self._client = client

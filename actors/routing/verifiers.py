@@ -16,6 +16,7 @@ from actors.tools.calling import call_function
 from actors.tools.pool import shared_threads
 from actors.tools.work import is_async
 from protocol.errors import ChainInvalid, RoutingError
+from protocol.foreign import shown
 from protocol.routing import Verdict
 
 
@@ -73,7 +74,7 @@ def _verdict(said: Any) -> Verdict:
             return said
         return replace(said, feedback="" if said.feedback is None else str(said.feedback))
     raise RoutingError(
-        f"a verifier gave {said!r:.100}, which is no verdict",
+        f"a verifier gave {shown(said, 100)}, which is no verdict",
         hint="a Verdict, True or False, or (False, 'why')",
     )
 
@@ -86,7 +87,7 @@ class FunctionVerifier:
 
     def __init__(self, function: Callable[[str, str, str], Any], *, blocking: bool = True) -> None:
         if not callable(function):
-            raise ChainInvalid(f"{function!r:.100} is no function")
+            raise ChainInvalid(f"{shown(function, 100)} is no function")
         self._function = function
         self._in_thread = blocking and not is_async(function)
 
@@ -146,7 +147,7 @@ def as_verifier(given: Verifying) -> Verifier:
     if callable(given):
         return FunctionVerifier(given)
     raise ChainInvalid(
-        f"{given!r:.100} is no verifier", hint="a verifier has verify(skill_prompt, task_prompt, output)"
+        f"{shown(given, 100)} is no verifier", hint="a verifier has verify(skill_prompt, task_prompt, output)"
     )
 
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from actors.runtime.arguments import several
 from actors.runtime.encoded import EncodedEvent
 from actors.runtime.event_queue import EventQueue, Q
 from actors.runtime.subscribers import Group, Subscribers
@@ -266,7 +267,7 @@ def kinds_of(kinds: Collection[EventKind] | EventKind | None) -> frozenset[type[
     """The kinds that are asked for, None for all. Raises TypeError for what is no kind of event."""
     if kinds is None:
         return _ALL_KINDS
-    given = {kinds} if isinstance(kinds, type) else kinds
+    given = (kinds,) if isinstance(kinds, type) else several("kinds", kinds)
     return frozenset([_kind(kind) for kind in given])
 
 

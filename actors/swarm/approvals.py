@@ -15,6 +15,7 @@ from actors.swarm.roster import Roster
 from protocol import commands
 from protocol.errors import SessionError, UnknownApproval
 from protocol.events import ApprovalRequested
+from protocol.foreign import shown
 
 
 class WaitingCalls:
@@ -46,7 +47,7 @@ class WaitingCalls:
         def ask(_: object) -> None:
             pod = self._asker_of(approval_id) if isinstance(approval_id, str) else None
             if pod is None:
-                unknown = UnknownApproval(f"no pod has asked for an approval {approval_id!r:.80}")
+                unknown = UnknownApproval(f"no pod has asked for an approval {shown(approval_id)}")
                 future.set_exception(unknown)
                 return
             answer = pod.address.ask(pod, command)

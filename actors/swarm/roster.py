@@ -9,6 +9,7 @@ from actors.pod.local import actor_of, elsewhere, lives_here
 from actors.pod.pod import PodActor
 from actors.runtime.future import AsyncFuture
 from protocol.errors import NameTaken, PodNotFound
+from protocol.foreign import shown
 from protocol.names import check_name
 
 
@@ -30,8 +31,8 @@ class Roster:
         """The living pod of that name. Raises PodNotFound."""
         try:
             return self.pods[name]
-        except KeyError:
-            raise PodNotFound(f"no pod named {name!r}", hint="see pods()") from None
+        except (KeyError, TypeError):  # what cannot even be a key
+            raise PodNotFound(f"no pod named {shown(name)}", hint="see pods()") from None
 
     def forget(self, pod: Pod) -> None:
         """Forget a pod that has ended for good."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,9 @@ import msgspec
 from msgspec import Struct
 
 from actors.llm.prices import Prices, load_prices, standard_prices
+from actors.runtime.arguments import check_count, check_seconds, path_of, table_of
 from actors.sessions.store import SessionStore
+from protocol.foreign import shown
 from protocol.manifest import BudgetSection, PodManifest
 
 
@@ -50,22 +51,21 @@ def settings_of(
     processes: int | None,
     **graces: float,
 ) -> Settings:
-    """The settings asked for. Raises ValueError, ManifestError for a budget, and for a file of prices what
-    ``load_prices`` does.
+    """The settings asked for. Raises ValueError, InvalidInput for what is of no type that it could be,
+    ManifestError for a budget, and for a file of prices what ``load_prices`` does.
     """
-    if on_conflict not in {"fork", "refuse"}:
-        raise ValueError(f"on_conflict is 'fork' or 'refuse', not {on_conflict!r}")
-    if passivate_after is not None and not 0 < passivate_after < math.inf:
-        raise ValueError(f"passivate_after is a number of seconds above 0, or None, not {passivate_after}")
+    if on_conflict not in ("fork", "refuse"):
+        raise ValueError(f"on_conflict is 'fork' or 'refuse', not {shown(on_conflict)}")
+    if passivate_after is not None:
+        check_seconds("passivate_after", passivate_after, zero=False, words=", or None")
     for name, seconds in graces.items():
-        if not 0 <= seconds < math.inf:
-            raise ValueError(f"{name} is a number of seconds, 0 or more, not {seconds}")
-    if processes is not None and processes < 1:
-        raise ValueError(f"processes is a number of child processes, 1 or more, not {processes}")
+        check_seconds(name, seconds)
+    if processes is not None:
+        check_count("processes", processes, 1, "child processes")
     return Settings(
         on_conflict=on_conflict,
-        outputs=_folder("outputs") if outputs is None else Path(outputs),
-        memory=None if memory is None else Path(memory),
+        outputs=_folder("outputs") if outputs is None else path_of("outputs", outputs),
+        memory=None if memory is None else path_of("memory", memory),
         prices=prices if isinstance(prices, Prices) else _prices(prices),
         passivate_after=passivate_after,
         limits=None if budget is None else _limits(budget),
@@ -75,12 +75,14 @@ def settings_of(
 
 
 def _prices(path: str | Path | None) -> Prices:
-    return standard_prices() if path is None else load_prices(path)
+    return standard_prices() if path is None else load_prices(path_of("prices", path))
 
 
 def _limits(budget: BudgetSection | Mapping[str, float]) -> BudgetSection:
     """The limits, as a manifest's ``[budget]`` would have them. Raises ManifestError."""
-    asked = msgspec.structs.asdict(budget) if isinstance(budget, BudgetSection) else dict(budget)
+    asked = (
+        msgspec.structs.asdict(budget) if isinstance(budget, BudgetSection) else table_of("budget", budget)
+    )
     return PodManifest.of(budget=asked).budget
 
 

@@ -50,15 +50,20 @@ class Wanted(Struct, frozen=True, eq=False):
     session: str | None = None
 
 
-def check_spawn(
-    manifest: object, client: object, resume: object, session: str | None, *, process: bool
-) -> None:
-    """Raise InvalidInput for arguments of ``PodSystem.spawn`` that nothing can be made of."""
+def check_manifest(manifest: object) -> None:
+    """Raise InvalidInput for what is no manifest."""
     if not isinstance(manifest, PodManifest):
         raise InvalidInput(
             f"manifest: expected a PodManifest, got {shown(manifest)}",
             hint="PodManifest.of(…) makes one, PodManifest.load(path) reads one",
         )
+
+
+def check_spawn(
+    manifest: object, client: object, resume: object, session: str | None, *, process: bool
+) -> None:
+    """Raise InvalidInput for arguments of ``PodSystem.spawn`` that nothing can be made of."""
+    check_manifest(manifest)
     if resume is not None and not isinstance(resume, str):
         raise InvalidInput(f"resume: expected the id of a session, got {shown(resume)}")
     if client is not None and not process and not is_client(client):

@@ -15,6 +15,7 @@ from actors.swarm.roster import Roster
 from protocol.entries import StoredEntry
 from protocol.errors import SystemNotRunning
 from protocol.events import Lagged
+from protocol.foreign import shown
 
 if TYPE_CHECKING:
     from actors.runtime.loop import Mailroom
@@ -44,7 +45,7 @@ class Subscriptions:
     ) -> Subscription:
         """As ``PodSystem.subscribe``."""
         if not isinstance(since, int | Mapping | None):
-            raise TypeError(f"since: expected the number of an entry, or names with such, got {since!r}")
+            raise TypeError(f"since: expected the number of an entry, or names with such, got {shown(since)}")
         return self._from(since, pod, self._bus.subscribe(pod, kinds, children=children), children=children)
 
     def feed(self, pod: str, kinds: Kinds, since: Since | None, *, children: bool = False) -> Feed:

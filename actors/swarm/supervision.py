@@ -26,8 +26,9 @@ from actors.runtime.subscription import Feed, Subscription
 from actors.swarm.groups import Group, Member
 from actors.swarm.watchdog import LOOKS, Watch, look_again
 from protocol.commands import Command, Stop
-from protocol.errors import Failure, PodError, PodStopped, WatchdogExpired
+from protocol.errors import Failure, InvalidInput, PodError, PodStopped, WatchdogExpired
 from protocol.events import RestartsExhausted
+from protocol.foreign import shown
 from protocol.manifest import RestartSection
 
 #: Called with whether a pod that was started lives.
@@ -266,6 +267,8 @@ def _member_of(handle: Pod | HasMember) -> Member | None:
     """What counts its restarts; None of a pod that nobody supervises yet."""
     if isinstance(handle, Pod):
         return handle.address if isinstance(handle.address, Supervisor) else None
+    if not hasattr(handle, "member"):
+        raise InvalidInput(f"pods: expected pods and agents, got {shown(handle)}")
     return handle.member
 
 

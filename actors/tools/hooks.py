@@ -18,7 +18,7 @@ from actors.tools.base import ToolContext
 from actors.tools.calling import call_function
 from actors.tools.pool import ToolThreads
 from protocol.errors import HookError, InvalidInput, PolypodError
-from protocol.foreign import named_words
+from protocol.foreign import named_words, shown
 from protocol.hooks import Deny, Inject, ModelView, Replace
 from protocol.items import Item, SystemItem, TextPart, ToolCall, ToolResult
 from protocol.recordable import recordable
@@ -200,30 +200,30 @@ def _words(error: Exception) -> str:
 # -- what hooks answer ---------------------------------------------------------------------------
 
 
-def view_for(shown: ModelView, value: Any) -> ModelView:
-    """What the model is shown in the place of ``shown``. Raises InvalidInput."""
+def view_for(before: ModelView, value: Any) -> ModelView:
+    """What the model is before in the place of ``before``. Raises InvalidInput."""
     if not isinstance(value, ModelView):
         raise InvalidInput(f"a {type(value).__name__} replaces no request", hint="give Replace a ModelView")
     if not isinstance(value.system, str | None):
-        raise InvalidInput(f"system: expected a text or None, got {value.system!r:.80}")
+        raise InvalidInput(f"system: expected a text or None, got {shown(value.system)}")
     return ModelView(
-        items=_fit(value.items, shown.items, Item, "items"),
+        items=_fit(value.items, before.items, Item, "items"),
         system=None if value.system is None else encodable(value.system),
-        tools=_fit(value.tools, shown.tools, ToolSpec, "tools"),
+        tools=_fit(value.tools, before.tools, ToolSpec, "tools"),
     )
 
 
-def _fit(given: Iterable[Any], shown: tuple[S, ...], kind: Any, name: str) -> tuple[S, ...]:
-    """What a hook gave as ``name``, fit to be sent: those that were not ``shown`` are made so. Raises
+def _fit(given: Iterable[Any], before: tuple[S, ...], kind: Any, name: str) -> tuple[S, ...]:
+    """What a hook gave as ``name``, fit to be sent: those that were not ``before`` are made so. Raises
     InvalidInput.
     """
-    if shown is given:
-        return shown
-    known = {id(each) for each in shown}
+    if before is given:
+        return before
+    known = {id(each) for each in before}
     made: list[S] = []
     for each in given:
         if not isinstance(each, kind):
-            raise InvalidInput(f"{name}: {each!r:.80} is none of them")
+            raise InvalidInput(f"{name}: {shown(each)} is none of them")
         made.append(each if id(each) in known else recordable(each))
     return tuple(made)
 
@@ -234,7 +234,7 @@ def arguments_for(call: ToolCall, value: Any) -> ToolCall:
         value = value.arguments
     if not isinstance(value, dict):
         raise InvalidInput(
-            f"before a tool {value!r:.80} replaces nothing",
+            f"before a tool {shown(value)} replaces nothing",
             hint="give Replace a dict of arguments, or the call with other arguments; its id and name stay",
         )
     return recordable(replace(call, arguments=value, invalid=None))
@@ -247,14 +247,14 @@ def result_for(result: ToolResult, value: Any) -> ToolResult:
         value = replace(result, content=(TextPart(encodable(value)),), kept=None)
     if not isinstance(value, ToolResult) or (value.call_id, value.name) != (result.call_id, result.name):
         raise InvalidInput(
-            f"after a tool {value!r:.80} replaces nothing",
+            f"after a tool {shown(value)} replaces nothing",
             hint="give Replace a text, or the result with other content; its call and name stay",
         )
     return recordable(value)
 
 
 def _misfit(answer: Any, hint: str) -> InvalidInput:
-    return InvalidInput(f"it answered with {answer!r:.80}", hint=hint)
+    return InvalidInput(f"it answered with {shown(answer)}", hint=hint)
 
 
 # -- what hooks are ------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ def _methods(hook: Any) -> list[str]:
     timeout = getattr(hook, "timeout", TIMEOUT)
     number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
     if timeout is not None and not (number and 0 < timeout < math.inf):
-        raise InvalidInput(f"hooks: {name}.timeout: expected more than 0 seconds, got {timeout!r}")
+        raise InvalidInput(f"hooks: {name}.timeout: expected more than 0 seconds, got {shown(timeout)}")
     return methods
 
 

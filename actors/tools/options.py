@@ -37,16 +37,19 @@ def check_options(name: str, concurrency: Any, timeout: Any, description: Any, b
     """Raise ToolDefinitionError for options that no tool can have."""
     if concurrency not in get_args(Concurrency):
         known = ", ".join(repr(each) for each in get_args(Concurrency))
-        raise ToolDefinitionError(f"tool {name}: concurrency: expected one of {known}, got {concurrency!r}")
+        raise ToolDefinitionError(
+            f"tool {name}: concurrency: expected one of {known}, got {shown(concurrency)}"
+        )
     is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
     if timeout is not None and not (is_number and 0 < timeout < math.inf):
         raise ToolDefinitionError(
-            f"tool {name}: timeout: expected more than 0 seconds, got {timeout!r}", hint="None is no bound"
+            f"tool {name}: timeout: expected more than 0 seconds, got {shown(timeout)}",
+            hint="None is no bound",
         )
     if description is not None and not isinstance(description, str):
-        raise ToolDefinitionError(f"tool {name}: description: expected a text, got {description!r}")
+        raise ToolDefinitionError(f"tool {name}: description: expected a text, got {shown(description)}")
     if not isinstance(blocking, bool):
-        raise ToolDefinitionError(f"tool {name}: blocking: expected True or False, got {blocking!r}")
+        raise ToolDefinitionError(f"tool {name}: blocking: expected True or False, got {shown(blocking)}")
     if timeout is not None and not blocking:
         raise ToolDefinitionError(
             f"tool {name}: timeout={timeout:g} cannot hold with blocking=False: nothing can interrupt "

@@ -19,6 +19,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from actors.runtime import datatypes, json_schema, pydantic_types
 from protocol.errors import ToolArgumentsInvalid, ToolDefinitionError
+from protocol.foreign import shown
 from protocol.text import encodable_json
 
 #: A parameter of this name gets the ToolContext, whatever its annotation.
@@ -232,7 +233,7 @@ def _checked_schema(schema: Any, label: str) -> dict[str, Any]:
     if not isinstance(schema, dict) or schema.get("type") != "object":
         raise ToolDefinitionError(
             f'tool {label}: input_schema: expected the JSON Schema of an object, {{"type": "object", …}}, '
-            f"got {schema!r}"
+            f"got {shown(schema)}"
         )
     try:
         checked: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(encodable_json(schema)))

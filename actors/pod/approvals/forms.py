@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from protocol.errors import InvalidInput
+from protocol.foreign import shown
 from protocol.items import ToolCall
 from protocol.recordable import recordable
 
@@ -43,7 +44,9 @@ def _check(name: str, value: Any, schema: Any) -> None:
     kind = schema.get("type")
     wanted = _TYPES.get(kind, _VALUES) if isinstance(kind, str) else _VALUES
     if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
-        raise InvalidInput(f"the field {name!r} is a {kind}, not {value!r:.60}")
+        raise InvalidInput(f"the field {name!r} is a {kind}, not {shown(value, 60)}")
     choices = schema.get("enum")
     if isinstance(choices, list) and value not in choices:
-        raise InvalidInput(f"the field {name!r} is one of {', '.join(map(repr, choices))}, not {value!r:.60}")
+        raise InvalidInput(
+            f"the field {name!r} is one of {', '.join(map(repr, choices))}, not {shown(value, 60)}"
+        )

@@ -25,6 +25,7 @@ from actors.tools.base import Tool
 from protocol.approval import ApprovalAnswer, ApprovalVerdict
 from protocol.errors import AlreadyResolved, SessionError, UnknownApproval, WaitingForApproval
 from protocol.events import ApprovalRequested, ApprovalResolved
+from protocol.foreign import shown
 from protocol.items import ToolCall
 
 #: Seconds after which the clock is looked at again: it may have been set, or the machine slept.
@@ -146,7 +147,7 @@ class OpenApprovals:
         if approval_id in self._resolved:
             raise AlreadyResolved(f"approval {approval_id} was answered, or is not wanted any more")
         raise UnknownApproval(
-            f"pod {self._pod!r} has asked for no approval {approval_id!r:.80}",
+            f"pod {self._pod!r} has asked for no approval {shown(approval_id)}",
             hint="see approvals()",
         )
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from actors.llm.base import LLMClient, is_client
+from actors.runtime.arguments import several
 from actors.tools.source import is_source
 from protocol.commands import WireOptions
 from protocol.errors import InvalidInput
@@ -69,15 +70,6 @@ class OwnOptions(Struct, frozen=True, eq=False):
             if getattr(self, name) and not getattr(travels, name):
                 raise InvalidInput(f"a run's {option} cannot travel to a pod in another process", hint=hint)
         return WireOptions(model, self.settings, prompt)
-
-
-def several(what: str, given: Iterable[Any]) -> tuple[Any, ...]:
-    """What is given where a list is asked for. Raises InvalidInput for what is none."""
-    if type(given) is tuple or type(given) is list:  # as nearly always, and quicker to ask for
-        return tuple(given)
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise InvalidInput(f"{what}: expected a list, got {shown(given)}", hint=f"say {what}=[…]")
-    return tuple(given)
 
 
 def own_options(
@@ -143,7 +135,7 @@ def settings_now(settings: ModelSettings, tools: Iterable[ToolSpec], steps: int)
     names = [each.name for each in tools]
     if choice != "required" and choice not in names:
         hint = f"there are {', '.join(names)}" if names else "the pod has none"
-        raise InvalidInput(f"tool_choice: there is no tool {choice!r}", hint=hint)
+        raise InvalidInput(f"tool_choice: there is no tool {shown(choice)}", hint=hint)
     return settings
 
 

@@ -16,6 +16,7 @@ from actors.sessions.log import SessionLog
 from protocol.entries import Head, Parent
 from protocol.errors import SessionError, UnknownEntry
 from protocol.events import Activity, AssistantMessage
+from protocol.foreign import shown
 from protocol.items import Item
 from protocol.wire import decode_entry
 
@@ -44,7 +45,7 @@ async def branch_off(resources: PodResources, at: str | None) -> Branch:
     try:
         wanted = bytes.fromhex(at)
     except (TypeError, ValueError) as error:
-        raise UnknownEntry(f"not a hash of an entry: {at!r}", hint="give it in hex") from error
+        raise UnknownEntry(f"not a hash of an entry: {shown(at)}", hint="give it in hex") from error
     state, last = await restore(resources.template.store, session_id, wanted)
     left = await activities_left(resources.template.store, session_id, state), state.open_run
     return await open_branch(resources, session_id, last, state.items, state.pointer, left)

@@ -11,7 +11,7 @@ from actors.routing.pool.availability import Availability
 from actors.routing.pool.endings import rest_after
 from actors.routing.pool.turn import Assignment
 from protocol.errors import ClassificationRefused, PolypodError
-from protocol.foreign import words_of
+from protocol.foreign import shown, words_of
 from protocol.jobs import Job
 from protocol.routing import Classification, SystemStatus
 from protocol.text import encodable
@@ -96,7 +96,7 @@ class Choosing:
         if not isinstance(said, Classification) or not all(
             isinstance(each, str | None) for each in (said.agent_type, said.model, said.reason)
         ):
-            raise ClassificationRefused(f"the classifier gave {said!r}, which is no Classification")
+            raise ClassificationRefused(f"the classifier gave {shown(said)}, which is no Classification")
         if (why := self._availability.why_not(said.agent_type, time.time())) is not None:
             raise ClassificationRefused(f"the classifier named {said.agent_type!r}, which {why}")
 

@@ -20,14 +20,16 @@ from actors.routing.pool.queue import Everything, NewJob, TaskQueue, number_of, 
 from actors.routing.pool.settings import PoolRunner, checked, limits_of, workers_of
 from actors.routing.pool.work import LifeSettings
 from actors.routing.pool.working_copy import Git
+from actors.runtime.arguments import check_seconds, path_of, several, table_of
 from actors.runtime.closing import Closing
 from actors.runtime.future import AsyncFuture
 from actors.runtime.on_loop import ask_on, call_on, future_of
 from actors.runtime.user_folders import data_path
 from actors.swarm.agents.home import Home
-from actors.swarm.runners.base import StopWaits
+from actors.swarm.runners.base import stop_waits
 from protocol.config import RunnerSection
 from protocol.errors import PolypodError, PoolError
+from protocol.foreign import shown
 from protocol.jobs import JOB_ENDS, Execution, Job, JobStatus
 from protocol.routing import SystemStatus
 
@@ -71,8 +73,13 @@ class Pool(Closing):
         term_wait: float = 2.0,
     ) -> None:
         home: Home = system.home()
-        runners = runners or {}
-        bounds = limits_of(runners, limits or {})
+        runners = {} if runners is None else table_of("runners", runners)
+        bounds = limits_of(runners, {} if limits is None else table_of("limits", limits))
+        if queue is not None and not isinstance(queue, TaskQueue):
+            raise PoolError(f"queue: expected a TaskQueue, got {shown(queue)}")
+        waits, variables = stop_waits(request_wait, term_wait), several("env", env)
+        self._cwd = path_of("cwd", "." if cwd is None else cwd).expanduser().resolve()
+        copies = data_path() / "worktrees" if worktrees is None else path_of("worktrees", worktrees)
         self._queue = open_queue(home.store) if queue is None else queue
         self._temporary: Path | None = None
         #: The folder of the jobs' files.
@@ -81,10 +88,9 @@ class Pool(Closing):
             folder=self.logs,
             store=home.store.url,
             launcher=home.launcher,
-            env=tuple(env),
-            waits=StopWaits(request_wait, term_wait),
+            env=variables,
+            waits=waits,
         )
-        self._cwd = Path("." if cwd is None else cwd).expanduser().resolve()
         try:
             workers = workers_of(runners, home, settings, self._cwd, sections)
         except PolypodError:
@@ -95,7 +101,7 @@ class Pool(Closing):
             workers,
             Git(home.launcher),
             self._cwd,
-            (data_path() / "worktrees" if worktrees is None else Path(worktrees)).expanduser().absolute(),
+            copies.expanduser().absolute(),
         )
         self._mailroom = home.mailroom
         self._availability = Availability(bounds)
@@ -111,7 +117,7 @@ class Pool(Closing):
 
     def _folder_of_logs(self, logs: str | Path | None) -> Path:
         if logs is not None:
-            return Path(logs).expanduser().absolute()
+            return path_of("logs", logs).expanduser().absolute()
         if self._queue.folder is not None:
             return self._queue.folder
         try:
@@ -199,6 +205,7 @@ class Pool(Closing):
         """Forget the jobs that ended so many seconds ago or earlier, with their files; the future gives them.
         A queue in memory forgets by itself.
         """
+        check_seconds("older_than", older_than)
         before, logs = time.time() - older_than, self.logs
         return self._ask(lambda queue: forget_ended(queue, before, logs))
 

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from actors.routing.pool.scheduling import Start, Waiting
 from protocol.errors import Failure, UnknownJob
+from protocol.foreign import shown
 from protocol.jobs import Execution, Job, JobStatus
 
 #: How many jobs of a lane have to be looked at, by the lane and by how many jobs each runner has.
@@ -222,17 +223,17 @@ def _slug_of(name: str) -> str:
     return _OTHER.sub("-", name.lower()).strip("-")[:_SLUG].strip("-") or "job"
 
 
-def number_of(job: str) -> int:
+def number_of(job: object) -> int:
     """The number that an id ends with, or is. Raises UnknownJob."""
-    digits = job.rpartition("-")[2]
+    digits = job.rpartition("-")[2] if isinstance(job, str) else ""
     if not (digits.isascii() and digits.isdecimal() and len(digits) < _SLUG):
         raise unknown_job(job)
     return int(digits)
 
 
-def unknown_job(job: str) -> UnknownJob:
+def unknown_job(job: object) -> UnknownJob:
     """The error that says that there is no such job."""
-    return UnknownJob(f"no job {job!r}", hint="polypod pool ls lists the jobs there are")
+    return UnknownJob(f"no job {shown(job)}", hint="polypod pool ls lists the jobs there are")
 
 
 def queued(new: NewJob, number: int) -> Execution:

@@ -20,6 +20,7 @@ from actors.swarm.runners.configured import configured_runner
 from actors.swarm.runners.named import runner_of
 from protocol.config import RunnerSection
 from protocol.errors import PoolError
+from protocol.foreign import shown
 from protocol.jobs import Job, OnLost, Workspace
 from protocol.manifest import PodManifest
 from protocol.text import encodable
@@ -78,7 +79,9 @@ def workers_of(
 
 def _named(name: object) -> str:
     if not isinstance(name, str) or not name.strip() or encodable(name) != name:
-        raise PoolError(f"{name!r} is no name of a runner", hint="runners={name: runner} has texts as names")
+        raise PoolError(
+            f"{shown(name)} is no name of a runner", hint="runners={name: runner} has texts as names"
+        )
     return name
 
 
@@ -98,7 +101,7 @@ def _worker(
         made = found(runner) if isinstance(runner, str | Sequence) else runner
         return LifeWorker(name, lambda *_: made, settings)
     raise PoolError(
-        f"runner {name!r} is {runner!r}, which is no runner",
+        f"runner {shown(name)} is {shown(runner)}, which is no runner",
         hint="give a Runner, the name or the command of one, an async function, or a PodManifest",
     )
 
@@ -126,11 +129,13 @@ def limits_of(runners: Iterable[str], limits: Mapping[str, int]) -> dict[str, in
     for name, limit in limits.items():
         if name not in names:
             raise PoolError(
-                f"limits names {name!r}, which is no runner of the pool",
+                f"limits names {shown(name)}, which is no runner of the pool",
                 hint=f"its runners are {', '.join(names) or 'none'}",
             )
         if not _is_number(limit) or limit < 1:
-            raise PoolError(f"limits[{name!r}] is {limit!r}", hint="a limit is a number of jobs, 1 or more")
+            raise PoolError(
+                f"limits[{shown(name)}] is {shown(limit)}", hint="a limit is a number of jobs, 1 or more"
+            )
     return {name: limits.get(name, LIMIT) for name in names}
 
 
@@ -141,11 +146,11 @@ def _is_number(value: object) -> bool:
 def checked(job: Job) -> Job:
     """A job that can be queued. Raises PoolError."""
     if not isinstance(job, Job):
-        raise PoolError(f"{job!r} is no Job", hint='submit(Job("name", "what is to be done"))')
+        raise PoolError(f"{shown(job)} is no Job", hint='submit(Job("name", "what is to be done"))')
     for field in ("name", "instructions", "agent", "model", "cwd"):
         value: object = getattr(job, field)
         if not isinstance(value, str) and (value is not None or field in {"name", "instructions"}):
-            raise PoolError(f"the {field} of a job is a text, not {value!r}")
+            raise PoolError(f"the {field} of a job is a text, not {shown(value)}")
     if not job.name.strip() or not job.instructions.strip():
         named = job.name.strip()
         which = f"the job {job.name!r} has no instructions" if named else "the job has no name"
@@ -153,12 +158,16 @@ def checked(job: Job) -> Job:
             which, hint="say what is to be done" if named else "a short one: its id is made of it"
         )
     if not _is_number(job.priority):
-        raise PoolError(f"the priority of a job is a whole number, not {job.priority!r}")
+        raise PoolError(f"the priority of a job is a whole number, not {shown(job.priority)}")
     if abs(job.priority) >= _MOST_PRIORITY:
-        raise PoolError(f"the priority {job.priority} is out of range", hint=f"stay below {_MOST_PRIORITY}")
+        raise PoolError(
+            f"the priority {shown(job.priority)} is out of range", hint=f"stay below {_MOST_PRIORITY}"
+        )
     for field, allowed in (("workspace", get_args(Workspace)), ("on_lost", get_args(OnLost))):
         if getattr(job, field) not in allowed:
-            raise PoolError(f"the {field} of a job is {' or '.join(allowed)}, not {getattr(job, field)!r}")
+            raise PoolError(
+                f"the {field} of a job is {' or '.join(allowed)}, not {shown(getattr(job, field))}"
+            )
     texts = (job.name, job.instructions, job.agent, job.model, job.cwd)
     if all(text is None or text.isascii() for text in texts):
         return job

@@ -21,6 +21,7 @@ from actors.swarm.runners.function import runner_func
 from actors.swarm.runners.named import runner_of
 from protocol.config import RunnerSection
 from protocol.errors import AgentError, UnknownRunner
+from protocol.foreign import shown
 from protocol.manifest import PodManifest
 
 
@@ -50,7 +51,7 @@ class RunnerChoice:
             function = runner_func(runner)
             return function, function.name
         if not hasattr(runner, "start"):
-            raise UnknownRunner(f"{runner!r} is no runner", hint="see docs/swarm.md")
+            raise UnknownRunner(f"{shown(runner)} is no runner", hint="see docs/swarm.md")
         own = cast("Runner", runner)
         return own, own.name
 
@@ -78,7 +79,7 @@ class RunnerChoice:
         if _is_command(runner):
             return cast("RunnerSpec", runner)
         raise AgentError(
-            f"an agent of the runner {runner!r} cannot be kept: it ends with us",
+            f"an agent of the runner {shown(runner)} cannot be kept: it ends with us",
             hint='runner="process" with model= alone, or a command that speaks our lines, can be kept',
         )
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from actors.runtime.arguments import path_of, several, table_of
 from actors.runtime.closing import Closing
 from actors.runtime.on_loop import ask_on
 from actors.runtime.user_folders import state_path
@@ -27,7 +28,8 @@ from actors.swarm.agents.record import Record
 from actors.swarm.agents.runner_choice import RunnerChoice
 from actors.swarm.agents.spawned import SpawnedAgents
 from actors.swarm.agents.takeover import Takeover
-from actors.swarm.runners.base import Answer, Runner, RunnerSpec, StopWaits
+from actors.swarm.runners.base import Answer, Runner, RunnerSpec, stop_waits
+from actors.swarm.spawner import check_manifest
 from protocol.agents import AgentResult, AgentSpec, opening_of
 from protocol.config import RunnerSection
 from protocol.errors import (
@@ -75,11 +77,12 @@ class Swarm(Closing):
         term_wait: float = 2.0,
     ) -> None:
         self.home: Home = system.home()
-        self.root = (state_path() / "swarm" if root is None else Path(root)).expanduser().resolve()
-        self._runners = RunnerChoice(self.home, runners)
+        self.root = (state_path() / "swarm" if root is None else path_of("root", root)).expanduser().resolve()
+        self._runners = RunnerChoice(self.home, None if runners is None else several("runners", runners))
         self._takeover = Takeover(self.home.store, self._runners)
-        self._env = tuple(env)
-        self._waits = StopWaits(request_wait, term_wait)
+        self._env = several("env", env)
+        options = {} if spawn is None else table_of("spawn", spawn)
+        self._waits = stop_waits(request_wait, term_wait)
         self._keepers: dict[str, Keeper] = {}
         #: What was found in the folder and is no agent's, or of another store.
         self._strange: list[str] = []
@@ -88,7 +91,7 @@ class Swarm(Closing):
         self._looking = asyncio.Lock()
         self.home.protect(self.root)
         self.home.close_first(self)
-        self._spawned = SpawnedAgents(self, spawn or {})
+        self._spawned = SpawnedAgents(self, options)
         self.home.offer_agents(self._spawned.spawn)
 
     def __repr__(self) -> str:
@@ -136,13 +139,16 @@ class Swarm(Closing):
 
         Raises AgentError, UnknownRunner, ConfigError, SystemNotRunning, StoreError.
         """
-        given = Given(client, tuple(tools), tuple(hooks), deps)
+        _check_task(task)
+        if manifest is not None:
+            check_manifest(manifest)
+        given = Given(client, several("tools", tools), several("hooks", hooks), deps)
         return self._ask(
             lambda: self._start(
                 task,
                 runner,
                 name,
-                Path("." if cwd is None else cwd).expanduser().resolve(),
+                path_of("cwd", "." if cwd is None else cwd).expanduser().resolve(),
                 manifest,
                 given,
                 model=model,
@@ -164,8 +170,6 @@ class Swarm(Closing):
         **asked: Any,
     ) -> Agent:
         await self._open()
-        if not task.strip():
-            raise AgentError("an agent needs a task", hint="say what it is to do")
         if not cwd.is_dir():  # noqa: ASYNC240 - takes microseconds
             raise AgentError(f"there is no directory {cwd}", hint="cwd= is where the agent is to work")
         model, provider = asked["model"], asked["provider"]
@@ -429,6 +433,12 @@ class Swarm(Closing):
             self.home.roster.reserved.discard(each)
 
 
+def _check_task(task: object) -> None:
+    """Raise AgentError for what tells an agent nothing."""
+    if not isinstance(task, str) or not task.strip():
+        raise AgentError("an agent needs a task", hint="say what it is to do")
+
+
 def _restart_of(
     restart: RestartSection | Mapping[str, Any] | None, manifest: PodManifest | None
 ) -> RestartSection:
@@ -437,7 +447,7 @@ def _restart_of(
         return RestartSection() if manifest is None else manifest.restart
     if isinstance(restart, RestartSection):
         return restart
-    return PodManifest.of(restart=dict(restart)).restart
+    return PodManifest.of(restart=table_of("restart", restart)).restart
 
 
 def _has_failed(task: asyncio.Task[None]) -> bool:

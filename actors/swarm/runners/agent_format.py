@@ -36,6 +36,7 @@ from protocol.events import (
     UsageUpdate,
     UserMessage,
 )
+from protocol.foreign import shown
 from protocol.items import AssistantItem, ToolCall, ToolResult, UserItem, parts_of
 from protocol.usage import Usage
 
@@ -114,7 +115,7 @@ class AgentTranslator(LineTranslator):
         if _KEY.fullmatch(asked):
             self._asked.append(Ask(asked, line))
         else:
-            yield self.stray("stdout", f"a question without an id that can be answered: {asked!r:.80}")
+            yield self.stray("stdout", f"a question without an id that can be answered: {shown(asked)}")
 
     def _printed(self, line: dict[str, Any]) -> Iterator[Event]:
         yield self.stray("stderr" if line["type"] == "stderr" else "stdout", text_of(line, "text"))

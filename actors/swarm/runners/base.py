@@ -29,6 +29,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from actors.runtime.arguments import check_seconds
 from actors.runtime.children.child import Ladder
 from actors.runtime.children.launcher import Launcher
 from protocol.events import Event
@@ -44,6 +45,13 @@ class StopWaits(Struct, frozen=True):
     def ladder(self, signal: int | None = None) -> Ladder:
         """The ladder of its child; ``signal`` is what asks it to end, None where words do."""
         return Ladder(signal, self.request, self.term)
+
+
+def stop_waits(request: float, term: float) -> StopWaits:
+    """The waits that a program gave. Raises InvalidInput, ValueError."""
+    check_seconds("request_wait", request)
+    check_seconds("term_wait", term)
+    return StopWaits(request, term)
 
 
 class Launch(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,65 @@
+"""Arguments of programs, checked as they come: for what nothing can be made of, an error that names it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from protocol.errors import InvalidInput
+from protocol.foreign import shown
+
+
+def several(what: str, given: Iterable[Any]) -> tuple[Any, ...]:
+    """The members of the list that was given as ``what``; a text is none. Raises InvalidInput."""
+    if type(given) is tuple or type(given) is list:  # as nearly always, and quicker to ask for
+        return tuple(given)
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise InvalidInput(f"{what}: expected a list, got {shown(given)}", hint=f"say {what}=[…]")
+    return tuple(given)
+
+
+def table_of(what: str, given: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The members of the dict that was given as ``what``. Raises InvalidInput."""
+    if not isinstance(given, Mapping):
+        raise InvalidInput(f"{what}: expected a dict, got {shown(given)}")
+    return dict(given)
+
+
+def path_of(what: str, given: str | Path) -> Path:
+    """The path that was given as ``what``. Raises InvalidInput for what no file can be called."""
+    try:
+        path = Path(given)
+        possible = b"\0" not in os.fsencode(path)
+    except (TypeError, UnicodeEncodeError):
+        possible = False
+    if not possible:
+        raise InvalidInput(f"{what}: expected a path, got {shown(given)}")
+    return path
+
+
+def check_seconds(what: str, given: object, *, zero: bool = True, words: str = "") -> None:
+    """Raise InvalidInput where what was given as ``what`` is no number, and ValueError where it is no time:
+    below 0, 0 unless ``zero``, or without end.
+    """
+    if not isinstance(given, int | float) or isinstance(given, bool):
+        raise InvalidInput(f"{what}: expected a number of seconds, got {shown(given)}")
+    try:
+        seconds = float(given)
+    except OverflowError:
+        seconds = math.inf
+    if not 0 <= seconds < math.inf or (not zero and seconds == 0):
+        bound = ", 0 or more" if zero else " above 0"
+        raise ValueError(f"{what} is a number of seconds{bound}{words}, not {shown(given)}")
+
+
+def check_count(what: str, given: object, least: int, of: str) -> None:
+    """Raise InvalidInput where what was given as ``what`` is no whole number, and ValueError where it is less
+    than ``least``; ``of`` says what is counted.
+    """
+    if not isinstance(given, int) or isinstance(given, bool):
+        raise InvalidInput(f"{what}: expected a number of {of}, got {shown(given)}")
+    if given < least:
+        raise ValueError(f"{what} is a number of {of}, {least} or more, not {shown(given)}")

@@ -1,0 +1,115 @@
+"""Arguments that nothing can be made of: an error of a type that names the argument, and never one from within."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from actors.llm.function_client import FunctionClient
+from actors.routing.pool.pool import Pool
+from actors.swarm.agents.swarm import Swarm
+from actors.system import PodSystem
+from actors.tools.hooks import arguments_for
+from protocol.errors import AgentError, InvalidInput, PodNotFound, PolypodError, RunFailed, UnknownJob
+from protocol.items import ToolCall
+from protocol.jobs import Job
+from protocol.manifest import PodManifest
+
+
+class Unwritable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no words for it")
+
+
+HUGE = 10**5000
+ODD: dict[str, Any] = {
+    "bytes": b"x",
+    "a number": 5,
+    "a huge number": HUGE,
+    "half a character": "\ud800",
+    "no path": "a\0b",
+    "an object": Unwritable(),
+    "a list": [1],
+}
+NUMBERS: dict[str, Any] = {"below 0": -1, "no number": float("nan"), "a text": "5", "yes": True, **ODD}
+del NUMBERS["a number"]
+FITS = {("prices", "a list"), ("processes", "a huge number"), ("tool_threads", "a huge number")}
+OF_SYSTEM = {
+    **dict.fromkeys(("outputs", "memory", "prices", "budget", "chains", "on_conflict"), ODD),
+    "store": {what: value for what, value in ODD.items() if not isinstance(value, str)},
+    "hooks": {what: value for what, value in ODD.items() if what != "a list"},
+    **dict.fromkeys(("grace", "memory_grace", "store_grace", "passivate_after"), NUMBERS),
+    **dict.fromkeys(("tool_threads", "processes"), NUMBERS),
+}
+
+
+def refused(make: Callable[[], object], name: str) -> None:
+    with pytest.raises((PolypodError, ValueError)) as caught:
+        make()
+    assert name in str(caught.value)
+    assert "Exceeds the limit" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", OF_SYSTEM)
+def test_an_odd_argument_of_a_system_is_named(name: str) -> None:
+    for what, value in OF_SYSTEM[name].items():
+        if (name, what) not in FITS:
+            refused(lambda value=value: PodSystem(**{name: value}), name)
+
+
+async def test_odd_arguments_of_pods_agents_and_pools_are_named(tmp_path) -> None:
+    manifest, client = PodManifest.of(name="p"), FunctionClient(lambda _: "fine")
+    async with PodSystem() as system:
+        pod = await system.spawn(manifest, client=client)
+        for value in (b"x", HUGE, Unwritable()):
+            refused(lambda value=value: system.spawn(manifest, client=value), "client")
+            refused(lambda value=value: system.spawn(manifest, client=client, tools=value), "tools")
+            refused(lambda value=value: pod.run("x", tools=value), "tools")
+            refused(lambda value=value: pod.run("x", model_settings=value), "model_settings")
+            refused(lambda value=value: system.supervise([value]), "pods")
+            if value is not HUGE:
+                refused(lambda value=value: system.supervise([pod], max_restarts=value), "max_restarts")
+            refused(lambda value=value: system.supervise([pod], window_seconds=value), "window_seconds")
+            with pytest.raises(TypeError, match="kind"):
+                system.subscribe(kinds=[value])
+            with pytest.raises(PodNotFound, match="no pod named"):
+                system.get(value)
+            with pytest.raises(InvalidInput, match="note"):
+                await pod.approve("a", note=value)
+            refused(lambda value=value: Swarm(system, value), "root")
+            refused(lambda value=value: Swarm(system, tmp_path, env=value), "env")
+            refused(lambda value=value: Swarm(system, tmp_path, spawn=value), "spawn")
+            refused(lambda value=value: Swarm(system, tmp_path, term_wait=value), "term_wait")
+            refused(lambda value=value: Pool(system, value), "runners")
+            refused(lambda value=value: Pool(system, {}, value), "limits")
+            refused(lambda value=value: Pool(system, queue=value), "queue")
+            refused(lambda value=value: Pool(system, cwd=value), "cwd")
+            refused(lambda value=value: Pool(system, logs=value), "logs")
+        swarm, pool = Swarm(system, tmp_path / "swarm"), Pool(system)
+        for value in (b"x", HUGE, Unwritable()):
+            with pytest.raises(AgentError, match="needs a task"):
+                swarm.start(value)
+            refused(lambda value=value: swarm.start("x", manifest=value), "manifest")
+            with pytest.raises(InvalidInput, match="restart"):
+                await swarm.start("x", restart=value)
+            with pytest.raises(InvalidInput, match="cwd"):
+                await swarm.start("x", cwd=value)
+            with pytest.raises(UnknownJob):
+                await pool.get(value)
+            refused(lambda value=value: pool.forget(value), "older_than")
+            refused(lambda value=value: pool.submit(Job("a", "b", on_lost=value)), "on_lost")
+
+
+async def test_what_a_function_client_gives_that_cannot_be_written_is_refused_with_what_it_is() -> None:
+    for value in (HUGE, Unwritable()):
+        with (
+            PodSystem() as system,
+            pytest.raises(RunFailed, match="that cannot be shown, which is no reply"),
+        ):
+            system.run(PodManifest.of(), "x", client=FunctionClient(lambda _, value=value: value)).get()
+
+
+def test_what_a_hook_gives_that_cannot_be_written_is_refused_with_what_it_is() -> None:
+    for value in (HUGE, Unwritable()):
+        with pytest.raises(InvalidInput, match="that cannot be shown replaces nothing"):
+            arguments_for(ToolCall("1", "tool", {}), value)
