@@ -43,7 +43,7 @@ OF_SYSTEM = {
 }
 
 
-def refused(make: Callable[[], object], name: str) -> None:
+def check_named(make: Callable[[], object], name: str) -> None:
     with pytest.raises((PolypodError, ValueError)) as caught:
         make()
     assert name in str(caught.value)
@@ -54,7 +54,7 @@ def refused(make: Callable[[], object], name: str) -> None:
 def test_an_odd_argument_of_a_system_is_named(name: str) -> None:
     for what, value in OF_SYSTEM[name].items():
         if (name, what) not in FITS:
-            refused(lambda value=value: PodSystem(**{name: value}), name)
+            check_named(lambda value=value: PodSystem(**{name: value}), name)
 
 
 async def test_odd_arguments_of_pods_agents_and_pools_are_named(tmp_path) -> None:
@@ -62,42 +62,42 @@ async def test_odd_arguments_of_pods_agents_and_pools_are_named(tmp_path) -> Non
     async with PodSystem() as system:
         pod = await system.spawn(manifest, client=client)
         for value in (b"x", HUGE, Unwritable()):
-            refused(lambda value=value: system.spawn(manifest, client=value), "client")
-            refused(lambda value=value: system.spawn(manifest, client=client, tools=value), "tools")
-            refused(lambda value=value: pod.run("x", tools=value), "tools")
-            refused(lambda value=value: pod.run("x", model_settings=value), "model_settings")
-            refused(lambda value=value: system.supervise([value]), "pods")
+            check_named(lambda value=value: system.spawn(manifest, client=value), "client")
+            check_named(lambda value=value: system.spawn(manifest, client=client, tools=value), "tools")
+            check_named(lambda value=value: pod.run("x", tools=value), "tools")
+            check_named(lambda value=value: pod.run("x", model_settings=value), "model_settings")
+            check_named(lambda value=value: system.supervise([value]), "pods")
             if value is not HUGE:
-                refused(lambda value=value: system.supervise([pod], max_restarts=value), "max_restarts")
-            refused(lambda value=value: system.supervise([pod], window_seconds=value), "window_seconds")
+                check_named(lambda value=value: system.supervise([pod], max_restarts=value), "max_restarts")
+            check_named(lambda value=value: system.supervise([pod], window_seconds=value), "window_seconds")
             with pytest.raises(TypeError, match="kind"):
                 system.subscribe(kinds=[value])
             with pytest.raises(PodNotFound, match="no pod named"):
                 system.get(value)
             with pytest.raises(InvalidInput, match="note"):
                 await pod.approve("a", note=value)
-            refused(lambda value=value: Swarm(system, value), "root")
-            refused(lambda value=value: Swarm(system, tmp_path, env=value), "env")
-            refused(lambda value=value: Swarm(system, tmp_path, spawn=value), "spawn")
-            refused(lambda value=value: Swarm(system, tmp_path, term_wait=value), "term_wait")
-            refused(lambda value=value: Pool(system, value), "runners")
-            refused(lambda value=value: Pool(system, {}, value), "limits")
-            refused(lambda value=value: Pool(system, queue=value), "queue")
-            refused(lambda value=value: Pool(system, cwd=value), "cwd")
-            refused(lambda value=value: Pool(system, logs=value), "logs")
+            check_named(lambda value=value: Swarm(system, value), "root")
+            check_named(lambda value=value: Swarm(system, tmp_path, env=value), "env")
+            check_named(lambda value=value: Swarm(system, tmp_path, spawn=value), "spawn")
+            check_named(lambda value=value: Swarm(system, tmp_path, term_wait=value), "term_wait")
+            check_named(lambda value=value: Pool(system, value), "runners")
+            check_named(lambda value=value: Pool(system, {}, value), "limits")
+            check_named(lambda value=value: Pool(system, queue=value), "queue")
+            check_named(lambda value=value: Pool(system, cwd=value), "cwd")
+            check_named(lambda value=value: Pool(system, logs=value), "logs")
         swarm, pool = Swarm(system, tmp_path / "swarm"), Pool(system)
         for value in (b"x", HUGE, Unwritable()):
             with pytest.raises(AgentError, match="needs a task"):
                 swarm.start(value)
-            refused(lambda value=value: swarm.start("x", manifest=value), "manifest")
+            check_named(lambda value=value: swarm.start("x", manifest=value), "manifest")
             with pytest.raises(InvalidInput, match="restart"):
                 await swarm.start("x", restart=value)
             with pytest.raises(InvalidInput, match="cwd"):
                 await swarm.start("x", cwd=value)
             with pytest.raises(UnknownJob):
                 await pool.get(value)
-            refused(lambda value=value: pool.forget(value), "older_than")
-            refused(lambda value=value: pool.submit(Job("a", "b", on_lost=value)), "on_lost")
+            check_named(lambda value=value: pool.forget(value), "older_than")
+            check_named(lambda value=value: pool.submit(Job("a", "b", on_lost=value)), "on_lost")
 
 
 async def test_what_a_function_client_gives_that_cannot_be_written_is_refused_with_what_it_is() -> None:

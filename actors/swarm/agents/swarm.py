@@ -434,7 +434,7 @@ class Swarm(Closing):
 
 
 def _check_task(task: object) -> None:
-    """Raise AgentError for what tells an agent nothing."""
+    """Raise AgentError for what is no task."""
     if not isinstance(task, str) or not task.strip():
         raise AgentError("an agent needs a task", hint="say what it is to do")
 
