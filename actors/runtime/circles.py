@@ -40,14 +40,14 @@ class Work(Struct, eq=False, gc=False):  # untracked, so that it costs a run no 
     #: The task that does the work; None once it has ended.
     task: asyncio.Task[Any] | None
     #: The waits of its code for what comes in a turn of its own; None until there is one.
-    waits: list[Wait | ThreadWait] | None = None
+    waits: set[Wait | ThreadWait] | None = None
 
     def begin_wait(self, wait: Wait | ThreadWait) -> None:
         """Note that its code waits for a turn."""
         with _lock:
             if self.waits is None:
-                self.waits = []
-            self.waits.append(wait)
+                self.waits = set()
+            self.waits.add(wait)
 
     def end_wait(self, wait: Wait | ThreadWait) -> None:
         """Note that it does no more."""
@@ -212,15 +212,16 @@ def _find_circle(work: Work, wait: Wait | ThreadWait) -> _Circle | None:
         ways = [(_Circle((), 0), wait)]
         while ways:
             way, next_ = ways.pop()
-            if (place := next_.asked.place) is None or not next_.is_waited_for():
+            if (place := next_.asked.place) is None or (other := place.at_work) is None or other in seen:
+                continue
+            # Asked last, since it is dear: nearly all who are waited for wait for nobody.
+            if (other is not work and not other.waits) or not next_.is_waited_for():
                 continue
             way = _Circle((*way.names, place.name), max(way.last, next_.asked.number))
-            other = place.at_work
             if other is work:
                 return way
-            if other is not None and other not in seen:
-                seen.add(other)
-                ways.extend((way, further) for further in other.waits or ())
+            seen.add(other)
+            ways.extend((way, further) for further in other.waits or ())
     return None
 
 
