@@ -345,6 +345,8 @@ def _decode(data: dict[str, Any], where: str) -> PodManifest:
         return msgspec.convert(data, PodManifest)
     except msgspec.ValidationError as error:
         raise explained(error, data, PodManifest, where, frozenset({"within"})) from None
+    except SystemError:  # of msgspec before 0.22: an int that no float can be
+        raise ManifestError(f"{where}: a number is too large, and cannot be shown") from None
     except UnicodeEncodeError:
         raise ManifestError(
             f"{where}: a text has half a character in it, which no file and no server takes"
