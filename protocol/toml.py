@@ -8,22 +8,32 @@ from typing import Any
 import msgspec
 
 from protocol.errors import ManifestError
+from protocol.files import read_file
+from protocol.text import encodable
+
+#: Bytes that a file has at most.
+_LARGEST = 1 << 24
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """The data of a file that is ``what`` ("a manifest"). Raises ManifestError, which names it."""
+    where = encodable(str(path))
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        data = read_file(path, _LARGEST + 1, pipes=True)
+        if len(data) > _LARGEST:
+            raise ManifestError(f"{where}: is larger than {_LARGEST:,} bytes, so it is not {what}")
+        text = data.decode("utf-8-sig")
     except OSError as error:
         raise ManifestError(
-            f"{path}: cannot be read: {error.strerror or error}", hint=f"give the path of {what} in TOML"
+            f"{where}: cannot be read: {error.strerror or error}",
+            hint=f"give the path of {what} in TOML",
         ) from error
     except UnicodeDecodeError as error:
         raise ManifestError(
-            f"{path}: is not UTF-8 text",
+            f"{where}: is not UTF-8 text",
             hint=f"{what} is a text in TOML: save this file as UTF-8, or give the path of another",
         ) from error
-    return decode_toml(text, str(path))
+    return decode_toml(text.replace("\r\n", "\n").replace("\r", "\n"), where)
 
 
 def decode_toml(text: str, where: str) -> dict[str, Any]:

@@ -195,5 +195,8 @@ def _at_terminal() -> PodManifest:
 
 def _names_a_model(path: Path) -> bool:
     """Whether a manifest (which was loaded without error) says which model answers."""
-    data = read_toml(path, "a manifest")
+    try:
+        data = read_toml(path, "a manifest")
+    except ManifestError:  # a pipe, which gives what it has once: nothing stands over what it has said
+        return True
     return bool(data.get("model", {}).keys() & {"scheme", "model_id", "base_url"})

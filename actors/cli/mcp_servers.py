@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from protocol.errors import ManifestError
+from protocol.files import read_file
 from protocol.manifest import PodManifest
 from protocol.mcp import McpServer
 
@@ -28,6 +29,8 @@ _KEYS = {
     "kind": ("type", "transport"),
     "disabled": ("disabled",),
 }
+#: Bytes that a file has at most.
+_LARGEST = 1 << 24
 _OURS = {theirs: ours for ours, names in _KEYS.items() for theirs in names}
 _OF_LISTS = frozenset({"args", "allow", "deny"})
 _OF_TABLES = frozenset({"env", "headers"})
@@ -60,7 +63,7 @@ def without_servers(manifest: PodManifest) -> PodManifest:
 
 def _servers_of(file: Path, notes: list[str]) -> Iterator[McpServer]:
     try:
-        data = msgspec.json.decode(file.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+        data = msgspec.json.decode(read_file(file, _LARGEST, pipes=True).removeprefix(b"\xef\xbb\xbf"))
     except OSError as error:
         raise click.UsageError(f"--mcp {file}: cannot be read: {error.strerror}") from error
     except msgspec.DecodeError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from actors.config.trust import had_trust, has_trust
 from actors.runtime.user_folders import configuration_path
 from protocol.config import Config, config_of
 from protocol.errors import ConfigError, ManifestError, NotTrusted
+from protocol.files import read_file
 from protocol.toml import decode_toml
 
 #: The name of the file, in a project's folder and in the user's configuration folder.
@@ -93,24 +93,31 @@ def _is_same(path: Path, own: Path) -> bool:
 
 
 def _read(path: Path) -> bytes | None:
-    """What the file holds; None where there is none, or what is no file, such as a pipe. Raises
-    ConfigError.
-    """
+    """What the file holds; None where there is none. Raises ConfigError."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return None
-            data = file.read(_LARGEST + 1)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        data = read_file(path, _LARGEST + 1)
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
+        if _is_placeholder(path):
+            return None
         raise ConfigError(
             f"{path}: cannot be read: {error.strerror or error}", hint="see to its rights, or remove it"
         ) from error
     if len(data) > _LARGEST:
         raise ConfigError(f"{path}: is larger than {_LARGEST:,} bytes, so it is no configuration")
     return data
+
+
+def _is_placeholder(path: Path) -> bool:
+    """Whether it holds the place of a file that confined programs are not to make: a folder that nobody
+    writes in, which is there as long as they are at work.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except OSError:  # it is gone
+        return True
+    return stat.S_ISDIR(mode) and not mode & stat.S_IWUSR
 
 
 def _decode(data: bytes, path: Path) -> Config:

@@ -42,9 +42,17 @@ def test_the_users_own_file_is_read_once_from_within_its_folder(files: Files):
     assert [each.is_own for each in found.files] == [True]
 
 
-def test_what_is_no_file_is_passed_over(files: Files):
+def test_what_is_no_file_is_reported_and_waited_for_by_nobody(files: Files):
     (files.project / "polypod.toml").mkdir()
+    with pytest.raises(ConfigError, match=r"polypod\.toml: cannot be read: it is a directory"):
+        files.load()
     os.mkfifo(files.deep / "polypod.toml")
+    with pytest.raises(ConfigError, match=r"polypod\.toml: cannot be read: it is no regular file"):
+        files.load()
+
+
+def test_the_placeholder_that_confined_commands_need_is_no_configuration(files: Files):
+    (files.project / "polypod.toml").mkdir(mode=0o500)
     assert files.load().files == ()
     assert Configuration.load(files.project / "gone").files == ()
 

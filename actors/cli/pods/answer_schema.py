@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
 from actors.cli.pods.schema_types import UnusableSchema, type_of_schema
+from protocol.files import read_file
 
 #: What the types of a list of names are in JSON Schema.
 _TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
+#: Bytes that a file with a schema has at most.
+_LARGEST = 1 << 24
 _FIELD = re.compile(r"(?P<name>[\w$@.-]+)(\s+(?P<type>\w+))?\s*(:\s*(?P<words>.+))?", re.DOTALL)
 
 
@@ -32,15 +35,23 @@ def schema_of(text: str) -> dict[str, Any]:
     """
     if text.lstrip().startswith("{"):
         return _decoded(text, "the schema")
-    path = Path(text).expanduser()
-    if text.endswith(".json") or ("\n" not in text and path.is_file()):
+    path = os.path.expanduser(text)  # noqa: PTH111 - refuses no name
+    if text.endswith(".json") or ("\n" not in text and _is_there(path)):
         try:
-            return _decoded(path.read_text(encoding="utf-8-sig"), text)
+            data = read_file(path, _LARGEST + 1, pipes=True)
+            if len(data) > _LARGEST:
+                raise UnusableSchema(f"{text} is larger than {_LARGEST:,} bytes, so it is no schema")
+            return _decoded(data.decode("utf-8-sig"), text)
         except OSError as error:
             raise UnusableSchema(f"{text} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise UnusableSchema(f"{text} is no text: {error}") from error
     return _of_names(text)
+
+
+def _is_there(path: str) -> bool:
+    """Whether a file is meant; a folder only where it is no name that an answer could have."""
+    return os.path.exists(path) and ("/" in path or not os.path.isdir(path))  # noqa: PTH110, PTH112 - no errors
 
 
 def _decoded(text: str, name: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TextIO
 
 import click
@@ -10,6 +10,7 @@ import click
 from actors.cli.display.format import size
 from actors.cli.pods.pictures import media_type, picture_of
 from protocol.errors import InvalidInput
+from protocol.files import read_file
 from protocol.items import Part, TextPart
 
 #: What stands for standard input.
@@ -35,8 +36,7 @@ def _read(place: str, stdin: TextIO, most: int) -> bytes:
     if place == STDIN:
         return stdin.buffer.read(most)
     try:
-        with Path(place).expanduser().open("rb") as file:
-            return file.read(most)
+        return read_file(os.path.expanduser(place), most, pipes=True)  # noqa: PTH111 - refuses no name
     except OSError as error:
         raise click.UsageError(f"--file {place}: {error.strerror}") from error
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from protocol.files import read_file
+
 #: The files that are looked for in each folder; the first one that is there counts.
 NAMES = ("AGENTS.override.md", "AGENTS.md")
 #: The most that is read of all of them, in bytes: as much as other programs read.
@@ -38,7 +40,7 @@ def project_instructions(pwd: Path) -> Instructions | None:
             notes.append(f"{path} leads out of the project, and is not read")
             continue
         try:
-            data = _read(path, left + 1)
+            data = read_file(path, left + 1)
         except OSError as error:
             notes.append(f"{path} cannot be read: {error.strerror}")
             continue
@@ -63,14 +65,9 @@ def _files(root: Path, pwd: Path) -> Iterator[Path]:
     below = pwd.relative_to(root).parts
     for depth in range(len(below) + 1):
         folder = root.joinpath(*below[:depth])
-        found = next((folder / name for name in NAMES if (folder / name).is_file()), None)
-        if found is not None:
-            yield found
-
-
-def _read(path: Path, most: int) -> bytes:
-    with path.open("rb") as file:
-        return file.read(most)
+        there = [folder / name for name in NAMES if os.path.lexists(folder / name)]
+        if there:  # what is no file is reported, where no other is there
+            yield next(filter(os.path.isfile, there), there[0])
 
 
 def files_note(found: Instructions, pwd: Path) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
-from pathlib import Path
+import os
 
 from actors.cli.display.format import size
 from protocol.errors import InvalidInput
+from protocol.files import read_file
 from protocol.items import ImagePart
 
 #: How files of the kinds that models see begin.
@@ -25,8 +26,7 @@ def picture(place: str) -> ImagePart:
     if place.startswith(("http://", "https://")):
         return ImagePart(url=place)
     try:
-        with Path(place).expanduser().open("rb") as file:
-            data = file.read(LARGEST + 1)
+        data = read_file(os.path.expanduser(place), LARGEST + 1, pipes=True)  # noqa: PTH111 - refuses no name
     except OSError as error:
         raise InvalidInput(f"the picture {place} cannot be read: {error.strerror}") from error
     return picture_of(data, place)

@@ -1,0 +1,68 @@
+"""Files that are none: directories, pipes that nobody writes to, sockets. Each is reported, and none waited for."""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from actors.cli.pods.answer_schema import schema_of
+from actors.cli.pods.attachments import attached
+from actors.cli.pods.instructions import project_instructions
+from actors.cli.pods.pictures import picture
+from actors.cli.pods.schema_types import UnusableSchema
+from actors.llm.prices import load_prices
+from protocol.errors import InvalidInput, ManifestError
+from protocol.files import read_file
+from protocol.manifest import PodManifest
+
+READ: dict[str, tuple[Callable[[str], object], type[Exception]]] = {
+    "a manifest": (PodManifest.load, ManifestError),
+    "prices": (load_prices, ManifestError),
+    "--schema": (schema_of, UnusableSchema),
+    "--image": (picture, InvalidInput),
+    "--file": (lambda path: attached((path,), None), click.UsageError),  # type: ignore[arg-type]
+}
+
+
+@pytest.fixture
+def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    os.mkfifo("pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+        yield {"folder": "directory", "pipe": "a pipe that nobody writes to", "socket": "a socket"}
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_what_is_no_file_is_reported_where_a_person_names_it(kind: str, odd: dict[str, str]) -> None:
+    read, error = READ[kind]
+    for name, words in odd.items():
+        with pytest.raises(error) as caught:
+            read(f"./{name}")
+        assert words in str(caught.value)
+
+
+def test_what_a_pipe_is_being_given_is_read(odd: dict[str, str]) -> None:
+    del odd
+    keeps_open = os.open("pipe", os.O_RDWR)
+    writer = threading.Thread(target=lambda: Path("pipe").write_bytes(b"a" * 200_000))
+    writer.start()
+    assert read_file("pipe", 200_000, pipes=True) == b"a" * 200_000
+    writer.join()
+    os.close(keeps_open)
+
+
+def test_instructions_that_are_no_file_are_reported(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "AGENTS.md")
+    found = project_instructions(tmp_path)
+    assert found is not None
+    assert found.notes == (f"{tmp_path / 'AGENTS.md'} cannot be read: it is no regular file",)
+    (tmp_path / "AGENTS.override.md").mkdir()
+    found = project_instructions(tmp_path)
+    assert found is not None
+    assert found.notes == (f"{tmp_path / 'AGENTS.override.md'} cannot be read: it is a directory",)
