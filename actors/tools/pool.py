@@ -301,9 +301,7 @@ class ToolThreads:
                 gate.acquire()
             else:
                 job.do()
-                if (
-                    self._lock is not lock
-                ):  # the work forked the process: the child's pool knows no such thread
+                if self._lock is not lock:  # the work forked, and the child's pool knows no such thread
                     return
 
     def _ended(self, job: _Job[Any]) -> bool:

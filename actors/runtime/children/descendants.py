@@ -116,9 +116,8 @@ def _numbers() -> list[str]:
 def _look(name: str) -> tuple[int, Process] | None:
     """The parent of a process, and the process; None where it has ended."""
     try:
-        file = os.open(
-            f"/proc/{name}/stat", os.O_RDONLY | os.O_CLOEXEC
-        )  # a file object is much more, in a fork
+        # No file object, which is much more, in a fork.
+        file = os.open(f"/proc/{name}/stat", os.O_RDONLY | os.O_CLOEXEC)
         try:
             data = os.read(file, _STAT)
         finally:

@@ -147,9 +147,8 @@ def _open_all(view: View) -> Iterator[_Tree]:
         with contextlib.suppress(*_NOT_THERE):
             yield _opened(place, place, plain)
     for place in view.readable:
-        with contextlib.suppress(
-            FileNotFoundError, PermissionError
-        ):  # what we may not reach, a child need not
+        # What we may not reach, a child need not.
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             yield _opened(place, place, plain | _READ_ONLY)
     for place in view.read_only:
         with contextlib.suppress(*_NOT_THERE):

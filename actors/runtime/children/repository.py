@@ -42,9 +42,8 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def is_unmade(path: str | bytes | int) -> bool:
     """Whether a ``.git`` does not exist, or is one in which no repository was made yet."""
     try:
-        if not isinstance(path, int) and stat.S_ISLNK(
-            os.lstat(path).st_mode
-        ):  # which nothing can be made in the place of
+        # In the place of a symlink nothing can be made.
+        if not isinstance(path, int) and stat.S_ISLNK(os.lstat(path).st_mode):
             return False
         return set(os.listdir(path)) <= {NEW, NEW.encode()}  # noqa: PTH208 - a helper has no use for pathlib
     except FileNotFoundError:

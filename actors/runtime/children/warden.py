@@ -299,10 +299,8 @@ class Warden:
             os.kill(self._init.pid, signal.SIGKILL)  # and the system all others of its namespace
 
     def _signal_group(self, number: int) -> None:
-        if self._started >= 0:
-            number = (
-                signal.SIGKILL
-            )  # it handles what it is sent until the program begins, which then would go on
+        if self._started >= 0:  # until the program begins it handles what it is sent, and would go on
+            number = signal.SIGKILL
         if self._pid is not None and not self._exited:  # else others may have its number by now
             with contextlib.suppress(OSError):
                 os.killpg(self._pid, number)
