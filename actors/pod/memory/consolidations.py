@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from actors.memory.messages import Consolidate, Consolidated, Consolidating
 from actors.pod.accounts.accounts import Accounts
 from actors.pod.accounts.spending import Spending
+from actors.pod.memory.jobs import Jobs
 from actors.pod.memory.replies import answer
 from actors.pod.resources import PodResources
 from actors.pod.session.journal import Journal
@@ -22,26 +23,6 @@ from protocol.events import Alert, ConsolidateDone, ConsolidateFailed, Consolida
 
 if TYPE_CHECKING:
     from actors.memory.consolidation import ConsolidationActor
-
-
-class Jobs(Protocol):
-    """The memory jobs of the pod, of which consolidations are part."""
-
-    @property
-    def caller(self) -> Context | None:
-        """The context variables of whoever asked for memory jobs last."""
-
-    def ask_pod(self, message: Any) -> AsyncFuture[bool]:
-        """Bring a message to the pod's mailbox."""
-
-    def track_leaving(self, ended: AsyncFuture[bool]) -> None:
-        """Count a job that has reported its end as at work until ``ended`` resolves."""
-
-    def count_as_at_work(self) -> None:
-        """Count one memory job more as at work, until ``note_job_ended``."""
-
-    def note_job_ended(self) -> None:
-        """Count one job less as at work, and answer who waits for the last."""
 
 
 class Consolidations:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from actors.compaction.policy import extraction_due, notes_budget, summariser_budget
 from actors.compaction.tokens import text_tokens
@@ -13,6 +13,7 @@ from actors.pod.accounts.accounts import Accounts
 from actors.pod.accounts.spending import Spending
 from actors.pod.accounts.spent import Spent
 from actors.pod.history.conversation import Conversation
+from actors.pod.memory.jobs import Jobs
 from actors.pod.memory.replies import answer, answer_all
 from actors.pod.resources import PodResources
 from actors.pod.session.journal import Journal
@@ -29,25 +30,6 @@ if TYPE_CHECKING:
 
 #: Automatic extractions are left out after failures in a row: 1, 2, 4 … up to this many.
 MOST_LEFT_OUT = 32
-
-
-class Jobs(Protocol):
-    """The memory jobs of the pod, of which extractions are part."""
-
-    #: The context variables of whoever asked for memory jobs last.
-    caller: Context | None
-
-    def ask_pod(self, message: Any) -> AsyncFuture[bool]:
-        """Bring a message to the pod's mailbox."""
-
-    def track_leaving(self, ended: AsyncFuture[bool]) -> None:
-        """Count a job that has reported its end as at work until ``ended`` resolves."""
-
-    def consolidate(self) -> None:
-        """Consolidate what extractions have staged."""
-
-    def answer_if_done(self) -> None:
-        """Answer those who wait for all memory jobs, if that was the last."""
 
 
 class Extractions:

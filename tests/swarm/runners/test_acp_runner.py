@@ -1,6 +1,7 @@
 """Programs that speak the Agent Client Protocol: turns, cancels, sessions, and permissions that a person gives."""
 
 import asyncio
+import contextlib
 import shlex
 import sys
 from collections.abc import Iterator
@@ -222,7 +223,9 @@ async def test_a_permission_is_what_a_person_gives(
     assert "-old\n+new\n" in result.text
 
 
-async def test_a_question_that_is_open_ends_with_its_turn(tmp_path: Path, launcher: Launcher):
+@contextlib.asynccontextmanager
+async def with_open_question(folder: Path, launcher: Launcher):
+    """A life whose agent has asked what nobody answers, and what it does."""
     asked = asyncio.Event()
 
     async def nobody(_: Permission) -> Answer:
@@ -230,9 +233,14 @@ async def test_a_question_that_is_open_ends_with_its_turn(tmp_path: Path, launch
         return await asyncio.Event().wait()  # type: ignore[return-value]
 
     async with KitHost(nobody, launcher=launcher) as host:
-        life = acp().start(launch(tmp_path, "edit"), host)
+        life = acp().start(launch(folder, "edit"), host)
         reader = Reader(life)
         await asked.wait()
+        yield life, reader
+
+
+async def test_a_question_that_is_open_ends_with_its_turn(tmp_path: Path, launcher: Launcher):
+    async with with_open_question(tmp_path, launcher) as (life, reader):
         await life.cancel()
         await reader.until(AgentIdle)
         await life.stop()
@@ -242,16 +250,7 @@ async def test_a_question_that_is_open_ends_with_its_turn(tmp_path: Path, launch
 async def test_a_task_that_is_stopped_while_a_question_is_open_has_not_failed(
     tmp_path: Path, launcher: Launcher
 ):
-    asked = asyncio.Event()
-
-    async def nobody(_: Permission) -> Answer:
-        asked.set()
-        return await asyncio.Event().wait()  # type: ignore[return-value]
-
-    async with KitHost(nobody, launcher=launcher) as host:
-        life = acp().start(launch(tmp_path, "edit"), host)
-        reader = Reader(life)
-        await asked.wait()
+    async with with_open_question(tmp_path, launcher) as (life, reader):
         await life.stop()
         events = await reader.all()
     assert ends(events) == ["cancelled"]
