@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from child_kit import in_child
 from hypothesis import given
 from hypothesis import strategies as st
 from process_kit import descriptors
 
 from actors.runtime.children.trees import remove_tree
+
+#: The number of some user who is not root.
+SOMEBODY = 12345
 
 
 def nest(folder: Path, depth: int) -> None:
@@ -49,6 +53,24 @@ def test_what_symlinks_lead_to_stays(tmp_path: Path) -> None:
     remove_tree(tmp_path / "nowhere")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["kept", "link"]
     assert sorted(each.name for each in kept.iterdir()) == ["below", "file"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes folders of others")
+def test_empty_folders_of_others_are_removed_where_their_place_is_ours(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    ours = [tmp_path, tree, tree / "below"]
+    for each in (*ours[1:], tree / "theirs", tree / "below" / "theirs"):
+        each.mkdir()
+    for each in ours:
+        os.chown(each, SOMEBODY, -1)
+
+    def remove() -> bool:
+        os.chdir(tmp_path)
+        os.setuid(SOMEBODY)
+        remove_tree("tree")
+        return not list(Path().iterdir())
+
+    assert in_child(remove) == 0
 
 
 NAMES = st.sampled_from(["a", "b", "c d", "\n", "ä", "-rf"])

@@ -30,18 +30,22 @@ def empty_folder(top: int) -> None:
     folders = list(_remove_files(top))
     while folders:
         name = folders.pop()
+        with contextlib.suppress(OSError), _opened(name, top) as folder:
+            folders += _move_up(folder, top, names)
         with contextlib.suppress(OSError):
-            with _opened(name, top) as folder:
-                folders += _move_up(folder, top, names)
             os.rmdir(name, dir_fd=top)
 
 
 def _move_up(folder: int, top: int, names: Iterator[str]) -> Iterator[str]:
     """Remove the files of a folder, and move the folders in it to the top; gives the names of these there."""
     for each, name in zip(_remove_files(folder), names, strict=False):
-        with contextlib.suppress(OSError):
+        try:
             _let_in(each, folder)
             os.rename(each, name, src_dir_fd=folder, dst_dir_fd=top)
+        except OSError:
+            with contextlib.suppress(OSError):  # another user's, which may be empty
+                os.rmdir(each, dir_fd=folder)
+        else:
             yield name
 
 
