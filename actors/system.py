@@ -25,7 +25,7 @@ from actors.pod.resources import Given
 from actors.pod.runs.options import Content, RunOptions, SystemPrompt, run_command
 from actors.pod.runs.run_state import new_run_id
 from actors.pod.session.restore import interrupted
-from actors.runtime.arguments import check_count, check_seconds, several, table_of
+from actors.runtime.arguments import check_count, check_seconds, several, table_of, text_of
 from actors.runtime.bus import Bus
 from actors.runtime.fork import let_be
 from actors.runtime.future import AsyncFuture
@@ -520,6 +520,7 @@ class PodSystem:
         their ids, then ``pod.resume()``. Raises SystemNotRunning, StoreError.
         """
         store = self.store
+        pod = None if pod is None else text_of("pod", pod)
         check_count("limit", limit, 0, "sessions")
         return ask_on(self._room(), lambda: interrupted(store, pod, limit))
 
@@ -602,7 +603,7 @@ class PodSystem:
         in the store. Raises SessionNotFound, SystemNotRunning.
         """
         self._room()
-        name = pod.name if isinstance(pod, Pod) else pod
+        name = pod.name if isinstance(pod, Pod) else None if pod is None else text_of("pod", pod)
         return self._subscriptions.subscribe(name, kinds, since, children=children)
 
     def subscribe_encoded(self) -> EncodedSubscription:

@@ -10,7 +10,7 @@ from actors.routing.pool.pool import Pool
 from actors.swarm.agents.swarm import Swarm
 from actors.system import PodSystem
 from actors.tools.hooks import arguments_for
-from protocol.errors import AgentError, InvalidInput, PodNotFound, PolypodError, RunFailed, UnknownJob
+from protocol.errors import InvalidInput, PodNotFound, PolypodError, RunFailed, UnknownJob
 from protocol.items import ToolCall
 from protocol.jobs import Job
 from protocol.manifest import PodManifest
@@ -72,6 +72,8 @@ async def test_odd_arguments_of_pods_agents_and_pools_are_named(tmp_path) -> Non
             check_named(lambda value=value: system.supervise([pod], window_seconds=value), "window_seconds")
             with pytest.raises(TypeError, match="kind"):
                 system.subscribe(kinds=[value])
+            check_named(lambda value=value: system.subscribe(value), "pod")
+            check_named(lambda value=value: system.interrupted(value), "pod")
             with pytest.raises(PodNotFound, match="no pod named"):
                 system.get(value)
             with pytest.raises(InvalidInput, match="note"):
@@ -87,8 +89,10 @@ async def test_odd_arguments_of_pods_agents_and_pools_are_named(tmp_path) -> Non
             check_named(lambda value=value: Pool(system, logs=value), "logs")
         swarm, pool = Swarm(system, tmp_path / "swarm"), Pool(system)
         for value in (b"x", HUGE, Unwritable()):
-            with pytest.raises(AgentError, match="needs a task"):
-                swarm.start(value)
+            for name in ("task", "name", "model", "starter"):
+                given = {"task": "x", name: value}
+                check_named(lambda given=given: swarm.start(**given), name)
+            check_named(lambda value=value: swarm.get(value), "beginning")
             check_named(lambda value=value: swarm.start("x", manifest=value), "manifest")
             with pytest.raises(InvalidInput, match="restart"):
                 await swarm.start("x", restart=value)

@@ -10,6 +10,7 @@ from typing import Any
 
 from protocol.errors import InvalidInput
 from protocol.foreign import shown
+from protocol.text import encodable
 
 
 def several(what: str, given: Iterable[Any]) -> tuple[Any, ...]:
@@ -26,6 +27,13 @@ def table_of(what: str, given: Mapping[Any, Any]) -> dict[Any, Any]:
     if not isinstance(given, Mapping):
         raise InvalidInput(f"{what}: expected a dict, got {shown(given)}")
     return dict(given)
+
+
+def text_of(what: str, given: object) -> str:
+    """The text that was given as ``what``, such that UTF-8 can hold it. Raises InvalidInput."""
+    if not isinstance(given, str):
+        raise InvalidInput(f"{what}: expected a text, got {shown(given)}")
+    return encodable(given)
 
 
 def path_of(what: str, given: str | Path) -> Path:

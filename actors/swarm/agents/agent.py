@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.pod.local import actor_of, lives_here
+from actors.runtime.arguments import text_of
 from actors.runtime.circles import next_number
 from actors.runtime.on_loop import ask_on
 from actors.swarm.agents.agent_events import AgentEvents
@@ -122,7 +123,8 @@ class Agent:
         """Send it words: they join the task that goes on where its program can, else they are its next one.
         Resolves once they were delivered, which is done once. Raises AgentNotRunning where they could not be.
         """
-        return self._ask(lambda: self._keeper.send(text))
+        words = text_of("text", text)
+        return self._ask(lambda: self._keeper.send(words))
 
     def cancel(self) -> AsyncFuture[None]:
         """End the task that goes on; a program that can only end as a whole does so."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from actors.runtime.arguments import path_of, several, table_of
+from actors.runtime.arguments import path_of, several, table_of, text_of
 from actors.runtime.closing import Closing
 from actors.runtime.on_loop import ask_on
 from actors.runtime.user_folders import state_path
@@ -137,9 +137,12 @@ class Swarm(Closing):
         ``hooks`` and ``deps`` as by ``PodSystem.spawn``. ``starter`` is the session of the pod whose model
         starts it, which gets its report.
 
-        Raises AgentError, UnknownRunner, ConfigError, SystemNotRunning, StoreError.
+        Raises AgentError, UnknownRunner, ConfigError, SystemNotRunning, StoreError, and InvalidInput for what
+        is of no type that it could be.
         """
-        _check_task(task)
+        task = _task_of(task)
+        texts = {"name": name, "model": model, "provider": provider, "starter": starter}
+        asked = {what: None if given is None else text_of(what, given) for what, given in texts.items()}
         if manifest is not None:
             check_manifest(manifest)
         given = Given(client, several("tools", tools), several("hooks", hooks), deps)
@@ -147,15 +150,15 @@ class Swarm(Closing):
             lambda: self._start(
                 task,
                 runner,
-                name,
+                asked["name"],
                 path_of("cwd", "." if cwd is None else cwd).expanduser().resolve(),
                 manifest,
                 given,
-                model=model,
-                provider=provider,
+                model=asked["model"],
+                provider=asked["provider"],
                 keep=keep,
                 restart=_restart_of(restart, manifest),
-                starter=starter,
+                starter=asked["starter"],
             )
         )
 
@@ -264,6 +267,7 @@ class Swarm(Closing):
 
     def get(self, beginning: str) -> AsyncFuture[Agent]:
         """The one agent whose id begins so. Raises UnknownAgent where there is none, or several."""
+        beginning = text_of("beginning", beginning)
 
         async def find() -> Agent:
             await self._look()
@@ -433,10 +437,12 @@ class Swarm(Closing):
             self.home.roster.reserved.discard(each)
 
 
-def _check_task(task: object) -> None:
-    """Raise AgentError for what is no task."""
-    if not isinstance(task, str) or not task.strip():
+def _task_of(given: object) -> str:
+    """Raises AgentError for what is no task."""
+    task = text_of("task", given)
+    if not task.strip():
         raise AgentError("an agent needs a task", hint="say what it is to do")
+    return task
 
 
 def _restart_of(
