@@ -24,7 +24,8 @@ from protocol.errors import WouldDeadlock
 
 #: How long an answer that needs no turn may take, in seconds: a wait is not looked at before.
 MOMENT = 0.01
-#: How often it is looked whether a task that waits has come to be waited for, in seconds.
+#: How often it is looked whether a task that waits has come to be waited for, and how long another wait of a
+#: circle, that is to be refused first, may take to be so on a busy machine; in seconds.
 _LOOK_AGAIN = 1.0
 
 
@@ -134,8 +135,7 @@ class Wait:
         self._doubted = circle is not None  # what was asked later is about to be refused
         may_come_to_be = self._work.task is not None and not self.is_waited_for()
         if self._doubted or may_come_to_be:
-            again = MOMENT if self._doubted else _LOOK_AGAIN
-            self._timer = asyncio.get_running_loop().call_later(again, self._look)
+            self._timer = asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._look)
 
     def __enter__(self) -> Self:
         return self
@@ -183,7 +183,7 @@ class ThreadWait:
             self._place.withdraw(self.asked, refused)
             raise refused
         self._doubted = circle is not None
-        return MOMENT if self._doubted else None
+        return _LOOK_AGAIN if self._doubted else None
 
 
 class _Circle(NamedTuple):

@@ -151,7 +151,8 @@ class Top(App[None]):
         words = "; ".join(" ".join(each.split()) for each in problems)
         title = text_of(Line("note", f"{_TITLE}: passed over: {words}")) if words else Text(_TITLE)
         title.no_wrap, title.overflow = True, "ellipsis"
-        self.screen_stack[0].query_one("#title", Static).update(title)
+        for head in self.screen_stack[0].query("#title").results(Static):  # none on a screen that ends
+            head.update(title)
 
     def _show_line(self) -> None:
         text = text_of(self._trouble or self._said)
