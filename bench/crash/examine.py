@@ -79,13 +79,13 @@ def examine(work: Work, reported: Sequence[Line], *, run_on: bool, torn: bool) -
     ``torn`` says whether a half-written last batch may be there, as after a kill.
     """
     found = Examined()
-    finish_copies(work.folder)
+    if torn:
+        finish_copies(work.folder)
     store = faults.open_store(work.store, work.folder)
     try:
         _check_store(store, found, torn=torn)
-        swapped = (
-            work.fault == Swapped.name
-        )  # what was reported since the backup is gone, as it was asked for
+        # What was reported since the backup is gone, as it was asked for.
+        swapped = work.fault == Swapped.name
         if not found.findings and not swapped:
             _check_all(store, work, reported, found, closed=False)
         if run_on and not found.findings:

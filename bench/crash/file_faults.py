@@ -16,7 +16,7 @@ from actors.sessions.store import SessionStore
 from bench.crash.fault import Fault
 from protocol.errors import PolypodError
 
-#: What stands behind the name of a backup while it is copied over a file of the store.
+#: What stands behind the name of a backup that is, or was last, copied over a file of the store.
 _COPYING = ".copying"
 
 
@@ -87,17 +87,17 @@ class Swapped(Fault):
                 if self._chance.random() < 0.5:
                     saved.replace(self._store / saved.name)
                 else:
-                    note = self._backup / (saved.name + _COPYING)
-                    note.touch()
+                    (self._backup / (saved.name + _COPYING)).touch()
                     shutil.copyfile(saved, self._store / saved.name)
-                    note.unlink()
 
 
 def finish_copies(folder: Path) -> None:
-    """Copy once more what a process was copying as it was killed: half a copy is nobody's backup."""
+    """Rename what a process was copying, or copied last, as it was killed: half a copy is nobody's backup,
+    and a log that was left beside the file is that of the one before. So does who reads the README.
+    """
     for note in (folder / "backup").glob("*" + _COPYING):
         name = note.name.removesuffix(_COPYING)
-        shutil.copyfile(folder / "backup" / name, folder / "disk" / "store" / name)
+        (folder / "backup" / name).replace(folder / "disk" / "store" / name)
         note.unlink()
 
 
