@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from protocol.errors import InvalidInput
 from protocol.foreign import shown
@@ -48,17 +48,26 @@ def path_of(what: str, given: str | Path) -> Path:
     return path
 
 
+def is_number(given: object) -> TypeGuard[int | float]:
+    """Whether it is a number; True and False are none."""
+    return isinstance(given, int | float) and not isinstance(given, bool)
+
+
+def is_time(given: object) -> TypeGuard[int | float]:
+    """Whether it is a number of seconds, 0 or more, that comes to an end."""
+    try:
+        return is_number(given) and 0 <= float(given) < math.inf
+    except OverflowError:  # an int that no float can be
+        return False
+
+
 def check_seconds(what: str, given: object, *, zero: bool = True, words: str = "") -> None:
     """Raise InvalidInput where what was given as ``what`` is no number, and ValueError where it is no time:
     below 0, 0 unless ``zero``, or without end.
     """
-    if not isinstance(given, int | float) or isinstance(given, bool):
+    if not is_number(given):
         raise InvalidInput(f"{what}: expected a number of seconds, got {shown(given)}")
-    try:
-        seconds = float(given)
-    except OverflowError:
-        seconds = math.inf
-    if not 0 <= seconds < math.inf or (not zero and seconds == 0):
+    if not is_time(given) or (not zero and given == 0):
         bound = ", 0 or more" if zero else " above 0"
         raise ValueError(f"{what} is a number of seconds{bound}{words}, not {shown(given)}")
 

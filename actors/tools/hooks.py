@@ -7,13 +7,13 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from actors.runtime.arguments import is_time
 from actors.tools.base import ToolContext
 from actors.tools.calling import call_function
 from actors.tools.pool import ToolThreads
@@ -273,8 +273,7 @@ def _methods(hook: Any) -> list[str]:
     if not methods:
         raise InvalidInput(f"hooks: {name} answers nothing", hint=f"a hook has {' or '.join(_ASKED)}")
     timeout = getattr(hook, "timeout", TIMEOUT)
-    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if timeout is not None and not (number and 0 < timeout < math.inf):
+    if timeout is not None and not (is_time(timeout) and timeout > 0):
         raise InvalidInput(f"hooks: {name}.timeout: expected more than 0 seconds, got {shown(timeout)}")
     return methods
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
 from typing import Any, get_args
 
+from actors.runtime.arguments import is_time
 from actors.tools.schema import unbound
 from protocol.errors import ToolDefinitionError
 from protocol.foreign import shown
@@ -40,8 +40,7 @@ def check_options(name: str, concurrency: Any, timeout: Any, description: Any, b
         raise ToolDefinitionError(
             f"tool {name}: concurrency: expected one of {known}, got {shown(concurrency)}"
         )
-    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if timeout is not None and not (is_number and 0 < timeout < math.inf):
+    if timeout is not None and not (is_time(timeout) and timeout > 0):
         raise ToolDefinitionError(
             f"tool {name}: timeout: expected more than 0 seconds, got {shown(timeout)}",
             hint="None is no bound",
