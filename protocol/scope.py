@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import PurePath
 from typing import Literal
@@ -95,3 +96,21 @@ class Scope(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
         """``scope`` bounded by this one, for a child: it never allows more than either."""
         bound = self if scope.within is None else self.narrow(scope.within)
         return Scope(scope.allow, scope.deny, bound)
+
+
+def all_rules(*scopes: Scope) -> Iterator[Rule]:
+    """The rules of scopes, and of those that they were narrowed from."""
+    for scope in scopes:
+        yield from scope.allow
+        yield from scope.deny
+        if scope.within is not None:
+            yield from all_rules(scope.within)
+
+
+def unnamed(rules: Iterable[Rule]) -> str:
+    """A file's name that no target of these rules has in it: it stands for all others."""
+    names = {part for rule in rules for part in PurePath(rule.target).parts}
+    other = "*"
+    while other in names:
+        other += "*"
+    return other

@@ -22,7 +22,7 @@ from actors.tools.system_folders import System, system_folders
 from protocol.errors import ChildError, ChildNotConfined
 from protocol.guarded import is_secret
 from protocol.manifest import SandboxSection
-from protocol.scope import Rule, Scope
+from protocol.scope import Rule, Scope, all_rules, unnamed
 
 if TYPE_CHECKING:
     from actors.runtime.children.launcher import Launcher
@@ -248,7 +248,8 @@ class _Allowed:
 
     def _is_uniform(self, folder: str) -> bool:
         """Whether what is allowed for a folder is for all below it: no rule ends at what is right there."""
-        deep = PurePath(folder, "-", "-")
+        other = unnamed(all_rules(self._scope))
+        deep = PurePath(folder, other, other)
         return self._scope.permission(deep) == self._scope.permission(PurePath(folder))
 
     def _take_away(self, target: str) -> None:

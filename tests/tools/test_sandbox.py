@@ -389,6 +389,19 @@ async def test_rules_hold_for_programs_as_they_do_for_tools(launcher: Launcher, 
         assert (folder / name / "x").exists() == scope.permits(folder / name / "x", "write")
 
 
+@pytest.mark.parametrize("name", ["-", "*", "**"])
+async def test_a_rule_for_a_folder_of_any_name_opens_nothing_below_others(
+    launcher: Launcher, place: Path, name: str
+) -> None:
+    folder = place / "scope"
+    (folder / "deep").mkdir()
+    (folder / "deep/secret").write_text(TOKEN)
+    rules = (Rule(str(folder), "read", recursive=False), Rule(str(folder / name), "read", recursive=False))
+    said = await sh(launcher, Scope(rules), Path("/"), f"cat {folder}/deep/secret; echo done")
+    assert said.endswith("done\n")
+    assert TOKEN not in said
+
+
 NAMES = st.sampled_from(
     ["a", "b", ".env", "sub", "A", "sub.", "ü", "u\u0308", "x" * 120, " ", "-", "a\nb", "*"]
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 from msgspec import Struct
 
-from protocol.scope import Permission, Rule, Scope
+from protocol.scope import Permission, Rule, Scope, all_rules, unnamed
 
 
 class Beyond(Struct, frozen=True):
@@ -42,7 +42,7 @@ def beyond(granted: Scope, asked: Scope) -> Beyond | None:
     Targets must be absolute and without symlinks. What rules say changes only at their targets, so it is
     enough to look at each folder on the way to one, at something in it, and at something further below.
     """
-    for path in _places(_all_rules(granted, asked)):
+    for path in _places([*all_rules(granted, asked)]):
         for index, rule in enumerate(asked.allow):
             wanted = Scope((rule,), asked.deny, asked.within).permission(path)
             if wanted is not None and not granted.permits(path, wanted):
@@ -63,22 +63,11 @@ def writes(scope: Scope) -> tuple[Rule, ...]:
     return tuple(rule for rule in scope.allow if rule.permission == "write")
 
 
-def _all_rules(*scopes: Scope) -> Iterator[Rule]:
-    for scope in scopes:
-        yield from scope.allow
-        yield from scope.deny
-        if scope.within is not None:
-            yield from _all_rules(scope.within)
-
-
-def _places(rules: Iterable[Rule]) -> list[PurePath]:
+def _places(rules: Sequence[Rule]) -> list[PurePath]:
     """One path of each kind that these rules can distinguish."""
     targets = [PurePath(rule.target) for rule in rules]
     known = {each for target in targets for each in (target, *target.parents)}
-    names = {part for target in targets for part in target.parts}
-    other = "*"
-    while other in names:
-        other += "*"
+    other = unnamed(rules)
     return [place for path in sorted(known) for place in (path, path / other, path / other / other)]
 
 
