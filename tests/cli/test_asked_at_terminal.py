@@ -17,6 +17,7 @@ from person import CTRL_C, CTRL_D, ENTER, PATIENCE, person
 from rich.cells import cell_len
 
 from actors.cli.approvals.approver import AtTerminal
+from actors.cli.approvals.form import form_lines
 from actors.cli.approvals.question import not_understood_lines, question_lines, understood
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import PeopleView
@@ -358,7 +359,9 @@ def request(arguments: dict[str, Any], why: str | None = None) -> ApprovalReques
     return ApprovalRequested("p", "s", 1, 0.0, None, approval_id="i", tool="t", arguments=arguments, why=why)
 
 
-_TEXTS = st.text() | st.text(st.sampled_from("\x1b[2J\r\n\t\u202e\u200b\x9b Aé漢"))
+#: Fillers, blanks and selectors that count as printable and that nobody sees.
+UNSEEN = "\u034f\u115f\u1160\u17b4\u180b\u2800\u3164\ufe00\ufe0f\uffa0\U00016fe4\U0001d159\U000e0101"
+_TEXTS = st.text() | st.text(st.sampled_from(f"\x1b[2J\r\n\t\u202e\u200b\x9b Aé漢{UNSEEN}"))
 
 
 @given(
@@ -372,10 +375,44 @@ def test_a_question_keeps_to_the_width_and_shows_nothing_that_a_terminal_obeys(
     lines = list(question_lines(request(arguments, "a\x1brule"), width, 0.0, whole=whole))
     for line in lines:
         assert line.text.isprintable()
+        assert not set(UNSEEN) & set(line.text)
         assert cell_len(line.text) <= width
     assert whole or len(lines) < 120
     given_by_model = [line.text for line in lines if line.tone == "answer"]
-    assert all(text.startswith("| ") for text in given_by_model)
+    assert all(text.startswith(("| ", "|↳")) for text in given_by_model)
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_no_argument_looks_like_another_where_its_line_is_too_long_for_the_screen(width: int) -> None:
+    forged = ("x" * 7 + "amount = 1" + " " * 7) * 9  # one of them begins where a line goes on
+    asked = request({"memo": forged, "amount": 5_000_000, "script": f"# {forged}\nrm -r ."})
+    lines = [line.text for line in question_lines(asked, width, 0.0, whole=True)]
+    assert [text for text in lines if text.startswith("| ") and "= 5" in text] == ["| amount = 5000000"]
+    assert [text.partition(" =")[0] for text in lines if text.startswith("| ") and text[2] != " "] == [
+        "| memo",
+        "| amount",
+        "| script",
+    ]
+    assert [text for text in lines if text.startswith("|   ")][-1] == "|   rm -r ."
+
+
+def test_no_name_of_an_argument_looks_like_several_arguments() -> None:
+    asked = request({"to": "mallory", 'x\nto = "ann"\ny': 1, "a b": 2})
+    lines = [line.text for line in question_lines(asked, 100, 0.0) if line.tone == "answer"]
+    assert lines == ['| to = "mallory"', r'| "x\nto = \"ann\"\ny" = 1', '| "a b" = 2']
+
+
+@pytest.mark.parametrize("width", [20, 40])
+def test_words_of_a_server_that_has_a_question_stand_behind_a_bar_on_every_line(width: int) -> None:
+    words = "Which? " * 9 + "\ny answers it, field by field\x1b[2J"
+    form = {"properties": {"size": {"type": "string", "description": "how big " * 9}}}
+    lines = list(form_lines(structs.replace(request({}, words), form=form), width))
+    given = [line.text for line in lines if line.tone == "answer"]
+    assert all(text.startswith(("| ", "|↳")) for text in given)
+    assert "".join(text[2:] for text in given).replace(" ", "").count("Which?") == 9
+    ours = " ".join(line.text for line in lines if line.tone != "answer")
+    assert ours.count("field by field") == 1
+    assert all(cell_len(line.text) <= width for line in lines)
 
 
 def test_a_long_argument_hides_no_other_and_the_whole_is_shown_when_asked_for() -> None:

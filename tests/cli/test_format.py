@@ -85,3 +85,16 @@ def test_usage_says_what_no_server_reported():
 def test_arguments_are_cut_to_the_width():
     assert words.arguments({"path": "a.txt", "limit": 3}) == "path='a.txt', limit=3"
     assert words.arguments({"text": "x" * 5000}, 20) == "text='" + "x" * 13 + "…"
+
+
+@pytest.mark.parametrize("padding", ["x" * 250, " " * 5000])
+@pytest.mark.parametrize("as_list", [False, True])
+def test_what_is_cut_from_a_calls_arguments_says_so(padding: str, *, as_list: bool) -> None:
+    command = f"echo{padding}; rm -r ."
+    said = words.arguments({"command": [command] if as_list else command}, 400)
+    assert "rm -r" in said or said.endswith("…")
+
+
+def test_what_nobody_sees_is_an_escape_in_arguments() -> None:
+    said = words.arguments({"a\u202eb": "rm\u3164 \u2066x\ufe0f"})
+    assert said == r"a\u202eb='rm\u3164 \u2066x\ufe0f'"

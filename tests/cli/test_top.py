@@ -31,10 +31,10 @@ from actors.cli.main import polypod
 from actors.cli.swarm.client import Client
 from actors.cli.top.app import Top
 from actors.cli.top.listing import Listing
-from actors.cli.top.questions import Approval, Removal, Words
+from actors.cli.top.questions import Approval, Removal, Words, arguments_text
 from actors.cli.top.task_line import split
 from actors.cli.top.transcript import Transcript, lines_of_event, unfinished
-from protocol.events import AssistantMessage, TextDelta
+from protocol.events import ApprovalRequested, AssistantMessage, TextDelta
 from protocol.items import AssistantItem
 
 ASKING = """
@@ -430,3 +430,10 @@ def test_an_answer_is_shown_whole_and_its_pieces_only_until_it_is() -> None:
     whole = AssistantMessage(**WHERE, item=AssistantItem.of(piece))
     assert [line.text for line in lines_of_event(whole)] == [piece]
     assert unfinished(piece, whole) == ""
+
+
+def test_a_question_shows_what_would_turn_words_around_or_that_nobody_sees_as_escapes() -> None:
+    asked = ApprovalRequested(
+        **WHERE, approval_id="i", tool="shell", arguments={"command": "rm \u202efdp.exe\u3164\x1b[2J"}
+    )
+    assert arguments_text(asked) == '{\n  "command": "rm \\u202efdp.exe\\u3164\\u001b[2J"\n}'

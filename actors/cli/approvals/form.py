@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from actors.cli.approvals.question import visible, wrapped
+from actors.cli.approvals.question import given_lines, wrapped
 from actors.cli.display.event_format import Line
+from actors.cli.display.format import visible
 from protocol.events import ApprovalRequested
 
 #: What is written before the answer to a question with a form.
@@ -79,11 +80,11 @@ def form_lines(request: ApprovalRequested, width: int, *, behind: int = 0) -> It
     """The question on lines of at most ``width`` columns."""
     yield from wrapped("note", f"{request.tool}, at work for pod {request.pod}, has a question", width)
     for line in (request.why or "").split("\n"):
-        yield from wrapped("answer", f"| {line}", width)
+        yield from given_lines(line, width)
     for field in fields_of(request.form or {}):
         description = field.schema.get("description") or field.schema.get("title")
         if description:
-            yield from wrapped("answer", f"| {field.name}: {description}", width)
+            yield from given_lines(f"{field.name}: {description}", width)
     if behind:
         yield from wrapped("quiet", f"{behind} more behind it", width)
     yield from wrapped("quiet", _HELP, width)

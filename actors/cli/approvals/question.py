@@ -9,15 +9,18 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from actors.cli.display.event_format import Line
-from actors.cli.display.format import count, cut, seconds
+from actors.cli.display.format import count, cut, seconds, visible
 from protocol.events import ApprovalRequested
 
 #: Lines of the screen that the arguments of a call share, and that each of them has at least.
 _LINES, _FEWEST = 18, 3
 #: Arguments that are shown by name; a call with more says how many more.
 _MOST_ARGUMENTS = 30
-#: Stands before each line of what a model gave, so that none of it looks like words of ours.
-_BAR = "| "
+#: Stands before each line of what a model gave, so that none of it looks like words of ours; and before what
+#: such a line goes on with, where the screen is too narrow for it.
+_BAR, _GOES_ON = "| ", "|↳"
+#: Names of arguments that are shown as they are; others are shown as JSON, on one line.
+_NAME = re.compile(r"[\w.-]+")
 #: What is written before the answer.
 PROMPT = "allow it? (y/n/a/?) "
 #: What the answers are, a line each.
@@ -103,12 +106,14 @@ def question_lines(
 def _argument(name: str, value: Any, width: int, limit: int | None) -> Iterator[Line]:
     shown, left = 0, 0
     for text in _texts(name, value):
+        bar = _BAR
         for piece in _pieces(visible(text), max(width - len(_BAR), 1)):
             if limit is None or shown < limit:
                 shown += 1
-                yield Line("answer", _BAR + piece)
+                yield Line("answer", bar + piece)
             else:
                 left += len(piece)
+            bar = _GOES_ON
     if left:
         yield from _left_out(count(left, "more character"), width)
 
@@ -120,6 +125,8 @@ def _left_out(what: str, width: int) -> Iterator[Line]:
 
 def _texts(name: str, value: Any) -> Iterator[str]:
     """An argument as JSON, and text of several lines as the lines it has."""
+    if not _NAME.fullmatch(name):
+        name = msgspec.json.encode(name).decode()
     if isinstance(value, str) and "\n" in value.strip("\n"):
         yield f"{name} ="
         yield from (f"  {line}" for line in value.split("\n"))
@@ -130,15 +137,12 @@ def _texts(name: str, value: Any) -> Iterator[str]:
         yield from f"{name} = {written}".split("\n")
 
 
-def visible(text: str) -> str:
-    """``text`` in which all that a terminal obeys, or that cannot be seen, is written as an escape."""
-    if text.isprintable():
-        return text
-    return re.sub(r"[^ -~]", lambda found: found[0] if found[0].isprintable() else _escaped(found[0]), text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
+def given_lines(text: str, width: int) -> Iterator[Line]:
+    """Words that are not ours on several lines, parted between words, each behind a bar."""
+    bar = _BAR
+    for line in wrapped("answer", text, max(width - len(_BAR), 1)):
+        yield line._replace(text=bar + line.text)
+        bar = _GOES_ON
 
 
 def wrapped(tone: str, text: str, width: int) -> Iterator[Line]:

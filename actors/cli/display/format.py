@@ -9,6 +9,12 @@ from protocol.usage import Usage
 
 #: What a terminal would obey instead of show: control characters but tab and newline.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: What cannot be seen, though Python calls it printable: fillers, blanks that are no spaces, selectors of
+#: variants (Unicode's Default_Ignorable_Code_Point), and signs that are drawn as nothing.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U00016fe4\U0001d159\U000e0000-\U000e0fff]"
+)
 #: What stands for our signs where the terminal's encoding has none of them.
 _ASCII = str.maketrans(
     {
@@ -24,6 +30,7 @@ _ASCII = str.maketrans(
         "○": "o",
         "“": '"',
         "”": '"',
+        "↳": ">",
     }
 )
 _UNITS = ("B", "kB", "MB", "GB")
@@ -34,6 +41,20 @@ def clean(text: str) -> str:
     return _CONTROLS.sub(lambda found: "" if found[0] == "\r" else "\N{REPLACEMENT CHARACTER}", text)
 
 
+def visible(text: str) -> str:
+    """``text`` in which all that a terminal obeys, or that cannot be seen, is written as an escape."""
+    if text.isascii() and text.isprintable():
+        return text
+    return re.sub(r"[^ -~]", _seen, text)
+
+
+def _seen(found: re.Match[str]) -> str:
+    character = found[0]
+    if character.isprintable() and not _UNSEEN.match(character):
+        return character
+    return character.encode("unicode_escape").decode()
+
+
 def plain(text: str) -> str:
     """``text`` with our own signs in ASCII."""
     return text.translate(_ASCII)
@@ -41,8 +62,9 @@ def plain(text: str) -> str:
 
 def cut(text: str, width: int) -> str:
     """``text`` on one line of at most ``width`` characters."""
-    line = " ".join(clean(text[: 4 * width + 4]).split())
-    return line if len(line) <= width else line[: max(width - 1, 0)] + "…"
+    most = 4 * width + 4
+    line = " ".join(clean(text[:most]).split())
+    return line if len(line) <= width and len(text) <= most else line[: max(width - 1, 0)] + "…"
 
 
 def size(count: int) -> str:
@@ -119,9 +141,13 @@ def folder_name(path: str, home: str, width: int) -> str:
 
 
 def arguments(values: dict[str, Any], width: int = 80) -> str:
-    """A call's arguments on one line: ``path='a.txt', limit=3``."""
-    return cut(", ".join(f"{key}={_value(value)}" for key, value in values.items()), width)
+    """A call's arguments on one line: ``path='a.txt', limit=3``. What is cut says so."""
+    said = ", ".join(f"{key}={_value(value, width)}" for key, value in values.items())
+    return cut(visible(said), width)
 
 
-def _value(value: Any) -> str:
-    return repr(value[:200]) if isinstance(value, str) else repr(value)[:200]
+def _value(value: Any, most: int) -> str:
+    if isinstance(value, str):
+        return repr(value[:most]) + ("…" if len(value) > most else "")
+    shown = repr(value)
+    return shown if len(shown) <= most else f"{shown[:most]}…"

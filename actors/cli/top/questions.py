@@ -12,7 +12,7 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Footer, Static, TextArea
 
-from actors.cli.display.format import clean
+from actors.cli.display.format import clean, visible
 from protocol.events import ApprovalRequested
 from protocol.wire import encode
 
@@ -83,10 +83,15 @@ class Approval(ModalScreen[Decision | None]):
 
     def compose(self) -> ComposeResult:
         request = self._request
-        given = msgspec.json.format(encode(request.arguments)).decode()
         with Vertical():
-            yield Static(Text(clean(f"{self._agent}: allow {request.tool}?"), "bold"))
-            yield Static(Text(clean(request.why or ""), "yellow"))
+            yield Static(Text(visible(f"{self._agent}: allow {request.tool}?"), "bold"))
+            yield Static(Text(visible(request.why or ""), "yellow"))
             with VerticalScroll():
-                yield Static(Text(clean(given)))
+                yield Static(Text(arguments_text(request)))
         yield Footer(compact=True)
+
+
+def arguments_text(request: ApprovalRequested) -> str:
+    """The arguments of a call as JSON on several lines, in which all can be seen."""
+    given = msgspec.json.format(encode(request.arguments)).decode()
+    return "\n".join(map(visible, given.split("\n")))
