@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 from protocol.approval import ApprovalRule, ApprovalsSection
 from protocol.errors import ManifestError
 from protocol.explain import explained, unknown_key
+from protocol.foreign import shown
 from protocol.mcp import McpServer, check_servers, hidden_servers
 from protocol.model_settings import ModelSettings, check_settings, given, joined
 from protocol.names import check_name
@@ -220,7 +221,10 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
         Raises ManifestError, which names the file, the key and what was expected.
         """
-        path = Path(path)
+        try:
+            path = Path(path)
+        except TypeError as error:
+            raise ManifestError(f"path: expected that of a manifest, got {shown(path)}") from error
         return _convert(read_toml(path, "a manifest"), where=str(path), base=path.resolve().parent)
 
     @classmethod

@@ -6,6 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from protocol.foreign import shown
 from protocol.usage import Usage
 
 #: Who does the work of a tier: a model of ours, a sub-agent in a cloud, or an agent that a vendor runs.
@@ -44,8 +45,10 @@ class ChainEntry(Struct, frozen=True):
 
 def entry_for(model: str) -> ChainEntry:
     """The tier of a model by its name: ``claude-…`` and ``anthropic/claude-…`` are in a cloud, all others
-    local, ``ollama/claude-…`` too. ``managed`` is never derived from a name.
+    local, ``ollama/claude-…`` too. ``managed`` is never derived from a name. Raises TypeError.
     """
+    if not isinstance(model, str):
+        raise TypeError(f"model: expected a name, got {shown(model)}")
     in_cloud = model.removeprefix("anthropic/").startswith("claude-")
     return ChainEntry(model, "subagent" if in_cloud else "local", in_cloud)
 

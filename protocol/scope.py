@@ -9,6 +9,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from protocol.errors import InvalidInput
+from protocol.foreign import shown
 from protocol.guarded import is_steering, owner_of, secret_depth
 
 Permission = Literal["read", "write"]
@@ -43,6 +45,13 @@ def _normal(target: str) -> tuple[str, str]:
     return text, text if text.endswith("/") else f"{text}/"
 
 
+def _text_of(directory: str | PurePath) -> str:
+    """Raises InvalidInput."""
+    if not isinstance(directory, str | PurePath):
+        raise InvalidInput(f"directory: expected a path, got {shown(directory)}")
+    return str(directory)
+
+
 class Scope(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What may be touched: the highest matching ``allow``, capped strictly below any matching
     ``deny``, and never more than ``within``, the scope this one was narrowed from.
@@ -59,12 +68,12 @@ class Scope(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     @classmethod
     def writable(cls, directory: str | PurePath) -> Scope:
         """A scope that allows to read and write ``directory`` and all below."""
-        return cls(allow=(Rule(str(directory), "write"),))
+        return cls(allow=(Rule(_text_of(directory), "write"),))
 
     @classmethod
     def readable(cls, directory: str | PurePath) -> Scope:
         """A scope that allows to read ``directory`` and all below."""
-        return cls(allow=(Rule(str(directory), "read"),))
+        return cls(allow=(Rule(_text_of(directory), "read"),))
 
     def permission(self, path: PurePath) -> Permission | None:
         """The highest permission for ``path`` (absolute, symlinks resolved), or None."""

@@ -9,6 +9,7 @@ import msgspec
 
 from protocol.errors import ManifestError
 from protocol.files import read_file
+from protocol.foreign import shown
 from protocol.text import encodable
 
 #: Bytes that a file has at most.
@@ -38,6 +39,8 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
 
 def decode_toml(text: str, where: str) -> dict[str, Any]:
     """The data of a TOML text; ``where`` names it in errors. Raises ManifestError."""
+    if not isinstance(text, str):
+        raise ManifestError(f"{where}: expected a text in TOML, got {shown(text)}")
     try:
         data: dict[str, Any] = msgspec.toml.decode(text.removeprefix("\ufeff"))
     except msgspec.DecodeError as error:

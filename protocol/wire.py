@@ -57,7 +57,7 @@ _entries: LazyDecoder[Entry] = LazyDecoder(*ENTRIES)
 def _decode(decoder: LazyDecoder[T], data: bytes, what: str) -> T:
     try:
         return decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, TypeError, RecursionError) as error:
         raise WireError(f"not {what}: {error}") from error
 
 
@@ -84,7 +84,7 @@ def decode_entry(data: bytes) -> Entry | OtherEntry:
     """
     try:
         return _entries.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, TypeError) as error:
         return other_entry(data, error)
 
 
@@ -139,7 +139,7 @@ def other_entry(data: bytes, error: Exception) -> OtherEntry:
     """
     try:
         other = _others.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeError, TypeError):
         raise WireError(f"not an entry: {error}") from error
     if other.type in _KINDS or other.item is not None or other.items is not None:
         raise NewerVersion(f"an entry of the kind {other.type}", str(error)) from error

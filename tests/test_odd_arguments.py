@@ -1,19 +1,34 @@
 """Arguments that nothing can be made of: an error of a type that names the argument, and never one from within."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pykka
 import pytest
 
+from actors.config.configuration import Configuration
 from actors.llm.function_client import FunctionClient
+from actors.llm.scripted import ScriptedClient, call, say
+from actors.routing.chain import EscalationChain
+from actors.routing.classifier import Classifier
+from actors.routing.command_verifier import CommandVerifier
+from actors.routing.model_verifier import ModelVerifier
 from actors.routing.pool.pool import Pool
+from actors.routing.pool.settings import pod_runner
+from actors.routing.warm_probe import WarmProbe
+from actors.runtime.future import AsyncFuture
 from actors.swarm.agents.swarm import Swarm
+from actors.swarm.runners.function import runner_func
+from actors.swarm.runners.local import LocalRunner
 from actors.system import PodSystem
 from actors.tools.hooks import arguments_for
+from actors.tools.toolbox import Toolbox
 from protocol.errors import InvalidInput, PodNotFound, PolypodError, RunFailed, UnknownJob
 from protocol.items import ToolCall
 from protocol.jobs import Job
 from protocol.manifest import PodManifest
+from protocol.scope import Scope
 
 
 class Unwritable:
@@ -79,6 +94,7 @@ async def test_odd_arguments_of_pods_agents_and_pools_are_named(tmp_path) -> Non
             with pytest.raises(InvalidInput, match="note"):
                 await pod.approve("a", note=value)
             check_named(lambda value=value: Swarm(system, value), "root")
+            check_named(lambda value=value: Swarm(system, tmp_path, runners=[value]), "runners")
             check_named(lambda value=value: Swarm(system, tmp_path, env=value), "env")
             check_named(lambda value=value: Swarm(system, tmp_path, spawn=value), "spawn")
             check_named(lambda value=value: Swarm(system, tmp_path, term_wait=value), "term_wait")
@@ -102,6 +118,103 @@ async def test_odd_arguments_of_pods_agents_and_pools_are_named(tmp_path) -> Non
                 await pool.get(value)
             check_named(lambda value=value: pool.forget(value), "older_than")
             check_named(lambda value=value: pool.submit(Job("a", "b", on_lost=value)), "on_lost")
+
+
+def fine(*_: object) -> str:
+    return "fine"
+
+
+async def done(_: object) -> str:
+    return "done"
+
+
+#: What is made without a system: how, and the argument that is odd.
+MADE: dict[str, Callable[[Any], object]] = {
+    "replies": ScriptedClient,
+    "text": say,
+    "chunks": lambda odd: say("x", chunks=odd),
+    "arguments": lambda odd: call("x", odd),
+    "function": FunctionClient,
+    "entries": lambda odd: EscalationChain(odd, local=FunctionClient(fine), verifier=fine),
+    "verify_timeout": lambda odd: EscalationChain(
+        ["a"], local=FunctionClient(fine), verifier=fine, verify_timeout=odd
+    ),
+    "command": CommandVerifier,
+    "cwd": lambda odd: CommandVerifier(["true"], cwd=odd),
+    "env": lambda odd: CommandVerifier(["true"], env=odd),
+    "timeout": lambda odd: CommandVerifier(["true"], timeout=odd),
+    "rubric": lambda odd: ModelVerifier(FunctionClient(fine), odd),
+    "warm_url": WarmProbe,
+    "agents": lambda odd: Classifier(FunctionClient(fine), agents=odd),
+    "tools": Toolbox,
+    "hooks": lambda odd: pod_runner(PodManifest.of(), hooks=odd),
+    "model": LocalRunner,
+    "system": Pool,
+    "path": PodManifest.load,
+    "manifest": PodManifest.from_toml,
+    "folder": Configuration.load,
+    "directory": Scope.readable,
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_an_odd_argument_of_what_needs_no_system_is_named(name: str) -> None:
+    for value in (5.5, Unwritable()):
+        if value != 5.5 or not name.endswith("timeout"):
+            check_named(lambda value=value: MADE[name](value), name)
+
+
+def test_a_text_where_a_list_is_expected_is_not_taken_letter_by_letter() -> None:
+    for make in ("replies", "entries", "env", "agents", "tools", "hooks"):
+        check_named(lambda make=make: MADE[make]("done"), make)
+    with pytest.raises(InvalidInput, match="replies: 5 is none"):
+        ScriptedClient(["fine", 5])
+
+
+def test_the_home_of_nobody_is_an_error_of_its_argument(tmp_path: Path) -> None:
+    nobody = "~no-such-user/x"
+    for name in ("outputs", "memory", "prices"):
+        check_named(lambda name=name: PodSystem(**{name: nobody}), name)
+    with PodSystem() as system:
+        check_named(lambda: Swarm(system, nobody), "root")
+        for name in ("cwd", "logs", "worktrees"):
+            check_named(lambda name=name: Pool(system, **{name: nobody}), name)
+        with pytest.raises(InvalidInput, match="cwd"):
+            Swarm(system, tmp_path).start("x", runner_func(done), cwd=nobody).get()
+        ended = Pool(system, {"p": done}).submit(Job("a", "b", agent="p", cwd=nobody)).get()
+        assert ended.error is not None
+        assert "no-such-user" in ended.error
+
+
+async def test_odd_bounds_of_a_pods_commands_are_named_and_end_no_pod() -> None:
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=FunctionClient(fine))
+        await pod.run("x")
+        for value in ("x", b"x", True, float("nan"), Unwritable()):
+            for ask, name in (
+                (pod.compact, "retained_tokens"),
+                (pod.wait_for_memory_jobs, "timeout"),
+                (pod.wait_for_sub_agents, "timeout"),
+            ):
+                with pytest.raises(InvalidInput, match=name):
+                    await ask(value)
+            with pytest.raises(InvalidInput, match="busy"):
+                pod.run("x", busy=value)
+        with pytest.raises(ValueError, match="retained_tokens"):
+            await pod.compact(-1)
+        for forever in (HUGE, float("inf"), -HUGE):
+            assert await pod.wait_for_sub_agents(forever)
+        assert (await pod.run("y")).text == "fine"
+
+
+def test_an_odd_time_to_wait_is_an_error_of_its_argument() -> None:
+    with PodSystem() as system:
+        events = system.subscribe()
+        for value in ("x", b"x", True, float("nan"), Unwritable()):
+            check_named(lambda value=value: events.get(value), "timeout")
+            check_named(lambda value=value: AsyncFuture().get(timeout=value), "timeout")
+        with pytest.raises(pykka.Timeout):
+            events.get(-1)
 
 
 async def test_what_a_function_client_gives_that_cannot_be_written_is_refused_with_what_it_is() -> None:

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from actors.cli.options import source_of
 from actors.config.configuration import Configuration
+from actors.runtime.arguments import path_of
 from actors.runtime.user_folders import state_path
 from protocol.errors import ConfigError, ManifestError, StoreError
 from protocol.manifest import DEFAULT_SCHEME, ModelSection, PodManifest, ToolsSection
@@ -56,9 +57,11 @@ def store_option(store: str) -> str:
 
 
 def memory_folder() -> Path:
-    """The folder of lasting memory: $POLYPOD_MEMORY, else one beside the default store; nothing is made."""
+    """The folder of lasting memory: $POLYPOD_MEMORY, else one beside the default store; nothing is made.
+    Raises InvalidInput.
+    """
     named = os.environ.get("POLYPOD_MEMORY")
-    return Path(named).expanduser() if named else state_path() / "memory"
+    return path_of("$POLYPOD_MEMORY", named) if named else state_path() / "memory"
 
 
 def state_folder() -> Path:

@@ -184,7 +184,7 @@ def _unwritable(place: str) -> Path | None:
     """What of a store's place, or of the way there, may not be written; None where all may, as in memory."""
     if not place:
         return None
-    path = Path(place).expanduser().absolute()
+    path = Path(os.path.expanduser(place)).absolute()  # noqa: PTH111 - raises nothing
     there = next(each for each in (path, *path.parents) if each.exists())
     if there != path and not there.is_dir():
         return there

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Self
 
 import msgspec
@@ -15,6 +14,7 @@ from actors.cli.display.format import ago, cut
 from actors.cli.errors import SeveralFit
 from actors.pod.approvals.find import open_requests, resolution
 from actors.pod.session.restore import last_run, tip
+from actors.sessions import disk
 from actors.sessions.answers import wait
 from actors.sessions.chain import head_of, verified
 from actors.sessions.head import short_id
@@ -272,4 +272,4 @@ class Reading:
 def exists(url: str) -> bool:
     """Whether there is a store at ``url``; one in memory always is. Raises StoreError for what is no URL."""
     place = place_of(url)
-    return not place.path or Path(place.path).expanduser().exists()
+    return not place.path or disk.place(place.path).exists()

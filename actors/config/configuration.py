@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from msgspec import structs
 
 from actors.config.files import ConfigFile, find_files
+from actors.runtime.arguments import path_of
 from protocol.approval import ApprovalRule, ApprovalsSection, Policy
 from protocol.closest import closest
 from protocol.config import ChainSection, Config, LocalModelSection, PoolSection, RunnerSection
@@ -53,7 +54,7 @@ class Configuration:
     @classmethod
     def load(cls, folder: str | Path | None = None) -> Configuration:
         """What holds in ``folder``, by default the working directory. Raises ConfigError."""
-        return cls(find_files(None if folder is None else Path(folder)))
+        return cls(find_files(None if folder is None else path_of("folder", folder)))
 
     @property
     def local_model(self) -> LocalModelSection | None:

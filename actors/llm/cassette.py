@@ -21,6 +21,7 @@ from actors.llm.tape import (
     read,
     written,
 )
+from actors.runtime.arguments import path_of
 from actors.runtime.closing import Closing
 from actors.runtime.redact import Redact, redacted
 from protocol.errors import ModelError, ScriptExhausted, ScriptLeftover, WireError
@@ -41,7 +42,7 @@ class CassetteClient(Closing):
 
         Raises WireError where it cannot be written.
         """
-        return Recorder(client, Path(path), redact)
+        return Recorder(client, path_of("path", path), redact)
 
     @staticmethod
     def replay(path: str | Path, *, redact: Redact = redacted) -> Player:
@@ -49,7 +50,7 @@ class CassetteClient(Closing):
 
         Raises WireError where it is no cassette.
         """
-        return Player(Path(path), redact)
+        return Player(path_of("path", path), redact)
 
     async def aclose(self) -> None:
         """Nothing is held open here."""

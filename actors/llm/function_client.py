@@ -8,6 +8,7 @@ from typing import Any
 
 from actors.llm.base import Block, CallStart, Request
 from actors.llm.scripted import Reply, say
+from protocol.errors import InvalidInput
 from protocol.foreign import shown
 
 #: What a function may give for a request.
@@ -24,6 +25,8 @@ class FunctionClient:
     model = "function"
 
     def __init__(self, function: Callable[[Request], Given | Awaitable[Given]]) -> None:
+        if not callable(function):
+            raise InvalidInput(f"function: expected a function of the request, got {shown(function)}")
         self._function = function
         self._ids = 0
         self.requests: list[Request] = []

@@ -20,7 +20,9 @@ from actors.llm.base import (
     ThinkingChunk,
     UsageReport,
 )
-from protocol.errors import ScriptExhausted, ScriptLeftover
+from actors.runtime.arguments import check_count, several, table_of
+from protocol.errors import InvalidInput, ScriptExhausted, ScriptLeftover
+from protocol.foreign import shown
 from protocol.usage import Usage
 
 
@@ -60,8 +62,13 @@ def say(
     thinking: str | None = None,
     stop_reason: StopReason = "end_turn",
 ) -> Reply:
-    """A reply in words, streamed in about ``chunks`` pieces; token counts as a server would report them."""
-    size = max(1, -(-len(text) // max(1, chunks)))
+    """A reply in words, streamed in about ``chunks`` pieces; token counts as a server would report them.
+    Raises InvalidInput for what is no text.
+    """
+    if not isinstance(text, str):
+        raise InvalidInput(f"text: expected a text, got {shown(text)}")
+    check_count("chunks", chunks, 1, "pieces")
+    size = max(1, -(-len(text) // chunks))
     index = 0
     blocks: list[Block] = []
     if thinking is not None:
@@ -79,11 +86,35 @@ def call(
     input_tokens: int | None = None,
     output_tokens: int | None = None,
 ) -> Reply:
-    """A reply that calls a tool. ``arguments`` may be a text, to play a model that writes bad JSON."""
-    text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments or {}).decode()
+    """A reply that calls a tool. ``arguments`` may be a text, to play a model that writes bad JSON.
+    Raises InvalidInput for what has no JSON.
+    """
+    text = arguments if isinstance(arguments, str) else _json_of(arguments)
     # Without an id of its own a call gets one from the client that plays it, so that each is unique.
     blocks: tuple[Block, ...] = (CallStart(0, id or "", name), CallChunk(0, text), CallEnd(0))
     return Reply(blocks, _usage(input_tokens, output_tokens), "tool_use")
+
+
+def _json_of(arguments: dict[str, Any] | None) -> str:
+    """Raises InvalidInput."""
+    table = {} if arguments is None else table_of("arguments", arguments)
+    try:
+        return msgspec.json.encode(table).decode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"arguments: {shown(table)} is no JSON: {error}") from error
+
+
+def _reply_of(given: object) -> Reply | BaseException | type[BaseException]:
+    """Raises InvalidInput."""
+    if isinstance(given, str):
+        return say(given)
+    if isinstance(given, Reply | BaseException) or (
+        isinstance(given, type) and issubclass(given, BaseException)
+    ):
+        return given
+    raise InvalidInput(
+        f"replies: {shown(given)} is none", hint="a reply is a text, say(…), call(…), or an exception"
+    )
 
 
 def _usage(input_tokens: int | None, output_tokens: int | None) -> Usage | None:
@@ -94,7 +125,7 @@ def _usage(input_tokens: int | None, output_tokens: int | None) -> Usage | None:
 
 class ScriptedClient:
     """Answers each request with the next reply of its script (a text is one, as of ``say``); an exception in
-    the script is raised.
+    the script is raised. Raises InvalidInput for what is no list of those.
 
     Running out raises ScriptExhausted, which is never retried; with ``repeat`` the script begins anew.
     ``check()`` raises ScriptLeftover where replies are left, unless ``leftovers`` are allowed, as they are of
@@ -110,7 +141,7 @@ class ScriptedClient:
         repeat: bool = False,
         leftovers: bool = False,
     ) -> None:
-        self._replies = [say(reply) if isinstance(reply, str) else reply for reply in replies]
+        self._replies = [_reply_of(each) for each in several("replies", replies)]
         self._repeat = repeat
         self._leftovers = leftovers or repeat
         self._next = 0

@@ -14,6 +14,7 @@ from actors.pod.runs.options import resume_from_wire, run_from_wire
 from actors.pod.runs.run_state import QueuedRun, ResumeHere, RunHere
 from actors.pod.runs.tool_calls import EndedLate
 from actors.runtime.actor import DEFERRED
+from actors.runtime.arguments import check_count, wait_of
 from actors.runtime.future import AsyncFuture
 from actors.runtime.interruptible import Interruptible
 from protocol import commands
@@ -134,6 +135,8 @@ async def _fork(pod: PodActor, at: str | None, waits: Interruptible) -> str:
 
 def _on_compact(pod: PodActor, command: commands.Compact) -> Any:
     wanted = command.retained_tokens
+    if wanted is not None:
+        check_count("retained_tokens", wanted, 0, "tokens")
     pod.runs.between_steps(pod.defer_reply(), lambda waits: pod.runs.compact(wanted, waits))
     return DEFERRED
 
@@ -152,13 +155,15 @@ def _on_spawn_memory_jobs(pod: PodActor, _: commands.SpawnMemoryJobs) -> None:
 
 
 def _on_wait_for_memory_jobs(pod: PodActor, command: commands.WaitForMemoryJobs) -> Any:
-    return DEFERRED if pod.memory.wait_for_all(pod.defer_reply(), command.timeout) else True
+    seconds = wait_of("timeout", command.timeout)
+    return DEFERRED if pod.memory.wait_for_all(pod.defer_reply(), seconds) else True
 
 
 def _on_wait_for_sub_agents(pod: PodActor, command: commands.WaitForSubAgents) -> Any:
+    seconds = wait_of("timeout", command.timeout)
     if pod.delegation is None:
         return True
-    pod.tasks.start_at_once(_wait_for_sub_agents(pod.delegation, command.timeout, pod.defer_reply()))
+    pod.tasks.start_at_once(_wait_for_sub_agents(pod.delegation, seconds, pod.defer_reply()))
     return DEFERRED
 
 

@@ -16,6 +16,7 @@ from actors.routing.chain_tiers import ExecutorClient, Who, tiers_of
 from actors.routing.chain_walk import Walk
 from actors.routing.verifiers import Verifying, as_verifier, close_all
 from actors.routing.warm_probe import WarmProbe
+from actors.runtime.arguments import is_number, several
 from actors.runtime.closing import Closing
 from protocol.errors import ChainInvalid, ModelError
 from protocol.foreign import shown
@@ -41,7 +42,7 @@ class EscalationChain(Closing):
     models are loaded, and with ``prefer_warm`` those come first among local tiers in a row. ``prices`` are
     those outside of a pod, which has its own.
 
-    Raises ChainInvalid for a chain that could not work.
+    Raises ChainInvalid for a chain that could not work, InvalidInput for entries that are no list.
     """
 
     def __init__(
@@ -59,12 +60,12 @@ class EscalationChain(Closing):
         prices: Prices | None = None,
         name: str = "chain",
     ) -> None:
-        chosen = [entry_for(each) if isinstance(each, str) else each for each in entries]
+        chosen = [entry_for(each) if isinstance(each, str) else each for each in several("entries", entries)]
         tiers = tiers_of(chosen, local, cloud)
         if tools not in _RULES:
             raise ChainInvalid(f"tools={shown(tools)}: expected one of {', '.join(map(repr, _RULES))}")
-        if not verify_timeout > 0:
-            raise ChainInvalid(f"verify_timeout: expected more than 0 seconds, got {verify_timeout}")
+        if not (is_number(verify_timeout) and verify_timeout > 0):
+            raise ChainInvalid(f"verify_timeout: expected more than 0 seconds, got {shown(verify_timeout)}")
         if verifier is None and (unverified := [each.name for each in tiers if each.is_verified]):
             raise ChainInvalid(
                 f"nobody verifies {', '.join(unverified)}: the chain has no verifier",

@@ -19,6 +19,7 @@ from msgspec import Struct
 from actors.llm.asking import answer_of
 from actors.llm.base import LLMClient, Request
 from actors.llm.output import values_in
+from actors.runtime.arguments import check_seconds, command_of, several
 from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.launcher import Launcher
 from actors.runtime.children.whole import run_whole
@@ -65,10 +66,11 @@ class Classifier:
         launcher: Launcher | None = None,
     ) -> None:
         self._client = client
-        self._command = tuple(shlex.split(command) if isinstance(command, str) else command or ())
+        check_seconds("timeout", timeout, zero=False)
+        self._command = () if command is None else tuple(command_of("command", command))
         self._agents = None if agents is None else _described(agents)
         self._timeout = timeout
-        self._env = tuple(env)
+        self._env = several("env", env)
         self._launcher = launcher
 
     def __repr__(self) -> str:
@@ -145,7 +147,7 @@ class Classifier:
 
 
 def _described(agents: Iterable[str] | Mapping[str, str]) -> dict[str, str]:
-    return dict(agents) if isinstance(agents, Mapping) else dict.fromkeys(agents, "")
+    return dict(agents) if isinstance(agents, Mapping) else dict.fromkeys(several("agents", agents), "")
 
 
 def _question(

@@ -7,11 +7,13 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from actors.runtime.arguments import command_of, is_number, path_of, several
 from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.launcher import Launcher
 from actors.runtime.children.whole import run_whole
 from actors.runtime.closing import Closing
 from protocol.errors import ChainInvalid, RoutingError
+from protocol.foreign import shown
 from protocol.routing import Verdict
 
 #: How much of what the command writes is feedback: its end, in bytes.
@@ -38,14 +40,14 @@ class CommandVerifier(Closing):
         launcher: Callable[[], Launcher] | None = None,
     ) -> None:
         """``launcher`` gives what starts it; by default the verifier has its own, which ``aclose`` closes."""
-        words = shlex.split(command) if isinstance(command, str) else [os.fspath(each) for each in command]
+        words = command_of("command", command)
         if not words:
             raise ChainInvalid("the verifier's command is empty", hint='CommandVerifier(["pytest", "-q"])')
-        if not timeout > 0:
-            raise ChainInvalid(f"the verifier's timeout is {timeout}: expected more than 0 seconds")
+        if not (is_number(timeout) and timeout > 0):
+            raise ChainInvalid(f"the verifier's timeout is {shown(timeout)}: expected more than 0 seconds")
         self._words = words
-        self._cwd = None if cwd is None else os.fspath(cwd)
-        self._env = tuple(env)
+        self._cwd = None if cwd is None else path_of("cwd", cwd)
+        self._env = several("env", env)
         self._timeout = timeout
         self._given = launcher
         self._own: Launcher | None = None

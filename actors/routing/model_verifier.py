@@ -13,6 +13,7 @@ from actors.llm.retry import RetryPolicy, ask
 from actors.pod.accounts.own_exchange import own_meter
 from actors.routing.model_names import Names
 from actors.routing.verifiers import Case
+from actors.runtime.arguments import text_of
 from protocol.errors import ChainInvalid, OutputInvalid
 from protocol.foreign import shown
 from protocol.items import UserItem
@@ -52,6 +53,7 @@ class ModelVerifier:
             raise ChainInvalid(
                 f"{shown(client, 100)} is no model client", hint="an LLMClient has stream(request)"
             )
+        rubric, model = text_of("rubric", rubric), text_of("model", model)
         if not rubric.strip():
             raise ChainInvalid("the rubric is empty", hint="say in words when an answer is good enough")
         self._client = client

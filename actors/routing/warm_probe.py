@@ -15,6 +15,7 @@ from actors.llm.address import base_url_of
 from actors.llm.http.client import HttpPool, Peer
 from actors.llm.http.presets import PRESETS
 from actors.net.proxies import authorization_of, basic_credentials, without_credentials
+from actors.runtime.arguments import text_of
 from actors.runtime.closing import Closing
 from protocol.errors import ChainInvalid, ModelError
 
@@ -86,7 +87,7 @@ class WarmProbe(Closing):
         good_for: float = GOOD_FOR_SECONDS,
     ) -> None:
         try:
-            whole = base_url_of(url)
+            whole = base_url_of(text_of("warm_url", url))
         except ModelError as error:
             raise ChainInvalid(f"warm_url: {error.message}", hint=error.hint) from None
         parts = urlsplit(without_credentials(whole))

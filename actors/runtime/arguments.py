@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -36,16 +37,35 @@ def text_of(what: str, given: object) -> str:
     return encodable(given)
 
 
-def path_of(what: str, given: str | Path) -> Path:
-    """The path that was given as ``what``. Raises InvalidInput for what no file can be called."""
+def path_of(what: str, given: str | os.PathLike[str]) -> Path:
+    """The path that was given as ``what``, in which ``~`` and ``~name`` are homes. Raises InvalidInput for
+    what no file can be called, and for the home of nobody.
+    """
     try:
-        path = Path(given)
+        path = Path(given).expanduser()
         possible = b"\0" not in os.fsencode(path)
     except (TypeError, UnicodeEncodeError):
         possible = False
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"{what}: nobody's home is known for {shown(str(given))}", hint="a file of that name is ./~…"
+        ) from error
     if not possible:
         raise InvalidInput(f"{what}: expected a path, got {shown(given)}")
     return path
+
+
+def command_of(what: str, given: str | Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The program and the arguments that were given as ``what``: a list, or a text as a shell reads it.
+    Raises InvalidInput.
+    """
+    import shlex  # noqa: PLC0415 - paid for by who gives one
+
+    try:
+        words = shlex.split(given) if isinstance(given, str) else [*map(os.fspath, several(what, given))]
+    except (TypeError, ValueError) as error:  # no path; a quotation that does not end
+        raise InvalidInput(f"{what}: expected a program and its arguments, got {shown(given)}") from error
+    return [text_of(what, each) for each in words]
 
 
 def is_number(given: object) -> TypeGuard[int | float]:
@@ -70,6 +90,17 @@ def check_seconds(what: str, given: object, *, zero: bool = True, words: str = "
     if not is_time(given) or (not zero and given == 0):
         bound = ", 0 or more" if zero else " above 0"
         raise ValueError(f"{what} is a number of seconds{bound}{words}, not {shown(given)}")
+
+
+def wait_of(what: str, given: object) -> float | None:
+    """How many seconds to wait at most, as was given as ``what``; None is for ever, below 0 not at all.
+    Raises InvalidInput.
+    """
+    if given is None:
+        return None
+    if not is_number(given) or given != given:  # noqa: PLR0124 - nan is no number of any
+        raise InvalidInput(f"{what}: expected a number of seconds, or None, got {shown(given)}")
+    return None if given > threading.TIMEOUT_MAX else float(max(given, -1))
 
 
 def check_count(what: str, given: object, least: int, of: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import pykka
 
+from actors.runtime.arguments import wait_of
 from actors.runtime.blocking import blocked
 from actors.runtime.circles import MOMENT, Place, ThreadWait, Wait, work_here
 from actors.runtime.loop import at_work, comes_soon, deliver_now, of_parent
@@ -232,7 +233,7 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
         gate = threading.Lock()
         gate.acquire()
         self.when_done(gate.release)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = _deadline(timeout)
         try:
             with blocked(), ThreadWait(self) as wait:
                 beat: float | None = MOMENT if wait.within else None
@@ -357,7 +358,7 @@ class _Derived(AsyncFuture[T]):
         return any(isinstance(s, AsyncFuture) and s._blocked_by(running) for s in self._sources)
 
     def _wait(self, timeout: float | None) -> None:
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = _deadline(timeout)
         try:
             values = [
                 source.get(timeout=None if deadline is None else _left(deadline)) for source in self._sources
@@ -431,6 +432,12 @@ def _call_all(callbacks: list[Callable[[], object]] | None) -> None:
             callback()
         except Exception:
             logger.exception("Unhandled exception in a callback of a future:")
+
+
+def _deadline(timeout: float | None) -> float | None:
+    """When a wait of so many seconds is over; None for never. Raises InvalidInput."""
+    seconds = wait_of("timeout", timeout)
+    return None if seconds is None else time.monotonic() + seconds
 
 
 def _left(deadline: float | None) -> float:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 import pykka
 
+from actors.runtime.arguments import wait_of
 from actors.runtime.encoded import EncodedEvent
 from actors.runtime.event_queue import EventQueue, Q
 from actors.runtime.future import AsyncFuture
@@ -101,7 +102,8 @@ class _Reading(Generic[Q, T]):
 
         Raises pykka.Timeout, or Closed once the subscription is closed and empty.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        seconds = wait_of("timeout", timeout)
+        deadline = None if seconds is None else time.monotonic() + seconds
         event = self._next()
         while event is None:
             event, waiter = self._look_again()

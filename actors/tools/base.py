@@ -6,7 +6,7 @@ import functools
 import typing
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, overload
+from typing import TYPE_CHECKING, Any, Generic, get_args, overload
 
 from actors.tools.cancel import Cancel
 from actors.tools.docstring import described
@@ -14,6 +14,8 @@ from actors.tools.options import check_options, checked_name, docstring_of
 from actors.tools.schema import Arguments, GivenArguments
 from actors.tools.scope import Located, locate
 from actors.tools.work import is_async
+from protocol.errors import InvalidInput
+from protocol.foreign import shown
 from protocol.items import ToolResult
 from protocol.scope import Permission, Scope
 from protocol.text import encodable
@@ -97,11 +99,17 @@ class ToolContext(Generic[D]):
         return self.began is not None and self.seconds is None
 
     def path(self, text: str, permission: Permission = "read") -> Path:
-        """The place that ``text`` names, absolute and free of symlinks. Raises ScopeRefused."""
+        """The place that ``text`` names, absolute and free of symlinks. Raises ScopeRefused, and
+        InvalidInput for what is no text.
+        """
         return self.locate(text, permission).path
 
     def locate(self, text: str, permission: Permission = "read") -> Located:
         """As ``path``, with a note for the model where the place has another name than ``text``."""
+        if not isinstance(text, str):
+            raise InvalidInput(f"text: expected a path as a text, got {shown(text)}")
+        if permission not in get_args(Permission):
+            raise InvalidInput(f"permission: expected 'read' or 'write', got {shown(permission)}")
         return locate(self.scope, self.pwd, text, permission)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Iterable
@@ -66,7 +67,7 @@ def _all_tools(name: str, module: ModuleType) -> list[Any]:
 
 def _import(name: str, place: str) -> ModuleType:
     """The module of a file, or of that name. Whatever it throws while it is imported is reported in words."""
-    path = Path(place).expanduser().resolve() if place.endswith(".py") else None
+    path = Path(os.path.expanduser(place)).resolve() if place.endswith(".py") else None  # noqa: PTH111 - raises nothing
     if path is not None and not path.is_file():
         raise _refused(name, f"there is no file {place}")
     if path is None and not all(part.isidentifier() for part in place.split(".")):

@@ -22,7 +22,7 @@ def checked_name(function: Any, name: Any) -> str:
         name = getattr(unbound(function), "__name__", "")
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
         raise ToolDefinitionError(
-            f"tool {name!r}: a name has 1 to 64 letters, digits, '_' or '-'", hint="give name=…"
+            f"tool {shown(name)}: a name has 1 to 64 letters, digits, '_' or '-'", hint="give name=…"
         )
     return name
 

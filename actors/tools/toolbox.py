@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from actors.runtime.arguments import several
 from actors.runtime.tasks import is_being_cancelled
 from actors.tools.base import OUTPUT_CAP, Tool, ToolContext
 from actors.tools.output import Output, capped, fits, parts_from
@@ -68,7 +69,7 @@ class Toolbox:
         Raises ToolDefinitionError where two tools have one name.
         """
         self._tools: dict[str, Tool] = {}
-        for each in tools:
+        for each in several("tools", tools):
             made = each if isinstance(each, Tool) else Tool(each)
             if made.name in self._tools:
                 raise ToolDefinitionError(f"two tools are named {made.name!r}", hint="give one name=…")

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
+from actors.cli.main import polypod
 from actors.cli.pods.answer_schema import schema_of
 from actors.cli.pods.attachments import attached
 from actors.cli.pods.instructions import project_instructions
 from actors.cli.pods.pictures import picture
 from actors.cli.pods.schema_types import UnusableSchema
 from actors.llm.prices import load_prices
-from protocol.errors import InvalidInput, ManifestError
+from actors.tools.loading import load_tools
+from protocol.errors import InvalidInput, ManifestError, PolypodError, ToolDefinitionError
 from protocol.files import read_file
 from protocol.manifest import PodManifest
 
@@ -55,6 +58,23 @@ def test_what_a_pipe_is_being_given_is_read(odd: dict[str, str]) -> None:
     assert read_file("pipe", 200_000, pipes=True) == b"a" * 200_000
     writer.join()
     os.close(keeps_open)
+
+
+def test_the_home_of_nobody_is_an_error_of_its_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = "~no-such-user/x"
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    for arguments in (
+        ["swarm", "start", "--cwd", nobody, "go"],
+        ["pool", "add", "--cwd", nobody, "a", "b"],
+        ["ps", "--store", f"sqlite:{nobody}"],
+    ):
+        ended = CliRunner().invoke(polypod, arguments)
+        assert isinstance(ended.exception, PolypodError | SystemExit), arguments
+        assert "no-such-user" in f"{ended.output}{ended.exception}"
+    with pytest.raises(ToolDefinitionError, match="there is no file ~no-such-user"):
+        load_tools([f"{nobody}.py"])
 
 
 def test_instructions_that_are_no_file_are_reported(tmp_path: Path) -> None:

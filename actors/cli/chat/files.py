@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.cli.chat.typed import mentions
@@ -41,13 +40,13 @@ def with_files(text: str, ctx: ToolContext) -> tuple[tuple[Part, ...], list[str]
 
 def _exists(name: str, ctx: ToolContext) -> bool:
     try:
-        return os.path.lexists(ctx.pwd / Path(name).expanduser())
-    except (OSError, ValueError, RuntimeError):  # no name that a file could have
+        return os.path.lexists(ctx.pwd / os.path.expanduser(name))  # noqa: PTH111 - refuses no name
+    except (OSError, ValueError):  # no name that a file could have
         return False
 
 
 def _file(name: str, ctx: ToolContext) -> tuple[Part, str]:
-    path = ctx.path(str(Path(name).expanduser()))
+    path = ctx.path(os.path.expanduser(name))  # noqa: PTH111 - the same
     if path.is_dir():
         entries = sorted(place.listing(path, limit=_NAMES), key=lambda entry: entry.name)
         names = "\n".join(f"{place.shown(each.name)}{'/' if each.is_dir else ''}" for each in entries)

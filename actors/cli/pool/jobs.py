@@ -23,6 +23,7 @@ from actors.routing.pool.forgetting import forget_ended
 from actors.routing.pool.open_queue import open_queue
 from actors.routing.pool.queue import NewJob, TaskQueue, number_of, unknown_job
 from actors.routing.pool.settings import checked
+from actors.runtime.arguments import path_of
 from actors.sessions.answers import wait
 from actors.sessions.urls import open_store
 from actors.swarm.agents.projections import read_lines
@@ -52,7 +53,7 @@ def _queue_of(store: str | None, *, makes: bool = False) -> Iterator[TaskQueue |
 
 def folder_of(cwd: Path | None) -> Path:
     """Where a job is to be done. Raises UsageError."""
-    place = (cwd or Path()).expanduser().resolve()
+    place = path_of("--cwd", cwd or Path()).resolve()
     if not place.is_dir():
         raise click.UsageError(f"there is no directory {place}")
     return place

@@ -27,6 +27,7 @@ from actors.cli.swarm.client import Client
 from actors.cli.swarm.files import read_rows
 from actors.cli.swarm.rows import Row, lines_of
 from actors.cli.swarm.wire import Asked, Said
+from actors.runtime.arguments import path_of
 from actors.runtime.user_folders import state_path
 from protocol.errors import PolypodError
 from protocol.events import Lagged, Retry, StreamRestart
@@ -43,7 +44,7 @@ _PODS = ("pod", "process")
 
 
 def _root(_: click.Context, __: click.Parameter, value: Path | None) -> Path:
-    return (state_path() / "swarm" if value is None else value).expanduser().resolve()
+    return (state_path() / "swarm" if value is None else path_of("--root", value)).resolve()
 
 
 root_option = click.option(
@@ -129,7 +130,7 @@ def asked_to_start(
     """The question for a new agent, and notes on its model. Raises UsageError, ManifestError."""
     if not task.strip():
         raise click.UsageError("the task is empty")
-    place = (cwd or Path()).expanduser().resolve()
+    place = path_of("--cwd", cwd or Path()).resolve()
     if not place.is_dir():
         raise click.UsageError(f"there is no directory {place}")
     wishes = Wishes(manifest, None, model, base_url, allow, profile)

@@ -12,6 +12,7 @@ from actors.pod.runs.run_state import ResumeHere, RunHere
 from actors.tools.base import ToolContext
 from protocol.commands import Resume, Run, WireOptions
 from protocol.errors import InvalidInput
+from protocol.foreign import shown
 from protocol.items import Part, parts_of
 from protocol.manifest import ModelSection
 from protocol.model_settings import NAMES, ModelSettings
@@ -19,6 +20,9 @@ from protocol.model_settings import NAMES, ModelSettings
 Content = str | Sequence[str | Part]
 #: A system prompt, or a function that makes one, plain or async, with or without a parameter for the context.
 SystemPrompt = str | Callable[[ToolContext[Any]], Any] | Callable[[], Any]
+
+#: What a run may do that finds another at work.
+_BUSY = ("queue", "reject")
 
 
 class ResumeOptions(TypedDict, total=False):
@@ -68,6 +72,8 @@ def _run_command(
     cancel_on_abandon: bool = False,  # noqa: ARG001 - the future's, not the run's
     **own: Any,
 ) -> RunHere:
+    if busy not in _BUSY:
+        raise InvalidInput(f"busy: expected 'queue' or 'reject', got {shown(busy)}")
     made = _own("run", own, RunOptions.__annotations__) if own else None
     return RunHere(parts_of(content), busy, _schema(output), run_id, output=output, deps=deps, own=made)
 

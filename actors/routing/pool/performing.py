@@ -14,6 +14,7 @@ from actors.routing.pool.endings import Outcome
 from actors.routing.pool.queue import Claimed
 from actors.routing.pool.work import Worker
 from actors.routing.pool.working_copy import Git, WorkingCopy
+from actors.runtime.arguments import path_of
 from protocol.errors import Failure, WorkspaceError
 from protocol.jobs import Execution
 
@@ -45,7 +46,7 @@ class Performing:
     async def _perform(self, claimed: Claimed) -> Outcome:
         """Do a job in its folder or in a working copy. Raises WorkspaceError."""
         job, worker = claimed.job, self._workers[claimed.agent]
-        cwd = self._cwd if job.cwd is None else Path(job.cwd).expanduser().absolute()  # noqa: ASYNC240
+        cwd = self._cwd if job.cwd is None else path_of("cwd", job.cwd).absolute()
         if not cwd.is_dir():
             raise WorkspaceError(f"there is no folder {cwd}", hint="cwd= is where the job is to be done")
         if job.workspace == "shared":

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from actors.config.copies import history_of
+from actors.runtime.arguments import path_of
 from actors.tools.scope import resolved
 from protocol.jobs import Job
 from protocol.manifest import PodManifest
@@ -21,7 +22,7 @@ def placed(manifest: PodManifest, job: Job, cwd: Path) -> PodManifest:
     """
     if job.workspace == "shared":
         return _moved(manifest, cwd) if job.cwd is not None or not manifest.pod.pwd else manifest
-    there = manifest if job.cwd is None else _moved(manifest, Path(job.cwd).expanduser().absolute())
+    there = manifest if job.cwd is None else _moved(manifest, path_of("cwd", job.cwd).absolute())
     copied, kept = _moved(there, cwd), history_of(cwd)
     if kept is None or not _permits_all(there.scope, kept):
         return copied

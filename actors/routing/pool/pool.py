@@ -20,15 +20,15 @@ from actors.routing.pool.queue import Everything, NewJob, TaskQueue, number_of, 
 from actors.routing.pool.settings import PoolRunner, checked, limits_of, workers_of
 from actors.routing.pool.work import LifeSettings
 from actors.routing.pool.working_copy import Git
-from actors.runtime.arguments import check_seconds, path_of, several, table_of
+from actors.runtime.arguments import check_count, check_seconds, path_of, several, table_of
 from actors.runtime.closing import Closing
 from actors.runtime.future import AsyncFuture
 from actors.runtime.on_loop import ask_on, call_on, future_of
 from actors.runtime.user_folders import data_path
-from actors.swarm.agents.home import Home
+from actors.swarm.agents.home import home_of
 from actors.swarm.runners.base import stop_waits
 from protocol.config import RunnerSection
-from protocol.errors import PolypodError, PoolError
+from protocol.errors import InvalidInput, PolypodError, PoolError
 from protocol.foreign import shown
 from protocol.jobs import JOB_ENDS, Execution, Job, JobStatus
 from protocol.routing import SystemStatus
@@ -72,13 +72,13 @@ class Pool(Closing):
         request_wait: float = 1.0,
         term_wait: float = 2.0,
     ) -> None:
-        home: Home = system.home()
+        home = home_of(system)
         runners = {} if runners is None else table_of("runners", runners)
         bounds = limits_of(runners, {} if limits is None else table_of("limits", limits))
         if queue is not None and not isinstance(queue, TaskQueue):
             raise PoolError(f"queue: expected a TaskQueue, got {shown(queue)}")
         waits, variables = stop_waits(request_wait, term_wait), several("env", env)
-        self._cwd = path_of("cwd", "." if cwd is None else cwd).expanduser().resolve()
+        self._cwd = path_of("cwd", "." if cwd is None else cwd).resolve()
         copies = data_path() / "worktrees" if worktrees is None else path_of("worktrees", worktrees)
         self._queue = open_queue(home.store) if queue is None else queue
         self._temporary: Path | None = None
@@ -101,7 +101,7 @@ class Pool(Closing):
             workers,
             Git(home.launcher),
             self._cwd,
-            copies.expanduser().absolute(),
+            copies.absolute(),
         )
         self._mailroom = home.mailroom
         self._availability = Availability(bounds)
@@ -117,7 +117,7 @@ class Pool(Closing):
 
     def _folder_of_logs(self, logs: str | Path | None) -> Path:
         if logs is not None:
-            return path_of("logs", logs).expanduser().absolute()
+            return path_of("logs", logs).absolute()
         if self._queue.folder is not None:
             return self._queue.folder
         try:
@@ -142,7 +142,7 @@ class Pool(Closing):
         """Queue jobs, all of them or none; the future gives how they stand, once they are kept as safely as
         the queue keeps them. Raises as ``submit``.
         """
-        new = [NewJob(checked(job), time.time()) for job in jobs]
+        new = [NewJob(checked(job), time.time()) for job in several("jobs", jobs)]
         future: AsyncFuture[list[Execution]] = future_of(self._mailroom)
         self._do(future, lambda: self._driving.requests.add_all(new, future))
         return future
@@ -174,7 +174,13 @@ class Pool(Closing):
         self, statuses: Iterable[JobStatus] = _ALL, limit: int | None = None
     ) -> AsyncFuture[list[Execution]]:
         """The jobs there are, the last submitted first, without what they ended with."""
-        wanted = tuple(statuses)
+        wanted = several("statuses", statuses)
+        for each in wanted:
+            if each not in _ALL:
+                hint = f"there are {', '.join(_ALL)}"
+                raise InvalidInput(f"statuses: {shown(each)} is none of a job", hint=hint)
+        if limit is not None:
+            check_count("limit", limit, 0, "jobs")
         return self._ask(lambda queue: queue.list(wanted, limit))
 
     def counts(self) -> AsyncFuture[dict[tuple[JobStatus, str], int]]:
@@ -183,6 +189,8 @@ class Pool(Closing):
 
     def ended_since(self, mark: int | None) -> AsyncFuture[tuple[int, list[Execution]]]:
         """The jobs that ended behind ``mark``, in any process, and the mark of now; of None just that."""
+        if mark is not None:
+            check_count("mark", mark, 0, "jobs")
 
         def look(queue: TaskQueue) -> tuple[int, list[Execution]]:
             now, ended = queue.ended_since(mark, Everything())

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from actors.routing.pool.placing import placed
 from actors.routing.pool.queue import Claimed
 from actors.routing.pool.work import FunctionWorker, JobFunction, LifeSettings, LifeWorker, Worker
+from actors.runtime.arguments import several
 from actors.swarm.agents.home import Home
 from actors.swarm.agents.pod_runner import Given, PodRunner
 from actors.swarm.runners.base import Runner
@@ -56,8 +57,11 @@ def pod_runner(
 ) -> PodWork:
     """Pods as a runner of a pool: each job is one run of a new pod, made of these as by ``spawn``. With
     ``output`` the answer is of that type, as that of ``Pod.run``, and ``Execution.result`` is its JSON.
+    Raises InvalidInput for tools and hooks that are no list.
     """
-    return PodWork(manifest, Given(client, tuple(tools), tuple(hooks), deps, output), process)
+    return PodWork(
+        manifest, Given(client, several("tools", tools), several("hooks", hooks), deps, output), process
+    )
 
 
 def workers_of(

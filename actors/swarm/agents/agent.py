@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.pod.local import actor_of, lives_here
-from actors.runtime.arguments import text_of
+from actors.runtime.arguments import check_count, text_of
 from actors.runtime.circles import next_number
 from actors.runtime.on_loop import ask_on
 from actors.swarm.agents.agent_events import AgentEvents
@@ -117,6 +117,7 @@ class Agent:
         """All its events, those of the pod that it is among them: from the first on, or what comes behind the
         agent's own entry ``since``, then what happens. It ends once the agent has ended.
         """
+        check_count("since", since, 0, "entries")
         return AgentEvents(self._swarm.home, self._keeper, since)
 
     def send(self, text: str) -> AsyncFuture[None]:
@@ -166,11 +167,13 @@ class Agent:
         note: str | None = None,
     ) -> AsyncFuture[None]:
         """Allow what it asks for. Raises UnknownApproval, AlreadyResolved."""
+        approval_id = text_of("approval_id", approval_id)
         answer = Answer(approved=True, always=always, arguments=arguments, note=note)
         return self._ask(lambda: self._swarm.answer_agent(self._keeper, approval_id, answer))
 
     def deny(self, approval_id: str, *, note: str | None = None) -> AsyncFuture[None]:
         """Refuse what it asks for. Raises as ``approve``."""
+        approval_id = text_of("approval_id", approval_id)
         answer = Answer(approved=False, note=note)
         return self._ask(lambda: self._swarm.answer_agent(self._keeper, approval_id, answer))
 

@@ -12,6 +12,8 @@ from actors.runtime.bus import Bus
 from actors.runtime.loop import Mailroom
 from actors.sessions.store import SessionStore
 from actors.swarm.roster import Roster
+from protocol.errors import InvalidInput
+from protocol.foreign import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,3 +50,13 @@ class Home(Struct, frozen=True, eq=False):
     draw_on: Callable[[str, Budget], None]
     #: What the system was entered with, for errors alone.
     system: Any = None
+
+
+def home_of(system: Any) -> Home:
+    """What an entered system has for agents and jobs. Raises InvalidInput for what is no system,
+    SystemNotRunning.
+    """
+    if not hasattr(system, "home"):
+        raise InvalidInput(f"system: expected a PodSystem, got {shown(system)}")
+    home: Home = system.home()
+    return home

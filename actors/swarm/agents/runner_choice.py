@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import msgspec
 
+from actors.runtime.arguments import table_of
 from actors.swarm.agents.history import POD_RUNNERS
 from actors.swarm.agents.home import Home
 from actors.swarm.agents.keeper import Keeper
@@ -93,6 +94,6 @@ def _section_of(section: RunnerSection | Mapping[str, Any]) -> RunnerSection:
     if isinstance(section, RunnerSection):
         return section
     try:
-        return msgspec.convert(dict(section), RunnerSection)
+        return msgspec.convert(table_of("runners", section), RunnerSection)
     except msgspec.ValidationError as error:
         raise AgentError(f"[[runner]]: {error}") from error

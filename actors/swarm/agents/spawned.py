@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Collection, Coroutine, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from actors.pod.notify_soon import notify
+from actors.runtime.arguments import path_of
 from actors.swarm.agents.agent import Agent
 from actors.swarm.agents.pod_runner import Given, PodRunner, pod_manifest
 from actors.swarm.agents.reports import report_of, reported_in, sessions_of
@@ -157,7 +157,7 @@ class SpawnedAgents:
         """Options for a pod that draws on the budget of whoever starts it, besides its own."""
         own = {name: given.pop(name) for name in ("client", "tools", "hooks", "deps") if name in given}
         own |= {name: tuple(own[name]) for name in ("tools", "hooks") if name in own}
-        cwd = Path(given.get("cwd") or ".").expanduser().resolve()
+        cwd = path_of("cwd", given.get("cwd") or ".").resolve()
         manifest = pod_manifest(given.get("manifest"), cwd, given.get("model"), given.get("provider"))
         runner = PodRunner(self._swarm.home, manifest, Given(**own, budget=budget))
         return {**given, "runner": runner}

@@ -18,7 +18,7 @@ from actors.sessions.answers import settled
 from actors.swarm.agents.agent import Agent
 from actors.swarm.agents.found import Found, find_agents
 from actors.swarm.agents.history import POD_RUNNERS, pod_chain, pod_sessions_of, read_history
-from actors.swarm.agents.home import Home
+from actors.swarm.agents.home import home_of
 from actors.swarm.agents.ids import find_id, first_number, next_number, slug_of
 from actors.swarm.agents.inboxes import inbox_of
 from actors.swarm.agents.keeper import Keeper
@@ -76,8 +76,8 @@ class Swarm(Closing):
         request_wait: float = 1.0,
         term_wait: float = 2.0,
     ) -> None:
-        self.home: Home = system.home()
-        self.root = (state_path() / "swarm" if root is None else path_of("root", root)).expanduser().resolve()
+        self.home = home_of(system)
+        self.root = (state_path() / "swarm" if root is None else path_of("root", root)).resolve()
         self._runners = RunnerChoice(self.home, None if runners is None else several("runners", runners))
         self._takeover = Takeover(self.home.store, self._runners)
         self._env = several("env", env)
@@ -151,7 +151,7 @@ class Swarm(Closing):
                 task,
                 runner,
                 asked["name"],
-                path_of("cwd", "." if cwd is None else cwd).expanduser().resolve(),
+                path_of("cwd", "." if cwd is None else cwd).resolve(),
                 manifest,
                 given,
                 model=asked["model"],
@@ -301,8 +301,9 @@ class Swarm(Closing):
         """The agents that models have started in these sessions, the oldest first, but for those that another
         process looks after. Raises StoreError.
         """
+        wanted = several("sessions", sessions)
         await self._look()
-        found = [each for each in self._keepers.values() if each.spec.starter in sessions]
+        found = [each for each in self._keepers.values() if each.spec.starter in wanted]
         found.sort(key=lambda each: (each.spec.created_at, each.spec.id))
         return [Agent(self, each) for each in found if not each.is_elsewhere]
 

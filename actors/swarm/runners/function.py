@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from actors.swarm.runners.base import Answer, Host, Launch, Permission, Runner, RunnerFunction
 from actors.swarm.runners.stream import EventStream, Recorder
-from protocol.errors import AgentBusy, AgentNotRunning, Failure
+from protocol.errors import AgentBusy, AgentNotRunning, Failure, InvalidInput
 from protocol.events import (
     AgentIdle,
     AgentStopped,
@@ -18,6 +18,7 @@ from protocol.events import (
     Event,
     RunOutcome,
 )
+from protocol.foreign import shown
 from protocol.items import AssistantItem
 from protocol.usage import Usage
 
@@ -33,7 +34,10 @@ def runner_func(
     agent's. It may go on with ``await agent.receive()``. ``session`` is by what its agents can be resumed;
     unless it ``joins``, they take no words while they work.
     """
-    return _FunctionRunner(function, name or function.__name__, joins=joins, session=session)
+    if not callable(function):
+        raise InvalidInput(f"function: expected an async function of an AgentContext, got {shown(function)}")
+    name = name or getattr(function, "__name__", "") or type(function).__name__
+    return _FunctionRunner(function, name, joins=joins, session=session)
 
 
 class AgentContext:

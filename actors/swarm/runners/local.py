@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from actors.llm.base import Answer, LLMClient, Request, models_of
+from actors.llm.base import Answer, LLMClient, Request, is_client, models_of
 from actors.llm.http.presets import vendor_of
 from actors.llm.prices import Prices
 from actors.pod.accounts.exchange import Exchange
@@ -28,8 +28,9 @@ from actors.pod.runs.outcomes import refused, said_nothing, tokens_reached
 from actors.swarm.runners.base import Host, Launch, Life
 from actors.swarm.runners.function import AgentContext, runner_func
 from protocol.config import LocalModelSection
-from protocol.errors import AgentFailed, Failure, ModelError
+from protocol.errors import AgentFailed, Failure, InvalidInput, ModelError
 from protocol.events import AssistantMessage, RunOutcome, TextDelta, TierAttempted
+from protocol.foreign import shown
 from protocol.items import AssistantItem, Item, UserItem
 from protocol.usage import Usage
 
@@ -60,8 +61,10 @@ class LocalRunner:
         self._prices = prices
         if isinstance(model, LocalModelSection):
             self._section = model
-        else:
+        elif is_client(model):
             self._client = model
+        else:
+            raise InvalidInput(f"model: expected a client or a LocalModelSection, got {shown(model)}")
 
     def __repr__(self) -> str:
         return f"<LocalRunner {self._client or self._section}>"
