@@ -8,11 +8,12 @@ import contextlib
 import functools
 import itertools
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from types import FunctionType
+from types import FrameType, FunctionType
 from typing import Any, NamedTuple, Protocol, Self
 
 import pykka
@@ -107,14 +108,17 @@ class Wait:
     in a circle the one for what was asked last is refused.
     """
 
-    __slots__ = ("_doubted", "_given_up", "_refuse", "_task", "_timer", "_work", "asked")
+    __slots__ = ("_doubted", "_refuse", "_task", "_thread", "_timer", "_work", "asked")
 
     def __init__(self, work: Work, asked: Asked, refuse: Callable[[WouldDeadlock], object]) -> None:
         self._work, self.asked, self._refuse = work, asked, refuse
-        self._task, self._given_up = asyncio.current_task(), given_up_here()
+        self._task = asyncio.current_task()
+        by, loop = work.task, asyncio.get_running_loop()
+        #: Says of a loop of the tool's own whether the work waits for its thread.
+        self._thread = _thread_here() if by is not None and by.get_loop() is not loop else None
         self._doubted = False
         work.begin_wait(self)
-        self._timer = asyncio.get_running_loop().call_later(MOMENT, self._look)
+        self._timer = loop.call_later(MOMENT, self._look)
 
     def is_waited_for(self) -> bool:
         """Whether the work waits for this wait, as far as that can be seen: its code may wait beside it, as
@@ -123,8 +127,8 @@ class Wait:
         by = self._work.task
         if self._task is None or by is None or by.done():
             return False
-        if self._given_up is not None and self._task.get_loop() is not by.get_loop():
-            return not self._given_up()  # in a loop of the tool's own, which its thread waits for
+        if self._thread is not None and self._thread(by):
+            return True  # which waits for what its loop does
         return _is_awaited(self._task, by)
 
     def _look(self) -> None:
@@ -150,17 +154,18 @@ class ThreadWait:
     and then; ``within`` says whether it is in the course of any work.
     """
 
-    __slots__ = ("_doubted", "_given_up", "_place", "_work", "asked", "within")
+    __slots__ = ("_doubted", "_place", "_thread", "_work", "asked", "within")
 
     def __init__(self, asked: Asked) -> None:
         self.asked, self._place, self._work = asked, asked.place, work_here.get()
-        self._given_up = given_up_here()
-        self.within = self._place is not None and self._work is not None and self.is_waited_for()
+        self.within = self._place is not None and self._work is not None
+        self._thread = _thread_here() if self.within else None
         self._doubted = False
 
     def is_waited_for(self) -> bool:
         """Whether the work waits for the thread, as far as that can be seen: its time may be up meanwhile."""
-        return self._given_up is None or not self._given_up()
+        by = None if self._work is None else self._work.task
+        return by is not None and (self._thread is None or self._thread(by))
 
     def __enter__(self) -> Self:
         if self.within and self._work is not None:
@@ -183,7 +188,8 @@ class ThreadWait:
             self._place.withdraw(self.asked, refused)
             raise refused
         self._doubted = circle is not None
-        return _LOOK_AGAIN if self._doubted else None
+        may_come_to_be = self._work.task is not None and not self.is_waited_for()
+        return _LOOK_AGAIN if self._doubted or may_come_to_be else None
 
 
 class _Circle(NamedTuple):
@@ -228,12 +234,32 @@ def _find_circle(work: Work, wait: Wait | ThreadWait) -> _Circle | None:
 # -- which task waits for which ----------------------------------------------------------------------
 
 
-def _is_awaited(task: asyncio.Task[Any], by: asyncio.Task[Any]) -> bool:
-    """Whether ``by`` waits for ``task``, as far as that can be seen: from another loop by the future of a
-    ``run_coroutine_threadsafe``.
+def _thread_here() -> Callable[[asyncio.Task[Any]], bool] | None:
+    """What says whether a task waits for what the calling thread does; None where nobody would know."""
+    if (given_up := given_up_here()) is not None:
+        return lambda _: not given_up()
+    job = _job_here()
+    return None if job is None else lambda by: _is_awaited(job, by)
+
+
+def _job_here() -> concurrent.futures.Future[Any] | None:
+    """The future of what the calling thread does for an executor, as for ``asyncio.to_thread``; else None.
+    The thread itself knows it from its stack alone.
+    """
+    if (threads := sys.modules.get("concurrent.futures.thread")) is None:
+        return None
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not threads._WorkItem.run.__code__:
+        frame = frame.f_back
+    return None if frame is None else getattr(frame.f_locals.get("self"), "future", None)
+
+
+def _is_awaited(asked: asyncio.Task[Any] | concurrent.futures.Future[Any], by: asyncio.Task[Any]) -> bool:
+    """Whether ``by`` waits for what was ``asked``, as far as that can be seen: from another loop or a thread
+    by the future of a ``run_coroutine_threadsafe``.
     """
     seen: set[Any] = set()
-    found: list[Any] = [task]
+    found: list[Any] = [asked]
     while found:
         each = found.pop()
         if each is by:
@@ -241,6 +267,8 @@ def _is_awaited(task: asyncio.Task[Any], by: asyncio.Task[Any]) -> bool:
         if each not in seen:
             seen.add(each)
             is_of_threads = isinstance(each, concurrent.futures.Future)
+            if is_of_threads and each._condition._waiters:
+                return True  # a thread blocks on it, and what it asked for is done in the course of the work
             for callback in getattr(each, "_done_callbacks" if is_of_threads else "_callbacks", None) or ():
                 with contextlib.suppress(Exception):  # a user's object, or a variable that is not there yet
                     found += _futures_in(callback[0] if isinstance(callback, tuple) else callback)

@@ -84,6 +84,17 @@ async def in_other_loop(pod: Pod) -> None:
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(read(pod), loop))
 
 
+async def in_thread_that_asks_a_loop(pod: Pod) -> None:
+    loop = asyncio.get_running_loop()
+    await asyncio.to_thread(lambda: asyncio.run_coroutine_threadsafe(read(pod), loop).result())
+
+
+async def awaited_later(pod: Pod) -> None:
+    task = asyncio.create_task(asyncio.to_thread(pod.run("again").get))
+    await asyncio.sleep(0.03)  # so long that the wait is looked at before anyone waits for it
+    await task
+
+
 #: Forms of a wait for the next turn of the own pod, on its loop.
 AWAITED: dict[str, Callable[[Pod], Awaitable[Any]]] = {
     "run": lambda pod: pod.run("again"),
@@ -99,6 +110,9 @@ AWAITED: dict[str, Callable[[Pod], Awaitable[Any]]] = {
     "as_completed": as_completed,
     "other loop": in_other_loop,
     "thread": lambda pod: asyncio.to_thread(pod.run("again").get),
+    "thread of its own loop": lambda pod: asyncio.to_thread(asyncio.run, read(pod)),
+    "thread that asks a loop": in_thread_that_asks_a_loop,
+    "thread awaited later": awaited_later,
     "steer": lambda pod: pod.steer("words"),
     "notify": lambda pod: pod.notify("words"),
     "push": lambda pod: pod.push_item(SystemItem.of("words")),
@@ -124,6 +138,9 @@ async def test_an_async_tool_that_waits_for_its_own_pod_is_refused(form: str) ->
         assert (await words(pod))[1:] == (["words"] if form in {"steer", "notify"} else [])
 
 
+loop_of_pods: list[asyncio.AbstractEventLoop] = []
+
+
 @pytest.mark.parametrize("concurrency", ["exclusive", "read_only"])
 @pytest.mark.parametrize(
     "ask_pod",
@@ -134,6 +151,7 @@ async def test_an_async_tool_that_waits_for_its_own_pod_is_refused(form: str) ->
         lambda pod: pod.steer("words").get(),
         lambda pod: asyncio.run(read(pod)),
         lambda pod: pod.fork().get(),
+        lambda pod: asyncio.run_coroutine_threadsafe(read(pod), loop_of_pods[0]).result(),
     ],
 )
 async def test_a_plain_tool_that_waits_for_its_own_pod_is_refused(ask_pod: Any, concurrency: Any) -> None:
@@ -143,6 +161,7 @@ async def test_a_plain_tool_that_waits_for_its_own_pod_is_refused(ask_pod: Any, 
         return repr(ask_pod(pod))
 
     client = ScriptedClient([call("ask", {}) + call("ask", {}), say("end")])
+    loop_of_pods[:] = [asyncio.get_running_loop()]
     async with PodSystem() as system:
         pod = await system.spawn(PodManifest.of(name="p"), client=client, tools=[ask])
         assert (await asyncio.wait_for(pod.run("go"), 30)).text == "end"
@@ -322,6 +341,36 @@ async def test_another_loop_may_wait_for_the_pods_next_run_beside_the_tool() -> 
             pod = await system.spawn(PodManifest.of(), client=play_of("end", "later"), tools=[ask])
             assert (await pod.run("go")).text == "end"
             assert await asyncio.wait_for(asyncio.wrap_future(beside[0]), 30) == "later"
+
+
+@pytest.mark.parametrize("form", ["get", "loop", "asks"])
+async def test_a_thread_that_the_tool_leaves_behind_may_wait_for_the_pods_next_run(form: str) -> None:
+    beside: list[asyncio.Task[str]] = []
+
+    async def later() -> str:
+        return (await pod.run("again")).text
+
+    def in_thread(loop: asyncio.AbstractEventLoop) -> str:
+        if form == "get":
+            return pod.run("again").get().text
+        if form == "loop":
+            return asyncio.run(later())
+        asked = asyncio.run_coroutine_threadsafe(later(), loop)
+        free.wait()  # a thread that blocks on it is taken for one that the tool waits for
+        return asked.result()
+
+    async def ask() -> str:
+        """Ask."""
+        beside.append(asyncio.create_task(asyncio.to_thread(in_thread, asyncio.get_running_loop())))
+        await asyncio.sleep(0.05)  # so long that the wait is looked at while the call goes on
+        return "begun"
+
+    free = threading.Event()
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=play_of("end", "later"), tools=[ask])
+        assert (await pod.run("go")).text == "end"
+        free.set()
+        assert await asyncio.wait_for(beside[0], 30) == "later"
 
 
 async def test_words_and_runs_that_nobody_waits_for_are_no_deadlock() -> None:
