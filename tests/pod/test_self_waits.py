@@ -89,7 +89,7 @@ async def in_thread_that_asks_a_loop(pod: Pod) -> None:
     await asyncio.to_thread(lambda: asyncio.run_coroutine_threadsafe(read(pod), loop).result())
 
 
-async def awaited_later(pod: Pod) -> None:
+async def await_it_later(pod: Pod) -> None:
     task = asyncio.create_task(asyncio.to_thread(pod.run("again").get))
     await asyncio.sleep(0.03)  # so long that the wait is looked at before anyone waits for it
     await task
@@ -112,7 +112,7 @@ AWAITED: dict[str, Callable[[Pod], Awaitable[Any]]] = {
     "thread": lambda pod: asyncio.to_thread(pod.run("again").get),
     "thread of its own loop": lambda pod: asyncio.to_thread(asyncio.run, read(pod)),
     "thread that asks a loop": in_thread_that_asks_a_loop,
-    "thread awaited later": awaited_later,
+    "thread awaited later": await_it_later,
     "steer": lambda pod: pod.steer("words"),
     "notify": lambda pod: pod.notify("words"),
     "push": lambda pod: pod.push_item(SystemItem.of("words")),
