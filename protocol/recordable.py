@@ -13,7 +13,7 @@ from protocol.text import encodable
 
 T = TypeVar("T", bound=Struct)
 
-#: How deep values may be nested; what stands deeper becomes an ellipsis.
+#: How deep values may be nested; what stands deeper, or within itself, becomes an ellipsis.
 MAX_DEPTH = 200
 #: The most bits of a whole number; a longer one becomes its hexadecimal text.
 MAX_BITS = 8192
@@ -30,8 +30,13 @@ def recordable(value: T) -> T:
     return msgspec.convert(plain(value), type(value), strict=False)
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def plain(value: Any) -> Any:
     """``value`` in dicts, lists, texts and numbers that JSON has."""
+    return _plain(value, set())
+
+
+def _plain(value: Any, around: set[int]) -> Any:
+    """As ``plain``; ``around`` has the ids of all that ``value`` stands in."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -42,26 +47,37 @@ def plain(value: Any, depth: int = 0) -> Any:
         return value if math.isfinite(value) else None
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value).decode("utf-8", "replace")
-    return _nested(value, depth) if depth < MAX_DEPTH else "…"
+    return _entered(value, around)
 
 
-def _nested(value: Any, depth: int) -> Any:
+def _entered(value: Any, around: set[int]) -> Any:
+    """What may hold other values, unless it is too deep, or within itself."""
+    if len(around) >= MAX_DEPTH or id(value) in around:
+        return "…"
+    around.add(id(value))
+    try:
+        return _nested(value, around)
+    finally:
+        around.discard(id(value))
+
+
+def _nested(value: Any, around: set[int]) -> Any:
     """What holds other values, or else is shown as its words."""
     if isinstance(value, msgspec.Raw):
         return msgspec.json.decode(value)
     if isinstance(value, Struct):
-        return _fields(value, depth)
+        return _fields(value, around)
     if isinstance(value, dict):
-        return {_key(key): plain(member, depth + 1) for key, member in value.items()}
+        return {_key(key): _plain(member, around) for key, member in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(member, depth + 1) for member in value]
+        return [_plain(member, around) for member in value]
     return _text(value)
 
 
-def _fields(value: Struct, depth: int) -> dict[str, Any]:
+def _fields(value: Struct, around: set[int]) -> dict[str, Any]:
     config = value.__struct_config__
     names = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
-    fields = {encoded: plain(getattr(value, name), depth + 1) for name, encoded in names}
+    fields = {encoded: _plain(getattr(value, name), around) for name, encoded in names}
     return fields if config.tag is None else {str(config.tag_field): config.tag, **fields}
 
 

@@ -31,6 +31,9 @@ S = TypeVar("S", bound=Struct)
 #: How long a hook may take, in seconds, unless it has a ``timeout`` of its own.
 TIMEOUT = 60.0
 
+#: Characters of what a hook failed with, or denied a request with, that people and models read.
+_MOST_WORDS = 2000
+
 #: What a hook is asked, and about what.
 _ASKED = {
     "before_request": ("view",),
@@ -95,7 +98,7 @@ class Hooks:
         fold = _Fold(functools.partial(view_for, view))
         said = fold.said(await self._ask(self._requests, fold.take, ctx, lambda: (view,)))
         if said.denied is not None:
-            raise HookError(said.denied_by, f"denied the request: {said.denied}")
+            raise HookError(said.denied_by, f"denied the request: {_shortened(said.denied)}")
         if said.failed:
             raise said.failed[0]
         shown: ModelView = view if said.replaced is None else said.replaced
@@ -194,7 +197,11 @@ class _Method:
 
 
 def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, PolypodError) else named_words(error)
+    return _shortened(str(error) if isinstance(error, PolypodError) else named_words(error))
+
+
+def _shortened(words: str) -> str:
+    return words if len(words) <= _MOST_WORDS else f"{words[:_MOST_WORDS]}…"
 
 
 # -- what hooks answer ---------------------------------------------------------------------------

@@ -46,7 +46,12 @@ def parts_from(value: Any) -> tuple[Part, ...]:
 
 def fits(parts: tuple[Part, ...], cap: int) -> bool:
     """Whether the text of ``parts`` is at most ``cap`` bytes long."""
-    return sum(map(_size, parts)) <= cap
+    return size(parts) <= cap
+
+
+def size(parts: tuple[Part, ...]) -> int:
+    """How many bytes the text of ``parts`` takes."""
+    return sum(map(_size, parts))
 
 
 def capped(parts: tuple[Part, ...], cap: int, *, directory: Path | None, stem: str) -> Output:
@@ -62,12 +67,17 @@ def capped(parts: tuple[Part, ...], cap: int, *, directory: Path | None, stem: s
     shown: list[Part] = []
     left = cap
     for part in parts:
-        size = _size(part)
-        if size > left and isinstance(part, TextPart):
+        long = _size(part)
+        if long > left and isinstance(part, TextPart):
             part = TextPart(_cut(part.text, left, where))  # noqa: PLW2901 - the part as it is shown
         shown.append(part)
-        left = max(0, left - size)
+        left = max(0, left - long)
     return Output(tuple(shown), kept)
+
+
+def limited(text: str, cap: int) -> str:
+    """``text`` with its middle cut where it is longer than ``cap`` bytes."""
+    return text if len(text.encode()) <= cap else _cut(text, cap, "")
 
 
 def _cut(text: str, cap: int, where: str) -> str:

@@ -143,12 +143,12 @@ class Toolbox:
             ctx.cancel.set()
             if is_being_cancelled():
                 raise
-            return self._limit_failure(_failed(call, error))
+            return self.limit(_failed(call, error))
         except ToolTimeout as error:
             ctx.cancel.set()
-            return self._limit_failure(_failed(call, error))
+            return self.limit(_failed(call, error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the model gets it, whatever it is
-            return self._limit_failure(_failed(call, error))
+            return self.limit(_failed(call, error))
 
     async def _run_at_once(
         self, call: ToolCall, chosen: Tool, arguments: dict[str, Any], ctx: ToolContext
@@ -161,7 +161,7 @@ class Toolbox:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a CancelledError of the tool's own included
-            return self._limit_failure(_failed(call, error))
+            return self.limit(_failed(call, error))
         finally:
             if (held := time.perf_counter() - began) > HELD:
                 _log.warning("tool %s (blocking=False) held the event loop for %.2f s", call.name, held)
@@ -181,14 +181,17 @@ class Toolbox:
     ) -> ToolResult:
         outcome = await run_alone(work, seconds, lambda outcome: ctx.late(_ended(call, outcome)))
         if outcome.interrupted or outcome.error is not None:
-            return self._limit_failure(_ended(call, outcome))
+            return self.limit(_ended(call, outcome))
         return self._whole_output(call, outcome.value) or await self._cut_output(call, outcome.value)
 
-    def _limit_failure(self, result: ToolResult) -> ToolResult:
-        """The result of a call that failed, whose words may be long as well; what is cut is not kept."""
-        if fits(result.content, self.output_cap):
+    def limit(self, result: ToolResult, least: int = 0) -> ToolResult:
+        """The result with its text cut to ``output_cap`` bytes, or ``least`` where that is more. What is
+        cut is not kept.
+        """
+        cap = max(self.output_cap, least)
+        if fits(result.content, cap):
             return result
-        return replace(result, content=capped(result.content, self.output_cap, directory=None, stem="").parts)
+        return replace(result, content=capped(result.content, cap, directory=None, stem="").parts)
 
     def _whole_output(self, call: ToolCall, value: Any) -> ToolResult | None:
         """The result of a call that gave ``value``; None where that is too long for it."""
@@ -209,7 +212,7 @@ class Toolbox:
             value = work()
             return value if isinstance(value, Unfinished) else self._result(call, parts_from(value))
         except BaseException as error:  # noqa: BLE001 - a CancelledError of the tool's own included
-            return self._limit_failure(_failed(call, error))
+            return self.limit(_failed(call, error))
         finally:
             ctx.seconds = time.perf_counter() - began
 

@@ -215,6 +215,23 @@ def test_other_arguments_are_checked_and_the_model_learns_what_ran() -> None:
     play_staged(play, pay("ann"), say("done"))
 
 
+def test_long_arguments_that_a_person_gives_are_what_runs_and_the_model_reads_where_they_were_cut() -> None:
+    long = "b" * 100_000
+
+    async def play(stage: Stage) -> None:
+        pod = await stage.spawn()
+        run = pod.run("go")
+        (asked,) = await stage.waiting()
+        await pod.approve(asked.approval_id, arguments={"to": long})
+        await run
+        assert stage.ran == [long]
+        (text,) = await stage.results()
+        assert text.count("bytes cut here") == 2  # what the tool gave, and what it ran with
+        assert len(text) < 40_000
+
+    play_staged(play, pay("ann"), say("done"))
+
+
 def test_where_nobody_is_there_for_the_question_the_call_is_denied_with_words() -> None:
     async def main() -> None:
         client = ScriptedClient([pay("ann"), say("done")])

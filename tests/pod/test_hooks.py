@@ -18,10 +18,10 @@ from actors.pod.runs.tool_runner import NOT_RUN
 from actors.system import PodSystem
 from actors.tools.base import ToolContext, tool
 from actors.tools.hooks import result_for
-from protocol.errors import InvalidInput
+from protocol.errors import InvalidInput, RunFailed
 from protocol.events import Alert, Event, ToolResulted, ToolStart
-from protocol.hooks import Deny, Inject, Replace
-from protocol.items import TextPart, ToolCall, ToolResult
+from protocol.hooks import Deny, Inject, ModelView, Replace
+from protocol.items import TextPart, ToolCall, ToolResult, UserItem
 from protocol.manifest import PodManifest
 
 PLAIN = PodManifest.of(name="p")
@@ -228,6 +228,69 @@ class _Marked(str):
     """As a template library's safe text."""
 
     __slots__ = ()
+
+
+LONG = "é" * 100_000
+CAP = PLAIN.tools.output_cap
+
+
+def loud(*_: Any) -> Any:
+    raise ValueError(LONG)
+
+
+@pytest.mark.parametrize(
+    ("hook", "paid"),
+    [
+        (before(lambda _: Deny(LONG)), []),
+        (before(loud), []),
+        (before(lambda _: Inject(LONG)), [5]),
+        (after(lambda *_: Deny(LONG)), [5]),
+        (after(lambda *_: Replace(LONG)), [5]),
+        (after(lambda *_: Inject(LONG)), [5]),
+        (after(loud), [5]),
+    ],
+    ids=["denies", "raises", "injects", "withholds", "replaces", "adds", "raises after"],
+)
+def test_what_hooks_say_at_length_is_cut_as_what_tools_give_is(hook: Any, paid: list[int]) -> None:
+    seen = played(hook)
+    assert seen.paid == paid
+    (text,) = seen.texts
+    assert len(text.encode()) < CAP + 200
+    assert "bytes cut here" in text or "…" in text or text == "paid 5"
+    assert all(len(each) < 2200 for each in seen.alerts)
+
+
+def test_a_result_that_was_cut_is_not_cut_again_for_what_a_hook_changes_in_it() -> None:
+    @tool
+    async def read() -> str:
+        return "secret " * 10_000
+
+    async def main() -> str:
+        client = ScriptedClient([call("read", {}), say("done")])
+        hides = after(lambda _, result: Replace(result.text.replace("secret", "******")))
+        async with PodSystem() as system:
+            pod = await system.spawn(PLAIN, client=client, tools=[read], hooks=[hides])
+            await pod.run("go")
+        (result,) = [item for item in client.requests[1].items if isinstance(item, ToolResult)]
+        return result.text
+
+    text = asyncio.run(main())
+    assert text.count("bytes cut here") == 1
+    assert "secret" not in text
+
+
+@pytest.mark.parametrize("where", ["before_tool", "before_request"])
+def test_a_value_within_itself_that_a_hook_gives_holds_nobody_up(where: str) -> None:
+    around: list[Any] = [1]
+    around += [around, around]
+    if where == "before_tool":
+        seen = played(before(lambda _: Replace({"amount": around})))
+        assert seen.paid == []
+        assert "expected `int`" in seen.texts[0]
+    else:
+        shown = ModelView((UserItem(around),))  # type: ignore[arg-type]
+        with pytest.raises(RunFailed, match=r"before_request failed: .*Expected"):
+            played(SimpleNamespace(before_request=lambda _: Replace(shown), __name__="guard"))
 
 
 def test_words_of_a_class_of_their_own_are_words_like_others() -> None:

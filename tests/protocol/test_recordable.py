@@ -94,3 +94,13 @@ def test_a_failure_can_always_be_reported() -> None:
     reported = Failure.of(PolypodError("x\ud800", hint="\ud800"))
     assert (reported.message, reported.hint) == ("x\ufffd", "\ufffd")
     encode(reported)
+
+
+def test_what_is_within_itself_several_times_ends_there() -> None:
+    around: dict[str, Any] = {"n": 1}
+    around["parents"] = [around, around]
+    members: list[Any] = [around, 2]
+    members += [members, members]
+    assert plain(members) == [{"n": 1, "parents": ["…", "…"]}, 2, "…", "…"]
+    twice = {"x": [1]}
+    assert plain([twice, twice]) == [{"x": [1]}, {"x": [1]}]  # beside each other is not within

@@ -240,7 +240,8 @@ class AskingRunner(ToolRunner):
         granted = self._approvals.take(call.id)
         if granted is not None:
             ran = replace(call, arguments=granted.arguments, invalid=None)
-            texts = (*granted.request.injected, *_said(granted.resolution.arguments, granted.resolution.note))
+            said = _said(granted.resolution.arguments, granted.resolution.note)
+            texts = (*granted.request.injected, *self._limited(said))
             if (denied := self._denied(ran)) is not None:  # by rules that the pod was given since it asked
                 await batch.record(with_texts(denied, granted.request.injected))
             else:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec.structs import replace
 
 from actors.tools.base import Tool, ToolContext
+from actors.tools.output import limited, size
 from actors.tools.schedule import kind_of, run_in_groups
 from actors.tools.scope import fenced, resolved
 from actors.tools.toolbox import Checked, Toolbox
@@ -197,9 +198,10 @@ class ToolRunner:
         said = await hooks.before(checked.call, ctx)
         for failed in said.failed:
             await batch.alert(failed.message)
+        texts = self._limited(said.injected)
         if said.denied is not None:
-            return ToolResult.of(checked.call, said.denied, is_error=True), said.injected
-        return checked if said.replaced is None else self.toolbox.check(said.replaced), said.injected
+            return self.toolbox.limit(ToolResult.of(checked.call, said.denied, is_error=True)), texts
+        return checked if said.replaced is None else self.toolbox.check(said.replaced), texts
 
     async def _ask_after(
         self, hooks: Hooks, call: ToolCall, result: ToolResult, ctx: ToolContext, batch: Batch
@@ -209,10 +211,14 @@ class ToolRunner:
         for failed in said.failed:
             await batch.alert(failed.message)
         if said.denied is not None:
-            result = ToolResult.of(call, said.denied, is_error=True)
-        elif said.replaced is not None:
-            result = said.replaced
-        return with_texts(result, said.injected)
+            result = self.toolbox.limit(ToolResult.of(call, said.denied, is_error=True))
+        elif said.replaced is not None:  # what was cut before says so, and is not cut again for that
+            result = self.toolbox.limit(said.replaced, least=size(result.content))
+        return with_texts(result, self._limited(said.injected))
+
+    def _limited(self, texts: tuple[str, ...]) -> tuple[str, ...]:
+        """Texts to add to a result, each as long as a result may be at most."""
+        return tuple(limited(text, self.toolbox.output_cap) for text in texts)
 
     def scope_for(self, pod: str) -> Scope:
         """What a pod may touch now, without what polypod keeps for itself."""
