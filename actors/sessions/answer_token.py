@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import stat
 from functools import lru_cache
 from pathlib import Path
 
@@ -77,16 +78,20 @@ def _token_in(*_: str | None) -> AnswerToken:
 
 
 def _read(path: Path) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    # A pipe that was put there is not waited for.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
-        if os.fstat(descriptor).st_mode & 0o077:
-            raise StoreError(
-                f"{path} may be read by others than its owner, so it proves nothing",
-                hint=f"delete it, and a new one is made: rm {path}",
-            )
-        secret = file.read()
-    if len(secret) != _SIZE:
-        raise StoreError(f"{path} is no token", hint=f"delete it, and a new one is made: rm {path}")
+        found = os.fstat(descriptor)
+        secret = file.read(_SIZE + 1) if stat.S_ISREG(found.st_mode) else b""
+    why = None
+    if found.st_uid != os.geteuid():
+        why = "belongs to another user, so it proves nothing"
+    elif found.st_mode & 0o077:
+        why = "may be read by others than its owner, so it proves nothing"
+    elif len(secret) != _SIZE:
+        why = "is no token"
+    if why is not None:
+        raise StoreError(f"{path} {why}", hint=f"delete it, and a new one is made: rm {path}")
     return secret
 
 

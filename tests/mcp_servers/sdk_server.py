@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import json
 import os
 import socket
@@ -157,11 +158,65 @@ class Older:
         await send({"type": "http.response.body", "body": json.dumps(error).encode()})
 
 
+class Odd:
+    """An application that lists a tool with a schema nested too deep, and one whose words are no Unicode, before
+    one like others, and whose answer to a call is no Unicode either.
+    """
+
+    def __init__(self, app: object) -> None:
+        self.app = app
+
+    async def __call__(self, scope: dict, receive: object, send: object) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self.app(scope, receive, send)
+            return
+        message = await receive()
+        asked = json.loads(message["body"])
+        if asked.get("method") not in {"tools/list", "tools/call"}:
+            given = iter([message])
+
+            async def again() -> dict:
+                return next(given, None) or await receive()
+
+            await self.app(scope, again, send)
+            return
+        result = self.listing() if asked["method"] == "tools/list" else self.words()
+        body = json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}).encode()
+        kind = b"application/json"
+        if "json" not in sys.argv:
+            kind, body = b"text/event-stream", b"event: message\r\ndata: " + body + b"\r\n\r\n"
+        headers = [(b"content-type", kind)]
+        if "gzip" in sys.argv:
+            headers.append((b"content-encoding", b"gzip"))
+            body = gzip.compress(body)
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for start in range(0, len(body), 700):
+            await send({"type": "http.response.body", "body": body[start : start + 700], "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    def listing(self) -> dict:
+        deep: dict = {}
+        for _ in range(250):
+            deep = {"type": "object", "properties": {"a": deep}}
+        plain = {"type": "object"}
+        return {
+            "tools": [
+                {"name": "deep", "inputSchema": deep},
+                {"name": "half", "description": "half \ud83d", "inputSchema": plain},
+                {"name": "fine", "inputSchema": plain},
+            ]
+        }
+
+    def words(self) -> dict:
+        return {"content": [{"type": "text", "text": "half \ud83d, and \U0001f600 whole"}]}
+
+
 async def serve() -> None:
     own = socket.create_server(("127.0.0.1", 0))
     print(own.getsockname()[1], flush=True)
     app = server.streamable_http_app(json_response="json" in sys.argv)
     app = Older(app) if "older" in sys.argv else app
+    app = Odd(app) if "odd" in sys.argv else app
     await uvicorn.Server(uvicorn.Config(app, log_level="warning")).serve(sockets=[own])
 
 

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from mcp_kit import follow, having, play, raw, servers
+from mcp_kit import at, at_a_port, follow, having, play, raw, servers
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.system import PodSystem
@@ -86,6 +86,22 @@ async def test_what_a_server_lists_that_is_odd_is_mended_or_left_out_with_words(
     (alert,) = played.alerts
     for left_out in ("text_only", "elsewhere", "echo", "'deep': its schema is nested more than 128 deep"):
         assert left_out in alert
+
+
+@pytest.mark.parametrize("way", ["", "json", "gzip", "json gzip"])
+async def test_over_http_too_a_tool_that_is_odd_is_left_out_alone_and_what_is_no_unicode_is_mended(
+    way: str,
+) -> None:
+    client = ScriptedClient([call("sdk__half", {}), say("done")])
+    with at_a_port("older", "odd", *way.split()) as url:
+        async with PodSystem() as system:
+            pod = await system.spawn(having(at(url)), client=client)
+            played = await follow(pod)
+    specs = {each.name: each.description for each in client.requests[0].tools}
+    assert specs == {"sdk__half": "half \N{REPLACEMENT CHARACTER}", "sdk__fine": ""}
+    (alert,) = played.alerts
+    assert "'deep': its schema is nested more than 128 deep" in alert
+    assert played.texts == ["half \N{REPLACEMENT CHARACTER}, and \N{GRINNING FACE} whole"]
 
 
 async def test_a_block_of_an_unknown_type_does_not_cost_the_other_blocks_of_a_result() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -69,6 +70,8 @@ def test_of_many_that_make_a_token_in_once_one_does(path: Path) -> None:
     [
         (lambda path: path.chmod(0o644), "may be read by others"),
         (lambda path: path.write_bytes(b"short"), "is no token"),
+        (lambda path: path.write_bytes(b"x" * 33), "is no token"),
+        (lambda path: (path.unlink(), os.mkfifo(path, 0o600)), "is no token"),
         (lambda path: (path.unlink(), path.mkdir()), "cannot read"),
         (lambda path: (path.rename(path.with_name("there")), path.symlink_to("there")), "cannot read"),
     ],
@@ -78,6 +81,15 @@ def test_a_file_that_proves_nothing_is_refused_with_words(path: Path, spoil: Any
     spoil(path)
     module._token_in.cache_clear()
     with pytest.raises(StoreError, match=words):
+        answer_token()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")
+def test_a_file_of_another_user_who_knows_it_is_refused(path: Path) -> None:
+    answer_token()
+    os.chown(path, 65534, 65534)
+    module._token_in.cache_clear()
+    with pytest.raises(StoreError, match="belongs to another user"):
         answer_token()
 
 

@@ -14,7 +14,7 @@ _TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
 
 def cut_deep(line: bytes) -> bytes:
     """The JSON with ``null`` in the place of what is nested deeper than messages are read."""
-    if len(line) > _MOST_CUT:
+    if len(line) > _MOST_CUT or line.count(b"{") + line.count(b"[") <= DEEPEST_MESSAGE:
         return line
     kept: list[bytes] = []
     depth = start = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -18,10 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 from actors.runtime.children.pipes import ChildInput, ChildOutput
 from actors.runtime.closing import Closing
 from actors.tools.mcp.content import simplify_content
-from actors.tools.mcp.depth import cut_deep
 from actors.tools.mcp.listing import simplify_listing
+from actors.tools.mcp.readable import decoded
 from protocol.errors import ChildNotListening, LineTooLong
-from protocol.text import encodable_json
 
 #: Bytes of a message that is read: pictures and files come as base64 within one line.
 LONGEST_MESSAGE = 1 << 26
@@ -214,7 +212,6 @@ def _message(line: bytes) -> Any:
     except ValueError:
         pass
     try:  # once more for texts that are no Unicode, and without what is nested too deep
-        data = encodable_json(json.loads(cut_deep(line).decode("utf-8", "replace")))
-        return jsonrpc_message_adapter.validate_python(data, by_name=False)
+        return jsonrpc_message_adapter.validate_python(decoded(line), by_name=False)
     except (ValueError, RecursionError):
         return None

@@ -15,6 +15,7 @@ from actors.runtime.children.child import Child, ChildEnd, Ladder
 from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.launcher import Launcher
 from actors.runtime.children.pipes import ChildOutput
+from actors.tools.mcp.http_bodies import mend_body
 from actors.tools.mcp.log import ServerLog
 from actors.tools.mcp.streams import MendedStream, ServerInput, ServerOutput
 from protocol.errors import ChildError, LineTooLong
@@ -121,7 +122,9 @@ class HttpTransport:
 
     def _client(self) -> httpx2.AsyncClient:
         return httpx2.AsyncClient(
-            headers=dict(self._headers), timeout=httpx2.Timeout(_HTTP_SECONDS, read=None)
+            headers=dict(self._headers),
+            timeout=httpx2.Timeout(_HTTP_SECONDS, read=None),
+            event_hooks={"response": [mend_body]},
         )
 
     async def __aexit__(
