@@ -16,6 +16,7 @@ from protocol import commands
 from protocol.errors import Failure, WireError
 from protocol.items import Item
 from protocol.results import PodDescription, RunResult
+from protocol.text import UNDECODABLE
 from protocol.wire import encode
 
 if TYPE_CHECKING:
@@ -158,5 +159,5 @@ def decode_result(command: commands.Command, value: Raw) -> Any:
 def _decode(decoder: msgspec.json.Decoder[Any], body: bytes | Raw) -> Any:
     try:
         return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise WireError(f"not what a pod's channel carries: {error}") from error

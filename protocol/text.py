@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
+#: What decoding JSON may raise, whoever wrote it: RecursionError where it is nested too deep.
+UNDECODABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
+
 
 def encodable(text: str) -> str:
     """``text`` itself if UTF-8 can hold it, else a copy that can be encoded; of a subclass of str a plain

@@ -15,6 +15,7 @@ from protocol.errors import NewerVersion, WireError
 from protocol.events import DURABLE_EVENTS, EVENTS, DurableEvent, Event
 from protocol.items import AssistantItem, Item, SystemItem, ToolResult, UserItem
 from protocol.recordable import UNFIT, recordable
+from protocol.text import UNDECODABLE
 
 #: Raised when a type on the wire changes its meaning; added fields and types do not count.
 VERSION = 1
@@ -57,7 +58,7 @@ _entries: LazyDecoder[Entry] = LazyDecoder(*ENTRIES)
 def _decode(decoder: LazyDecoder[T], data: bytes, what: str) -> T:
     try:
         return decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeError, TypeError, RecursionError) as error:
+    except (*UNDECODABLE, TypeError) as error:
         raise WireError(f"not {what}: {error}") from error
 
 
@@ -84,7 +85,7 @@ def decode_entry(data: bytes) -> Entry | OtherEntry:
     """
     try:
         return _entries.decode(data)
-    except (msgspec.DecodeError, UnicodeError, TypeError) as error:
+    except (*UNDECODABLE, TypeError) as error:
         return other_entry(data, error)
 
 
@@ -139,7 +140,7 @@ def other_entry(data: bytes, error: Exception) -> OtherEntry:
     """
     try:
         other = _others.decode(data)
-    except (msgspec.DecodeError, UnicodeError, TypeError):
+    except (*UNDECODABLE, TypeError):
         raise WireError(f"not an entry: {error}") from error
     if other.type in _KINDS or other.item is not None or other.items is not None:
         raise NewerVersion(f"an entry of the kind {other.type}", str(error)) from error

@@ -15,6 +15,7 @@ from protocol.errors import ManifestError
 from protocol.files import read_file
 from protocol.manifest import PodManifest
 from protocol.mcp import McpServer
+from protocol.text import UNDECODABLE
 
 #: What several clients call the same, by our name for it.
 _KEYS = {
@@ -66,7 +67,7 @@ def _servers_of(file: Path, notes: list[str]) -> Iterator[McpServer]:
         data = msgspec.json.decode(read_file(file, _LARGEST, pipes=True).removeprefix(b"\xef\xbb\xbf"))
     except OSError as error:
         raise click.UsageError(f"--mcp {file}: cannot be read: {error.strerror}") from error
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise click.UsageError(f"--mcp {file}: no valid JSON: {error}") from error
     servers = data.get("mcpServers") if isinstance(data, dict) else None
     if not isinstance(servers, dict):

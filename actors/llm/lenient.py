@@ -12,12 +12,12 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from protocol.text import encodable_json
+from protocol.text import UNDECODABLE, encodable_json
 
 T = TypeVar("T")
 
 #: What reading JSON may raise, whoever reads it.
-UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
+UNREADABLE = (*UNDECODABLE, ValueError)
 
 _decode_any = msgspec.json.Decoder().decode
 

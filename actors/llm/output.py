@@ -13,7 +13,7 @@ from msgspec import Struct
 from actors.llm.lenient import finite, refuse
 from actors.runtime.datatypes import Unfit, data_type
 from protocol.foreign import shown
-from protocol.text import encodable_json
+from protocol.text import UNDECODABLE, encodable_json
 
 if TYPE_CHECKING:
     from json import JSONDecoder
@@ -131,7 +131,7 @@ def values_in(text: str) -> Iterator[Any]:
     """All JSON values in a text, in order: the text itself, or else the objects and lists within it."""
     try:
         yield msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except UNDECODABLE:
         yield from _values_within(_said(text))
 
 
@@ -139,7 +139,7 @@ def _text_of(text: str) -> str:
     """A text that was asked for: what a server has put into the wrapping, or all that was said."""
     try:
         return msgspec.json.decode(text, type=_WrappedText).value
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except UNDECODABLE:
         return text
 
 

@@ -30,7 +30,7 @@ from actors.llm.base import (
 )
 from actors.runtime.redact import Redact, without_secrets
 from protocol.errors import ModelError, ModelErrorKind, WireError
-from protocol.text import encodable_json
+from protocol.text import UNDECODABLE, encodable_json
 
 #: Raised when lines change their meaning.
 VERSION = 1
@@ -144,7 +144,7 @@ def read(lines: Iterable[bytes], where: str) -> tuple[Header, list[Exchange]]:
                 header = msgspec.json.decode(line, type=Header)
             else:
                 exchanges.append(_exchange(line, exchanges[-1] if exchanges else None))
-        except (msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
+        except (*UNDECODABLE, KeyError) as error:
             raise WireError(f"{where} line {number}: nothing that a cassette holds: {error}") from error
     if header is None or header.cassette != VERSION:
         version = "empty" if header is None else f"of version {header.cassette}"
@@ -197,7 +197,7 @@ def _arguments(text: str, redact: Redact) -> str:
     """The arguments of a call, which stay the JSON they are."""
     try:
         decoded = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except UNDECODABLE:
         return str(cleaned(text, redact))
     clean = cleaned(decoded, redact)
     return text if clean == decoded else _encode(clean).decode()

@@ -18,6 +18,7 @@ from actors.memory.notes import Note, notes_of
 from actors.runtime.redact import without_secrets
 from actors.sessions.head import new_session_id
 from protocol.errors import WireError
+from protocol.text import UNDECODABLE
 
 SUFFIX = ".json"
 #: The version of UUIDs that begin with the time.
@@ -111,7 +112,7 @@ def read_staged(path: Path) -> Staged:
     """What a staged file holds. Raises WireError where it is damaged, OSError."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Staged)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise WireError(f"{path} is no staged extraction: {error}") from error
 
 

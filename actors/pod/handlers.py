@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -37,6 +37,8 @@ from protocol.usage import Usage
 if TYPE_CHECKING:
     from actors.pod.delegation.delegation import Delegation
     from actors.pod.pod import PodActor
+
+_Answering: TypeAlias = commands.Approve | commands.Disapprove
 
 #: The event of each item that is pushed.
 _EVENT_OF: dict[type, tuple[Any, dict[str, Any]]] = {
@@ -197,11 +199,8 @@ def _on_describe(pod: PodActor, _: commands.Describe) -> PodDescription:
     )
 
 
-def _on_answer(pod: PodActor, command: commands.Approve | commands.Disapprove) -> Any:
-    if command.note is not None:
-        if not isinstance(command.note, str):
-            raise InvalidInput(f"note: expected a text, got {shown(command.note)}")
-        command = msgspec.structs.replace(command, note=encodable(command.note))
+def _on_answer(pod: PodActor, command: _Answering) -> Any:
+    command = _checked_answer(command)
     reply = pod.defer_reply()
     if pod.delegation is not None and (asker := pod.delegation.asker_of(command.approval_id)):
         answer = asker.address.ask(asker, command)
@@ -209,6 +208,22 @@ def _on_answer(pod: PodActor, command: commands.Approve | commands.Disapprove) -
     else:
         pod.runs.answer(command, reply)
     return DEFERRED
+
+
+def _checked_answer(command: _Answering) -> _Answering:
+    """The answer with its note made encodable. Raises InvalidInput."""
+    if isinstance(command, commands.Approve):
+        if not isinstance(command.always, bool):  # "no" would allow it for ever
+            raise InvalidInput(f"always: expected True or False, got {shown(command.always)}")
+        if not isinstance(command.arguments, dict | None):
+            raise InvalidInput(f"arguments: expected a dict by their names, got {shown(command.arguments)}")
+    elif command.by not in {"person", "nobody"}:
+        raise InvalidInput(f"by: expected 'person' or 'nobody', got {shown(command.by)}")
+    if command.note is None:
+        return command
+    if not isinstance(command.note, str):
+        raise InvalidInput(f"note: expected a text, got {shown(command.note)}")
+    return msgspec.structs.replace(command, note=encodable(command.note))
 
 
 def _on_proposal(pod: PodActor, proposal: Proposal) -> Any:

@@ -18,6 +18,7 @@ from actors.net.proxies import authorization_of, basic_credentials, without_cred
 from actors.runtime.arguments import text_of
 from actors.runtime.closing import Closing
 from protocol.errors import ChainInvalid, ModelError
+from protocol.text import UNDECODABLE
 
 #: How long a look may take together, and for how long one is good, in seconds.
 LOOK_SECONDS = 0.2
@@ -167,7 +168,7 @@ class WarmProbe(Closing):
             return None
         try:
             return msgspec.json.decode(body, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNDECODABLE:
             return None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
 from msgspec import Raw, Struct
 
 from actors.sessions.activities import still_open
@@ -42,6 +41,7 @@ from protocol.events import (
 )
 from protocol.items import AssistantItem, Item, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.routing import AttemptRecord
+from protocol.text import UNDECODABLE
 from protocol.usage import Usage, sum_of
 from protocol.wire import LazyDecoder, other_entry
 
@@ -163,7 +163,7 @@ class Replayed:
             for entry in entries:
                 try:
                     decoded = decode(entry.body)
-                except (msgspec.DecodeError, UnicodeDecodeError):
+                except UNDECODABLE:
                     decoded = self._decode_unusual(entry.body)
                     decode = self._decoder.decode
                 kind = type(decoded)
@@ -187,7 +187,7 @@ class Replayed:
         self._decoder = _all
         try:
             return _all.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNDECODABLE as error:
             return other_entry(body, error)
 
     @property

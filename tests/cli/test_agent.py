@@ -172,6 +172,8 @@ def test_a_second_shutdown_is_none_too_many(home: Home) -> None:
         b"user-json {",
         b"{}",
         b'{"type":"Nothing"}',
+        b'{"type":"Run","content":' + b"[" * 20_000 + b"]" * 20_000 + b"}",
+        b"user-json " + b"[" * 20_000 + b"]" * 20_000,
         b"\xff\xfe",
         b"x" * 100_000,
         b"cancel it",

@@ -114,9 +114,11 @@ def test_what_is_denied_is_not_run_and_the_model_learns_why(shop: Home) -> None:
 def test_other_arguments_run_but_none_that_rules_deny_or_that_are_no_object(shop: Home) -> None:
     with asking(shop) as run:
         asked = id_of(shop)
-        for given in ('{"to": "mallory"}', "[1]", "{", '"x"'):
+        too_deep = f'{{"to": {"[" * 50_000}{"]" * 50_000}}}'
+        for given in ('{"to": "mallory"}', "[1]", "{", '"x"', too_deep):
             refused = shop.polypod("approve", asked, "--arguments", given)
             assert refused.code == 2, refused.err
+            assert "defect" not in refused.err
         answered = shop.polypod("approve", asked, "--always", "--arguments", '{"to": "bob"}')
         assert (answered.code, "approved, with other arguments: pay(to='bob')" in answered.err) == (0, True)
         assert "the pod checks them" in answered.err

@@ -50,6 +50,18 @@ def test_what_is_no_file_is_reported_where_a_person_names_it(kind: str, odd: dic
         assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("words", [("run", "hi", "--model", "offline", "--mcp"), ("import",)])
+def test_json_that_is_nested_too_deep_is_bad_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    file = tmp_path / "deep.json"
+    file.write_text('{"mcpServers": ' + "[" * 50_000 + "]" * 50_000 + "}\n", encoding="utf-8")
+    left = CliRunner().invoke(polypod, [*words, str(file)], standalone_mode=False).exception
+    assert isinstance(left, PolypodError | click.UsageError)
+    assert "deep.json" in str(left) or "session" in str(left)
+
+
 def test_what_a_pipe_is_being_given_is_read(odd: dict[str, str]) -> None:
     del odd
     keeps_open = os.open("pipe", os.O_RDWR)

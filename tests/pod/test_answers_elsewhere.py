@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from actors.sessions.chain import chained
 from actors.sessions.memory.store import MemoryStore
 from actors.sessions.sqlite.store import SQLiteStore
 from actors.sessions.store import SessionStore
+from actors.sessions.urls import open_store
 from actors.system import PodSystem
 from actors.tools.base import ToolContext, tool
 from protocol.approval import ApprovalAnswer
@@ -223,6 +225,56 @@ async def test_what_is_not_wanted_any_more_is_reported_to_who_answers_late(place
         assert isinstance(found, ApprovalResolved)
         assert (found.by, found.approved) == ("run", False)
         assert await place.open() == []
+
+
+async def test_a_store_whose_driver_fails_while_answers_are_looked_for_is_looked_into_again(
+    tmp_path: Path,
+) -> None:
+    class Failing(AwaitedStore):
+        failures = 2
+
+        async def answers_since(self, mark: object) -> tuple[object, list[ApprovalAnswer]]:
+            if mark is not None and self.failures:
+                self.failures -= 1
+                raise ConnectionResetError("the server went away")
+            return await super().answers_since(mark)
+
+    with (
+        contextlib.closing(SQLiteStore(tmp_path / "pods.db")) as store,
+        contextlib.closing(SQLiteStore(tmp_path / "pods.db")) as elsewhere,
+    ):
+        place = Place(lambda: elsewhere)
+        async with asyncio.timeout(30), PodSystem(Failing(store)) as system:
+            await place.spawn(system, pay("ann"), say("done"))
+            request = await place.asked(system)
+            assert place.answer(request)
+            assert (await place.run).text == "done"
+    assert place.ran == ["ann"]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "jsonl"])
+def test_an_answer_that_somebody_has_written_too_deep_hides_no_other(tmp_path: Path, kind: str) -> None:
+    deep = b'{"approval_id":"a","session_id":"s","approved":true,"at":1.0,"arguments":{"x":%b}}'
+    deep %= b"[" * 50_000 + b"]" * 50_000
+    place = tmp_path / "pods"
+    with contextlib.closing(open_store(f"{kind}:{place}")) as store:
+        _, none = wait(store.answers_since(None))
+        assert none == []
+        first = ApprovalAnswer("b", "s", approved=False, at=1.0)
+        assert wait(store.put_answer(first))
+        mark, _ = wait(store.answers_since(None))
+        if kind == "sqlite":
+            with contextlib.closing(sqlite3.connect(place)) as db, db:
+                db.execute(
+                    "INSERT INTO approval_answers (approval, session, body) VALUES ('a', 's', ?)", [deep]
+                )
+        else:
+            (file,) = place.rglob("answers.jsonl")
+            file.write_bytes(file.read_bytes() + deep + b"\n")
+        last = ApprovalAnswer("c", "s", approved=False, at=2.0)
+        assert wait(store.put_answer(last))
+        assert wait(store.answers_since(mark))[1] == [last]
+        assert wait(store.answers(["a", "b", "c"])) == [first, last]
 
 
 @pytest.mark.slow

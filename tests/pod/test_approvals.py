@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -149,6 +150,35 @@ def test_of_two_answers_the_first_holds_and_an_unknown_id_is_said_to_be_none() -
         for answer in (pod.approve("nobody"), stage.system.approve("nobody")):
             with pytest.raises(UnknownApproval):
                 await answer
+
+    play_staged(play, pay("ann"), say("done"))
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"always": "no"}, "always: expected True or False, got 'no'"),
+        ({"always": 1}, "always: expected True or False"),
+        ({"arguments": [1]}, "arguments: expected a dict by their names, got [1]"),
+        ({"arguments": "to=bob"}, "arguments: expected a dict"),
+        ({"note": 5}, "note: expected a text, got 5"),
+        ({"by": "me"}, "by: expected 'person' or 'nobody', got 'me'"),
+    ],
+)
+def test_an_answer_that_is_none_names_what_is_wrong_and_the_call_waits_on(
+    given: dict[str, Any], named: str
+) -> None:
+    async def play(stage: Stage) -> None:
+        pod = await stage.spawn()
+        run = pod.run("go")
+        (asked,) = await stage.waiting()
+        for whose in (pod, stage.system):
+            answer = whose.deny if "by" in given else whose.approve
+            with pytest.raises(InvalidInput, match=re.escape(named)):
+                await answer(asked.approval_id, **given)
+        await pod.approve(asked.approval_id)
+        await run
+        assert stage.ran == ["ann"]
 
     play_staged(play, pay("ann"), say("done"))
 

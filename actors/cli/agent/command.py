@@ -30,6 +30,7 @@ from actors.version import __version__
 from protocol.errors import InvalidInput, PolypodError, SessionNotFound
 from protocol.manifest import PodManifest
 from protocol.names import check_name
+from protocol.text import UNDECODABLE
 
 #: The agent's id and the file that it may write where nobody reads its output, from who starts it.
 AGENT_ID, AGENT_LOG = "POLYPOD_AGENT_ID", "POLYPOD_AGENT_LOG"
@@ -235,7 +236,7 @@ def _take_credentials() -> None:
         return
     try:
         keys = msgspec.json.decode(data, type=dict[str, str])
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         raise InvalidInput("the credentials on standard input are no JSON object of texts") from None
     for name, value in keys.items():
         preset = PRESETS.get(name)
@@ -248,7 +249,7 @@ def _read_object() -> bytes:
     while len(data) < _LARGEST and (more := os.read(0, _LARGEST)):
         data += more
         if data.rstrip().endswith(b"}"):
-            with contextlib.suppress(msgspec.DecodeError):
+            with contextlib.suppress(*UNDECODABLE):
                 msgspec.json.decode(data)
                 break
     return data

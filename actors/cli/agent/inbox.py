@@ -18,6 +18,7 @@ from actors.cli.people import why_no_person_at
 from actors.runtime.user_folders import runtime_path
 from protocol.commands import Approve, Command, Disapprove
 from protocol.errors import ChildNotListening, InvalidInput, WireError
+from protocol.text import UNDECODABLE
 from protocol.wire import decode_command
 
 #: Bytes of the longest path that every system takes for a socket.
@@ -63,7 +64,7 @@ def message_of(line: bytes) -> Message | None:
 def _json_text(text: str) -> str:
     try:
         said = msgspec.json.decode(text, type=str)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise InvalidInput(f"user-json is followed by a JSON string: {error}") from None
     if not said.strip():
         raise InvalidInput("the text of user-json is empty")

@@ -26,7 +26,7 @@ from actors.tools.shell.rules import programs_in
 from protocol.approval import ApprovalAnswer, verdict
 from protocol.errors import AlreadyResolved, SessionError, UnknownApproval, WireError
 from protocol.events import ApprovalRequested
-from protocol.text import encodable
+from protocol.text import UNDECODABLE, encodable
 
 _approval_id = click.argument("approval_id", metavar="ID")
 _session = click.option("--session", metavar="SESSION", help="Whose call it is, where several sessions ask.")
@@ -157,7 +157,7 @@ def _find(reading: Reading, approval_id: str, session: str | None) -> Waiting:
 def _object(text: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise click.UsageError(f"--arguments: expected a JSON object: {error}") from error
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from actors.cli.pods.schema_types import UnusableSchema, type_of_schema
 from protocol.files import read_file
+from protocol.text import UNDECODABLE
 
 #: What the types of a list of names are in JSON Schema.
 _TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
@@ -57,7 +58,7 @@ def _is_there(path: str) -> bool:
 def _decoded(text: str, name: str) -> dict[str, Any]:
     try:
         schema = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise UnusableSchema(f"{name} is no JSON: {error}") from error
     if not isinstance(schema, dict):
         raise UnusableSchema(f"{name} is no JSON Schema: expected an object")

@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from actors.cli.people import why_no_person_at
 from actors.cli.swarm.rows import Row
 from actors.cli.swarm.wire import LONGEST, Asked, Said, decode_asked, line_of, lock_of, socket_of
@@ -24,6 +22,7 @@ from actors.system import PodSystem
 from actors.version import __version__
 from protocol.errors import AgentError, Failure, PolypodError, UnknownApproval
 from protocol.events import Event
+from protocol.text import UNDECODABLE
 from protocol.wire import encode_recordable
 
 #: What is asked of an agent without more words, and its method.
@@ -131,7 +130,7 @@ class Service:
                 said = Said(done=True)
             else:
                 said = await self._do(asked)
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             said = Said(error=Failure("AgentError", f"that is no question: {error}"))
         except ConnectionError:  # it is there no more
             raise

@@ -20,6 +20,7 @@ from actors.llm.http.client import HttpPool, Peer
 from actors.llm.http.headers import bearer, key_of
 from actors.net.proxies import authorization_of, basic_credentials, is_loopback, where_of, without_credentials
 from protocol.errors import ManifestError, MissingKey, ModelError
+from protocol.text import UNDECODABLE
 
 #: How long a look for a local server may take: to connect, and to name its models, in seconds.
 PROBE_CONNECT = 0.2
@@ -198,7 +199,7 @@ async def _listed(peer: Peer, seconds: float) -> list[str]:
         raise classify(reply.status, reply.headers, words, where=peer.where, keyed=peer.has_key)
     try:
         return [model.id for model in msgspec.json.decode(body, type=_Models).data]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise ModelError(
             f"{peer.where} does not list its models: {error}",
             kind="protocol",

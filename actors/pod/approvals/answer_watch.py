@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
-from actors.sessions.answers import settled
+from actors.sessions.answers import OF_DRIVERS, settled
 from actors.sessions.store import SessionStore
 from protocol.approval import ApprovalAnswer
-from protocol.errors import SessionError
 
 #: Seconds between two looks at the store.
 INTERVAL = 0.25
@@ -55,7 +54,7 @@ class AnswerWatch:
 
     def _look(self) -> None:
         self._timer = None
-        with contextlib.suppress(SessionError):  # the next look may find it; a pod notices at its commit
+        with contextlib.suppress(*OF_DRIVERS):  # the next look may find it; a pod notices at its commit
             found = self._store.answers_since(self._mark)
             if isinstance(found, Awaitable):
                 self._look_task = asyncio.get_running_loop().create_task(self._await(found))
@@ -64,7 +63,7 @@ class AnswerWatch:
         self._look_later()
 
     async def _await(self, found: Awaitable[tuple[object, list[ApprovalAnswer]]]) -> None:
-        with contextlib.suppress(SessionError):
+        with contextlib.suppress(Exception):
             self._take(await settled(found))
         if self._waiting:
             self._look_later()

@@ -184,7 +184,7 @@ class OpenApprovals:
             if not answered.done() and request.ends_at <= time.time():
                 self.resolve(request, "timeout", approved=False)
             elif not answered.done() and store.keeps_answers:
-                with contextlib.suppress(SessionError):
+                with contextlib.suppress(Exception):  # as for a call that waits
                     self.answers += await settled(store.answers([request.approval_id]))
                 take()
         await self.commit()
@@ -317,7 +317,7 @@ class OpenApprovals:
                 if answer.session_id == session_id:
                     self._receive(answer)
             self._older.clear()
-        except SessionError:  # a store that cannot be read for a moment ends no run that waits for people
+        except Exception:  # noqa: BLE001 - a store that cannot be read for a moment ends no run that waits for people
             return False
         return True
 

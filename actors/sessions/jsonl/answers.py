@@ -13,6 +13,7 @@ from actors.sessions.disk import sync_folder
 from actors.sessions.jsonl.files import Files, put_all, write_all
 from actors.sessions.lock import WriterLock
 from protocol.approval import ApprovalAnswer
+from protocol.text import UNDECODABLE
 
 
 class AnswersFile:
@@ -100,7 +101,7 @@ def _answers(data: bytes, approval_ids: Collection[str] | None = None) -> Iterat
     for line in data.splitlines():
         if written is not None and not any(each in line for each in written):
             continue
-        with contextlib.suppress(msgspec.DecodeError):
+        with contextlib.suppress(*UNDECODABLE):
             answer = msgspec.json.decode(line, type=ApprovalAnswer)
             if approval_ids is None or answer.approval_id in approval_ids:
                 yield answer

@@ -20,6 +20,7 @@ import msgspec
 
 from protocol.entries import Head, Parent, StoredEntry
 from protocol.errors import NewerVersion
+from protocol.text import UNDECODABLE
 
 FORMAT = 1
 
@@ -59,13 +60,13 @@ def parse_header(line: bytes, name: str) -> Header | None:
     """The header of a file called ``name`` from its line, None where it is none. Raises NewerVersion."""
     try:
         number = _decode_number(line).polypod
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         return None
     if number > FORMAT:
         raise NewerVersion(name, f"format {number}, where this version knows {FORMAT}")
     try:
         return _decode_header(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         return None
 
 
@@ -153,5 +154,5 @@ def _parsed(line: bytes) -> tuple[StoredEntry, int] | None:
     try:
         parsed = _decode_line(line)
         return StoredEntry(parsed.seq, bytes.fromhex(parsed.hash), bytes(parsed.entry)), parsed.more
-    except (msgspec.DecodeError, ValueError):
+    except (*UNDECODABLE, ValueError):
         return None

@@ -10,6 +10,7 @@ import msgspec
 
 from actors.sessions.sqlite.errors import lacks_table
 from protocol.approval import ApprovalAnswer
+from protocol.text import UNDECODABLE
 
 # Stores of earlier versions have none, and such versions pass it over. No number comes twice, since who has
 # seen the answers up to one asks for those behind it.
@@ -85,6 +86,6 @@ def _decoded(rows: list[tuple[int, bytes]]) -> list[ApprovalAnswer]:
     """What they say; what somebody has damaged is passed over."""
     found: list[ApprovalAnswer] = []
     for _, body in rows:
-        with contextlib.suppress(msgspec.DecodeError):
+        with contextlib.suppress(*UNDECODABLE, TypeError):
             found.append(msgspec.json.decode(body, type=ApprovalAnswer))
     return found

@@ -22,6 +22,7 @@ from actors.swarm.flat_lines import FlatLines
 from protocol.agents import AgentSpec
 from protocol.events import Event
 from protocol.recordable import UNFIT, plain
+from protocol.text import UNDECODABLE
 
 META, EVENTS, STDOUT = "meta.json", "events.jsonl", "stdout.log"
 #: What stands behind the name of a file that became too long.
@@ -197,7 +198,7 @@ def read_meta(folder: Path) -> Meta | None:
     """What ``meta.json`` says; None where it is not there or says nothing that can be read."""
     try:
         return _metas.decode((folder / META).read_bytes())
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, *UNDECODABLE):
         return None
 
 
@@ -208,7 +209,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             for raw in file:
                 try:
                     line = msgspec.json.decode(raw)
-                except (msgspec.DecodeError, UnicodeDecodeError):
+                except UNDECODABLE:
                     continue
                 if isinstance(line, dict):
                     yield line

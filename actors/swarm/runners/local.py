@@ -32,6 +32,7 @@ from protocol.errors import AgentFailed, Failure, InvalidInput, ModelError
 from protocol.events import AssistantMessage, RunOutcome, TextDelta, TierAttempted
 from protocol.foreign import shown
 from protocol.items import AssistantItem, Item, UserItem
+from protocol.text import UNDECODABLE
 from protocol.usage import Usage
 
 
@@ -215,7 +216,7 @@ def _item_of(line: bytes) -> Iterator[Item]:
     try:
         said = msgspec.json.decode(line)
         kind, text = said["type"], "".join(block["text"] for block in said["content"])
-    except (msgspec.DecodeError, UnicodeDecodeError, LookupError, TypeError):
+    except (*UNDECODABLE, LookupError, TypeError):
         return
     if text and kind in _KINDS:
         yield _KINDS[kind](text)

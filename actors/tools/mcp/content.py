@@ -9,6 +9,7 @@ import msgspec
 
 from protocol.foreign import shown
 from protocol.items import ImagePart, Part, TextPart
+from protocol.text import UNDECODABLE
 
 #: What says nothing to a model, and may be such that the SDK refuses a block for it.
 _NOT_NEEDED = frozenset({"annotations", "_meta"})
@@ -95,7 +96,7 @@ def _is_said(structured: Any, texts: list[str]) -> bool:
     for text in texts:
         try:
             said = msgspec.json.decode(text)
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             continue
         if said == structured or (wrapped is not None and said == wrapped):
             return True
