@@ -35,22 +35,19 @@ class UsageRecord(Struct, frozen=True, gc=False):
 _NOTHING = UsageRecord(0, 0)
 
 
-class TokenMeter:
+class TokenMeter(Struct, eq=False, gc=False):  # untracked, since nothing that it has leads back to it
     """Tokens of one history, as requests show it. Asking costs what was added since the last time.
 
     It reads the list the pod appends to; a history that takes its place gets a meter of its own.
     """
 
-    __slots__ = ("_items", "_known_sizes", "_pruner", "records")
-
-    def __init__(self, items: Sequence[Item], pruner: Pruner | None = None) -> None:
-        """``pruner`` is the one that makes the requests; without it results are counted whole."""
-        self._items = items
-        self._pruner = Pruner(items) if pruner is None else pruner
-        #: The sizes of the items; None until somebody asks for what no server has counted.
-        self._known_sizes: EncodedSizes | None = None
-        #: The counts of servers, oldest first, both numbers rising: a lower count voids those before it.
-        self.records: list[UsageRecord] = []
+    _items: Sequence[Item]
+    #: The one that makes the requests.
+    _pruner: Pruner
+    #: The sizes of the items; None until somebody asks for what no server has counted.
+    _known_sizes: EncodedSizes | None = None
+    #: The counts of servers, oldest first, both numbers rising: a lower count voids those before it.
+    records: list[UsageRecord] = []
 
     @property
     def _sizes(self) -> EncodedSizes:

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import NamedTuple, overload
 
+from msgspec import Struct
+
 from actors.compaction.call_order import CallOrder
 from actors.compaction.tokens import BYTES_PER_TOKEN, encoded_size, text_size
 from protocol.items import AssistantItem, ImagePart, Item, TextPart, ToolResult
@@ -176,36 +178,30 @@ class LongResults:
         return item
 
 
-class Pruner:
+class Pruner(Struct, eq=False, gc=False):  # untracked, since nothing that it has leads back to it
     """Decides which results of a history are cut. What it decides for a history of some length depends
     on its items alone, so a restored pod sends what it sent before.
 
     Each call costs what was added since the last one.
     """
 
-    __slots__ = ("_broken", "_edits", "_group", "_items", "_long", "_newest", "_order", "_seen", "refused")
-
-    def __init__(self, items: Sequence[Item]) -> None:
-        self._items = items
-        self._start()
-
-    def _start(self) -> None:
-        self._seen = 0
-        #: Where the answers stand that were refused.
-        self.refused: tuple[int, ...] = ()
-        #: Where the whole turns begin.
-        self._newest: list[int] = []
-        #: The long results; None while there are none.
-        self._long: LongResults | None = None
-        #: What is shown in the place of answers that were cut off; None while there are none.
-        self._broken: dict[int, AssistantItem] | None = None
-        #: The calls of the last answer, if it has several that wait for their results.
-        self._group: CallOrder | None = None
-        #: Which item is shown at an index where it is another, and up to where that is decided; None while
-        #: all stand where they are shown.
-        self._order: tuple[dict[int, int], int] | None = None
-        #: All that is shown otherwise; None while nothing is.
-        self._edits: Edits | None = None
+    _items: Sequence[Item]
+    _seen: int = 0
+    #: Where the answers stand that were refused.
+    refused: tuple[int, ...] = ()
+    #: Where the whole turns begin.
+    _newest: tuple[int, ...] = ()
+    #: The long results; None while there are none.
+    _long: LongResults | None = None
+    #: What is shown in the place of answers that were cut off; None while there are none.
+    _broken: dict[int, AssistantItem] | None = None
+    #: The calls of the last answer, if it has several that wait for their results.
+    _group: CallOrder | None = None
+    #: Which item is shown at an index where it is another, and up to where that is decided; None while
+    #: all stand where they are shown.
+    _order: tuple[dict[int, int], int] | None = None
+    #: All that is shown otherwise; None while nothing is.
+    _edits: Edits | None = None
 
     def view(self) -> RequestView:
         """The history as it is now, for a request."""
@@ -230,7 +226,9 @@ class Pruner:
 
     def rewind(self) -> None:
         """The history was cut back at its end: decide again."""
-        self._start()
+        anew = Pruner(self._items)
+        for field in self.__struct_fields__:
+            setattr(self, field, getattr(anew, field))
 
     def look_through(self, until: int) -> None:
         """Decide for the first ``until`` items: a long history in parts, before it is first asked for."""
@@ -249,14 +247,12 @@ class Pruner:
                 if _characters(item) > LONGEST_OLD_RESULT:  # type: ignore[arg-type]
                     self._take_long_result(index)
             elif kind is AssistantItem:
-                newest.append(index)
-                if len(newest) > WHOLE_TURNS:
-                    del newest[0]
+                newest = (*newest[1 - WHOLE_TURNS :], index)
                 if item.calls or item.cut or item.refused:  # type: ignore[union-attr]
                     group = self._mark(index, item)  # type: ignore[arg-type]
                 if self._long is not None and len(newest) == WHOLE_TURNS:
                     self._long.age(newest[0], index + 1)
-        self._seen, self._group = length, group
+        self._seen, self._newest, self._group = length, newest, group
         if self._long is not None and self._long.cut_due():
             self._edit()
 

@@ -150,7 +150,9 @@ class PodActor(AsyncActor):
     def conversation(self) -> Conversation:
         """The view of the history."""
         if self._conversation is None:
-            self._conversation = Conversation(self.resources, self._measured)
+            template, head = self.resources.template, self.resources.log.head
+            extracted = bool(template.manifest.memory.extract_threshold)
+            self._conversation = Conversation(template.limits, extracted, head, self._measured)
             self._measured = None
         return self._conversation
 
@@ -216,7 +218,7 @@ class PodActor(AsyncActor):
     def tasks(self) -> TasksAtWork:
         """What the pod does beside its mailbox."""
         if self._tasks_at_work is None:
-            self._tasks_at_work = TasksAtWork(self._mailroom, self.name, self._defect)
+            self._tasks_at_work = TasksAtWork(self._mailroom, self.resources.name, self)
         return self._tasks_at_work
 
     @property
@@ -590,7 +592,7 @@ class PodActor(AsyncActor):
         if self.supervisor is not None:
             self.supervisor.note_stop()
 
-    def _defect(self, error: BaseException) -> None:
+    def end_by_defect(self, error: BaseException) -> None:
         """End the pod, since one of its tasks raised what nobody expects."""
         if not self._stopped:
             self._handle_error(error, None)
@@ -613,7 +615,7 @@ class PodActor(AsyncActor):
 
     def expire(self, error: Exception) -> None:
         """End the pod as by a defect, since its request hangs."""
-        self._defect(error)
+        self.end_by_defect(error)
 
     def request_progress(self) -> tuple[object, int, int] | None:
         """How far the request under way is: its exchange, its attempt, and what came of that; None where none

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.runtime.interruptible import Left
 from actors.runtime.tasks import begin_task, of_actors, task_on
@@ -14,16 +14,22 @@ if TYPE_CHECKING:
     from actors.runtime.loop import Mailroom
 
 
+class Owner(Protocol):
+    """Whose tasks they are."""
+
+    def end_by_defect(self, error: BaseException) -> None:
+        """End, since one of the tasks raised what nobody expects."""
+
+
 class TasksAtWork:
     """Starts the asyncio tasks of a pod beside its mailbox, and keeps them alive: a loop alone does not."""
 
-    __slots__ = ("_mailroom", "_on_defect", "loop", "name")
+    __slots__ = ("_mailroom", "_owner", "loop", "name")
 
-    def __init__(self, mailroom: Mailroom, name: str, on_defect: Callable[[BaseException], None]) -> None:
-        """``on_defect`` is called with what a task raises that nobody expects."""
+    def __init__(self, mailroom: Mailroom, name: str, owner: Owner) -> None:
         self._mailroom, self.loop = mailroom, mailroom.loop
         self.name = name
-        self._on_defect = on_defect
+        self._owner = owner
 
     def start(self, work: Coroutine[Any, Any, None], caller: Context | None = None) -> None:
         """Start ``work`` in a task, which sees the context variables of its ``caller``, or none."""
@@ -49,6 +55,6 @@ class TasksAtWork:
         except (Left, asyncio.CancelledError):
             return
         except Exception as error:  # noqa: BLE001 - a defect of ours
-            self._on_defect(error)
+            self._owner.end_by_defect(error)
         finally:
             of_actors.discard(task)

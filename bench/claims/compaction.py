@@ -30,7 +30,7 @@ _LIMITS = Limits(before_run=10**9, before_request=10**9, retained=8000)
 
 def _looked_at(count: int, length: int) -> list[Reading]:
     history: list[Item] = list(items(length))
-    context, guard, more = Context(history), Guard(), list(items(4))
+    context, guard, more = Context.of(history), Guard(), list(items(4))
     context.view()
     context.occupancy()
     with Stopwatch() as watch:

@@ -21,13 +21,13 @@ def counted(tokens):
 
 def test_without_any_count_a_history_takes_a_quarter_of_its_bytes():
     items = [user("hello"), said("hello to you")]
-    meter = TokenMeter(items)
+    meter = TokenMeter(items, Pruner(items))
     assert meter.occupancy() == math.ceil(size(items) / 4)
     assert meter.before(1) == math.ceil(size(items[:1]) / 4)
 
 
 def test_an_empty_history_takes_nothing():
-    assert TokenMeter([]).occupancy() == 0
+    assert TokenMeter([], Pruner([])).occupancy() == 0
 
 
 def test_without_any_count_old_results_are_taken_as_the_request_shows_them():
@@ -38,7 +38,7 @@ def test_without_any_count_old_results_are_taken_as_the_request_shows_them():
 
 def test_the_last_count_wins_and_what_came_after_is_estimated():
     items = [user("hello")]
-    meter = TokenMeter(items)
+    meter = TokenMeter(items, Pruner(items))
     meter.record_usage(1, counted(1000))
     assert meter.before(1) == 1000
     items += [said("hello to you"), user("and now?")]
@@ -49,7 +49,7 @@ def test_the_last_count_wins_and_what_came_after_is_estimated():
 def test_usage_of_the_run_that_goes_on_counts_at_once():
     """A check in mid-turn must not wait for the run's end to know what its requests took."""
     items = [user("hello")]
-    meter = TokenMeter(items)
+    meter = TokenMeter(items, Pruner(items))
     for n in range(1, 5):
         meter.record_usage(len(items), counted(1000 * n))
         assert meter.occupancy() == 1000 * n
@@ -58,7 +58,7 @@ def test_usage_of_the_run_that_goes_on_counts_at_once():
 
 def test_between_two_counts_an_estimate_goes_by_bytes():
     items = [user("a" * 10), said("b" * 100), user("c" * 100), said("d")]
-    meter = TokenMeter(items)
+    meter = TokenMeter(items, Pruner(items))
     meter.record_usage(1, counted(100))
     meter.record_usage(3, counted(300))
     part = size(items[1:2]) / size(items[1:3])
@@ -68,7 +68,7 @@ def test_between_two_counts_an_estimate_goes_by_bytes():
 
 def test_a_server_that_says_no_usage_or_zero_has_counted_nothing():
     items = [user("hello")]
-    meter = TokenMeter(items)
+    meter = TokenMeter(items, Pruner(items))
     for usage in (None, Usage(), counted(0), Usage(output_tokens=7)):
         meter.record_usage(1, usage)
     assert meter.records == []
@@ -90,7 +90,7 @@ def test_what_a_later_prune_saves_is_taken_off_the_last_count():
 
 def test_a_lower_count_voids_the_higher_ones_before_it():
     items = [user("hello")] * 9
-    meter = TokenMeter(items)
+    meter = TokenMeter(items, Pruner(items))
     for length, tokens in ((2, 500), (4, 900), (6, 700)):
         meter.record_usage(length, counted(tokens))
     assert [record.history_len for record in meter.records] == [2, 6]
@@ -98,7 +98,7 @@ def test_a_lower_count_voids_the_higher_ones_before_it():
 
 def test_the_tokens_of_an_end_are_counted_and_no_less_than_its_bytes_say():
     items = [user("hello"), said("x" * 4000)]
-    meter = TokenMeter(items)
+    meter = TokenMeter(items, Pruner(items))
     meter.record_usage(1, counted(50))
     meter.record_usage(2, counted(50))
     assert meter.since(1) == math.ceil(size(items[1:]) / 4)
@@ -109,7 +109,7 @@ def test_the_tokens_of_an_end_are_counted_and_no_less_than_its_bytes_say():
 
 def test_a_history_that_was_cut_back_forgets_the_counts_of_what_is_gone():
     items = [user("hello"), said("one"), user("two"), said("three")]
-    meter = TokenMeter(items)
+    meter = TokenMeter(items, Pruner(items))
     meter.record_usage(1, counted(100))
     meter.record_usage(3, counted(200))
     meter.occupancy()
@@ -119,7 +119,8 @@ def test_a_history_that_was_cut_back_forgets_the_counts_of_what_is_gone():
 
 
 def test_a_count_remembers_all_that_the_server_reported():
-    meter = TokenMeter([user("hello")])
+    items = [user("hello")]
+    meter = TokenMeter(items, Pruner(items))
     meter.record_usage(1, Usage(100, 20, 80, 10))
     record = meter.records[0]
     assert (record.output_tokens, record.cache_read_tokens, record.cache_write_tokens) == (20, 80, 10)
@@ -130,7 +131,7 @@ def test_a_count_remembers_all_that_the_server_reported():
     st.lists(st.tuples(st.integers(0, 80), st.integers(0, 50_000)), max_size=6),
 )
 def test_estimates_never_fall_from_one_item_to_the_next(items, counts):
-    meter = TokenMeter(items)
+    meter = TokenMeter(items, Pruner(items))
     for length, tokens in counts:
         meter.record_usage(min(length, len(items)), counted(tokens))
     estimates = [meter.before(index) for index in range(len(items) + 1)]
@@ -144,15 +145,15 @@ def test_estimates_never_fall_from_one_item_to_the_next(items, counts):
 @given(histories, st.integers(0, 60))
 def test_a_meter_that_lived_through_a_history_knows_what_a_fresh_one_knows(items, length):
     growing = items[:length]
-    lived = TokenMeter(growing)
+    lived = TokenMeter(growing, Pruner(growing))
     lived.occupancy()
     growing += items[length:]
-    assert lived.occupancy() == TokenMeter(items).occupancy()
+    assert lived.occupancy() == TokenMeter(items, Pruner(items)).occupancy()
 
 
 def test_a_density_is_known_by_two_counts_far_enough_apart():
     items = [user("x" * 3000), said("y" * 4000), user("z")]
-    meter = TokenMeter(items)
+    meter = TokenMeter(items, Pruner(items))
     assert meter.density() is None
     meter.record_usage(1, counted(1500))
     assert meter.density() is None
@@ -162,7 +163,7 @@ def test_a_density_is_known_by_two_counts_far_enough_apart():
 
 def test_counts_close_together_show_no_density_by_themselves():
     items = [user("x" * 4000), said("y"), user("z")]
-    meter = TokenMeter(items)
+    meter = TokenMeter(items, Pruner(items))
     meter.record_usage(1, counted(1000))
     meter.record_usage(2, counted(1900))
     assert meter.density() is None
@@ -173,7 +174,7 @@ def test_counts_close_together_show_no_density_by_themselves():
 
 @given(histories, st.lists(st.tuples(st.integers(1, 60), st.integers(1, 10**6)), max_size=6))
 def test_a_density_is_never_below_1_nor_beyond_4(items, counts):
-    meter = TokenMeter(items)
+    meter = TokenMeter(items, Pruner(items))
     for length, tokens in sorted(counts):
         if length <= len(items):
             meter.record_usage(length, counted(tokens))

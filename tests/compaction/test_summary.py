@@ -9,6 +9,7 @@ from actors.compaction.compose import Split, compose, split
 from actors.compaction.cut import cut
 from actors.compaction.meter import TokenMeter
 from actors.compaction.policy import MUST_SHRINK_ABOVE, Limits, summary_budget, words_budget
+from actors.compaction.prune import Pruner
 from actors.compaction.summary import (
     HEADINGS,
     SUMMARISER_PROMPT,
@@ -24,7 +25,7 @@ from protocol.items import UserItem
 
 def compacted(items, retained=300, budget=600, words=2000, summary=None):
     """A history after one compaction; without ``summary`` by the extractive one."""
-    parts = split(items, cut(items, TokenMeter(items).since, retained))
+    parts = split(items, cut(items, TokenMeter(items, Pruner(items)).since, retained))
     if summary is None:
         text = extractive_summary(parts, budget=budget, words=words)
     else:
@@ -104,7 +105,7 @@ def test_user_instructions_survive_10_compactions(seed):
             items += [user(fact), *work(random_.randint(1, 15), random_)]
         items = compacted(items, retained=random_.choice([0, 300, 2000]))
         assert all(fact in all_text(items) for fact in facts), f"after compaction {compaction}"
-    assert TokenMeter(items).occupancy() < 6000
+    assert TokenMeter(items, Pruner(items)).occupancy() < 6000
     assert len([item for item in items if isinstance(item, UserItem)]) < len(facts)
 
 
@@ -125,7 +126,7 @@ def test_a_history_does_not_grow_from_compaction_to_compaction_while_nothing_is_
     sizes = []
     for _ in range(5):
         items = compacted([*items, *work(20, random.Random(5))])
-        sizes.append(TokenMeter(items).occupancy())
+        sizes.append(TokenMeter(items, Pruner(items)).occupancy())
     assert max(sizes) <= min(sizes) + 20
 
 
@@ -150,13 +151,14 @@ def test_every_word_of_a_user_that_fits_is_found_after_a_compaction(items):
 
 @given(histories.map(lambda items: items * 8), st.sampled_from(["threshold", "overflow"]))
 def test_an_automatic_compaction_without_a_model_never_grows_what_it_folds(items, reason):
-    meter = TokenMeter(items)
+    meter = TokenMeter(items, Pruner(items))
     before = meter.occupancy()
     if before <= MUST_SHRINK_ABOVE:
         return
     retained = Limits(None, None, 8000).retained_for(reason, before)
     parts = split(items, cut(items, meter.since, retained))
     text = extractive_summary(parts, budget=summary_budget(before), words=words_budget(reason, before, None))
-    after = TokenMeter(compose(text, parts.kept).items).occupancy()
+    folded = compose(text, parts.kept).items
+    after = TokenMeter(folded, Pruner(folded)).occupancy()
     newest = next((item for item in reversed(items) if isinstance(item, UserItem)), UserItem.of(""))
     assert after <= before + tokens_in(encoded_size(newest))

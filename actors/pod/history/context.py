@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
+
+from msgspec import Struct
 
 from actors.compaction.meter import TokenMeter
 from actors.compaction.prune import Pruner
@@ -15,22 +17,27 @@ from protocol.usage import Usage
 _PART = 4000
 
 
-class Context:
+class Context(Struct, eq=False, gc=False):  # untracked, since nothing that it has leads back to it
     """The request view of one list of items; a list that takes its place gets a context of its own.
 
     ``scratch`` is for the client, which keeps there what it has encoded already.
     """
 
-    __slots__ = ("_meter", "_pruner", "items", "scratch")
+    items: list[Item]
+    _pruner: Pruner
+    _meter: TokenMeter
+    scratch: dict[str, Any] = {}
 
-    def __init__(self, items: list[Item], calls: Iterable[tuple[int, Usage]] = ()) -> None:
-        """``calls`` are the measured calls in this history: items in the request, and usage."""
-        self.items = items
-        self._pruner = Pruner(items)
-        self._meter = TokenMeter(items, self._pruner)
-        self.scratch: dict[str, Any] = {}
+    @classmethod
+    def of(cls, items: list[Item], calls: Iterable[tuple[int, Usage]] = ()) -> Self:
+        """The view of ``items``; ``calls`` are the measured ones in this history: items in the request, and
+        usage.
+        """
+        pruner = Pruner(items)
+        meter = TokenMeter(items, pruner)
         for length, usage in calls:
-            self._meter.record_usage(length, usage)
+            meter.record_usage(length, usage)
+        return cls(items, pruner, meter)
 
     def view(self) -> Sequence[Item]:
         """The history for a request: turns that were refused are left out of it but for a notice of what was

@@ -176,7 +176,7 @@ async def fold(resources: PodResources, folding: Folding) -> Folded:
     if not folding.without_model:
         written = await _Summarizer(resources, folding, draft, read).written()
     composed = await asyncio.to_thread(_composed, folding, read, draft, written)
-    folded = Folded(composed, Context(composed.items).occupancy())
+    folded = Folded(composed, Context.of(composed.items).occupancy())
     policy.check_shrunk(folding.reason, folding.occupancy, folded.occupancy)
     return folded
 

@@ -242,7 +242,7 @@ class ModelCalls:
         if view.items is shown.items:
             return replace(request, system=view.system, tools=view.tools), size
         changed = replace(request, items=view.items, system=view.system, tools=view.tools)
-        return changed, Context(list(view.items)).occupancy
+        return changed, Context.of(list(view.items)).occupancy
 
     def _publish_text(self, text: str, attempt: int) -> None:
         journal = self._parts.journal

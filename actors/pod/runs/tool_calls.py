@@ -145,7 +145,9 @@ class ToolCalls:
     def close_open(self, run: Run | None) -> None:
         """Give every call without a result its deterministic one; nothing is run again."""
         items = self._journal.head.items
-        last = items[-1] if items else None
+        if not items:
+            return
+        last = items[-1]
         if type(last) is UserItem or (type(last) is AssistantItem and not last.calls):
             return  # as nearly always
         self._close(run, open_calls(items))
