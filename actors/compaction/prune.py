@@ -13,7 +13,7 @@ from typing import NamedTuple, overload
 from msgspec import Struct
 
 from actors.compaction.call_order import CallOrder
-from actors.compaction.tokens import BYTES_PER_TOKEN, encoded_size, text_size
+from actors.compaction.tokens import BYTES_PER_TOKEN, encoded_size, picture_size, text_size
 from protocol.items import AssistantItem, ImagePart, Item, TextPart, ToolResult
 
 #: The newest turns (a request with its tool results) whose results are shown whole.
@@ -320,14 +320,14 @@ def _marker(result: ToolResult, length: int) -> str:
 def _saved_by_cutting(result: ToolResult) -> int:
     """The bytes that cutting saves, before they are escaped: quick, and no more than it is."""
     text = result.text
-    pictures = sum(len(part.data or "") for part in result.content if isinstance(part, ImagePart))
+    pictures = sum(picture_size(part) for part in result.content if isinstance(part, ImagePart))
     rest = len(text) - CUT_RESULT if text.isascii() else text_size(text[CUT_RESULT:])
     return pictures + rest - text_size(_marker(result, len(text)))
 
 
 def _characters(result: ToolResult) -> int:
-    """The length of what a model reads of a result, pictures as the text they are sent as."""
+    """The length of what a model reads of a result, pictures as what they count for."""
     content = result.content
     if len(content) == 1 and type(content[0]) is TextPart:
         return len(content[0].text)
-    return sum(len(part.data or "") if isinstance(part, ImagePart) else len(part.text) for part in content)
+    return sum(picture_size(part) if isinstance(part, ImagePart) else len(part.text) for part in content)

@@ -257,6 +257,13 @@ def _hint(kind: ModelErrorKind, status: int | None, overflow: Overflow | None, *
     }.get(kind)
 
 
+def names_picture(words: str) -> bool:
+    """Whether the words of a refusal are about a picture: it cannot be read, is too large, or is not where it
+    was said to be.
+    """
+    return re.search(r"image|picture|base64|media.?type|\burl\b|download", words.lower()) is not None
+
+
 def _status_of(code: str) -> int | None:
     return int(code) if re.fullmatch(r"[3-5]\d\d", code) else None
 

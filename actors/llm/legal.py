@@ -25,6 +25,7 @@ from protocol.items import (
     ToolResult,
     VendorPart,
 )
+from protocol.pictures import sound_picture
 from protocol.tools import ToolSpec
 
 #: What stands before words of the runtime that a server gets as a user message.
@@ -39,6 +40,9 @@ BRIDGE = "Ok."
 NO_RESULT = "no result of this call is known; it may or may not have taken effect"
 #: What stands for a picture where the model takes none.
 NO_PICTURE = "[a picture, which this model cannot see]"
+
+#: What stands for a picture that no server takes.
+NO_SOUND_PICTURE = "[a picture that cannot be shown: its data are none]"
 
 #: ``own``: ids as they came from this server, others of a form that most take. ``short``: nine letters and
 #: digits. ``letters``: what may stand in a name.
@@ -103,6 +107,10 @@ class LegalHistory:
 
     def take(self, item: Item, place: int) -> list[Item]:
         """What is sent for the item at ``place``; nothing where it says nothing."""
+        for part in item.content:
+            if type(part) is ImagePart:
+                item = replace(item, content=tuple([_sound(each) for each in item.content]))
+                break
         if isinstance(item, ToolResult):
             return self._answer(item)
         if isinstance(item, AssistantItem):
@@ -213,6 +221,10 @@ class LegalHistory:
 
 
 _LONGEST_ID = 64
+
+
+def _sound(part: Part) -> Part:
+    return (sound_picture(part) or TextPart(NO_SOUND_PICTURE)) if isinstance(part, ImagePart) else part
 
 
 def is_paused(item: AssistantItem) -> bool:

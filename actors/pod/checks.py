@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from protocol.errors import InvalidInput, WireError
+from protocol.foreign import shown
 from protocol.items import (
     AssistantItem,
     ImagePart,
@@ -16,6 +17,7 @@ from protocol.items import (
     ToolResult,
     UserItem,
 )
+from protocol.pictures import sound_picture
 from protocol.recordable import recordable
 from protocol.text import encodable
 from protocol.wire import decode_item, encode
@@ -42,8 +44,13 @@ def _checked_part(part: Any) -> Part:
         return part if text is part.text else TextPart(text)
     if type(part) not in _PARTS:
         raise InvalidInput(f"a part of content is text, an image or thinking, not {type(part).__name__}")
-    item = checked_item(UserItem((part,)))
-    return item.content[0]
+    checked = checked_item(UserItem((part,))).content[0]
+    if isinstance(checked, ImagePart) and sound_picture(checked) is None:
+        raise InvalidInput(
+            f"a picture has a url, or data that are base64, not {shown(checked.data)}",
+            hint="ImagePart('image/png', base64.b64encode(data).decode())",
+        )
+    return checked
 
 
 def checked_item(item: Any) -> Item:

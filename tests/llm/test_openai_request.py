@@ -330,7 +330,8 @@ def test_nothing_is_encoded_twice():
     for _ in range(5):
         items += [Watched.of("hello"), AssistantItem.of("yes")]
         body_of(Request(items, scratch=scratch), "m", Dialect())
-    assert len(encoded) == 10  # looked at once whether it says anything, and encoded once
+    # looked at once for pictures, and whether it says anything, and encoded once
+    assert len(encoded) == 15
 
 
 def test_a_long_history_is_encoded_in_slices():

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from actors.cli.chat.typed import mentions
 from actors.cli.display.format import size
 from actors.cli.pods.attachments import named_text
-from actors.cli.pods.pictures import LARGEST, media_type, picture_of
+from actors.cli.pods.pictures import LARGEST, picture_of
 from actors.tools.filesystem import place
 from protocol.errors import ScopeRefused, ToolError
 from protocol.items import Part, TextPart
+from protocol.pictures import media_type
 
 if TYPE_CHECKING:
     from actors.tools.base import ToolContext

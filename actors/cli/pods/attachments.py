@@ -8,10 +8,11 @@ from typing import TextIO
 import click
 
 from actors.cli.display.format import size
-from actors.cli.pods.pictures import media_type, picture_of
+from actors.cli.pods.pictures import picture_of
 from protocol.errors import InvalidInput
 from protocol.files import read_file
 from protocol.items import Part, TextPart
+from protocol.pictures import media_type
 
 #: What stands for standard input.
 STDIN = "-"

@@ -9,14 +9,8 @@ from actors.cli.display.format import size
 from protocol.errors import InvalidInput
 from protocol.files import read_file
 from protocol.items import ImagePart
+from protocol.pictures import media_type
 
-#: How files of the kinds that models see begin.
-_BEGINNINGS = {
-    b"\x89PNG\r\n\x1a\n": "image/png",
-    b"\xff\xd8\xff": "image/jpeg",
-    b"GIF87a": "image/gif",
-    b"GIF89a": "image/gif",
-}
 #: The largest file that servers take, in bytes.
 LARGEST = 20 * 1024 * 1024
 
@@ -42,10 +36,3 @@ def picture_of(data: bytes, name: str) -> ImagePart:
     if len(data) > LARGEST:
         raise InvalidInput(f"{name} has over {size(LARGEST)}", hint="make it smaller: servers refuse it")
     return ImagePart(kind, base64.b64encode(data).decode())
-
-
-def media_type(data: bytes) -> str | None:
-    """The kind of picture that bytes are, by how they begin; None where they are none."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    return next((kind for start, kind in _BEGINNINGS.items() if data.startswith(start)), None)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from actors.llm.anthropic.dialect import Dialect
 from actors.llm.legal import GO_ON, NO_PICTURE, NOTICE_MARK, OPENING, LegalHistory, first_change, is_paused
@@ -171,14 +172,14 @@ class EncodedHistory:
         if isinstance(item, SystemItem):
             return "user", list(self._shown((TextPart(NOTICE_MARK), *item.content), joined=True))
         if isinstance(item, ToolResult):
-            return "results", [_result(item)]
+            return "results", [_result(item if self._dialect.images else _without_pictures(item))]
         native = item.origin is not None and item.origin == self._origin
         voice: Voice = "paused" if native and is_paused(item) else "assistant"
         return voice, self._spoken(item, native=native)
 
     def _shown(self, parts: tuple[Part, ...], *, joined: bool = False) -> Iterator[dict[str, Any]]:
         if not self._dialect.images:
-            parts = tuple([TextPart(NO_PICTURE) if isinstance(part, ImagePart) else part for part in parts])
+            parts = _unseen(parts)
         if joined and not any(isinstance(part, ImagePart) for part in parts):
             parts = (TextPart("".join(part.text for part in parts if isinstance(part, TextPart))),)
         return _content(parts)
@@ -269,6 +270,15 @@ def _call(call: ToolCall, *, native: bool) -> dict[str, Any]:
     arguments = call.arguments if call.invalid is None else {}
     block = {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
     return {**call.vendor, **block} if native and call.vendor else block
+
+
+def _without_pictures(item: ToolResult) -> ToolResult:
+    return replace(item, content=_unseen(item.content))
+
+
+def _unseen(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Parts for a model that sees no pictures."""
+    return tuple([TextPart(NO_PICTURE) if isinstance(part, ImagePart) else part for part in parts])
 
 
 def _result(item: ToolResult) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -12,8 +13,9 @@ from actors.pod.accounts.exchange import Exchange, FailedAttempt
 from actors.pod.runs.outcomes import paused_in_vain
 from actors.pod.runs.run_parts import RunParts
 from actors.pod.runs.run_state import Run
+from protocol.errors import ModelError
 from protocol.events import AssistantMessage, AttemptFailed, TierAttempted, UsageUpdate
-from protocol.items import AssistantItem
+from protocol.items import AssistantItem, ImagePart, Item
 from protocol.usage import Usage
 
 if TYPE_CHECKING:
@@ -105,6 +107,23 @@ def record_failed(parts: RunParts, run: Run, failed: list[FailedAttempt]) -> Non
             _count(parts, each.usage, each.cost)
 
 
+def is_refused(parts: RunParts, run: Run, error: BaseException) -> bool:
+    """Whether the server would refuse each later request that holds what the run has in it: its filter
+    refuses that, or it cannot take a picture.
+    """
+    if not isinstance(error, ModelError):
+        return False
+    if error.kind != "invalid_request":
+        return error.kind == "content_filter"
+    own = _own_items(parts, run)
+    has_picture = any(isinstance(part, ImagePart) for item in own for part in item.content)
+    if not has_picture:
+        return False
+    from actors.llm.errors import names_picture  # noqa: PLC0415 - a server that has refused has imported it
+
+    return names_picture(error.message)
+
+
 def record_shown(parts: RunParts, run: Run, exchange: Exchange, *, refused: bool) -> None:
     """Record what people saw of an answer that never came whole, marked as cut or refused."""
     shown = exchange.take_shown()
@@ -146,9 +165,14 @@ def _as_refused(parts: RunParts, run: Run, item: AssistantItem) -> AssistantItem
     """The item marked as refused: its calls are not run, and it says how many items of its run came before,
     which later requests leave out.
     """
-    items = parts.journal.head.items
-    of_run = len(items) - run.began_at if run.began_in is items else 0
+    of_run = len(_own_items(parts, run)) if run.began_in is parts.journal.head.items else 0
     return replace(item, refused=True, calls=(), refused_items=of_run)
+
+
+def _own_items(parts: RunParts, run: Run) -> Sequence[Item]:
+    """The items of the run; all there are where it has gone on in a compacted session."""
+    items = parts.journal.head.items
+    return items[run.began_at :] if run.began_in is items else items
 
 
 def _model_of(parts: RunParts, run: Run) -> str:

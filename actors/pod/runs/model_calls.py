@@ -16,7 +16,7 @@ from actors.pod.accounts.budget import Exceeded, OverBudget
 from actors.pod.accounts.exchange import Exchange
 from actors.pod.history.compaction import Compaction
 from actors.pod.history.context import Context
-from actors.pod.runs.answers import record_answer, record_failed, record_shown, record_tier
+from actors.pod.runs.answers import is_refused, record_answer, record_failed, record_shown, record_tier
 from actors.pod.runs.outcomes import budget_reached, still_too_long
 from actors.pod.runs.own_options import make_prompt, settings_now
 from actors.pod.runs.run_parts import RunParts
@@ -289,8 +289,7 @@ class ModelCalls:
         if run.ending is None and (overflow := self._too_long(error)) is not None:
             await self._compact_too_long(run, exchange, overflow)
             return
-        refused = isinstance(error, ModelError) and error.kind == "content_filter"
-        record_shown(self._parts, run, exchange, refused=refused)
+        record_shown(self._parts, run, exchange, refused=is_refused(self._parts, run, error))
         if run.ending is None and isinstance(error, OverBudget):
             self.note_exceeded(run, error.exceeded)
             return

@@ -1,0 +1,78 @@
+"""Pictures that no server takes are never sent: they would be refused with every later request too."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from actors.llm.anthropic import dialect as anthropic_dialect
+from actors.llm.anthropic.request import body_of as anthropic_body
+from actors.llm.base import Request
+from actors.llm.openai import dialect as openai_dialect
+from actors.llm.openai.request import body_of as openai_body
+from actors.llm.responses import dialect as responses_dialect
+from actors.llm.responses.request import body_of as responses_body
+from protocol.items import AssistantItem, ImagePart, SystemItem, ToolCall, ToolResult, UserItem
+from protocol.pictures import sound_picture
+
+JPEG = base64.b64encode(b"\xff\xd8\xff\xe0" + bytes(60)).decode()
+FORMATS = {
+    "openai": lambda request: openai_body(request, "m", openai_dialect.Dialect()),
+    "responses": lambda request: responses_body(request, "m", responses_dialect.Dialect()),
+    "anthropic": lambda request: anthropic_body(request, "m", anthropic_dialect.Dialect()),
+}
+#: What is said with a picture: where pictures are sent, and where text stands for them.
+CALL = ToolCall("c1", "look", {})
+
+
+def items_with(part: ImagePart) -> list[Any]:
+    said = AssistantItem((), (CALL,))
+    return [
+        UserItem.of(["see", part]),
+        said,
+        ToolResult.of(CALL, ["shot", part]),
+        SystemItem.of(["note", part]),
+    ]
+
+
+def body(form: str, part: ImagePart) -> str:
+    return json.dumps(json.loads(FORMATS[form](Request(items_with(part)))))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    "part",
+    [
+        ImagePart(),
+        ImagePart(data=""),
+        ImagePart(data=" \n", url=""),
+        ImagePart(data="no base64!"),
+        ImagePart(data="AAA"),
+        ImagePart(data="\u00fc\u00fc\u00fc\u00fc"),
+    ],
+)
+def test_a_picture_without_sound_data_is_words(form: str, part: ImagePart) -> None:
+    sent = body(form, part)
+    assert "cannot be shown" in sent
+    assert not any(each in sent for each in ("image_url", "input_image", '"image"', "base64,"))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_picture_is_sent_with_the_media_type_that_its_data_have(form: str) -> None:
+    lines = "\n".join(JPEG[at : at + 20] for at in range(0, len(JPEG), 20))
+    for given in (ImagePart("image/png", JPEG), ImagePart("image/jpg", lines), ImagePart("", JPEG)):
+        assert body(form, given) == body(form, ImagePart("image/jpeg", JPEG))
+    assert JPEG in body(form, ImagePart(data=f"data:image/jpeg;base64,{JPEG}"))
+
+
+def test_a_picture_that_is_sound_is_what_it_was() -> None:
+    for part in (ImagePart("image/jpeg", JPEG), ImagePart("image/heic", "AAAA"), ImagePart(url="http://h/x")):
+        assert sound_picture(part) is part
+
+
+def test_results_with_pictures_are_words_for_a_model_of_anthropics_format_that_sees_none() -> None:
+    blind = anthropic_dialect.Dialect(images=False)
+    sent = anthropic_body(Request(items_with(ImagePart("image/jpeg", JPEG))), "m", blind)
+    assert JPEG.encode() not in sent
+    assert sent.count(b"a picture, which this model cannot see") == 3
