@@ -154,7 +154,8 @@ class WriterLock:
     def release(self) -> None:
         """Let go: all that this writer held is free. Idempotent."""
         if self._id is not None and not self.inherited:
-            (self.folder / (self._id + _SUFFIX)).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what is left is a dead writer's
+                (self.folder / (self._id + _SUFFIX)).unlink()
             self._id = None
             self.abandon()
 

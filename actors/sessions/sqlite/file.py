@@ -119,7 +119,7 @@ class SQLiteFile:
             if connection not in self._connections:
                 return
             last = len(self._connections) == 1
-            with contextlib.suppress(StoreError, sqlite3.Error):
+            with contextlib.suppress(StoreError, sqlite3.Error, OSError):
                 change = self._watch.changed() if last and self.change is None else None
                 if change is not None and change in _NOTICED_LAST:
                     self._notice(change)

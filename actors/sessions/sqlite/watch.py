@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Literal
 
+from actors.sessions.disk import store_error
+
 #: What has happened to the files, by what can be done: ``gone``: the database is not there (it may come
 #: back); ``replaced``: another stands in its place; ``relinked``: a link to it leads elsewhere;
 #: ``overwritten``: it has another content; ``log``: its write-ahead log is gone or another; ``index``:
@@ -116,8 +118,15 @@ class FileWatch:
 
     def changed(self, *, names_follow: bool = False) -> Change | None:
         """What has happened to the files since they were opened; None: nothing. ``names_follow``: whether
-        ``is_undisturbed`` is asked next, so that the names need not be looked at twice.
+        ``is_undisturbed`` is asked next, so that the names need not be looked at twice. Raises StoreError
+        where the disk fails.
         """
+        try:
+            return self._changed(names_follow=names_follow)
+        except OSError as error:
+            raise store_error(error, self._path) from error
+
+    def _changed(self, *, names_follow: bool) -> Change | None:
         index = self._read_index_quickly()
         try:
             main = _stat(self._path)
