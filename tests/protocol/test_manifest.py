@@ -262,3 +262,11 @@ def test_a_loaded_scope_holds_absolute_paths_alone(scope: Scope):
 def test_a_value_that_cannot_even_be_written_is_an_error_of_its_manifest(given, said):
     with pytest.raises(ManifestError, match=said):
         PodManifest.of(**given)
+
+
+def test_names_may_have_letters_with_marks_of_any_script() -> None:
+    for name in ("हिन्दी", "ไทยนี้", "Zoe\u0308", "tiê\u0301ng"):
+        assert PodManifest.of(name=name).pod.name == name
+    for name in ("\u0308", "\u0308a", "a b\u0308", "a\u202e\u0308", "e\u0301" * 128):
+        with pytest.raises(ManifestError, match="pod.name"):
+            PodManifest.of(name=name)

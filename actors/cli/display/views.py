@@ -140,7 +140,7 @@ class PeopleView:
                 self._began = self._began or event.at
                 self._why, self._between_runs = None, False
             case events.RunEnd():
-                self._took = None if self._began is None else event.at - self._began
+                self._took = None if self._began is None else max(0.0, event.at - self._began)
                 self._why, self._between_runs = event.error, True
                 self._add_usage(event.usage)
                 self._wait_for_sub_agents()
