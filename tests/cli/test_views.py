@@ -98,6 +98,15 @@ def test_a_tier_that_was_rejected_is_a_line_and_the_accepted_one_is_its_answer()
     assert written(err).splitlines() == ["ollama/phi4 was rejected after 1.2 s: too short"]
 
 
+def test_a_run_in_which_the_clock_is_set_back_took_no_less_than_no_time():
+    out, err = files()
+    view = PeopleView(Terminal(out, err))
+    view.show(events.RunStart(**WHERE | {"at": 5000.0}))
+    view.show(events.RunEnd(**WHERE | {"at": 100.0}, outcome="finished"))
+    view.show_end(RunResult("done", "finished", Usage(), "r", "s"))
+    assert "-" not in written(err)
+
+
 def test_a_tool_that_failed_says_why():
     _, err = to_files([call("weather", {"town": "Atlantis"}), say("Sunk.")])
     assert err[0].startswith("✗ weather(town='Atlantis') → ")

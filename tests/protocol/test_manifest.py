@@ -268,5 +268,5 @@ def test_names_may_have_letters_with_marks_of_any_script() -> None:
     for name in ("हिन्दी", "ไทยนี้", "Zoe\u0308", "tiê\u0301ng"):
         assert PodManifest.of(name=name).pod.name == name
     for name in ("\u0308", "\u0308a", "a b\u0308", "a\u202e\u0308", "e\u0301" * 128):
-        with pytest.raises(ManifestError, match="pod.name"):
+        with pytest.raises(ManifestError, match=r"pod\.name"):
             PodManifest.of(name=name)
