@@ -2,6 +2,7 @@
 
 import pytest
 
+from actors.routing.pool.availability import Availability
 from actors.routing.pool.endings import Outcome, decide, limited_until, rest_after, summary_of
 from actors.routing.pool.git_diff import parse_changes
 from actors.routing.pool.queue import Claimed, Ended, Returned
@@ -95,3 +96,14 @@ def test_what_git_prints_of_a_difference_is_read() -> None:
         FileChange("new file.txt", "added", 3, 0),
     )
     assert parse_changes(b"") == ()
+
+
+def test_a_clock_that_is_set_back_has_no_runner_rest_longer_than_it_was_to() -> None:
+    runners = Availability({"a": 1})
+    limited = failed(ModelError("slow down", kind="rate_limit", retry_after=60))
+    assert runners.note("a", limited, NOW) == (True, True)
+    back = NOW - 86_400.0
+    assert not runners.wake(back)
+    assert runners.status(back).rate_limited == {"a": back + 60.0}
+    assert runners.states()["a"].resting_until == back + 60.0
+    assert runners.wake(back + 61.0)

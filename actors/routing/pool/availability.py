@@ -16,7 +16,9 @@ class Availability:
     def __init__(self, limits: Mapping[str, int]) -> None:
         self.active: dict[str, int] = {}
         self._limits = limits
+        #: Until when each rests, and how many seconds it was to at most: the clock may be set back.
         self._resting: dict[str, float] = {}
+        self._rests: dict[str, float] = {}
         #: How often each died in a row.
         self._deaths: Counter[str] = Counter()
 
@@ -31,7 +33,8 @@ class Availability:
         return SystemStatus(active_tasks=active, rate_limited=self._resting_at(now))
 
     def _resting_at(self, now: float) -> dict[str, float]:
-        return {name: until for name, until in self._resting.items() if until > now}
+        longest = self._rests
+        return {name: min(until, now + longest[name]) for name, until in self._resting.items() if until > now}
 
     def why_not(self, agent: str, now: float) -> str | None:
         """Why a runner can take no job; None where it can, once it has room."""
@@ -56,5 +59,6 @@ class Availability:
         elif outcome.kind != "cancelled" and not limited:
             self._deaths.pop(agent, None)
         if until is not None:
-            self._resting[agent] = max(until, self._resting.get(agent, 0.0))
+            self._resting[agent] = until = max(until, self._resting_at(now).get(agent, 0.0))
+            self._rests[agent] = until - now
         return limited, until is not None

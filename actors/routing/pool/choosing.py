@@ -50,13 +50,14 @@ class Choosing:
         #: The jobs that are looked at, and those that were.
         self.tasks: dict[int, asyncio.Task[None]] = {}
         self.done: set[int] = set()
-        #: How often in a row the classifier gave no answer, and until when it is left alone.
+        #: How often in a row the classifier gave no answer, and until when it is left alone, by
+        #: ``time.monotonic()``.
         self._failures = 0
         self._resting_until = 0.0
 
     def begin(self, number: int, job: Job) -> None:
         """Have a job classified, unless as many are as may be: then it comes again later."""
-        if time.time() < self._resting_until:
+        if time.monotonic() < self._resting_until:
             self._finish(Assignment(number, reason="not classified: the classifier fails, and is left alone"))
         elif len(self.tasks) < _MOST:
             task = self.tasks[number] = asyncio.get_running_loop().create_task(self._choose(number, job))
@@ -88,8 +89,7 @@ class Choosing:
 
     def _note_failure(self) -> None:
         self._failures += 1
-        now = time.time()
-        self._resting_until = rest_after(self._failures, now) or self._resting_until
+        self._resting_until = rest_after(self._failures, time.monotonic()) or self._resting_until
 
     def _check(self, said: Any) -> None:
         """Raises ClassificationRefused."""
