@@ -77,8 +77,8 @@ class Hooks:
         self._threads = threads
         methods: dict[str, list[_Method]] = {name: [] for name in _ASKED}
         for each in objects:
-            for name in _methods(each):
-                methods[name].append(_Method(each, name))
+            for name, method in _made(each).items():
+                methods[name].append(method)
         self._requests, self._run_ends = methods["before_request"], methods["on_run_end"]
         self._before, self._after = methods["before_tool"], methods["after_tool"]
         self.asks_before, self.asks_after = bool(self._before), bool(self._after)
@@ -269,6 +269,16 @@ def _misfit(answer: Any, hint: str) -> InvalidInput:
 
 def _name_of(hook: Any) -> str:
     return getattr(hook, "__name__", None) or type(hook).__name__
+
+
+def _made(hook: Any) -> dict[str, _Method]:
+    """The methods of a hook by the questions that they answer. Raises InvalidInput for what is no hook."""
+    try:
+        return {name: _Method(hook, name) for name in _methods(hook)}
+    except InvalidInput:
+        raise
+    except Exception as error:  # its properties are any code
+        raise InvalidInput(f"hooks: {type(hook).__name__} is no hook: {named_words(error)}") from error
 
 
 def _methods(hook: Any) -> list[str]:

@@ -443,9 +443,25 @@ class Guard:
     def before_tool(self, call: ToolCall) -> None: ...
 
 
+class Hiding:
+    """Raises whenever it is asked for a name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == object.__getattribute__(self, "name"):
+            raise KeyError(name)
+        return object.__getattribute__(self, name)
+
+    def before_tool(self, call: ToolCall) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("hook", "words"),
     [
+        *((Hiding(name), f"Hiding is no hook: KeyError: '{name}'") for name in ("before_tool", "timeout")),
+        (Hiding("after_tool"), "Hiding is no hook: KeyError: 'after_tool'"),
         (object(), "object answers nothing"),
         (Guard, "Guard is a class"),
         (SimpleNamespace(before_tool=lambda: None), "before_tool cannot be asked with \\(call\\)"),
