@@ -77,6 +77,12 @@ def test_a_run_asks_and_does_what_the_person_allows(shop: Home, columns: int, *,
     [
         ("n not today\n", "denied by a person: not today", "person", "a person denied it: not today"),
         (CTRL_D, "denied: nobody gave approval", "nobody", "nobody gave it: the person's input has ended"),
+        (
+            "y but" + CTRL_D,
+            "denied: nobody gave approval",
+            "nobody",
+            "nobody gave it: the person's input has",
+        ),
     ],
 )
 def test_what_is_denied_or_not_answered_is_not_run(

@@ -261,7 +261,9 @@ class AtTerminal:
             termios.tcflush(self._descriptor, termios.TCIFLUSH)
 
     async def _line(self) -> bytes | None:
-        """The next line, nothing at the end of the input; None where none is wanted any more."""
+        """The next line, nothing at the end of the input, also within a line; None where none is wanted any
+        more.
+        """
         loop = asyncio.get_running_loop()
         self._input = loop.create_future()
         loop.add_reader(self._descriptor, partial(self._wake, there=True))
@@ -272,9 +274,10 @@ class AtTerminal:
             self._input = None
             loop.remove_reader(self._descriptor)
         try:
-            return os.read(self._descriptor, _LINE)
+            line = os.read(self._descriptor, _LINE)
         except OSError:  # how a terminal reports its end
             return b""
+        return line if line.endswith(b"\n") else b""  # Ctrl-D behind words that Enter has not sent
 
     def _wake(self, *, there: bool) -> None:
         if self._input is not None and not self._input.done():
