@@ -152,6 +152,12 @@ class Channel:
             return AsyncFuture.failed(
                 InvalidInput(f"{type(command).__name__} holds what no JSON can: {error}")
             )
+        try:
+            channel.decode_to_pod(frame[channel.HEAD :])
+        except WireError as error:  # the other end ends the connection for that, and a process with it
+            return AsyncFuture.failed(
+                InvalidInput(f"{type(command).__name__} cannot be asked so: {error.message}")
+            )
         self._on_loop(partial(self._post, ask, frame, future), lambda: self._refuse(future, _LOOP_CLOSED))
         return future
 

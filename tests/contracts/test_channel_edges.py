@@ -20,7 +20,7 @@ from actors.system import PodSystem
 from protocol import channel
 from protocol.channel import Ask, Follow, Followed, Published, Reply, Unfollow
 from protocol.commands import Cancel, Describe, History
-from protocol.errors import PodUnreachable, WireError
+from protocol.errors import InvalidInput, PodUnreachable, WireError
 from protocol.events import Lagged, RunEnd, TextDelta
 from protocol.items import AssistantItem, UserItem
 from protocol.manifest import PodManifest
@@ -132,6 +132,29 @@ def test_a_large_item_goes_there_and_back() -> None:
         await serving
 
     with_pod(scene)
+
+
+def test_what_the_other_end_could_not_read_is_an_error_of_who_asks_and_ends_no_connection() -> None:
+    async def scene(_: PodSystem, pod: Pod) -> None:
+        here, there = await pair()
+        serving = asyncio.create_task(serve_pod(pod, *there))
+        handle = await connect(*here)
+        asked: dict[str, Any] = {
+            "retained_tokens": lambda: handle.compact("x"),  # type: ignore[arg-type]
+            "timeout": lambda: handle.wait_for_sub_agents("5"),  # type: ignore[arg-type]
+            "at": lambda: handle.fork(5),  # type: ignore[arg-type]
+            "item": lambda: handle.push_item(5),  # type: ignore[arg-type]
+            "content": lambda: handle.run([1]),  # type: ignore[list-item]
+            "note": lambda: handle.deny("a", note=5),  # type: ignore[arg-type]
+        }
+        for words, ask in asked.items():
+            with pytest.raises(InvalidInput, match=words):
+                await ask()
+        assert (await handle.run("hello")).text == "fine"
+        await handle.address.close()  # type: ignore[attr-defined]
+        await serving
+
+    with_pod(scene, "fine")
 
 
 def test_a_connection_that_is_cut_at_any_byte_ends_and_the_pod_lives_on() -> None:
