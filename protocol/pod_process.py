@@ -56,6 +56,9 @@ class PodBegun(Struct, frozen=True):
     approvals: tuple[ApprovalRequested, ...] = ()
 
 
+#: What a process is sent with the socket of ``protocol.shared_servers``, before anything else of its budget.
+SOCKET = b"+"
+
 # -- budgets, a line of JSON each --------------------------------------------------------------------
 
 

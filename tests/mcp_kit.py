@@ -15,6 +15,7 @@ from actors.pod.handle import Pod
 from actors.runtime.children.launcher import Launcher
 from actors.system import PodSystem
 from actors.tools.mcp.connection import Seconds
+from actors.tools.mcp.connections import OwnConnections
 from actors.tools.mcp.source import McpServers
 from protocol.events import Alert, Event, ToolProgress, ToolResulted
 from protocol.items import ToolResult
@@ -95,6 +96,6 @@ async def servers(**seconds: float) -> AsyncIterator[McpServers]:
     """Servers without a system."""
     launcher = Launcher()
     try:
-        yield McpServers(lambda: launcher, None, seconds=Seconds(**seconds))
+        yield McpServers(OwnConnections(lambda: launcher, None, seconds=Seconds(**seconds)))
     finally:
         await launcher.aclose()

@@ -10,6 +10,7 @@ import pickle
 import random
 import signal
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -103,6 +104,12 @@ class GatedScript:
 async def where() -> str:
     """The number of the process that a tool is run in."""
     return str(os.getpid())
+
+
+@tool
+async def has_sdk() -> str:
+    """Whether the process has imported what MCP servers are asked with."""
+    return str("mcp" in sys.modules)
 
 
 @tool

@@ -190,7 +190,7 @@ class Channel:
         why = "the other end has closed it"
         try:
             while True:
-                self._take(channel.decode_from_pod(await _read_frame(self._reader)))
+                self._take(channel.decode_from_pod(await read_frame(self._reader)))
         except asyncio.IncompleteReadError:
             pass
         except (OSError, WireError) as error:
@@ -263,7 +263,7 @@ class Channel:
         )
 
 
-async def _read_frame(reader: StreamReader) -> bytes:
+async def read_frame(reader: StreamReader) -> bytes:
     """The body of the next frame. Raises IncompleteReadError at the end, OSError, WireError."""
     return await reader.readexactly(channel.frame_length(await reader.readexactly(channel.HEAD)))
 
@@ -317,7 +317,7 @@ class Service:
         """Take commands until no more come. Raises WireError."""
         with contextlib.suppress(asyncio.IncompleteReadError, OSError):
             while True:
-                self._take(channel.decode_to_pod(await _read_frame(reader)))
+                self._take(channel.decode_to_pod(await read_frame(reader)))
                 await self._writer.drain()  # who reads no answers is not listened to
 
     def send_events(self, follow: int, feed: Feed) -> None:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from actors.pod.history.task_list import TaskListReader, TaskStore
     from actors.pod.sourced_tools import SourcedTools
     from actors.tools.hooks import Hooks
-    from actors.tools.mcp.source import McpServers
+    from actors.tools.mcp.connections import OwnConnections
+    from actors.tools.mcp.source import Connections, McpServers
     from actors.tools.open_sources import OpenSources
     from actors.tools.sandbox import Sandbox
     from actors.tools.shell.pod_commands import PodCommands
@@ -71,6 +72,10 @@ class ToolFactory:
         self._sources: OpenSources | None = None
         #: The MCP servers that manifests name; None while there is none.
         self._mcp: McpServers | None = None
+        #: Those that this process has connections to.
+        self._own_connections: OwnConnections | None = None
+        #: How servers are reached where not by connections of this process.
+        self.connections: Connections | None = None
         #: The tools of the manifest that was asked for last.
         self._runner = Latest(self._make_runner)
         # Each of these belongs to its pod.
@@ -149,9 +154,17 @@ class ToolFactory:
         if self._mcp is None:
             from actors.tools.mcp.source import McpServers  # noqa: PLC0415 - paid for by pods that have any
 
-            logs = None if self._outputs is None else self._outputs / "mcp"
-            self._mcp = McpServers(self._launchers.of_programs, logs)
+            self._mcp = McpServers(self.connections or self.own_connections())
         return self._mcp.sources(manifest.tools.mcp, manifest.pod.pwd)
+
+    def own_connections(self) -> OwnConnections:
+        """The MCP servers of this process, which are also there for its pods in processes of their own."""
+        if self._own_connections is None:
+            from actors.tools.mcp.connections import OwnConnections  # noqa: PLC0415 - the same
+
+            logs = None if self._outputs is None else self._outputs / "mcp"
+            self._own_connections = OwnConnections(self._launchers.of_programs, logs)
+        return self._own_connections
 
     def _sourced(self, plain: ToolRunner, sources: Iterable[ToolSource]) -> SourcedTools:
         from actors.pod.sourced_tools import SourcedTools  # noqa: PLC0415 - paid for by pods that have any

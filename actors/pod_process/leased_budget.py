@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from actors.pod.accounts.budget import Budget, Exceeded, Reservation, Totals
 from protocol.errors import BudgetError
 from protocol.manifest import BudgetSection
-from protocol.pod_process import Count, Draw, Granted, Hold, Spend, ToParent, granted
+from protocol.pod_process import SOCKET, Count, Draw, Granted, Hold, Spend, ToParent, granted
 from protocol.usage import Usage
 from protocol.wire import encode
 
@@ -25,6 +26,14 @@ class ParentAccounts:
         end.settimeout(_PATIENCE)
         self._end = end
         self._unread = b""
+
+    def receive_socket(self) -> socket.socket:
+        """The socket that the parent sends before anything else. Raises OSError."""
+        data, numbers, _, _ = socket.recv_fds(self._end, len(SOCKET), 1)
+        if data != SOCKET or not numbers:
+            raise OSError("the parent process sent no socket")
+        os.set_inheritable(numbers[0], False)
+        return socket.socket(fileno=numbers[0])
 
     def report(self, message: ToParent) -> None:
         """Say something that nobody answers."""

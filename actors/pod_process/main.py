@@ -110,7 +110,10 @@ async def serve(begin: BeginPod, commands: socket.socket, accounts: socket.socke
     system = _system(begin)
     try:
         await system.__aenter__()  # its exit would look for replies that nobody asked for
-        feed = _prepare(system, begin, ParentAccounts(accounts))
+        parent = ParentAccounts(accounts)
+        feed = _prepare(system, begin, parent)
+        if begin.manifest.tools.mcp:
+            await _share_servers(system, parent)
         pod = await _spawn(system, begin)
     except Exception as error:  # noqa: BLE001 - the parent gets it
         writer.write(channel.frame(Refusal(OWN, Failure.of(error))))
@@ -143,6 +146,14 @@ def _prepare(system: PodSystem, begin: BeginPod, parent: ParentAccounts) -> Feed
     if begin.budget is not None:
         assembly.budget = LeasedBudget(begin.budget, parent)
     return system._bus.feed(drops_durable=False)  # noqa: SLF001 - the same
+
+
+async def _share_servers(system: PodSystem, parent: ParentAccounts) -> None:
+    """Have the system reach MCP servers by way of the parent."""
+    from actors.pod_process.parent_servers import ParentServers  # noqa: PLC0415 - paid for by pods that have any
+
+    connections = await ParentServers.over(parent.receive_socket())
+    system._here().assembly.tools.connections = connections  # noqa: SLF001 - this process is that system
 
 
 def _system(begin: BeginPod) -> PodSystem:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from actors.runtime.children.launcher import Launcher
 from actors.tools.base import ToolContext
+from actors.tools.mcp.connections import OwnConnections
 from actors.tools.mcp.source import McpServers
 from actors.tools.toolbox import Toolbox
 from bench.claim import Claim, at_most_times
@@ -57,7 +58,7 @@ async def _measured(calls: int, call: Callable[[], Awaitable[str]]) -> list[Read
 
 async def _by_polypod(calls: int) -> list[Reading]:
     launcher = Launcher()
-    servers = McpServers(lambda: launcher, None)
+    servers = McpServers(OwnConnections(lambda: launcher, None))
     manifest = PodManifest.of(mcp=[{"name": "bench", "command": list(_COMMAND)}])
     (source,) = servers.sources(manifest.tools.mcp, "/")
     try:

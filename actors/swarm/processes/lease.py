@@ -11,7 +11,7 @@ import msgspec
 from actors.pod.accounts.budget import Budget, ChildBudget, Exceeded, Reservation, Resource, Totals
 from protocol.errors import BudgetError
 from protocol.manifest import BudgetSection
-from protocol.pod_process import Count, Draw, Granted, Hold, Spend, ToParent, to_parent
+from protocol.pod_process import SOCKET, Count, Draw, Granted, Hold, Spend, ToParent, to_parent
 from protocol.wire import encode
 
 _READ = 65536
@@ -36,6 +36,10 @@ class Lease:
         self._unread = b""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(end.fileno(), self.read)
+
+    def send_socket(self, other: socket.socket) -> None:
+        """Hand the process one end of another socket, before it is answered anything."""
+        socket.send_fds(self._end, [SOCKET], [other.fileno()])
 
     def read(self) -> None:
         """Take what has come."""

@@ -10,7 +10,7 @@ import socket
 import time
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pykka
 from msgspec.structs import replace
@@ -61,6 +61,9 @@ from protocol.events import (
 from protocol.pod_process import BeginPod
 from protocol.wire import decode_event, event_kind
 
+if TYPE_CHECKING:
+    from actors.swarm.processes.shared_servers import SharedServers
+
 _log = logging.getLogger("polypod.processes")
 #: Entries of a dead pod's session that are read at a time.
 _PAGE = 200
@@ -97,6 +100,8 @@ class Surroundings(NamedTuple):
     grace: float
     #: Called with a pod that has ended for good.
     forget: Callable[[Pod], None]
+    #: Gives a process the MCP servers of the system, over the socket of which it is handed one end.
+    share_servers: Callable[[socket.socket], SharedServers]
 
 
 class ProcessPod(Supervisor, Elsewhere):
@@ -290,6 +295,7 @@ class ProcessPod(Supervisor, Elsewhere):
         near, far = socket.socketpair()
         accounts, accounts_far = socket.socketpair()
         self._lease = lease = Lease(accounts, self._around.budget, self._around.totals)
+        servers = self._share_servers(lease) if self._begin.manifest.tools.mcp else None
         try:
             ladder = Ladder(signal.SIGTERM, self._around.grace, _GRACE)
             try:
@@ -314,6 +320,15 @@ class ProcessPod(Supervisor, Elsewhere):
                 self._held = []
             lease.close()
             self._lease = None
+            if servers is not None:
+                await servers.close()
+
+    def _share_servers(self, lease: Lease) -> SharedServers:
+        """Have the process reach the MCP servers of this one, by a socket that it is sent."""
+        near, far = socket.socketpair()
+        with far:
+            lease.send_socket(far)
+        return self._around.share_servers(near)
 
     def _connect(self, reader: StreamReader, writer: StreamWriter, lost: asyncio.Event) -> ProcessChannel:
         return ProcessChannel(reader, writer, self._take_event, lambda _: lost.set())

@@ -29,6 +29,7 @@ from protocol.wire import encode
 
 if TYPE_CHECKING:
     from actors.pod.assembly import Assembly
+    from actors.swarm.processes.shared_servers import SharedServers
     from actors.swarm.spawner import Wanted
 
 #: Whether such a process is forked from one that has imported what it needs; elsewhere it is started anew.
@@ -65,6 +66,7 @@ class ProcessPods:
             assembly.totals,
             settings.grace,
             roster.forget,
+            self._share_servers,
         )
 
     def spawn(self, wanted: Wanted) -> None:
@@ -111,6 +113,11 @@ class ProcessPods:
             processes=settings.processes,
             tool_threads=self._tool_threads,
         )
+
+    def _share_servers(self, end: socket.socket) -> SharedServers:
+        from actors.swarm.processes.shared_servers import SharedServers  # noqa: PLC0415 - paid for by pods that have any
+
+        return SharedServers(end, self._assembly.tools.own_connections())
 
     async def _start_process(self, commands: socket.socket, accounts: socket.socket, ladder: Ladder) -> Child:
         launcher = self._assembly.launchers.of_pods(_PREPARE if _FORKS else None)

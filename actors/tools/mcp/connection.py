@@ -15,11 +15,10 @@ from actors.runtime.children.launcher import Launcher
 from actors.runtime.restarts import Limits, count_restart
 from actors.tools.base import ToolContext
 from actors.tools.mcp.life import Life
-from actors.tools.mcp.listing import ListedTool
 from actors.tools.mcp.log import ServerLog
 from protocol.errors import ManifestError, ToolError, ToolTimeout
 from protocol.items import Part
-from protocol.mcp import McpServer, expand, header_value
+from protocol.mcp import ListedTool, McpServer, expand, header_value
 from protocol.text import encodable
 from protocol.urls import HIDDEN
 
@@ -75,6 +74,8 @@ class Connection:
         self._left_out = ""
         #: Why it has no list, while it is started again.
         self._failure = ""
+        #: Called where what is known of the server may have changed.
+        self.watchers: list[Callable[[], object]] = []
 
     @property
     def name(self) -> str:
@@ -138,6 +139,8 @@ class Connection:
             seconds=self._seconds.start,
             older=self._older,
         )
+        self._life.task.add_done_callback(lambda _: self._tell_watchers())
+        self._tell_watchers()
 
     async def wait_listed(self) -> None:
         """Wait a moment for its list of tools, where it is not known."""
@@ -151,6 +154,11 @@ class Connection:
             self.listing = listing
         words = "; ".join(left_out)
         self._left_out = f"left out of the tools of MCP server {self.name!r}: {words}" if words else ""
+        self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        for each in self.watchers:
+            each()
 
     def _transport(self, transports: ModuleType, over: Callable[[], object]) -> Any:
         """The way to the server. Raises ManifestError for a variable that is not set."""
@@ -203,7 +211,10 @@ class Connection:
         self, tool: str, arguments: dict[str, Any], ctx: ToolContext, seconds: float
     ) -> list[Part]:
         """What a tool gives, within ``seconds`` of its last sign of life. Raises ToolError."""
-        call = Call(ctx, seconds)
+        connection = self._for_pod(ctx.pod)
+        return await connection._call(tool, arguments, Call(ctx, seconds))  # noqa: SLF001 - one of these too
+
+    async def _call(self, tool: str, arguments: dict[str, Any], call: Call) -> list[Part]:
         self._at_work.append(call)
         if self._idle is not None:
             self._idle.cancel()
@@ -251,7 +262,7 @@ class Connection:
 
     # -- questions -------------------------------------------------------------------------------
 
-    def for_pod(self, pod: str) -> Connection:
+    def _for_pod(self, pod: str) -> Connection:
         """The connection by which the calls of a pod go: its own, where a server asks people and does not say
         whose call it asks for.
         """

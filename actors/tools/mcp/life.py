@@ -9,8 +9,8 @@ from contextvars import Context
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from actors.tools.mcp.listing import ListedTool
 from protocol.foreign import named_words
+from protocol.mcp import ListedTool
 
 if TYPE_CHECKING:
     from actors.tools.mcp.session import Elicit, Session

@@ -5,23 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from msgspec import Struct
-
 from actors.tools.mcp.schemas import SchemaError, usable_schema
 from protocol.foreign import shown
+from protocol.mcp import ListedTool
 from protocol.text import encodable
 
 #: The key under which the tool as the server lists it goes through the SDK.
 _AS_LISTED = "polypod.as_listed"
-
-
-class ListedTool(Struct, frozen=True):
-    """A tool of a server, by its own name."""
-
-    name: str
-    description: str
-    schema: dict[str, Any]
-    read_only: bool
 
 
 def simplify_listing(result: dict[str, Any]) -> None:

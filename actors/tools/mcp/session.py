@@ -14,11 +14,12 @@ from mcp import Client, MCPError
 from mcp.client import ClientRequestContext
 
 from actors.tools.mcp.content import parts_of_result
-from actors.tools.mcp.listing import ListedTool, listed
+from actors.tools.mcp.listing import listed
 from actors.version import __version__
 from protocol.errors import ToolError
 from protocol.foreign import named_words
 from protocol.items import Part, TextPart
+from protocol.mcp import ListedTool
 
 #: Pages of a list of tools.
 _MOST_PAGES = 100
@@ -108,7 +109,7 @@ class Session:
             raise ToolError(f"MCP server {self._name!r} gave back what is no result: {words}") from error
         parts = parts_of_result(result.content, result.structured_content)
         if result.is_error:
-            raise FailedCall(parts)
+            raise ToolError(_words_of(parts))
         return parts
 
     # -- lists -----------------------------------------------------------------------------------
@@ -170,10 +171,7 @@ class Session:
         return mcp_types.ElicitResult(action="accept", content=answer)
 
 
-class FailedCall(ToolError):  # noqa: N818
-    """A tool says of its own call that it failed, with ``parts``."""
-
-    def __init__(self, parts: list[Part]) -> None:
-        texts = [part.text for part in parts if isinstance(part, TextPart) and part.text.strip()]
-        super().__init__("".join(texts) or "the tool failed, and does not say why")
-        self.parts = parts
+def _words_of(parts: list[Part]) -> str:
+    """What a tool says of its own call that failed."""
+    texts = [part.text for part in parts if isinstance(part, TextPart) and part.text.strip()]
+    return "".join(texts) or "the tool failed, and does not say why"

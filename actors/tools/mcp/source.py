@@ -1,38 +1,70 @@
 """``McpSource``: the tools of one server for pods that ask for it in the same way, and ``McpServers``, all of
-a system.
+a system, over whatever connections it has.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from hashlib import sha256
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import msgspec
-from msgspec.structs import replace
 
-from actors.runtime.children.launcher import Launcher
 from actors.runtime.latest import Latest
 from actors.tools.base import Tool, ToolContext
-from actors.tools.mcp.connection import Connection, Seconds
-from actors.tools.mcp.listing import ListedTool
-from actors.tools.mcp.log import ServerLog
 from actors.tools.mcp.names import tool_name
 from protocol.errors import ManifestError
 from protocol.items import Part
-from protocol.mcp import McpServer
+from protocol.mcp import ListedTool, McpServer
 from protocol.text import encodable
+
+
+class ServerConnection(Protocol):
+    """How a server is reached: by a ``Connection`` of this process, or by way of its parent."""
+
+    @property
+    def listing(self) -> tuple[ListedTool, ...] | None:
+        """The tools that it listed last; None where it never has."""
+
+    @property
+    def failure(self) -> str | None:
+        """What people should know of it, in words; None where all is well."""
+
+    @property
+    def has_process(self) -> bool:
+        """Whether a server that was started on this machine is at work."""
+
+    def hold(self) -> None:
+        """Count one more source that needs the server."""
+
+    def begin(self) -> None:
+        """Have it started, unless it is, or has ended too often."""
+
+    async def wait_listed(self) -> None:
+        """Wait a moment for its list of tools, where it is not known."""
+
+    async def call(
+        self, tool: str, arguments: dict[str, Any], ctx: ToolContext, seconds: float
+    ) -> list[Part]:
+        """What a tool gives, within ``seconds`` of its last sign of life. Raises ToolError."""
+
+    async def release(self) -> None:
+        """Count one source less; with the last one the server is ended."""
+
+
+class Connections(Protocol):
+    """The connections of one process."""
+
+    def connect(self, server: McpServer, folder: str) -> ServerConnection:
+        """How a server is reached that would run in ``folder``."""
 
 
 class McpSource:
     """A ``ToolSource``. Pods wait for a server whose tools nobody knows yet, and for that only a moment."""
 
-    def __init__(self, server: McpServer, connection: Connection) -> None:
+    def __init__(self, server: McpServer, connection: ServerConnection) -> None:
         self.name = f"MCP server {server.name}"
         self._server = server
         self._connection = connection
@@ -90,7 +122,7 @@ class McpSource:
         server, connection, own_name = self._server, self._connection, listed.name
 
         async def call(arguments: dict[str, Any], ctx: ToolContext) -> list[Part]:
-            return await connection.for_pod(ctx.pod).call(own_name, arguments, ctx, server.timeout)
+            return await connection.call(own_name, arguments, ctx, server.timeout)
 
         concurrency = server.concurrency or ("read_only" if listed.read_only else "exclusive")
         return Tool(
@@ -104,21 +136,10 @@ class McpSource:
 
 
 class McpServers:
-    """The servers of one system. Those that are reached in the same way are one, whoever names them."""
+    """The sources of one system."""
 
-    def __init__(
-        self,
-        launcher: Callable[[], Launcher],
-        logs: Path | None,
-        variables: Mapping[str, str] | None = None,
-        seconds: Seconds | None = None,
-    ) -> None:
-        """``logs`` is the folder of what servers say on standard error, ``variables`` the environment."""
-        self._launcher = launcher
-        self._logs = logs
-        self._variables = os.environ if variables is None else variables
-        self._seconds = seconds or Seconds()
-        self._connections: WeakValueDictionary[bytes, Connection] = WeakValueDictionary()
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
         self._sources: WeakValueDictionary[bytes, McpSource] = WeakValueDictionary()
 
     def sources(self, servers: Iterable[McpServer], folder: str) -> list[McpSource]:
@@ -137,25 +158,5 @@ class McpServers:
         key = msgspec.json.encode((server, folder), order="deterministic")
         source = self._sources.get(key)
         if source is None:
-            source = self._sources[key] = McpSource(server, self._connection(server, folder))
+            source = self._sources[key] = McpSource(server, self._connections.connect(server, folder))
         return source
-
-    def _connection(self, server: McpServer, folder: str) -> Connection:
-        plain = McpServer(
-            server.name,
-            command=server.command,
-            url=server.url,
-            cwd=server.cwd,
-            env=server.env,
-            headers_env=server.headers_env,
-        )
-        key = msgspec.json.encode((replace(plain, name=""), folder), order="deterministic")
-        found = self._connections.get(key)
-        if found is None:
-            log = None
-            if self._logs is not None and server.url is None:
-                log = self._logs / f"{server.name}-{sha256(key).hexdigest()[:12]}.log"
-            found = self._connections[key] = Connection(
-                plain, folder, self._launcher, ServerLog(log), self._variables, self._seconds
-            )
-        return found

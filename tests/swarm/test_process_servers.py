@@ -1,0 +1,169 @@
+"""MCP servers of pods that are processes: their parent has the connections."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp_kit import calls, follow, having, raw
+from pod_processes import SystemOn
+from process_doubles import scripted
+from process_kit import wait_for_end
+
+from actors.llm.scripted import ScriptedClient, call, say
+from actors.pod_process.parent_servers import ParentServers
+from actors.runtime.children.launcher import Launcher
+from actors.swarm.processes.process_pod import ProcessPod
+from actors.swarm.processes.shared_servers import SharedServers
+from actors.tools.base import ToolContext
+from actors.tools.mcp.connections import OwnConnections
+from protocol import channel
+from protocol.errors import ToolError
+from protocol.events import ApprovalRequested, ToolProgress
+from protocol.items import ToolResult
+from protocol.mcp import McpServer
+from protocol.scope import Scope
+from protocol.shared_servers import HoldServer, frame
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes by /proc")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    return f"sqlite:{tmp_path / 'pods.db'}"
+
+
+@pytest.fixture
+def launcher() -> Iterator[Launcher]:
+    made = Launcher()
+    yield made
+    asyncio.run(made.aclose())
+
+
+async def test_all_pods_share_a_server_and_those_in_processes_import_no_sdk(
+    system_on: SystemOn, store: str
+) -> None:
+    """It costs half a second and 64 MB in each process that asks servers itself."""
+    script = [call("raw__pid"), call("has_sdk"), say("done")]
+    with scripted(script) as client:
+        async with system_on(store) as system:
+            here = await system.spawn(having(raw()), client=ScriptedClient(calls("raw__pid")))
+            tools = ["process_doubles:has_sdk"]
+            others = [
+                await system.spawn(having(raw()), client=client, tools=tools, process=True) for _ in range(2)
+            ]
+            first, *rest = [await follow(pod) for pod in (here, *others)]
+            assert [each.texts for each in rest] == 2 * [[*first.texts, "False"]]
+
+
+async def test_a_server_ends_with_the_process_that_needed_it_however_that_ends(
+    system_on: SystemOn, store: str
+) -> None:
+    with scripted(calls("raw__pid")) as client:
+        async with system_on(store) as system:
+            pod = await system.spawn(having(raw()), client=client, process=True)
+            (server,) = (await follow(pod)).texts
+            assert isinstance(pod.address, ProcessPod)
+            assert pod.address._child is not None
+            pod.address._child.ask_to_stop()
+            await asyncio.to_thread(wait_for_end, int(server))
+
+
+async def test_what_a_server_does_in_a_call_is_told_as_by_a_pod_of_this_process(
+    system_on: SystemOn, store: str
+) -> None:
+    """Progress, an error of the tool's own, an end in mid-call, a start anew, tools that come."""
+    wanted: list[Any] = [
+        ("raw__never", {"steps": 2, "answer": True}),
+        "raw__strange",
+        "raw__die",
+        ("raw__echo", {"text": "again"}),
+        "raw__change",
+        "raw__new",
+    ]
+    with scripted(calls(*wanted)) as client:
+        async with system_on(store) as system:
+            pod = await system.spawn(having(raw()), client=client, process=True)
+            played = await follow(pod)
+    assert played.progress == ["at it (0)", "at it (1)"]
+    assert "which polypod does not know" in played.texts[1]
+    assert "ended with exit code 3" in played.texts[2]
+    assert "may or may not have taken effect" in played.texts[2]
+    assert played.results[2].is_error
+    assert played.texts[3:5] == ["again", "changed"]
+    assert "Unknown tool: new" in played.texts[5]  # it was there to be called
+
+
+async def test_a_server_that_cannot_start_is_an_alert_in_the_process(system_on: SystemOn, store: str) -> None:
+    with scripted([say("alone")]) as client:
+        async with system_on(store) as system:
+            pod = await system.spawn(having(raw("broken")), client=client, process=True)
+            played = await follow(pod)
+    assert any("ended with exit code 7" in each for each in played.alerts)
+
+
+async def test_what_a_server_asks_is_asked_by_the_pod_whose_call_it_is(
+    system_on: SystemOn, store: str
+) -> None:
+    with scripted(calls("raw__ask")) as client:
+        async with system_on(store) as system:
+            pod = await system.spawn(having(raw()), client=client, process=True)
+            with pod.subscribe([ApprovalRequested]) as questions:
+                run = pod.run("go")
+                question = await anext(questions)
+                assert isinstance(question, ApprovalRequested)
+                assert question.why == "MCP server 'raw' asks: which town?"
+                await pod.approve(question.approval_id, arguments={"town": "Oslo"})
+                await run
+            assert any("Oslo" in item.text for item in await pod.history() if isinstance(item, ToolResult))
+
+
+async def test_a_call_that_is_cancelled_is_cancelled_at_the_server(system_on: SystemOn, store: str) -> None:
+    wanted = [call("raw__never", {"steps": 1}), call("raw__echo", {"text": "still here"}), say("done")]
+    with scripted(wanted) as client:
+        async with system_on(store, outputs=Path(store.removeprefix("sqlite:")).parent / "kept") as system:
+            pod = await system.spawn(having(raw()), client=client, process=True)
+            with pod.subscribe([ToolProgress]) as events:
+                run = pod.run("go")
+                await anext(events)
+                await pod.cancel()
+                assert (await run).outcome == "cancelled"
+            assert (await follow(pod)).texts == ["still here"]
+    (log,) = Path(store.removeprefix("sqlite:")).parent.glob("kept/mcp/*.log")
+    assert "cancelled" in log.read_text()
+
+
+async def test_a_process_that_speaks_nonsense_is_given_no_servers(launcher: Launcher) -> None:
+    near, far = socket.socketpair()
+    far.setblocking(False)
+    shared = SharedServers(near, OwnConnections(lambda: launcher, None))
+    loop = asyncio.get_running_loop()
+    server = McpServer("raw", command=tuple(raw()["command"]))
+    await loop.sock_sendall(far, frame(HoldServer(1, server, "/")) + channel.head(3) + b"???")
+    while await loop.sock_recv(far, 65536):
+        pass  # what it said before, and then the end
+    await shared.close()
+    assert not shared._held or not any(each.connection.has_process for each in shared._held.values())
+    far.close()
+
+
+async def test_a_process_whose_parent_is_gone_waits_for_no_server() -> None:
+    near, far = socket.socketpair()
+    servers = await ParentServers.over(near)
+    server = servers.connect(McpServer("raw", command=("x",)), "/")
+    server.hold()
+    ctx: ToolContext[Any] = ToolContext(pwd=Path("/"), scope=Scope())
+    under_way = asyncio.create_task(server.call("echo", {}, ctx, 5))
+    await asyncio.sleep(0)
+    far.close()
+    await server.wait_listed()
+    assert server.failure is not None
+    with pytest.raises(ToolError, match="the parent process"):
+        await under_way
+    with pytest.raises(ToolError, match="the parent process"):
+        await server.call("echo", {}, ctx, 5)
