@@ -74,15 +74,6 @@ class McpServer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
         return replace(self, env=env, url=url)
 
 
-class ListedTool(Struct, frozen=True):
-    """A tool as a server lists it, by its own name; ``schema`` is the JSON Schema of its arguments."""
-
-    name: str
-    description: str
-    schema: dict[str, Any]
-    read_only: bool
-
-
 def _recordable(name: str, value: str) -> str:
     found = re.fullmatch(_REFERENCE, value)
     return value if found is not None and found["default"] is None else f"${{{name}}}"

@@ -12,9 +12,19 @@ from msgspec import Struct
 from protocol.channel import head
 from protocol.errors import Failure, WireError
 from protocol.items import Part
-from protocol.mcp import ListedTool, McpServer
+from protocol.mcp import McpServer
 from protocol.recordable import UNFIT, recordable
 from protocol.wire import encode
+
+
+class ListedTool(Struct, frozen=True):
+    """A tool as a server lists it, by its own name; ``schema`` is the JSON Schema of its arguments."""
+
+    name: str
+    description: str
+    schema: dict[str, Any]
+    read_only: bool
+
 
 # -- to the parent -------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from actors.tools.base import ToolContext
 from protocol.error_of import error_of
 from protocol.errors import ToolError, WireError
 from protocol.items import Part
-from protocol.mcp import ListedTool, McpServer
+from protocol.mcp import McpServer
 from protocol.shared_servers import (
     BeginServer,
     CallFailed,
@@ -23,6 +23,7 @@ from protocol.shared_servers import (
     CallTool,
     CancelCall,
     HoldServer,
+    ListedTool,
     PersonAnswered,
     PersonAsked,
     ReleaseServer,

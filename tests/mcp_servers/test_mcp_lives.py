@@ -18,7 +18,7 @@ from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.system import PodSystem
 from actors.tools.base import ToolContext
-from actors.tools.mcp import source
+from actors.tools.mcp import connections, source
 from actors.tools.mcp.connection import Seconds
 from actors.tools.mcp.log import MOST_BYTES, ServerLog
 from actors.tools.toolbox import Toolbox
@@ -122,7 +122,7 @@ async def test_a_server_that_nobody_calls_is_ended_and_the_next_call_starts_it_a
 async def test_a_server_that_never_answers_holds_a_run_for_a_moment_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(source, "Seconds", lambda: Seconds(first_wait=0.05))
+    monkeypatch.setattr(connections, "Seconds", lambda: Seconds(first_wait=0.05))
     client = ScriptedClient([say("without it")])
     async with PodSystem() as system:
         pod = await system.spawn(having(raw("mute")), client=client)

@@ -74,9 +74,7 @@ async def test_a_server_ends_with_the_process_that_needed_it_however_that_ends(
             await asyncio.to_thread(wait_for_end, int(server))
 
 
-async def test_what_a_server_does_in_a_call_is_told_as_by_a_pod_of_this_process(
-    system_on: SystemOn, store: str
-) -> None:
+async def test_what_a_server_does_in_a_call_reaches_its_pod(system_on: SystemOn, store: str) -> None:
     """Progress, an error of the tool's own, an end in mid-call, a start anew, tools that come."""
     wanted: list[Any] = [
         ("raw__never", {"steps": 2, "answer": True}),

@@ -18,7 +18,8 @@ from actors.tools.mcp.life import Life
 from actors.tools.mcp.log import ServerLog
 from protocol.errors import ManifestError, ToolError, ToolTimeout
 from protocol.items import Part
-from protocol.mcp import ListedTool, McpServer, expand, header_value
+from protocol.mcp import McpServer, expand, header_value
+from protocol.shared_servers import ListedTool
 from protocol.text import encodable
 from protocol.urls import HIDDEN
 
@@ -139,8 +140,8 @@ class Connection:
             seconds=self._seconds.start,
             older=self._older,
         )
-        self._life.task.add_done_callback(lambda _: self._tell_watchers())
-        self._tell_watchers()
+        self._life.task.add_done_callback(lambda _: self._notify_watchers())
+        self._notify_watchers()
 
     async def wait_listed(self) -> None:
         """Wait a moment for its list of tools, where it is not known."""
@@ -154,9 +155,9 @@ class Connection:
             self.listing = listing
         words = "; ".join(left_out)
         self._left_out = f"left out of the tools of MCP server {self.name!r}: {words}" if words else ""
-        self._tell_watchers()
+        self._notify_watchers()
 
-    def _tell_watchers(self) -> None:
+    def _notify_watchers(self) -> None:
         for each in self.watchers:
             each()
 

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from protocol.foreign import named_words
-from protocol.mcp import ListedTool
+from protocol.shared_servers import ListedTool
 
 if TYPE_CHECKING:
     from actors.tools.mcp.session import Elicit, Session

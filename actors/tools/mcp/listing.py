@@ -7,7 +7,7 @@ from typing import Any
 
 from actors.tools.mcp.schemas import SchemaError, usable_schema
 from protocol.foreign import shown
-from protocol.mcp import ListedTool
+from protocol.shared_servers import ListedTool
 from protocol.text import encodable
 
 #: The key under which the tool as the server lists it goes through the SDK.

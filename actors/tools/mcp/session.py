@@ -19,7 +19,7 @@ from actors.version import __version__
 from protocol.errors import ToolError
 from protocol.foreign import named_words
 from protocol.items import Part, TextPart
-from protocol.mcp import ListedTool
+from protocol.shared_servers import ListedTool
 
 #: Pages of a list of tools.
 _MOST_PAGES = 100

@@ -17,7 +17,8 @@ from actors.tools.base import Tool, ToolContext
 from actors.tools.mcp.names import tool_name
 from protocol.errors import ManifestError
 from protocol.items import Part
-from protocol.mcp import ListedTool, McpServer
+from protocol.mcp import McpServer
+from protocol.shared_servers import ListedTool
 from protocol.text import encodable
 
 
