@@ -10,8 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
-from actors.sessions.answer_token import AnswerToken, answer_token
-from actors.sessions.answers import settled
+from actors.pod.approvals.signed_answers import SignedAnswers
 from actors.swarm.agents.home import Home
 from actors.swarm.runners.base import APPROVED, Answer, Permission
 from protocol.approval import ApprovalAnswer
@@ -31,6 +30,7 @@ class AgentApprovals:
 
     def __init__(self, home: Home, agent_id: str, record: Callable[..., Awaitable[None]]) -> None:
         self._home = home
+        self._signed = SignedAnswers(home.store)
         self._agent_id = agent_id
         self._record = record
         self._open: dict[str, _Open] = {}
@@ -47,7 +47,6 @@ class AgentApprovals:
         """Ask a person, for as long as it takes. Raises SessionError."""
         if (request := self._take_pending(permission)) is not None:
             return await self._wait(request, session_id)
-        token = self._token()
         request = ApprovalRequested(
             self._agent_id,
             session_id,
@@ -58,7 +57,7 @@ class AgentApprovals:
             call_id=permission.call_id,
             arguments=permission.arguments,
             why=permission.why,
-            token="" if token is None else token.id,
+            token=self._signed.token_id(),
             form=permission.form,
         )
         return await self._wait(request, session_id, self._record(request))
@@ -118,14 +117,10 @@ class AgentApprovals:
             arguments=answer.arguments,
             note=answer.note,
         )
-        token = self._token()
-        kept = token is None or await settled(self._home.store.put_answer(token.sign(given)))
+        kept = await self._signed.put(given)
         if not kept or waiting.answer.done():
             raise AlreadyResolved(f"approval {approval_id} has been answered")
         waiting.answer.set_result(given)
-
-    def _token(self) -> AnswerToken | None:
-        return answer_token() if self._home.store.keeps_answers else None
 
     async def _listen(self, session_id: str) -> None:
         """Have answers of other processes come in, while any is waited for."""
@@ -139,10 +134,10 @@ class AgentApprovals:
             self._home.answers.stop_listening(session_id)
 
     def _take(self, answer: ApprovalAnswer) -> None:
-        waiting, token = self._open.get(answer.approval_id), self._token()
-        if waiting is None or token is None or waiting.answer.done():
+        waiting = self._open.get(answer.approval_id)
+        if waiting is None or waiting.answer.done():
             return
-        if token.proves(answer):
+        if self._signed.proves(waiting.request, answer):
             waiting.answer.set_result(answer)
         else:
             refused = ApprovalAnswer(answer.approval_id, answer.session_id, False, time.time(), by="unproved")

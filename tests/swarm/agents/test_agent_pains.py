@@ -5,6 +5,7 @@ import contextlib
 import shutil
 import signal
 import sqlite3
+import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -344,6 +345,24 @@ async def test_a_permission_that_a_program_asks_for_waits_for_a_person(tmp_path:
         await agent.approve(asked.approval_id, note="go on")
         assert (await agent.wait()).text == "True go on"
         assert await swarm.approvals() == []
+
+
+async def test_a_program_is_answered_here_though_no_token_for_other_processes_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    token = tmp_path / "state" / "polypod" / "approval-token"
+    token.parent.mkdir(parents=True, mode=0o700)
+    token.write_bytes(b"x" * 32)
+    token.chmod(0o644)
+    async with swarm_in(tmp_path) as swarm:
+        program = Path(__file__).parents[1] / "programs" / "listening.py"
+        agent = await swarm.start("ask", [sys.executable, "-I", "-S", str(program)])
+        await until(agent, ApprovalRequested)
+        [asked] = agent.approvals
+        assert asked.token == ""
+        await agent.approve(asked.approval_id)
+        assert '"approval_id"' in (await agent.wait()).text
 
 
 async def test_a_call_of_a_pod_that_needs_a_person_is_answered_by_its_agent(tmp_path: Path) -> None:
