@@ -579,8 +579,8 @@ class PodSystem:
         return self._waiting_calls().answer(approval_id, commands.Disapprove(approval_id, note, by))
 
     def _waiting_calls(self) -> WaitingCalls:
-        mailroom, store, _, _ = self._here()
-        return WaitingCalls(mailroom, store, self._roster)
+        mailroom, store, assembly, _ = self._here()
+        return WaitingCalls(mailroom, store, self._roster, assembly.answers.askers)
 
     # -- events --------------------------------------------------------------------------------
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from actors.pod.handle import Pod
 from actors.pod.local import elsewhere
@@ -17,13 +19,24 @@ from protocol.errors import SessionError, UnknownApproval
 from protocol.events import ApprovalRequested
 from protocol.foreign import shown
 
+if TYPE_CHECKING:
+    from actors.pod.approvals.open_approvals import OpenApprovals
+
 
 class WaitingCalls:
     """Finds calls that wait, by their ids, in whichever pod made them."""
 
-    __slots__ = ("_mailroom", "_roster", "_store")
+    __slots__ = ("_askers", "_mailroom", "_roster", "_store")
 
-    def __init__(self, mailroom: Mailroom, store: SessionStore, roster: Roster) -> None:
+    def __init__(
+        self,
+        mailroom: Mailroom,
+        store: SessionStore,
+        roster: Roster,
+        askers: Mapping[str, OpenApprovals],
+    ) -> None:
+        """``askers`` has who has asked what, as far as is known without looking at every pod."""
+        self._askers = askers
         self._mailroom = mailroom
         self._store = store
         self._roster = roster
@@ -64,6 +77,9 @@ class WaitingCalls:
         return () if actor.approvals is None else actor.approvals.durable_open()
 
     def _asker_of(self, approval_id: str) -> Pod | None:
+        asker = self._askers.get(approval_id)
+        if asker is not None and (actor := self._roster.started(asker.pod)) and actor.approvals is asker:
+            return self._roster.pods[asker.pod]
         for name, pod in self._roster.pods.items():
             actor = self._roster.started(name)
             approvals = None if actor is None else actor.approvals

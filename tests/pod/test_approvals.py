@@ -183,6 +183,35 @@ def test_an_answer_that_is_none_names_what_is_wrong_and_the_call_waits_on(
     play_staged(play, pay("ann"), say("done"))
 
 
+async def test_an_answer_of_the_system_reaches_the_pod_that_has_asked_and_no_other() -> None:
+    ran: list[str] = []
+
+    @tool
+    async def pay(ctx: ToolContext) -> str:
+        ran.append(ctx.pod)
+        return "paid"
+
+    async with asyncio.timeout(30), PodSystem() as system:
+        runs, asked = {}, {}
+        with system.subscribe(kinds=ApprovalRequested) as questions:
+            for name in ("a", "b", "c", "d"):
+                manifest = PodManifest.of(name=name, approval=[{"tool": "pay", "policy": "ask"}])
+                client = ScriptedClient([call("pay", {}), *([] if name == "b" else [say("done")])])
+                runs[name] = (await system.spawn(manifest, client=client, tools=[pay])).run("go")
+                request = await anext(questions)
+                assert isinstance(request, ApprovalRequested)
+                asked[name] = request.approval_id
+        for name in ("c", "a", "d"):
+            await system.approve(asked[name])
+            assert (await runs[name]).text == "done"
+            with pytest.raises(AlreadyResolved):
+                await system.deny(asked[name])
+        assert ran == ["c", "a", "d"]
+        await system.get("b").stop()
+        with pytest.raises(UnknownApproval):
+            await system.approve(asked["b"])
+
+
 def test_always_holds_for_the_same_arguments_also_behind_a_compaction_and_a_restart() -> None:
     store = MemoryStore()
 

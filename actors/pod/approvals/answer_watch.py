@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from actors.sessions.answers import OF_DRIVERS, settled
 from actors.sessions.store import SessionStore
 from protocol.approval import ApprovalAnswer
+
+if TYPE_CHECKING:
+    from actors.pod.approvals.open_approvals import OpenApprovals
 
 #: Seconds between two looks at the store.
 INTERVAL = 0.25
@@ -19,6 +24,8 @@ class AnswerWatch:
 
     def __init__(self, store: SessionStore) -> None:
         self._store = store
+        #: Who has asked what is open, by its id; of two that ask under one id the first.
+        self.askers: WeakValueDictionary[str, OpenApprovals] = WeakValueDictionary()
         #: The listeners, by their sessions.
         self._waiting: dict[str, Callable[[ApprovalAnswer], None]] = {}
         self._mark: object = None

@@ -41,18 +41,19 @@ class OpenApprovals:
     """
 
     __slots__ = (
+        "__weakref__",
         "_before",
         "_changed",
         "_forms",
         "_journal",
         "_older",
-        "_pod",
         "_resolved",
         "_section",
         "_template",
         "answers",
         "clock",
         "parked",
+        "pod",
         "recall",
         "rules",
         "signed",
@@ -61,7 +62,7 @@ class OpenApprovals:
 
     def __init__(self, resources: PodResources, journal: Journal, state: Approvals) -> None:
         manifest = resources.template.manifest
-        self._pod = resources.name
+        self.pod = resources.name
         self._template = resources.template
         self._section = manifest.approvals
         self.rules = CallRules(resources)
@@ -84,6 +85,8 @@ class OpenApprovals:
         self._forms: dict[str, asyncio.Future[dict[str, Any] | None]] = {}
         #: Requests that were perhaps answered before the watch began to look.
         self._older = {request.approval_id for request in state.open}
+        for each in self._older:
+            self._template.answers.askers.setdefault(each, self)
         #: What other processes have answered, until the run takes it.
         self.answers: list[ApprovalAnswer] = []
 
@@ -127,7 +130,7 @@ class OpenApprovals:
 
     def nobody_answers(self) -> bool:
         """Whether nobody subscribes to a question that must not wait for somebody to come."""
-        subscribed = self._template.bus.has_subscriber(self._pod, ApprovalRequested)
+        subscribed = self._template.bus.has_subscriber(self.pod, ApprovalRequested)
         return self._section.headless == "deny" and not subscribed
 
     def check_none_open(self) -> None:
@@ -135,7 +138,7 @@ class OpenApprovals:
         if self.state.open:
             tools = ", ".join(dict.fromkeys(request.tool for request in self.state.open))
             raise WaitingForApproval(
-                f"calls of pod {self._pod!r} wait for a person's word: {tools}",
+                f"calls of pod {self.pod!r} wait for a person's word: {tools}",
                 hint="approve or deny them, or cancel the run",
             )
 
@@ -147,7 +150,7 @@ class OpenApprovals:
         if approval_id in self._resolved:
             raise AlreadyResolved(f"approval {approval_id} was answered, or is not wanted any more")
         raise UnknownApproval(
-            f"pod {self._pod!r} has asked for no approval {shown(approval_id)}",
+            f"pod {self.pod!r} has asked for no approval {shown(approval_id)}",
             hint="see approvals()",
         )
 
@@ -224,12 +227,15 @@ class OpenApprovals:
         )
         if not self._template.answers.has_begun:
             self._older.add(request.approval_id)
+        self._template.answers.askers[request.approval_id] = self
         self._add(request)
         return request
 
     def resolve(self, request: ApprovalRequested, by: str, *, approved: bool, **said: Any) -> None:
         """Record that a call waits no more, since somebody has answered or its run is over."""
         self._resolved.add(request.approval_id)
+        if self._template.answers.askers.get(request.approval_id) is self:
+            del self._template.answers.askers[request.approval_id]
         resolved = ApprovalResolved(
             *self._head(request.run_id),
             approval_id=request.approval_id,
@@ -336,7 +342,7 @@ class OpenApprovals:
 
     def _head(self, run_id: str | None) -> tuple[str, str, int, float, str | None]:
         head = self._journal.head
-        return self._pod, head.session_id, head.seq + 1, time.time(), run_id
+        return self.pod, head.session_id, head.seq + 1, time.time(), run_id
 
     def _add(self, event: ApprovalRequested | ApprovalResolved) -> None:
         durable_seq = self._journal.log.durable_seq
