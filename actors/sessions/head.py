@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import os
 import re
 import time
 from urllib.parse import quote
@@ -76,7 +76,7 @@ def check_session_name(name: object) -> None:
 def new_session_id() -> str:
     """A UUID of version 7 (RFC 9562): unique, and in order of time."""
     millis = time.time_ns() // 1_000_000
-    # A name, not a secret; the generator is seeded anew in a forked child.
-    high, low = random.getrandbits(12), random.getrandbits(62)
+    number = int.from_bytes(os.urandom(10))  # programs seed ``random`` alike
+    high, low = number >> 68, number & (1 << 62) - 1
     digits = (millis << 80 | 7 << 76 | high << 64 | 2 << 62 | low).to_bytes(16).hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import re
 import sqlite3
 import time
@@ -250,6 +251,27 @@ async def test_a_store_whose_driver_fails_while_answers_are_looked_for_is_looked
             assert place.answer(request)
             assert (await place.run).text == "done"
     assert place.ran == ["ann"]
+
+
+async def test_an_answer_allows_no_later_call_in_a_program_that_seeds_its_random_numbers(
+    place: Place,
+) -> None:
+    ids, runs, sessions = set[str](), set[str | None](), set[str]()
+    for life in range(2):
+        async with place.system() as system:
+            random.seed(42)  # as a program does that is to do the same each time
+            other = await system.spawn(PodManifest.of(name="other"), client=ScriptedClient([]))
+            sessions.add((await other.describe()).session_id)
+            random.seed(42)
+            await place.spawn(system, pay("ann" if life == 0 else "bob"), say("done"), session="one")
+            request = await place.asked(system)
+            ids.add(request.approval_id)
+            runs.add(request.run_id)
+            assert await place.open() == [request.approval_id]
+            await (place.pod.approve if life == 0 else place.pod.deny)(request.approval_id)
+            assert (await place.run).text == "done"
+    assert place.ran == ["ann"]
+    assert (len(ids), len(runs), len(sessions)) == (2, 2, 2)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "jsonl"])

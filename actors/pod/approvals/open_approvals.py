@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import random
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -214,7 +214,9 @@ class OpenApprovals:
         """Record that ``call`` waits."""
         request = ApprovalRequested(
             *self._head(self._journal.run_id),
-            approval_id=f"{random.getrandbits(64):016x}",
+            approval_id=os.urandom(
+                8
+            ).hex(),  # of ``random``, seeded, it might be that of an answered question
             tool=call.name,
             call_id=call.id,
             arguments=call.arguments,
@@ -358,3 +360,8 @@ class OpenApprovals:
 
         self.state = without(self.state)
         self._before = [(seq, without(before)) for seq, before in self._before]
+
+
+def _new_id() -> str:
+    """An id that no question had before, also in a program that seeds ``random``: an answer is kept by it."""
+    return os.urandom(8).hex()

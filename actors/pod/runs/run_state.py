@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import os
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
@@ -206,8 +206,8 @@ class Run:
 
 
 def new_run_id() -> str:
-    """A new id for a run."""
-    return random.getrandbits(64).to_bytes(8).hex()
+    """A new id for a run, also in a program that seeds ``random``."""
+    return os.urandom(8).hex()
 
 
 def resolve(replies: list[AsyncFuture[Any]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import random
+import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
@@ -61,7 +61,7 @@ class Recorder:
 
     def begin_run(self, text: str) -> list[Event]:
         """A run begins with the words of a user."""
-        self.run_id = random.getrandbits(64).to_bytes(8).hex()
+        self.run_id = os.urandom(8).hex()
         self._began = time.monotonic()
         return [self.make(RunStart), self.make(UserMessage, item=UserItem.of(text))]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import random
+import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,7 @@ class PodCommands:
         #: Sends the pod words about a command that has ended; who has the pod sets it.
         self.notify: Callable[[str], object] = _ignore
         #: Begins every id, so that those of earlier lives of the pod's session are known as such.
-        self._life = f"{random.getrandbits(16):04x}"
+        self._life = os.urandom(2).hex()
         self._last = 0
         self._by_id: dict[str, Command] = {}
         #: Those whose end a call of the pod will report.
