@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import NamedTuple, overload
 
-from msgspec import Struct
-
 from actors.compaction.call_order import CallOrder
 from actors.compaction.tokens import BYTES_PER_TOKEN, encoded_size, picture_size, text_size
 from protocol.items import AssistantItem, ImagePart, Item, TextPart, ToolResult
@@ -109,10 +107,12 @@ class RequestView(Sequence[Item]):
 class LongResults:
     """The long results of a history, of which the old ones are cut; made with the first of them."""
 
-    __slots__ = ("_items", "_moves", "_old", "_pending", "_saved", "_young", "cuts", "line")
+    __slots__ = ("_items", "_moves", "_newest", "_old", "_pending", "_saved", "_young", "cuts", "line")
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._items = items
+        #: Where the whole turns begin, of those behind the first of them.
+        self._newest: list[int] = []
         #: Where those stand that are in whole turns.
         self._young: deque[int] = deque()
         #: Where those before these stand, and the bytes of text that are still to save there.
@@ -130,7 +130,16 @@ class LongResults:
         """A long result stands there, in the turn that goes on."""
         self._young.append(index)
 
-    def age(self, line: int, length: int) -> None:
+    def add_answer(self, index: int) -> None:
+        """An answer stands there, and begins a turn."""
+        newest = self._newest
+        newest.append(index)
+        if len(newest) > WHOLE_TURNS:
+            del newest[0]
+        if len(newest) == WHOLE_TURNS:
+            self._age(newest[0], index + 1)
+
+    def _age(self, line: int, length: int) -> None:
         """Results before ``line`` are old, from a history of ``length`` on."""
         young = self._young
         if not young or young[0] >= line:
@@ -178,30 +187,34 @@ class LongResults:
         return item
 
 
-class Pruner(Struct, eq=False, gc=False):  # untracked, since nothing that it has leads back to it
+class Pruner:
     """Decides which results of a history are cut. What it decides for a history of some length depends
     on its items alone, so a restored pod sends what it sent before.
 
     Each call costs what was added since the last one.
     """
 
-    _items: Sequence[Item]
-    _seen: int = 0
-    #: Where the answers stand that were refused.
-    refused: tuple[int, ...] = ()
-    #: Where the whole turns begin.
-    _newest: tuple[int, ...] = ()
-    #: The long results; None while there are none.
-    _long: LongResults | None = None
-    #: What is shown in the place of answers that were cut off; None while there are none.
-    _broken: dict[int, AssistantItem] | None = None
-    #: The calls of the last answer, if it has several that wait for their results.
-    _group: CallOrder | None = None
-    #: Which item is shown at an index where it is another, and up to where that is decided; None while
-    #: all stand where they are shown.
-    _order: tuple[dict[int, int], int] | None = None
-    #: All that is shown otherwise; None while nothing is.
-    _edits: Edits | None = None
+    __slots__ = ("_broken", "_edits", "_group", "_items", "_long", "_order", "_seen", "refused")
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = items
+        self._start()
+
+    def _start(self) -> None:
+        self._seen = 0
+        #: Where the answers stand that were refused.
+        self.refused: tuple[int, ...] = ()
+        #: The long results; None while there are none.
+        self._long: LongResults | None = None
+        #: What is shown in the place of answers that were cut off; None while there are none.
+        self._broken: dict[int, AssistantItem] | None = None
+        #: The calls of the last answer, if it has several that wait for their results.
+        self._group: CallOrder | None = None
+        #: Which item is shown at an index where it is another, and up to where that is decided; None while
+        #: all stand where they are shown.
+        self._order: tuple[dict[int, int], int] | None = None
+        #: All that is shown otherwise; None while nothing is.
+        self._edits: Edits | None = None
 
     def view(self) -> RequestView:
         """The history as it is now, for a request."""
@@ -226,9 +239,7 @@ class Pruner(Struct, eq=False, gc=False):  # untracked, since nothing that it ha
 
     def rewind(self) -> None:
         """The history was cut back at its end: decide again."""
-        anew = Pruner(self._items)
-        for field in self.__struct_fields__:
-            setattr(self, field, getattr(anew, field))
+        self._start()
 
     def look_through(self, until: int) -> None:
         """Decide for the first ``until`` items: a long history in parts, before it is first asked for."""
@@ -236,7 +247,7 @@ class Pruner(Struct, eq=False, gc=False):  # untracked, since nothing that it ha
             self._advance(until)
 
     def _advance(self, until: int | None = None) -> None:
-        items, newest, group = self._items, self._newest, self._group
+        items, group = self._items, self._group
         length = len(items) if until is None else until
         # A slice, since ``islice`` walks to where it begins: each turn would walk over the whole history.
         for index, item in enumerate(items[self._seen : length], self._seen):
@@ -247,12 +258,11 @@ class Pruner(Struct, eq=False, gc=False):  # untracked, since nothing that it ha
                 if _characters(item) > LONGEST_OLD_RESULT:  # type: ignore[arg-type]
                     self._take_long_result(index)
             elif kind is AssistantItem:
-                newest = (*newest[1 - WHOLE_TURNS :], index)
                 if item.calls or item.cut or item.refused:  # type: ignore[union-attr]
                     group = self._mark(index, item)  # type: ignore[arg-type]
-                if self._long is not None and len(newest) == WHOLE_TURNS:
-                    self._long.age(newest[0], index + 1)
-        self._seen, self._newest, self._group = length, newest, group
+                if self._long is not None:
+                    self._long.add_answer(index)
+        self._seen, self._group = length, group
         if self._long is not None and self._long.cut_due():
             self._edit()
 

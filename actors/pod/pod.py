@@ -150,9 +150,7 @@ class PodActor(AsyncActor):
     def conversation(self) -> Conversation:
         """The view of the history."""
         if self._conversation is None:
-            template, head = self.resources.template, self.resources.log.head
-            extracted = bool(template.manifest.memory.extract_threshold)
-            self._conversation = Conversation(template.limits, extracted, head, self._measured)
+            self._conversation = Conversation(self.resources, self._measured)
             self._measured = None
         return self._conversation
 

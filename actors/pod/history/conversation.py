@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import asyncio
 
-from msgspec import Struct
-
 from actors.compaction import policy
-from actors.compaction.policy import Guard, Limits
+from actors.compaction.policy import Guard
 from actors.pod.history.context import Context
+from actors.pod.resources import PodResources
 from actors.sessions.head import SessionHead
 from protocol.usage import Usage
 
 _NEW_GUARD = Guard()
 
 
-class Conversation(Struct, eq=False, gc=False):  # untracked, since nothing that it has leads back to it
+class Conversation:
     """The view of the history, its meter, and the guard against compactions that lead nowhere."""
 
-    _limits: Limits
-    #: Whether memory is extracted of it, from a number of tokens on.
-    _extracted: bool
-    _head: SessionHead
-    #: The calls that a session which was read back has.
-    _measured: list[tuple[int, Usage]] | None = None
-    _context: Context | None = None
-    #: How many of the server's tokens an estimated one stood for when that was last known.
-    _density: float = 1.0
-    guard: Guard = _NEW_GUARD
+    __slots__ = ("_context", "_density", "_head", "_measured", "_template", "guard")
+
+    def __init__(self, resources: PodResources, measured: list[tuple[int, Usage]] | None) -> None:
+        """``measured`` are the calls that a session which was read back has."""
+        self._template = resources.template
+        self._head: SessionHead = resources.log.head
+        self._context: Context | None = None
+        self._measured = measured
+        #: How many of the server's tokens an estimated one stood for when that was last known.
+        self._density = 1.0
+        self.guard = _NEW_GUARD
 
     def context(self) -> Context:
         """The request view of the history; made when it is first needed, and anew when another list of items
@@ -70,9 +70,9 @@ class Conversation(Struct, eq=False, gc=False):  # untracked, since nothing that
         """Estimate a history that was read back before anything is asked of it, in slices that leave the loop
         its turn.
         """
-        limits = self._limits
+        limits, memory = self._template.limits, self._template.manifest.memory
         counted = bool(limits.before_run or limits.before_request)
-        read = (self._head.pointer or 0) if self._extracted else None
+        read = (self._head.pointer or 0) if memory.extract_threshold else None
         for _ in self.context().look_through(counted=counted, read=read):
             await asyncio.sleep(0)
 
@@ -80,14 +80,14 @@ class Conversation(Struct, eq=False, gc=False):  # untracked, since nothing that
 
     def due_before_run(self) -> bool:
         """Whether the threshold for the start of a run is reached."""
-        limits = self._limits
+        limits = self._template.limits
         return bool(limits.before_run) and policy.before_run(
             limits, self.guard, self.context().occupancy(), len(self._head.items)
         )
 
     def before_request(self) -> policy.Verdict:
         """What the compaction policy says of a request with the history as it is."""
-        limits = self._limits
+        limits = self._template.limits
         if not limits.before_request:
             return "send"
         occupancy = self.context().occupancy()
@@ -101,6 +101,6 @@ class Conversation(Struct, eq=False, gc=False):  # untracked, since nothing that
         from actors.compaction.cut import cut  # noqa: PLC0415 - paid for by who comes near the limit
 
         items = self._head.items
-        retained = self._limits.retained_for("request_threshold", occupancy)
+        retained = self._template.limits.retained_for("request_threshold", occupancy)
         at = cut(items, self.context().since, retained, keep_open_turn=True)
         return Context.of(at.kept(items)).occupancy()
