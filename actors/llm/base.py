@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -334,7 +334,7 @@ class Assembler:
         return Answer(item, reason, self._usage, model)
 
     def _item(self) -> AssistantItem:
-        vendor = self._vendor or {"message": {}, "call": {}, "block": {}}
+        vendor = self._vendor or _NO_VENDOR
         blocks = vendor["block"]
         content: list[Part] = []
         places: list[int] = []  # the index of the block that each part is of
@@ -349,6 +349,8 @@ class Assembler:
             calls.append(msgspec.structs.replace(call, after=before) if in_between else call)
         return AssistantItem(tuple(content), tuple(calls), vendor["message"].get(0))
 
+
+_NO_VENDOR: Mapping[str, Mapping[int, dict[str, Any]]] = {"message": {}, "call": {}, "block": {}}
 
 #: How an answer ends that the model or its provider would not give.
 _REFUSED = frozenset({"refusal", "content_filter"})

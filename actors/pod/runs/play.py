@@ -148,11 +148,17 @@ class Play:
             self._gate.leave(waits)
             code.end()
 
-    async def _make_ready(self, run: Run, step: decide.RunTools | decide.CloseCalls | decide.Compact) -> None:
+    def _make_ready(
+        self, run: Run, step: decide.RunTools | decide.CloseCalls | decide.Compact
+    ) -> Coroutine[Any, Any, None]:
         """Do what comes before the next request."""
         if type(step) is decide.RunTools:
-            await self._run_tools(run, step)
-        elif isinstance(step, decide.CloseCalls):
+            return self._run_tools(run, step)
+        return self._mend(run, step)
+
+    async def _mend(self, run: Run, step: decide.CloseCalls | decide.Compact) -> None:
+        """Close calls whose outcome nobody knows, or fold a history that has grown too long."""
+        if isinstance(step, decide.CloseCalls):
             self._parts.tool_calls.close_begun(run, step.calls)
         elif isinstance(step, decide.Compact):
             failed = await self._owner.compaction().fold("request_threshold", run.waits)

@@ -148,12 +148,11 @@ class ToolRunner:
         """The context of a call outside of a batch, for the helper agents and hooks of ``pod``."""
         return ToolContext(pwd=self._pwd, scope=self.scope_for(pod), pod=pod, extras=self._extras, deps=deps)
 
-    async def run(self, calls: list[ToolCall], batch: Batch) -> None:
+    def run(self, calls: list[ToolCall], batch: Batch) -> Coroutine[Any, Any, None]:
         """Run a batch of calls; cancelling ends it and interrupts every tool that is at work."""
-        if len(calls) == 1:
-            await self.run_call(calls[0], batch)
-            return
+        return self.run_call(calls[0], batch) if len(calls) == 1 else self._run_several(calls, batch)
 
+    async def _run_several(self, calls: list[ToolCall], batch: Batch) -> None:
         def run_one(number: int) -> Coroutine[Any, Any, None]:
             return self.run_call(calls[number], batch)
 
