@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -37,6 +38,10 @@ from protocol.manifest import without_secrets_in
 from protocol.wire import decode_entry, encode
 
 _SLICE = 1000
+#: What keeps a session from being read that may be sound.
+_MAY_BE_SOUND = frozenset(
+    {errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
+)
 
 
 class Finding(Struct, frozen=True):
@@ -203,7 +208,8 @@ def mend(
 
     The session that takes its place, and the file in the folder ``aside`` that keeps the damaged session as
     it was. A batch that was never finished is cut off instead; what belongs to no session, or is only of a
-    newer version, is let be. Raises SessionInUse while anybody holds the session, StoreError.
+    newer version, is let be. Raises SessionInUse while anybody holds the session, StoreError, also where the
+    system does not let the session be read, which need not be damaged then.
     """
     session_id = finding.session_id
     if session_id is None or finding.kind in {"store", "newer"}:
@@ -215,8 +221,24 @@ def mend(
         return None, None
     if (holder := wait(store.holder(session_id))) is not None:
         raise in_use(session_id, holder)
+    if finding.kind == "unreadable":
+        _check_it_can_be_read(store, session_id)
     forked = succeed(store, session_id, new_id) if finding.sound else None
     return forked, wait(store.put_aside(session_id, aside))
+
+
+def _check_it_can_be_read(store: SessionStore, session_id: str) -> None:
+    """Raise StoreError where the system refuses to read what may be sound: for a permission, or a disk that
+    fails.
+    """
+    try:
+        sound_prefix(store, session_id)
+    except StoreError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in _MAY_BE_SOUND:
+            raise
+    except SessionError:
+        return
 
 
 def _through(

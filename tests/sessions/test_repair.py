@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
+from pathlib import Path
 
 import pytest
 from msgspec import Raw
@@ -18,6 +20,7 @@ from actors.sessions.repair import (
     export_session,
     fork,
     import_session,
+    mend,
     sound_prefix,
 )
 from actors.sessions.sqlite.store import SQLiteStore
@@ -240,3 +243,19 @@ def test_a_broken_session_is_not_exported(tmp_path):
         export_session(store, "s", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     store.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="Linux has a file that cannot be read")
+def test_a_session_that_a_failing_disk_does_not_let_be_read_is_reported_and_stays_where_it_is(tmp_path):
+    with contextlib.closing(JsonLinesStore(tmp_path)) as store:
+        conversation(store, "s", ["hello"])
+        store.release("s")
+        file = tmp_path / "s.jsonl"
+        sound = file.rename(tmp_path / "sound")
+        file.symlink_to("/proc/self/mem")  # of which the first byte is an error of input and output
+        (finding,) = check(store)
+        assert finding.kind == "unreadable"
+        with pytest.raises(StoreError, match="check the disk"):
+            mend(store, finding, "t", tmp_path / "damaged")
+        sound.rename(file)
+        assert list(check(store)) == []
