@@ -158,8 +158,9 @@ class ThreadWait:
 
     def __init__(self, asked: Asked) -> None:
         self.asked, self._place, self._work = asked, asked.place, work_here.get()
-        self.within = self._place is not None and self._work is not None
-        self._thread = _thread_here() if self.within else None
+        known = self._work is not None or given_up_here() is None  # else nobody knows for whom it works
+        self._thread = _thread_here() if known and self._place is not None else None
+        self.within = self._place is not None and (self._work is not None or self._thread is not None)
         self._doubted = False
 
     def is_waited_for(self) -> bool:
@@ -176,19 +177,33 @@ class ThreadWait:
         if self.within and self._work is not None:
             self._work.end_wait(self)
 
+    def _enter_found(self, place: Place) -> Work | None:
+        """The work of ``place``, if that waits for the thread, which waits in its course from now on: that of
+        an executor has no context that would say so.
+        """
+        work = place.at_work
+        if work is None or work.task is None or self._thread is None or not self._thread(work.task):
+            return None
+        self._work = work
+        work.begin_wait(self)
+        return work
+
     def look(self, *, surely: bool = False) -> float | None:
         """In how many seconds to look again; None for no need to. Raises WouldDeadlock where the wait would
         never end; ``surely`` also where something that was asked later may be refused in its place.
         """
-        if not self.within or self._work is None or self._place is None:
+        if not self.within or self._place is None:
             return None
-        circle = _find_circle(self._work, self)
+        work = self._work or self._enter_found(self._place)
+        if work is None:
+            return _LOOK_AGAIN
+        circle = _find_circle(work, self)
         if circle is not None and (surely or self._doubted or circle.last == self.asked.number):
             refused = _refusal(circle)
             self._place.withdraw(self.asked, refused)
             raise refused
         self._doubted = circle is not None
-        may_come_to_be = self._work.task is not None and not self.is_waited_for()
+        may_come_to_be = work.task is not None and not self.is_waited_for()
         return _LOOK_AGAIN if self._doubted or may_come_to_be else None
 
 

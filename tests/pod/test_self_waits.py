@@ -18,6 +18,8 @@ from actors.pod.handle import Pod
 from actors.swarm.agents.swarm import Swarm
 from actors.system import PodSystem
 from actors.tools.base import tool
+from actors.tools.calling import call_function
+from actors.tools.pool import shared_threads
 from protocol.errors import NotPaused, PodBusy, RunFailed, WouldDeadlock
 from protocol.items import SystemItem, ToolResult, UserItem
 from protocol.manifest import PodManifest
@@ -113,6 +115,7 @@ AWAITED: dict[str, Callable[[Pod], Awaitable[Any]]] = {
     "thread of its own loop": lambda pod: asyncio.to_thread(asyncio.run, read(pod)),
     "thread that asks a loop": in_thread_that_asks_a_loop,
     "thread awaited later": await_it_later,
+    "executor": lambda pod: asyncio.get_running_loop().run_in_executor(None, pod.run("again").get),
     "steer": lambda pod: pod.steer("words"),
     "notify": lambda pod: pod.notify("words"),
     "push": lambda pod: pod.push_item(SystemItem.of("words")),
@@ -371,6 +374,26 @@ async def test_a_thread_that_the_tool_leaves_behind_may_wait_for_the_pods_next_r
         assert (await pod.run("go")).text == "end"
         free.set()
         assert await asyncio.wait_for(beside[0], 30) == "later"
+
+
+async def test_a_thread_of_another_task_may_wait_for_the_pods_next_run() -> None:
+    async def ask() -> str:
+        """Ask."""
+        begun.set()
+        await asyncio.sleep(0.05)  # so long that the wait is looked at while the call goes on
+        return "slept"
+
+    begun = asyncio.Event()
+    async with PodSystem() as system:
+        client = play_of("end", "later", "later")
+        pod = await system.spawn(PodManifest.of(), client=client, tools=[ask])
+        first = pod.run("go")
+        await begun.wait()
+        loop = asyncio.get_running_loop()
+        in_executor = loop.run_in_executor(None, pod.run("again").get)
+        in_own_thread = call_function(lambda: pod.run("again").get(), shared_threads(), 30)
+        ends = await asyncio.wait_for(asyncio.gather(first, in_executor, in_own_thread), 30)
+        assert [each.text for each in ends] == ["end", "later", "later"]
 
 
 async def test_words_and_runs_that_nobody_waits_for_are_no_deadlock() -> None:
