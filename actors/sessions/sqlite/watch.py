@@ -140,7 +140,8 @@ class FileWatch:
                 return "overwritten"
         except OSError:  # perhaps only since it was there a moment ago
             return "gone"
-        if self._log_descriptor >= 0 and (names_follow or self.is_undisturbed()):
+        readable = self._log_descriptor >= 0 and len(index) == _INDEX_HEADER
+        if readable and (names_follow or self.is_undisturbed()):
             try:
                 log = os.fstat(self._log_descriptor)
             except OSError:  # SQLite has closed that descriptor
