@@ -133,8 +133,11 @@ class SQLiteCommits:
     def _end_turn(self) -> None:
         """Commit what was gathered; called by the loop after the turn in which the first job came."""
         first = self._first
-        self._alone = first if all(job.held is first for job in self._gathered) else None
-        self._commit_gathered()
+        if self._gathered:
+            self._alone = first if all(job.held is first for job in self._gathered) else None
+            self._commit_gathered()
+        else:
+            self._alone = first
         if self._gathered and self._turn is not None:
             self._turn.call_soon(self._end_turn)
         else:

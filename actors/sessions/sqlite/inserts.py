@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from actors.sessions.sqlite.jobs import Append, Held
-from actors.sessions.sqlite.rows import FIRST_WITH_SHARED, Row, pack, pack_singly
+from actors.sessions.sqlite.rows import FIRST_WITH_SHARED, LARGEST_ROW, Row, pack, pack_singly, together
 from actors.sessions.sqlite.runs import FIRST_WITH_RUNS, LONGEST
 from protocol.errors import HeadConflict
 
@@ -23,11 +23,10 @@ _ALONE = _INSERT + _ENTRY.replace("IS ?)", "IS ? AND undisturbed())")
 # other. What was added later than that begins a run, so the index has its number.
 # (Numbered parameters, which would save repeating some, are a DeprecationWarning of sqlite3 in Python 3.12.)
 _LAST = "SELECT max(id) FROM entries WHERE session = ? AND id BETWEEN ? AND ? + 1"
-_ALONE_IN_RUNS = f"""INSERT OR ROLLBACK INTO entries (session, n, hash, body, at, id, follows) VALUES (
+_ALONE_IN_RUNS = f"""INSERT OR ROLLBACK INTO entries (session, n, hash, body, at, follows) VALUES (
     (SELECT id FROM sessions WHERE id = ? AND generation = ? AND holder IS ? AND undisturbed()
         AND ({_LAST}) IS ?),
     ?, ?, ?, ?,
-    (SELECT ifnull(max(id), 0) + 1 FROM entries),
     ifnull((SELECT max(id) FROM entries) = ?, 0)
 )
 """
@@ -44,21 +43,25 @@ def rows_of(jobs: Sequence[Append], format_: int) -> list[Added]:
     return [(job, pack_singly(job.batch)) for job in jobs if job.batch]
 
 
-def insert_alone(db: sqlite3.Connection, added: Added, format_: int) -> None:
+def is_one_row(job: Append, format_: int) -> bool:
+    """Whether a job adds one row to a file of that format."""
+    entries = len(job.batch)
+    return entries == 1 or (entries > 1 and job.size <= LARGEST_ROW and format_ >= FIRST_WITH_SHARED)
+
+
+def insert_alone(db: sqlite3.Connection, job: Append, format_: int) -> None:
     """Add one row by a statement that is a commit. It goes on with the run of the session's last row, if no
     other was added behind that. Raises sqlite3.Error.
     """
-    job, [row] = added
     held = job.held
-    holding, kept = (held.row, held.generation, held.writer), (*row, job.at)
+    first, mark, body = together(job.batch)
+    row, generation, writer, last = held.row, held.generation, held.writer, held.last
     if format_ < FIRST_WITH_RUNS:
-        db.execute(_ALONE, (*holding, *kept))
+        db.execute(_ALONE, (row, generation, writer, first, mark, body, job.at))
     else:
-        last = held.last
         joined = None if last is None or not (last + 1) % LONGEST else last
-        held.last = db.execute(
-            _ALONE_IN_RUNS, (*holding, held.row, last, last, last, *kept, joined)
-        ).lastrowid
+        values = (row, generation, writer, row, last, last, last, first, mark, body, job.at, joined)
+        held.last = db.execute(_ALONE_IN_RUNS, values).lastrowid
         held.seen = None
 
 

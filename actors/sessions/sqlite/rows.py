@@ -32,19 +32,20 @@ ReadRow = tuple[int, bytes, bytes | None]
 def pack(batch: Sequence[StoredEntry], size: int) -> list[Row]:
     """A batch, whose bodies have ``size`` bytes, as rows in its order."""
     if size <= LARGEST_ROW:
-        return [_together(batch)] if batch else []
+        return [together(batch)] if batch else []
     rows: list[Row] = []
     start = size = 0
     for index, entry in enumerate(batch):
         length = len(entry.body)
         if size + length > LARGEST_ROW and index > start:
-            rows.append(_together(batch[start:index]))
+            rows.append(together(batch[start:index]))
             start, size = index, 0
         size += length
-    return [*rows, _together(batch[start:])]
+    return [*rows, together(batch[start:])]
 
 
-def _together(batch: Sequence[StoredEntry]) -> Row:
+def together(batch: Sequence[StoredEntry]) -> Row:
+    """A batch as one row; it must have an entry."""
     first = batch[0]
     if len(batch) == 1:
         return first.seq, first.hash, first.body

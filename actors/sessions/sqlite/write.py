@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from actors.sessions.sqlite.inserts import in_parts, insert, insert_alone, rows_of
+from actors.sessions.sqlite.inserts import in_parts, insert, insert_alone, is_one_row, rows_of
 from actors.sessions.sqlite.jobs import Append, Create, Release
 from actors.sessions.sqlite.runs import FIRST_WITH_RUNS
 from actors.sessions.sqlite.runs import rows as rows_from
@@ -42,6 +42,28 @@ def carry_out(db: sqlite3.Connection, jobs: Sequence[Append], files: Files) -> b
 
     Raises HeadConflict where a batch does not go on from its session's head, else sqlite3.Error.
     """
+    try:
+        if len(jobs) == 1 and type(jobs[0]) is Append and is_one_row(jobs[0], files.format):
+            _append_alone(db, jobs[0], files.format)
+            return True
+        return _carry_out_together(db, jobs, files)
+    except sqlite3.IntegrityError:
+        if not files.has_changed():
+            raise
+    return False
+
+
+def _append_alone(db: sqlite3.Connection, job: Append, format_: int) -> None:
+    """Add the one row of a job. A statement alone is a transaction, which looks whether the files are there
+    by itself.
+    """
+    held, last = job.held, job.batch[-1]
+    check_follows(held.session_id, held.head, job.after, job.batch)
+    insert_alone(db, job, format_)
+    held.head = Head(last.seq, last.hash)
+
+
+def _carry_out_together(db: sqlite3.Connection, jobs: Sequence[Append], files: Files) -> bool:
     before = [(job.held, job.held.head, job.held.row, job.held.last) for job in jobs]
     done = False
     try:
@@ -51,9 +73,6 @@ def carry_out(db: sqlite3.Connection, jobs: Sequence[Append], files: Files) -> b
                 last = job.batch[-1]
                 job.held.head = Head(last.seq, last.hash)
         done = _execute(db, jobs, files)
-    except sqlite3.IntegrityError:
-        if not files.has_changed():
-            raise
     finally:
         if not done:
             for held, head, row, entries in reversed(before):
@@ -63,10 +82,6 @@ def carry_out(db: sqlite3.Connection, jobs: Sequence[Append], files: Files) -> b
 
 def _execute(db: sqlite3.Connection, jobs: Sequence[Append], files: Files) -> bool:
     added = rows_of(jobs, files.format)
-    # A statement alone is a transaction, which looks whether the files are there by itself.
-    if len(jobs) == 1 and type(jobs[0]) is Append and [len(rows) for _, rows in added] == [1]:
-        insert_alone(db, added[0], files.format)
-        return True
     if not files.begin(db):
         return False
     try:
