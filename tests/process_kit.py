@@ -34,6 +34,12 @@ def children_of(pid: int) -> set[int]:
     return found - {pid}
 
 
+def parent_of(pid: int) -> int:
+    """The process whose child it is, 0 where it has ended."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else 0
+
+
 def living() -> set[int]:
     """All processes that have not ended, whoever has to reap them."""
     return {pid for pid in _pids() if (fields := _stat(pid)) and fields[0] != b"Z"}

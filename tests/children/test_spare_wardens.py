@@ -8,25 +8,24 @@ from pathlib import Path
 
 import pytest
 from confined_kit import Place, Runner
-from process_kit import children_of, wait_until_none
+from process_kit import children_of, parent_of, wait_until_none
 
+from actors.runtime.children.confinement import Limits
 from protocol.errors import ChildNotConfined
 
 if sys.platform != "linux":
     pytest.skip("wardens confine on Linux", allow_module_level=True)
 
 
-@pytest.fixture
-def runner(place: Place) -> Iterator[Runner]:
-    """One whose wardens can leave a namespace of processes again."""
-    runner = Runner(place, "as we are")
+@pytest.fixture(params=["as we are", "without privileges"])
+def runner(request: pytest.FixtureRequest, place: Place) -> Iterator[Runner]:
+    """One that has a warden to spare."""
+    runner = Runner(place, request.param)
     try:
         try:
             runner.run([])
         except ChildNotConfined as error:
             pytest.skip(str(error))
-        if not wardens(runner):
-            pytest.skip("without privileges a warden owns one child")
         yield runner
     finally:
         runner.close()
@@ -34,7 +33,7 @@ def runner(place: Place) -> Iterator[Runner]:
 
 def wardens(runner: Runner) -> set[int]:
     pid = runner.launcher.pid
-    return set() if pid is None else children_of(pid)
+    return set() if pid is None else {each for each in children_of(pid) if parent_of(each) == pid}
 
 
 def opened(pid: int) -> list[str]:
@@ -50,9 +49,12 @@ def test_a_warden_owns_one_confined_child_after_another_and_keeps_nothing_of_any
     covered.write_text("old")
     for number in range(5):
         shown = runner.sh(
-            f"echo $$ {number}; cat covered", denied=(str(covered),), read_only=("/nowhere/at/all",)
+            f"echo {number} /proc/$$ /proc/[0-9]*; cat covered",
+            denied=(str(covered),),
+            read_only=("/nowhere/at/all",),
         )
-        assert shown.text.startswith(f"2 {number}\n")  # of a namespace of its own
+        shown_number, own, first, *others = shown.text.partition("\n")[0].split()
+        assert (int(shown_number), first, others) == (number, "/proc/1", [own])  # there is no other
         assert shown.code != 0
         assert runner.sh("exit 7").code == 7
         assert wardens(runner) == {warden}
@@ -88,6 +90,48 @@ def test_a_spare_warden_that_is_killed_is_missed_by_nobody(runner: Runner) -> No
         [warden] = wardens(runner)
         os.kill(warden, signal.SIGKILL)
         assert runner.sh("echo here").text == "here\n"
+
+
+def test_a_spare_warden_whose_first_process_is_killed_is_missed_by_nobody(runner: Runner) -> None:
+    for _ in range(3):
+        [warden] = wardens(runner)
+        [first] = children_of(warden)
+        os.kill(first, signal.SIGKILL)
+        wait_until_none(lambda of=warden: {of} & wardens(runner))
+        assert runner.sh("echo here").text == "here\n"
+
+
+def test_the_first_process_of_a_spare_warden_keeps_no_file_system_from_being_unmounted(
+    runner: Runner,
+) -> None:
+    runner.sh("true")
+    [warden] = wardens(runner)
+    [first] = children_of(warden)
+    [mounted] = Path(f"/proc/{first}/mountinfo").read_text().splitlines()
+    assert " - proc " in mounted
+
+
+def test_a_program_has_the_network_that_it_was_given_and_not_that_of_the_one_before(runner: Runner) -> None:
+    def networks() -> list[str]:
+        return [
+            runner.sh("readlink /proc/self/ns/net", network=network).text.strip()
+            for network in (False, True, False, True)
+        ]
+
+    none, ours, again, ours_again = networks()
+    assert ours == ours_again == str(Path("/proc/self/ns/net").readlink())
+    assert none != ours
+    assert again not in {ours, ours_again}
+
+
+def test_a_program_has_no_bound_of_the_one_before(runner: Runner) -> None:
+    try:
+        bounded = runner.sh("cat /proc/sys/kernel/pid_max", limits=Limits(processes=400))
+    except ChildNotConfined as error:
+        pytest.skip(str(error))
+    free = runner.sh("cat /proc/sys/kernel/pid_max")
+    assert bounded.code == free.code == 0
+    assert int(free.text) > 400
 
 
 def test_a_spare_warden_that_is_stopped_goes_on_when_it_is_needed(runner: Runner) -> None:

@@ -1,4 +1,4 @@
-"""Confines the process that is to become a child's program, as its plan says."""
+"""Confines the thread that is to start a child's program, as its plan says."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from actors.runtime.children.landlock import TRUNCATES, restrict
 from actors.runtime.children.landlock import version as landlock_version
 from actors.runtime.children.mounts import View, enter_view
-from actors.runtime.children.privileges import Limits, drop_capabilities, leave_shared, limit
+from actors.runtime.children.privileges import Limits, drop_capabilities, limit
 from actors.runtime.children.seccomp import install as install_filter
 
 #: What a program writes besides its own files: devices, terminals of its own, shared memory.
@@ -32,17 +32,17 @@ def plan_of(received: tuple[object, ...]) -> Plan:
     return plan._replace(view=View(*plan.view))
 
 
-def confine(plan: Plan) -> Iterator[str]:
-    """Restrict this process, and all it starts, to what the plan allows, for good.
+def confine(plan: Plan, proc: int = -1) -> Iterator[str]:
+    """Restrict this thread, and all it starts, to what the plan allows, for good; its limits are those of
+    the process.
 
-    It is done step by step; each is named before it is taken. Raises OSError.
+    It is done step by step; each is named before it is taken. A view needs namespaces, and the ``proc`` of
+    that of processes, which is taken over. Raises OSError.
     """
     view = plan.view
     if plan.has_view:
-        yield "namespaces"
-        leave_shared(network=plan.network)
         yield "files"
-        enter_view(view, plan.limits[2])
+        enter_view(view, proc, plan.limits[2])
     yield "limits"
     limit(plan.limits, is_bounded=plan.has_view)
     yield "privileges"

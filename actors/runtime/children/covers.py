@@ -83,6 +83,11 @@ class Covers:
         is_forked = not self._waiting or bool(self._pid) or self._fork()
         return is_forked and not self._missing
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a process covers something."""
+        return bool(self._pid)
+
     def take_end(self, pid: int, code: int) -> bool | None:
         """Whether what the process ``pid`` was to cover is covered; None where it is none of ours."""
         if pid != self._pid or not pid:

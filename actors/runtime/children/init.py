@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
+import errno
+import functools
 import os
 import signal
+import socket
 
+from actors.runtime.children.frames import receive
 from actors.runtime.children.kernel import (
     CLOSE_RANGE,
     PR_SET_DUMPABLE,
@@ -14,39 +19,41 @@ from actors.runtime.children.kernel import (
     forget_children,
     system_call,
 )
+from actors.runtime.children.mounts import new_processes, see_processes_alone
 
-_CLONE_NEWUSER, _CLONE_NEWPID = 0x10000000, 0x20000000
+_CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x20000, 0x10000000, 0x20000000, 0x40000000
+_SYS_ADMIN = 21
 _ALL = 0xFFFFFFFF
+#: More than a process's status has.
+_STATUS = 16384
+_READ = 16
+#: What it says of other processes in its namespace.
+SOME, NONE = b"+", b"-"
 
 
-def leave_processes() -> None:
-    """Have the children of this process live in a namespace of processes of their own from now on; in one of
-    users too, where that may not be made otherwise. Raises OSError.
+@functools.cache
+def become_able() -> None:
+    """Let this process make namespaces: where it may not, it enters one of users, once and for good.
+
+    It needs to have one thread alone. Raises OSError.
     """
-    try:
-        call("unshare", _CLONE_NEWPID)
-    except PermissionError:
-        user, group = os.geteuid(), os.getegid()
-        call("unshare", _CLONE_NEWUSER | _CLONE_NEWPID)
-        # Without this the group could give up memberships that keep it from files.
-        _write("/proc/self/setgroups", "deny")
-        _write("/proc/self/uid_map", f"{user} {user} 1")
-        _write("/proc/self/gid_map", f"{group} {group} 1")
+    if _effective_capabilities() & 1 << _SYS_ADMIN:
+        return
+    user, group = os.geteuid(), os.getegid()
+    call("unshare", _CLONE_NEWUSER)
+    # Without this the group could give up memberships that keep it from files.
+    _write("/proc/self/setgroups", "deny")
+    _write("/proc/self/uid_map", f"{user} {user} 1")
+    _write("/proc/self/gid_map", f"{group} {group} 1")
 
 
-def return_to_processes() -> bool:
-    """Have the next children of this process live in its own namespace of processes again; returns whether
-    that may be.
-    """
+def _effective_capabilities() -> int:
+    handle = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            call("setns", own, _CLONE_NEWPID)
-        finally:
-            os.close(own)
-    except OSError:
-        return False
-    return True
+        status = os.read(handle, _STATUS)
+    finally:
+        os.close(handle)
+    return int(status.partition(b"CapEff:")[2].split(None, 1)[0], 16)
 
 
 def _write(path: str, text: str) -> None:
@@ -58,46 +65,115 @@ def _write(path: str, text: str) -> None:
 
 
 class Init:
-    """The first process, made by its owner's first fork after ``leave_processes``. It ends with its owner."""
+    """The first process, and the namespaces that one confined program after another has: of processes, which
+    is empty but for it between two of them, and of a network without any device.
+
+    It ends with this process.
+    """
 
     def __init__(self) -> None:
-        """Fork the first process. Raises OSError."""
-        held, self._hold = os.pipe()
-        #: Can be read when the first process, let go, has found that others are left.
-        self.others, report = os.pipe()
+        """Fork the first process. This process needs to have one thread alone. Raises OSError."""
+        become_able()
+        self._control, theirs = socket.socketpair()
+        #: Can be read when there is an answer to ``ask_for_others``.
+        self.answers = self._control.fileno()
         #: Its number; 0 once it has ended.
-        self.pid = os.fork()
-        if self.pid == 0:
-            _be_first(held, report)
-        os.close(held)
-        os.close(report)
+        self.pid = 0
+        self._proc = self._network = -1
+        self._keeper = 0
+        self._failed: OSError | None = None
+        self._is_made, forever = _thread.allocate_lock(), _thread.allocate_lock()
+        self._is_made.acquire()
+        forever.acquire()
+        try:
+            _thread.start_new_thread(self._keep, (theirs, forever))
+        except RuntimeError:  # there may be no more of them
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
+        self._is_made.acquire()
+        theirs.close()
+        if self._failed is not None:
+            raise self._failed
+        if self.receive() != NONE:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        place = f"/proc/self/task/{self._keeper}/ns/pid_for_children"
+        self._processes = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
 
-    def release(self) -> None:
-        """Have it end with the last of the other processes, since the one that its owner made has ended."""
-        if self._hold >= 0:
-            os.close(self._hold)
-            self._hold = -1
+    def _keep(self, theirs: socket.socket, forever: _thread.LockType) -> None:
+        """Make the first process, on a thread that stays: its children are in there from then on, and the
+        first ends with it.
+        """
+        try:
+            call("unshare", _CLONE_NEWPID | _CLONE_NEWNS)
+            self._keeper = _thread.get_native_id()
+            self.pid = os.fork()
+            if self.pid == 0:
+                _be_first(theirs)
+        except OSError as error:
+            self._failed = error
+        self._is_made.release()
+        forever.acquire()
 
-    def close(self) -> None:
-        """Let go of what it was reached by, once it has ended."""
-        self.release()
-        os.close(self.others)
+    @property
+    def is_ready(self) -> bool:
+        """Whether a program can be started in there, the only one."""
+        return bool(self.pid) and self._proc >= 0
+
+    def enter(self, *, network: bool) -> int:
+        """Have what this thread starts live in there, and without ``network`` have none. Returns a ``/proc``
+        of the namespace, mounted nowhere yet. Raises OSError.
+        """
+        call("setns", self._processes, _CLONE_NEWPID)
+        if not network:
+            self._leave_network()
+        proc, self._proc = self._proc, -1
+        return proc
+
+    def _leave_network(self) -> None:
+        if self._network >= 0:
+            call("setns", self._network, _CLONE_NEWNET)
+            return
+        call("unshare", _CLONE_NEWNET)
+        self._network = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    def ask_for_others(self) -> None:
+        """Ask what else is in there, since the process that its owner made has ended."""
+        with contextlib.suppress(OSError):  # it has ended, and all others with it
+            self._control.send(b"?")
+
+    def receive(self) -> bytes:
+        """What it says: ``SOME`` where there are others, and ``NONE`` once there are none, with what the next
+        program needs of it. Nothing once it has ended.
+        """
+        try:
+            said, handles = receive(self._control, _READ, 1)
+        except OSError:
+            return b""
+        self._proc = handles[0] if handles else -1
+        return said[-1:]
 
 
-def _be_first(held: int, report: int) -> None:
+def _be_first(control: socket.socket) -> None:
     """Be the first process; never returns."""
     try:
         end_with_parent()
         call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)  # a process in here sees nothing by way of it
         signal.set_wakeup_fd(-1)
         forget_children()  # also those whose own parent has ended
-        os.dup2(held, 0)
-        os.dup2(report, 1)
-        system_call(CLOSE_RANGE, 2, _ALL, 0)
-        os.read(0, 1)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(-1, os.WNOHANG)
-            os.write(1, b"+")
-            os.waitpid(-1, 0)  # comes back once there are none
+        see_processes_alone()
+        os.dup2(control.fileno(), 0)
+        control.detach()
+        system_call(CLOSE_RANGE, 1, _ALL, 0)
+        own = socket.socket(fileno=0)
+        while True:
+            # Made while nobody else is there, who might keep this process from it.
+            proc = new_processes()
+            socket.send_fds(own, [NONE], [proc])
+            os.close(proc)
+            if not own.recv(1):
+                return
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(-1, os.WNOHANG)
+                own.send(SOME)
+                os.waitpid(-1, 0)  # comes back once there are none
     finally:
         os._exit(0)

@@ -196,7 +196,9 @@ class Launcher:
             handed[0], stdin_end = _piped(stdin, theirs, ours, reads=True)
             handed[1], stdout_end = _piped(stdout, theirs, ours)
             handed[2], stderr_end = (handed[1], -1) if stderr == "stdout" else _piped(stderr, theirs, ours)
-            connection, sent = await self._hand_over(program, asked, handed, is_confined=plan is not None)
+            connection, sent = await self._hand_over(
+                program, asked, handed, has_view=plan is not None and plan[0]
+            )
         except BaseException as error:
             ours.close()
             if isinstance(error, OSError):
@@ -217,13 +219,13 @@ class Launcher:
         )
 
     async def _hand_over(
-        self, program: str, asked: bytes, streams: list[int], *, is_confined: bool
+        self, program: str, asked: bytes, streams: list[int], *, has_view: bool
     ) -> tuple[Connection, int]:
         """The connection to a warden that has been asked for a child with these streams, and how much of that
         it has got. Raises ChildNotStarted, ChildLost, OSError.
         """
         # What forks functions would have the variables of one in the memory of the next.
-        while is_confined and self._prepare is None and (spare := self._spares.take()) is not None:
+        while has_view and self._prepare is None and (spare := self._spares.take()) is not None:
             try:
                 return spare, socket.send_fds(spare.control, [asked], streams)
             except OSError:  # it was killed

@@ -94,15 +94,32 @@ class _Tree(NamedTuple):
     attributes: int = 0
 
 
-def enter_view(view: View, most_processes: int | None = None) -> None:
-    """See nothing but the view from now on. The process needs namespaces of mounts and of processes of its
-    own; in the latter there may be ``most_processes`` at a time.
+def new_processes() -> int:
+    """A new ``/proc`` of the namespace of processes that this process is in, mounted nowhere yet. Raises
+    OSError.
+    """
+    return _new(b"proc", _NO_SETUID | _NO_DEVICES | _NO_EXEC)
+
+
+def see_processes_alone() -> None:
+    """See nothing but the ``/proc`` of this process's namespace of processes from now on, so that no other
+    file system is kept from being taken away. It needs a namespace of mounts. Raises OSError.
+    """
+    call("mount", None, b"/", None, _MS_REC | _MS_PRIVATE, None)
+    _attach(new_processes(), AT_FDCWD, _BASE)
+    os.chdir(_BASE)
+    _become_root()
+
+
+def enter_view(view: View, proc: int, most_processes: int | None = None) -> None:
+    """See nothing but the view from now on, and ``proc`` in it, which is taken over. The thread needs a
+    namespace of mounts of its own; in that of processes which ``proc`` is of there may be ``most_processes``
+    at a time.
 
     Raises OSError.
     """
     call("mount", None, b"/", None, _MS_REC | _MS_PRIVATE, None)
     trees = sorted(_open_all(view), key=lambda tree: tree.place.count(b"/"))
-    proc = _new(b"proc", _NO_SETUID | _NO_DEVICES | _NO_EXEC)
     if most_processes is not None and os.geteuid() == 0:
         _limit_processes(proc, most_processes)
     _set(proc, _READ_ONLY)
@@ -119,8 +136,16 @@ def enter_view(view: View, most_processes: int | None = None) -> None:
     base.put(_Tree(b"/proc", proc, is_folder=True))
     _set(base.handle, _READ_ONLY)
     os.fchdir(base.handle)
+    os.close(base.handle)
+    _become_root()
+
+
+def _become_root() -> None:
+    """Make the working folder, where something is mounted, the root, and detach what was the root until now.
+    Raises OSError.
+    """
     call("syscall", _PIVOT_ROOT[os.uname().machine], b".", b".")
-    call("umount2", b".", _DETACH)  # what was the root until now
+    call("umount2", b".", _DETACH)
     os.chdir("/")
 
 
@@ -193,8 +218,14 @@ class _Base:
         """Make a symlink, where that can be made."""
         above, _, name = path[1:].rpartition(b"/")
         with contextlib.suppress(OSError):  # it is there, or what is there is not to be changed
-            folder = self.handle if self._is_own(above) else self._place(above, is_folder=True)
-            os.symlink(target, path[1:] if folder == self.handle else name, dir_fd=folder)
+            if self._is_own(above):
+                os.symlink(target, path[1:], dir_fd=self.handle)
+                return
+            folder = self._place(above, is_folder=True)
+            try:
+                os.symlink(target, name, dir_fd=folder)
+            finally:
+                os.close(folder)
 
     def deny(self, denied: tuple[bytes, ...]) -> None:
         """Put what nobody can read over all that is denied."""
@@ -207,6 +238,7 @@ class _Base:
         self._make(hidden, b"file", is_folder=False, mode=0)
         for path in denied:
             _until_there(functools.partial(self._deny, hidden, path[1:]))
+        os.close(hidden)
 
     def _put_below(self, tree: _Tree, path: bytes) -> None:
         """Mount it where nothing is our own; opened anew if it has been replaced since. Raises OSError."""

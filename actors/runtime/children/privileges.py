@@ -15,7 +15,7 @@ from actors.runtime.children.kernel import (
     call,
 )
 
-_CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWNET = 0x20000, 0x08000000, 0x40000000
+_CLONE_NEWNS, _CLONE_NEWIPC = 0x20000, 0x08000000
 #: Running as root, changing one's user and keeping capabilities by that give none; all of it locked.
 _NO_ROOT = 0b1110_1111
 _AMBIENT_CLEAR_ALL = 4
@@ -28,12 +28,9 @@ _NO_CORE = 1
 Limits = tuple[int | None, int | None, int | None, int | None]
 
 
-def leave_shared(*, network: bool) -> None:
-    """Share mounts, shared memory and, without ``network``, network devices with no other process.
-
-    Raises OSError.
-    """
-    call("unshare", _CLONE_NEWNS | _CLONE_NEWIPC | (0 if network else _CLONE_NEWNET))
+def leave_shared() -> None:
+    """Share mounts and shared memory with no other process. Raises OSError."""
+    call("unshare", _CLONE_NEWNS | _CLONE_NEWIPC)
 
 
 def drop_capabilities() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from actors.runtime.children.confine import Plan, confine
@@ -14,6 +15,7 @@ from actors.runtime.children.kernel import end_with_parent
 
 #: The number of a parent that is in none of the namespaces that a process sees.
 _OUTSIDE = 0
+_NOT_THERE = FileNotFoundError, NotADirectoryError
 #: Functions that are run in a forked process instead of a program of that name, where this one has any.
 FUNCTIONS: dict[bytes, Callable[[Sequence[bytes]], object]] = {}
 #: ``(argv, folder, environment)``, all of it bytes; no ``argv`` is a trial of what comes before the program.
@@ -25,31 +27,67 @@ def begin(request: Request, streams: Sequence[int], plan: Plan | None = None) ->
     runs, or says in a frame which step failed, and how. Raises OSError where no process can be made.
     """
     reader, writer = os.pipe()
-    parent = os.getpid()
     try:
-        pid = os.fork()
+        return fork_program(request, streams, plan, writer), reader
     except OSError:
         os.close(reader)
-        os.close(writer)
         raise
+    finally:
+        os.close(writer)
+
+
+def fork_program(
+    request: Request, streams: Sequence[int], plan: Plan | None, writer: int, proc: int = -1
+) -> int:
+    """The number of a new process that becomes the program, confined to a plan; it says in a frame to
+    ``writer`` which step failed, and how. Raises OSError.
+    """
+    parent = os.getpid()
+    pid = os.fork()
     if pid == 0:
-        _become(request, streams, plan, parent, writer)
-    os.close(writer)
-    return pid, reader
+        _become(request, streams, plan, parent, writer, proc)
+    return pid
 
 
-def _become(request: Request, streams: Sequence[int], plan: Plan | None, parent: int, writer: int) -> None:
+def spawn_program(request: Request, streams: Sequence[int]) -> int:
+    """The number of a process that runs the program, which is confined as this thread is. Raises OSError."""
+    argv, _, variables = request
+    environment = dict(variables)
+    actions = [(os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(streams)]
+    failed: OSError | None = None
+    for path in _paths(argv[0], environment):
+        try:
+            os.stat(path)  # which costs less than to find it out in a process
+            return os.posix_spawn(path, argv, environment, file_actions=actions, setsid=True)
+        except OSError as error:
+            if failed is None or not isinstance(error, _NOT_THERE):
+                failed = error
+    raise failed or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+def _paths(program: bytes, environment: Mapping[bytes, bytes]) -> list[bytes]:
+    """Where a program is looked for."""
+    if b"/" in program:
+        return [program]
+    folders = environment.get(b"PATH", os.fsencode(os.defpath)).split(os.fsencode(os.pathsep))
+    return [os.path.join(folder, program) for folder in folders]
+
+
+def _become(
+    request: Request, streams: Sequence[int], plan: Plan | None, parent: int, writer: int, proc: int
+) -> None:
     """Execute the program in this process; never returns."""
     argv, folder, environment = request
     step = "start"
     try:
         os.setsid()
-        end_with_parent()
+        if proc < 0:  # else it ends with the first process of its namespace
+            end_with_parent()
         if os.getppid() not in (parent, _OUTSIDE):
             return  # it ended before it could take us with it
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
-        for step in () if plan is None else confine(plan):  # noqa: B007 - which is sent where it fails
+        for step in () if plan is None else confine(plan, proc):  # noqa: B007 - which is sent where it fails
             pass
         step = "folder"
         os.chdir(folder)

@@ -1,7 +1,8 @@
 """``SpareWardens``: wardens whose confined child has ended, kept for the next one.
 
-To make one is a quarter of what a confined child costs. One is kept only where its child has left nothing: no
-process, no namespace that it could not leave, and no request to end that may still be under way.
+To make one, and the namespaces that it has for its child, costs as much as a confined child does. One is kept
+only where its child has left nothing: no process, no bound of how many there may be, and no request to end
+that may still be under way.
 """
 
 from __future__ import annotations

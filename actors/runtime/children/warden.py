@@ -26,8 +26,9 @@ from actors.runtime.children.descendants import (
     send,
     this_process,
 )
+from actors.runtime.children.enclosure import BEGUN, begin_confined
 from actors.runtime.children.frames import Frames, framed, receive
-from actors.runtime.children.init import Init, leave_processes, return_to_processes
+from actors.runtime.children.init import NONE, Init
 from actors.runtime.children.kernel import go_on_at_end_of_parent, take_in_orphans
 from actors.runtime.children.planted import Planted
 from actors.runtime.children.program import begin
@@ -49,15 +50,26 @@ def own_children(control: int, lifeline: int) -> None:
     take_in_orphans()
     go_on_at_end_of_parent()
     end, waiting, this = socket.socket(fileno=control), Waiting(), this_process()
-    while Warden(end, lifeline, waiting, this).run():
+    init: Init | None = None
+    while (warden := Warden(end, lifeline, waiting, this, init)).run():
+        init = warden.init
         gc.enable()  # of one child there is hardly anything to collect
 
 
 class Warden:
     """Owns one child. ``run`` returns once nothing of it is left."""
 
-    def __init__(self, control: socket.socket, lifeline: int, waiting: Waiting, this: Process | None) -> None:
-        """``waiting`` watches ``control`` and ``lifeline``; ``this`` is the process that owns the child."""
+    def __init__(
+        self,
+        control: socket.socket,
+        lifeline: int,
+        waiting: Waiting,
+        this: Process | None,
+        init: Init | None,
+    ) -> None:
+        """``waiting`` watches ``control`` and ``lifeline``; ``this`` is the process that owns the child, and
+        ``init`` the first of the namespace of the child before it.
+        """
         self._control = control
         self._lifeline = lifeline
         self._waiting = waiting
@@ -69,10 +81,14 @@ class Warden:
         self._helper = os.getppid()
         self._pid: int | None = None
         self._exited = False
-        #: A pipe that ends once the program runs.
+        #: A pipe that ends once the program runs, and says what became of it before that.
         self._started = -1
+        self._said = Frames()
+        self._has_failed = False
         #: The first process of a confined child's namespace.
-        self._init: Init | None = None
+        self.init = init
+        #: Whether no other process is left in there.
+        self._is_empty = False
         self._reservations = Reservations()
         self._covers: Covers | None = None
         self._planted = Planted(())
@@ -84,8 +100,8 @@ class Warden:
         self._renewal: float | None = None
         self._give_up = 0.0
         self._over = False
-        #: Whether this process is in the namespaces again that it was in before, if it left them.
-        self._has_returned = False
+        #: Whether the child's namespace can be that of another one after it.
+        self._leaves_nothing = False
         #: Whether it is as it was in all, and may own another child.
         self._is_spare = False
 
@@ -148,19 +164,15 @@ class Warden:
         try:
             if plan is not None and plan.has_view:
                 plan = self._prepare(plan)
-                leave_processes()
-                # Nothing comes between these two forks: what is touched after one is copied.
-                self._init = Init()
-            step = "process"
-            self._pid, self._started = begin(request, self._streams, plan)
-            if self._init is not None:
-                self._has_returned = return_to_processes()
-                self._waiting.watch(self._init.others, self._receive_others)
+                self.init = self.init or Init()
+                self._started = begin_confined(request, self._streams, plan, self.init)
+                self._leaves_nothing = plan.limits[2] is None  # which it would have too
+            else:
+                step = "process"
+                self._pid, self._started = begin(request, self._streams, plan)
         except OSError as error:
             self._fail(step, error.errno or 0)
             return
-        for stream in self._streams:
-            os.close(stream)  # else whoever reads them would never come to an end
         self._waiting.watch(self._started, self._receive_start)
 
     def _fail(self, step: str, number: int) -> None:
@@ -181,19 +193,33 @@ class Warden:
         return plan._replace(view=view)
 
     def _receive_others(self) -> None:
-        """The program has ended, and has left others."""
-        if self._init is not None:
-            self._waiting.forget(self._init.others)
-            if os.read(self._init.others, 1) and self._stage < _TERM:
-                self._term()
+        if self.init is None:
+            return
+        answer = self.init.receive()
+        if not answer:  # it has ended, as is seen there
+            self._waiting.forget(self.init.answers)
+        elif answer == NONE:
+            self._is_empty = True
+        elif self._stage < _TERM:
+            self._term()
 
     def _receive_start(self) -> None:
         said = os.read(self._started, _READ)
+        for what, number in self._said.feed(said):
+            if what == BEGUN:
+                self._pid = number
+            else:
+                self._has_failed = True
+                self._report("failed", what, number)
+        if said:
+            return
         self._waiting.forget(self._started)
         os.close(self._started)
         self._started = -1
-        for step, number in Frames().feed(said):
-            self._report("failed", step, number)
+        for stream in self._streams:
+            os.close(stream)  # else whoever reads them would never come to an end
+        if self._has_failed:
+            self._over = self._pid is None
             return
         self._report("started", self._pid)
         if self._covers is not None and self._pid is not None and not self._exited:
@@ -215,31 +241,41 @@ class Warden:
     # -- ends ------------------------------------------------------------------------------------
 
     def _reap(self) -> None:
-        if self._pid is None:
-            return
-        covers = self._covers
-        ended, others = reap() if covers is None else reap(covers.have_go_on)
+        if self._pid is None and (self.init is None or self._started >= 0):
+            return  # nothing has been started yet, or who it is has yet to be read
+        ended, others = reap() if self._covers is None else reap(self._covers.have_go_on)
         for pid, code in ended:
-            if covers is not None and (is_covered := covers.take_end(pid, code)) is not None:
-                self._renewal = time.monotonic() + (0 if is_covered else _AGAIN)
-            elif self._init is not None and pid == self._init.pid:
-                self._init.pid = 0
-            elif pid == self._pid:
-                self._exited = True
-                if self._started >= 0:
-                    self._receive_start()
-                self._report("exited", code)
-        if not others:
+            self._take_end(pid, code)
+        if self.init is None:
+            if not others:
+                self._end(())
+            elif self._exited and self._stage < _TERM:
+                self._term()  # what it left behind
+        elif self._exited and self._is_empty and not (self._covers and self._covers.is_at_work):
             self._end(())
-        elif self._exited and self._init is not None:
-            self._init.release()
-        elif self._exited and self._stage < _TERM:
-            self._term()  # what it left behind
+        elif self._pid is None and self._is_empty:
+            self._over = True  # a spare one that has lost what the next child needs
+
+    def _take_end(self, pid: int, code: int) -> None:
+        covers, init = self._covers, self.init
+        if covers is not None and (is_covered := covers.take_end(pid, code)) is not None:
+            self._renewal = time.monotonic() + (0 if is_covered else _AGAIN)
+        elif init is not None and pid == init.pid:
+            init.pid, self._is_empty = 0, True
+        elif pid == self._pid:
+            self._exited = True
+            while self._started >= 0:
+                self._receive_start()
+            self._report("exited", code)
+            if init is not None:  # it may have left others
+                self._waiting.watch(init.answers, self._receive_others)
+                init.ask_for_others()
 
     def _end(self, left: tuple[int, ...]) -> None:
         self._planted.undo()
         self._reservations.release()
-        self._is_spare = self._has_returned and self._stage == _IDLE and not left
+        is_ready = self.init is not None and self.init.is_ready
+        self._is_spare = is_ready and self._leaves_nothing and self._stage == _IDLE and not left
         if self._is_spare:
             self._close()
         self._report("gone", left, self._is_spare)
@@ -247,9 +283,8 @@ class Warden:
 
     def _close(self) -> None:
         """Let go of all that is the child's."""
-        if self._init is not None:
-            self._waiting.forget(self._init.others)
-            self._init.close()
+        if self.init is not None:
+            self._waiting.forget(self.init.answers)
         if self._covers is not None:
             self._waiting.forget(self._covers.changed)
             self._covers.close()
@@ -293,10 +328,10 @@ class Warden:
             return
         self._deadline = now + _AGAIN
         self._signal_group(signal.SIGKILL)
-        if self._init is None:
+        if self.init is None:
             kill_all()
-        elif self._init.pid:
-            os.kill(self._init.pid, signal.SIGKILL)  # and the system all others of its namespace
+        elif self.init.pid:
+            os.kill(self.init.pid, signal.SIGKILL)  # and the system all others of its namespace
 
     def _signal_group(self, number: int) -> None:
         if self._started >= 0:  # until the program begins it handles what it is sent, and would go on
