@@ -88,7 +88,7 @@ async def _run_commands(count: int, folder: Path, *, confined: bool) -> None:
         scope=Scope.writable(folder),
         sandbox=SandboxSection(mode="require" if confined else "off"),
         tools={"builtin": ["shell"]},
-        worker={"max_repeats": 0},
+        worker={"max_repeats": 0, "max_steps": count + 1},
         approval=[ApprovalRule("shell", "allow")],
     )
     client = ScriptedClient([*(call("shell", {"command": "true"}) for _ in range(count)), say("done")])
