@@ -134,6 +134,13 @@ def test_a_program_has_no_bound_of_the_one_before(runner: Runner) -> None:
     assert int(free.text) > 400
 
 
+def test_a_program_that_bounds_its_first_process_keeps_no_later_one_from_starting(runner: Runner) -> None:
+    bounded = runner.python("import resource; resource.prlimit(1, resource.RLIMIT_NOFILE, (0, 0))")
+    assert bounded.code == 0
+    for _ in range(3):
+        assert runner.sh("echo here").text == "here\n"
+
+
 def test_a_spare_warden_that_is_stopped_goes_on_when_it_is_needed(runner: Runner) -> None:
     [warden] = wardens(runner)
     os.kill(warden, signal.SIGSTOP)
