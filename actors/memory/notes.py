@@ -168,7 +168,7 @@ def _joined(pieces: list[str]) -> str:
     for before, piece in zip(["", *pieces], pieces, strict=False):
         together = before.startswith(("- ", "* ")) and piece.startswith(("- ", "* "))
         text += ("" if not text else "\n" if together else "\n\n") + piece
-    return text
+    return text.lstrip()  # as it is read back: the indent of what comes to stand first says nothing
 
 
 def key_of(piece: str) -> str:

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from actors.memory.findings import Attempt, Decision, Discussion, Extracted, UserRequest
@@ -137,6 +137,7 @@ def test_merging_the_same_again_changes_nothing(one, two):
 
 
 @given(st.lists(lines, max_size=8), st.lists(lines, max_size=8))
+@example(["0", "", " 0"], ["0"])
 def test_with_the_last_word_all_that_was_said_stays_and_the_newest_stands_last(one, two):
     old, new = note(body="\n".join(one)), note(body="\n".join(two))
     both = merged(old, new, last_word=True)
