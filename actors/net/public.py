@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 Address = IPv4Address | IPv6Address
 
 #: Translation to IPv4 (RFC 6052), whose last 32 bits are the address meant.
 _NAT64 = IPv6Network("64:ff9b::/96")
-#: The same for use within a network (RFC 8215), and addresses whose last bits once were IPv4 ones (RFC 4291).
-_NEVER = (IPv6Network("64:ff9b:1::/48"), IPv6Network("::/96"))
+#: All that IANA has given out for the public internet: not what only carries IPv4 or is for use within a network.
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+#: What Python knows to be reserved in some of its versions alone: for protocols (RFC 6890), and documentation.
+_RESERVED = (IPv4Network("192.0.0.0/24"), IPv6Network("3fff::/20"))
 
 
 def why_not_public(address: Address) -> str | None:
@@ -27,10 +29,9 @@ def why_not_public(address: Address) -> str | None:
     ):
         if holds:
             return f"{kind} address"
-    never = isinstance(address, IPv6Address) and (
-        address.is_site_local or any(address in network for network in _NEVER)
-    )
-    return "a private or reserved address" if never or not address.is_global else None
+    outside = isinstance(address, IPv6Address) and address not in _GLOBAL_UNICAST
+    reserved = outside or any(address in network for network in _RESERVED) or not address.is_global
+    return "a private or reserved address" if reserved else None
 
 
 def _carried(address: IPv6Address) -> IPv4Address | None:

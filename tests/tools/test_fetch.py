@@ -109,6 +109,11 @@ def test_what_is_not_on_the_public_internet_is_refused(address):
     assert why_not_public(ip_address(address)) is not None
 
 
+@pytest.mark.parametrize("address", ["::ffff:0:127.0.0.1", "::ffff:0:a00:1", "5f00::1", "3fff::1", "192.0.0.8"])
+def test_what_translators_make_ipv4_and_what_older_pythons_do_not_know_to_be_reserved_is_refused(address):
+    assert why_not_public(ip_address(address)) == "a private or reserved address"
+
+
 @pytest.mark.parametrize(
     "address",
     ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "::ffff:8.8.8.8", "2002:0808:0808::1", "64:ff9b::808:808"],
