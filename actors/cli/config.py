@@ -17,7 +17,7 @@ from msgspec import Struct
 from actors.cli.options import source_of
 from actors.config.configuration import Configuration
 from actors.runtime.arguments import path_of
-from actors.runtime.user_folders import state_path
+from actors.runtime.user_folders import make_private, state_path
 from protocol.errors import ConfigError, ManifestError, StoreError
 from protocol.manifest import DEFAULT_SCHEME, ModelSection, PodManifest, ToolsSection
 from protocol.scope import Rule, Scope
@@ -68,7 +68,7 @@ def state_folder() -> Path:
     """The folder of the default store; it is made, for its owner alone. Raises StoreError."""
     folder = state_path()
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
     except OSError as error:
         raise StoreError(
             f"cannot make the state folder {folder}: {error.strerror}",

@@ -11,7 +11,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from actors.runtime.user_folders import state_path
+from actors.runtime.user_folders import make_private, state_path
 from protocol.errors import StoreError
 
 #: The folder in the user's state folder.
@@ -34,7 +34,7 @@ def trust(path: Path, digest: str) -> None:
     """
     mark = _mark(path, digest)
     try:
-        mark.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(mark.parent)
         before = list(_marks(path))
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(mark, flags, 0o600), "wb") as file:

@@ -8,7 +8,8 @@ import os
 import stat
 from pathlib import Path
 
-from actors.sessions.disk import make_private, sync_folder
+from actors.runtime.user_folders import make_private
+from actors.sessions.disk import sync_folder
 
 
 def write_whole(path: Path, text: str) -> None:

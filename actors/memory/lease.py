@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from actors.memory.atomic_files import read_text, write_whole
-from actors.sessions.disk import make_private
+from actors.runtime.user_folders import make_private
 from actors.sessions.lock import WriterLock
 
 

@@ -14,7 +14,7 @@ from actors.memory.ledger import Ledger, read_ledger
 from actors.memory.notes import Note
 from actors.memory.notes_folder import NotesFolder
 from actors.memory.staging import SUFFIX, Waiting, read_staged, waiting
-from actors.sessions.disk import make_private
+from actors.runtime.user_folders import make_private
 from protocol.errors import WireError
 
 #: Raised when the index's make-up changes: one of another version is made anew.

@@ -8,9 +8,9 @@ Address = IPv4Address | IPv6Address
 
 #: Translation to IPv4 (RFC 6052), whose last 32 bits are the address meant.
 _NAT64 = IPv6Network("64:ff9b::/96")
-#: All that IANA has given out for the public internet: not what only carries IPv4 or is for use within a network.
+#: All that IANA has given out for the public internet, without what only carries IPv4 or is for one network.
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
-#: What Python knows to be reserved in some of its versions alone: for protocols (RFC 6890), and documentation.
+#: What only some versions of Python know to be reserved: for protocols (RFC 6890), and for documentation.
 _RESERVED = (IPv4Network("192.0.0.0/24"), IPv6Network("3fff::/20"))
 
 

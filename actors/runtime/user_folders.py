@@ -1,5 +1,5 @@
-"""Where polypod keeps what is a user's and of no project: state, configuration and sockets; pure but for the
-environment.
+"""Where polypod keeps what is a user's and of no project: state, configuration and sockets; and how folders
+are made that are a user's alone.
 """
 
 from __future__ import annotations
@@ -29,6 +29,16 @@ def runtime_path() -> Path | None:
     """The folder of sockets, None where the system gives none."""
     named = os.environ.get("XDG_RUNTIME_DIR")
     return Path(named) / _OWN if named else None
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder, and what is missing above it, for its owner alone, also in a program whose umask is 0.
+
+    Raises OSError.
+    """
+    for each in reversed([each for each in folder.parents if not each.exists()]):
+        each.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def _below(variable: str, usual: str) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from actors.runtime.user_folders import state_path
+from actors.runtime.user_folders import make_private, state_path
 from protocol.approval import ApprovalAnswer
 from protocol.errors import StoreError
 
@@ -97,7 +97,7 @@ def _read(path: Path) -> bytes:
 
 def _make(path: Path) -> None:
     """Make the file, whole from the first moment on, unless another process is faster."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path.parent)
     draft = path.with_name(f"{_NAME}.{os.getpid()}-{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actors.runtime.user_folders import make_private
 from actors.sessions.answers import wait
-from actors.sessions.disk import make_private, store_error
+from actors.sessions.disk import store_error
 from actors.sessions.jsonl.files import draft_file, file_name
 from actors.sessions.jsonl.lines import batch_lines, header_line
 

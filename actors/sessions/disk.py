@@ -74,16 +74,6 @@ def store_error(error: OSError, path: Path | str) -> StoreError:
     return StoreError(f"cannot use {path}: {error.strerror or error}", hint=hint)
 
 
-def make_private(folder: Path) -> None:
-    """Make a folder, and what is missing above it, for its owner alone: sessions hold what people said.
-
-    Raises OSError.
-    """
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    for each in reversed(missing):
-        each.mkdir(mode=0o700, exist_ok=True)
-
-
 @contextlib.contextmanager
 def opened_folder(folder: Path) -> Iterator[int]:
     """A descriptor of a folder, which stays good where the folder is moved away. Raises OSError."""

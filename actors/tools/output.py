@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from actors.runtime.user_folders import make_private
 from actors.tools.dump import dump
 from protocol.items import ImagePart, Part, TextPart, ThinkingPart
 from protocol.text import encodable, encodable_json
@@ -105,7 +106,7 @@ def new_file(directory: Path, stem: str, suffix: str) -> str:
     """The name of a new file that nobody else may read. Raises OSError."""
     import tempfile  # noqa: PLC0415 - loads what unpacks archives too
 
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(directory)
     handle, name = tempfile.mkstemp(prefix=f"{stem}-", suffix=suffix, dir=directory)
     os.close(handle)
     return name

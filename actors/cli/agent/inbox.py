@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from actors.cli.people import why_no_person_at
-from actors.runtime.user_folders import runtime_path
+from actors.runtime.user_folders import make_private, runtime_path
 from protocol.commands import Approve, Command, Disapprove
 from protocol.errors import ChildNotListening, InvalidInput, WireError
 from protocol.text import UNDECODABLE
@@ -101,7 +101,7 @@ class Inbox:
         if len(os.fsencode(self.path)) > LONGEST_PATH:
             raise ChildNotListening(f"the inbox {self.path} has a path of more than {LONGEST_PATH} bytes")
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self.path.parent)
             await self._remove_stale()
             listening = socket.socket(socket.AF_UNIX)
             before = os.umask(0o177)

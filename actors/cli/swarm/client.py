@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from actors.cli.config import default_store
 from actors.cli.people import is_strangers
 from actors.cli.swarm.wire import Asked, Said, decode_said, line_of, lock_of, socket_of
+from actors.runtime.user_folders import make_private
 from actors.sessions.urls import place_of
 from protocol.error_of import error_of
 from protocol.errors import AgentError
@@ -145,7 +146,7 @@ class Client:
 
     def _start(self) -> subprocess.Popen[bytes]:
         """Start the service; it goes on when this command, and its terminal, have ended."""
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self._root)
         log = _open_log(self._log)
         self._log_start = os.fstat(log).st_size
         words = [sys.executable, "-m", "polypod", "swarm", "serve", "--root", str(self._root)]

@@ -15,6 +15,7 @@ from typing import Any
 from actors.cli.people import why_no_person_at
 from actors.cli.swarm.rows import Row
 from actors.cli.swarm.wire import LONGEST, Asked, Said, decode_asked, line_of, lock_of, socket_of
+from actors.runtime import user_folders
 from actors.swarm.agents.agent import Agent
 from actors.swarm.agents.inboxes import make_private
 from actors.swarm.agents.swarm import Swarm
@@ -37,7 +38,7 @@ def only_one(root: Path) -> Iterator[bool]:
     """Take the lock that makes this process the one service of a folder; False where there is one. The kernel
     frees the lock with the process.
     """
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    user_folders.make_private(root)
     descriptor = os.open(lock_of(root), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from actors.routing.pool.endings import Outcome
 from actors.routing.pool.queue import Claimed
+from actors.runtime import user_folders
 from actors.runtime.children.launcher import Launcher
 from actors.swarm.agents.inboxes import inbox_of, make_private
 from actors.swarm.agents.projections import Meta, Projections
@@ -184,7 +185,7 @@ class LifeWorker:
             created_at=claimed.submitted_at,
             model=claimed.model or claimed.job.model,
         )
-        settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        user_folders.make_private(settings.folder)
         files = Projections(
             settings.folder / claimed.id, Meta(agent=spec, session_id=claimed.id, store=settings.store)
         )

@@ -15,6 +15,7 @@ from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.launcher import Launcher
 from actors.runtime.children.trees import remove_tree
 from actors.runtime.children.whole import run_whole
+from actors.runtime.user_folders import make_private
 from protocol.errors import ChildError, WorkspaceError
 from protocol.jobs import Changes
 
@@ -89,7 +90,7 @@ class WorkingCopy(Struct, frozen=True, eq=False):
         copy = cls(git, repository, folder, folder / cwd.relative_to(repository), base, _BRANCHES + name)
         async with git.lock(repository):
             await copy._clear()
-            worktrees.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 - takes microseconds
+            make_private(worktrees)
             await git.run(repository, "worktree", "add", "--quiet", "-B", copy.branch, str(folder), base)
             try:
                 mark_copy(folder, repository)

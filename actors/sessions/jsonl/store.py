@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from actors.runtime.future import AsyncFuture
+from actors.runtime.user_folders import make_private
 from actors.sessions.aside import aside_path
-from actors.sessions.disk import make_private, place, store_error
+from actors.sessions.disk import place, store_error
 from actors.sessions.head import fits
 from actors.sessions.jsonl.answers import AnswersFile
 from actors.sessions.jsonl.claims import Claims

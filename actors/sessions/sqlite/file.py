@@ -16,8 +16,9 @@ from typing import NoReturn
 from urllib.parse import quote
 
 from actors.runtime.fork import let_be
+from actors.runtime.user_folders import make_private
 from actors.runtime.weak import members_of
-from actors.sessions.disk import make_private, store_error
+from actors.sessions.disk import store_error
 from actors.sessions.sqlite.aside import (
     has_notes,
     is_superseded,

@@ -8,6 +8,7 @@ import stat
 import tempfile
 from pathlib import Path
 
+from actors.runtime import user_folders
 from actors.runtime.user_folders import runtime_path
 from protocol.errors import AgentError
 
@@ -31,7 +32,7 @@ def socket_path(kind: str, what: str) -> Path:
 
 def make_private(folder: Path) -> None:
     """Make a folder for sockets that nobody else can reach. Raises AgentError where it is another's."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    user_folders.make_private(folder)
     found = folder.lstat()
     if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
         raise AgentError(f"{folder} belongs to another user", hint="set $XDG_RUNTIME_DIR")

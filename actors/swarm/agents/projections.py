@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from actors.runtime.held_folders import hold_folder, taking_unheld
+from actors.runtime.user_folders import make_private
 from actors.swarm.agents.stream_json import StreamJson
 from actors.swarm.flat_lines import FlatLines
 from protocol.agents import AgentSpec
@@ -161,7 +162,7 @@ class Projections:
 
 def make_folders(root: Path) -> Path:
     """The folder of a swarm's agents, made where it is not there, for its user alone. Raises OSError."""
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(root)
     return _make_folder(root / "agents")
 
 

@@ -7,6 +7,7 @@ from collections import deque
 from pathlib import Path
 
 from actors.runtime.redact import redacted
+from actors.runtime.user_folders import make_private
 from protocol.text import encodable
 
 #: Bytes after which the file is begun anew; the one before is kept beside it.
@@ -58,7 +59,7 @@ class ServerLog:
         """Append, and begin anew where it grows too large. A full disk costs the lines alone."""
         try:
             if not self._begun:
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_private(path.parent)
                 self._begun = True
                 self._written = path.stat().st_size if path.exists() else 0
             if self._written + len(data) > MOST_BYTES:
