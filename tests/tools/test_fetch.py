@@ -109,7 +109,9 @@ def test_what_is_not_on_the_public_internet_is_refused(address):
     assert why_not_public(ip_address(address)) is not None
 
 
-@pytest.mark.parametrize("address", ["::ffff:0:127.0.0.1", "::ffff:0:a00:1", "5f00::1", "3fff::1", "192.0.0.8"])
+@pytest.mark.parametrize(
+    "address", ["::ffff:0:127.0.0.1", "::ffff:0:a00:1", "5f00::1", "3fff::1", "192.0.0.8"]
+)
 def test_what_translators_make_ipv4_and_what_older_pythons_do_not_know_to_be_reserved_is_refused(address):
     assert why_not_public(ip_address(address)) == "a private or reserved address"
 
