@@ -130,6 +130,18 @@ async def test_a_server_that_never_answers_holds_a_run_for_a_moment_alone(
     assert any("has not listed its tools yet" in text for text in played.alerts)
 
 
+async def test_a_server_that_nobody_needs_any_more_while_it_starts_is_ended() -> None:
+    """Who opens it was cancelled: it went on until its system ended."""
+    async with servers() as every:
+        (opened,) = every.sources(having(raw("mute")).tools.mcp, "/")
+        opening = asyncio.create_task(opened.open())
+        await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.wait({opening})
+        assert opening.cancelled()
+        assert not opened._connection.has_process
+
+
 async def test_a_change_of_its_list_is_followed_and_nothing_else_changes_requests() -> None:
     wanted = [
         "raw__echo",

@@ -86,8 +86,12 @@ class McpSource:
     async def open(self) -> None:
         """Have the server started, and wait a moment for its tools."""
         self._connection.hold()
-        self._connection.begin()
-        await self._connection.wait_listed()
+        try:
+            self._connection.begin()
+            await self._connection.wait_listed()
+        except BaseException:  # who does not open it does not close it
+            await self._connection.release()
+            raise
 
     def tools(self) -> Iterable[Tool]:
         """The tools that the server listed last and that this pod may have."""
