@@ -9,6 +9,8 @@ import socket
 from asyncio import StreamReader, StreamWriter
 from typing import Any
 
+from msgspec.structs import replace
+
 from actors.pod.channel import read_frame
 from actors.tools.base import ToolContext
 from protocol.error_of import error_of
@@ -60,13 +62,15 @@ class ParentServers:
         """Have a server started; the number that it has from now on."""
         number = next(self._numbers)
         self._servers[number] = held
-        self.send(HoldServer(number, held.server, held.folder))
+        self.notify(HoldServer(number, held.server, held.folder))
+        if self._reading.done():
+            held.lose()
         return number
 
     def release(self, number: int) -> None:
         """Have a server left alone."""
         del self._servers[number]
-        self.send(ReleaseServer(number))
+        self.notify(ReleaseServer(number))
 
     async def call(
         self, server: int, tool: str, arguments: dict[str, Any], ctx: ToolContext, seconds: float
@@ -80,8 +84,7 @@ class ParentServers:
             self.send(CallTool(number, server, tool, arguments, seconds, ctx.pod, asks))
             return await call.gave
         except asyncio.CancelledError:
-            with contextlib.suppress(ToolError):
-                self.send(CancelCall(number))
+            self.notify(CancelCall(number))
             raise
         finally:
             del self._calls[number]
@@ -96,14 +99,20 @@ class ParentServers:
         except WireError as error:
             raise ToolError(str(error)) from error
 
+    def notify(self, message: ToParent) -> None:
+        """Say something that a parent which is gone need not know."""
+        with contextlib.suppress(ToolError):
+            self.send(message)
+
     async def _read(self) -> None:
         try:
             with contextlib.suppress(asyncio.IncompleteReadError, OSError, WireError):
                 while True:
                     self._take(decode_to_process(await read_frame(self._reader)))
         finally:
+            self._writer.close()
             for server in self._servers.values():
-                server.take(ServerState(0, server.listing, _GONE, settled=True))
+                server.lose()
             for call in self._calls.values():
                 call.fail(ToolError(_GONE))
 
@@ -145,8 +154,8 @@ class ParentServer:
             self._number = self._of.hold(self)
 
     def begin(self) -> None:
-        if self._settled.is_set():
-            self._of.send(BeginServer(self._number))
+        if self._users and self._settled.is_set():
+            self._of.notify(BeginServer(self._number))
 
     async def wait_listed(self) -> None:
         await self._settled.wait()
@@ -162,10 +171,15 @@ class ParentServer:
             self._of.release(self._number)
 
     def take(self, state: ServerState) -> None:
-        """Note where the server stands."""
-        self._state = state
+        """Note where the server stands; a list that is as before stays the same object."""
+        same = state.tools == self._state.tools
+        self._state = replace(state, tools=self._state.tools) if same else state
         if state.settled:
             self._settled.set()
+
+    def lose(self) -> None:
+        """Note that nothing more comes from the parent."""
+        self.take(ServerState(self._number, self.listing, _GONE, settled=True))
 
 
 class _Call:
@@ -204,5 +218,4 @@ class _Call:
             if self._ctx.ask_person is not None:
                 answer = await self._ctx.ask_person(asked.words, asked.form)
         finally:
-            with contextlib.suppress(ToolError):
-                of.send(PersonAnswered(asked.question, answer))
+            of.notify(PersonAnswered(asked.question, answer))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from process_doubles import scripted
 from process_kit import wait_for_end
 
 from actors.llm.scripted import ScriptedClient, call, say
+from actors.pod.channel import read_frame
 from actors.pod_process.parent_servers import ParentServers
 from actors.runtime.children.launcher import Launcher
 from actors.swarm.processes.process_pod import ProcessPod
@@ -25,12 +26,22 @@ from actors.tools.mcp.connections import OwnConnections
 from protocol import channel
 from protocol.errors import ToolError
 from protocol.events import ApprovalRequested, ToolProgress
-from protocol.items import ToolResult
+from protocol.items import Part, TextPart, ToolResult
 from protocol.mcp import McpServer
 from protocol.scope import Scope
-from protocol.shared_servers import HoldServer, frame
+from protocol.shared_servers import (
+    CallGave,
+    CallProgress,
+    CallTool,
+    HoldServer,
+    decode_to_process,
+    frame,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes by /proc")
+
+
+RAW = McpServer("raw", command=tuple(raw()["command"]))
 
 
 @pytest.fixture
@@ -64,9 +75,11 @@ async def test_all_pods_share_a_server_and_those_in_processes_import_no_sdk(
 async def test_a_server_ends_with_the_process_that_needed_it_however_that_ends(
     system_on: SystemOn, store: str
 ) -> None:
+    """And the pod can be stopped while it does: that was not answered."""
+    command = ["sh", "-c", '"$@"; sleep 60', "sh", *raw()["command"]]
     with scripted(calls("raw__pid")) as client:
         async with system_on(store) as system:
-            pod = await system.spawn(having(raw()), client=client, process=True)
+            pod = await system.spawn(having({**raw(), "command": command}), client=client, process=True)
             (server,) = (await follow(pod)).texts
             assert isinstance(pod.address, ProcessPod)
             assert pod.address._child is not None
@@ -82,6 +95,7 @@ async def test_what_a_server_does_in_a_call_reaches_its_pod(system_on: SystemOn,
         "raw__die",
         ("raw__echo", {"text": "again"}),
         "raw__change",
+        ("raw__pause", {"seconds": 0.1}),  # it is asked for its list meanwhile
         "raw__new",
     ]
     with scripted(calls(*wanted)) as client:
@@ -94,7 +108,7 @@ async def test_what_a_server_does_in_a_call_reaches_its_pod(system_on: SystemOn,
     assert "may or may not have taken effect" in played.texts[2]
     assert played.results[2].is_error
     assert played.texts[3:5] == ["again", "changed"]
-    assert "Unknown tool: new" in played.texts[5]  # it was there to be called
+    assert "Unknown tool: new" in played.texts[6]  # it was there to be called
 
 
 async def test_a_server_that_cannot_start_is_an_alert_in_the_process(system_on: SystemOn, store: str) -> None:
@@ -141,12 +155,10 @@ async def test_a_process_that_speaks_nonsense_is_given_no_servers(launcher: Laun
     far.setblocking(False)
     shared = SharedServers(near, OwnConnections(lambda: launcher, None))
     loop = asyncio.get_running_loop()
-    server = McpServer("raw", command=tuple(raw()["command"]))
-    await loop.sock_sendall(far, frame(HoldServer(1, server, "/")) + channel.head(3) + b"???")
+    await loop.sock_sendall(far, frame(HoldServer(1, RAW, "/")) + channel.head(3) + b"???")
     while await loop.sock_recv(far, 65536):
         pass  # what it said before, and then the end
-    await shared.close()
-    assert not shared._held or not any(each.connection.has_process for each in shared._held.values())
+    await shared.close(5)
     far.close()
 
 
@@ -165,3 +177,94 @@ async def test_a_process_whose_parent_is_gone_waits_for_no_server() -> None:
         await under_way
     with pytest.raises(ToolError, match="the parent process"):
         await server.call("echo", {}, ctx, 5)
+    await server.release()
+    server.hold()
+    server.begin()
+    await server.wait_listed()
+    assert server.failure is not None
+
+
+def context(pod: str) -> ToolContext[Any]:
+    return ToolContext(pwd=Path("/"), scope=Scope(), pod=pod)
+
+
+def text(parts: Sequence[Part]) -> str:
+    (part,) = parts
+    assert isinstance(part, TextPart)
+    return part.text
+
+
+async def test_a_call_of_a_server_that_is_held_no_more_fails(launcher: Launcher) -> None:
+    """It was never answered."""
+    near, far = socket.socketpair()
+    shared = SharedServers(near, OwnConnections(lambda: launcher, None))
+    servers = await ParentServers.over(far)
+    server = servers.connect(RAW, "/")
+    server.hold()
+    await server.wait_listed()
+    assert text(await server.call("echo", {"text": "here"}, context("a"), 5)) == "here"
+    await server.release()
+    with pytest.raises(ToolError, match="closed"):
+        await server.call("echo", {"text": "gone"}, context("a"), 5)
+    server.begin()  # which is for nobody
+    server.hold()
+    await server.wait_listed()
+    assert text(await server.call("echo", {"text": "anew"}, context("a"), 5)) == "anew"
+    await shared.close(5)
+    await asyncio.wait({servers._reading})
+
+
+async def test_all_servers_of_a_process_that_has_died_end_while_others_are_still_ending(
+    launcher: Launcher,
+) -> None:
+    """One that asks people is started for each pod; the first that was waited for kept the rest alive."""
+    near, far = socket.socketpair()
+    shared = SharedServers(near, OwnConnections(lambda: launcher, None))
+    servers = await ParentServers.over(far)
+    server = servers.connect(RAW, "/")
+    server.hold()
+    await server.wait_listed()
+    pids = [text(await server.call("pid", {}, context("a"), 5))]
+    with pytest.raises(ToolError, match="Unknown"):
+        await server.call("nothing", {}, context("a"), 5)
+    await server.call("ask", {}, context("a"), 5)
+    pids += [text(await server.call("pid", {}, context(pod), 5)) for pod in ("a", "b")]
+    servers._writer.close()
+    await asyncio.wait({shared._serving})
+    closing = asyncio.create_task(shared.close(5))
+    await asyncio.sleep(0)
+    closing.cancel()  # as a second stop of the pod does
+    assert len(set(pids)) == 3
+    for pid in pids:
+        await asyncio.to_thread(wait_for_end, int(pid))
+    await shared.close(5)
+
+
+async def test_a_process_that_is_gone_before_it_was_served_leaves_no_socket(launcher: Launcher) -> None:
+    near, far = socket.socketpair()
+    await SharedServers(near, OwnConnections(lambda: launcher, None)).close(5)
+    assert near.fileno() == -1
+    far.close()
+
+
+async def test_a_process_that_does_not_read_is_sent_no_more_progress(launcher: Launcher) -> None:
+    near, far = socket.socketpair()
+    far.setblocking(False)
+    connections = OwnConnections(lambda: launcher, None)
+    shared = SharedServers(near, connections)
+    steps = 20_000
+    call_it = CallTool(7, 1, "never", {"steps": steps, "answer": True}, 60, "a")
+    await asyncio.get_running_loop().sock_sendall(far, frame(HoldServer(1, RAW, "/")) + frame(call_it))
+    reader, writer = await asyncio.open_connection(sock=far)
+    while not isinstance(decode_to_process(await read_frame(reader)), CallProgress):
+        pass
+    here = connections.connect(RAW, "/")
+    here.hold()
+    await here.call("echo", {}, context("b"), 60)  # it has answered the other call before
+    sent = 1
+    while not isinstance(said := decode_to_process(await read_frame(reader)), CallGave):
+        sent += isinstance(said, CallProgress)
+    assert sent < steps
+    writer.close()
+    await shared.close(5)
+    await here.release()

@@ -295,10 +295,12 @@ class ProcessPod(Supervisor, Elsewhere):
         near, far = socket.socketpair()
         accounts, accounts_far = socket.socketpair()
         self._lease = lease = Lease(accounts, self._around.budget, self._around.totals)
-        servers = self._share_servers(lease) if self._begin.manifest.tools.mcp else None
+        servers = None
         try:
             ladder = Ladder(signal.SIGTERM, self._around.grace, _GRACE)
             try:
+                if self._begin.manifest.tools.mcp:
+                    servers = self._share_servers(lease)
                 self._child = child = await self._around.start_process(far, accounts_far, ladder)
             except BaseException:
                 near.close()
@@ -315,20 +317,26 @@ class ProcessPod(Supervisor, Elsewhere):
             finally:
                 await self._bury(child, channel)
         finally:
-            self._child = self._channel = None
+            lease.close()
+            self._channel = self._lease = None
             if self._held is None:
                 self._held = []
-            lease.close()
-            self._lease = None
-            if servers is not None:
-                await servers.close()
+            try:
+                if servers is not None:
+                    await servers.close(self._around.grace)
+            finally:
+                self._child = None  # from here on a stop ends this life at once
 
     def _share_servers(self, lease: Lease) -> SharedServers:
         """Have the process reach the MCP servers of this one, by a socket that it is sent."""
         near, far = socket.socketpair()
-        with far:
-            lease.send_socket(far)
-        return self._around.share_servers(near)
+        try:
+            with far:
+                lease.send_socket(far)
+            return self._around.share_servers(near)
+        except BaseException:
+            near.close()
+            raise
 
     def _connect(self, reader: StreamReader, writer: StreamWriter, lost: asyncio.Event) -> ProcessChannel:
         return ProcessChannel(reader, writer, self._take_event, lambda _: lost.set())

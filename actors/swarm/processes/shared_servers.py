@@ -17,7 +17,7 @@ from actors.pod.channel import read_frame
 from actors.tools.base import ToolContext
 from actors.tools.mcp.connection import Connection
 from actors.tools.mcp.connections import OwnConnections
-from protocol.errors import Failure, WireError
+from protocol.errors import Failure, ToolError, WireError
 from protocol.scope import Scope
 from protocol.shared_servers import (
     BeginServer,
@@ -38,11 +38,13 @@ from protocol.shared_servers import (
 )
 
 _log = logging.getLogger("polypod.processes")
+#: Bytes that a process may leave unread before it is sent no more of how far calls are.
+_MOST_UNREAD = 1 << 16
 
 
 class SharedServers:
-    """The parent's end of the socket by which a process asks for servers. What it holds is released, and
-    what it called is cancelled, once it has ended.
+    """The parent's end of the socket by which a process asks for servers. What it called is cancelled, and
+    what it holds is released, once it has ended.
     """
 
     def __init__(self, end: socket.socket, connections: OwnConnections) -> None:
@@ -54,23 +56,30 @@ class SharedServers:
         self._questions: dict[int, asyncio.Future[dict[str, Any] | None]] = {}
         self._numbers = itertools.count(1)
         self._serving = asyncio.create_task(self._serve(end))
+        self._serving.add_done_callback(lambda _: end.close())  # also where it never began
 
-    async def close(self) -> None:
-        """The process has ended."""
+    async def close(self, seconds: float) -> None:
+        """The process has ended: release what it holds, and wait ``seconds`` for servers that end with that.
+        Who waits for this may be cancelled; what is released is released.
+        """
         self._serving.cancel()
-        await asyncio.gather(self._serving, return_exceptions=True)
+        self._cancel_calls()
+        held, self._held = self._held, {}
+        for each in held.values():
+            self._begin(each.release())
+        await asyncio.wait({self._serving, *self._tasks}, timeout=seconds)
 
     async def _serve(self, end: socket.socket) -> None:
         reader, self._writer = await asyncio.open_connection(sock=end)
         try:
             await self._read(reader)
         finally:
-            self._writer.close()
-            for call in self._calls.values():
-                call.cancel()
-            for held in self._held.values():
-                self._begin(held.release())
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._writer.transport.abort()
+            self._cancel_calls()
+
+    def _cancel_calls(self) -> None:
+        for call in self._calls.values():
+            call.cancel()
 
     async def _read(self, reader: StreamReader) -> None:
         try:
@@ -83,7 +92,7 @@ class SharedServers:
 
     def _take(self, message: ToParent) -> None:
         match message:
-            case HoldServer(number, of, folder):
+            case HoldServer(number, of, folder) if number not in self._held:
                 held = self._held[number] = _Held(number, self._connections.connect(of, folder), self._send)
                 held.connection.hold()
                 self._begin(held.open())
@@ -109,25 +118,37 @@ class SharedServers:
 
     def _send(self, message: ToProcess) -> None:
         """Raises WireError for what is too large."""
-        self._writer.write(frame(message))
+        if not self._writer.is_closing():
+            self._writer.write(frame(message))
+
+    def _send_progress(self, call: int, words: str) -> None:
+        """Send how far a call is, unless the process does not read what it was sent."""
+        if self._writer.transport.get_write_buffer_size() < _MOST_UNREAD:
+            self._send(CallProgress(call, words))
 
     async def _call(self, asked: CallTool) -> None:
         ctx: ToolContext[Any] = ToolContext(
             pwd=Path(),
             scope=Scope(),
             pod=asked.pod,
-            progress=lambda words: self._send(CallProgress(asked.id, words)),
+            progress=partial(self._send_progress, asked.id),
         )
         if asked.asks:
             ctx.ask_person = partial(self._ask, asked.id)
-        connection = self._held[asked.server].connection
         try:
+            connection = self._connection(asked.server)
             parts = await connection.call(asked.tool, asked.arguments, ctx, asked.seconds)
             self._send(CallGave(asked.id, tuple(parts)))
         except Exception as error:  # noqa: BLE001 - goes to who called
             self._send(CallFailed(asked.id, Failure.of(error)))
         with contextlib.suppress(OSError):
             await self._writer.drain()
+
+    def _connection(self, number: int) -> Connection:
+        """That of a server that is held. Raises ToolError."""
+        if (held := self._held.get(number)) is None:
+            raise ToolError("the MCP server was closed before it was called")
+        return held.connection
 
     async def _ask(self, call: int, words: str, form: dict[str, Any]) -> dict[str, Any] | None:
         """What a person answers, whom the process asks."""
@@ -148,6 +169,7 @@ class _Held:
         self.connection = connection
         self._number, self._send = number, send
         self._settled = False
+        self._sent: ServerState | None = None
 
     async def open(self) -> None:
         """Have it started, and wait a moment for its tools."""
@@ -166,4 +188,6 @@ class _Held:
     def _report(self) -> None:
         of = self.connection
         state = ServerState(self._number, of.listing, of.failure, of.has_process, self._settled)
-        self._send(state)
+        if state != self._sent:
+            self._sent = state
+            self._send(state)
