@@ -12,7 +12,7 @@ from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.errors import InvalidInput, ModelError, RunFailed
-from protocol.events import CompactStart
+from protocol.events import Alert, CompactStart
 from protocol.items import ImagePart, ToolResult, UserItem
 from protocol.manifest import PodManifest
 
@@ -84,6 +84,39 @@ async def test_a_picture_that_a_server_cannot_take_is_left_out_of_later_requests
             pod = await system.spawn(PodManifest.of(), client=FunctionClient(answer), resume=each)
             assert (await pod.run("later")).text == "fine"
     assert asked == [0, 1, 0, 0, 1, 0, 0, 0]
+
+
+async def test_a_picture_whose_url_is_gone_bricks_no_session(tmp_path: Any) -> None:
+    """Its server loads it anew for each request that has it."""
+
+    def answer(request: Request) -> str:
+        asked.append(pictures(request))
+        if asked[-1] and gone:
+            raise ModelError("Error while downloading https://example.com/boat.png", kind="invalid_request")
+        return "fine"
+
+    asked: list[int] = []
+    gone: list[bool] = []
+    store = f"sqlite:{tmp_path / 'pods.db'}"
+    photo = ImagePart(url="https://example.com/boat.png")
+    async with PodSystem(store=store) as system:
+        pod = await system.spawn(PodManifest.of(max_steps=1), client=FunctionClient(answer))
+        await pod.run(["What is on it?", photo])
+        gone.append(True)
+        with system.subscribe(kinds=[Alert]) as alerts:
+            assert (await pod.run("thanks")).text == "fine"
+            assert "words stand for it" in alerts.drain()[0].text
+            assert (await pod.run("and now?")).text == "fine"
+            assert alerts.drain() == []
+        with pytest.raises(RunFailed, match="downloading"):  # its own: the run is left out from then on
+            await pod.run(["and here?", photo])
+        assert (await pod.run("well?")).text == "fine"
+        session = (await pod.describe()).session_id
+    async with PodSystem(store=store) as system:
+        pod = await system.spawn(PodManifest.of(), client=FunctionClient(answer), resume=session)
+        assert (await pod.run("later")).text == "fine"
+        assert sum(photo in item.content for item in await pod.history()) == 2
+    assert asked == [1, 1, 0, 0, 1, 0, 1, 0]
 
 
 async def test_a_request_that_is_refused_for_another_reason_keeps_its_turn() -> None:

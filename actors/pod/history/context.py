@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from msgspec import Struct
 
+from actors.compaction.links import without_links
 from actors.compaction.meter import TokenMeter
 from actors.compaction.prune import Pruner
 from actors.compaction.refused import left_out, shown_of
@@ -27,6 +28,8 @@ class Context(Struct, eq=False, gc=False):  # untracked, since nothing that it h
     _pruner: Pruner
     _meter: TokenMeter
     scratch: dict[str, Any] = {}
+    #: What is shown in the place of items, by their ids, whose pictures a server does not take any more.
+    _unlinked: dict[int, Item] = {}
 
     @classmethod
     def of(cls, items: list[Item], calls: Iterable[tuple[int, Usage]] = ()) -> Self:
@@ -43,10 +46,20 @@ class Context(Struct, eq=False, gc=False):  # untracked, since nothing that it h
         """The history for a request: turns that were refused are left out of it but for a notice of what was
         done in them, old and long tool results are cut, nothing else.
         """
-        view = self._pruner.view()
-        if not self._pruner.refused:
-            return view
-        return shown_of(view, left_out(self.items, self._pruner.refused))
+        view: Sequence[Item] = self._pruner.view()
+        if self._pruner.refused:
+            view = shown_of(view, left_out(self.items, self._pruner.refused))
+        if self._unlinked:
+            view = [self._unlinked.get(id(item), item) for item in view]
+        return view
+
+    def hide_links(self, length: int) -> bool:
+        """Show words in the place of pictures by a URL in the first ``length`` items, from now on; whether
+        there are any that were shown.
+        """
+        before = len(self._unlinked)
+        self._unlinked |= {id(item): shown for item, shown in without_links(self.items[:length])}
+        return len(self._unlinked) > before
 
     def record_usage(self, length: int, usage: Usage | None) -> None:
         """Record what a server counted for a request of ``length`` items."""

@@ -111,13 +111,16 @@ def is_refused(parts: RunParts, run: Run, error: BaseException) -> bool:
     """Whether the server would refuse each later request that holds what the run has in it: its filter
     refuses that, or it cannot take a picture.
     """
-    if not isinstance(error, ModelError):
-        return False
-    if error.kind != "invalid_request":
-        return error.kind == "content_filter"
+    if isinstance(error, ModelError) and error.kind == "content_filter":
+        return True
     own = _own_items(parts, run)
     has_picture = any(isinstance(part, ImagePart) for item in own for part in item.content)
-    if not has_picture:
+    return has_picture and is_about_picture(error)
+
+
+def is_about_picture(error: BaseException) -> bool:
+    """Whether the server has refused a request since it cannot take a picture in it."""
+    if not isinstance(error, ModelError) or error.kind != "invalid_request":
         return False
     from actors.llm.errors import names_picture  # noqa: PLC0415 - a server that has refused has imported it
 

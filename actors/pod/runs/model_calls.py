@@ -16,7 +16,14 @@ from actors.pod.accounts.budget import Exceeded, OverBudget
 from actors.pod.accounts.exchange import Exchange
 from actors.pod.history.compaction import Compaction
 from actors.pod.history.context import Context
-from actors.pod.runs.answers import is_refused, record_answer, record_failed, record_shown, record_tier
+from actors.pod.runs.answers import (
+    is_about_picture,
+    is_refused,
+    record_answer,
+    record_failed,
+    record_shown,
+    record_tier,
+)
 from actors.pod.runs.outcomes import budget_reached, still_too_long
 from actors.pod.runs.own_options import make_prompt, settings_now
 from actors.pod.runs.run_parts import RunParts
@@ -283,11 +290,18 @@ class ModelCalls:
     # -- no answer -------------------------------------------------------------------------------
 
     async def fail_request(self, run: Run, exchange: Exchange, error: BaseException) -> None:
-        """Handle a failed request: compact once if the server says it is too long, else end the run."""
+        """Handle a failed request: compact once if the server says it is too long, leave out pictures of
+        earlier runs if it cannot load them any more, else end the run.
+        """
         exchange.end(error)
         run.exchange = None
         if run.ending is None and (overflow := self._too_long(error)) is not None:
             await self._compact_too_long(run, exchange, overflow)
+            return
+        if run.ending is None and is_about_picture(error) and self._hide_links(run):
+            self._void_attempt(run, exchange, error)
+            await self._parts.journal.commit()
+            run.waits.check()
             return
         record_shown(self._parts, run, exchange, refused=is_refused(self._parts, run, error))
         if run.ending is None and isinstance(error, OverBudget):
@@ -328,14 +342,29 @@ class ModelCalls:
 
     async def _compact_too_long(self, run: Run, exchange: Exchange, overflow: ModelError) -> None:
         """Answer an overflow with a compaction, after which the same request is sent once more."""
-        self._parts.accounts.steps -= 1  # the request that follows the compaction is this one again
+        self._void_attempt(run, exchange, overflow)
+        failed = await self._owner.compaction().fold("overflow", run.waits, window=overflow.context_window)
+        self.end_compaction(run, failed, overflow)
+
+    def _hide_links(self, run: Run) -> bool:
+        """Have words stand for pictures of earlier runs that were given by a URL; whether there are any."""
+        items, journal = self._parts.journal.head.items, self._parts.journal
+        before = run.began_at if run.began_in is items else 0
+        if not self._parts.conversation.context().hide_links(before):
+            return False
+        journal.alert(
+            "the model's server cannot take a picture that was given by its URL: words stand for it"
+        )
+        return True
+
+    def _void_attempt(self, run: Run, exchange: Exchange, error: BaseException) -> None:
+        """Record that a request failed which is sent once more."""
+        self._parts.accounts.steps -= 1  # the request that follows is this one again
         record_failed(self._parts, run, exchange.failed)
         if exchange.failed and exchange.failed[-1].shown is not None:
             self._parts.journal.publish(
-                StreamRestart, attempt=exchange.failed[-1].attempt, error=Failure.of(overflow)
+                StreamRestart, attempt=exchange.failed[-1].attempt, error=Failure.of(error)
             )
-        failed = await self._owner.compaction().fold("overflow", run.waits, window=overflow.context_window)
-        self.end_compaction(run, failed, overflow)
 
     def end_compaction(
         self, run: Run, error: BaseException | None, overflow: ModelError | None = None
