@@ -102,13 +102,18 @@ def cut_mark(missing: int, size: int, where: str) -> str:
     return f"\n[… {missing:,} of {size:,} bytes cut here{where} …]\n"
 
 
-def new_file(directory: Path, stem: str, suffix: str) -> str:
-    """The name of a new file that nobody else may read. Raises OSError."""
+def write_new(directory: Path, stem: str, data: bytes | bytearray) -> str:
+    """The name of a new file with ``data`` that nobody else may read. Raises OSError: then there is none."""
     import tempfile  # noqa: PLC0415 - loads what unpacks archives too
 
     make_private(directory)
-    handle, name = tempfile.mkstemp(prefix=f"{stem}-", suffix=suffix, dir=directory)
-    os.close(handle)
+    handle, name = tempfile.mkstemp(prefix=f"{stem}-", suffix=".txt", dir=directory)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+    except OSError:
+        os.unlink(name)  # noqa: PTH108 - a plain name
+        raise
     return name
 
 
@@ -116,12 +121,9 @@ def _keep(parts: tuple[Part, ...], directory: Path, stem: str) -> str | None:
     """The name of a new file with all text of ``parts``, or None where none can be written."""
     text = "".join(part.text for part in parts if isinstance(part, TextPart))
     try:
-        name = new_file(directory, stem, ".txt")
-        with open(name, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123 - a plain name
-            file.write(text)
+        return write_new(directory, stem, text.encode())
     except OSError:
         return None  # the model still gets the cut output, and sees nothing of a file
-    return name
 
 
 def _clean(part: Part) -> Part:

@@ -10,7 +10,7 @@ import pytest
 
 from actors.runtime.user_folders import make_private
 from actors.sessions.answer_token import answer_token
-from actors.tools.output import new_file
+from actors.tools.output import write_new
 
 ACTORS = Path(__file__).parents[2] / "actors"
 
@@ -28,7 +28,7 @@ def test_what_is_made_on_the_way_to_a_private_folder_is_nobody_elses_though_the_
 ):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home" / "state"))
     answer_token()
-    new_file(tmp_path / "kept" / "outputs", "shell", ".txt")
+    write_new(tmp_path / "kept" / "outputs", "shell", b"text")
     make_private(tmp_path / "a" / "b")
     made = [each for each in tmp_path.rglob("*") if each.is_dir()]
     assert len(made) == 7

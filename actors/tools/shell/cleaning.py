@@ -31,20 +31,21 @@ class Cleaner:
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
-        self._size = self._bad = 0
-        self._has_nul = False
+        self._size = self._bad = self._nul = 0
 
     @property
     def is_binary(self) -> bool:
         """Whether what came is no text."""
-        return self._bad > 0 and (self._has_nul or self._bad * 10 > self._size * 3)
+        if self._nul * 10 > self._size * 6:  # hardly anything of it would be seen
+            return True
+        return self._bad > 0 and (self._nul > 0 or self._bad * 10 > self._size * 3)
 
     def feed(self, data: bytes, *, final: bool = False) -> str:
         """The text that ``data`` completes; a line without an end is held back, unless it is ``final``."""
         decoded = self._decoder.decode(data, final)
         self._size += len(decoded)
         self._bad += decoded.count(_REPLACED)
-        self._has_nul = self._has_nul or "\0" in decoded
+        self._nul += decoded.count("\0")
         text = self._held + decoded
         if "\x1b" in text:
             text = _ESCAPE.sub("", text)

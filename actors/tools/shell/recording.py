@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
-from actors.tools.output import cut_mark, new_file, split_at
+from actors.tools.output import cut_mark, split_at, write_new
 from actors.tools.shell.cleaning import Cleaner
 
 #: Bytes of output that are kept on disk; what comes later is counted.
@@ -56,12 +57,11 @@ class Recording:
     def _where(self) -> str:
         if self._file.name is None:
             return ""
-        part = "the whole output" if self._file.is_whole else f"the first {KEPT_MOST >> 20} MB of the output"
-        return f"; {part} is in {self._file.name}"
+        return f"; {self._file.part} is in {self._file.name}"
 
 
 class _Window:
-    """What has come since the last look: as text until that is longer than is shown, then only the end."""
+    """What has come since the last look: as text until that is longer than is shown, and always its end."""
 
     def __init__(self, cap: int, cleaner: Cleaner) -> None:
         self.size = 0
@@ -69,24 +69,24 @@ class _Window:
         self._cleaner = cleaner
         self._pieces: list[str] = []
         self._length = 0
-        self._end: bytearray | None = None
+        self._is_cut = False
+        self._end = bytearray()
 
     def feed(self, data: bytes) -> None:
         self.size += len(data)
-        if self._end is not None:
-            self._end += data
-            if len(self._end) > 8 * self._cap:
-                del self._end[: -4 * self._cap]
+        self._end += data
+        if len(self._end) > 8 * self._cap:
+            del self._end[: -4 * self._cap]
+        if self._is_cut:
             return
         text = self._cleaner.feed(data)
         self._pieces.append(text)
         self._length += len(text)
-        if self._length > 2 * self._cap:
-            self._end = bytearray()
+        self._is_cut = self._length > 2 * self._cap
 
     def texts(self) -> tuple[str, str, Cleaner]:
         """The beginning and, where it was cut, the end; and what goes on to clean what comes."""
-        if self._end is None:
+        if not self._is_cut:
             text = "".join((*self._pieces, self._cleaner.flush()))
             fits = len(text.encode()) <= self._cap
             return (text, "", self._cleaner) if fits else (*split_at(text, text, self._cap), self._cleaner)
@@ -101,8 +101,8 @@ class _Kept:
 
     def __init__(self, directory: Path | None, stem: str, most_in_memory: int) -> None:
         self.name: str | None = None
-        #: Whether nothing had to be left out.
-        self.is_whole = True
+        #: How much of the output is in the file, in words.
+        self.part = "the whole output"
         self._directory = directory
         self._stem = stem
         self._most_in_memory = most_in_memory
@@ -113,7 +113,7 @@ class _Kept:
         if self._directory is None:
             return
         if self._size + len(data) > KEPT_MOST:
-            data, self.is_whole = data[: KEPT_MOST - self._size], False
+            data, self.part = data[: KEPT_MOST - self._size], f"the first {KEPT_MOST >> 20} MB of the output"
         self._size += len(data)
         self._waiting += data
         if len(self._waiting) > (self._most_in_memory if self.name is None else _BATCH):
@@ -126,13 +126,17 @@ class _Kept:
         data, self._waiting = self._waiting, bytearray()
         try:
             self.name = await asyncio.to_thread(_append, self.name, self._directory, self._stem, data)
-        except OSError:  # the model still gets the cut output, with no file, or one that breaks off
-            self._directory, self.is_whole = None, False
+        except OSError as error:  # the model still gets the cut output, with no file, or one that breaks off
+            self._directory, self.part = None, "the beginning of the output"
+            if isinstance(error, FileNotFoundError):  # somebody has deleted it
+                self.name = None
 
 
 def _append(name: str | None, directory: Path, stem: str, data: bytearray) -> str:
+    """Add to the file, which is made only where it has no name yet: one that is gone had the beginning."""
     if name is None:
-        name = new_file(directory, stem, ".txt")
-    with Path(name).open("ab") as file:
+        return write_new(directory, stem, data)
+    descriptor = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "ab") as file:
         file.write(data)
     return name
