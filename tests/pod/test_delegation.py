@@ -364,7 +364,7 @@ async def test_sub_agents_of_a_pod_that_its_group_stops_end_paused_and_live_agai
             await until(events, of(RunStart, "lead.reader"))
             if not at_work:
                 await run
-            other.ref.actor._defect(RuntimeError("boom"))
+            other.ref.actor.end_by_defect(RuntimeError("boom"))
             with pytest.raises(TooManyRestarts):
                 await group.wait()
             assert system.pods() == []

@@ -165,7 +165,7 @@ async def test_commands_in_the_background_end_with_the_pod(how: str, mark: str) 
             await pod.stop()
             assert not marked(mark)
         elif how == "fail":
-            pod.ref.actor._defect(RuntimeError("a defect"))  # type: ignore[attr-defined]
+            pod.ref.actor.end_by_defect(RuntimeError("a defect"))  # type: ignore[attr-defined]
             with pytest.raises(PodStopped):
                 await pod.run("again")
     assert not marked(mark)

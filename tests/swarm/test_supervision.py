@@ -47,7 +47,7 @@ def asks(**restart: object) -> PodManifest:
 
 def fail(pod: Pod, words: str = "boom") -> None:
     """Have a defect end the pod's actor."""
-    pod.ref.actor._defect(RuntimeError(words))
+    pod.ref.actor.end_by_defect(RuntimeError(words))
 
 
 async def restarted(events) -> PodStarted:

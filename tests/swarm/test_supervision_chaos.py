@@ -85,7 +85,7 @@ async def test_whoever_asks_pods_that_fail_at_any_moment_is_answered(tmp_path: P
             pod, what = chance.choice(pods), chance.choice(ASKS + REST)
             if what == "fail":
                 if not pod.ref.actor.ended:
-                    pod.ref.actor._defect(RuntimeError("boom"))
+                    pod.ref.actor.end_by_defect(RuntimeError("boom"))
             elif what == "wait":
                 await asyncio.sleep(0.002)
             elif what == "turn":

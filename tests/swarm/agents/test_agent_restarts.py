@@ -153,7 +153,7 @@ async def test_a_pod_that_a_defect_ended_goes_on_with_its_run_where_that_is_wish
         manifest = PodManifest.of(restart={**AGAIN, "on_restart": "resume"})
         agent = await swarm.start("x", client=client, manifest=manifest, tools=[wait_for_ever(begun)])
         await begun.wait()
-        swarm.home.system.get(f"{agent.id}.pod").ref.actor._defect(RuntimeError("boom"))
+        swarm.home.system.get(f"{agent.id}.pod").ref.actor.end_by_defect(RuntimeError("boom"))
         await until(agent, AgentRestarted)
         result = await agent.wait()
         assert (result.status, result.text) == ("done", "went on")
