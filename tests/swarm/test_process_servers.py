@@ -24,7 +24,7 @@ from actors.swarm.processes.shared_servers import SharedServers
 from actors.tools.base import ToolContext
 from actors.tools.mcp.connections import OwnConnections
 from protocol import channel
-from protocol.errors import ToolError
+from protocol.errors import PodStopped, ToolError
 from protocol.events import ApprovalRequested, ToolProgress
 from protocol.items import Part, TextPart, ToolResult
 from protocol.mcp import McpServer
@@ -109,6 +109,18 @@ async def test_what_a_server_does_in_a_call_reaches_its_pod(system_on: SystemOn,
     assert played.results[2].is_error
     assert played.texts[3:5] == ["again", "changed"]
     assert "Unknown tool: new" in played.texts[6]  # it was there to be called
+
+
+async def test_a_pod_that_is_stopped_as_it_is_spawned_has_not_started(
+    system_on: SystemOn, store: str
+) -> None:
+    """Neither its start nor its stop was answered."""
+    async with system_on(store) as system:
+        spawned = asyncio.ensure_future(system.spawn(having(), process=True))
+        (pod,) = system.pods()
+        await pod.stop()
+        with pytest.raises(PodStopped):
+            await spawned
 
 
 async def test_a_server_that_cannot_start_is_an_alert_in_the_process(system_on: SystemOn, store: str) -> None:

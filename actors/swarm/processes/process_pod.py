@@ -249,8 +249,8 @@ class ProcessPod(Supervisor, Elsewhere):
         self._stops.append(future)
         if self._held is not None:  # it has not begun, or is between two processes
             self._kill(Ladder(term_wait=_GRACE))
-            if self._life is not None and self._child is None:
-                self._life.cancel()
+            if self._life is not None and self._child is None and self._lease is not None:
+                self._life.cancel()  # one that has not begun sees by itself that it should not
             return False
         self._timers.append(self.room.loop.call_later(self._around.grace + _GRACE, self._kill))
         return True
@@ -290,6 +290,8 @@ class ProcessPod(Supervisor, Elsewhere):
 
     async def _be(self, started: AsyncFuture[Pod] | None) -> None:
         """Start a process, and wait for its end. Raises what kept it from starting."""
+        if self._stops:
+            raise self._stopped()
         self._failure = self._reason = None
         lost = asyncio.Event()
         near, far = socket.socketpair()
