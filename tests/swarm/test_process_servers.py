@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,7 +26,7 @@ from actors.swarm.processes.shared_servers import SharedServers
 from actors.tools.base import ToolContext
 from actors.tools.mcp.connections import OwnConnections
 from protocol import channel
-from protocol.errors import PodStopped, ToolError
+from protocol.errors import PodLost, PodStopped, ToolError
 from protocol.events import ApprovalRequested, ToolProgress
 from protocol.items import Part, TextPart, ToolResult
 from protocol.mcp import McpServer
@@ -121,6 +123,24 @@ async def test_a_pod_that_is_stopped_as_it_is_spawned_has_not_started(
         await pod.stop()
         with pytest.raises(PodStopped):
             await spawned
+
+
+async def test_a_process_in_the_place_of_a_killed_one_has_its_servers(
+    system_on: SystemOn, store: str
+) -> None:
+    with scripted([call("raw__never", {"steps": 1}), say("done")]) as client:
+        async with system_on(store) as system:
+            manifest = having(raw(), restart={"policy": "on_failure"})
+            pod = await system.spawn(manifest, client=client, process=True)
+            with pod.subscribe([ToolProgress]) as events:
+                for _ in range(2):  # the call goes to a server that is at work, in the second life too
+                    run = pod.run("go")
+                    await anext(events)
+                    assert isinstance(pod.address, ProcessPod)
+                    assert pod.address._child is not None
+                    os.kill(pod.address._child.pid, signal.SIGKILL)
+                    with pytest.raises(PodLost):
+                        await run
 
 
 async def test_a_server_that_cannot_start_is_an_alert_in_the_process(system_on: SystemOn, store: str) -> None:
