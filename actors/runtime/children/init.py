@@ -141,8 +141,8 @@ class Init:
             self._control.send(b"?")
 
     def receive(self) -> bytes:
-        """What it says: ``SOME`` where there are others, and ``NONE`` once there are none, with what the next
-        program needs of it. Nothing once it has ended.
+        """What it says: ``NONE`` where there are no others, with what the next program needs of it. Else
+        ``SOME``, and it ends with the last of its children. Nothing once it has ended.
         """
         try:
             said, handles = receive(self._control, _READ, 1)
@@ -164,16 +164,26 @@ def _be_first(control: socket.socket) -> None:
         control.detach()
         system_call(CLOSE_RANGE, 1, _ALL, 0)
         own = socket.socket(fileno=0)
-        while True:
+        while _is_alone():
             # Made while nobody else is there, who might keep this process from it.
             proc = new_processes()
             socket.send_fds(own, [NONE], [proc])
             os.close(proc)
             if not own.recv(1):
                 return
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(-1, os.WNOHANG)
-                own.send(SOME)
-                os.waitpid(-1, 0)  # comes back once there are none
+        own.send(SOME)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(-1, 0)  # comes back once there are none; what has another parent ends too
     finally:
         os._exit(0)
+
+
+def _is_alone() -> bool:
+    """Whether no other process is in this one's namespace, whosever child it is: a program may make some that
+    are its parent's.
+    """
+    try:
+        os.kill(-1, 0)
+    except ProcessLookupError:
+        return True
+    return False
