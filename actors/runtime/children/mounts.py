@@ -46,8 +46,9 @@ _LINKS = (
 )
 
 
-#: The version of Linux from which on each namespace has a greatest number of a process, and its least value.
-_BOUND_EACH, _LEAST_BOUND = (6, 14), 301
+#: The version of Linux from which on each namespace has a bound of the numbers of its processes, and the
+#: greatest that it can have. Numbers below ``_RESERVED`` are given once only.
+_BOUND_EACH, _GREATEST_BOUND, _RESERVED = (6, 14), 1 << 22, 300
 _NOT_THERE = FileNotFoundError, NotADirectoryError
 #: How often what is replaced while it is mounted on is looked up.
 _TRIES = 20
@@ -158,7 +159,7 @@ def _limit_processes(proc: int, most: int) -> None:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
     bound = os.open(b"sys/kernel/pid_max", os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
     try:
-        os.write(bound, b"%d" % max(most, _LEAST_BOUND))
+        os.write(bound, b"%d" % min(most + _RESERVED, _GREATEST_BOUND))
     finally:
         os.close(bound)
 
