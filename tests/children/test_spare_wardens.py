@@ -1,8 +1,12 @@
 """A warden whose confined child has ended owns the next one, unless anything is left of what it was."""
 
+import asyncio
+import contextlib
 import os
+import platform
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +14,23 @@ import pytest
 from confined_kit import Place, Runner
 from process_kit import children_of, parent_of, wait_until_none
 
+from actors.runtime.children.child import Ladder
 from actors.runtime.children.confinement import Limits
 from protocol.errors import ChildNotConfined
 
 if sys.platform != "linux":
     pytest.skip("wardens confine on Linux", allow_module_level=True)
+
+#: A program that ends, and leaves a process that is its own parent's child (CLONE_PARENT).
+LEAVES_A_SIBLING = """
+import ctypes, os, signal, sys
+if ctypes.CDLL(None).syscall(int(sys.argv[1]), 0x8000 | signal.SIGCHLD, 0, 0, 0, 0) == 0:
+    os.closerange(0, 3)
+    os.setsid()
+    signal.pause()
+os._exit(0)
+"""
+CLONE = {"x86_64": 56, "aarch64": 220}
 
 
 @pytest.fixture(params=["as we are", "without privileges"])
@@ -83,6 +99,29 @@ def test_a_warden_whose_child_left_others_owns_no_other(runner: Runner) -> None:
     assert runner.sh("sleep 1000 >&- 2>&- & echo here").text == "here\n"
     assert runner.sh("echo here").text == "here\n"
     wait_until_none(lambda: before & wardens(runner))
+
+
+def test_a_child_that_a_program_gives_its_own_parent_ends_with_it_and_sees_no_later_program(
+    runner: Runner,
+) -> None:
+    before = wardens(runner)
+    interpreter = os.path.realpath(sys.executable)
+    assert runner.run([interpreter, "-I", "-c", LEAVES_A_SIBLING, str(CLONE[platform.machine()])]).code == 0
+    assert runner.sh("echo /proc/[0-9]*").text.split() == ["/proc/1", "/proc/2"]
+    wait_until_none(lambda: before & wardens(runner))
+
+
+def test_a_start_that_is_cancelled_ends_the_program_at_once(runner: Runner) -> None:
+    async def cancel() -> None:
+        starting = asyncio.ensure_future(runner.start(["sleep", "1000"]))
+        await asyncio.sleep(0)  # by now its warden is asked
+        starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await starting
+
+    began = time.monotonic()
+    runner.call(cancel())
+    assert time.monotonic() - began < Ladder().term_wait
 
 
 def test_a_spare_warden_that_is_killed_is_missed_by_nobody(runner: Runner) -> None:

@@ -151,7 +151,7 @@ class Warden:
         if os.getppid() == self._helper:  # a child may have stopped it
             with contextlib.suppress(OSError):
                 os.kill(self._helper, signal.SIGCONT)
-        if self._pid is None:
+        if self._pid is None and self._started < 0:
             self._over = True
         else:
             self._stop()
@@ -208,6 +208,8 @@ class Warden:
         for what, number in self._said.feed(said):
             if what == BEGUN:
                 self._pid = number
+                if self._stage != _IDLE:
+                    self._signal_group(signal.SIGKILL)  # it was to end before its number was known
             else:
                 self._has_failed = True
                 self._report("failed", what, number)
@@ -334,11 +336,13 @@ class Warden:
             os.kill(self.init.pid, signal.SIGKILL)  # and the system all others of its namespace
 
     def _signal_group(self, number: int) -> None:
-        if self._started >= 0:  # until the program begins it handles what it is sent, and would go on
-            number = signal.SIGKILL
-        if self._pid is not None and not self._exited:  # else others may have its number by now
-            with contextlib.suppress(OSError):
-                os.killpg(self._pid, number)
+        if self._pid is None or self._exited:  # others may have its number by now
+            return
+        with contextlib.suppress(OSError):
+            if self._started >= 0:  # until the program begins it handles what it is sent, and would go on
+                number = signal.SIGKILL
+                os.kill(self._pid, number)  # which may have no group of its own yet
+            os.killpg(self._pid, number)
 
 
 def _is_past(when: float | None) -> bool:
