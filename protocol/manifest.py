@@ -369,7 +369,7 @@ def _here() -> Path:
 
 def _convert(data: dict[str, Any], *, where: str, base: Path) -> PodManifest:
     manifest = _decode(data, where)
-    _check(manifest, where)
+    check_manifest(manifest, where)
     manifest = manifest.replace(pod=_absolute(manifest.pod, base), scope=anchored(manifest.scope, base))
     if (folder := manifest.memory.folder) is not None:
         if not folder:
@@ -402,8 +402,8 @@ _NOT_NEGATIVE = {
 _ABOVE_ZERO = {"approvals": ("timeout",), "restart": ("window_seconds", "idle_seconds", "heartbeat_seconds")}
 
 
-def _check(manifest: PodManifest, where: str) -> None:
-    """What types alone do not say."""
+def check_manifest(manifest: PodManifest, where: str) -> None:
+    """Raise ManifestError, which begins with ``where``, for what types alone do not refuse."""
     check_name(manifest.pod.name, f"{where}: pod.name")
     if not re.fullmatch(r"[A-Za-z_]\w*", manifest.model.api_key_env or "_"):
         # The value is not shown: it may well be the key itself.
@@ -434,8 +434,15 @@ def _check_paths(manifest: PodManifest, where: str) -> None:
     named += [("scope", each.target) for each in (*manifest.scope.allow, *manifest.scope.deny)]
     named += [("tools.modules", each) for each in manifest.tools.modules]
     for key, path in named:
-        if path is not None and "\0" in path:
+        if path is not None and _names_nothing(path):
             raise ManifestError(f"{where}: {key}: expected a path, got {path!r}, which no file can have")
+
+
+def _names_nothing(path: str) -> bool:
+    try:
+        return b"\0" in path.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return True
 
 
 def _check_numbers(manifest: PodManifest, where: str) -> None:

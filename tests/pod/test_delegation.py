@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from delegation_kit import Cast, lead, of, spawn, until
@@ -333,6 +334,25 @@ async def test_a_sub_agent_that_somebody_asks_more_as_its_task_ends_ends_after_t
             cast.go.set()
             assert (await more).text == "more"
             assert (await until(events, of(ChildEnded))).outcome == "finished"
+
+
+async def test_a_scope_or_a_budget_that_no_manifest_may_have_is_refused_in_the_words_of_one() -> None:
+    wrong: list[dict[str, Any]] = [
+        {"budget": {"tokens": -5}},
+        {"budget": {"seconds": -1}},
+        {"scope": {"allow": [{"target": "a\0b", "permission": "write"}]}},
+        {"scope": {"allow": [{"target": "", "permission": "read"}]}},
+    ]
+    cast = Cast(lead=[*(spawn(**each) for each in wrong), say("no")])
+    async with PodSystem() as system:
+        pod = await system.spawn(lead(max_repeats=0, tokens=1000), client=cast)
+        await pod.run("go")
+        tokens, seconds, nul, empty = await results(pod)
+        assert tokens == "spawn_pod: budget.tokens: expected 0 or more, got -5"
+        assert seconds == "spawn_pod: budget.seconds: expected 0 or more, got -1.0"
+        assert "which no file can have" in nul
+        assert "a rule's target is empty" in empty
+        assert [each.name for each in system.pods()] == ["lead"]
 
 
 async def test_a_name_that_would_pass_for_another_pods_is_refused() -> None:

@@ -270,3 +270,9 @@ def test_names_may_have_letters_with_marks_of_any_script() -> None:
     for name in ("\u0308", "\u0308a", "a b\u0308", "a\u202e\u0308", "e\u0301" * 128):
         with pytest.raises(ManifestError, match=r"pod\.name"):
             PodManifest.of(name=name)
+
+
+def test_a_path_with_half_a_character_is_refused_and_one_with_bytes_that_are_no_utf_8_is_not():
+    with pytest.raises(ManifestError, match=r"scope: expected a path, got .* which no file can have"):
+        PodManifest.of(scope=Scope.writable("a\ud800"))
+    assert PodManifest.of(scope=Scope.writable("/a\udce9")).scope.allow[0].target == "/a\udce9"

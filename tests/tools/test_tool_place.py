@@ -86,6 +86,29 @@ def test_no_race_of_swaps_lets_a_reader_out(pwd):
     assert seen <= {b"mine"}
 
 
+def test_of_threads_that_change_a_file_at_once_one_does_and_the_others_are_told(pwd):
+    barrier = threading.Barrier(8)
+    done: list[int] = []
+
+    def change(number: int) -> None:
+        with place.opened(pwd / "a") as file:
+            expected = place.stamp(file)
+        barrier.wait()
+        with contextlib.suppress(ToolError):
+            place.replace(pwd / "a", b"x" * number, may_make=lambda _: False, expected=expected)
+            done.append(number)
+
+    for _ in range(20):
+        (pwd / "a").write_text("one")
+        done.clear()
+        threads = [threading.Thread(target=change, args=(number,)) for number in range(8)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        assert [(pwd / "a").read_bytes()] == [b"x" * number for number in done]
+
+
 def test_a_file_that_somebody_else_changed_is_not_overwritten(pwd):
     (pwd / "a").write_text("one")
     with place.opened(pwd / "a") as file:

@@ -18,11 +18,12 @@ from actors.pod.delegation.sub_agent import ChildSpawner, SubAgent, goes_on, rec
 from actors.pod.local import actor_of
 from actors.runtime.future import AsyncFuture
 from actors.tools.base import ToolContext
-from actors.tools.pods import Asked
+from actors.tools.pods import Asked, ScopeAsked
 from actors.tools.scope import resolved
 from protocol.delegation import NO_CHILDREN, Children
 from protocol.errors import (
     Failure,
+    ManifestError,
     NameTaken,
     PolypodError,
     SessionError,
@@ -41,7 +42,7 @@ from protocol.events import (
     RunStart,
 )
 from protocol.lifecycle import PodState
-from protocol.manifest import anchored
+from protocol.manifest import BudgetSection, PodManifest, anchored, check_manifest
 from protocol.scope import Scope
 from protocol.text import encodable
 from protocol.usage import Usage
@@ -245,10 +246,14 @@ class Delegation:
         self._calls = [*(each for each in self._calls if each[1].is_at_work), (tool, ctx)]
 
     def _scope_asked(self, asked: Asked) -> Scope:
-        if asked.scope is None:
-            return Scope()
-        pwd = Path(self.template.manifest.pod.pwd)
-        return resolved(anchored(Scope(asked.scope.allow, asked.scope.deny), pwd))
+        """The scope that is asked for. Raises ToolError for a scope or budget that no manifest may have."""
+        given = ScopeAsked() if asked.scope is None else asked.scope
+        scope = Scope(given.allow, given.deny)
+        try:
+            check_manifest(PodManifest(scope=scope, budget=asked.budget or BudgetSection()), "spawn_pod")
+        except ManifestError as error:
+            raise ToolError(error.message, hint=error.hint) from error
+        return resolved(anchored(scope, Path(self.template.manifest.pod.pwd)))
 
     def _add(self, child: SubAgent) -> None:
         self.living[child.started.name] = self.by_pod[child.started.child] = child

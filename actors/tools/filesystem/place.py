@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
@@ -43,6 +44,8 @@ _WORDS = {
 }
 
 
+#: Held from the look at what is replaced until it is: of two threads that change a file, one is told so.
+_REPLACING = threading.Lock()
 #: Control characters, line ends, and what turns the direction of writing.
 _UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
@@ -146,8 +149,6 @@ def replace(
             _require_regular(old, path)
             if not os.access(path.name, os.W_OK, dir_fd=parent):  # a rename would not ask
                 raise PermissionError(errno.EACCES, "read-only")
-        if expected is not None and (old is None or Stamp.of(old) != expected):
-            raise ToolError(f"{path} was changed by somebody else meanwhile", hint="read it again")
         temporary = f".polypod-{secrets.token_hex(6)}.tmp"
         handle = os.open(temporary, _NEW, 0o666 if old is None else 0o600, dir_fd=parent)
         try:
@@ -155,12 +156,20 @@ def replace(
                 file.write(data)
                 if old is not None:
                     _take_after(file.fileno(), old)
-            os.replace(temporary, path.name, src_dir_fd=parent, dst_dir_fd=parent)
+            _put(temporary, path, parent, expected)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=parent)
             raise
         return None if old is None else old.st_size
+
+
+def _put(temporary: str, path: Path, parent: int, expected: Stamp | None) -> None:
+    with _REPLACING:
+        found = None if expected is None else _status(path.name, parent)
+        if expected is not None and (found is None or Stamp.of(found) != expected):
+            raise ToolError(f"{path} was changed by somebody else meanwhile", hint="read it again")
+        os.replace(temporary, path.name, src_dir_fd=parent, dst_dir_fd=parent)
 
 
 def append(path: Path, data: bytes, *, may_make: Callable[[Path], bool]) -> None:
