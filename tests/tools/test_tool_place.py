@@ -86,7 +86,7 @@ def test_no_race_of_swaps_lets_a_reader_out(pwd):
     assert seen <= {b"mine"}
 
 
-def test_of_threads_that_change_a_file_at_once_one_does_and_the_others_are_told(pwd):
+def test_of_threads_that_change_a_file_at_once_one_does_and_the_others_are_refused(pwd):
     barrier = threading.Barrier(8)
     done: list[int] = []
 

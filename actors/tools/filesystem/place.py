@@ -44,7 +44,7 @@ _WORDS = {
 }
 
 
-#: Held from the look at what is replaced until it is: of two threads that change a file, one is told so.
+#: Held from the look at what is replaced until it is: of two threads that change a file one is refused.
 _REPLACING = threading.Lock()
 #: Control characters, line ends, and what turns the direction of writing.
 _UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
