@@ -25,7 +25,7 @@ from actors.runtime.children.pipes import ChildInput, ChildOutput
 from actors.runtime.children.slots import Slots
 from actors.runtime.children.spare import Connection, SpareWardens
 from actors.runtime.fork import let_be
-from actors.runtime.frozen import MARK, can_help, is_frozen
+from actors.runtime.frozen import MARK, check_can_start, is_frozen
 from protocol.errors import ChildLost, ChildNotStarted, TooManyChildren
 
 #: What an output is: a pipe that is read, nothing, where standard output goes, or a descriptor of ours.
@@ -326,10 +326,7 @@ class Launcher:
         with self._lock:
             if self._closed:
                 raise ChildNotStarted.of(program, "the launcher is closed")
-            if is_frozen() and not can_help():  # its executable would be the whole application once more
-                why = "a frozen application has no Python to start children by"
-                hint = 'call polypod.freeze_support() first, under if __name__ == "__main__":'
-                raise ChildNotStarted.of(program, why, hint=hint)
+            check_can_start(program)
             if self._helper is None:
                 self._helper = _begin(self._prepare)
                 _send_held(self._helper, self._held)

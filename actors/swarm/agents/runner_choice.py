@@ -12,6 +12,7 @@ from typing import Any, cast
 import msgspec
 
 from actors.runtime.arguments import table_of
+from actors.runtime.frozen import is_frozen
 from actors.swarm.agents.history import POD_RUNNERS
 from actors.swarm.agents.home import Home
 from actors.swarm.agents.keeper import Keeper
@@ -75,7 +76,7 @@ class RunnerChoice:
         self, runner: RunnerSpec | Callable[..., Any], manifest: PodManifest | None, given: Given
     ) -> RunnerSpec:
         """The command of a program that can outlive us. Raises AgentError."""
-        if runner == "process" and manifest is None and given.is_empty:
+        if runner == "process" and manifest is None and given.is_empty and not is_frozen():
             return [sys.executable, "-m", "polypod", "agent", "--store", self._home.store.url]
         if _is_command(runner):
             return cast("RunnerSpec", runner)

@@ -53,8 +53,11 @@ class Matcher:
     ) -> None:
         """A line that ``pattern`` does not fit is tried once more in composed characters and with
         ``looks`` (by code point) in the place of others, against the pattern ``loose``. Raises Invalid,
-        and TooSlow: some patterns take long before they are looked for.
+        and TooSlow: some patterns take long before they are looked for; and ChildNotStarted.
         """
+        from actors.runtime.frozen import own_program  # noqa: PLC0415 - not there in that process
+
+        command = own_program("actors.tools.filesystem.matching", __file__)
         job = {
             "pattern": pattern,
             "loose": loose,
@@ -64,7 +67,7 @@ class Matcher:
         }
         self._seconds = seconds
         self._process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-I", "-S", __file__],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -187,5 +190,11 @@ def _why_invalid(pattern: str) -> str | None:
     return None
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Be that process."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     _serve(sys.stdin.buffer, sys.stdout.buffer)
+
+
+if __name__ == "__main__":
+    main()

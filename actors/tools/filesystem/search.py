@@ -17,7 +17,7 @@ from actors.tools.filesystem.glob import matcher, names_in
 from actors.tools.filesystem.matching import LINE_CAP, Hit, Invalid, Matcher, TooSlow
 from actors.tools.filesystem.walk import Found, LeftOut, walk
 from actors.tools.scope import Located
-from protocol.errors import ToolError
+from protocol.errors import ChildNotStarted, ToolError
 
 _FILE_CAP = 8 * 1024 * 1024
 _SHOWN_COLUMNS = 300
@@ -88,6 +88,8 @@ def grep(
     except TooSlow as error:
         ctx.cancel.raise_if_cancelled()
         raise ToolError(str(error), hint="avoid repeats inside repeats, like (a+)+") from error
+    except ChildNotStarted as error:
+        raise ToolError(f"nothing was searched: {error.message}", hint=error.hint) from error
     except Invalid as error:
         raise ToolError(
             f"{_short(pattern)} is no regular expression: {error}",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 from actors.runtime.children.child import Child, Ladder
 from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.launcher import Launcher
+from actors.runtime.frozen import own_program
 from protocol.errors import ChildError, ChildNotListening, ToolError
 
 _PROGRAM = Path(__file__).with_name("html_child.py")
@@ -24,7 +24,7 @@ async def markdown(html: str, url: str, launcher: Launcher, most: int) -> tuple[
     library = "" if spec is None or spec.origin is None else str(Path(spec.origin).parents[1])
     try:
         child = await launcher.start(
-            [sys.executable, "-I", "-S", _PROGRAM, library, url, str(most + 1)],
+            own_program("actors.tools.web.html_child", str(_PROGRAM), library, url, str(most + 1)),
             cwd="/",
             env=allowed_environment(of=os.environ),
             stdin="pipe",
