@@ -111,6 +111,22 @@ def test_a_child_that_a_program_gives_its_own_parent_ends_with_it_and_sees_no_la
     wait_until_none(lambda: before & wardens(runner))
 
 
+def test_the_parent_that_a_program_may_ask_to_end_with_is_there_as_long_as_it_is(runner: Runner) -> None:
+    async def count_threads() -> int:
+        script = "import sys; print('up', flush=True); sys.stdin.read()"
+        child = await runner.start([os.path.realpath(sys.executable), "-I", "-c", script], stdin="pipe")
+        assert child.stdout is not None
+        await child.stdout.read(3)
+        [warden] = wardens(runner)
+        found = len(list(Path(f"/proc/{warden}/task").iterdir()))
+        await child.stop()
+        return found
+
+    [warden] = wardens(runner)
+    idle = len(list(Path(f"/proc/{warden}/task").iterdir()))
+    assert runner.call(count_threads()) == idle + 1
+
+
 def test_a_start_that_is_cancelled_ends_the_program_at_once(runner: Runner) -> None:
     async def cancel() -> None:
         starting = asyncio.ensure_future(runner.start(["sleep", "1000"]))

@@ -8,6 +8,7 @@ limit of resources is all of a process's, so a program that has any is started b
 from __future__ import annotations
 
 import _thread
+import contextlib
 import errno
 import os
 from collections.abc import Sequence
@@ -38,7 +39,9 @@ def begin_confined(request: Request, streams: Sequence[int], plan: Plan, init: I
 
 
 def _start(request: Request, streams: Sequence[int], plan: Plan, init: Init, writer: int) -> None:
-    """Start a program on a thread that does nothing else, before or after."""
+    """Start a program on a thread that does nothing else, before or after, and stays until that has ended: a
+    program that asks to end with its parent ends with the thread that started it.
+    """
     said: tuple[str, int]
     step = "namespaces"
     try:
@@ -61,6 +64,9 @@ def _start(request: Request, streams: Sequence[int], plan: Plan, init: Init, wri
         said = step, 0
     os.write(writer, framed(said))
     os.close(writer)
+    if said[0] == BEGUN:
+        with contextlib.suppress(ChildProcessError):  # it has been waited for by now
+            os.waitid(os.P_PID, said[1], os.WEXITED | os.WNOWAIT)
 
 
 def _can_be_spawned(request: Request, plan: Plan) -> bool:
