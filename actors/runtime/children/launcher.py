@@ -26,6 +26,7 @@ from actors.runtime.children.slots import Slots
 from actors.runtime.children.spare import Connection, SpareWardens
 from actors.runtime.fork import let_be
 from actors.runtime.frozen import MARK, check_can_start, is_frozen
+from actors.runtime.inherited import search_path, socket_pair
 from protocol.errors import ChildLost, ChildNotStarted, TooManyChildren
 
 #: What an output is: a pipe that is read, nothing, where standard output goes, or a descriptor of ours.
@@ -241,7 +242,7 @@ class Launcher:
 
     async def _connect(self, program: str) -> Connection:
         """The connection to a new warden. Raises ChildNotStarted, ChildLost, OSError."""
-        control, for_warden = socket.socketpair()
+        control, for_warden = socket_pair()
         try:
             control.setblocking(False)
             held = self._spares.held
@@ -400,7 +401,7 @@ def _request(program: str, words: list[str], folder: str, env: Mapping[str, str]
 
 def _begin(prepare: str | None) -> _Helper:
     """Start the helper process. Raises OSError."""
-    asked, theirs = socket.socketpair()
+    asked, theirs = socket_pair()
     pidfd = os.pidfd_open(os.getpid()) if hasattr(os, "pidfd_open") else -1
     passed = [theirs.fileno(), *([pidfd] if pidfd >= 0 else [])]
     packages = str(Path(__file__).parents[2])
@@ -409,7 +410,7 @@ def _begin(prepare: str | None) -> _Helper:
     env = {name: os.environ[name] for name in _OF_INTERPRETER if name in os.environ}
     if prepare is not None:
         isolated, bootstrap = ["-I"], _BOOTSTRAP_WITH_PACKAGES
-        arguments = [repr(sys.path), *arguments[1:], prepare]
+        arguments = [repr(search_path()), *arguments[1:], prepare]
     else:
         env["LD_BIND_NOW"] = "1"  # functions are looked up once, and not by each process that is forked
     command = [sys.executable, *isolated, "-c", bootstrap, *arguments]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import time
@@ -25,6 +26,7 @@ from actors.pod.session.restore import tip
 from actors.runtime.bus import Bus
 from actors.runtime.children.child import Child, Ladder
 from actors.runtime.future import AsyncFuture
+from actors.runtime.inherited import socket_pair
 from actors.runtime.loop import Mailroom
 from actors.runtime.on_loop import future_of, settle
 from actors.runtime.subscription import Feed, Subscription
@@ -71,7 +73,7 @@ _PAGE = 200
 _GRACE = 2.0
 
 #: Starts the process of a pod, on its two sockets.
-StartProcess = Callable[[socket.socket, socket.socket, Ladder], Coroutine[Any, Any, Child]]
+StartProcess = Callable[[socket.socket, socket.socket, str, Ladder], Coroutine[Any, Any, Child]]
 
 
 class _Asked(NamedTuple):
@@ -294,8 +296,8 @@ class ProcessPod(Supervisor, Elsewhere):
             raise self._stopped()
         self._failure = self._reason = None
         lost = asyncio.Event()
-        near, far = socket.socketpair()
-        accounts, accounts_far = socket.socketpair()
+        near, far = socket_pair()
+        accounts, accounts_far = socket_pair()
         self._lease = lease = Lease(accounts, self._around.budget, self._around.totals)
         servers = None
         try:
@@ -303,7 +305,9 @@ class ProcessPod(Supervisor, Elsewhere):
             try:
                 if self._begin.manifest.tools.mcp:
                     servers = self._share_servers(lease)
-                self._child = child = await self._around.start_process(far, accounts_far, ladder)
+                self._child = child = await self._around.start_process(
+                    far, accounts_far, os.fsdecode(self._begin.folder), ladder
+                )
             except BaseException:
                 near.close()
                 raise
@@ -331,7 +335,7 @@ class ProcessPod(Supervisor, Elsewhere):
 
     def _share_servers(self, lease: Lease) -> SharedServers:
         """Have the process reach the MCP servers of this one, by a socket that it is sent."""
-        near, far = socket.socketpair()
+        near, far = socket_pair()
         try:
             with far:
                 lease.send_socket(far)

@@ -18,12 +18,13 @@ from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.launcher import Output
 from actors.runtime.frozen import is_frozen
 from actors.runtime.importable import import_path
+from actors.runtime.inherited import search_path
 from actors.runtime.loop import Mailroom
 from actors.sessions.store import SessionStore
 from actors.swarm.processes.process_pod import ProcessPod, Surroundings
 from actors.swarm.roster import Roster
 from actors.swarm.settings import Settings
-from protocol.errors import NotImportable, StoreError
+from protocol.errors import ChildNotStarted, NotImportable, StoreError
 from protocol.pod_process import BeginPod
 from protocol.wire import encode
 
@@ -95,7 +96,7 @@ class ProcessPods:
             manifest=manifest,
             store=_address_of(self._store),
             name=self._roster.choose_name(manifest.pod.name, wanted.name),
-            folder=os.fsencode(Path.cwd()),
+            folder=_working_directory(),
             resume=wanted.resume,
             exact=wanted.exact,
             session=wanted.session,
@@ -119,17 +120,29 @@ class ProcessPods:
 
         return SharedServers(end, self._assembly.tools.own_connections())
 
-    async def _start_process(self, commands: socket.socket, accounts: socket.socket, ladder: Ladder) -> Child:
+    async def _start_process(
+        self, commands: socket.socket, accounts: socket.socket, folder: str, ladder: Ladder
+    ) -> Child:
         launcher = self._assembly.launchers.of_pods(_PREPARE if _FORKS else None)
         return await launcher.start(
-            [*(_FORKED if _FORKS else _STARTED), *sys.path],
-            cwd=Path.cwd(),
+            [*(_FORKED if _FORKS else _STARTED), *search_path()],
+            cwd=folder,
             env={} if _FORKS else allowed_environment(),  # it is sent ours with its start
             stdin=accounts.fileno(),
             stdout=commands.fileno(),
             stderr=_stderr(),
             ladder=ladder,
         )
+
+
+def _working_directory() -> bytes:
+    """Raises ChildNotStarted."""
+    try:
+        return os.fsencode(Path.cwd())
+    except FileNotFoundError as error:
+        raise ChildNotStarted.of(
+            "the process of a pod", "the working directory is gone", hint="change to one that is there"
+        ) from error
 
 
 def _stderr() -> Output:
