@@ -25,6 +25,13 @@ async def test_output_errors_and_exit_code_are_reported() -> None:
     ]
 
 
+async def test_a_shell_is_found_by_the_path_of_now_and_without_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert await texts_of(run("echo here")) == ["here\n[exit code 0]"]
+    monkeypatch.undo()
+    assert await texts_of(run("echo ${BASH_VERSION:+bash}here")) == ["bashhere\n[exit code 0]"]
+
+
 async def test_a_command_that_fails_is_no_failure_of_the_tool() -> None:
     results, _ = await results_of(run("exit 1"))
     assert not results[0].is_error

@@ -109,6 +109,13 @@ def test_what_is_not_on_the_public_internet_is_refused(address):
     assert why_not_public(ip_address(address)) is not None
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example"])
+async def test_a_host_that_no_name_can_be_is_not_found(host):
+    result = await fetched(url=f"http://{host}/")
+    assert result.is_error
+    assert "no such host can be found" in result.text
+
+
 @pytest.mark.parametrize(
     "address", ["::ffff:0:127.0.0.1", "::ffff:0:a00:1", "5f00::1", "3fff::1", "192.0.0.8"]
 )

@@ -35,10 +35,14 @@ _EVERY = 0.1
 _MOST_SHOWN = 4096
 
 
-@functools.cache
 def shell_program() -> str:
-    """The shell that runs commands."""
-    return "bash" if shutil.which("bash") else "sh"
+    """The shell that runs commands: ``bash`` where the ``PATH`` of now has it, which commands get too."""
+    return _shell_in(os.environ.get("PATH"))
+
+
+@functools.lru_cache(maxsize=8)
+def _shell_in(_: str | None) -> str:
+    return "bash" if shutil.which("bash") else "/bin/sh"
 
 
 class Command:

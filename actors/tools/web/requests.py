@@ -135,7 +135,10 @@ class _CheckedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
+        try:
+            found = await self._inner.resolve(host, port, family)
+        except UnicodeError as error:  # an empty label, or one of more than 63 characters
+            raise socket.gaierror(socket.EAI_NONAME, "no name of a host") from error
         reasons = [self._refuse(ip_address(each["host"])) for each in found]
         allowed = [each for each, why in zip(found, reasons, strict=True) if why is None]
         if found and not allowed:
