@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -23,9 +24,13 @@ from store_kit import NOBODY
 from swarm_kit import Swarm, swarm_in
 
 from actors.cli.swarm.rows import GROUPS, Row, group_of, lines_of
+from actors.cli.swarm.service import Service
 from actors.cli.swarm.wire import socket_of
 from actors.runtime.children.launcher import Launcher
+from actors.swarm.agents.agent import Agent
 from actors.swarm.agents.ids import find_id
+from actors.swarm.agents.swarm import Swarm as Agents
+from actors.system import PodSystem
 from protocol.agents import ENDED, LIVING
 from protocol.errors import Failure
 
@@ -395,14 +400,22 @@ async def test_a_program_that_an_agent_has_started_answers_nothing(home: Swarm) 
     assert waiting(home) == [asked]
 
 
-def test_a_defect_of_the_service_is_said_to_who_asks(home: Swarm) -> None:
-    home.started("hello")
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(home.socket))
-        connection.sendall(b'{"do":"start","text":"x","cwd":"~no-such-user"}\n')
-        answer = json.loads(connection.makefile("rb").read())
-    assert "RuntimeError" in answer["error"]["message"]
-    assert "RuntimeError" in (home.root / "serve.log").read_text()
+async def test_a_defect_of_the_service_is_said_to_who_asks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Defective(Agents):
+        async def agents(self) -> list[Agent]:
+            raise RuntimeError("what nobody has thought of")
+
+    async with PodSystem(store=f"sqlite:{tmp_path / 'pods.db'}") as system:
+        service = Service(Defective(system, tmp_path / "swarm"), "")
+        async with await asyncio.start_unix_server(service.answer, tmp_path / "s"):
+            reader, writer = await asyncio.open_unix_connection(tmp_path / "s")
+            writer.write(b'{"do":"ls"}\n')
+            answer = json.loads(await reader.read())
+            writer.close()
+    assert answer["error"]["message"] == "a defect: RuntimeError: what nobody has thought of"
+    assert "ls cannot be answered" in caplog.text
 
 
 @pytest.mark.parametrize(("takes", "answers"), [(False, b""), (True, b""), (True, b'{"done":tr')])
