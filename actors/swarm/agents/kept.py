@@ -188,6 +188,7 @@ class KeptChild:
         """Raise AgentFailed where it prints so much faster than that is recorded that a disk would fill."""
         if self.is_read and (self.stdout.is_flooded() or self.stderr.is_flooded()):
             self._is_flooding = True
+        if self._is_flooding and not self.ended:  # whoever of the two has noticed it
             raise AgentFailed(
                 f"{self.program} has printed {_MOST_UNRECORDED >> 20} MB that could not be recorded yet",
                 hint="have it print less, or lines that end",

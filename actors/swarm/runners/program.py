@@ -300,6 +300,8 @@ class ProgramLife:
                 line = (await stderr.readline(_LONGEST_ERROR)).decode("utf-8", "replace")
             except LineTooLong as error:
                 line = f"[{error} was passed over]\n"
+            except AgentFailed:  # who reads the output gets it too, and ends the program
+                return
             if not line:
                 return
             if line := line.rstrip("\r\n"):

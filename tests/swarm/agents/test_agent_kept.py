@@ -240,10 +240,13 @@ async def test_what_is_recorded_of_a_kept_program_takes_no_space(tmp_path: Path)
     wait_until_none(lambda: {pid} & living())
 
 
-async def test_a_kept_program_whose_output_is_not_recorded_any_more_is_ended(tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", ["flood", "flood errors"])
+async def test_a_kept_program_whose_output_is_not_recorded_any_more_is_ended(
+    tmp_path: Path, task: str
+) -> None:
     async with system_in(tmp_path) as system:
         swarm = quick(system, tmp_path)
-        agent = await swarm.start("flood", LISTENING, keep=True)
+        agent = await swarm.start(task, LISTENING, keep=True)
         async with asyncio.timeout(30):
             result = await agent.wait()
         assert result.status == "failed"

@@ -35,8 +35,8 @@ def ask() -> None:
 
 
 def print_much(text: str) -> None:
-    if text == "flood":  # a line without an end, which takes no space
-        os.ftruncate(1, 1 << 30)
+    if text.startswith("flood"):  # a line without an end, which takes no space
+        os.ftruncate(2 if "errors" in text else 1, 1 << 30)
         threading.Event().wait()
     for stream in (sys.stderr, sys.stdout):
         stream.write(("x" * (1 << 20) + "\n") * 12)
@@ -75,7 +75,7 @@ def work(text: str) -> None:  # noqa: C901 - one branch for each of its words
         for number in range(300):
             out("tool_call", id=f"c{number}", name="t", args={})
         cancelled.wait()
-    elif text in ("much", "flood"):
+    elif text == "much" or text.startswith("flood"):
         print_much(text)
     elif text == "garbage":
         sys.stdout.write('{"type": "assistant_mess\n\nnpm warn\n')
