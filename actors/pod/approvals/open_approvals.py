@@ -214,9 +214,7 @@ class OpenApprovals:
         """Record that ``call`` waits."""
         request = ApprovalRequested(
             *self._head(self._journal.run_id),
-            approval_id=os.urandom(
-                8
-            ).hex(),  # of ``random``, seeded, it might be that of an answered question
+            approval_id=_new_id(),
             tool=call.name,
             call_id=call.id,
             arguments=call.arguments,

@@ -113,9 +113,9 @@ def is_refused(parts: RunParts, run: Run, error: BaseException) -> bool:
     """
     if isinstance(error, ModelError) and error.kind == "content_filter":
         return True
-    own = _own_items(parts, run)
-    has_picture = any(isinstance(part, ImagePart) for item in own for part in item.content)
-    return has_picture and is_about_picture(error)
+    return is_about_picture(error) and any(
+        isinstance(part, ImagePart) for item in _own_items(parts, run) for part in item.content
+    )
 
 
 def is_about_picture(error: BaseException) -> bool:
