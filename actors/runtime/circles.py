@@ -115,7 +115,7 @@ class Wait:
         self._task = asyncio.current_task()
         by, loop = work.task, asyncio.get_running_loop()
         #: Says of a loop of the tool's own whether the work waits for its thread.
-        self._thread = _thread_here() if by is not None and by.get_loop() is not loop else None
+        self._thread = _thread_here(work) if by is not None and by.get_loop() is not loop else None
         self._doubted = False
         work.begin_wait(self)
         self._timer = loop.call_later(MOMENT, self._look)
@@ -159,7 +159,7 @@ class ThreadWait:
     def __init__(self, asked: Asked) -> None:
         self.asked, self._place, self._work = asked, asked.place, work_here.get()
         known = self._work is not None or given_up_here() is None  # else nobody knows for whom it works
-        self._thread = _thread_here() if known and self._place is not None else None
+        self._thread = _thread_here(self._work) if known and self._place is not None else None
         self.within = self._place is not None and (self._work is not None or self._thread is not None)
         self._doubted = False
 
@@ -249,12 +249,14 @@ def _find_circle(work: Work, wait: Wait | ThreadWait) -> _Circle | None:
 # -- which task waits for which ----------------------------------------------------------------------
 
 
-def _thread_here() -> Callable[[asyncio.Task[Any]], bool] | None:
-    """What says whether a task waits for what the calling thread does; None where nobody would know."""
+def _thread_here(work: Work | None) -> Callable[[asyncio.Task[Any]], bool] | None:
+    """What says whether a task waits for what the calling thread does, which is in the course of ``work`` as
+    far as its context knows; None where nobody would know.
+    """
     if (given_up := given_up_here()) is not None:
         return lambda _: not given_up()
-    job = _job_here()
-    return None if job is None else lambda by: _is_awaited(job, by)
+    job, in_course = _job_here(), work is not None
+    return None if job is None else lambda by: _is_awaited(job, by, in_course=in_course)
 
 
 def _job_here() -> concurrent.futures.Future[Any] | None:
@@ -269,9 +271,16 @@ def _job_here() -> concurrent.futures.Future[Any] | None:
     return None if frame is None else getattr(frame.f_locals.get("self"), "future", None)
 
 
-def _is_awaited(asked: asyncio.Task[Any] | concurrent.futures.Future[Any], by: asyncio.Task[Any]) -> bool:
+def _is_awaited(
+    asked: asyncio.Task[Any] | concurrent.futures.Future[Any],
+    by: asyncio.Task[Any],
+    *,
+    in_course: bool = True,
+) -> bool:
     """Whether ``by`` waits for what was ``asked``, as far as that can be seen: from another loop or a thread
-    by the future of a ``run_coroutine_threadsafe``.
+    by the future of a ``run_coroutine_threadsafe``. ``in_course`` says that it was asked in the course of
+    the work of ``by``: then a thread that blocks on it is taken for one of that work. Elsewhere it may be
+    any, as the one that has given work to an executor.
     """
     seen: set[Any] = set()
     found: list[Any] = [asked]
@@ -282,8 +291,8 @@ def _is_awaited(asked: asyncio.Task[Any] | concurrent.futures.Future[Any], by: a
         if each not in seen:
             seen.add(each)
             is_of_threads = isinstance(each, concurrent.futures.Future)
-            if is_of_threads and each._condition._waiters:
-                return True  # a thread blocks on it, and what it asked for is done in the course of the work
+            if is_of_threads and in_course and each._condition._waiters:
+                return True
             for callback in getattr(each, "_done_callbacks" if is_of_threads else "_callbacks", None) or ():
                 with contextlib.suppress(Exception):  # a user's object, or a variable that is not there yet
                     found += _futures_in(callback[0] if isinstance(callback, tuple) else callback)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -394,6 +395,19 @@ async def test_a_thread_of_another_task_may_wait_for_the_pods_next_run() -> None
         in_own_thread = call_function(lambda: pod.run("again").get(), shared_threads(), 30)
         ends = await asyncio.wait_for(asyncio.gather(first, in_executor, in_own_thread), 30)
         assert [each.text for each in ends] == ["end", "later", "later"]
+
+
+def test_threads_that_wait_for_runs_of_one_pod_may_be_waited_for_by_a_thread() -> None:
+    async def wait() -> str:
+        """Wait so long that who waits for this run, and who for the next, is looked at."""
+        await asyncio.sleep(0.03)
+        return "waited"
+
+    client = ScriptedClient([call("wait", {}), say("1"), call("wait", {}), say("2")])
+    with PodSystem() as system, ThreadPoolExecutor() as threads:
+        pod = system.spawn(PodManifest.of(), client=client, tools=[wait]).get()
+        ends = list(threads.map(lambda _: pod.run("go").get(timeout=30), range(2)))
+    assert sorted(end.text for end in ends) == ["1", "2"]
 
 
 async def test_words_and_runs_that_nobody_waits_for_are_no_deadlock() -> None:
