@@ -38,6 +38,7 @@ LATER = {
         "actors.pod.channel",
         "actors.pod.delegation.delegation",
         "actors.pod.session.fork",
+        "actors.pod.service",
         "actors.pod.session.past_events",
     ),
     *(

@@ -16,9 +16,9 @@ import msgspec
 from msgspec import Raw
 
 from actors.llm.prices import Prices
-from actors.pod.channel import Service
 from actors.pod.handle import Pod
 from actors.pod.local import actor_of
+from actors.pod.service import Service
 from actors.pod_process.leased_budget import LeasedBudget, ParentAccounts, ReportedTotals
 from actors.runtime.importable import load
 from actors.runtime.subscription import Feed

@@ -12,8 +12,8 @@ from typing import Any
 from msgspec import Raw
 
 from actors.llm.base import End, TextChunk
-from actors.pod.channel import serve_pod
 from actors.pod.handle import Pod
+from actors.pod.service import serve_pod
 from actors.system import PodSystem
 from bench.claim import Claim
 from bench.measure import Stopwatch

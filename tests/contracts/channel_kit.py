@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from actors.pod.channel import connect, serve_pod
+from actors.pod.channel import connect
 from actors.pod.handle import Pod
+from actors.pod.service import serve_pod
 
 Reached = Callable[[Pod], Any]
 

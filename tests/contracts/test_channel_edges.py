@@ -14,8 +14,9 @@ import pykka
 import pytest
 
 from actors.llm.scripted import ScriptedClient, say
-from actors.pod.channel import Channel, connect, serve_pod
+from actors.pod.channel import Channel, connect
 from actors.pod.handle import Pod
+from actors.pod.service import serve_pod
 from actors.system import PodSystem
 from protocol import channel
 from protocol.channel import Ask, Follow, Followed, Published, Reply, Unfollow

@@ -17,8 +17,9 @@ import pytest
 from msgspec.structs import replace
 
 from actors.llm.scripted import ScriptedClient, call, say
-from actors.pod.channel import connect, serve_pod
+from actors.pod.channel import connect
 from actors.pod.handle import Pod
+from actors.pod.service import serve_pod
 from actors.runtime.bus import Bus
 from actors.sessions.memory.store import MemoryStore
 from actors.sessions.store import SessionStore

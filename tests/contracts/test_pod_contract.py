@@ -23,8 +23,9 @@ from process_doubles import gated, scripted, where
 
 from actors.llm.function_client import FunctionClient
 from actors.llm.scripted import Reply, ScriptedClient, call, say
-from actors.pod.channel import Channel, connect, serve_pod
+from actors.pod.channel import Channel, connect
 from actors.pod.handle import Pod
+from actors.pod.service import serve_pod
 from actors.system import PodSystem
 from protocol.errors import (
     InvalidInput,
@@ -404,7 +405,7 @@ async def test_a_run_goes_on_when_who_asked_for_it_is_gone() -> None:
 _CHILD = """
 import asyncio, socket, sys
 from actors.llm.scripted import ScriptedClient, say
-from actors.pod.channel import serve_pod
+from actors.pod.service import serve_pod
 from actors.system import PodSystem
 from protocol.manifest import PodManifest
 
