@@ -148,10 +148,11 @@ class PodSystem:
         self._entered_by: asyncio.Task[Any] | None = None
         #: In order of their first pod; each is there once.
         self._scripts: dict[ScriptedClient, None] = {}
-        #: Two threads that stop a system must wait for one stop.
         #: What ends before the pods do.
         self._close_first: list[Closing] = []
-        self._stop_lock = threading.RLock()  # reentrant: a signal's handler may stop it as well
+        #: Held where a stop begins, so that two threads that stop a system wait for one stop; reentrant, since
+        #: a signal's handler may stop it as well.
+        self._stop_lock = threading.RLock()
         _systems.add(self)
         self._stopping: AsyncFuture[None] | None = None
         self._stop_task: asyncio.Task[None] | None = None

@@ -21,7 +21,7 @@ LAYERS = {
     "config": 2,
     "memory": 3,
 }
-LAYERS |= {"pod": 4, "swarm": 5, "routing": 6, "system": 7, "pod_process": 8, "cli": 8, "server": 8}
+LAYERS |= {"pod": 4, "swarm": 5, "routing": 6, "system": 7, "pod_process": 8, "cli": 8}
 #: What a family's folders have in common; the others do not know each other.
 SHARED = {"actors.llm.http", "actors.cli.display", "actors.cli.swarm", "actors.swarm.runners"}
 SHARED |= {"actors.cli.approvals", "actors.cli.pods"}
@@ -29,9 +29,9 @@ SHARED |= {"actors.cli.approvals", "actors.cli.pods"}
 OF_A_POD = ["session", "accounts", "history", "memory", "runs", "approvals", "delegation"]
 #: Modules that are one choice of many; only the two that put a pod together name them.
 CONCRETE = {"actors.llm.scripted"} | {
-    f"actors.llm.{name}.client" for name in ("offline", "openai", "anthropic")
+    f"actors.llm.{name}.client" for name in ("offline", "openai", "responses", "anthropic")
 }
-CONCRETE |= {f"actors.sessions.{name}.store" for name in ("sqlite", "jsonl", "postgres")}
+CONCRETE |= {f"actors.sessions.{name}.store" for name in ("memory", "sqlite", "jsonl")}
 ASSEMBLERS = {
     *("actors/pod/assembly.py", "actors/pod/models.py", "actors/pod/server_clients.py", "actors/system.py")
 }

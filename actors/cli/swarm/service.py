@@ -15,9 +15,9 @@ from typing import Any
 from actors.cli.people import why_no_person_at
 from actors.cli.swarm.rows import Row
 from actors.cli.swarm.wire import LONGEST, Asked, Said, decode_asked, line_of, lock_of, socket_of
-from actors.runtime import user_folders
+from actors.runtime.user_folders import make_private
 from actors.swarm.agents.agent import Agent
-from actors.swarm.agents.inboxes import make_private
+from actors.swarm.agents.inboxes import make_socket_folder
 from actors.swarm.agents.swarm import Swarm
 from actors.system import PodSystem
 from actors.version import __version__
@@ -38,7 +38,7 @@ def only_one(root: Path) -> Iterator[bool]:
     """Take the lock that makes this process the one service of a folder; False where there is one. The kernel
     frees the lock with the process.
     """
-    user_folders.make_private(root)
+    make_private(root)
     descriptor = os.open(lock_of(root), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -71,7 +71,7 @@ async def _listening(
     path: Path, answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 ) -> AsyncIterator[None]:
     """Listen on a socket that nobody else can reach; one that a dead service left is replaced."""
-    make_private(path.parent)
+    make_socket_folder(path.parent)
     path.unlink(missing_ok=True)  # noqa: ASYNC240 - nothing else is done yet
     server = await asyncio.start_unix_server(answer, path, limit=LONGEST)
     try:

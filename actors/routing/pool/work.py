@@ -14,9 +14,9 @@ from msgspec import Struct
 
 from actors.routing.pool.endings import Outcome
 from actors.routing.pool.queue import Claimed
-from actors.runtime import user_folders
 from actors.runtime.children.launcher import Launcher
-from actors.swarm.agents.inboxes import inbox_of, make_private
+from actors.runtime.user_folders import make_private
+from actors.swarm.agents.inboxes import inbox_of, make_socket_folder
 from actors.swarm.agents.projections import Meta, Projections
 from actors.swarm.agents.state import AgentState, after
 from actors.swarm.runners.base import Answer, Host, Launch, Life, Permission, Runner, StopWaits
@@ -154,7 +154,7 @@ class LifeWorker:
             runner = self._make(claimed, cwd)
             files = self._files(claimed, cwd)
             inbox = inbox_of(self._settings.folder, f"{claimed.id}\0{claimed.attempts}")
-            make_private(inbox.parent)
+            make_socket_folder(inbox.parent)
         except Exception as error:  # noqa: BLE001 - it is the job's
             return Outcome(kind="failed", error=Failure.of(error))
         launch = Launch(
@@ -185,7 +185,7 @@ class LifeWorker:
             created_at=claimed.submitted_at,
             model=claimed.model or claimed.job.model,
         )
-        user_folders.make_private(settings.folder)
+        make_private(settings.folder)
         files = Projections(
             settings.folder / claimed.id, Meta(agent=spec, session_id=claimed.id, store=settings.store)
         )

@@ -8,8 +8,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from actors.runtime import user_folders
-from actors.runtime.user_folders import runtime_path
+from actors.runtime.user_folders import make_private, runtime_path
 from protocol.errors import AgentError
 
 #: Bytes that a path of a socket may have; some systems allow no more than 103.
@@ -30,9 +29,9 @@ def socket_path(kind: str, what: str) -> Path:
     return Path(tempfile.gettempdir(), f"polypod-{os.getuid()}", "run") / name
 
 
-def make_private(folder: Path) -> None:
+def make_socket_folder(folder: Path) -> None:
     """Make a folder for sockets that nobody else can reach. Raises AgentError where it is another's."""
-    user_folders.make_private(folder)
+    make_private(folder)
     found = folder.lstat()
     if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
         raise AgentError(f"{folder} belongs to another user", hint="set $XDG_RUNTIME_DIR")

@@ -18,7 +18,7 @@ from actors.swarm.agents.changes import Changes
 from actors.swarm.agents.delivery import Delivery
 from actors.swarm.agents.history import POD_RUNNERS, read_history
 from actors.swarm.agents.home import Home
-from actors.swarm.agents.inboxes import make_private
+from actors.swarm.agents.inboxes import make_socket_folder
 from actors.swarm.agents.kept import KeptChild, KeptPrograms, Place, is_of_errors
 from actors.swarm.agents.membership import Membership
 from actors.swarm.agents.projections import Projections
@@ -273,7 +273,7 @@ class Keeper:
     def _launch(self, task: str | None, *, resuming: bool, go_on: bool) -> Launch:
         spec = self.spec
         if spec.runner not in POD_RUNNERS:
-            make_private(self._inbox.parent)
+            make_socket_folder(self._inbox.parent)
         return Launch(
             agent_id=spec.id,
             cwd=Path(spec.cwd),
