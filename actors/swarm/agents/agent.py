@@ -65,7 +65,7 @@ class Agent:
     @property
     def session_id(self) -> str:
         """The session in the store that has its record."""
-        return self._keeper.session_id
+        return self._keeper.journal.session_id
 
     @property
     def status(self) -> AgentStatus:

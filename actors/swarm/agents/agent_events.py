@@ -72,7 +72,7 @@ class AgentEvents(Closing):
         keeper = self._keeper
         if keeper.removed:
             return deque()
-        recorded = await read_history(self._home.store, keeper.session_id, keeper.spec.id)
+        recorded = await read_history(self._home.store, keeper.journal.session_id, keeper.spec.id)
         return deque(
             each
             for each in recorded

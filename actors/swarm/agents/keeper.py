@@ -16,14 +16,15 @@ from actors.runtime.children.mark import is_running, mark_of
 from actors.swarm.agents.approvals import AgentApprovals
 from actors.swarm.agents.changes import Changes
 from actors.swarm.agents.delivery import Delivery
-from actors.swarm.agents.history import POD_RUNNERS, read_history
+from actors.swarm.agents.history import POD_RUNNERS
 from actors.swarm.agents.home import Home
 from actors.swarm.agents.inboxes import make_socket_folder
+from actors.swarm.agents.journal import AgentJournal
 from actors.swarm.agents.kept import KeptChild, KeptPrograms, Place, is_of_errors
 from actors.swarm.agents.membership import Membership
 from actors.swarm.agents.projections import Projections
-from actors.swarm.agents.record import Record, unplaced
-from actors.swarm.agents.state import AgentState, after, status_of
+from actors.swarm.agents.record import unplaced
+from actors.swarm.agents.state import AgentState, status_of
 from actors.swarm.runners.base import Answer, Launch, Life, Permission, Runner, StopWaits
 from actors.swarm.runners.program import ProgramLife
 from protocol.agents import LIVING, AgentResult, AgentSpec, AgentStatus
@@ -45,14 +46,11 @@ from protocol.events import (
     AgentStopRequested,
     DurableEvent,
     Event,
-    RunEnd,
     RunOutcome,
     ToolResulted,
     UserMessage,
 )
 
-#: Seconds after which a record is given to a store again that refused it, and how often that is done.
-_RETRY_WAIT, _RETRIES = 0.05, 6
 #: Of these a program may leave very many at once: they are recorded in few commits.
 _MANY = (ToolResulted, AgentOutput)
 #: What is said to a program whose task was interrupted, and that is to go on with it.
@@ -63,7 +61,7 @@ class Keeper:
     """One agent, on the loop of its system.
 
     ``runner`` is None where nobody has said how it is run: after it was found in the store, for who started
-    it gave an object. ``record`` is None while nothing has to be recorded: then another process may have it.
+    it gave an object.
     """
 
     def __init__(
@@ -78,21 +76,18 @@ class Keeper:
         waits: StopWaits,
         env: tuple[str, ...] = (),
     ) -> None:
-        self.spec, self.session_id, self.projections, self.runner = spec, session_id, projections, runner
-        self.state = AgentState()
-        #: Why what is recorded of it cannot be read; None where it can.
-        self.damage: PolypodError | None = None
+        self.spec, self.runner = spec, runner
+        self._changes = Changes()
+        self.journal = AgentJournal(home, spec.id, session_id, projections, self._changes)
         #: The name of the pod that it is, None where it is none.
         self.pod: str | None = None
-        self.record: Record | None = None
         self.life: Life | None = None
         #: Its limits and its group, where it is started again once it fails.
         self.membership = Membership(self, home.mailroom)
-        self.approvals = AgentApprovals(home, spec.id, self._record)
+        self.approvals = AgentApprovals(home, spec.id, self.journal.add)
         self._home = home
         self._inbox, self._waits, self._env = inbox, waits, env
         self._living: asyncio.Task[None] | None = None
-        self._changes = Changes()
         #: What it is sent.
         self.delivery = Delivery(self, self._changes)
         #: Whether somebody has asked for its end.
@@ -125,9 +120,18 @@ class Keeper:
     # -- how it stands -----------------------------------------------------------------------------
 
     @property
+    def state(self) -> AgentState:
+        """How it stands, by all that was recorded."""
+        return self.journal.state
+
+    @property
     def is_ours(self) -> bool:
         """Whether it is this process that looks after it, and has its session."""
-        return self.record is not None
+        return self.journal.is_ours
+
+    @property
+    def _folder(self) -> Path:
+        return self.journal.projections.folder
 
     @property
     def status(self) -> AgentStatus:
@@ -136,19 +140,13 @@ class Keeper:
 
     def take_history(self, entries: Iterable[Event | Entry | OtherEntry]) -> None:
         """Stand behind what is recorded."""
-        state = AgentState()
-        for entry in entries:
-            state = after(state, entry, self.spec.id)
-        self.state, self.damage = state, None
-        self.membership.take_restarts(state.restarts)
-        self._changes.note()
+        self.journal.take_history(entries)
+        self.membership.take_restarts(self.state.restarts)
 
     def note_damage(self, error: PolypodError) -> None:
         """What is recorded of it cannot be read: it has failed, and can be removed."""
-        end = replace(unplaced(AgentStopped, reason="exit", error=Failure.of(error)), pod=self.spec.id)
-        self.state, self.damage = after(AgentState(), end, self.spec.id), error
         self.is_elsewhere = False
-        self._changes.note()
+        self.journal.note_damage(error)
 
     async def wait(self) -> AgentResult:
         """Wait until its task has ended, and nothing waits to be delivered. Raises AgentError where another
@@ -177,15 +175,14 @@ class Keeper:
         events ``printed`` are recorded, and the words ``sent`` it was sent since. Its session must be ours.
         """
         assert self.runner is not None
-        assert self.record is not None
         self.stopping = self.over = False
         self._known, self._is_found = Counter(map(is_of_errors, printed)), self.state.pid is not None
-        self._kept = KeptPrograms(self.projections.folder, self._settle, place)
+        self._kept = KeptPrograms(self._folder, self._settle, place)
         life = self.runner.start(self._launch(None, resuming=True, go_on=False), self)
-        if isinstance(life, ProgramLife) and self.record.open_run is not None:
-            life.recorder.continue_run()
-            life.recorder.run_id = self.record.open_run
         if isinstance(life, ProgramLife):
+            if (run_id := self.journal.open_run) is not None:
+                life.recorder.continue_run()
+                life.recorder.run_id = run_id
             life.unrepeated.extend((*place.sent, *sent))
         self._living = self.start_task(self._follow(life))
 
@@ -218,9 +215,9 @@ class Keeper:
         again = True
         while again:
             if self.spec.keep:
-                self._kept = KeptPrograms(self.projections.folder, self._settle, None)
+                self._kept = KeptPrograms(self._folder, self._settle, None)
             if self.stopping:  # since it was decided to start it once more
-                await self._record(unplaced(AgentStopped, reason="shutdown"))
+                await self.journal.add(unplaced(AgentStopped, reason="shutdown"))
                 break
             assert self.runner is not None
             await self._attend(self.runner.start(self._launch(task, resuming=resuming, go_on=go_on), self))
@@ -252,7 +249,7 @@ class Keeper:
     async def _note_new_life(self) -> bool:
         """Record that it lives again for the words that wait; False where the store keeps nothing."""
         try:
-            await self.record_one(AgentRestarted)
+            await self.journal.add_once(AgentRestarted)
         except SessionError:
             return False
         return True
@@ -278,7 +275,7 @@ class Keeper:
             agent_id=spec.id,
             cwd=Path(spec.cwd),
             inbox=self._inbox,
-            log=self.projections.folder / "events.jsonl",
+            log=self._folder / "events.jsonl",
             task=task,
             model=spec.model,
             provider=spec.provider,
@@ -307,8 +304,8 @@ class Keeper:
         self.life = None
         if not self._leaves_behind:
             self.remove_inbox()
-        if self.projections.broken is not None:
-            await self.mend_projections()
+        if self.journal.projections.broken is not None:
+            await self.journal.mend_projections()
         self._changes.note()
 
     async def _take(self, life: Life, event: Event) -> None:
@@ -317,9 +314,9 @@ class Keeper:
             return
         if event.pod != self.spec.id:
             self.pod = event.pod
-            self._note(event)
+            self.journal.follow(event)
         elif not isinstance(event, DurableEvent):
-            self.publish(event)
+            self.journal.publish(event)
         else:
             if isinstance(event, AgentStopped):
                 self._interrupted = self.state.at_work or self.state.outcome == "paused"
@@ -330,9 +327,9 @@ class Keeper:
                 event = replace(event, pid=pid, born=None if pid is None else mark_of(pid))
             elif isinstance(event, _MANY) and isinstance(life, ProgramLife):
                 event, *others = life.stream.take_alike(event)
-                await self._record(event, *(each for each in others if not self._is_known(each)))
+                await self.journal.add(event, *(each for each in others if not self._is_known(each)))
                 return
-            await self._record(event)
+            await self.journal.add(event)
         if isinstance(event, UserMessage):
             self.delivery.note_begun_with(event.item.text)
 
@@ -353,55 +350,24 @@ class Keeper:
 
     async def _close_open_run(self, end: AgentStopped) -> None:
         """A run that the runner did not end has ended with the agent."""
-        assert self.record is not None
-        if (run_id := self.record.open_run) is not None:
-            outcome: RunOutcome = "cancelled" if self.stopping or end.error is None else "failed"
-            await self._record(unplaced(RunEnd, run_id, outcome=outcome, error=end.error))
-
-    async def _record(self, *events: DurableEvent) -> None:
-        """Record events, and stand behind them. Raises SessionError where the store goes on refusing them."""
-        assert self.record is not None
-        wait = _RETRY_WAIT
-        for attempt in range(_RETRIES):
-            try:
-                recorded = await self.record.add(events)
-            except SessionError:
-                if attempt == _RETRIES - 1:
-                    raise
-                await asyncio.sleep(wait)
-                wait *= 2
-            else:
-                self._note(*recorded)
-                return
-
-    def publish(self, event: Event) -> None:
-        """Publish a transient event of the agent."""
-        if self.record is not None:
-            self._note(self.record.publish(event))
-
-    def _note(self, *events: Event) -> None:
-        for event in events:
-            self.state = after(self.state, event, self.spec.id)
-        self.projections.write(*events)
-        self._changes.note()
+        outcome: RunOutcome = "cancelled" if self.stopping or end.error is None else "failed"
+        await self.journal.close_open_run(outcome, end.error)
 
     async def _record_failure(self, error: BaseException) -> None:
         failure = Failure.of(error)
-        if self.record is None or self.state.ended is not None:
+        if not self.is_ours or self.state.ended is not None:
             return
         try:
             await self.record_end(failure)
         except SessionError:  # it is found without an end by who opens the swarm next
-            end = unplaced(AgentStopped, reason="exit", error=failure)
-            self.state = after(self.state, end, self.spec.id)
-            self._changes.note()
+            self.journal.stand_behind(unplaced(AgentStopped, reason="exit", error=failure))
 
     async def _end_of_life(self) -> None:
         """Note that it has ended and that nothing starts it again: others may have its session."""
         self.over = True
         self.delivery.fail_all()
         self.membership.note_end()
-        await self.let_go()
+        await self.journal.release()
         self._changes.note()
 
     def start_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -419,7 +385,7 @@ class Keeper:
 
     async def ask(self, permission: Permission, /) -> Answer:
         """Ask a person."""
-        return await self.approvals.ask(permission, self.session_id)
+        return await self.approvals.ask(permission, self.journal.session_id)
 
     # -- words ---------------------------------------------------------------------------------------
 
@@ -443,9 +409,9 @@ class Keeper:
 
         async def begin() -> None:
             try:
-                await self.take_session()
+                await self.journal.claim()
                 if self.state.ended is not None:
-                    await self.record_one(AgentRestarted)
+                    await self.journal.add_once(AgentRestarted)
             except Exception as error:  # noqa: BLE001 - who sent them gets it
                 self.over = True
                 self.delivery.fail_all(error)
@@ -489,28 +455,23 @@ class Keeper:
 
     async def _stop_detached(self) -> None:
         """End a program that was kept, and that nobody can look after."""
-        await self.take_session()
+        await self.journal.claim()
         try:
             await self._note_intent()
             place = Place(self.state.pid or 0, self.state.born or "")
             ladder = self._waits.ladder(signal.SIGTERM)
-            await KeptChild(self.spec.id, self.projections.folder, place, None, ladder, self._settle).stop()
-            await self._record(unplaced(AgentStopped, reason="killed"))
+            await KeptChild(self.spec.id, self._folder, place, None, ladder, self._settle).stop()
+            await self.journal.add(unplaced(AgentStopped, reason="killed"))
         finally:
-            await self.let_go()
+            await self.journal.release()
 
     async def _note_intent(self) -> None:
         self.membership.note_stop_asked()
-        if self.stopping or self.record is None:
+        if self.stopping or not self.is_ours:
             return
         self.stopping = True
         with contextlib.suppress(SessionError):  # a full disk must not make it unstoppable
-            await self.record_one(AgentStopRequested)
-
-    async def record_one(self, kind: type[DurableEvent], **fields: Any) -> None:
-        """Record an event of ``kind``. Raises SessionError."""
-        assert self.record is not None
-        self._note(*await self.record.add([unplaced(kind, **fields)]))
+            await self.journal.add_once(AgentStopRequested)
 
     async def shut_down(self, *, leaving: bool = False) -> None:
         """End it, whoever wishes it, and wait until it has ended."""
@@ -522,7 +483,7 @@ class Keeper:
             await asyncio.wait((self._living,))
         if self.is_ours and self.state.ended is None:  # it was idle without a program
             reason: AgentStopReason = "idle" if self._retiring else "shutdown"
-            await self._record(unplaced(AgentStopped, reason=reason))
+            await self.journal.add(unplaced(AgentStopped, reason=reason))
             await self._end_of_life()
 
     async def leave(self) -> None:
@@ -556,15 +517,15 @@ class Keeper:
             raise AgentError(
                 f"nobody has said how agent {self.spec.id} is run", hint="give runner= to resume()"
             )
-        await self.take_session()
+        await self.journal.claim()
         try:
-            await self._record(unplaced(AgentRestarted))
+            await self.journal.add(unplaced(AgentRestarted))
         except SessionError:
-            await self.let_go()
+            await self.journal.release()
             raise
         self.membership.begin_anew()
         if self.one_shot:  # it has a program only while it has a task
-            await self._record(unplaced(AgentIdle))
+            await self.journal.add(unplaced(AgentIdle))
         else:
             again = self.state.session is not None
             self.begin(None if again else self.spec.task, resuming=again)
@@ -574,13 +535,6 @@ class Keeper:
         """Within it nobody starts or ends it."""
         async with self._changing:
             yield
-
-    async def take_session(self) -> None:
-        """Claim its session, to record what it does. Raises SessionError."""
-        if self.record is None:
-            record = Record(self._home.store, self.spec.id, self._home.bus.publish)
-            await record.claim(self.session_id)
-            self.record = record
 
     def check_folder(self) -> None:
         """Raise AgentError where its working directory is gone."""
@@ -616,23 +570,9 @@ class Keeper:
         self._interrupted = self.state.at_work or self.state.outcome == "paused"
         end = unplaced(AgentStopped, reason="exit", error=error)
         await self._close_open_run(end)
-        await self._record(end)
+        await self.journal.add(end)
 
     def remove_inbox(self) -> None:
         """Remove the socket that a program has left that was killed."""
         if self._inbox.is_socket():
             self._inbox.unlink(missing_ok=True)
-
-    async def let_go(self) -> None:
-        """Let another process have its session."""
-        if self.record is not None:
-            record, self.record = self.record, None
-            await record.release()
-
-    # -- what follows its session ----------------------------------------------------------------------
-
-    async def mend_projections(self) -> None:
-        """Make its files anew of what is recorded."""
-        with contextlib.suppress(SessionError):
-            history = await read_history(self._home.store, self.session_id, self.spec.id)
-            self.projections.rebuild(each for each in history if isinstance(each, Event))

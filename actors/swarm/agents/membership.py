@@ -58,7 +58,7 @@ class Membership(Member):
             return False
         times = self._times if self.group is None else self.group.times
         try:
-            await keeper.record_one(AgentRestarted, restarts=len(times), error=error)
+            await keeper.journal.add_once(AgentRestarted, restarts=len(times), error=error)
         except SessionError:
             return False
         return True
@@ -81,4 +81,4 @@ class Membership(Member):
     def announce(self, error: BaseException, restarts: int, stopped: tuple[str, ...] = ()) -> None:
         """Publish that the limits are exceeded."""
         end = unplaced(RestartsExhausted, error=Failure.of(error), restarts=restarts, stopped=stopped)
-        self._keeper.publish(end)
+        self._keeper.journal.publish(end)

@@ -102,7 +102,9 @@ class Swarm(Closing):
         """What is wrong with what there is, until it is solved: folders of no agent, agents that cannot be
         read, pods whose reports wait for the store.
         """
-        damaged = [f"{each.spec.id}: {each.damage}" for each in self._keepers.values() if each.damage]
+        damaged = [
+            f"{each.spec.id}: {each.journal.damage}" for each in self._keepers.values() if each.journal.damage
+        ]
         return [*self._strange, *damaged, *self._spawned.problems]
 
     def _ask(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> AsyncFuture[T]:
@@ -199,8 +201,8 @@ class Swarm(Closing):
         finally:
             os.close(held)
         keeper = self._keep(spec, record.session_id, made)
-        keeper.record = record
-        keeper.projections.write_meta()
+        keeper.journal.begin(record)
+        keeper.journal.projections.write_meta()
         keeper.begin(task, resuming=False)
         return Agent(self, keeper)
 
@@ -337,9 +339,9 @@ class Swarm(Closing):
     async def _remove(self, keeper: Keeper) -> None:
         """Raises SessionError."""
         store = self.home.store
-        sessions = [keeper.session_id]
+        sessions = [keeper.journal.session_id]
         with contextlib.suppress(SessionNotFound, SessionCorrupt, WireError):  # damaged
-            history = await read_history(store, keeper.session_id, keeper.spec.id)
+            history = await read_history(store, keeper.journal.session_id, keeper.spec.id)
             for each in pod_sessions_of(history):
                 sessions += await pod_chain(store, each)
         for session_id in reversed(sessions):  # its own last: until then it can be removed again
@@ -350,13 +352,13 @@ class Swarm(Closing):
     def _drop(self, keeper: Keeper) -> None:
         """Forget an agent whose session is gone."""
         keeper.removed = True
-        keeper.projections.remove()
+        keeper.journal.projections.remove()
         self._forget(keeper.spec.id)
 
     async def answer_agent(self, keeper: Keeper, approval_id: str, answer: Answer) -> None:
         """As ``Agent.approve`` and ``Agent.deny``."""
         if any(each.approval_id == approval_id for each in keeper.approvals.open) or keeper.pod is None:
-            await keeper.approvals.answer(approval_id, keeper.session_id, answer)
+            await keeper.approvals.answer(approval_id, keeper.journal.session_id, answer)
             return
         system = self.home.system
         if answer.approved:

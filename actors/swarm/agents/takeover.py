@@ -34,18 +34,18 @@ class Takeover:
         SessionInUse where one has just taken it, WireError and SessionCorrupt.
         """
         store = self._store
-        info = await settled(store.info(keeper.session_id))
+        info = await settled(store.info(keeper.journal.session_id))
         anew = anew or info.head.seq != keeper.state.seq
         if anew:
-            keeper.take_history(await read_history(store, keeper.session_id, keeper.spec.id))
+            keeper.take_history(await read_history(store, keeper.journal.session_id, keeper.spec.id))
         if keeper.state.ended is None:
-            keeper.is_elsewhere = await settled(store.holder(keeper.session_id)) is not None
+            keeper.is_elsewhere = await settled(store.holder(keeper.journal.session_id)) is not None
             if not keeper.is_elsewhere:
                 await self._end_of_dead(keeper)
         else:
             keeper.is_elsewhere = False
-            if anew and not keeper.projections.are_at(keeper.state.seq):
-                await keeper.mend_projections()
+            if anew and not keeper.journal.projections.are_at(keeper.state.seq):
+                await keeper.journal.mend_projections()
 
     async def _end_of_dead(self, keeper: Keeper) -> None:
         """Record the end of an agent whose supervisor died without doing so. One that was kept and lives goes
@@ -53,16 +53,16 @@ class Takeover:
         """
         if keeper.spec.keep and await self._adopt(keeper):
             return
-        await keeper.take_session()
+        await keeper.journal.claim()
         lives = False
         try:
             await keeper.record_end(SUPERVISOR_DIED)
             keeper.remove_inbox()
-            await keeper.mend_projections()
+            await keeper.journal.mend_projections()
             lives = self._can_start(keeper) and await keeper.start_again()
         finally:
             if not lives:
-                await keeper.let_go()
+                await keeper.journal.release()
 
     def _can_start(self, keeper: Keeper) -> bool:
         """Whether this process knows how to start an agent that another has started."""
@@ -75,14 +75,14 @@ class Takeover:
         """Look after a program that was kept, to its end if that has come meanwhile. False where nobody knows
         what it has said since, and it runs no more. Raises SessionError.
         """
-        place = read_place(keeper.projections.folder)
+        place = read_place(keeper.journal.projections.folder)
         pid = keeper.state.pid
         if pid is None and place is not None and place.lives:  # it is recorded once the program is up
             pid = place.pid
         if place is None or place.pid != pid or keeper.runner is None:
             return keeper.has_process()  # then it is detached
-        await keeper.take_session()
-        pages = read_pages(self._store, keeper.session_id, place.seq)
+        await keeper.journal.claim()
+        pages = read_pages(self._store, keeper.journal.session_id, place.seq)
         later = [each async for page, _ in pages for each in page]
         sent = [each.item.text for each in later if isinstance(each, UserMessage)]
         lives = place.lives
