@@ -150,8 +150,8 @@ class PodSystem:
         self._scripts: dict[ScriptedClient, None] = {}
         #: What ends before the pods do.
         self._close_first: list[Closing] = []
-        #: Held where a stop begins, so that two threads that stop a system wait for one stop; reentrant, since
-        #: a signal's handler may stop it as well.
+        #: Held where a stop begins: two threads that stop a system wait for one stop. Reentrant, since a
+        #: signal's handler may stop it as well.
         self._stop_lock = threading.RLock()
         _systems.add(self)
         self._stopping: AsyncFuture[None] | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import socket
@@ -21,22 +20,20 @@ from actors.pod.address import Kinds, Mailboxes, Since
 from actors.pod.elsewhere import Elsewhere
 from actors.pod.handle import Pod
 from actors.pod.runs.run_state import RunHere, new_run_id
-from actors.pod.session.past_events import entries_after
-from actors.pod.session.restore import tip
 from actors.runtime.bus import Bus
 from actors.runtime.children.child import Child, Ladder
 from actors.runtime.future import AsyncFuture
 from actors.runtime.inherited import socket_pair
 from actors.runtime.loop import Mailroom
-from actors.runtime.on_loop import future_of, settle
+from actors.runtime.on_loop import future_of
 from actors.runtime.subscription import Feed, Subscription
-from actors.sessions.answers import settled
 from actors.sessions.store import SessionStore
+from actors.swarm.processes.asked_commands import Asked, AskedCommands
 from actors.swarm.processes.channel import ProcessChannel
 from actors.swarm.processes.lease import Lease
+from actors.swarm.processes.process_events import ProcessEvents
 from actors.swarm.supervision import Supervisor
 from protocol.commands import Command, Describe, Resume, Run, Stop
-from protocol.entries import StoredEntry
 from protocol.error_of import error_of
 from protocol.errors import (
     ChildLost,
@@ -47,45 +44,18 @@ from protocol.errors import (
     PodUnreachable,
     PolypodError,
     WatchdogExpired,
-    WireError,
 )
-from protocol.events import (
-    ApprovalRequested,
-    ApprovalResolved,
-    Event,
-    Lagged,
-    PodEnded,
-    PodFailed,
-    PodStarted,
-    ProcessLost,
-    RunStart,
-)
+from protocol.events import ApprovalRequested, ProcessLost
 from protocol.pod_process import BeginPod
-from protocol.wire import decode_event, event_kind
 
 if TYPE_CHECKING:
     from actors.swarm.processes.shared_servers import SharedServers
 
-_log = logging.getLogger("polypod.processes")
-#: Entries of a dead pod's session that are read at a time.
-_PAGE = 200
 #: Seconds that a process has to end by itself besides the graces of its system.
 _GRACE = 2.0
 
 #: Starts the process of a pod, on its two sockets.
 StartProcess = Callable[[socket.socket, socket.socket, str, Ladder], Coroutine[Any, Any, Child]]
-
-
-class _Asked(NamedTuple):
-    """A command that was sent, and who waits for what it comes to."""
-
-    command: Command
-    future: AsyncFuture[Any]
-
-    @property
-    def run_id(self) -> str | None:
-        """The id of the run that the command begins; None for other commands."""
-        return self.command.run_id if isinstance(self.command, Run | RunHere) else None
 
 
 class Surroundings(NamedTuple):
@@ -109,8 +79,7 @@ class Surroundings(NamedTuple):
 class ProcessPod(Supervisor, Elsewhere):
     """Reaches one pod that is a process. All but the address is used on the loop alone.
 
-    What is asked before the pod has begun, or while another process takes its place, waits for it. A run that
-    waited in a process that died is given to the next one, unless it had begun.
+    What is asked before the pod has begun, or while another process takes its place, waits for it.
     """
 
     def __init__(self, begin: BeginPod, around: Surroundings) -> None:
@@ -121,21 +90,12 @@ class ProcessPod(Supervisor, Elsewhere):
         self._channel: ProcessChannel | None = None
         self._child: Child | None = None
         self._lease: Lease | None = None
-        #: What waits for the pod to begin; None while it takes commands.
-        self._held: list[_Asked] | None = []
-        #: What was asked of a process that died, in that order.
-        self._orphans: list[_Asked] = []
-        #: The runs that have begun and have not been answered yet.
-        self._begun_runs: set[str] = set()
-        self._session_id, self._seq = "", 0
-        self._failure: Failure | None = None
+        self._commands = AskedCommands(self.pod, lambda: self._stop_asked, self._read_lease)
+        self._events = ProcessEvents(begin.name, around.bus, around.store, self._commands.note_run)
         #: How the last process ended.
         self._exit = ""
         #: Why the process is ended, where that is decided here.
         self._reason: PolypodError | None = None
-        self._approvals: dict[str, ApprovalRequested] = {}
-        self._asked_approvals: set[str] = set()
-        self._sub_agents: set[str] = set()
         self._stops: list[AsyncFuture[bool]] = []
         self._cause: AsyncFuture[Failure | None] = AsyncFuture()
         self._life: asyncio.Task[None] | None = None
@@ -156,13 +116,13 @@ class ProcessPod(Supervisor, Elsewhere):
         future = future_of(self.room)
         if isinstance(command, Run | RunHere) and command.run_id is None:
             command = replace(command, run_id=new_run_id())
-        self._on_loop(self._send, _Asked(command, future))
+        self._on_loop(self._send, Asked(command, future))
         return future
 
     def stop(self, _: Pod) -> AsyncFuture[bool]:
         self._stop_asked = True
         future = future_of(self.room)
-        self._on_loop(self._stop_by_command, _Asked(Stop(), future))
+        self._on_loop(self._stop_by_command, Asked(Stop(), future))
         return future
 
     def subscribe(self, pod: Pod, kinds: Kinds, since: Since | None, *, children: bool) -> Subscription:
@@ -171,7 +131,7 @@ class ProcessPod(Supervisor, Elsewhere):
     def feed(self, pod: Pod, kinds: Kinds, since: Since | None, *, children: bool) -> Feed:
         return self._around.mailboxes.feed(pod, kinds, since, children=children)
 
-    def _on_loop(self, work: Callable[[_Asked], None], asked: _Asked) -> None:
+    def _on_loop(self, work: Callable[[Asked], None], asked: Asked) -> None:
         if self.room.here():
             work(asked)
             return
@@ -186,16 +146,16 @@ class ProcessPod(Supervisor, Elsewhere):
         return self._cause
 
     def durable_position(self) -> tuple[str, int] | None:
-        return (self._session_id, self._seq) if self._session_id else None
+        return self._events.position if self._events.session_id else None
 
     def position(self) -> tuple[str, int]:
-        return self._session_id, self._seq
+        return self._events.position
 
     def open_approvals(self) -> Iterable[ApprovalRequested]:
-        return self._approvals.values()
+        return self._events.open_approvals()
 
     def has_asked(self, approval_id: str) -> bool:
-        return approval_id in self._asked_approvals
+        return self._events.has_asked(approval_id)
 
     def shut_down(self) -> AsyncFuture[bool]:
         self._stop_asked = True
@@ -206,40 +166,26 @@ class ProcessPod(Supervisor, Elsewhere):
 
     # -- commands ------------------------------------------------------------------------------------
 
-    def _send(self, asked: _Asked) -> None:
+    def _send(self, asked: Asked) -> None:
         if self.over:
             asked.future.set_exception(self._stopped())
         elif type(asked.command) is Stop:
             self._stop_asked = True
             self._stop_by_command(asked)
-        elif self._held is not None:
-            self._held.append(asked)
         else:
-            self._forward(asked)
+            self._commands.send(asked)
 
-    def _forward(self, asked: _Asked) -> None:
-        assert self._channel is not None
-        answer = self._channel.ask(self.pod, asked.command)
-        answer.when_done(lambda: self._pass_on(asked, answer))
-
-    def _pass_on(self, asked: _Asked, answer: AsyncFuture[Any]) -> None:
+    def _read_lease(self) -> None:
+        """Count what a run took before its end is known."""
         if self._lease is not None:
-            self._lease.read()  # what a run took is counted before its end is known
-        error = answer.exception()
-        leaves = isinstance(error, PodStopped) and not self._stop_asked  # somebody has sent it a signal
-        if leaves or isinstance(error, PodUnreachable):
-            self._orphans.append(asked)
-            return
-        if asked.run_id is not None:
-            self._begun_runs.discard(asked.run_id)
-        settle(asked.future, answer.get)
+            self._lease.read()
 
     def _stopped(self) -> PodStopped:
         return PodStopped(f"pod {self.pod.name!r} has stopped", hint="spawn it again with resume=")
 
     # -- stops -----------------------------------------------------------------------------------------
 
-    def _stop_by_command(self, asked: _Asked) -> None:
+    def _stop_by_command(self, asked: Asked) -> None:
         if self._may_end(asked.future) and self._channel is not None:
             self._channel.ask(self.pod, Stop())
 
@@ -249,7 +195,7 @@ class ProcessPod(Supervisor, Elsewhere):
             future.set(False)
             return False
         self._stops.append(future)
-        if self._held is not None:  # it has not begun, or is between two processes
+        if not self._commands.are_taken:  # it has not begun, or is between two processes
             self._kill(Ladder(term_wait=_GRACE))
             if self._life is not None and self._child is None and self._lease is not None:
                 self._life.cancel()  # one that has not begun sees by itself that it should not
@@ -282,19 +228,19 @@ class ProcessPod(Supervisor, Elsewhere):
                 self._end(None if self._stops else error, first)
                 return
             again = error is not None and not self.hold_back(error)
-            self._sort_orphans(error, again=again)
+            self._commands.sort_orphans(self._gone(error), again=again)
             if error is not None and not self._stop_asked:
                 self._announce_loss(error, again=again)
             if not again:
                 self._end(error, None)
                 return
-            self._begin = replace(self._begin, resume=self._session_id, exact=False, session=None)
+            self._begin = replace(self._begin, resume=self._events.session_id, exact=False, session=None)
 
     async def _be(self, started: AsyncFuture[Pod] | None) -> None:
         """Start a process, and wait for its end. Raises what kept it from starting."""
         if self._stops:
             raise self._stopped()
-        self._failure = self._reason = None
+        self._events.failure = self._reason = None
         lost = asyncio.Event()
         near, far = socket_pair()
         accounts, accounts_far = socket_pair()
@@ -325,8 +271,7 @@ class ProcessPod(Supervisor, Elsewhere):
         finally:
             lease.close()
             self._channel = self._lease = None
-            if self._held is None:
-                self._held = []
+            self._commands.hold()
             try:
                 if servers is not None:
                     await servers.close(self._around.grace)
@@ -345,28 +290,25 @@ class ProcessPod(Supervisor, Elsewhere):
             raise
 
     def _connect(self, reader: StreamReader, writer: StreamWriter, lost: asyncio.Event) -> ProcessChannel:
-        return ProcessChannel(reader, writer, self._take_event, lambda _: lost.set())
+        return ProcessChannel(reader, writer, self._events.take, lambda _: lost.set())
 
     async def _wait_until_begun(self, channel: ProcessChannel, started: AsyncFuture[Pod] | None) -> None:
         try:
             begun = await channel.begun
         except PodUnreachable as error:
             raise self._reason or await self._lost_by(str(error)) from None
-        self._session_id, self._seq = begun.session_id, max(self._seq, begun.seq)
-        self._approvals = {each.approval_id: each for each in begun.approvals}
-        self._asked_approvals.update(self._approvals)
-        held, self._held = self._held or [], None
+        self._events.begin(begun)
+        self._commands.open(channel)
         if started is not None:
             started.set(self.pod)
         elif begun.paused and self._section.on_restart == "resume":
             channel.ask(self.pod, Resume()).when_done(lambda: None)
-        for asked in held:
-            self._forward(asked)
+        self._commands.send_held()
         self._listen_for_heart()
 
     async def _bury(self, child: Child, channel: ProcessChannel) -> None:
         """Wait until nothing is left of the process, and publish what it had committed."""
-        self._held = self._held or []
+        self._commands.hold()
         for timer in (*self._timers, self._heartbeat):
             if timer is not None:
                 timer.cancel()
@@ -377,18 +319,14 @@ class ProcessPod(Supervisor, Elsewhere):
             child.ask_to_stop(Ladder(request_wait=_GRACE, term_wait=_GRACE))
         self._exit = await _end_of(child)
         await channel.close()
-        if self._session_id:
-            await self._catch_up()
-        for name in self._sub_agents:
-            self._bus.disown(name)
-        self._sub_agents.clear()
+        await self._events.catch_up()
 
     def _why(self) -> BaseException | None:
         """Why the process has ended; None where it was asked to."""
         if self._reason is not None:
             return self._reason
-        if self._failure is not None:
-            return error_of(self._failure)
+        if self._events.failure is not None:
+            return error_of(self._events.failure)
         if self._stop_asked and self._exit == "code 0":
             return None
         return self._lost(f"it ended with {self._exit}")
@@ -405,22 +343,11 @@ class ProcessPod(Supervisor, Elsewhere):
             hint="what it was asked may have been done: its session can be resumed",
         )
 
-    def _sort_orphans(self, error: BaseException | None, *, again: bool) -> None:
-        """Give what waited in the dead process to the next one; the rest has failed."""
-        orphans, self._orphans = self._orphans, []
-        waiting = []
-        gone: PodError = self._stopped()
+    def _gone(self, error: BaseException | None) -> PodError:
+        """What the commands fail by that waited in a process that has ended so."""
         if isinstance(error, PodLost):
-            gone = error
-        elif isinstance(error, WatchdogExpired):
-            gone = self._lost(error.message)
-        for asked in orphans:
-            if again and asked.run_id is not None and asked.run_id not in self._begun_runs:
-                waiting.append(asked)
-            else:
-                asked.future.set_exception(gone)
-        self._begun_runs.clear()
-        self._held = waiting + (self._held or [])
+            return error
+        return self._lost(error.message) if isinstance(error, WatchdogExpired) else self._stopped()
 
     def _announce_loss(self, error: BaseException, *, again: bool) -> None:
         head = (self.pod.name, *self.position(), time.time())
@@ -430,76 +357,13 @@ class ProcessPod(Supervisor, Elsewhere):
         """Note that the pod has ended for good, and answer all who wait."""
         self.over = True
         self._cause.set(None if error is None or self._stop_asked else Failure.of(error))
-        held, self._held = self._held or [], []
         self._around.forget(self.pod)
         if started is not None:
             started.set_exception(error or self._stopped())
-        for asked in held:
-            asked.future.set_exception(self._stopped())
+        self._commands.fail_held(self._stopped())
         for future in self._stops:
             future.set(True)
         self.let_failure_go_up(error)
-
-    # -- its events ------------------------------------------------------------------------------------
-
-    def _take_event(self, body: bytes) -> None:
-        try:
-            durable = event_kind(body) is not None
-        except WireError:  # a transient one, or of a later version
-            durable = False
-        if not durable and self._bus.silent:
-            return
-        try:
-            event = decode_event(body)
-        except WireError as error:
-            _log.warning("an event of pod %r is passed over: %s", self.pod.name, error)
-            return
-        if durable:
-            self._note(event)
-        elif isinstance(event, Lagged):  # only of what is transient
-            event = replace(
-                event, pod=self.pod.name, session_id=self._session_id, seq=self._seq, since=self._seq
-            )
-        entries = (StoredEntry(event.seq, b"", body),) if durable and self._bus.fed else ()
-        self._bus.publish((event,), entries)
-        if isinstance(event, PodEnded | PodFailed) and event.pod in self._sub_agents:
-            self._sub_agents.discard(event.pod)
-            self._bus.disown(event.pod)
-
-    def _note(self, event: Event) -> None:
-        if event.pod != self.pod.name:
-            if isinstance(event, PodStarted) and event.parent is not None:
-                self._sub_agents.add(event.pod)
-                self._bus.adopt(event.pod, event.parent)
-        else:
-            self._session_id, self._seq = event.session_id, event.seq
-            if isinstance(event, PodFailed):
-                self._failure = event.error
-        if isinstance(event, RunStart) and event.run_id is not None:
-            self._begun_runs.add(event.run_id)
-        elif isinstance(event, ApprovalRequested):
-            self._approvals[event.approval_id] = event
-            self._asked_approvals.add(event.approval_id)
-        elif isinstance(event, ApprovalResolved):
-            self._approvals.pop(event.approval_id, None)
-
-    async def _catch_up(self) -> None:
-        """Publish what the process committed and could not send any more."""
-        store = self._around.store
-        try:
-            session_id = await tip(store, self._session_id)
-            through = (await settled(store.info(session_id))).head.seq
-            while self._seq < through:
-                page = await entries_after(store, session_id, self._seq, through, _PAGE)
-                for entry in page:
-                    if event_kind(entry.body) is not None:
-                        self._take_event(entry.body)
-                    self._seq = entry.seq
-                if not page:
-                    break
-            self._session_id = session_id
-        except PolypodError as error:
-            _log.warning("the last events of pod %r cannot be read: %s", self.pod.name, error)
 
     # -- its heart -------------------------------------------------------------------------------------
 
