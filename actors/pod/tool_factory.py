@@ -216,10 +216,10 @@ class ToolFactory:
 
     def _scope_now(self, pod: str) -> Scope:
         """What a pod may touch that may have given some of it away."""
-        return self._delegations[pod].scope
+        return self._delegations[pod].scope.left
 
     def _note_call(self, pod: str, tool: str, ctx: ToolContext) -> None:
-        self._delegations[pod].note_call(tool, ctx)
+        self._delegations[pod].scope.note_call(tool, ctx)
 
     async def _spawn_agent(self, *asked: Any) -> str:
         """Start an agent for a pod. Raises ToolError."""

@@ -6,24 +6,20 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.pod.accounts.budget import Budget, ChildBudget, check_left
 from actors.pod.delegation import output
-from actors.pod.delegation.grants import child_manifest, refuse_beyond
-from actors.pod.delegation.narrowing import withdrawn, writes
+from actors.pod.delegation.grants import child_manifest
 from actors.pod.delegation.restore import bring_back
+from actors.pod.delegation.shared_scope import SharedScope
 from actors.pod.delegation.sub_agent import ChildSpawner, SubAgent, goes_on, record_ended
 from actors.pod.local import actor_of
 from actors.runtime.future import AsyncFuture
-from actors.tools.base import ToolContext
-from actors.tools.pods import Asked, ScopeAsked
-from actors.tools.scope import resolved
+from actors.tools.pods import Asked
 from protocol.delegation import NO_CHILDREN, Children
 from protocol.errors import (
     Failure,
-    ManifestError,
     NameTaken,
     PolypodError,
     SessionError,
@@ -42,7 +38,6 @@ from protocol.events import (
     RunStart,
 )
 from protocol.lifecycle import PodState
-from protocol.manifest import BudgetSection, PodManifest, anchored, check_manifest
 from protocol.scope import Scope
 from protocol.text import encodable
 from protocol.usage import Usage
@@ -79,15 +74,11 @@ class Delegation:
         self.state: Children = NO_CHILDREN
         self.template = template
         self.spawner = spawner
-        #: What the pod could touch if it had given nothing away, and what it can.
-        self._own = template.tools.scope
-        self.scope: Scope = self._own
+        self.scope = SharedScope(template)
         #: By the names that the pod calls them.
         self.living: dict[str, SubAgent] = {}
         #: By the names of their pods.
         self.by_pod: dict[str, SubAgent] = {}
-        #: The last call in a thread, and those before it whose thread is still at work.
-        self._calls: list[tuple[str, ToolContext]] = []
         #: Whether sub-agents are to stand still, since the pod was paused or restored.
         self._held = False
         #: Whether the pod ends and can be restored: sub-agents that end with it have not come to their end.
@@ -166,13 +157,9 @@ class Delegation:
         """What a session that takes the place of the pod's takes over."""
         return {"children": self.state}
 
-    def _withdraw(self) -> None:
-        """Set the pod's scope to what it has not given away."""
-        self.scope = withdrawn(self._own, (child.started.scope for child in self.living.values()))
-
-    def own_part(self, scope: Scope) -> Scope:
-        """The part of a scope that is within the pod's own."""
-        return self._own.narrow(scope)
+    def _given(self) -> dict[str, Scope]:
+        """What was given to those that live, by their names."""
+        return {name: child.started.scope for name, child in self.living.items()}
 
     # -- beginnings ------------------------------------------------------------------------------
 
@@ -192,12 +179,9 @@ class Delegation:
             raise ToolError(
                 f"{encodable(asked.name)!r} is no name of a sub-agent: letters, digits, '-' and '_' are"
             )
-        scope = self._scope_asked(asked)
-        if writes(scope):
-            self._refuse_beside_writers()
-        refuse_beyond(self._own, scope, {name: each.started.scope for name, each in self.living.items()})
+        scope = self.scope.asked(asked, self._given(), self._actor.resources.commands)
         name = f"{self.name}.{asked.name}"
-        manifest = child_manifest(self.template.manifest, name, asked, self.own_part(scope))
+        manifest = child_manifest(self.template.manifest, name, asked, self.scope.part(scope))
         try:
             if self.budget is not None:
                 check_left(manifest.budget, self.budget)
@@ -221,43 +205,9 @@ class Delegation:
         self._add(child)
         return child
 
-    def _refuse_beside_writers(self) -> None:
-        """Refuse to give write permission away while something of the pod might write there still. Raises
-        ToolError.
-        """
-        commands, sources = self._actor.resources.commands, self.template.sources
-        at_work = [] if commands is None else commands.at_work
-        threads = [tool for tool, ctx in self._calls if ctx.is_at_work]
-        servers = [] if sources is None else sources.writers()
-        for names, what, hint in (
-            (at_work, "commands in the background", "wait for them, or end them with shell_stop"),
-            (threads, "tools that were not waited for any longer", "try again when they have ended"),
-            (servers, "servers of tools that write", "give it a scope that it only reads"),
-        ):
-            if names:
-                raise ToolError(
-                    f"refused: a sub-agent writes alone where it may, and {what} are at work that could "
-                    f"write there too: {', '.join(names)}",
-                    hint=hint,
-                )
-
-    def note_call(self, tool: str, ctx: ToolContext) -> None:
-        """Note that a call of the pod begins in a thread, which may outlive it."""
-        self._calls = [*(each for each in self._calls if each[1].is_at_work), (tool, ctx)]
-
-    def _scope_asked(self, asked: Asked) -> Scope:
-        """The scope that is asked for. Raises ToolError for a scope or budget that no manifest may have."""
-        given = ScopeAsked() if asked.scope is None else asked.scope
-        scope = Scope(given.allow, given.deny)
-        try:
-            check_manifest(PodManifest(scope=scope, budget=asked.budget or BudgetSection()), "spawn_pod")
-        except ManifestError as error:
-            raise ToolError(error.message, hint=error.hint) from error
-        return resolved(anchored(scope, Path(self.template.manifest.pod.pwd)))
-
     def _add(self, child: SubAgent) -> None:
         self.living[child.started.name] = self.by_pod[child.started.child] = child
-        self._withdraw()
+        self.scope.leave_out(self._given().values())
 
     def _drop(self, child: SubAgent) -> None:
         """Forget a sub-agent that has ended, or never was: what it had is the pod's again."""
@@ -266,7 +216,7 @@ class Delegation:
         self.by_pod = {name: each for name, each in self.by_pod.items() if each is not child}
         if child.resources is not None and isinstance(child.resources.budget, ChildBudget):
             child.resources.budget.close()
-        self._withdraw()
+        self.scope.leave_out(self._given().values())
         child.publish_news()
         self._wake_waiting()
 

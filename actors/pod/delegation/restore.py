@@ -64,4 +64,4 @@ async def _manifest_of(delegation: Delegation, started: ChildStarted, session: s
         budget=started.budget,
     )
     name = f"{delegation.name}.{started.name}"
-    return child_manifest(delegation.template.manifest, name, asked, delegation.own_part(started.scope))
+    return child_manifest(delegation.template.manifest, name, asked, delegation.scope.part(started.scope))
