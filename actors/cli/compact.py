@@ -6,10 +6,11 @@ import click
 
 from actors.cli import options
 from actors.cli.completion import complete_sessions
-from actors.cli.config import Wishes, memory_folder, with_model
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.interrupts import run_interruptible
+from actors.cli.places import memory_folder
+from actors.cli.pods.manifest import Wishes, with_model
 from actors.cli.store_reader import Reading
 from actors.system import PodSystem
 from protocol.events import CompactDone

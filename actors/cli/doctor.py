@@ -17,12 +17,12 @@ from pathlib import Path
 import click
 
 from actors.cli import options
-from actors.cli.config import default_store
-from actors.cli.configuration.checks import summary
+from actors.cli.config.checks import summary
 from actors.cli.display.checks import Check, check_lines
 from actors.cli.display.format import count
 from actors.cli.display.views import put_json
 from actors.cli.errors import Exit
+from actors.cli.places import default_store
 from actors.cli.store_reader import Reading, exists
 from actors.runtime.children import landlock
 from actors.runtime.children.launcher import Launcher

@@ -40,7 +40,7 @@ _COMMANDS = {
     "fsck": "actors.cli.maintenance:fsck",
     "gc": "actors.cli.maintenance:gc",
     "rm": "actors.cli.maintenance:rm",
-    "config": "actors.cli.configuration.command:config",
+    "config": "actors.cli.config.command:config",
     "models": "actors.cli.models:models",
     "doctor": "actors.cli.doctor:doctor",
     "bench": "actors.cli.bench.command:bench",

@@ -11,13 +11,13 @@ import click
 from actors.cli import options
 from actors.cli.ages import age_of
 from actors.cli.completion import complete_sessions
-from actors.cli.config import default_store
 from actors.cli.display.format import count
 from actors.cli.display.json_rows import NewSession
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.errors import Exit
 from actors.cli.inspect import listed, row_of
+from actors.cli.places import default_store
 from actors.cli.session_table import print_sessions
 from actors.cli.store_reader import Reading, exists
 from actors.sessions import repair, retention

@@ -8,13 +8,13 @@ import click
 from msgspec import UNSET, UnsetType
 
 from actors.cli import options
-from actors.cli.config import memory_folder
 from actors.cli.display.event_format import Line
 from actors.cli.display.format import count, cut
 from actors.cli.display.help_format import Commands
 from actors.cli.display.json_rows import NoteRow
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
+from actors.cli.places import memory_folder
 from actors.memory.notes import KINDS, Note
 from actors.memory.notes_folder import NotesFolder
 from actors.memory.staging import waiting

@@ -11,13 +11,14 @@ import click
 
 from actors.cli.approvals.approver import Approver, approver
 from actors.cli.completion import complete_sessions
-from actors.cli.config import memory_folder, name_in_errors, store_option
 from actors.cli.display.choice import Loudness, view_of
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import View, show_failures
 from actors.cli.errors import CODES, FAILED, Exit
 from actors.cli.interrupts import run_interruptible
+from actors.cli.places import memory_folder, store_option
 from actors.cli.pods.attachments import STDIN, attached
+from actors.cli.pods.manifest import name_in_errors
 from actors.cli.pods.options import Given, files, images, loudness, of_a_pod, schema
 from actors.cli.pods.planning import new_plan, plan_again
 from actors.cli.running import (

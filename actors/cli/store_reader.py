@@ -9,9 +9,9 @@ from typing import Self
 
 import msgspec
 
-from actors.cli.config import default_store
 from actors.cli.display.format import ago, cut
 from actors.cli.errors import SeveralFit
+from actors.cli.places import default_store
 from actors.pod.approvals.find import open_requests, resolution
 from actors.pod.session.restore import last_run, tip
 from actors.sessions import disk

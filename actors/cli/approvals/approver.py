@@ -14,9 +14,9 @@ from typing import Any, Literal, Protocol, TextIO
 
 from actors.cli.approvals.form import FORM_PROMPT, Filled, Unreadable, fields_of, form_lines, read_value
 from actors.cli.approvals.question import PROMPT, Said, not_understood_lines, question_lines, understood
-from actors.cli.config import store_option
 from actors.cli.display.event_format import Line
 from actors.cli.display.terminal import Terminal
+from actors.cli.places import store_option
 from actors.cli.streams import is_lost
 from actors.system import PodSystem
 from protocol.approval import A_RULE

@@ -10,15 +10,15 @@ import click
 import msgspec
 
 from actors.cli import options
-from actors.cli.answers import keep_answer, require_person
+from actors.cli.approvals.answers import keep_answer, require_person
 from actors.cli.approvals.question import wrapped
-from actors.cli.config import store_option
 from actors.cli.display.event_format import Line
 from actors.cli.display.format import ago, arguments, seconds
 from actors.cli.display.json_rows import WaitingCall
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.errors import SeveralFit
+from actors.cli.places import store_option
 from actors.cli.store_reader import Reading
 from actors.sessions.head import short_id
 from actors.sessions.store import Holder, SessionInfo

@@ -17,12 +17,13 @@ from actors.cli.chat.lines import Asker, Lines
 from actors.cli.chat.plain_prompt import PlainPrompt
 from actors.cli.chat.talk import Talk
 from actors.cli.completion import complete_sessions
-from actors.cli.config import memory_folder, name_in_errors
 from actors.cli.display.choice import Loudness, view_of
 from actors.cli.display.screen import Screen
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import View
 from actors.cli.interrupts import farewell, run_interruptible
+from actors.cli.places import memory_folder
+from actors.cli.pods.manifest import name_in_errors
 from actors.cli.pods.options import Given, images, loudness, of_a_pod
 from actors.cli.pods.planning import new_plan, plan_again
 from actors.cli.running import MEMORY_FAILURES, Plan, finish_memory_jobs, resumable

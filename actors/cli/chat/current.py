@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from actors.cli.config import store_option
 from actors.cli.display.views import View
+from actors.cli.places import store_option
 from actors.cli.running import Plan
 from actors.pod.handle import Pod
 from actors.pod.local import actor_of

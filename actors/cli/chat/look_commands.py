@@ -6,10 +6,10 @@ from actors.cli.chat.footer import short
 from actors.cli.chat.lines import Asker
 from actors.cli.chat.slash import help_lines
 from actors.cli.chat.talk import Talk
-from actors.cli.config import Wishes, with_model
 from actors.cli.display.event_format import Line
 from actors.cli.display.format import cut, dollars, seconds, tokens
 from actors.cli.models import known_models
+from actors.cli.pods.manifest import Wishes, with_model
 from protocol.errors import ManifestError
 
 

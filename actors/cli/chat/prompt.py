@@ -13,11 +13,11 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 from actors.cli.chat.lines import LONGEST_LINE
-from actors.cli.config import state_folder
 from actors.cli.display.format import plain
 from actors.cli.display.screen import Screen
 from actors.cli.display.terminal import Terminal
 from actors.cli.interrupts import Interrupted
+from actors.cli.places import state_folder
 from actors.cli.streams import is_lost
 from protocol.errors import StoreError
 from protocol.text import encodable

@@ -9,9 +9,9 @@ from typing import Any, get_args
 import click
 
 from actors.cli import options
-from actors.cli.config import Wishes
 from actors.cli.display.help_format import Commands
 from actors.cli.errors import FAILED, Exit
+from actors.cli.pods.manifest import Wishes
 from protocol.jobs import Job, JobStatus, OnLost, Workspace
 
 _STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)

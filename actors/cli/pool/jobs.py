@@ -11,11 +11,11 @@ from pathlib import Path
 import click
 from msgspec.structs import replace
 
-from actors.cli.config import default_store
 from actors.cli.display.event_format import Line
 from actors.cli.display.format import count
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
+from actors.cli.places import default_store
 from actors.cli.pool.rows import fields_of, files_of, lines_of
 from actors.cli.store_reader import exists
 from actors.config.configuration import Configuration

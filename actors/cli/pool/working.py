@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from actors.cli.config import Wishes, default_store, manifest_for
 from actors.cli.display.terminal import Terminal
 from actors.cli.interrupts import run_interruptible
+from actors.cli.places import default_store
+from actors.cli.pods.manifest import Wishes, manifest_for
 from actors.cli.pool.progress import Progress, progress_for
 from actors.config.configuration import Configuration
 from actors.routing.pool.configured import configured_pool

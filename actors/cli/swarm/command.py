@@ -16,13 +16,14 @@ from typing import Any, Literal, TypeVar
 import click
 
 from actors.cli import options
-from actors.cli.config import Wishes, default_store, manifest_for
 from actors.cli.display.event_format import Line, event_line
 from actors.cli.display.format import count, cut, seconds, tokens
 from actors.cli.display.help_format import Commands
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.errors import FAILED, Exit
+from actors.cli.places import default_store
+from actors.cli.pods.manifest import Wishes, manifest_for
 from actors.cli.swarm.client import Client
 from actors.cli.swarm.files import read_rows
 from actors.cli.swarm.rows import Row, lines_of

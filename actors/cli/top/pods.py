@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Collection
 
-from actors.cli.answers import keep_answer, require_person
+from actors.cli.approvals.answers import keep_answer, require_person
 from actors.cli.inspect import Stand, last_words, stand_of
 from actors.cli.store_reader import Reading
 from actors.cli.swarm.rows import Row

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.cli import config
-from actors.cli.config import Wishes
+from actors.cli.places import default_store, state_folder
+from actors.cli.pods.manifest import Wishes, choose_model, manifest_for, with_model
 from protocol.errors import ManifestError
 from protocol.manifest import ModelSection, PodManifest
 from protocol.scope import Rule
@@ -18,7 +18,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_without_a_manifest_a_pod_has_files_search_and_shell_and_may_write_here(folder: Path):
-    manifest, notes = config.manifest_for(Wishes(model="offline"))
+    manifest, notes = manifest_for(Wishes(model="offline"))
     assert manifest.tools.builtin == ("files", "search", "shell")
     assert manifest.scope.allow == (Rule(str(folder), "write"),)
     assert manifest.pod.pwd == str(folder)
@@ -27,14 +27,14 @@ def test_without_a_manifest_a_pod_has_files_search_and_shell_and_may_write_here(
 
 
 def test_where_a_pod_works_is_said_in_other_words_where_that_is_not_one_folder(folder: Path):
-    _, notes = config.manifest_for(Wishes(model="offline"), folder="the folder of their job")
+    _, notes = manifest_for(Wishes(model="offline"), folder="the folder of their job")
     assert notes == ["tools: files, search, shell; may read and write the folder of their job"]
 
 
 def test_a_manifest_that_names_a_model_is_taken_at_its_word(folder: Path):
     path = folder / "pod.toml"
     path.write_text('[model]\nscheme = "ollama"\nmodel_id = "qwen3"\n')
-    manifest, notes = config.manifest_for(Wishes(manifest=path))
+    manifest, notes = manifest_for(Wishes(manifest=path))
     assert manifest.model == ModelSection("ollama", "qwen3")
     assert notes == []
     assert manifest.scope.allow == ()
@@ -43,54 +43,54 @@ def test_a_manifest_that_names_a_model_is_taken_at_its_word(folder: Path):
 def test_the_command_line_outdoes_the_manifest_and_keeps_the_rest(folder: Path):
     path = folder / "pod.toml"
     path.write_text('[model]\nscheme = "openai"\nmodel_id = "a"\napi_key_env = "KEY"\ntemperature = 0.5\n')
-    manifest, _ = config.manifest_for(Wishes(manifest=path, model="ollama/b", name="other"))
+    manifest, _ = manifest_for(Wishes(manifest=path, model="ollama/b", name="other"))
     assert manifest.model == ModelSection("ollama", "b", temperature=0.5)
     assert manifest.name == "other"
 
 
 def test_a_key_variable_stays_where_the_vendor_stays():
     manifest = PodManifest.of(model="openai/a", api_key_env="KEY")
-    assert config.with_model(manifest, Wishes(model="openai/b")).model.api_key_env == "KEY"
+    assert with_model(manifest, Wishes(model="openai/b")).model.api_key_env == "KEY"
 
 
 def test_a_server_alone_is_asked_for_chat_completions():
-    model = config.with_model(PodManifest.of(), Wishes(base_url="http://h:1/v1")).model
+    model = with_model(PodManifest.of(), Wishes(base_url="http://h:1/v1")).model
     assert (model.scheme, model.base_url) == ("openai", "http://h:1/v1")
 
 
 def test_another_address_alone_is_for_the_same_model():
     model = PodManifest.of(model="anthropic/claude", base_url="http://a:1", api_key_env="KEY").model
-    again = config.with_model(PodManifest.of().replace(model=model), Wishes(base_url="http://b:2")).model
+    again = with_model(PodManifest.of().replace(model=model), Wishes(base_url="http://b:2")).model
     assert again == ModelSection("anthropic", "claude", "http://b:2", "KEY")
 
 
 def test_allowed_folders_add_to_the_scope(folder: Path):
     (folder / "more").mkdir()
-    manifest, _ = config.manifest_for(Wishes(model="offline", allow=(Path("more"),)))
+    manifest, _ = manifest_for(Wishes(model="offline", allow=(Path("more"),)))
     assert manifest.scope.permits(folder / "more" / "x", "write")
 
 
 def test_a_name_that_is_none_is_refused():
     with pytest.raises(ManifestError, match=r"pod\.name"):
-        config.manifest_for(Wishes(model="offline", name="a b"))
+        manifest_for(Wishes(model="offline", name="a b"))
 
 
 def test_the_model_that_was_found_is_named_with_its_server():
-    model, note = config.choose_model(("ollama", ["qwen3", "gemma3"]))
+    model, note = choose_model(("ollama", ["qwen3", "gemma3"]))
     assert model == ModelSection("ollama", "qwen3")
     assert note == "model: ollama/qwen3, from the ollama server on this machine, which has 1 more"
 
 
 def test_where_no_server_answers_the_embedded_model_is_named():
-    model, note = config.choose_model(None)
+    model, note = choose_model(None)
     assert model.scheme == "offline"
     assert note.startswith("model: offline")
 
 
 def test_the_default_store_lies_in_the_state_folder(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
-    assert config.default_store() == f"sqlite:{folder}/state/polypod/pods.db"
+    assert default_store() == f"sqlite:{folder}/state/polypod/pods.db"
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", str(folder))
-    assert config.default_store() == f"sqlite:{folder}/.local/state/polypod/pods.db"
-    assert config.state_folder().stat().st_mode & 0o777 == 0o700
+    assert default_store() == f"sqlite:{folder}/.local/state/polypod/pods.db"
+    assert state_folder().stat().st_mode & 0o777 == 0o700

@@ -7,8 +7,8 @@ import shlex
 import stat
 from collections.abc import AsyncIterator, Iterator
 
-from actors.cli.configuration.sections import LOOK, Checking, Look, of_file
-from actors.cli.configuration.servers import Servers
+from actors.cli.config.sections import LOOK, Checking, Look, of_file
+from actors.cli.config.servers import Servers
 from actors.cli.display.checks import Check
 from actors.config.configuration import Configuration
 from actors.config.files import ConfigFile

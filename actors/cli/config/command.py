@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from actors.cli import options
-from actors.cli.configuration.checks import checks
+from actors.cli.config.checks import checks
 from actors.cli.display.checks import check_lines
 from actors.cli.display.format import clean
 from actors.cli.display.help_format import Commands

@@ -1,12 +1,10 @@
-"""Configuration: from options, files and environment variables to a manifest, a model and a store."""
+"""``Wishes``: what the options of a command say of a pod, and the manifest that comes of them and files."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,7 @@ from msgspec import Struct
 
 from actors.cli.options import source_of
 from actors.config.configuration import Configuration
-from actors.runtime.arguments import path_of
-from actors.runtime.user_folders import make_private, state_path
-from protocol.errors import ConfigError, ManifestError, StoreError
+from protocol.errors import ConfigError, ManifestError
 from protocol.manifest import DEFAULT_SCHEME, ModelSection, PodManifest, ToolsSection
 from protocol.scope import Rule, Scope
 from protocol.toml import read_toml
@@ -41,40 +37,6 @@ class Wishes(Struct, frozen=True):
     base_url: str | None = None
     allow: tuple[Path, ...] = ()
     profile: str | None = None
-
-
-def default_store() -> str:
-    """The URL of the file in the user's state folder, which is made. Raises StoreError."""
-    return f"sqlite:{state_folder() / 'pods.db'}"
-
-
-def store_option(store: str) -> str:
-    """The option that names a store which is not the default one."""
-    with suppress(StoreError):  # there is no folder for a default one
-        if store == default_store():
-            return ""
-    return f" --store {shlex.quote(store)}"
-
-
-def memory_folder() -> Path:
-    """The folder of lasting memory: $POLYPOD_MEMORY, else one beside the default store; nothing is made.
-    Raises InvalidInput.
-    """
-    named = os.environ.get("POLYPOD_MEMORY")
-    return path_of("$POLYPOD_MEMORY", named) if named else state_path() / "memory"
-
-
-def state_folder() -> Path:
-    """The folder of the default store; it is made, for its owner alone. Raises StoreError."""
-    folder = state_path()
-    try:
-        make_private(folder)
-    except OSError as error:
-        raise StoreError(
-            f"cannot make the state folder {folder}: {error.strerror}",
-            hint="--store or $POLYPOD_STORE keep sessions elsewhere, $XDG_STATE_HOME moves the folder",
-        ) from error
-    return folder
 
 
 def manifest_for(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from actors.cli.configuration.servers import Servers
+from actors.cli.config.servers import Servers
 from actors.cli.display.checks import Check
 from actors.cli.display.format import count
 from actors.config.configuration import Configuration
