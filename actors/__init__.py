@@ -52,7 +52,7 @@ from protocol import *
 if _TYPE_CHECKING:
     from actors.config.configuration import Configuration as Configuration
     from actors.llm.cassette import CassetteClient as CassetteClient
-    from actors.routing.chain import EscalationChain as EscalationChain
+    from actors.routing.chain.chain import EscalationChain as EscalationChain
     from actors.routing.classifier import Classifier as Classifier
     from actors.routing.command_verifier import CommandVerifier as CommandVerifier
     from actors.routing.model_verifier import ModelVerifier as ModelVerifier
@@ -82,7 +82,7 @@ else:  # imported by who uses it, so that nobody else pays for agents, or for th
         {
             "AllOf": "actors.routing.verifiers",
             "CommandVerifier": "actors.routing.command_verifier",
-            "EscalationChain": "actors.routing.chain",
+            "EscalationChain": "actors.routing.chain.chain",
             "FunctionVerifier": "actors.routing.verifiers",
             "ModelVerifier": "actors.routing.model_verifier",
             "Verifier": "actors.routing.verifiers",

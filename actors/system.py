@@ -713,7 +713,7 @@ async def _to_its_end(stop: AsyncFuture[None]) -> None:
 
 def _find_chain(name: str, folder: str, assembly: Assembly) -> LLMClient:
     """The chain that a pod's manifest names, from ``polypod.toml``. Raises ConfigError, NotTrusted."""
-    from actors.routing.named_chains import make_chain  # noqa: PLC0415 - paid for by pods that name one
+    from actors.routing.chain.named import make_chain  # noqa: PLC0415 - paid for by pods that name one
 
     client_of = partial(assembly.models.client, folder=folder)
     return make_chain(name, folder, client_of, assembly.launchers.of_programs, assembly.pricing.prices)

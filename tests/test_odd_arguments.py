@@ -10,7 +10,7 @@ import pytest
 from actors.config.configuration import Configuration
 from actors.llm.function_client import FunctionClient
 from actors.llm.scripted import ScriptedClient, call, say
-from actors.routing.chain import EscalationChain
+from actors.routing.chain.chain import EscalationChain
 from actors.routing.classifier import Classifier
 from actors.routing.command_verifier import CommandVerifier
 from actors.routing.model_verifier import ModelVerifier

@@ -1,1 +1,1 @@
-"""Which agent, and which model, a task goes to; models that are asked in turn until an answer is accepted."""
+"""Which agent, and which model, a task goes to; who says whether an answer is good enough."""

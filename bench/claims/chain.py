@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from actors.llm.base import LLMClient
-from actors.routing.chain import EscalationChain
+from actors.routing.chain.chain import EscalationChain
 from actors.system import PodSystem
 from bench.claim import Claim, at_most_times
 from bench.measure import Stopwatch

@@ -43,7 +43,7 @@ from actors.llm.openai.client import OpenAIClient
 from actors.llm.responses.client import ResponsesClient
 from actors.llm.retry import RetryPolicy
 from actors.llm.scripted import Reply, ScriptedClient, call, say
-from actors.routing.chain import EscalationChain
+from actors.routing.chain.chain import EscalationChain
 from protocol.errors import ChainExhausted, Failure, ModelError
 from protocol.items import TextPart, ThinkingPart, UserItem
 from protocol.tools import ToolSpec

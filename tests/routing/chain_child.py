@@ -11,7 +11,7 @@ from child_kit import end_with_parent
 from halted_child import HaltedChild, halt, tell
 
 from actors.llm.scripted import ScriptedClient, call, say
-from actors.routing.chain import EscalationChain
+from actors.routing.chain.chain import EscalationChain
 from actors.system import PodSystem
 from actors.tools.base import Tool, tool
 from protocol.manifest import PodManifest

@@ -8,7 +8,7 @@ from typing import Any
 
 from actors.llm.base import Block, End, Request, TextChunk, UsageReport
 from actors.llm.scripted import Reply, ScriptedClient
-from actors.routing.chain import EscalationChain
+from actors.routing.chain.chain import EscalationChain
 from protocol.routing import Verdict
 from protocol.usage import Usage
 

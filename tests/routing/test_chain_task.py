@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.routing.chain_task import (
+from actors.routing.chain.task import (
     last_words_at,
     notes_of,
     offered,

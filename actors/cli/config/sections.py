@@ -17,7 +17,7 @@ from actors.cli.display.checks import Check
 from actors.cli.display.format import count
 from actors.config.configuration import Configuration
 from actors.config.files import ConfigFile
-from actors.routing.named_chains import model_section
+from actors.routing.chain.named import model_section
 from actors.swarm.runners.named import runner_of
 from protocol.config import ChainSection, LocalModelSection, PoolSection, RunnerSection
 from protocol.errors import NotTrusted, UnknownRunner

@@ -57,7 +57,7 @@ class Servers:
 
     def why_no_chain(self, name: str) -> PolypodError | None:
         """Why the chain of that name cannot be made; None where it can."""
-        from actors.routing.named_chains import make_chain  # noqa: PLC0415 - the same
+        from actors.routing.chain.named import make_chain  # noqa: PLC0415 - the same
 
         models = Models(find_chain=lambda name, folder: make_chain(name, folder, models.client, Launcher))
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from actors.llm.base import Answer, Request
-from actors.routing.chain_task import misfit
+from actors.routing.chain.task import misfit
 from actors.runtime.redact import redacted
 from protocol.errors import Failure
 from protocol.routing import Verdict

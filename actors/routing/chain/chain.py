@@ -10,10 +10,10 @@ from actors.llm.retry import RetryPolicy
 from actors.pod.accounts.own_exchange import own_meter
 from actors.pod.accounts.spent import Spent, sum_of
 from actors.pod.accounts.tiered import TierSpent
-from actors.routing.chain_begin import ChainParts
-from actors.routing.chain_task import ToolRule
-from actors.routing.chain_tiers import ExecutorClient, Who, tiers_of
-from actors.routing.chain_walk import Walk
+from actors.routing.chain.begin import ChainParts
+from actors.routing.chain.task import ToolRule
+from actors.routing.chain.tiers import ExecutorClient, Who, tiers_of
+from actors.routing.chain.walk import Walk
 from actors.routing.verifiers import Verifying, as_verifier, close_all
 from actors.routing.warm_probe import WarmProbe
 from actors.runtime.arguments import is_number, several

@@ -9,7 +9,7 @@ from actors.config.configuration import Configuration
 from actors.llm.base import LLMClient
 from actors.llm.http.presets import PRESETS
 from actors.llm.prices import Prices
-from actors.routing.chain import EscalationChain
+from actors.routing.chain.chain import EscalationChain
 from actors.routing.command_verifier import CommandVerifier
 from actors.routing.model_verifier import ModelVerifier
 from actors.routing.verifiers import AllOf, Verifier

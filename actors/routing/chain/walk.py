@@ -23,9 +23,9 @@ from actors.llm.retry import GiveUp, RetryPolicy, ask, decide
 from actors.pod.accounts.budget import OverBudget
 from actors.pod.accounts.exchange import Exchange
 from actors.pod.accounts.spent import NOTHING, Spent, sum_of
-from actors.routing.chain_begin import ChainParts, begin
-from actors.routing.chain_shown import ShownAnswer, bound, with_end
-from actors.routing.chain_task import (
+from actors.routing.chain.begin import ChainParts, begin
+from actors.routing.chain.shown import ShownAnswer, bound, with_end
+from actors.routing.chain.task import (
     NO_VERDICT,
     Progress,
     choosing,
@@ -36,8 +36,8 @@ from actors.routing.chain_task import (
     task_words,
     with_feedback,
 )
-from actors.routing.chain_tiers import Recording, Tier, without_words
-from actors.routing.chain_verdict import Said, error_words, fault_of, kept_words, not_offered, rejected
+from actors.routing.chain.tiers import Recording, Tier, without_words
+from actors.routing.chain.verdict import Said, error_words, fault_of, kept_words, not_offered, rejected
 from actors.routing.verifiers import Case, judge
 from actors.runtime.tasks import is_being_cancelled
 from protocol.errors import ChainExhausted, ModelError

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from msgspec import Struct
 
 from actors.llm.base import Block, End, LLMClient, Request, TextChunk, UsageReport, VendorChunk
-from actors.routing.chain_task import task_start, task_words, unique
+from actors.routing.chain.task import task_start, task_words, unique
 from actors.routing.model_names import Names
 from protocol.errors import ChainInvalid, RoutingError
 from protocol.foreign import shown

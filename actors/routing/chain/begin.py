@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from actors.llm.base import Request
 from actors.llm.retry import RetryPolicy
-from actors.routing.chain_task import (
+from actors.routing.chain.task import (
     Progress,
     ToolRule,
     first_words_at,
@@ -15,7 +15,7 @@ from actors.routing.chain_task import (
     progress_of,
     tier_at_work,
 )
-from actors.routing.chain_tiers import Tier
+from actors.routing.chain.tiers import Tier
 from actors.routing.verifiers import Verifier
 from actors.routing.warm_probe import WarmProbe, plain_name
 

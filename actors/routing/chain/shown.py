@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from actors.llm.base import Assembler, Block, End, Request, TierEnded, TierStarted, UsageReport
 from actors.llm.retry import CLOSE_GRACE
 from actors.pod.accounts.exchange import Exchange
-from actors.routing.chain_tiers import Tier
+from actors.routing.chain.tiers import Tier
 
 
 class ShownAnswer:

@@ -1,0 +1,1 @@
+"""Escalation chains: models that are asked one after the other until an answer is accepted."""
