@@ -134,11 +134,11 @@ async def _run(
         pod = await plan.spawn(system, view)
         session_id = short_id((await pod.describe()).session_id)
         go_on = f"polypod resume {session_id}{store_option(plan.store)}"
-        way_on = f"interrupted; this goes on with it: {go_on}".__str__
         if start is Pod.resume and not await _is_paused(pod):
             start = _let_sub_agents_go_on
         try:
-            async with resumable(way_on, terminal), pausing_sub_agents(pod, terminal, go_on):
+            way_on = f"interrupted; this goes on with it: {go_on}"
+            async with resumable(lambda: way_on, terminal), pausing_sub_agents(pod, terminal, go_on):
                 with pod.subscribe(MEMORY_FAILURES) as failures:
                     done = await follow_until_signal(system, pod, start, view, terminal, answering(system))
                     await finish_memory_jobs(pod, terminal, failures)

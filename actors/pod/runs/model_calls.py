@@ -96,7 +96,7 @@ class ModelCalls:
         run.waits.check()
         if run.awaiting_commit:
             resolve(run.awaiting_commit)
-        request, size = self._request(run, template, tools), parts.conversation.occupancy
+        request, size = self._make_request(run, template, tools), parts.conversation.occupancy
         if request is None:
             return
         if (hooks := tools.hooks) is not None and hooks.asks_before_request:
@@ -104,7 +104,7 @@ class ModelCalls:
             if asked is None:
                 return
             request, size = asked
-        exchange = run.exchange = self._exchange(run, resources, size, request.max_tokens)
+        exchange = run.exchange = self._make_exchange(run, resources, size, request.max_tokens)
         try:
             exchange.reserve()
         except OverBudget as over:
@@ -166,10 +166,10 @@ class ModelCalls:
             self.end_by_error(run, error)
             return None
 
-    def _exchange(
+    def _make_exchange(
         self, run: Run, resources: PodResources, size: Callable[[], int], max_tokens: int | None
     ) -> Exchange:
-        """What counts the request."""
+        """Make what counts the request."""
         journal = self._parts.journal
         asked = (
             resources,
@@ -185,8 +185,8 @@ class ModelCalls:
 
         return TieredExchange(*asked, on_tier=partial(self._record_tier, run))
 
-    def _request(self, run: Run, template: PodTemplate, tools: ToolRunner) -> Request | None:
-        """What the model is asked; None where the run is to end instead."""
+    def _make_request(self, run: Run, template: PodTemplate, tools: ToolRunner) -> Request | None:
+        """Make the request to the model; None where the run is to end instead."""
         if run.ending is not None:
             return None
         context, manifest, specs = self._parts.conversation.context(), template.manifest, tools.toolbox.specs

@@ -78,7 +78,7 @@ class Play:
         else:
             self.begin(run, queued)
 
-    def begin_again(self, run: Run) -> None:
+    def resume(self, run: Run) -> None:
         """Go on with a run that was paused."""
         self._parts.accounts.go_on()
         self._set_alarm(run)
@@ -132,7 +132,7 @@ class Play:
                     if self._parts.mailroom.has_mail():
                         await self._receive_mail()
                 elif type(step) is decide.Finish:
-                    outcome = self._outcome(run, step)
+                    outcome = self._conclude(run, step)
                     if outcome == "finished" and run.own is not None and run.own.validator is not None:
                         outcome = await self._validate(run, run.own.validator)
                     if outcome is not None:
@@ -230,8 +230,10 @@ class Play:
 
     # -- the end ---------------------------------------------------------------------------------
 
-    def _outcome(self, run: Run, step: decide.Finish) -> RunOutcome | None:
-        """How the run ends; None where it goes on, since its answer is not of the type that was asked for."""
+    def _conclude(self, run: Run, step: decide.Finish) -> RunOutcome | None:
+        """Note on the run what it ends with, and give its outcome; None where it goes on, since its answer is
+        not of the type that was asked for.
+        """
         answer, outcome = run.answer, step.outcome
         if outcome == "finished":
             if answer is not None and not answer.content:
@@ -255,8 +257,8 @@ class Play:
         return tokens_reached(template.max_tokens)
 
     def _take_output(self, run: Run) -> bool:
-        """Whether the answer is of the type asked for. If not, the model learns why, or, once too often, the
-        run fails with that.
+        """Take the answer as an instance of the type asked for; returns whether it is one. If not, the model
+        learns why, or, once too often, the run fails with that.
         """
         assert run.answer is not None
         read = parse_output(run.answer.text, run.output_kind)

@@ -374,7 +374,7 @@ class RunLoop:
         """Go on with the paused run, once nothing else is at work."""
         waits, turn = self.between.line_up(reply)
         if turn is None:
-            self._begin_again(reply, command, waits)
+            self._resume_now(reply, command, waits)
         else:
             self._parts.tasks.start(self._resume_in_turn(reply, command, waits, turn))
 
@@ -391,9 +391,9 @@ class RunLoop:
             if not reply.done():
                 reply.set_exception(self._parts.status.gone())
             return
-        self._begin_again(reply, command, waits)
+        self._resume_now(reply, command, waits)
 
-    def _begin_again(self, reply: AsyncFuture[Any], command: commands.Resume, waits: Interruptible) -> None:
+    def _resume_now(self, reply: AsyncFuture[Any], command: commands.Resume, waits: Interruptible) -> None:
         self.between.forget(reply)
         if reply.done():  # it was withdrawn
             self.gate.leave(waits)
@@ -421,7 +421,7 @@ class RunLoop:
         elif command.output_schema is not None:
             run.output_schema = command.output_schema
         self._enter(run)
-        self._play.begin_again(run)
+        self._play.resume(run)
 
     def not_paused(self) -> NotPaused:
         """The error that is answered where no run is paused."""

@@ -140,7 +140,7 @@ class Run:
         self.run_id = run_id
         self.caller = caller
         self.waits = waits
-        #: The futures of its end.
+        #: The future of its end; None where nobody waits for that.
         self.reply: AsyncFuture[RunResult] | None = None
         self.output_schema: dict[str, Any] | None = None
         #: What its tools are handed; None where that is what the pod's are.
