@@ -550,7 +550,7 @@ class PodSystem:
         from actors.runtime.restarts import Limits  # noqa: PLC0415 - paid for by who supervises
 
         members, limits = several("pods", pods), Limits(max_restarts, window_seconds)
-        return call_on(mailroom, lambda: spawner.supervised().group(members, limits))
+        return call_on(mailroom, lambda: spawner.ensure_supervision().group(members, limits))
 
     # -- approvals -----------------------------------------------------------------------------
 

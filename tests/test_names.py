@@ -49,6 +49,8 @@ VAGUE = frozenset(
 )
 #: What befell a request, reported to the endpoint that counts it.
 REPORTS = {"answered", "failed"}
+#: A question to a budget, for which one in a process of its own asks its parent for more.
+ASKED_ABOVE = {"exceeded"}
 #: Verbs that end in -ed.
 VERBS = frozenset({"embed", "exceed", "feed", "need", "proceed", "seed", "shed", "speed", "succeed"})
 
@@ -84,6 +86,32 @@ def test_a_function_that_is_called_for_its_effect_is_no_participle() -> None:
         if gives_nothing(function) and function.name not in REPORTS
     ]
     assert not wrong, "name what it does: claim, not claimed"
+
+
+def changes_its_object(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether a method that is called as one sets an attribute of its object."""
+    if any(
+        "property" in ast.unparse(each) or "contextmanager" in ast.unparse(each)
+        for each in function.decorator_list
+    ):
+        return False
+    return any(
+        isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+        for node in ast.walk(function)
+    )
+
+
+def test_a_function_that_changes_its_object_is_no_participle_whatever_it_returns() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{function.lineno}: {function.name}"
+        for path, text in modules()
+        for function in participles_in(text)
+        if changes_its_object(function) and function.name not in REPORTS | ASKED_ABOVE
+    ]
+    assert not wrong, "name what it does: take, not taken"
 
 
 def test_the_rule_knows_participles_from_verbs() -> None:

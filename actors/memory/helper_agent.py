@@ -153,13 +153,13 @@ class MemoryTask:
         None where it came to no end. Raises what asking the model does, but not once it has said something.
         """
         ended = await agent.work(
-            request, answered=self._answered, stands=lambda _: bool(self._words), forced=forced
+            request, answered=self._take_answer, stands=lambda _: bool(self._words), forced=forced
         )
         if not ended:
             return None
         return "" if self._written() else self._words
 
-    def _answered(self, text: str) -> Reminder | None:
+    def _take_answer(self, text: str) -> Reminder | None:
         if self._written():
             return None
         self._words = said(text) or self._words

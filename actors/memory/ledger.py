@@ -65,7 +65,7 @@ def carry_out(memory: NotesFolder, ledger: Ledger) -> Ledger:
             memory.make(change)
         ledger = write_ledger(memory, msgspec.structs.replace(ledger, changes=()))
     if ledger.consumed:
-        left = tuple(each for each in ledger.consumed if not _deleted(memory, each))
+        left = tuple(each for each in ledger.consumed if not _delete(memory, each))
         if left != ledger.consumed:
             with contextlib.suppress(FileNotFoundError):  # somebody deleted the folder: that will do
                 sync_folder(memory.staging)  # what a power cut brings back must still be on the ledger
@@ -73,7 +73,8 @@ def carry_out(memory: NotesFolder, ledger: Ledger) -> Ledger:
     return ledger
 
 
-def _deleted(memory: NotesFolder, staged: str) -> bool:
+def _delete(memory: NotesFolder, staged: str) -> bool:
+    """Delete a staged file; returns whether it is gone."""
     with contextlib.suppress(OSError):
         (memory.staging / f"{staged}{SUFFIX}").unlink(missing_ok=True)
         return True

@@ -72,7 +72,7 @@ def search(memory: NotesFolder, query: str, *, kind: str | None = None, limit: i
     stamps = _stamps(memory)
     for _ in range(2):
         try:
-            return _found(memory, stamps, words, kind, limit)
+            return _search_index(memory, stamps, words, kind, limit)
         except sqlite3.Error as error:  # damaged, of another version, or not to be had: made anew, once
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
                 break  # another renews it, and must not have it taken from under its hands
@@ -114,7 +114,7 @@ def _notes(memory: NotesFolder, name: str) -> list[Note]:
 # -- with an index -------------------------------------------------------------------------------
 
 
-def _found(
+def _search_index(
     memory: NotesFolder, stamps: dict[str, str], words: Sequence[str], kind: str | None, limit: int
 ) -> list[Hit]:
     make_private(memory.machinery)

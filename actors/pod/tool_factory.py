@@ -106,7 +106,7 @@ class ToolFactory:
         sources = [each for each in tools if is_source(each)]
         plain = tools if not sources else tuple(each for each in tools if not is_source(each))
         runner = self._runner(manifest, plain, hooks)
-        return runner, self._sourced(runner, sources) if sources else None
+        return runner, self._make_sourced(runner, sources) if sources else None
 
     def _make_runner(
         self, manifest: PodManifest, tools: tuple[Any, ...], hooks: tuple[Any, ...]
@@ -166,7 +166,7 @@ class ToolFactory:
             self._own_connections = OwnConnections(self._launchers.of_programs, logs)
         return self._own_connections
 
-    def _sourced(self, plain: ToolRunner, sources: Iterable[ToolSource]) -> SourcedTools:
+    def _make_sourced(self, plain: ToolRunner, sources: Iterable[ToolSource]) -> SourcedTools:
         from actors.pod.sourced_tools import SourcedTools  # noqa: PLC0415 - paid for by pods that have any
         from actors.tools.open_sources import OpenSources  # noqa: PLC0415 - the same
 

@@ -118,8 +118,8 @@ class Spawner:
         """What starts pods again that fail; None while no pod is supervised."""
         return self._supervision
 
-    def supervised(self) -> Supervision:
-        """What starts pods again that fail, made where there is none."""
+    def ensure_supervision(self) -> Supervision:
+        """What starts pods again that fail, which is made where there is none."""
         if self._supervision is None:
             from actors.swarm.supervision import Supervision  # noqa: PLC0415 - paid for by who supervises
 
@@ -156,7 +156,7 @@ class Spawner:
         if parent is not None:
             self._bus.adopt(name, parent)
         elif resources.template.supervised:
-            self.supervised().add(pod)
+            self.ensure_supervision().add(pod)
         self._attach(actor)
         actor.started = partial(self._finish_start, pod, future)
         actor.begin()

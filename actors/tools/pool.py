@@ -289,9 +289,9 @@ class ToolThreads:
             with self._lock:
                 if job is None:
                     self._coming = False
-                elif self._ended(job):
+                elif self._finish(job):
                     return
-                job = self._taken()
+                job = self._take()
                 if job is None and self._closed:
                     self._threads -= 1
                     return
@@ -304,8 +304,8 @@ class ToolThreads:
                 if self._lock is not lock:  # the work forked, and the child's pool knows no such thread
                     return
 
-    def _ended(self, job: _Job[Any]) -> bool:
-        """Whether the thread that did ``job`` leaves: where another has taken its place."""
+    def _finish(self, job: _Job[Any]) -> bool:
+        """Count that ``job`` is done; returns whether its thread leaves, since another has its place."""
         if job.state == "lost":
             self._lost -= 1
         elif job.state == "stuck":
@@ -316,8 +316,8 @@ class ToolThreads:
         job.state = "done"
         return False
 
-    def _taken(self) -> _Job[Any] | None:
-        """The work that is next, and somebody on the way for what is behind it."""
+    def _take(self) -> _Job[Any] | None:
+        """Take the work that is next, and have another thread come for what is behind it."""
         if not self._jobs:
             return None
         job = self._jobs.popleft()

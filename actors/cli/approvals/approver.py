@@ -208,7 +208,7 @@ class AtTerminal:
             self._forget_typed()  # what was typed before is no answer to it
             self._gone = ""
             self._show(request, whole=False)
-            while (line := await self._line()) is not None:
+            while (line := await self._read_line()) is not None:
                 if not line:
                     self._terminal.ask((), "\n")
                     return Said("ended", _ENDED) if self._is_there() else None
@@ -232,7 +232,7 @@ class AtTerminal:
         answer: dict[str, Any] = {}
         for field in fields_of(form):
             self._terminal.ask((), field.prompt)
-            while (line := await self._line()) is not None:
+            while (line := await self._read_line()) is not None:
                 text = line.decode("utf-8", "replace")
                 if not line:
                     return Said("ended", _ENDED) if self._is_there() else None
@@ -260,9 +260,9 @@ class AtTerminal:
         with suppress(termios.error):  # the terminal is gone
             termios.tcflush(self._descriptor, termios.TCIFLUSH)
 
-    async def _line(self) -> bytes | None:
-        """The next line, nothing at the end of the input, also within a line; None where none is wanted any
-        more.
+    async def _read_line(self) -> bytes | None:
+        """Wait for the next line: nothing at the end of the input, also within a line, and None where none is
+        wanted any more.
         """
         loop = asyncio.get_running_loop()
         self._input = loop.create_future()

@@ -91,7 +91,7 @@ class _Driver:
             keep(await self._turn(raising=False))
 
     async def _turn(self, *, raising: bool) -> Turn:
-        pod = await self._ready()
+        pod = await self._prepare_pod()
         self._client.take()
         self._tool_seconds()
         outcome: RunOutcome = "failed"
@@ -106,7 +106,7 @@ class _Driver:
         took = time.perf_counter() - began
         return Turn(took, self._client.take(), self._tool_seconds(), outcome, failure)
 
-    async def _ready(self) -> Pod:
+    async def _prepare_pod(self) -> Pod:
         if self._pod is not None and not self._plan.fresh:
             return self._pod
         if self._pod is not None:

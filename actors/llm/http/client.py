@@ -141,14 +141,14 @@ class Peer:
             if self._transport is None:
                 if self._needs_time_to_load():
                     await asyncio.to_thread(_load, secure=self.base_url.startswith("https:"))
-                self._transport = self._built()
+                self._transport = self._build_transport()
             return self._transport
 
     def _needs_time_to_load(self) -> bool:
         plain = self._make_transport is None and not self.base_url.startswith("https:")
         return not plain or (proxy_for(self.base_url) is not None and _AIOHTTP not in sys.modules)
 
-    def _built(self) -> Transport:
+    def _build_transport(self) -> Transport:
         if self._make_transport is not None:
             from actors.llm.http.httpx_transport import HttpxTransport  # noqa: PLC0415 - at the first request
 

@@ -229,11 +229,11 @@ class Answer(asyncio.BufferedProtocol):
             if self._over and self._error is None:
                 return b""
             await self._wait()
-        return self._taken()
+        return self._take_waiting()
 
     async def pour(self, take: Take) -> None:
         """Hand over the body as it comes, ``b""`` being its end, until ``take`` has enough."""
-        if self._waiting and take(self._taken()):
+        if self._waiting and take(self._take_waiting()):
             return
         self._take = take
         while not self._enough and (self._error is not None or not self._over):
@@ -241,7 +241,7 @@ class Answer(asyncio.BufferedProtocol):
         if not self._enough:
             take(b"")
 
-    def _taken(self) -> bytes:
+    def _take_waiting(self) -> bytes:
         waiting = self._waiting
         data = waiting[0] if len(waiting) == 1 else b"".join(waiting)
         waiting.clear()

@@ -75,7 +75,7 @@ class Walk:
                     return
             else:
                 ended = False
-                async with aclosing(self._shown(tier)) as shown:  # who leaves early frees the connection
+                async with aclosing(self._show(tier)) as shown:  # who leaves early frees the connection
                     async for block in shown:
                         yield block
                         ended = type(block) is End
@@ -238,9 +238,9 @@ class Walk:
 
     # -- an answer that is shown as it comes -----------------------------------------------------
 
-    async def _shown(self, tier: Tier) -> AsyncGenerator[Block, None]:
-        """The blocks of the tier's answer as they come, and their end; nothing where it failed before any
-        came. Raises what is to be asked again where it broke in their middle.
+    async def _show(self, tier: Tier) -> AsyncGenerator[Block, None]:
+        """Ask a tier; gives the blocks of its answer as they come, and their end, and nothing where it failed
+        before any came. Raises what is to be asked again where it broke in their middle.
         """
         used, began = 0, time.monotonic()
         while True:

@@ -71,7 +71,7 @@ class Covers:
 
     def renew(self) -> bool:
         """Begin to cover again what was replaced. False where it has to be tried once more, later."""
-        replaced = {*self._gone(), *self._differing()}
+        replaced = {*self._read_gone(), *self._differing()}
         self._missing |= replaced.intersection(self._view.reserved)
         if self._missing:
             with contextlib.suppress(OSError):
@@ -107,8 +107,8 @@ class Covers:
     def _differing(self) -> set[bytes]:
         return {path for path, known in self._known.items() if _identity(path) != known}
 
-    def _gone(self) -> Iterator[bytes]:
-        """What no longer exists, though something of its name and number may."""
+    def _read_gone(self) -> Iterator[bytes]:
+        """Read from the kernel what no longer exists, though something of its name and number may."""
         with contextlib.suppress(BlockingIOError):
             while events := os.read(self.changed, _READ):
                 at = 0

@@ -151,7 +151,9 @@ class Launcher:
             if slots is not None:
                 await self._take_slot(slots, program, wait)
             try:
-                child = await self._made(program, (request, ladder, plan), (stdin, stdout, stderr), slots)
+                child = await self._make_child(
+                    program, (request, ladder, plan), (stdin, stdout, stderr), slots
+                )
             except BaseException:
                 if slots is not None:
                     slots.give_back()
@@ -181,22 +183,24 @@ class Launcher:
         if slots is not None:
             slots.give_back()
 
-    async def _made(
+    async def _make_child(
         self,
         program: str,
         request: tuple[Any, Ladder, Any],
         streams: tuple[Literal["pipe", "null"] | int, Output, Output],
         slots: Slots | None,
     ) -> Child:
-        """A child whose warden has been asked to start it."""
+        """Make a child, and have its warden asked to start it."""
         ours, theirs, handed = _Ends(), _Ends(), [-1, -1, -1]
         stdin, stdout, stderr = streams
         plain, ladder, plan = request
         asked = framed(("start", plain, ladder.plain(), plan))
         try:
-            handed[0], stdin_end = _piped(stdin, theirs, ours, reads=True)
-            handed[1], stdout_end = _piped(stdout, theirs, ours)
-            handed[2], stderr_end = (handed[1], -1) if stderr == "stdout" else _piped(stderr, theirs, ours)
+            handed[0], stdin_end = _open_stream(stdin, theirs, ours, reads=True)
+            handed[1], stdout_end = _open_stream(stdout, theirs, ours)
+            handed[2], stderr_end = (
+                (handed[1], -1) if stderr == "stdout" else _open_stream(stderr, theirs, ours)
+            )
             connection, sent = await self._hand_over(
                 program, asked, handed, has_view=plan is not None and plan[0]
             )
@@ -308,7 +312,7 @@ class Launcher:
     async def _ask(self, program: str, control: int) -> None:
         """Have a warden made with this end of its connection. Raises ChildNotStarted, ChildLost, OSError."""
         for _ in range(3):
-            helper = self._begun(program)
+            helper = self._ensure_helper(program)
             helper.rouse()
             while True:
                 try:
@@ -323,7 +327,8 @@ class Launcher:
                     return
         raise ChildLost(f"the helper process that was to start {program} is killed again and again")
 
-    def _begun(self, program: str) -> _Helper:
+    def _ensure_helper(self, program: str) -> _Helper:
+        """The helper process, which is started where there is none. Raises ChildNotStarted."""
         with self._lock:
             if self._closed:
                 raise ChildNotStarted.of(program, "the launcher is closed")
@@ -374,8 +379,8 @@ class _Ends:
         self._held.clear()
 
 
-def _piped(kind: Output, theirs: _Ends, ours: _Ends, *, reads: bool = False) -> tuple[int, int]:
-    """What the child is handed for a stream, and our end of it, -1 where it has none."""
+def _open_stream(kind: Output, theirs: _Ends, ours: _Ends, *, reads: bool = False) -> tuple[int, int]:
+    """Open a stream: gives what the child is handed, and our end of it, -1 where it has none."""
     if kind == "pipe":
         read, write = os.pipe()
         child, own = (read, write) if reads else (write, read)

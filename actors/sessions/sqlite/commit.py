@@ -152,14 +152,14 @@ class SQLiteCommits:
         error: SessionError | sqlite3.Error | None = None
         if acquired := self._lock.acquire(blocking=not self._checkpointer.merging):
             try:  # taken under the lock, since the thread that closes may come at the same time
-                jobs = self._handful()
+                jobs = self._take_handful()
                 error = self._attempt(jobs) if jobs else None
             except Exception as defect:  # noqa: BLE001 - which must leave nobody waiting for ever
                 error = store_failure(defect)
             finally:
                 self._lock.release()
         else:
-            jobs = self._handful()
+            jobs = self._take_handful()
         for job in jobs:
             job.held.gathered -= 1
             if acquired and error is None:
@@ -167,8 +167,8 @@ class SQLiteCommits:
             else:  # the writer thread waits for others, and finds out which job it is that is refused
                 self._queue_gathered(job)
 
-    def _handful(self) -> list[Append]:
-        """The oldest of what was gathered, as much as does not hold the loop for long."""
+    def _take_handful(self) -> list[Append]:
+        """Take the oldest of what was gathered, as much as does not hold the loop for long."""
         jobs: list[Append] = []
         size = 0
         while self._gathered and len(jobs) < self._HANDFUL and size < self._LARGE:

@@ -122,11 +122,11 @@ class FileWatch:
         where the disk fails.
         """
         try:
-            return self._changed(names_follow=names_follow)
+            return self._find_change(names_follow=names_follow)
         except OSError as error:
             raise store_error(error, self._path) from error
 
-    def _changed(self, *, names_follow: bool) -> Change | None:
+    def _find_change(self, *, names_follow: bool) -> Change | None:
         index = self._read_index_quickly()
         try:
             main = _stat(self._path)

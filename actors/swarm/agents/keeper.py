@@ -224,7 +224,7 @@ class Keeper:
             again, task, resuming, go_on = False, None, True, False
             if (next_task := self.delivery.next_task()) is not None and await self._note_new_life():
                 again, task = True, next_task
-            elif await self.membership.starts_again():
+            elif await self.membership.decide_restart():
                 again = True
                 task, resuming, go_on = self._next_life()
 
@@ -239,7 +239,7 @@ class Keeper:
 
     async def start_again(self) -> bool:
         """Have it live again whose supervisor died, where its limits let it; its session must be ours."""
-        if not await self.membership.starts_again():
+        if not await self.membership.decide_restart():
             return False
         task, resuming, go_on = self._next_life()
         self.stopping = self.over = False
@@ -260,7 +260,7 @@ class Keeper:
                 self.approvals.pending = list(self.state.asks)
                 life.ask_again(self.state.asks)
             await self._attend(life)
-            if await self.membership.starts_again():
+            if await self.membership.decide_restart():
                 await self._go_through_lives(None, resuming=True, go_on=False)
         except Exception as error:  # noqa: BLE001 - as above
             await self._record_failure(error)

@@ -44,8 +44,8 @@ class Membership(Member):
         """A person stopped it, or its system is left: nobody starts it again."""
         self._stop_asked = True
 
-    async def starts_again(self) -> bool:
-        """Whether it is started again now that it has ended; if so that is recorded."""
+    async def decide_restart(self) -> bool:
+        """Decide whether it is started again now that it has ended, and record that if it is."""
         keeper = self._keeper
         error = keeper.state.error or Failure("AgentFailed", "it failed")
         self._failure = None

@@ -160,7 +160,7 @@ class ProcessPod(Supervisor, Elsewhere):
     def shut_down(self) -> AsyncFuture[bool]:
         self._stop_asked = True
         future: AsyncFuture[bool] = AsyncFuture()
-        if self._may_end(future) and self._channel is not None:
+        if self._begin_stop(future) and self._channel is not None:
             self._channel.leave()
         return future
 
@@ -186,11 +186,13 @@ class ProcessPod(Supervisor, Elsewhere):
     # -- stops -----------------------------------------------------------------------------------------
 
     def _stop_by_command(self, asked: Asked) -> None:
-        if self._may_end(asked.future) and self._channel is not None:
+        if self._begin_stop(asked.future) and self._channel is not None:
             self._channel.ask(self.pod, Stop())
 
-    def _may_end(self, future: AsyncFuture[bool]) -> bool:
-        """Whether there is a pod that can be asked to end; ``future`` resolves when it has."""
+    def _begin_stop(self, future: AsyncFuture[bool]) -> bool:
+        """Bound how long the end may take, at which ``future`` resolves; returns whether there is a pod that
+        can be asked to end.
+        """
         if self.over:
             future.set(False)
             return False

@@ -67,7 +67,7 @@ class AcpTranslator:
         if kind == "agent_message_chunk":
             return self._piece(text_of(inner(update, "content"), "text"))
         if kind == "agent_thought_chunk":
-            return self._thought_piece(text_of(inner(update, "content"), "text"))
+            return self._thinking_piece(text_of(inner(update, "content"), "text"))
         if kind in {"tool_call", "tool_call_update"}:
             return self._call(update)
         if kind == "plan":
@@ -105,7 +105,7 @@ class AcpTranslator:
             self._text += text
             yield self.recorder.make(TextDelta, text=text)
 
-    def _thought_piece(self, text: str) -> Iterator[Event]:
+    def _thinking_piece(self, text: str) -> Iterator[Event]:
         if text:
             self._thought += text
             yield self.recorder.make(ThinkingDelta, text=text)

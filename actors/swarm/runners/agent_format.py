@@ -172,7 +172,7 @@ class AgentTranslator(LineTranslator):
         result = ToolResult(call_id, name, parts_of(said), is_error=line.get("is_error") is True)
         yield self.recorder.make(ToolResulted, item=result)
 
-    def _used(self, line: dict[str, Any]) -> Iterator[Event]:
+    def _count_usage(self, line: dict[str, Any]) -> Iterator[Event]:
         found = inner(line, "usage") or line
         usage = Usage(
             number_of(found, "input_tokens"),
@@ -217,5 +217,5 @@ _READERS = {
     "tool_call": AgentTranslator._call,  # noqa: SLF001
     "tool_progress": AgentTranslator._progress,  # noqa: SLF001
     "tool_result": AgentTranslator._returned,  # noqa: SLF001
-    "usage": AgentTranslator._used,  # noqa: SLF001
+    "usage": AgentTranslator._count_usage,  # noqa: SLF001
 }

@@ -179,7 +179,7 @@ class ClaudeTranslator(LineTranslator):
 
     def _result(self, line: dict[str, Any]) -> Iterator[Event]:
         self.session = text_of(line, "session_id") or self.session
-        usage, cost = self._added(line)
+        usage, cost = self._add_up(line)
         interrupted, self.interrupted = self.interrupted, False
         error, self._error = self._error, ""
         if self.recorder.run_id is None:
@@ -198,7 +198,7 @@ class ClaudeTranslator(LineTranslator):
             error=failure,
         )
 
-    def _added(self, line: dict[str, Any]) -> tuple[Usage | None, float | None]:
+    def _add_up(self, line: dict[str, Any]) -> tuple[Usage | None, float | None]:
         """What the run took, in tokens and dollars; None where the program does not say."""
         models = [each for each in inner(line, "modelUsage").values() if isinstance(each, dict)]
         if not models:

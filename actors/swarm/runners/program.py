@@ -366,7 +366,7 @@ class ProgramLife:
             each.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         self._program.let_go()
-        if ends := self._last_run(code, error):
+        if ends := self._end_last_run(code, error):
             self.stream.put(*self._close_calls(), *ends)
         last = self.recorder.last_end
         reason = self._reason or ("exit" if code is None or code >= 0 else "killed")
@@ -397,8 +397,8 @@ class ProgramLife:
             for call_id, name in open_calls.items()
         ]
 
-    def _last_run(self, code: int | None, error: Failure | None) -> list[Event]:
-        """How the run that is open ends with its program: well only by its own words and by its code."""
+    def _end_last_run(self, code: int | None, error: Failure | None) -> list[Event]:
+        """End the run that is open with its program: well only by its own words and by its code."""
         held, self._held = self._held, None
         if held is not None:
             # One that lingers behind its last line is ended by us.

@@ -19,10 +19,7 @@ _MOST_UNREAD, _MOST_AT_ONCE = 256, 100
 
 
 class Recorder:
-    """Makes the events of one agent, and knows whether a run of it is open.
-
-    ``now`` gives seconds since the epoch.
-    """
+    """Makes the events of one agent, and knows whether a run of it is open."""
 
     __slots__ = ("_agent_id", "_began", "last_end", "run_id")
 
@@ -70,7 +67,7 @@ class Recorder:
         return self.begin_run("")[0]
 
     def join_run(self, text: str) -> Event:
-        """The events of a user's words that join the open run."""
+        """The event of a user's words that join the open run."""
         return self.make(UserMessage, item=UserItem.of(text), source="steer")
 
     def end_run(self, **fields: Any) -> list[Event]:

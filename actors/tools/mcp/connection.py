@@ -183,8 +183,8 @@ class Connection:
             wait=self._seconds.start,
         )
 
-    async def _ready(self) -> tuple[Life, Any]:
-        """The life that goes on, with its session. Raises ToolError, which says why there is none."""
+    async def _make_ready(self) -> tuple[Life, Any]:
+        """Have a life go on; gives it with its session. Raises ToolError, which says why there is none."""
         self.begin()
         life = self._life
         assert life is not None
@@ -221,7 +221,7 @@ class Connection:
             self._idle.cancel()
         token = _call.set(call)
         try:
-            return await self._called(tool, arguments, call, may_repeat=True)
+            return await self._call_session(tool, arguments, call, may_repeat=True)
         finally:
             _call.reset(token)
             self._at_work.remove(call)
@@ -229,10 +229,10 @@ class Connection:
                 loop = asyncio.get_running_loop()
                 self._idle = loop.call_later(self._seconds.idle, self._end_if_idle)
 
-    async def _called(
+    async def _call_session(
         self, tool: str, arguments: dict[str, Any], call: Call, *, may_repeat: bool
     ) -> list[Part]:
-        life, session = await self._ready()
+        life, session = await self._make_ready()
         try:
             async with asyncio.timeout(call.seconds) as limit:
                 call.begin(limit)
@@ -248,7 +248,7 @@ class Connection:
             if may_repeat and type(error).__name__ == "UnknownSession":
                 life.lose()
                 await asyncio.wait({life.task}, timeout=_LAST_MOMENT)
-                return await self._called(tool, arguments, call, may_repeat=False)
+                return await self._call_session(tool, arguments, call, may_repeat=False)
             if life.over or life.task.done():
                 why = await self._lost(life)
             else:

@@ -69,7 +69,7 @@ class McpSource:
         self.name = f"MCP server {server.name}"
         self._server = server
         self._connection = connection
-        self._tools = Latest(self._made)
+        self._tools = Latest(self._make_tools)
         self._by_name: dict[str, tuple[ListedTool, Tool]] = {}
 
     @property
@@ -106,8 +106,8 @@ class McpSource:
         """End the server, unless others need it."""
         await self._connection.release()
 
-    def _made(self, listing: tuple[ListedTool, ...]) -> tuple[Tool, ...]:
-        """The tools of a list; one that is listed as before is the same as before."""
+    def _make_tools(self, listing: tuple[ListedTool, ...]) -> tuple[Tool, ...]:
+        """Make the tools of a list; one that is listed as before is the same as before."""
         by_name: dict[str, tuple[ListedTool, Tool]] = {}
         for each in listing:
             if self._has(each.name):

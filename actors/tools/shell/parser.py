@@ -264,7 +264,7 @@ class _Reader:
         """Find the commands in a text in which the shell puts their output."""
         inner = _Reader(body, self._depth + 1)
         try:
-            inner._quoted("")
+            inner._read_quoted("")
         except _Unreadable:
             self.readable = False
         self._take_over(inner)
@@ -322,7 +322,7 @@ class _Reader:
         if sign == "'":
             return self._up_to("'")
         if sign == '"':
-            return self._quoted('"')
+            return self._read_quoted('"')
         if sign == "`":
             return self._backticks()
         if sign == "$":
@@ -337,8 +337,8 @@ class _Reader:
         self._at = end + 1
         return text
 
-    def _quoted(self, until: str) -> str:
-        """The text up to the closing quote ``until``, or all of it where that is empty."""
+    def _read_quoted(self, until: str) -> str:
+        """Read the text up to the closing quote ``until``, or all of it where that is empty."""
         parts: list[str] = []
         while self._at < len(self._text):
             sign = self._text[self._at]
@@ -376,7 +376,7 @@ class _Reader:
             return self._with_escapes()
         if following == '"' and not in_quotes:
             self._at += 1
-            return self._quoted('"')
+            return self._read_quoted('"')
         if parameter := _PARAMETER.match(self._text, self._at):
             self._at = parameter.end()
             return UNKNOWN
@@ -423,7 +423,7 @@ class _Reader:
                     raise _Unreadable
                 self._up_to("'")
             elif sign == '"':
-                self._quoted('"')
+                self._read_quoted('"')
             elif sign == "`":
                 self._backticks()
             elif sign == "$":

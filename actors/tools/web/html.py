@@ -37,7 +37,7 @@ async def markdown(html: str, url: str, launcher: Launcher, most: int) -> tuple[
             f"{url} cannot be made Markdown: {error}", hint='fetch it with "as": "raw"'
         ) from error
     try:
-        made = await _made_by(child, html.encode("utf-8", "replace"))
+        made = await _convert_in(child, html.encode("utf-8", "replace"))
         code = (await child.wait()).code
     except ChildError as error:
         raise ToolError(f"{url} was not made Markdown: {error}") from error
@@ -51,8 +51,8 @@ async def markdown(html: str, url: str, launcher: Launcher, most: int) -> tuple[
     return made[:most].decode("utf-8", "ignore" if len(made) > most else "replace"), len(made) > most
 
 
-async def _made_by(child: Child, html: bytes) -> bytes:
-    """What the child makes of ``html``, all of which it reads before it writes anything."""
+async def _convert_in(child: Child, html: bytes) -> bytes:
+    """Have the child convert ``html``, all of which it reads before it writes anything."""
     assert child.stdin is not None
     assert child.stdout is not None
     try:
