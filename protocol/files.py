@@ -1,4 +1,4 @@
-"""Reads files that people name or lay down, of which nobody knows what they are."""
+"""Reads files that people name, whatever they turn out to be: a folder, a pipe, a device, a socket."""
 
 from __future__ import annotations
 

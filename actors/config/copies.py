@@ -1,4 +1,4 @@
-"""Which folder a pool's working copy is one of: what is set there holds in the copy too."""
+"""Which folder a pool's working copy stands for: what is set there holds in the copy too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a project's ``polypod.toml`` has done that a person has to look at before it is; pure, but for the
+"""What of a project's ``polypod.toml`` a person has to look at before it is followed; pure, but for the
 symlinks on the way to the folders that it names.
 
 That is whatever starts a program, runs code, sends what is said or a key to another machine, or lets a pod do
@@ -24,7 +24,7 @@ _WITHOUT_RULE = 'has [approvals] default = "allow" for calls that no rule speaks
 
 
 def needs_of(config: Config, folder: Path) -> Iterator[str]:
-    """What a file in ``folder`` has done that needs a look, a line each."""
+    """What a file in ``folder`` asks for that needs a look, a line each."""
     for runner in config.runner:
         yield from _of_runner(runner)
     for chain in config.chain:

@@ -22,7 +22,7 @@ from actors.llm.output import values_in
 from actors.runtime.arguments import check_seconds, command_of, several
 from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.launcher import Launcher
-from actors.runtime.children.whole import run_whole
+from actors.runtime.children.run_whole import run_whole
 from actors.swarm.runners.one_task import GEMINI_ENV
 from protocol.errors import ChildError, ClassificationRefused
 from protocol.items import UserItem

@@ -1,4 +1,4 @@
-"""Arguments of programs, checked as they come: for what nothing can be made of, an error that names it."""
+"""Checks the arguments that programs give: what cannot be used is refused by an error that names it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``Closing``: what is closed where a block that it was entered for is left."""
+"""``Closing``: an asynchronous context manager that closes itself where its block is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process that we start is given, so that it means there what it means here."""
+"""Sockets and a module search path for processes that we start, whatever the program has set."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from actors.cli.bench.timing_client import Asked, ClockedClient
+from actors.cli.bench.timing_client import Asked, TimingClient
 from actors.llm.base import LLMClient
 from actors.pod.handle import Pod
 from actors.pod.models import Models
@@ -74,7 +74,7 @@ class _Driver:
         self._system = system
         self._manifest = manifest
         self._tools = tools
-        self._client = ClockedClient(inner)
+        self._client = TimingClient(inner)
         self._plan = plan
         self._pod: Pod | None = None
         self._results: Subscription | None = None

@@ -45,11 +45,11 @@ class Asked(Struct):
     error: str | None = None
 
 
-class ClockedClient:
+class TimingClient:
     """An LLMClient that has ``inner`` answer and keeps a note of each request in ``asked``.
 
     Its clock costs about a microsecond a block. Meant for one pod: what a pod's turn asked is what
-    ``taken`` gives after it.
+    ``take`` gives after it.
     """
 
     def __init__(self, inner: LLMClient) -> None:

@@ -1,4 +1,4 @@
-"""``--file``: texts and pictures that a person has go with the words, also what comes from a pipe."""
+"""``--file``: files, texts or pictures, that go along with a person's words; also standard input."""
 
 from __future__ import annotations
 

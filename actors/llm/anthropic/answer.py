@@ -86,7 +86,7 @@ class _Open:
 class MessagesAnswer(EventAnswer):
     """One answer as it comes in, as AnswerReader says.
 
-    ``answer_tool`` names the tool by which a typed answer is given (see ``anthropic_request``): its
+    ``answer_tool`` names the tool by which a typed answer is given (see ``answer_tool_of``): its
     arguments are the text of the answer and no call.
     """
 

@@ -1,4 +1,4 @@
-"""An answer of a tier that is shown as it comes, and what gives a step of it its time."""
+"""``ShownAnswer``: a tier's answer that is shown as it comes, and the time that a step of it may take."""
 
 from __future__ import annotations
 

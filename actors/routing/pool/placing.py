@@ -1,4 +1,4 @@
-"""``placed``: the manifest of a pod where its job is done."""
+"""``placed``: a pod's manifest for one job: its working directory and scope in the folder of the job."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from actors.config.copies import mark_copy
 from actors.routing.pool.git_diff import parse_changes
 from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.launcher import Launcher
+from actors.runtime.children.run_whole import run_whole
 from actors.runtime.children.trees import remove_tree
-from actors.runtime.children.whole import run_whole
 from actors.runtime.user_folders import make_private
 from protocol.errors import ChildError, WorkspaceError
 from protocol.jobs import Changes

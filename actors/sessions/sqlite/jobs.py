@@ -1,4 +1,4 @@
-"""What a SQLite store has written: entries that a session gets, sessions to make, claims that end."""
+"""The writes of a SQLite store, as jobs: entries for a session, sessions to make, claims to end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How deep the JSON of MCP servers is nested, pure: what is too deep to be read costs nothing else."""
+"""Bounds how deep the JSON of MCP servers is nested, pure: what lies deeper is left out by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTML as Markdown, made by a child process: what nested lists, tables and links come to has no measure."""
+"""Makes HTML Markdown in a child process with bounds: what nested lists and tables come to has none."""
 
 from __future__ import annotations
 

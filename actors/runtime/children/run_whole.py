@@ -1,4 +1,4 @@
-"""``run_whole``: a program that is given all of its input, and has ended when its output is looked at."""
+"""``run_whole``: runs a program to its end, with all of its input at once, and gives what it printed."""
 
 from __future__ import annotations
 
