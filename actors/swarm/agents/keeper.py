@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from actors.swarm.agents.history import POD_RUNNERS
 from actors.swarm.agents.home import Home
 from actors.swarm.agents.inboxes import make_socket_folder
 from actors.swarm.agents.journal import AgentJournal
-from actors.swarm.agents.kept import KeptChild, KeptPrograms, Place, is_of_errors
+from actors.swarm.agents.kept import KeptChild, KeptPrograms, Place
+from actors.swarm.agents.known_events import KnownEvents
 from actors.swarm.agents.membership import Membership
 from actors.swarm.agents.projections import Projections
 from actors.swarm.agents.record import unplaced
@@ -108,11 +108,8 @@ class Keeper:
         self._changing = asyncio.Lock()
         #: What starts its program where that may outlive us.
         self._kept: KeptPrograms | None = None
-        #: Events of a program that was found again, which were recorded before: so many are passed over of
-        #: its output, and of its standard error.
-        self._known = Counter[bool]()
-        #: Whether it was found, and has not said yet that it is up.
-        self._is_found = False
+        #: What was recorded of its program before that was found again.
+        self._known = KnownEvents()
 
     def __repr__(self) -> str:
         return f"<Keeper of {self.spec.id} {self.status}>"
@@ -176,7 +173,7 @@ class Keeper:
         """
         assert self.runner is not None
         self.stopping = self.over = False
-        self._known, self._is_found = Counter(map(is_of_errors, printed)), self.state.pid is not None
+        self._known = KnownEvents(printed, was_up=self.state.pid is not None)
         self._kept = KeptPrograms(self._folder, self._settle, place)
         life = self.runner.start(self._launch(None, resuming=True, go_on=False), self)
         if isinstance(life, ProgramLife):
@@ -310,7 +307,7 @@ class Keeper:
 
     async def _take(self, life: Life, event: Event) -> None:
         """Record an event of the runner, or follow one that its pod has published already."""
-        if self._leaves_behind or self._is_known(event):
+        if self._leaves_behind or self._pass_over(event):
             return
         if event.pod != self.spec.id:
             self.pod = event.pod
@@ -327,26 +324,17 @@ class Keeper:
                 event = replace(event, pid=pid, born=None if pid is None else mark_of(pid))
             elif isinstance(event, _MANY) and isinstance(life, ProgramLife):
                 event, *others = life.stream.take_alike(event)
-                await self.journal.add(event, *(each for each in others if not self._is_known(each)))
+                await self.journal.add(event, *(each for each in others if not self._pass_over(each)))
                 return
             await self.journal.add(event)
         if isinstance(event, UserMessage):
             self.delivery.note_begun_with(event.item.text)
 
-    def _is_known(self, event: Event) -> bool:
-        """Whether an event of a program that was found again is recorded already."""
+    def _pass_over(self, event: Event) -> bool:
+        """Whether an event of a program that may outlive us is recorded already."""
         if self._kept is None or not event.durable:
             return False
-        if isinstance(event, AgentStarted) and self._is_found:
-            self._is_found = False
-            return True
-        if isinstance(event, AgentIdle) and self.state.ready:
-            return True
-        of_errors = is_of_errors(event)
-        if self._known[of_errors] and not isinstance(event, AgentStopped):
-            self._known[of_errors] -= 1
-            return True
-        return False
+        return self._known.pass_over(event, is_ready=self.state.ready)
 
     async def _close_open_run(self, end: AgentStopped) -> None:
         """A run that the runner did not end has ended with the agent."""
