@@ -114,7 +114,7 @@ class LegalHistory:
         if isinstance(item, ToolResult):
             return self._answer(item)
         if isinstance(item, AssistantItem):
-            return self._spoken(item, place)
+            return self._speak(item, place)
         if not says_anything(item.content):
             return []
         return [*self.close(), item] if self._open else [item]
@@ -172,7 +172,7 @@ class LegalHistory:
         self._held.append(notice)
         return []
 
-    def _spoken(self, item: AssistantItem, place: int) -> list[Item]:
+    def _speak(self, item: AssistantItem, place: int) -> list[Item]:
         if not self._is_sent(item):
             return []
         before = self.close() if self._open else []

@@ -105,7 +105,7 @@ class EventQueue(Generic[Q]):
     def take(self, limit: int = sys.maxsize) -> list[Q | Lagged]:
         """What is there now, the oldest first, at most ``limit`` events and what was missed before."""
         with self._lock:
-            taken: list[Q | Lagged] = [self._lagged()] if self._missed else []
+            taken: list[Q | Lagged] = [self._take_lagged()] if self._missed else []
             taken += [self._events.popleft() for _ in range(min(len(self._events), limit))]
         return taken
 
@@ -119,7 +119,7 @@ class EventQueue(Generic[Q]):
             left = [event for event in waiting if not _is_replayed(event, through.get(event.pod, others))]
             self._events.extendleft(reversed(left))
 
-    def _lagged(self) -> Lagged:
+    def _take_lagged(self) -> Lagged:
         missed, since = self._missed, self._since
         self._missed, self._since = 0, {}
         pod, seq = self.pod, 0

@@ -64,7 +64,7 @@ class _Reading(Generic[Q, T]):
         queue = self._queue
         self._replay = Prefetch(source, on_loop, queue.leave_out, queue.wake)
 
-    def _replayed(self) -> T | None:
+    def _take_replayed(self) -> T | None:
         replay = self._replay
         assert replay is not None
         while (what := replay.next()) is not None:
@@ -77,7 +77,7 @@ class _Reading(Generic[Q, T]):
     def _next(self) -> T | None:
         """The next event that is there, or None."""
         if self._replay is not None:
-            event = self._replayed()
+            event = self._take_replayed()
             if event is not None or self._replay is not None:
                 return event
         hand = self._hand
@@ -119,7 +119,7 @@ class _Reading(Generic[Q, T]):
         events = list(self._hand)
         self._hand.clear()
         while self._replay is not None:
-            event = self._replayed()
+            event = self._take_replayed()
             if event is not None:
                 events.append(event)
             elif self._replay is not None:  # what is queued comes behind what is on its way

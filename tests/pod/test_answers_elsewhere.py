@@ -70,7 +70,7 @@ class Place:
         self.pod = await system.spawn(manifest, client=client, tools=[pay], **options)
         return self.pod
 
-    async def asked(self, system: PodSystem, run: Any = None) -> ApprovalRequested:
+    async def ask(self, system: PodSystem, run: Any = None) -> ApprovalRequested:
         """Start a run, and wait until its call is asked for."""
         with system.subscribe(kinds=ApprovalRequested) as questions:
             self.run = self.pod.run("go") if run is None else run()
@@ -119,7 +119,7 @@ def pay(to: str) -> Reply:
 async def test_a_pod_that_waits_goes_on_with_an_answer_of_another_process(place: Place) -> None:
     async with place.system() as system:
         await place.spawn(system, pay("ann"), pay("bob"), say("done"))
-        first = await place.asked(system)
+        first = await place.ask(system)
         assert await place.open() == [first.approval_id]
         with system.subscribe(kinds=ApprovalRequested) as questions:
             assert place.answer(first, note="she waits")
@@ -137,7 +137,7 @@ async def test_a_pod_that_waits_goes_on_with_an_answer_of_another_process(place:
 async def test_of_all_processes_the_first_answer_holds(place: Place) -> None:
     async with place.system() as system:
         await place.spawn(system, pay("ann"), pay("bob"), say("done"))
-        first = await place.asked(system)
+        first = await place.ask(system)
         place.answer(first, approved=False)
         with system.subscribe(kinds=ApprovalRequested) as questions:
             with pytest.raises(AlreadyResolved):
@@ -153,7 +153,7 @@ async def test_of_all_processes_the_first_answer_holds(place: Place) -> None:
 async def test_an_answer_to_a_pod_that_is_paused_or_gone_is_taken_when_it_goes_on(place: Place) -> None:
     async with place.system() as system:
         await place.spawn(system, pay("ann"))
-        request = await place.asked(system)
+        request = await place.ask(system)
         await place.pod.pause()
         assert await place.open() == [request.approval_id]
         place.answer(request)
@@ -166,7 +166,7 @@ async def test_an_answer_to_a_pod_that_is_paused_or_gone_is_taken_when_it_goes_o
 async def test_other_arguments_and_always_hold_and_what_rules_deny_is_not_run(place: Place) -> None:
     async with place.system() as system:
         await place.spawn(system, pay("ann"), pay("cid"), pay("bob"), pay("bob"), say("done"))
-        request = await place.asked(system)
+        request = await place.ask(system)
         for said in (
             {"arguments": {"to": "cid"}, "always": True},
             {"arguments": {"to": "mallory"}},
@@ -187,7 +187,7 @@ async def test_other_arguments_and_always_hold_and_what_rules_deny_is_not_run(pl
 async def test_a_rule_that_denies_wins_over_an_answer_of_another_process(place: Place) -> None:
     async with place.system() as system:
         await place.spawn(system, pay("ann"))
-        request = await place.asked(system)
+        request = await place.ask(system)
         await place.pod.pause()
     place.answer(request, always=True)
     stricter = PodManifest.of(name="p", approval=[{"tool": "pay", "policy": "deny"}])
@@ -201,10 +201,10 @@ async def test_a_rule_that_denies_wins_over_an_answer_of_another_process(place: 
 async def test_an_answer_holds_in_its_session_and_not_in_a_fork(place: Place) -> None:
     async with place.system() as system:
         await place.spawn(system, pay("ann"))
-        request = await place.asked(system)
+        request = await place.ask(system)
         fork = await place.pod.fork()
         await place.spawn(system, pay("ann"), say("forked"), resume=fork, name="fork")
-        asked = await place.asked(system)
+        asked = await place.ask(system)
         assert asked.session_id == fork
         other = ApprovalAnswer(request.approval_id, fork, approved=True, at=1.0)
         assert place.elsewhere.put_answer(other)
@@ -217,7 +217,7 @@ async def test_an_answer_holds_in_its_session_and_not_in_a_fork(place: Place) ->
 async def test_what_is_not_wanted_any_more_is_reported_to_who_answers_late(place: Place) -> None:
     async with place.system() as system:
         await place.spawn(system, pay("ann"))
-        request = await place.asked(system)
+        request = await place.ask(system)
         info = place.elsewhere.info(request.session_id)
         assert not asyncio.isfuture(info)
         assert await resolution(place.elsewhere, request, info) is None  # type: ignore[arg-type]
@@ -247,7 +247,7 @@ async def test_a_store_whose_driver_fails_while_answers_are_looked_for_is_looked
         place = Place(lambda: elsewhere)
         async with asyncio.timeout(30), PodSystem(Failing(store)) as system:
             await place.spawn(system, pay("ann"), say("done"))
-            request = await place.asked(system)
+            request = await place.ask(system)
             assert place.answer(request)
             assert (await place.run).text == "done"
     assert place.ran == ["ann"]
@@ -264,7 +264,7 @@ async def test_an_answer_allows_no_later_call_in_a_program_that_seeds_its_random
             sessions.add((await other.describe()).session_id)
             random.seed(42)
             await place.spawn(system, pay("ann" if life == 0 else "bob"), say("done"), session="one")
-            request = await place.asked(system)
+            request = await place.ask(system)
             ids.add(request.approval_id)
             runs.add(request.run_id)
             assert await place.open() == [request.approval_id]
@@ -365,7 +365,7 @@ async def test_what_nobody_answers_in_time_is_denied_with_words(place: Place) ->
     async with place.system() as system:
         await place.spawn(system, pay("ann") + pay("bob"), say("done"), manifest=in_time(0.05))
         with system.subscribe(kinds=ApprovalResolved) as resolved:
-            request = await place.asked(system)
+            request = await place.ask(system)
             assert (await place.run).text == "done"
             events = resolved.drain()
         assert [(event.by, event.approved) for event in events] == [("timeout", False)] * 2  # type: ignore[union-attr]
@@ -377,7 +377,7 @@ async def test_what_nobody_answers_in_time_is_denied_with_words(place: Place) ->
 async def test_an_answer_in_time_holds(place: Place) -> None:
     async with place.system() as system:
         await place.spawn(system, pay("ann"), say("done"), manifest=in_time(3600))
-        place.answer(await place.asked(system))
+        place.answer(await place.ask(system))
         await place.run
     assert place.ran == ["ann"]
 
@@ -388,7 +388,7 @@ async def test_time_counts_from_the_question_also_across_a_pause_and_a_restart(
 ) -> None:
     async with place.system() as system:
         await place.spawn(system, pay("ann"), manifest=in_time(0.3))
-        request = await place.asked(system)
+        request = await place.ask(system)
         await place.pod.pause()
         pass_end(request)
         assert await system.approvals() == []
@@ -409,7 +409,7 @@ async def test_where_no_other_process_can_answer_time_ends_as_well() -> None:
     place = Place(MemoryStore)
     async with place.system() as system:
         await place.spawn(system, pay("ann"), say("done"), manifest=in_time(0.05))
-        await place.asked(system)
+        await place.ask(system)
         assert (await place.run).text == "done"
     assert place.ran == []
 
@@ -422,7 +422,7 @@ async def test_an_answer_that_proves_no_token_approves_nothing(place: Place, for
     async with place.system() as system:
         await place.spawn(system, pay("ann"), say("done"))
         with system.subscribe(kinds=(ApprovalResolved, Alert)) as events:
-            asked = await place.asked(system)
+            asked = await place.ask(system)
             answer = ApprovalAnswer(asked.approval_id, asked.session_id, approved=True, at=1.0)
             if forged == "another's":
                 answer = AnswerToken(b"guessed").sign(answer)
@@ -443,7 +443,7 @@ async def test_an_answer_that_proves_no_token_approves_nothing(place: Place, for
 async def test_an_answer_without_proof_to_a_question_of_an_earlier_version_holds(place: Place) -> None:
     async with place.system() as system:
         await place.spawn(system, pay("ann"))
-        asked = await place.asked(system)
+        asked = await place.ask(system)
     session_id = asked.session_id
     bodies = [each.body for each in wait(place.elsewhere.read(session_id))]
     old = [re.sub(rb',"token":"[0-9a-f]+"', b"", body) for body in bodies]
@@ -463,7 +463,7 @@ async def test_an_answer_without_proof_to_a_question_of_an_earlier_version_holds
 async def test_other_processes_see_what_waits_in_a_run_that_goes_on_after_a_pause(place: Place) -> None:
     async with place.system() as system:
         await place.spawn(system, pay("ann"))
-        request = await place.asked(system)
+        request = await place.ask(system)
     async with place.system() as system:
         await place.spawn(system, say("done"), resume=request.session_id)
         with system.subscribe(kinds=RunStart) as starts:
@@ -535,7 +535,7 @@ async def test_a_call_of_a_source_that_waited_runs_in_a_later_life_before_any_re
     till = Till()
     async with place.system() as system:
         place.pod = await system.spawn(ASKS, client=ScriptedClient([pay("ann")]), tools=[till])
-        request = await place.asked(system)
+        request = await place.ask(system)
     if answered == "while nobody is there":
         place.answer(request, arguments=mended)
     async with place.system() as system:
