@@ -242,13 +242,17 @@ def _entries(reading: Reading, info: SessionInfo, *, as_json: bool) -> None:
 
 
 def _tree(reading: Reading, info: SessionInfo, *, as_json: bool) -> None:
-    chosen, terminal = info.session_id, Terminal()
+    chosen, terminal, seen = info.session_id, Terminal(), {info.session_id}
     with suppress(SessionNotFound):  # what it comes from may be gone, or in another store
-        while info.parent is not None:
+        while info.parent is not None and info.parent.session_id not in seen:
             info = reading.info(info.parent.session_id)
-    branches = [(info, 0)]
+            seen.add(info.session_id)
+    branches, shown = [(info, 0)], set[str]()
     while branches:
         info, depth = branches.pop()
+        if info.session_id in shown:  # somebody has written a session that is its own ancestor
+            continue
+        shown.add(info.session_id)
         branches += [(child, depth + 1) for child in reversed(reading.successors(info.session_id))]
         if as_json:
             put_json(TreeRow(**_facts(info), depth=depth))

@@ -12,6 +12,7 @@ from actors.sessions.answers import wait
 from actors.sessions.disk import store_error
 from actors.sessions.jsonl.files import draft_file, file_name
 from actors.sessions.jsonl.lines import batch_lines, header_line
+from protocol.entries import StoredEntry
 
 if TYPE_CHECKING:
     from actors.sessions.store import SessionStore
@@ -24,10 +25,12 @@ def aside_path(session_id: str, folder: Path) -> Path:
 
 
 def keep_aside(store: SessionStore, session_id: str, folder: Path) -> Path:
-    """Write a session to a file as it is, nothing checked. Raises SessionNotFound, StoreError."""
+    """Write a session to a file as it is, nothing checked; but an entry that was damaged into several lines
+    is one, with escapes in the place of their ends. Raises SessionNotFound, StoreError.
+    """
     info, path = wait(store.info(session_id)), aside_path(session_id, folder)
     lines = [header_line(session_id, info.pod, info.created_at, info.parent)]
-    lines += [batch_lines([entry]) for entry in wait(store.read(session_id))]
+    lines += [batch_lines([_on_one_line(entry)]) for entry in wait(store.read(session_id))]
     try:
         make_private(folder)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -36,3 +39,7 @@ def keep_aside(store: SessionStore, session_id: str, folder: Path) -> Path:
     except OSError as error:
         raise store_error(error, path) from error
     return path
+
+
+def _on_one_line(entry: StoredEntry) -> StoredEntry:
+    return StoredEntry(entry.seq, entry.hash, entry.body.replace(b"\n", b"\\n"))

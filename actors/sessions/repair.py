@@ -18,7 +18,7 @@ from actors.sessions.chain import first_break, head_of, verified
 from actors.sessions.disk import store_error
 from actors.sessions.head import SessionHead
 from actors.sessions.jsonl.files import draft_file
-from actors.sessions.jsonl.lines import LineReader, batch_lines, header_line, parse_header
+from actors.sessions.jsonl.lines import Header, LineReader, batch_lines, header_line, parse_header
 from actors.sessions.log import SessionLog
 from actors.sessions.replay import Replayed
 from actors.sessions.store import SessionInfo, SessionStore, in_use
@@ -38,6 +38,9 @@ from protocol.manifest import without_secrets_in
 from protocol.wire import decode_entry, encode
 
 _SLICE = 1000
+#: The highest number that an entry may have, so that all stores can keep it and count on.
+_LAST_NUMBER = 1 << 62
+_CHANGED = "export the session again: somebody has changed the file"
 #: What keeps a session from being read that may be sound.
 _MAY_BE_SOUND = frozenset(
     {errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
@@ -224,7 +227,13 @@ def mend(
     if finding.kind == "unreadable":
         _check_it_can_be_read(store, session_id)
     forked = succeed(store, session_id, new_id) if finding.sound else None
-    return forked, wait(store.put_aside(session_id, aside))
+    try:
+        return forked, wait(store.put_aside(session_id, aside))
+    except BaseException:
+        if forked is not None:  # else there would be one more with each repair, beside the damaged one
+            with contextlib.suppress(SessionError):
+                wait(store.delete(new_id))
+        raise
 
 
 def _check_it_can_be_read(store: SessionStore, session_id: str) -> None:
@@ -308,6 +317,30 @@ def export_session(store: SessionStore, session_id: str, path: Path) -> None:
         raise store_error(error, path) from error
 
 
+def _check_header(header: Header, entries: list[StoredEntry], name: str) -> None:
+    """Raise StoreError where the first line of what is called ``name`` is not of its entries, which are
+    hashed, or where no store can keep their numbers.
+    """
+    before = 0 if header.parent is None else header.parent.at_seq
+    if entries[0].seq < 1 or max(entries[-1].seq, before) > _LAST_NUMBER:
+        raise StoreError(f"{name} has an entry of a number that none can have", hint=_CHANGED)
+    with contextlib.suppress(NewerVersion, SessionCorrupt):  # what cannot be read says so where it is
+        opened = _opening(header.session, entries[0])
+        for what, said, found in (
+            ("session", header.session, opened.session_id),
+            ("pod", header.pod, opened.pod),
+            ("parent", _place(header.parent), _place(opened.parent)),
+        ):
+            if said != found:
+                raise StoreError(
+                    f"{name} says that its {what} is {said!r}, and its entries are of {found}", hint=_CHANGED
+                )
+
+
+def _place(parent: Parent | None) -> str:
+    return "none" if parent is None else f"{parent.session_id} at entry {parent.at_seq} ({parent.kind})"
+
+
 def import_session(store: SessionStore, lines: Iterable[bytes], *, name: str = "the file") -> SessionInfo:
     """Bring in a session that was exported, under its id and with its hashes, checked.
 
@@ -323,13 +356,7 @@ def import_session(store: SessionStore, lines: Iterable[bytes], *, name: str = "
     if reader.sound < len(rest) or not entries:
         raise StoreError(f"{name} is cut off", hint="export the session again")
     verified(header.session, entries)
-    with contextlib.suppress(NewerVersion, SessionCorrupt):  # what cannot be read says so where it is
-        opened = _opening(header.session, entries[0]).session_id
-        if opened != header.session:
-            raise StoreError(
-                f"{name} says that it is session {header.session!r}, and its entries are of {opened}",
-                hint="export the session again: somebody has changed the first line",
-            )
+    _check_header(header, entries, name)
     try:
         wait_durable(store, store.create(header.session, header.pod, header.parent, entries, claim=False))
     except HeadConflict as error:

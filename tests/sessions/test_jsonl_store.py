@@ -118,6 +118,24 @@ def test_pipes_folders_devices_and_links_to_themselves_among_the_files_hide_no_s
     add(store, "s", head, "b")
 
 
+def test_a_file_whose_name_is_no_text_hides_no_session(tmp_path, store):
+    make(store, "s", "one")
+    for name in (b"\xff.jsonl", "caf\u00e9.jsonl".encode(), b"%ff.jsonl"):
+        (store.folder / os.fsdecode(name)).write_bytes(b"{}\n")
+    assert [each.session_id for each in store.sessions()] == ["s"]
+    assert [each.session_id for each in store.matching("", 9)] == ["s"]
+    assert store.unreadable() == {}
+
+
+def test_a_line_of_a_number_of_thousands_of_digits_is_damage(tmp_path, store):
+    make(store, "s", "one")
+    line = b'{"seq":%b,"hash":"%b","entry":"%b"}\n' % (b"1" * 5000, b"0" * 64, b"x" * 300_000)
+    with (store.folder / "s.jsonl").open("ab") as file:
+        file.write(line)
+    with pytest.raises(SessionCorrupt, match="entry 2"):
+        verified("s", store.read("s"))
+
+
 def test_who_claims_a_damaged_session_in_vain_does_not_hold_it(tmp_path, store):
     (tmp_path / "diary.jsonl").write_text("dear diary\n")
     with pytest.raises(StoreError, match="diary"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sqlite3
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from msgspec import Raw
 from store_kit import KINDS, add, change_entry, make, wait_until_done
 
 from actors.sessions.chain import chained, head_of, verified
+from actors.sessions.jsonl.lines import batch_lines, header_line
 from actors.sessions.jsonl.store import JsonLinesStore
 from actors.sessions.memory.store import MemoryStore
 from actors.sessions.repair import (
@@ -24,7 +26,7 @@ from actors.sessions.repair import (
     sound_prefix,
 )
 from actors.sessions.sqlite.store import SQLiteStore
-from protocol.entries import ItemsKept, SessionOpened
+from protocol.entries import ItemsKept, Parent, SessionOpened
 from protocol.errors import HeadConflict, SessionCorrupt, StoreError, UnknownEntry
 from protocol.events import UserMessage
 from protocol.items import UserItem
@@ -233,6 +235,67 @@ def test_a_file_whose_first_line_names_another_session_than_its_entries_is_not_i
     with pytest.raises(StoreError, match="its entries are of t"):
         import_session(empty, [data])
     assert empty.sessions() == []
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("pod", "x\x1b[31m\n"),
+        ("parent", {"kind": "compacted_from", "session_id": "t", "at_hash": "", "at_seq": 1}),
+    ],
+)
+def test_a_file_whose_first_line_says_else_than_its_entries_is_not_imported(store, field, said):
+    conversation(store, "t", "ab")
+    first, _, rest = b"".join(export_lines(store, "t")).partition(b"\n")
+    header = json.dumps({**json.loads(first), field: said}).encode()
+    empty = MemoryStore()
+    with pytest.raises(StoreError, match=f"its {field} is .* and its entries are of"):
+        import_session(empty, [header, b"\n", rest])
+    assert empty.sessions() == []
+
+
+@pytest.mark.parametrize("number", [-1, 0, 1 << 63, 10**30])
+def test_an_entry_of_a_number_that_no_store_can_keep_is_not_imported(store, number):
+    lines = [header_line("t", "p", 1.0, None), batch_lines(chained([b"{}"], first_seq=number))]
+    with pytest.raises(StoreError, match="a number that none can have"):
+        import_session(store, lines)
+    parent = Parent("forked_from", "s", "", number or 1 << 64)
+    lines = [header_line("t", "p", 1.0, parent), batch_lines(chained([b"{}"], first_seq=number or 1))]
+    with pytest.raises(StoreError, match="a number that none can have"):
+        import_session(store, lines)
+    assert store.sessions() == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_entry_that_was_damaged_into_several_lines_is_mended(tmp_path, kind):
+    store = KINDS[kind](tmp_path)
+    conversation(store, "s", "abcd")
+    store.close()
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes().replace(b'"text":"c"', b'"te\nt":"c"'))
+    store = KINDS[kind](tmp_path)
+    (finding,) = check(store)
+    forked, kept = mend(store, finding, "mended", tmp_path / "damaged")
+    assert forked is not None
+    assert kept is not None
+    assert texts(store, "mended") == ["a", "b"]
+    assert re.search(rb'"te(\n|\\n)t"', kept.read_bytes())
+    assert list(check(store)) == []
+    store.close()
+
+
+def test_a_repair_that_cannot_put_the_damaged_session_aside_leaves_no_other(tmp_path):
+    store = SQLiteStore(tmp_path / "pods.db")
+    conversation(store, "s", "abcd")
+    store.release("s")
+    change_entry(tmp_path / "pods.db", 4, b"2.0", b"3.0")
+    (finding,) = check(store)
+    (tmp_path / "damaged").touch()
+    with pytest.raises(StoreError, match="damaged"):
+        mend(store, finding, "mended", tmp_path / "damaged")
+    assert [each.session_id for each in store.sessions()] == ["s"]
+    store.close()
 
 
 def test_a_broken_session_is_not_exported(tmp_path):

@@ -20,7 +20,14 @@ from actors.sessions.sqlite.checkpoint import Checkpointer
 from actors.sessions.sqlite.jobs import Create, Held
 from actors.sessions.sqlite.store import SQLiteStore
 from protocol.entries import Head
-from protocol.errors import HeadConflict, NewerVersion, SessionCorrupt, SessionError, StoreError
+from protocol.errors import (
+    HeadConflict,
+    NewerVersion,
+    SessionCorrupt,
+    SessionError,
+    SessionNotFound,
+    StoreError,
+)
 
 
 @pytest.fixture
@@ -527,3 +534,22 @@ def test_descriptors_that_the_program_closed_fail_commits_and_leave_nobody_waiti
     store._file._watch._folder = os.open(path.parent, os.O_RDONLY)
     add(store, "t", heads["t"], "b")
     store.close()
+
+
+def test_a_session_whose_entries_somebody_has_deleted_is_not_there(path, store):
+    make(store, "s", "one", claim=False)
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("DELETE FROM entries")
+    for ask in (store.info, lambda session: store.claim(session, "pod")):
+        with pytest.raises(SessionNotFound, match="no session s"):
+            ask("s")
+    store.delete("s")
+    make(store, "s", "anew")
+
+
+def test_a_file_whose_damage_sqlite_has_no_words_for_is_a_store_error(path, store):
+    make(store, "s", "one")
+    store.close()
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE entries", b"CREATE TABLE \xf1\xf1tries"))
+    with pytest.raises(StoreError, match="it is damaged"):
+        SQLiteStore(path)

@@ -131,7 +131,9 @@ async def spans_of(
     there first; and what of it is there no more. Raises SessionNotFound where the session itself is gone.
     """
     spans, parent = [Span(session_id, through)], (await settled(store.info(session_id))).parent
-    while parent is not None and parent.at_seq > since:
+    # A session begins behind its parent's entries: one that does not was written by somebody, and may be its
+    # own ancestor.
+    while parent is not None and since < parent.at_seq < spans[-1].through:
         try:
             older = await settled(store.info(parent.session_id))
         except SessionNotFound:

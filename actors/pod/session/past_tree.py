@@ -165,6 +165,8 @@ class PastTree:
                 living = session_id, (await settled(self._store.info(session_id))).head.seq
         except SessionNotFound:
             return [Lagged(name, began, 0, time.time(), missed=0, since=0, deleted=True)]
+        if any(log.session_id == living[0] for log in self._logs):  # somebody has written a log within itself
+            return []
         child = parent.open[began] = self._log(name, *living)
         place = self._logs.index(parent) + 1
         self._logs = [*self._logs[:place], child, *self._logs[place:]]

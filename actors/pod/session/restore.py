@@ -86,14 +86,19 @@ def _place(page: Sequence[StoredEntry], wanted: bytes) -> int | None:
 
 async def tip(store: SessionStore, session_id: str) -> str:
     """The session in which another goes on: the last in line of its compactions, and of the branches that its
-    pods have made where it was cut off under them.
+    pods have made where it was cut off under them. Where somebody has written a store in which such a line
+    comes back to one of its own, there is no last, and the session stands for itself.
     """
+    first, line = session_id, {session_id}
     while children := await settled(store.successors(session_id)):
         compacted = [each for each in children if each.parent and each.parent.kind == "compacted_from"]
         last = compacted[-1] if compacted else await _rescue(store, session_id, children)
         if last is None:
             break
         session_id = last.session_id
+        if session_id in line:
+            return first
+        line.add(session_id)
     return session_id
 
 

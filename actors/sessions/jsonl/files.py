@@ -77,8 +77,11 @@ def file_name(session_id: str) -> str:
 
 
 def session_of(name: str) -> str | None:
-    """The session that a file of that name belongs to, None for other files."""
-    return unquote(name[: -len(SUFFIX)]) if name.endswith(SUFFIX) and not name.startswith(".") else None
+    """The session that a file of that name belongs to, None for other files, such as one whose name is no
+    text.
+    """
+    ours = name.endswith(SUFFIX) and not name.startswith(".") and name.isascii()
+    return unquote(name[: -len(SUFFIX)]) if ours else None
 
 
 @contextlib.contextmanager

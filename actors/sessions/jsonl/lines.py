@@ -85,7 +85,7 @@ def batch_lines(batch: Sequence[StoredEntry]) -> bytes:
 
 
 #: How our own lines begin; of a long one no more is parsed, since the hash vouches for the rest.
-_BEGINNING = re.compile(rb'\{"seq":(\d+),"hash":"([0-9a-f]{64})",(?:"more":(\d+),)?"entry":')
+_BEGINNING = re.compile(rb'\{"seq":(\d{1,18}),"hash":"([0-9a-f]{64})",(?:"more":(\d{1,18}),)?"entry":')
 _LONG = 256 << 10
 
 

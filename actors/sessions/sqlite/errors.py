@@ -112,6 +112,12 @@ def sqlite_error(error: sqlite3.Error, path: Path) -> StoreError:
     return StoreError(f"cannot use {path}: {meaning}", hint=hint)
 
 
+def damaged_error(path: Path) -> StoreError:
+    """The typed error for a file in which SQLite finds damage."""
+    meaning, hint = _MEANINGS[sqlite3.SQLITE_CORRUPT]
+    return StoreError(f"cannot use {path}: {meaning}", hint=hint)
+
+
 def lost_elsewhere_error(path: Path) -> StoreError:
     """The typed error that says that another process has to merge a log first that nobody else can find."""
     return StoreError(

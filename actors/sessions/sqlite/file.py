@@ -27,7 +27,7 @@ from actors.sessions.sqlite.aside import (
     put_stale_log_aside,
     remove_made,
 )
-from actors.sessions.sqlite.errors import change_error, lost_elsewhere_error, sqlite_error
+from actors.sessions.sqlite.errors import change_error, damaged_error, lost_elsewhere_error, sqlite_error
 from actors.sessions.sqlite.merger import MERGE_PATIENCE, Merger
 from actors.sessions.sqlite.others import (
     check_stores,
@@ -404,6 +404,8 @@ class SQLiteFile:
             yield
         except sqlite3.Error as error:
             raise self.error(error) from error
+        except UnicodeDecodeError as error:  # SQLite's message has bytes in it that somebody has damaged
+            raise damaged_error(self.path) from error
         except OSError as error:
             raise store_error(error, self.path) from error
 

@@ -111,10 +111,12 @@ class Queries:
                 return []
             return unpack(chain((first,), found), after, limit) or None
 
-    def head(self, db: sqlite3.Connection, row: int) -> tuple[Head, int]:
-        """The end of a session, and the id of the row that it stands in."""
-        seq, digest, last = db.execute(self._head, {"row": row}).fetchone()
-        return Head(seq, digest), last
+    def head(self, db: sqlite3.Connection, row: int) -> tuple[Head, int] | None:
+        """The end of a session, and the id of the row that it stands in; None where it has no entries, since
+        somebody has deleted them.
+        """
+        found = db.execute(self._head, {"row": row}).fetchone()
+        return found and (Head(found[0], found[1]), found[2])
 
     def has_entry(self, db: sqlite3.Connection, row: int, head: Head) -> bool:
         """Whether a session has that entry, at the end of what one commit has added."""

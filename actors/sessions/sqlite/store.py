@@ -175,9 +175,11 @@ class SQLiteStore(SessionStore):
             row = self._row(db, session_id)
             if (holder := self._living(row)) is not None:
                 raise in_use(session_id, holder)
+            if (end := self._queries.head(db, row.row)) is None:
+                raise not_found(session_id, self.url)
             db.execute(_TAKE, (held.writer, pod, held.since, row.row))
             held.row, held.generation = row.row, row.generation + 1
-            held.head, held.last = self._queries.head(db, row.row)
+            held.head, held.last = end
         self._held[session_id] = held
         return held
 
@@ -430,5 +432,6 @@ class SQLiteStore(SessionStore):
             return not_found(session_id, self.url)
         if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_NOTNULL and (holder := self._living(row)):
             return in_use(session_id, holder)
-        head, _ = self._queries.head(db, row.row)
-        return HeadConflict(f"session {session_id} was taken over and has come to entry {head.seq}")
+        if (end := self._queries.head(db, row.row)) is None:
+            return not_found(session_id, self.url)
+        return HeadConflict(f"session {session_id} was taken over and has come to entry {end[0].seq}")

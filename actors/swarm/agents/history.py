@@ -54,7 +54,7 @@ async def pod_chain(store: SessionStore, session_id: str) -> list[str]:
     chain = list[str]()
     try:
         parent: str | None = await tip(store, session_id)
-        while parent is not None:
+        while parent is not None and parent not in chain:
             above = (await settled(store.info(parent))).parent
             chain.append(parent)
             parent = None if above is None else above.session_id
