@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from actors.runtime.arguments import command_of, is_number, path_of, several
+from actors.runtime.children.cleaning import cleaned
 from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.launcher import Launcher
 from actors.runtime.children.run_whole import run_whole
@@ -87,4 +88,4 @@ class CommandVerifier(Closing):
 
 
 def _end_of(written: bytes) -> str:
-    return written[-FEEDBACK_BYTES:].decode("utf-8", "replace").strip()
+    return cleaned(written[-FEEDBACK_BYTES:].decode("utf-8", "replace")).strip()

@@ -134,15 +134,58 @@ def test_values_of_a_form_are_read_as_their_types() -> None:
     }
     fields = {each.name: each for each in fields_of({**form, "required": ["n"]})}
     assert fields["n"].prompt == "n (integer): "
-    assert fields["b"].prompt == "b (boolean, may be left empty): "
+    assert fields["b"].prompt == "b (yes or no, may be left empty): "
     said = {
         name: read_value(text, fields[name])
         for name, text in {"n": "5", "b": "Yes", "l": "a, b", "c": "x"}.items()
     }
     assert said == {"n": 5, "b": True, "l": ["a", "b"], "c": "x"}
+    assert read_value("", fields["c"]) is None
     for name, text in {"n": "x", "b": "maybe", "c": "y"}.items():
         with pytest.raises(Unreadable):
             read_value(text, fields[name])
+    with pytest.raises(Unreadable, match="may not be left empty"):
+        read_value(" ", fields["n"])
+
+
+HEROES = [{"const": "h-1", "title": "Superman"}, {"const": "h-2", "title": "Wonder Woman"}]
+
+
+def test_a_field_of_a_form_says_what_may_be_chosen_within_what_bounds_and_what_enter_means() -> None:
+    form = {
+        "properties": {
+            "size": {"type": "integer", "minimum": 1, "maximum": 100, "default": 42},
+            "hero": {"type": "string", "oneOf": HEROES, "default": "h-2"},
+            "heroes": {"type": "array", "items": {"anyOf": HEROES}, "maxItems": 1},
+            "pet": {"type": "string", "enum": ["p-1"], "enumNames": ["Cat"]},
+            "born": {"type": "string", "format": "date"},
+            "odd": {"type": "string", "enum": ["a"], "default": "b"},
+        },
+        "required": ["hero"],
+    }
+    fields = fields_of(form)
+    assert [each.prompt for each in fields] == [
+        "size (integer, from 1 to 100, Enter for 42, - for none): ",
+        "hero (Superman | Wonder Woman, Enter for Wonder Woman): ",
+        "heroes (Superman | Wonder Woman, a list with commas between, of at most 1 values, may be left empty): ",
+        "pet (Cat, may be left empty): ",
+        "born (date, may be left empty): ",
+        "odd (a, may be left empty): ",
+    ]
+    assert [read_value("", each) for each in fields] == [42, "h-2", None, None, None, None]
+    said = ["7", "superman", "h-1", "Cat", "2031-01-31", "a"]
+    assert [read_value(text, each) for text, each in zip(said, fields, strict=True)] == [
+        *(7, "h-1", ["h-1"], "p-1", "2031-01-31", "a"),
+    ]
+    assert read_value("-", fields[0]) is None
+    wrong = {
+        "101": "a whole number from 1 to 100",
+        "Batman": r"one of h-1 \(Superman\), h-2 \(Wonder Woman\)",
+    }
+    wrong |= {"h-1, h-2": "a list of at most 1 values", "dog": "one of p-1", "1990-13-45": "a date like"}
+    for (text, expected), each in zip(wrong.items(), fields[:5], strict=True):
+        with pytest.raises(Unreadable, match=expected):
+            read_value(text, each)
 
 
 async def test_a_servers_question_is_answered_from_another_process(

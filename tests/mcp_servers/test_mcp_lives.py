@@ -253,6 +253,8 @@ async def test_without_the_sdk_a_pod_is_refused_with_what_to_install(monkeypatch
 def test_what_a_server_says_is_kept_private_and_small(tmp_path: Path) -> None:
     log = ServerLog(tmp_path / "mcp" / "a.log")
     log.hide(frozenset({"s3cret-value"}))
+    log.add("\033[31mno colours\033[0m\r\n")
+    assert log.last_words().endswith(":\nno colours")
     for number in range(3000):
         log.add(f"{number} s3cret-value {'x' * 1000}\n")
     files = list((tmp_path / "mcp").iterdir())

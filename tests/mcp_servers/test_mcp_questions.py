@@ -168,10 +168,24 @@ def test_an_answer_has_the_types_of_its_form() -> None:
             "n": {"type": "integer"},
             "b": {"type": "boolean"},
             "c": {"type": "string", "enum": ["x"]},
+            "f": {"type": "number", "maximum": 1},
+            "l": {"type": "array", "items": {"enum": ["x"]}},
+            "e": {"type": "string", "format": "email", "minLength": 4},
+            "o": {"oneOf": [{"const": {"a": 1}}], "enum": 5, "minimum": "x", "format": 7},
         }
     }
-    assert checked_form(form, {"n": 1, "b": True, "c": "x"}) == {"n": 1, "b": True, "c": "x"}
-    for wrong in ({"n": "1"}, {"n": True}, {"b": 1}, {"c": "y"}, {"d": 1}):
+    fits = {"n": 1, "b": True, "c": "x", "f": 0.5, "l": ["x"], "e": "a@bc"}
+    assert checked_form(form, fits) == fits
+    wrongs: list[dict[str, Any]] = [
+        {"n": "1"},
+        {"n": True},
+        {"b": 1},
+        {"c": "y"},
+        {"d": 1},
+        {"f": 1.5},
+        {"o": 1},
+    ]
+    for wrong in [*wrongs, {"l": ["y"]}, {"l": [[]]}, {"e": "a@b"}, {"e": "abcd"}]:
         with pytest.raises(InvalidInput):
             checked_form(form, wrong)
     assert checked_form({}, {}) == {}

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, TextIO
 from actors.cli.approvals.form import FORM_PROMPT, Filled, Unreadable, fields_of, form_lines, read_value
 from actors.cli.approvals.question import PROMPT, Said, not_understood_lines, question_lines, understood
 from actors.cli.display.event_format import Line
+from actors.cli.display.format import visible
 from actors.cli.display.terminal import Terminal
 from actors.cli.places import store_option
 from actors.cli.streams import is_lost
@@ -236,13 +237,13 @@ class AtTerminal:
                 text = line.decode("utf-8", "replace")
                 if not line:
                     return Said("ended", _ENDED) if self._is_there() else None
-                if not text.strip() and not field.required:
-                    break
                 try:
-                    answer[field.name] = read_value(text, field)
+                    value = read_value(text, field)
                 except Unreadable as expected:
-                    self._terminal.ask((Line("note", f"expected {expected}"),), field.prompt)
+                    self._terminal.ask((Line("note", f"expected {visible(str(expected))}"),), field.prompt)
                 else:
+                    if value is not None:
+                        answer[field.name] = value
                     break
             if line is None:
                 return None

@@ -7,12 +7,17 @@ from typing import Any, NamedTuple
 
 from actors.cli.approvals.question import given_lines, wrapped
 from actors.cli.display.event_format import Line
-from actors.cli.display.format import visible
+from actors.cli.display.format import cut, visible
+from actors.pod.approvals.forms import bounds_words, choices_of, misfit
 from protocol.events import ApprovalRequested
 
 #: What is written before the answer to a question with a form.
 FORM_PROMPT = "answer it? (y/n) "
 _HELP = "y answers it, field by field · n declines · words behind n go to the model"
+#: What leaves a field out that has a default.
+_NONE = "-"
+#: Characters of choices, and of a default, that stand before a value.
+_CHOICES, _DEFAULT = 300, 60
 _TRUE, _FALSE = frozenset({"y", "yes", "true"}), frozenset({"n", "no", "false"})
 
 
@@ -26,12 +31,32 @@ class Field(NamedTuple):
     @property
     def prompt(self) -> str:
         """What stands before its value."""
-        about = [self.schema.get("type"), *([] if self.required else ["may be left empty"])]
-        choices = self.schema.get("enum")
-        if isinstance(choices, list):
-            about = [" | ".join(map(str, choices)), *about[1:]]
-        words = ", ".join(str(each) for each in about if each)
-        return visible(f"{self.name} ({words}): " if words else f"{self.name}: ")
+        about = [part for part in (self._kind, bounds_words(self.schema), self._without) if part]
+        return visible(f"{self.name} ({', '.join(about)}): " if about else f"{self.name}: ")
+
+    @property
+    def default(self) -> Any:
+        """What it is where nothing is typed; None where that is not said, or no value of it."""
+        value = self.schema.get("default")
+        return None if value is None or misfit(value, self.schema) is not None else value
+
+    @property
+    def _kind(self) -> str:
+        """What it is to be, or what may be chosen."""
+        choices = " | ".join(called for _, called in choices_of(self.schema))
+        several = self.schema.get("type") == "array"
+        if choices:
+            return cut(choices, _CHOICES) + (", a list with commas between" if several else "")
+        kind = self.schema.get("format") or self.schema.get("type")
+        return "yes or no" if kind == "boolean" else str(kind or "")
+
+    @property
+    def _without(self) -> str:
+        """What becomes of it where nothing is typed."""
+        if self.default is None:
+            return "" if self.required else "may be left empty"
+        called = _typed(self.default, self.schema)
+        return f"Enter for {cut(called, _DEFAULT)}" + ("" if self.required else f", {_NONE} for none")
 
 
 class Filled(NamedTuple):
@@ -56,24 +81,53 @@ def fields_of(form: dict[str, Any]) -> list[Field]:
 
 
 def read_value(text: str, field: Field) -> Any:
-    """The value that a line means. Raises Unreadable, which says what is expected."""
+    """The value that a line means; None where the field is left out. Raises Unreadable, which says what is
+    expected.
+    """
     text = text.strip()
-    match field.schema.get("type"):
+    if not field.required and text == ("" if field.default is None else _NONE):
+        return None
+    if not text and field.default is not None:
+        return field.default
+    if not text:
+        raise Unreadable("an answer: this field may not be left empty")
+    value = _value(text, field.schema)
+    if (expected := misfit(value, field.schema)) is not None:
+        raise Unreadable(expected)
+    return value
+
+
+def _value(text: str, schema: dict[str, Any]) -> Any:
+    """What a line means, which need not fit."""
+    match schema.get("type"):
         case "boolean":
-            if text.lower() in _TRUE | _FALSE:
-                return text.lower() in _TRUE
-            raise Unreadable("y or n")
+            return {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}.get(text.lower(), text)
         case "integer" | "number" as kind:
             try:
                 return int(text) if kind == "integer" else float(text)
             except ValueError:
-                raise Unreadable("a whole number" if kind == "integer" else "a number") from None
+                return text
         case "array":
-            return [each.strip() for each in text.split(",") if each.strip()]
-    choices = field.schema.get("enum")
-    if isinstance(choices, list) and text not in choices:
-        raise Unreadable(f"one of {', '.join(map(str, choices))}")
-    return text
+            return [_chosen(each.strip(), schema) for each in text.split(",") if each.strip()]
+    return _chosen(text, schema)
+
+
+def _chosen(text: str, schema: dict[str, Any]) -> Any:
+    """The value of which people say so."""
+    named = choices_of(schema)
+    alike = [value for value, called in named if text in {str(value), called}] or [
+        value for value, called in named if called.casefold() == text.casefold()
+    ]
+    return alike[0] if alike else text
+
+
+def _typed(value: Any, schema: dict[str, Any]) -> str:
+    """What a person would type for a value."""
+    if isinstance(value, list):
+        return ", ".join(_typed(each, schema) for each in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return next((called for each, called in choices_of(schema) if each == value), str(value))
 
 
 def form_lines(request: ApprovalRequested, width: int, *, behind: int = 0) -> Iterator[Line]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from actors.runtime.children.child import Child, Ladder
+from actors.runtime.children.cleaning import cleaned
 from actors.runtime.children.launcher import Launcher
 from actors.runtime.children.pipes import ChildInput, ChildOutput
 from protocol.errors import ChildNotListening
@@ -31,7 +32,8 @@ class Ran(Struct, frozen=True):
     @property
     def last_words(self) -> str:
         """The last line of its errors, or of its output where it reports none."""
-        lines = (self.stderr.strip() or self.stdout_end.strip()).decode("utf-8", "replace").splitlines()
+        said = (self.stderr.strip() or self.stdout_end.strip()).decode("utf-8", "replace")
+        lines = cleaned(said).strip().splitlines()
         return lines[-1].strip() if lines else ""
 
 

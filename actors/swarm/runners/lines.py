@@ -9,10 +9,10 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from actors.llm.lenient import UNREADABLE, decode_any
+from actors.runtime.children.cleaning import cleaned
 from actors.swarm.runners.stream import Recorder
 from protocol.errors import AgentFailed, Failure
 from protocol.events import AgentOutput, AgentStream, Event, Retry
-from protocol.text import encodable
 from protocol.usage import Usage
 
 #: Bytes that a line may have; what is longer is passed over.
@@ -126,8 +126,7 @@ class LineTranslator:
 
     def stray(self, stream: AgentStream, text: str) -> Event:
         """A line that is none of the format's."""
-        text = encodable(text)
-        return self.recorder.make(AgentOutput, stream=stream, text=text[:_SHOWN])
+        return self.recorder.make(AgentOutput, stream=stream, text=cleaned(text)[:_SHOWN])
 
     def retry(self, attempt: int, wait: float, failure: Failure) -> Event:
         """The program asks its model server once more."""
@@ -238,5 +237,5 @@ def failure_of(words: str, *, status: int = 0) -> Failure:
     kind = _KINDS.get(status, "server" if status >= 500 else "")
     if any(each in lowered for each in _OF_OVERFLOW):
         kind = "context_overflow"
-    words = encodable(words.strip()) or "it did not say why"
+    words = cleaned(words).strip() or "it did not say why"
     return Failure.of(AgentFailed(words, kind=kind, status=status, hint=_HINTS.get(kind)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
@@ -12,10 +13,12 @@ from typing import Any
 from msgspec import structs
 
 from actors.runtime.children.child import Child, ChildEnd
+from actors.runtime.children.cleaning import cleaned
 from actors.runtime.children.pipes import ChildOutput
 from actors.swarm.runners.base import Answer, Host, Launch, Permission
 from actors.swarm.runners.program_contract import Bounds, Program
 from actors.swarm.runners.stream import EventStream, Recorder
+from actors.swarm.runners.withheld import withheld
 from protocol.errors import (
     AgentBusy,
     AgentFailed,
@@ -304,7 +307,7 @@ class ProgramLife:
                 return
             if not line:
                 return
-            if line := line.rstrip("\r\n"):
+            if line := cleaned(line.rstrip("\r\n")):
                 self._errors.append(line)
                 await self.publish(self._program.read_error(line))
 
@@ -374,7 +377,7 @@ class ProgramLife:
             reason, error = "exit", self._failure
         elif self._reason is None and error is None:
             failed = last is not None and last.outcome == "failed"
-            error = last.error if failed and last is not None else self._of_code(code)
+            error = self._hinted(last.error) if failed and last is not None else self._of_code(code)
             error = None if self._lingered and not failed else error
         self.stream.put(self.recorder.make(AgentStopped, reason=reason, code=code, error=error))
         if not self._ended.done():
@@ -382,10 +385,21 @@ class ProgramLife:
 
     def _as_asked(self, event: Event) -> Event:
         """An event as it is recorded: a run that fails since its program was asked to end is cancelled."""
-        is_asked = self._reason is not None and self._failure is None
-        if is_asked and isinstance(event, RunEnd) and event.outcome == "failed":
+        if not isinstance(event, RunEnd) or event.outcome != "failed":
+            return event
+        if self._reason is not None and self._failure is None:
             return structs.replace(event, outcome="cancelled", error=None)
-        return event
+        return structs.replace(event, error=self._hinted(event.error))
+
+    def _hinted(self, error: Failure | None) -> Failure | None:
+        """An error, with what to do where it speaks of a variable that is set here and not handed on."""
+        names = () if error is None else withheld(error.message, os.environ, self._program.environment())
+        if error is None or not names:
+            return error
+        many = len(names) > 1
+        hint = f"{', '.join(names)} {'are' if many else 'is'} set here, and the program was not given "
+        hint += f"{'them' if many else 'it'}: env of its [[runner]] in polypod.toml names such variables"
+        return structs.replace(error, hint=hint)
 
     def _close_calls(self) -> list[Event]:
         """Results for calls whose program said nothing of any."""
@@ -426,7 +440,7 @@ class ProgramLife:
         how = f"code {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
         said = "\n".join(self._errors)
         words = f"{self._name} ended with {how}{f': {said}' if said else ''}"
-        return Failure.of(AgentFailed(words, died=died))
+        return self._hinted(Failure.of(AgentFailed(words, died=died)))
 
     # -- bounds ----------------------------------------------------------------------------------
 

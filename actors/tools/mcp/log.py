@@ -6,9 +6,9 @@ import os
 from collections import deque
 from pathlib import Path
 
+from actors.runtime.children.cleaning import cleaned
 from actors.runtime.redact import redacted
 from actors.runtime.user_folders import make_private
-from protocol.text import encodable
 
 #: Bytes after which the file is begun anew; the one before is kept beside it.
 MOST_BYTES = 1 << 20
@@ -37,7 +37,7 @@ class ServerLog:
 
     def add(self, line: str) -> None:
         """Keep a line."""
-        line = self.clean(encodable(line.rstrip("\r\n")))
+        line = self.clean(cleaned(line.rstrip("\r\n")))
         self._last.append(line if len(line) <= _WIDTH else f"{line[:_WIDTH]}…")
         if self._path is not None:
             self._write(self._path, f"{line}\n".encode())

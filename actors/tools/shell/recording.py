@@ -6,8 +6,8 @@ import asyncio
 import os
 from pathlib import Path
 
+from actors.runtime.children.cleaning import Cleaner
 from actors.tools.output import cut_mark, split_at, write_new
-from actors.tools.shell.cleaning import Cleaner
 
 #: Bytes of output that are kept on disk; what comes later is counted.
 KEPT_MOST = 100 << 20

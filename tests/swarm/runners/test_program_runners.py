@@ -367,6 +367,33 @@ async def test_an_end_without_a_last_line_is_failure_whatever_its_code(folder: P
             assert one(events, AgentStopped).error is not None
 
 
+async def test_what_a_program_writes_for_a_terminal_is_plain_in_its_error_and_output(folder: Path):
+    script = r"printf '\033[31mno way\033[0m\n' >&2; printf '\033[1mhi\033[0m\n'; exit 55"
+    async with KitHost() as host:
+        runner = runner_of("gemini", [RunnerSection("gemini", ("sh", "-c", script))])
+        events = await Reader(runner.start(launch(folder), host)).all()
+    error = one(events, AgentStopped).error
+    assert error is not None
+    assert error.message == "gemini ended with code 55: no way"
+    assert {event.text for event in events if isinstance(event, AgentOutput)} == {"no way", "hi"}
+
+
+async def test_an_error_of_a_variable_that_was_not_handed_on_says_how_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SHOP_KEY", "here")
+    script = 'echo "Missing variable: SHOP_KEY (and NO_SUCH_KEY), see HOME"; exit 1'
+    async with KitHost() as host:
+        for env in ((), ("SHOP_KEY",)):
+            section = RunnerSection("gemini", ("sh", "-c", f"{{ {script}; }} >&2"), env=env)
+            events = await Reader(runner_of("gemini", [section]).start(launch(folder), host)).all()
+            for error in (one(events, RunEnd).error, one(events, AgentStopped).error):
+                assert error is not None
+                hint = error.hint or ""
+                assert hint.startswith("SHOP_KEY is set here, and the program was not given it") == (not env)
+                assert "NO_SUCH_KEY" not in hint
+
+
 async def test_a_program_of_one_task_takes_no_words_and_is_ended_by_a_cancel(folder: Path):
     async with KitHost() as host:
         life = replay("gemini_e429", 0, "hang", runner="gemini").start(launch(folder, waits=SHORT), host)

@@ -1,9 +1,11 @@
-"""``Cleaner``: turns what a program writes for a terminal into text that can be read."""
+"""``Cleaner`` and ``cleaned``: what a program writes for a terminal, as text that can be read."""
 
 from __future__ import annotations
 
 import codecs
 import re
+
+from protocol.text import encodable
 
 #: Characters of a line without an end that are held back, since the program may write over them.
 LONGEST_LINE = 4096
@@ -67,6 +69,11 @@ class Cleaner:
             return end
         begun = _BEGUN_ESCAPE.search(text, max(end, len(text) - _LONGEST_ESCAPE))
         return len(text) if begun is None else begun.start()
+
+
+def cleaned(text: str) -> str:
+    """What a program wrote, whole, without what only a terminal obeys."""
+    return Cleaner().feed(encodable(text).encode(), final=True)
 
 
 def _last_state(line: str) -> str:
