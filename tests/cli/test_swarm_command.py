@@ -85,6 +85,15 @@ def test_a_service_that_nobody_needs_ends_and_the_next_command_starts_another(ho
     assert home.service() != pid
 
 
+def test_a_key_that_the_service_does_not_have_is_named_where_an_agent_is_started(home: Swarm) -> None:
+    assert home.swarm("start", "hello", "--model", "offline").err.count("variables") == 0
+    home.env.update(SHOP_KEY="s3cret", SHOP_COLOUR="red")
+    started = home.swarm("start", "hello", "--model", "offline")
+    assert started.code == 0
+    assert "others than here are: SHOP_KEY (" in " ".join(started.err.split())
+    assert "s3cret" not in started.err
+
+
 SLEEPER = """
 [pod]
 name = "sleeper"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import shlex
 import shutil
 import sys
@@ -25,6 +26,7 @@ from actors.cli.errors import FAILED, Exit
 from actors.cli.places import default_store
 from actors.cli.pods.manifest import Wishes, manifest_for
 from actors.cli.swarm.client import Client
+from actors.cli.swarm.environment import differing, digests_of
 from actors.cli.swarm.files import read_rows
 from actors.cli.swarm.rows import Row, lines_of
 from actors.cli.swarm.wire import Asked, Said
@@ -40,6 +42,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 _IDLE = 30.0
 #: Columns that a list has where it is not shown at a terminal.
 _PIPED = 100
+#: What is said where agents have other variables than the command that starts one.
+_OTHER_VARIABLES = (
+    "agents have the variables of the process that looks after them, where others than here are: {} "
+    "(it ends soon after the last agent has, and the next command starts it with its own)"
+)
 #: The runners that are pods.
 _PODS = ("pod", "process")
 
@@ -108,9 +115,19 @@ def start(task: str, waits: bool, root: Path, store: str | None, as_json: bool, 
         terminal.note(note)
     client = Client(root, store)
     row = client.ask(asked).rows[0]
+    if others := _other_variables(client):
+        terminal.note(_OTHER_VARIABLES.format(", ".join(others)), "note")
     if waits:
         row = client.wait(row.id).rows[0]
     _show(row, terminal, as_json=as_json, answer=waits)
+
+
+def _other_variables(client: Client) -> list[str]:
+    """The variables that matter to agents and that the service has otherwise than this command."""
+    theirs: dict[str, str] = {}
+    with contextlib.suppress(PolypodError):  # the agent is started in any case
+        theirs = client.ask(Asked(do="ping")).environment
+    return differing(digests_of(os.environ), theirs) if theirs else []
 
 
 def asked_to_start(

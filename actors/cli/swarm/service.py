@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.cli.people import why_no_person_at
+from actors.cli.swarm.environment import digests_of
 from actors.cli.swarm.rows import Row
 from actors.cli.swarm.wire import LONGEST, Asked, Said, decode_asked, line_of, lock_of, socket_of
 from actors.runtime.user_folders import make_private
@@ -155,7 +156,13 @@ class Service:
         """Raises PolypodError."""
         match asked.do:
             case "ping":
-                return Said(done=True, store=self._store, pid=os.getpid(), version=__version__)
+                return Said(
+                    done=True,
+                    store=self._store,
+                    pid=os.getpid(),
+                    version=__version__,
+                    environment=digests_of(os.environ),
+                )
             case "start":
                 return self._row(await self._start(asked))
             case "ls":

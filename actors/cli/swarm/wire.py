@@ -46,6 +46,8 @@ class Said(Struct, frozen=True, kw_only=True, omit_defaults=True):
     store: str = ""
     pid: int = 0
     version: str = ""
+    #: Digests of the variables that agents have, by name.
+    environment: dict[str, str] = {}
     error: Failure | None = None
 
 
