@@ -34,8 +34,9 @@ _AT_TERMINAL = (
 )
 #: The order says how long ago they changed; what they are about has to be read.
 _NARROW = ("SESSION", "LAST RUN", "TASK")
-#: The most that a terminal shows of what may be long.
+#: The most that a terminal shows of what may be long, and of how a run stands where there is room for little.
 _WIDEST = {"POD": 16, "MODEL": 20, "FOLDER": 20}
+_WIDEST_RUN = 18
 
 
 def print_sessions(rows: list[Row], terminal: Terminal) -> None:
@@ -45,6 +46,8 @@ def print_sessions(rows: list[Row], terminal: Terminal) -> None:
         columns = next((names for width, names in _AT_TERMINAL if terminal.width >= width), _NARROW)
     now, home = time.time(), _home()
     cells = [_cells(row, now, home, shortened=terminal.live) for row in rows]
+    if columns is _NARROW:  # else what a session is about has no room
+        cells = [{**row, "LAST RUN": _run_words(row["LAST RUN"])} for row in cells]
     terminal.table([columns, *(tuple(row[name] for name in columns) for row in cells)])
 
 
@@ -64,6 +67,11 @@ def _cells(row: Row, now: float, home: str, *, shortened: bool) -> dict[str, str
         cells |= {name: cut(cells[name], width) for name, width in _WIDEST.items() if name != "FOLDER"}
         cells["FOLDER"] = folder_name(row.folder, home, _WIDEST["FOLDER"])
     return cells
+
+
+def _run_words(last_run: str) -> str:
+    """How the last run stands, and not in which process."""
+    return cut(last_run.partition(", in process")[0], _WIDEST_RUN)
 
 
 def _home() -> str:

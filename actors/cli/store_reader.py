@@ -118,16 +118,23 @@ class Reading:
         return (info for info in found if not any(info.pod.startswith(f"{name}.") for name in names))
 
     def _used_first(self, found: Iterable[SessionInfo]) -> Iterator[SessionInfo]:
-        """The sessions, those in which nothing was said yet behind the others: a chat that is killed before
-        its first turn leaves one, which is not what a person means to go on with.
+        """The sessions, behind the others those that a person does not mean to go on with: records of agents,
+        and those in which nothing was said yet, as a chat leaves one that is killed before its first turn.
         """
-        unused = []
+        others = []
         for info in found:
-            if self._is_unused(info):
-                unused.append(info)
+            if self._is_record(info) or self._is_unused(info):
+                others.append(info)
             else:
                 yield info
-        yield from unused
+        yield from others
+
+    def _is_record(self, info: SessionInfo) -> bool:
+        """Whether it is what is recorded of an agent, which ``polypod swarm`` goes on with."""
+        with suppress(SessionError, WireError):
+            opened = self._first_entry(info.session_id)
+            return isinstance(opened, SessionOpened) and spec_of(opened.manifest) is not None
+        return False
 
     def _is_unused(self, info: SessionInfo) -> bool:
         """Whether nothing was said in a session; what cannot be read was in use."""

@@ -15,6 +15,7 @@ from actors.cli.store_reader import Reading
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.sessions.head import short_id
 from actors.swarm.agents.swarm import Swarm
+from actors.swarm.runners.function import AgentContext
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.errors import ModelError, RunFailed, SessionCorrupt, SessionNotFound
@@ -150,6 +151,23 @@ async def test_the_record_of_an_agent_that_is_a_pod_stands_as_its_pod_does(tmp_p
         await agent.cancel()
         assert listed() == [("dig", f"cancelled, in process {os.getpid()}")]
     assert listed() == [("dig", "cancelled")]
+
+
+async def test_the_last_session_is_no_record_of_an_agent(store: str, tmp_path: Path):
+    async def answer(agent: AgentContext) -> str:
+        return f"did {agent.task}"
+
+    async with PodSystem(store=store) as system:
+        pod = await system.spawn(PodManifest.of(name="a"), client=ScriptedClient([say("ok")]))
+        result = await pod.run("hi")
+        await pod.stop()
+        agent = await Swarm(system, tmp_path / "agents").start("it", answer)
+        await agent.wait()
+        await agent.stop()
+        record = agent.session_id
+    with Reading(store) as reading:
+        assert reading.sessions()[0].session_id == record
+        assert reading.find("last").session_id == result.session_id
 
 
 async def test_the_last_session_is_one_in_which_something_was_said(store: str):

@@ -16,6 +16,7 @@ from actors.cli.approvals.approver import Nobody
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import JsonView, PeopleView, View
 from actors.cli.running import follow_run
+from actors.cli.session_table import Row, print_sessions
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.system import PodSystem
 from actors.tools.base import tool
@@ -226,3 +227,23 @@ def test_a_session_is_named_behind_its_first_run_alone_and_tokens_where_a_reques
         "budget · 0 requests",
         "budget · 0 requests · session t",
     ]
+
+
+def test_at_a_narrow_terminal_a_session_that_a_process_holds_leaves_room_for_its_task(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("COLUMNS", "40")
+    held = Row(
+        "01a22dc2-21a1-76d6-b7fc-1276fc12821a",
+        "p",
+        0.0,
+        "finished, in process 12345",
+        "count words",
+        "/",
+        "m",
+        None,
+    )
+    seen = at_terminal(lambda terminal: print_sessions([held], terminal))
+    assert "finished" in seen
+    assert "process" not in seen
+    assert "count words" in seen
