@@ -24,31 +24,36 @@ class Row(NamedTuple):
     cost: float | None
 
 
-#: The columns of a table that is not cut, and those of a terminal with so many columns at least.
 _ALL = ("SESSION", "POD", "CHANGED", "LAST RUN", "COST", "MODEL", "FOLDER", "TASK")
-_AT_TERMINAL = (
-    (90, _ALL),
-    (60, ("SESSION", "POD", "CHANGED", "LAST RUN", "COST", "TASK")),
-    # How the last run stands is what is looked for first: behind names of pods it would be cut off.
-    (52, ("SESSION", "LAST RUN", "CHANGED", "TASK")),
-)
-#: The order says how long ago they changed; what they are about has to be read.
-_NARROW = ("SESSION", "LAST RUN", "TASK")
-#: The most that a terminal shows of what may be long, and of how a run stands where there is room for little.
+#: What a terminal leaves out, in this order, until it has so many characters for what a session is about; of
+#: the last run that is in which process it is.
+_LEFT_OUT, _ROOM = ("LAST RUN", "FOLDER", "MODEL", "POD", "COST", "CHANGED"), 20
+#: The most that a terminal shows of what may be long.
 _WIDEST = {"POD": 16, "MODEL": 20, "FOLDER": 20}
 _WIDEST_RUN = 18
 
 
 def print_sessions(rows: list[Row], terminal: Terminal) -> None:
     """Print the table; where it is piped on, nothing is shortened."""
-    columns: tuple[str, ...] = _ALL
-    if terminal.live:
-        columns = next((names for width, names in _AT_TERMINAL if terminal.width >= width), _NARROW)
     now, home = time.time(), _home()
     cells = [_cells(row, now, home, shortened=terminal.live) for row in rows]
-    if columns is _NARROW:  # else what a session is about has no room
-        cells = [{**row, "LAST RUN": _run_words(row["LAST RUN"])} for row in cells]
+    columns = _fitting(cells, terminal.width) if terminal.live else _ALL
     terminal.table([columns, *(tuple(row[name] for name in columns) for row in cells)])
+
+
+def _fitting(cells: list[dict[str, str]], width: int) -> tuple[str, ...]:
+    """The columns that a terminal of that width has room for; the cells are shortened for it."""
+    columns = list(_ALL)
+    for name in _LEFT_OUT:
+        widths = [max(map(len, (each, *(row[each] for row in cells)))) for each in columns]
+        if sum(widths[:-1]) + 2 * len(widths[:-1]) + min(widths[-1], _ROOM) <= width:
+            break
+        if name == "LAST RUN":
+            for row in cells:
+                row[name] = cut(row[name].partition(", in process")[0], _WIDEST_RUN)
+        else:
+            columns.remove(name)
+    return tuple(columns)
 
 
 def _cells(row: Row, now: float, home: str, *, shortened: bool) -> dict[str, str]:
@@ -67,11 +72,6 @@ def _cells(row: Row, now: float, home: str, *, shortened: bool) -> dict[str, str
         cells |= {name: cut(cells[name], width) for name, width in _WIDEST.items() if name != "FOLDER"}
         cells["FOLDER"] = folder_name(row.folder, home, _WIDEST["FOLDER"])
     return cells
-
-
-def _run_words(last_run: str) -> str:
-    """How the last run stands, and not in which process."""
-    return cut(last_run.partition(", in process")[0], _WIDEST_RUN)
 
 
 def _home() -> str:

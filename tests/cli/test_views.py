@@ -229,21 +229,19 @@ def test_a_session_is_named_behind_its_first_run_alone_and_tokens_where_a_reques
     ]
 
 
-def test_at_a_narrow_terminal_a_session_that_a_process_holds_leaves_room_for_its_task(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    monkeypatch.setenv("COLUMNS", "40")
+@pytest.mark.parametrize("columns", [40, 60, 80, 100, 120])
+def test_a_list_of_sessions_has_room_for_what_they_are_about(columns: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    ids = [f"01a22dc2-21a1-76d6-b7fc-1276fc1282{number}a" for number in range(1, 3)]
     held = Row(
-        "01a22dc2-21a1-76d6-b7fc-1276fc12821a",
-        "p",
-        0.0,
-        "finished, in process 12345",
-        "count words",
-        "/",
-        "m",
-        None,
+        ids[0], "a-long-name-of-one", 0.0, "finished, in process 12345", "count words", "/work", "m", None
     )
-    seen = at_terminal(lambda terminal: print_sessions([held], terminal))
-    assert "finished" in seen
-    assert "process" not in seen
-    assert "count words" in seen
+    asks = Row(ids[1], "p", 0.0, "waits for approval", "pay ann", "/work/of/a/project", "openai/gpt-5", 1.5)
+    seen = at_terminal(lambda terminal: print_sessions([held, asks], terminal))
+    first, *lines = seen.splitlines()
+    assert [line.split()[-2:] for line in lines[:1]] == [["count", "words"]] or columns == 40
+    assert "finished" in lines[0]
+    assert "waits for approval" in lines[1]
+    assert "TASK" in first
+    assert ("12345" in seen, "FOLDER" in seen) == (False, columns == 120)
+    assert max(map(len, seen.splitlines())) <= columns
