@@ -30,7 +30,7 @@ from actors.pod.session.patience import Patience
 from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
 from actors.runtime.actor import DEFERRED, AsyncActor
-from actors.runtime.circles import Work, next_number
+from actors.runtime.circles import AnyWait, Work, next_number
 from actors.runtime.future import AsyncFuture
 from actors.runtime.interruptible import Left
 from actors.sessions.approvals import NO_APPROVALS
@@ -38,7 +38,7 @@ from actors.sessions.replay import Replayed
 from protocol import commands
 from protocol.commands import Command, Describe
 from protocol.delegation import Children, cost_sum, usage_sum
-from protocol.errors import HeadConflict, PodError, SessionNotFound, StoreError
+from protocol.errors import HeadConflict, PodError, SessionNotFound, StoreError, SystemOfParent
 from protocol.events import RunOutcome
 from protocol.items import TextPart
 from protocol.lifecycle import PodState
@@ -409,18 +409,21 @@ class PodActor(AsyncActor):
     @property
     def at_work(self) -> Work | None:
         """The code of what is at work on the history."""
-        holder = None if self.run_loop is None else self.run_loop.gate.holder
+        run_loop = self.run_loop  # which another thread may take away
+        holder = None if run_loop is None else run_loop.gate.holder
         return None if holder is None else holder.code
 
-    def withdraw(self, asked: AsyncFuture[Any], error: Exception) -> None:
-        """Nobody can wait for ``asked``: what has not begun of it never does. From any thread."""
+    def refuse_wait(self, wait: AnyWait) -> None:
+        with suppress(ActorDeadError, SystemOfParent):
+            self._mailroom.post(self._on_refused_wait, wait)
 
-        def withdraw(_: object) -> None:
-            if self.run_loop is not None:  # else the pod has ended, and has answered all
-                self.run_loop.withdraw(asked, error)
-
-        with suppress(ActorDeadError):
-            self._mailroom.post(withdraw)
+    def _on_refused_wait(self, wait: AnyWait) -> None:
+        # While a message waits here, those behind it do, and what was asked may yet be answered at once.
+        error = wait.find_refusal() if self._task is None else None
+        if error is None:
+            wait.is_refused = False
+        elif self.run_loop is None or not self.run_loop.withdraw(wait.asked, error):
+            wait.fail(error)
 
     # -- its mailbox -----------------------------------------------------------------------------
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import AsyncIterator, Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from actors.runtime.circles import Place, ThreadWait, Wait, work_here
+import pykka
+
+from actors.runtime.circles import ThreadWait, Wait, work_here
 from actors.runtime.future import AsyncFuture
 from actors.runtime.subscription import Closed, Subscription
 from protocol import commands
@@ -66,15 +67,21 @@ class RunStream(Generic[T]):
         raise StopAsyncIteration
 
     async def _next(self) -> Event:
-        place, work = self.result.place, work_here.get()
-        if place is None or work is None:
+        if self.result.place is None or (work := work_here.get()) is None or work.task is None:
             return await self._events.__anext__()
-        with Wait(work, self.result, partial(self._refuse, place)):
+        with Wait(work, self.result, self._fail):
             return await self._events.__anext__()
 
-    def _refuse(self, place: Place, error: WouldDeadlock) -> None:
+    def _next_in_thread(self) -> Event:
+        with ThreadWait(self.result, self._fail) as wait:
+            while True:
+                try:
+                    return self._events.get(wait.next_look)
+                except pykka.Timeout:
+                    wait.look()
+
+    def _fail(self, error: WouldDeadlock) -> None:
         """The run would never come to anything while whoever reads waits for it."""
-        place.withdraw(self.result, error)
         self._refused = error
         self._events.close()
 
@@ -84,11 +91,11 @@ class RunStream(Generic[T]):
     def __next__(self) -> Event:
         while not self._ended:
             try:
-                with ThreadWait(self.result) as wait:
-                    wait.look(surely=True)
-                    event = self._events.get()
+                event = self._next_in_thread()
             except Closed:
                 self._ended = True
+                if self._refused is not None:
+                    raise self._refused from None
                 self.result.get()  # the same
                 break
             if self._is_mine(event):

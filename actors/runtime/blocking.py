@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Host(Protocol):
@@ -21,8 +23,6 @@ class Host(Protocol):
 class _Local(threading.local):
     #: The pool that the thread belongs to; None for any other thread.
     host: Host | None = None
-    #: Says whether what the thread does was given up; None where nobody would know.
-    given_up: Callable[[], bool] | None = None
 
 
 _local = _Local()
@@ -33,16 +33,9 @@ def belong_to(host: Host) -> None:
     _local.host = host
 
 
-def enter_work(given_up: Callable[[], bool] | None) -> None:
-    """The calling thread begins with work that may be given up; with None, it has ended."""
-    _local.given_up = given_up
-
-
-def given_up_here() -> Callable[[], bool] | None:
-    """What says, on any thread, whether nobody waits any longer for what the calling one does; None where
-    nobody would know.
-    """
-    return _local.given_up
+def do_for(future: Any, work: Callable[[], T]) -> T:  # noqa: ARG001 - it is read off the stack
+    """What ``work`` gives; that ``future`` ends only then is seen on the thread's stack (``stacks``)."""
+    return work()
 
 
 @contextlib.contextmanager

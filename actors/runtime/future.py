@@ -20,7 +20,7 @@ import pykka
 
 from actors.runtime.arguments import wait_of
 from actors.runtime.blocking import blocked
-from actors.runtime.circles import MOMENT, Place, ThreadWait, Wait, work_here
+from actors.runtime.circles import Place, ThreadWait, Wait, work_here
 from actors.runtime.loop import at_work, comes_soon, deliver_now, of_parent
 from actors.runtime.tasks import task_on
 from protocol.errors import SystemOfParent, WouldDeadlock
@@ -186,11 +186,13 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
                 return
         _call_all([callback])
 
-    def _forget(self, callback: Callable[[], object]) -> None:
-        """Whoever gave ``callback`` waits no more."""
+    def _forget(self, callback: Callable[[], object]) -> bool:
+        """Whoever gave ``callback`` waits no more. Returns whether it is not called any more."""
         with _lock:
-            if self._callbacks is not None and callback in self._callbacks:
-                self._callbacks.remove(callback)
+            if self._callbacks is None or callback not in self._callbacks:
+                return False
+            self._callbacks.remove(callback)
+            return True
 
     def get(self, *, timeout: float | None = None) -> T:
         """The value, waited for at most ``timeout`` seconds.
@@ -234,17 +236,27 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
         gate.acquire()
         self.when_done(gate.release)
         deadline = _deadline(timeout)
+        refused: list[WouldDeadlock] = []
+
+        def fail(error: WouldDeadlock) -> None:
+            if self._forget(gate.release):
+                refused.append(error)
+                gate.release()
+
         try:
-            with blocked(), ThreadWait(self) as wait:
-                beat: float | None = MOMENT if wait.within else None
-                while not gate.acquire(timeout=min(beat or _HEARTBEAT, _left(deadline))) and not self._done:
+            with blocked(), ThreadWait(self, fail, timed=deadline is not None) as wait:
+                while not gate.acquire(timeout=min(wait.next_look or _HEARTBEAT, _left(deadline))):
+                    if self._done:
+                        break
                     self._check_alive()
-                    beat = wait.look()
+                    wait.look()
                     if _left(deadline) <= 0:
                         raise pykka.Timeout(f"{timeout} seconds")
         finally:
             if not self._done:
                 self._forget(gate.release)
+        if refused and not self._done:
+            raise refused[0]
 
     def _check_alive(self) -> None:
         if of_parent(self._loop) and not self._done:
@@ -274,10 +286,10 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
             waiter = _Waiter(loop)
             self.when_done(waiter.wake)
             try:
-                if (place := self.place) is None or (work := work_here.get()) is None:
+                if self.place is None or (work := work_here.get()) is None or work.task is None:
                     yield from waiter.future
                 else:
-                    with Wait(work, self, lambda error: self._refuse(place, waiter, error)):
+                    with Wait(work, self, waiter.fail):
                         yield from waiter.future
             except asyncio.CancelledError:
                 self._note_abandoned()
@@ -288,11 +300,6 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
         return self._outcome()
 
     __iter__ = __await__
-
-    def _refuse(self, place: Place, waiter: _Waiter, error: WouldDeadlock) -> None:
-        """Whoever awaits the value would do so for ever."""
-        place.withdraw(self, error)
-        waiter.fail(error)
 
     def _note_abandoned(self) -> None:
         if self.on_abandon is not None and not self.done():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextvars import Context
 from typing import Any
 
@@ -37,6 +37,30 @@ def raise_on(loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
 
 def _raise(error: BaseException) -> None:
     raise error
+
+
+async def wait_for_one(tasks: Collection[asyncio.Task[Any]], seconds: float | None = None) -> None:
+    """Wait until one of ``tasks`` has ended, at most so many seconds. Unlike ``asyncio.wait``, it counts as a
+    wait for each of them where it is looked for who waits for whom (``awaited``): for who goes on waiting for
+    the others, or ends them.
+    """
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+
+    def wake(*_: object) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    timer = None if seconds is None else loop.call_later(seconds, wake)
+    for task in tasks:
+        task.add_done_callback(wake)
+    try:
+        await waiter
+    finally:
+        if timer is not None:
+            timer.cancel()
+        for task in tasks:
+            task.remove_done_callback(wake)
 
 
 def begin_task(

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from actors.runtime.tasks import begin_task, is_being_cancelled
+from actors.runtime.tasks import begin_task, is_being_cancelled, wait_for_one
 from protocol.errors import ToolTimeout
 
 #: How long a tool whose time is up is waited for, in seconds, so that one that stops at once is said to
@@ -77,7 +77,7 @@ class _Alone:
 
 async def _within(alone: _Alone, seconds: float, late: Callable[[Outcome], object]) -> None:
     task = alone.task
-    await asyncio.wait({task}, timeout=seconds)
+    await wait_for_one([task], seconds)
     if task.done():
         return
     task.cancel()

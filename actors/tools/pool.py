@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pykka import ActorDeadError
 
-from actors.runtime.blocking import belong_to, enter_work
+from actors.runtime.blocking import belong_to, do_for
 from actors.runtime.loop import mailroom_here
 from protocol.errors import SystemOfParent, ToolError, ToolTimeout
 
@@ -49,19 +49,12 @@ class _Job(Generic[T]):
     def do(self) -> None:
         """Do the work, in the calling thread, and send the outcome to who waits."""
         self.began = time.monotonic()
-        enter_work(self.is_given_up)
         try:
-            result = self.context.run(self.work)
+            result = self.context.run(do_for, self.future, self.work)
         except BaseException as error:  # noqa: BLE001 - it belongs to who waits, whatever it is
             self._post(self._fail, error)
         else:
             self._post(self._succeed, result)
-        finally:
-            enter_work(None)
-
-    def is_given_up(self) -> bool:
-        """Whether nobody waits for it any longer."""
-        return self.state in {"lost", "stuck"}
 
     def _post(self, settle: Callable[[Any], None], outcome: Any) -> None:
         # By mail, since what several threads have done by then wakes the loop only once.

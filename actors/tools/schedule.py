@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
+from actors.runtime.tasks import wait_for_one
 from actors.tools.toolbox import Toolbox
 from protocol.items import ToolCall
 from protocol.tools import Concurrency
@@ -76,7 +77,8 @@ async def run_as_they_come(
             if coming is None and more_may_come():
                 coming = asyncio.create_task(more())
             tasks: list[asyncio.Task[Any]] = [*at_work] if coming is None else [*at_work, coming]
-            for task in (await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))[0]:
+            await wait_for_one(tasks)
+            for task in filter(asyncio.Task.done, tasks):
                 if task is coming:
                     coming = None
                     kinds.update(task.result())

@@ -109,7 +109,6 @@ AWAITED: dict[str, Callable[[Pod], Awaitable[Any]]] = {
     "wait_for": lambda pod: asyncio.wait_for(pod.run("again"), 60),
     "timeout": in_time,
     "group": in_group,
-    "shield": lambda pod: asyncio.shield(pod.run("again")),
     "as_completed": as_completed,
     "other loop": in_other_loop,
     "thread": lambda pod: asyncio.to_thread(pod.run("again").get),

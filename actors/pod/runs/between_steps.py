@@ -66,10 +66,14 @@ class BetweenSteps:
         if self._waiting is not None:
             self._waiting.discard(reply)
 
-    def withdraw(self, reply: AsyncFuture[Any], error: Exception) -> None:
-        """Nobody waits for ``reply``: what has not begun of it never does."""
-        if self._waiting is not None and reply in self._waiting and not reply.done():
-            reply.set_exception(error)
+    def withdraw(self, reply: AsyncFuture[Any], error: Exception) -> bool:
+        """Nobody waits for ``reply``: what has not begun of it never does, and fails. Returns whether it was
+        so.
+        """
+        if self._waiting is None or reply not in self._waiting or reply.done():
+            return False
+        reply.set_exception(error)
+        return True
 
     def take_waiting(self) -> list[AsyncFuture[Any]]:
         """All replies that wait, which another answers."""

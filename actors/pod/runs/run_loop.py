@@ -166,12 +166,14 @@ class RunLoop:
             session_id = self._parts.journal.log.durable_session
             queued.reply.set(RunResult("", "cancelled", Usage(), run_id, session_id))
 
-    def withdraw(self, reply: AsyncFuture[Any], error: Exception) -> None:
-        """Nobody can wait for ``reply``: what has not begun of it never does."""
-        if self._drop(lambda each: each.reply is reply) is not None:
-            reply.set_exception(error)
-        elif self._between is not None:
-            self._between.withdraw(reply, error)
+    def withdraw(self, reply: Any, error: Exception) -> bool:
+        """Nobody can wait for ``reply``: what has not begun of it never does, and fails. Returns whether that
+        was so.
+        """
+        if self._drop(lambda each: each.reply is reply) is None:
+            return self._between is not None and self._between.withdraw(reply, error)
+        reply.set_exception(error)
+        return True
 
     def _drop(self, wanted: Callable[[QueuedRun], bool]) -> QueuedRun | None:
         queue = self.queue

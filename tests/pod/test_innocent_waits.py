@@ -1,0 +1,325 @@
+"""Waits for a pod's next run that its run does not wait for in turn: none is refused, whatever stands beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import pykka
+import pytest
+
+from actors.llm.scripted import ScriptedClient, call, say
+from actors.pod.handle import Pod
+from actors.runtime.circles import MOMENT
+from actors.system import PodSystem
+from actors.tools.base import tool
+from protocol.errors import PodBusy
+from protocol.items import ToolResult
+from protocol.manifest import PodManifest
+
+#: So long that a wait is looked at meanwhile, in seconds.
+LOOKED_AT = 3 * MOMENT
+
+
+def read(pod: Pod) -> None:
+    list(pod.stream("again", busy="reject"))
+
+
+async def ask_again(pod: Pod) -> str:
+    return (await pod.run("again")).text
+
+
+class Jobs:
+    """Jobs of a program; it is notified of their ends, and knows the one that was begun last."""
+
+    def __init__(self) -> None:
+        self.last: asyncio.Task[Any] | None = None
+
+    def begin(self, job: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        self.last = task = asyncio.create_task(job)
+        task.add_done_callback(self._note_end)
+        return task
+
+    def _note_end(self, _: object) -> None:
+        pass
+
+
+async def by_methods(pod: Pod) -> Awaitable[str]:
+    jobs = Jobs()
+    asked = jobs.begin(ask_again(pod))
+    await jobs.begin(asyncio.sleep(LOOKED_AT))
+    return asked
+
+
+async def by_closures(pod: Pod) -> Awaitable[str]:
+    asked, beside = asyncio.create_task(ask_again(pod)), asyncio.create_task(asyncio.sleep(LOOKED_AT))
+    asked.add_done_callback(lambda _: beside.cancel())
+    asked.add_done_callback(partial(print, beside))
+    await beside
+    return asked
+
+
+async def by_a_cancel(pod: Pod) -> Awaitable[str]:
+    asked, beside = asyncio.create_task(ask_again(pod)), asyncio.create_task(asyncio.sleep(LOOKED_AT))
+    asked.add_done_callback(beside.cancel)
+    await beside
+    return asked
+
+
+async def for_a_while(pod: Pod) -> Awaitable[str]:
+    asked = asyncio.create_task(ask_again(pod))
+    _, pending = await asyncio.wait({asked}, timeout=LOOKED_AT)
+    assert pending
+    return asked
+
+
+async def first_of_several(pod: Pod) -> Awaitable[str]:
+    asked, beside = asyncio.create_task(ask_again(pod)), asyncio.create_task(asyncio.sleep(LOOKED_AT))
+    done, _ = await asyncio.wait({asked, beside}, return_when=asyncio.FIRST_COMPLETED)
+    assert done == {beside}
+    return asked
+
+
+async def first_that_completes(pod: Pod) -> Awaitable[str]:
+    asked = asyncio.create_task(ask_again(pod))
+    for each in asyncio.as_completed([asked, asyncio.sleep(LOOKED_AT)]):
+        assert await each is None
+        break
+    return asked
+
+
+async def shielded(pod: Pod) -> Awaitable[str]:
+    asked = asyncio.create_task(ask_again(pod))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(asked), LOOKED_AT)
+    return asked
+
+
+async def shielded_in_time(pod: Pod) -> Awaitable[str]:
+    asked = asyncio.create_task(ask_again(pod))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(LOOKED_AT):
+            await asyncio.shield(asked)
+    return asked
+
+
+async def beside_a_group(pod: Pod) -> Awaitable[str]:
+    asked = pod.run("again")
+
+    async def watch() -> None:
+        await asked
+
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(watch())
+        await asyncio.sleep(LOOKED_AT)
+        watching.cancel()
+    return asked.map(lambda result: result.text)
+
+
+def thread_in_context(work: Callable[[], Any]) -> Future[Any]:
+    """As a library that hands its context variables on to threads begins one."""
+    future: Future[Any] = Future()
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            future.set_result(context.run(work))
+        except BaseException as error:  # noqa: BLE001 - goes to who waits
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+async def in_a_thread(pod: Pod) -> Awaitable[str]:
+    asked = thread_in_context(lambda: pod.run("again").get().text)
+    await asyncio.sleep(LOOKED_AT)
+    return asyncio.wrap_future(asked)
+
+
+async def in_a_thread_of_a_stream(pod: Pod) -> Awaitable[str]:
+    asked = thread_in_context(lambda: "".join(pod.stream("again").text()))
+    await asyncio.sleep(LOOKED_AT)
+    return asyncio.wrap_future(asked)
+
+
+async def in_a_thread_with_an_executor(pod: Pod) -> Awaitable[str]:
+    context = contextvars.copy_context()
+
+    def work() -> str:
+        with ThreadPoolExecutor() as threads:
+            return threads.submit(context.copy().run, lambda: pod.run("again").get().text).result()
+
+    asked = thread_in_context(work)
+    await asyncio.sleep(LOOKED_AT)
+    return asyncio.wrap_future(asked)
+
+
+async def in_a_thread_by_the_loop(pod: Pod) -> Awaitable[str]:
+    loop = asyncio.get_running_loop()
+    asked = thread_in_context(lambda: asyncio.run_coroutine_threadsafe(ask_again(pod), loop).result())
+    await asyncio.sleep(LOOKED_AT)
+    return asyncio.wrap_future(asked)
+
+
+async def beside_the_main_task_of_a_thread(pod: Pod) -> Awaitable[str]:
+    asked = []
+
+    async def beside() -> None:
+        asked.append(pod.run("again"))
+        await asked[0]
+
+    async def main() -> None:
+        task = asyncio.create_task(beside())
+        await asyncio.sleep(LOOKED_AT)
+        assert not task.done()
+
+    await asyncio.to_thread(asyncio.run, main())
+    return asked[0].map(lambda result: result.text)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        by_methods,
+        by_closures,
+        by_a_cancel,
+        for_a_while,
+        first_of_several,
+        first_that_completes,
+        shielded,
+        shielded_in_time,
+        beside_a_group,
+        in_a_thread,
+        in_a_thread_of_a_stream,
+        in_a_thread_with_an_executor,
+        in_a_thread_by_the_loop,
+        beside_the_main_task_of_a_thread,
+    ],
+)
+async def test_what_a_tool_does_not_wait_for_may_wait_for_the_pods_next_run(
+    form: Callable[[Pod], Awaitable[Awaitable[str]]],
+) -> None:
+    asked: list[Awaitable[str]] = []
+
+    async def ask() -> str:
+        """Ask."""
+        asked.append(await form(pod))
+        return "begun"
+
+    client = ScriptedClient([call("ask", {}), say("end"), say("later")])
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client, tools=[ask])
+        assert (await asyncio.wait_for(pod.run("go"), 30)).text == "end"
+        assert [item.text for item in await pod.history() if isinstance(item, ToolResult)] == ["begun"]
+        assert await asyncio.wait_for(asked[0], 30) == "later"
+
+
+async def test_a_context_that_was_kept_says_nothing_of_the_thread_that_uses_it() -> None:
+    kept: list[contextvars.Context] = []
+    has_asked = asyncio.Event()
+
+    async def keep() -> str:
+        """Keep the context, as what is notified of something does."""
+        kept.append(contextvars.copy_context())
+        await has_asked.wait()
+        await asyncio.sleep(LOOKED_AT)
+        return "kept"
+
+    def use() -> str:
+        """Wait in it for the other pod."""
+        asked = kept[0].run(pod.run, "again")
+        loop.call_soon_threadsafe(has_asked.set)
+        return kept[0].run(asked.get).text
+
+    loop = asyncio.get_running_loop()
+    async with PodSystem() as system:
+        client = ScriptedClient([call("keep", {}), say("end"), say("later")])
+        pod = await system.spawn(PodManifest.of(), client=client, tools=[keep])
+        other = await system.spawn(
+            PodManifest.of(), client=ScriptedClient([call("use", {}), say("used")]), tools=[use]
+        )
+        ends = await asyncio.wait_for(asyncio.gather(pod.run("go"), other.run("go")), 30)
+        assert [each.text for each in ends] == ["end", "used"]
+        [result] = [item for item in await other.history() if isinstance(item, ToolResult)]
+        assert result.text == "later"
+
+
+@pytest.mark.parametrize("form", ["get", "stream"])
+async def test_what_the_pod_answers_at_once_is_no_deadlock_where_its_loop_is_busy(form: str) -> None:
+    is_waiting, may_go_on = threading.Event(), threading.Event()
+
+    def block() -> None:
+        is_waiting.set()
+        may_go_on.wait(30)
+
+    @tool(concurrency="read_only")
+    def ask() -> str:
+        """Ask for a run that is refused while this one goes on; the loop has no time meanwhile."""
+        loop.call_soon_threadsafe(block)
+        is_waiting.wait(30)
+        threading.Timer(LOOKED_AT, may_go_on.set).start()
+        ask_pod = pod.run("again", busy="reject").get if form == "get" else partial(read, pod)
+        with pytest.raises(PodBusy):
+            ask_pod()
+        return "busy"
+
+    loop = asyncio.get_running_loop()
+    async with PodSystem() as system:
+        pod = await system.spawn(
+            PodManifest.of(), client=ScriptedClient([call("ask", {}), say("end")]), tools=[ask]
+        )
+        assert (await asyncio.wait_for(pod.run("go"), 30)).text == "end"
+        [result] = [item for item in await pod.history() if isinstance(item, ToolResult)]
+        assert result.text == "busy"
+
+
+async def ask_within_timeout(pod: Pod) -> None:
+    async with asyncio.timeout(LOOKED_AT):
+        await pod.run("?")
+
+
+#: Forms of a wait for another pod that ends by itself.
+TIMED: dict[str, Callable[[Pod], Awaitable[Any]]] = {
+    "timeout": ask_within_timeout,
+    "wait_for": lambda pod: asyncio.wait_for(pod.run("?"), LOOKED_AT),
+    "task": lambda pod: asyncio.wait_for(asyncio.create_task(ask_again(pod)), LOOKED_AT),
+    "thread": lambda pod: asyncio.to_thread(partial(pod.run("?").get, timeout=LOOKED_AT)),
+}
+
+
+@pytest.mark.parametrize("form", list(TIMED))
+@pytest.mark.parametrize("of_child", [True, False])
+async def test_pods_of_which_one_waits_for_some_time_only_are_let_be(form: str, of_child: bool) -> None:
+    async def ask_parent() -> str:
+        """Ask."""
+        if of_child:
+            with pytest.raises((TimeoutError, pykka.Timeout)):
+                await TIMED[form](parent)
+            return "it is busy"
+        return (await parent.run("?")).text
+
+    async def ask_child() -> str:
+        """Ask."""
+        if of_child:
+            return (await child.run("do")).text
+        with pytest.raises((TimeoutError, pykka.Timeout)):
+            await TIMED[form](child)
+        return "it takes long"
+
+    async with PodSystem() as system:
+        of_parent = ScriptedClient([call("ask_child", {}), say("end"), say("answer")])
+        parent = await system.spawn(PodManifest.of(), client=of_parent, tools=[ask_child])
+        of_child_pod = ScriptedClient([call("ask_parent", {}), say("done"), say("later")])
+        child = await system.spawn(PodManifest.of(), client=of_child_pod, tools=[ask_parent])
+        assert (await asyncio.wait_for(parent.run("go"), 30)).text == "end"
+        [result] = [item for item in await parent.history() if isinstance(item, ToolResult)]
+        assert result.text == ("done" if of_child else "it takes long")
+        assert (await asyncio.wait_for(child.run("and?"), 30)).text == "later"  # behind the one before
+        [result] = [item for item in await child.history() if isinstance(item, ToolResult)]
+        assert result.text == ("it is busy" if of_child else "answer")
