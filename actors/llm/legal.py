@@ -8,9 +8,10 @@ alone, so the same history is always sent in the same bytes, and a longer one be
 from __future__ import annotations
 
 import hashlib
+import operator
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 from msgspec.structs import replace
 
@@ -40,13 +41,19 @@ BRIDGE = "Ok."
 NO_RESULT = "no result of this call is known; it may or may not have taken effect"
 #: What stands for a picture where the model takes none.
 NO_PICTURE = "[a picture, which this model cannot see]"
-
 #: What stands for a picture that no server takes.
 NO_SOUND_PICTURE = "[a picture that cannot be shown: its data are none]"
+#: What stands for a picture of a result that this server has refused.
+REFUSED_PICTURE = "[a picture, which the model's server refused]"
 
 #: ``own``: ids as they came from this server, others of a form that most take. ``short``: nine letters and
 #: digits. ``letters``: what may stand in a name.
 Ids = Literal["own", "short", "letters"]
+#: ``within``: a result has its pictures. ``behind``: it has text alone, and they stand behind the results, in
+#: words of the runtime. ``unseen``: the model sees none, wherever they are.
+Pictures = Literal["within", "behind", "unseen"]
+
+AnyItem = TypeVar("AnyItem", bound=Item)
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _ID = re.compile(r"[a-zA-Z0-9_-]{1,40}")
@@ -93,24 +100,22 @@ def first_change(items: Sequence[Item], done: list[Item]) -> int | None:
 class LegalHistory:
     """Makes the items of one history legal, in their order, for the server that ``origin`` names."""
 
-    __slots__ = ("_held", "_ids", "_open", "_origin", "_used")
+    __slots__ = ("_held", "_ids", "_open", "_origin", "_pictures", "_used")
 
-    def __init__(self, origin: str | None, ids: Ids) -> None:
+    def __init__(self, origin: str | None, ids: Ids, pictures: Pictures = "within") -> None:
         self._origin = origin
         self._ids = ids
+        self._pictures = pictures
         #: The ids that were sent, and the place of the item each came with; in that order.
         self._used: dict[str, int] = {}
         #: The calls that wait for their results: the id each goes by in the log, and as it is sent.
         self._open: list[tuple[str, ToolCall]] = []
-        #: Results that no call asked for; nothing may stand between the open calls and theirs.
+        #: Results that no call asked for, and pictures; nothing may stand between the open calls and theirs.
         self._held: list[SystemItem] = []
 
     def take(self, item: Item, place: int) -> list[Item]:
         """What is sent for the item at ``place``; nothing where it says nothing."""
-        for part in item.content:
-            if type(part) is ImagePart:
-                item = replace(item, content=tuple([_sound(each) for each in item.content]))
-                break
+        item = self._with_sound_pictures(item)
         if isinstance(item, ToolResult):
             return self._answer(item)
         if isinstance(item, AssistantItem):
@@ -157,13 +162,44 @@ class LegalHistory:
         ]
         for item in items[start:length]:
             if isinstance(item, ToolResult):
-                self._answer(item)
+                self._answer(self._with_sound_pictures(item))
+
+    def _with_sound_pictures(self, item: AnyItem) -> AnyItem:
+        """The item with its pictures as the server takes them, or words in their places."""
+        for part in item.content:
+            if type(part) is ImagePart:
+                shown = tuple([self._shown(each) for each in item.content])
+                return replace(item, content=shown)
+        return item
+
+    def _shown(self, part: Part) -> Part:
+        if not isinstance(part, ImagePart):
+            return part
+        if self._pictures == "unseen":
+            return TextPart(NO_PICTURE)
+        return sound_picture(part) or TextPart(NO_SOUND_PICTURE)
+
+    def _without_pictures(self, item: ToolResult) -> ToolResult:
+        """The result with words for its pictures, which are held to be shown behind all results."""
+        number = sum(isinstance(part, ImagePart) for held in self._held for part in held.content)
+        content: list[Part] = []
+        for part in item.content:
+            if isinstance(part, ImagePart):
+                number += 1
+                content.append(TextPart(f"[picture {number}, shown below]"))
+                words = TextPart(f"Picture {number}, of the result of the tool {item.name}:")
+                self._held.append(SystemItem((words, part)))
+            else:
+                content.append(part)
+        return replace(item, content=tuple(content))
 
     def _answer(self, item: ToolResult) -> list[Item]:
         for number, (given, call) in enumerate(self._open):
             if given == item.call_id:
                 del self._open[number]
                 result = item if call.id == given else replace(item, call_id=call.id)
+                if self._pictures == "behind":
+                    result = self._without_pictures(result)
                 return [result] if self._open else [result, *self.close()]
         words = f"A result of the tool {item.name} that no call here asked for: "
         notice = SystemItem((TextPart(words), *item.content))
@@ -223,13 +259,24 @@ class LegalHistory:
 _LONGEST_ID = 64
 
 
-def _sound(part: Part) -> Part:
-    return (sound_picture(part) or TextPart(NO_SOUND_PICTURE)) if isinstance(part, ImagePart) else part
-
-
 def is_paused(item: AssistantItem) -> bool:
     """Whether the server goes on with the item as it stands: it ends in a block of the vendor's own."""
     return bool(item.content) and isinstance(item.content[-1], VendorPart) and not item.calls
+
+
+def without_result_pictures(items: Sequence[Item]) -> list[Item] | None:
+    """The items with words for the pictures of tools' results; None where there are none."""
+    changed = [_without_refused_pictures(item) if isinstance(item, ToolResult) else item for item in items]
+    return None if all(map(operator.is_, changed, items)) else changed
+
+
+def _without_refused_pictures(item: ToolResult) -> ToolResult:
+    if not any(isinstance(part, ImagePart) for part in item.content):
+        return item
+    words = TextPart(REFUSED_PICTURE)
+    return replace(
+        item, content=tuple([words if isinstance(part, ImagePart) else part for part in item.content])
+    )
 
 
 def says_anything(content: tuple[Part, ...]) -> bool:

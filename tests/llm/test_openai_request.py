@@ -145,9 +145,54 @@ def test_a_picture_and_a_text_in_a_row_are_one_message_of_parts():
     assert [part["type"] for part in shown[0]["content"]] == ["image_url", "text"]
 
 
-def test_a_picture_in_a_result_is_named_where_it_cannot_be_shown():
-    shown = messages(*CALLED, ToolResult.of(CALL, [TextPart("shot: "), ImagePart("image/png", "AAAA")]))
-    assert shown[-1]["content"] == "shot: [image image/png]"
+PICTURE = ImagePart("image/png", "AAAA")
+OTHER = ToolCall("c2", "list")
+
+
+def test_pictures_of_results_are_shown_behind_all_results():
+    shown = messages(
+        user("go"),
+        AssistantItem((), (CALL, OTHER)),
+        ToolResult.of(CALL, [TextPart("shot: "), PICTURE]),
+        ToolResult.of(OTHER, [PICTURE, TextPart(" and "), PICTURE]),
+        user("so?"),
+    )
+    assert [each["role"] for each in shown] == ["user", "assistant", "tool", "tool", "user"]
+    assert shown[2]["content"] == "shot: [picture 1, shown below]"
+    assert shown[3]["content"] == "[picture 2, shown below] and [picture 3, shown below]"
+    parts = shown[4]["content"]
+    words = [part["text"] for part in parts if part["type"] == "text"]
+    assert words == [
+        *(NOTICE_MARK, "Picture 1, of the result of the tool read:"),
+        *(NOTICE_MARK, "Picture 2, of the result of the tool list:"),
+        *(NOTICE_MARK, "Picture 3, of the result of the tool list:"),
+        "so?",
+    ]
+    assert [n for n, part in enumerate(parts) if part["type"] == "image_url"] == [2, 5, 8]
+    strict = messages(*CALLED, ToolResult.of(CALL, [PICTURE]), dialect=Dialect(alternate=True))
+    assert [each["role"] for each in strict] == ["user", "assistant", "tool", "assistant", "user"]
+
+
+def test_a_model_that_sees_none_reads_of_the_picture_in_a_result():
+    result = ToolResult.of(CALL, [TextPart("shot: "), PICTURE])
+    shown = messages(*CALLED, result, dialect=Dialect(images=False))
+    assert shown[-1]["content"] == "shot: [a picture, which this model cannot see]"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "This model is missing data required for image input",
+        "No endpoints found that support image input",
+        "'messages.2.content' : value must be a string",
+        "messages[1].content must be a string",
+        "messages[3]: unknown variant `image_url`, expected `text`",
+    ],
+)
+def test_a_refusal_of_pictures_is_learnt_also_where_tools_alone_gave_any(words: str):
+    seen = Request([*CALLED, ToolResult.of(CALL, [PICTURE])])
+    assert adapted(Dialect(), words, seen) == Dialect(images=False)
+    assert adapted(Dialect(), words, Request([*CALLED, ToolResult.of(CALL, "none")])) is None
 
 
 def test_tools_are_sent_with_their_schemas_and_left_out_where_there_are_none():
@@ -279,6 +324,7 @@ _items = st.one_of(
         ).map(tuple),
     ),
     st.builds(ToolResult, _ids, _text, _text.map(lambda text: (TextPart(text),)), st.booleans()),
+    st.builds(ToolResult, _ids, _text, st.just((TextPart("shot"), PICTURE)), st.booleans()),
 )
 _histories = st.lists(_items, max_size=12)
 

@@ -5,14 +5,23 @@ import json
 from typing import Any
 
 import pytest
+from client_kit import answer_from
+from llm_server import Exchange, RawServer, error_reply, stream_reply
+from messages_kit import HELLO
+from responses_kit import MESSAGE, event_bytes
 
 from actors.llm.anthropic import dialect as anthropic_dialect
+from actors.llm.anthropic.client import AnthropicClient
 from actors.llm.anthropic.request import body_of as anthropic_body
 from actors.llm.base import Request
+from actors.llm.legal import REFUSED_PICTURE
 from actors.llm.openai import dialect as openai_dialect
+from actors.llm.openai.client import OpenAIClient
 from actors.llm.openai.request import body_of as openai_body
 from actors.llm.responses import dialect as responses_dialect
+from actors.llm.responses.client import ResponsesClient
 from actors.llm.responses.request import body_of as responses_body
+from protocol.errors import ModelError
 from protocol.items import AssistantItem, ImagePart, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.pictures import sound_picture
 
@@ -76,3 +85,43 @@ def test_results_with_pictures_are_words_for_a_model_of_anthropics_format_that_s
     sent = anthropic_body(Request(items_with(ImagePart("image/jpeg", JPEG))), "m", blind)
     assert JPEG.encode() not in sent
     assert sent.count(b"a picture, which this model cannot see") == 3
+
+
+SAID = (
+    b'data: {"choices":[{"index":0,"delta":{"content":"Hello"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+)
+SERVERS: dict[str, tuple[Any, bytes]] = {
+    "openai": (OpenAIClient, SAID),
+    "responses": (ResponsesClient, b"".join(event_bytes(MESSAGE))),
+    "anthropic": (AnthropicClient, HELLO),
+}
+SHOT = [UserItem.of("look"), AssistantItem((), (CALL,)), ToolResult.of(CALL, [ImagePart("image/jpeg", JPEG)])]
+
+
+@pytest.mark.parametrize("form", SERVERS)
+async def test_a_picture_of_a_tool_that_a_server_refuses_fails_no_request(form: str) -> None:
+    make, said = SERVERS[form]
+
+    async def script(exchange: Exchange) -> None:
+        has_picture = JPEG.encode() in exchange.received.body
+        await exchange.send(
+            error_reply("400 Bad Request", "odd picture") if has_picture else stream_reply(said)
+        )
+
+    async with RawServer(script) as server, make(server.url, "m") as client:
+        for requests in (2, 4):  # the next picture may be taken
+            assert (await answer_from(client, Request(SHOT))).item.text
+            assert len(server.received) == requests
+            assert REFUSED_PICTURE in server.received[-1].body.decode()
+        with pytest.raises(ModelError, match="odd picture"):  # one of the user's own is theirs to change
+            await answer_from(client, Request([UserItem.of([ImagePart("image/jpeg", JPEG)])]))
+        assert len(server.received) == 5
+
+
+@pytest.mark.parametrize("form", SERVERS)
+async def test_a_request_that_is_refused_for_another_reason_is_refused_with_that(form: str) -> None:
+    refusals = [error_reply("400 Bad Request", f"odd tools, {n}") for n in range(2)]
+    async with RawServer(*refusals) as server, SERVERS[form][0](server.url, "m") as client:
+        with pytest.raises(ModelError, match="odd tools, 0"):
+            await answer_from(client, Request(SHOT))
+        assert len(server.received) == 2

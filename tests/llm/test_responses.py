@@ -369,6 +369,42 @@ def test_pictures_notices_and_what_nobody_answers_have_their_form() -> None:
     assert "cannot see" in blind[0]["content"][1]["text"]
 
 
+SHOT = [
+    UserItem.of("look"),
+    AssistantItem((), (ToolCall("c1", "shoot", {}), ToolCall("c2", "shoot", {}))),
+    ToolResult("c1", "shoot", (TextPart("here: "), ImagePart(data="QUJD"))),
+    ToolResult("c2", "shoot", (ImagePart(data="QUJD"),), is_error=True),
+]
+
+
+def test_a_result_has_its_pictures_where_the_server_takes_them_there() -> None:
+    image = {"type": "input_image", "image_url": "data:image/png;base64,QUJD"}
+    one, two = sent(SHOT)["input"][-2:]
+    assert one["output"] == [{"type": "input_text", "text": "here: "}, image]
+    assert two["output"] == [{"type": "input_text", "text": "Error: "}, image]
+    *_, one, two, behind, last = sent(SHOT, Dialect(result_images=False))["input"]
+    assert one["output"] == "here: [picture 1, shown below]"
+    assert two["output"] == "Error: [picture 2, shown below]"
+    assert (behind["role"], behind["content"][2], last["content"][2]) == ("user", image, image)
+    assert last["content"][1]["text"] == "Picture 2, of the result of the tool shoot:"
+    assert sent(SHOT, Dialect(images=False))["input"][-1]["output"].startswith("Error: [a picture")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Output of tool call should be 'Input text'",
+        "Invalid type for 'input'.",
+        "Invalid type for 'input[2].output': expected a string, but got an array instead.",
+        "body.input.list[3].function_call_output.output: Input should be a valid string",
+    ],
+)
+def test_a_server_whose_results_are_text_alone_is_sent_pictures_behind_them(words: str) -> None:
+    assert adapted(Dialect(), words, Request(SHOT)) == Dialect(result_images=False)
+    assert adapted(Dialect(result_images=False), words, Request(SHOT)) is None
+    assert adapted(Dialect(), words, Request(SHOT[:2])) is None
+
+
 def test_a_history_that_ends_with_the_models_words_asks_it_to_go_on() -> None:
     inputs = sent([UserItem.of("hi"), AssistantItem.of("so far")])["input"]
     assert "Go on" in inputs[-1]["content"][0]["text"]
@@ -410,6 +446,7 @@ _ITEMS = st.sampled_from(
         AssistantItem((TextPart("call"),), (ToolCall("c1", "t", {"a": 1}), ToolCall("c2", "t", {}))),
         ToolResult("c1", "t", (TextPart("one"),)),
         ToolResult("c2", "t", (TextPart("two"),)),
+        ToolResult("c1", "t", (TextPart("shot"), ImagePart(data="QUJD"))),
         answer_of(*event_bytes(REASONING, CALL)).item,
         ToolResult("call_abc", "get_weather", (TextPart("rain"),)),
         AssistantItem.of("refused", ()),
@@ -417,12 +454,15 @@ _ITEMS = st.sampled_from(
 )
 
 
-@given(st.lists(st.lists(_ITEMS, max_size=8), min_size=1, max_size=4))
-def test_whatever_a_history_turns_into_is_sent_as_if_it_were_new(histories: list[list[Item]]) -> None:
+@given(st.lists(st.lists(_ITEMS, max_size=8), min_size=1, max_size=4), st.booleans())
+def test_whatever_a_history_turns_into_is_sent_as_if_it_were_new(
+    histories: list[list[Item]], within: bool
+) -> None:
     scratch: dict[str, Any] = {}
+    dialect = Dialect(result_images=within)
     for items in histories:
-        kept = body_of(Request(list(items), scratch=scratch), "m", origin=HERE)
-        assert kept == body_of(Request(list(items)), "m", origin=HERE)
+        kept = body_of(Request(list(items), scratch=scratch), "m", dialect, origin=HERE)
+        assert kept == body_of(Request(list(items)), "m", dialect, origin=HERE)
         inputs = json.loads(kept)["input"]
         calls = [each["call_id"] for each in inputs if each["type"] == "function_call"]
         results = [each["call_id"] for each in inputs if each["type"] == "function_call_output"]
@@ -443,11 +483,11 @@ def test_whatever_a_history_turns_into_is_sent_as_if_it_were_new(histories: list
     ],
 )
 def test_what_a_server_refuses_is_learnt(words: str, field: str) -> None:
-    learnt = adapted(Dialect(), words)
+    learnt = adapted(Dialect(), words, Request(SHOT))
     assert learnt is not None
     assert getattr(learnt, field) is False
-    assert adapted(learnt, words) is None
-    assert adapted(Dialect(), "no idea") is None
+    assert adapted(learnt, words, Request(SHOT)) is None
+    assert adapted(Dialect(), "no idea", Request(SHOT)) is None
 
 
 # -- pods -------------------------------------------------------------------------------------------

@@ -15,10 +15,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-from msgspec.structs import replace
 
 from actors.llm.anthropic.dialect import Dialect
-from actors.llm.legal import GO_ON, NO_PICTURE, NOTICE_MARK, OPENING, LegalHistory, first_change, is_paused
+from actors.llm.legal import GO_ON, NOTICE_MARK, OPENING, LegalHistory, first_change, is_paused
 from protocol.items import (
     AssistantItem,
     ImagePart,
@@ -66,7 +65,7 @@ class EncodedHistory:
     def __init__(self, dialect: Dialect, origin: str | None) -> None:
         self._dialect = dialect
         self._origin = origin
-        self._legal = LegalHistory(origin, "letters")
+        self._legal = LegalHistory(origin, "letters", "within" if dialect.images else "unseen")
         self._bytes = bytearray()
         self._done: list[Item] = []
         self._places: list[_Place] = []
@@ -168,21 +167,14 @@ class EncodedHistory:
     def _said(self, item: Item) -> tuple[Voice, list[dict[str, Any]]]:
         """Whose message an item belongs to, and its blocks."""
         if isinstance(item, UserItem):
-            return "user", list(self._shown(item.content))
+            return "user", list(_content(item.content))
         if isinstance(item, SystemItem):
-            return "user", list(self._shown((TextPart(NOTICE_MARK), *item.content), joined=True))
+            return "user", list(_content(_joined((TextPart(NOTICE_MARK), *item.content))))
         if isinstance(item, ToolResult):
-            return "results", [_result(item if self._dialect.images else _without_pictures(item))]
+            return "results", [_result(item)]
         native = item.origin is not None and item.origin == self._origin
         voice: Voice = "paused" if native and is_paused(item) else "assistant"
         return voice, self._spoken(item, native=native)
-
-    def _shown(self, parts: tuple[Part, ...], *, joined: bool = False) -> Iterator[dict[str, Any]]:
-        if not self._dialect.images:
-            parts = _unseen(parts)
-        if joined and not any(isinstance(part, ImagePart) for part in parts):
-            parts = (TextPart("".join(part.text for part in parts if isinstance(part, TextPart))),)
-        return _content(parts)
 
     def _spoken(self, item: AssistantItem, *, native: bool) -> list[dict[str, Any]]:
         """The blocks of an answer: as they came where it goes back to its server, which insists on that where
@@ -238,6 +230,13 @@ _MODEL = frozenset({"assistant", "paused"})
 _MARKED = frozenset({"text", "image", "tool_use", "tool_result"})
 
 
+def _joined(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """The parts as one text, unless there is a picture among them."""
+    if any(isinstance(part, ImagePart) for part in parts):
+        return parts
+    return (TextPart("".join(part.text for part in parts if isinstance(part, TextPart))),)
+
+
 def _content(parts: tuple[Part, ...]) -> Iterator[dict[str, Any]]:
     """Texts that are not blank, and pictures."""
     for part in parts:
@@ -270,15 +269,6 @@ def _call(call: ToolCall, *, native: bool) -> dict[str, Any]:
     arguments = call.arguments if call.invalid is None else {}
     block = {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
     return {**call.vendor, **block} if native and call.vendor else block
-
-
-def _without_pictures(item: ToolResult) -> ToolResult:
-    return replace(item, content=_unseen(item.content))
-
-
-def _unseen(parts: tuple[Part, ...]) -> tuple[Part, ...]:
-    """Parts for a model that sees no pictures."""
-    return tuple([TextPart(NO_PICTURE) if isinstance(part, ImagePart) else part for part in parts])
 
 
 def _result(item: ToolResult) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from actors.llm.http.incoming import Incoming
 from actors.llm.http.presets import start_command_for
 from actors.llm.http.reply import Reply
 from actors.llm.http.sending import sending_of
-from actors.llm.legal import original_names
+from actors.llm.legal import original_names, without_result_pictures
 from actors.net.proxies import authorization_of, basic_credentials, where_of, without_credentials
 from actors.runtime.closing import Closing
 from protocol.errors import ModelError
@@ -97,7 +97,7 @@ class ServerClient(Closing):
         )
         entry = await peer.endpoint.enter(request.deadline)
         try:
-            reply = await self._opened(peer, entry, request)
+            reply = await self._replied(peer, entry, request)
             answer = self._answer(peer.where, request)
             incoming = Incoming(peer.where, reply, answer)
             try:
@@ -107,6 +107,21 @@ class ServerClient(Closing):
                 await incoming.aclose()
         finally:
             entry.leave()
+
+    async def _replied(self, peer: Peer, entry: Entry, request: Request) -> Reply:
+        """The server's answer to the request. Where it refuses that, words stand for the pictures that tools
+        have given: nobody chose them for this model, and no run is to fail for one. Raises ModelError.
+        """
+        try:
+            return await self._opened(peer, entry, request)
+        except ModelError as refusal:
+            plain = _without_result_pictures(request, refusal)
+            if plain is None:
+                raise
+            try:
+                return await self._opened(peer, entry, plain)
+            except ModelError as error:  # where it is as before, they were not what it is about
+                raise (refusal if error.kind == refusal.kind else error) from None
 
     def _settings(self, request: Request) -> ModelSettings | None:
         """The settings of a request: its own, or else those that all have."""
@@ -164,6 +179,14 @@ class AnswerStream:
 
     def _named(self, block: Block) -> Block:
         return _with_original_name(block, self._renamed) if self._renamed else block
+
+
+def _without_result_pictures(request: Request, refusal: ModelError) -> Request | None:
+    """What is sent in the place of a request that was refused; None where nothing else is to be sent."""
+    if refusal.kind not in {"invalid_request", "not_found"}:
+        return None
+    items = without_result_pictures(request.items)
+    return None if items is None else msgspec.structs.replace(request, items=items)
 
 
 def _renamed(request: Request) -> dict[str, str]:

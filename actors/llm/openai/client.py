@@ -28,7 +28,7 @@ Named = Callable[[HttpPool, str, float | None], Awaitable[str]]
 
 _DIALECT = "openai.dialect."
 #: Statuses by which servers say that they do not know an option.
-_MISUNDERSTOOD = frozenset({400, 415, 422, 500, 501})
+_MISUNDERSTOOD = frozenset({400, 404, 415, 422, 500, 501})
 
 
 class OpenAIClient(ServerClient):

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.llm.base import Request
-from protocol.items import AssistantItem, ImagePart, ToolResult
+from protocol.items import AssistantItem, ImagePart
 
 
 class Dialect(Struct, frozen=True):
@@ -150,13 +150,15 @@ def _any_signature(words: str, request: Request) -> bool:  # noqa: ARG001
 
 def _images(words: str, request: Request) -> bool:
     named = re.search(r"\bimages?\b|image_url|image input|vision|multimodal|multi-modal|mmproj", words)
-    refused = any(word in words for word in _UNKNOWN) or "not a multimodal" in words or "only" in words
-    return bool(named and refused) and any(
-        isinstance(part, ImagePart)
-        for item in request.items
-        if not isinstance(item, ToolResult)
-        for part in item.content
+    refused = any(word in words for word in (*_UNKNOWN, *_BLIND))
+    text_alone = re.search(r"content\W{1,5}(value )?must be a string", words)  # Groq, of a list of contents
+    return bool((named and refused) or text_alone) and any(
+        isinstance(part, ImagePart) for item in request.items for part in item.content
     )
+
+
+#: How else they say that a model sees none; Ollama, and OpenRouter.
+_BLIND = ("not a multimodal", "only", "missing data", "no endpoints found")
 
 
 def _tool_choice(words: str, request: Request) -> bool:

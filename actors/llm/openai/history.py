@@ -16,7 +16,6 @@ import msgspec
 from actors.llm.legal import (
     BRIDGE,
     GO_ON,
-    NO_PICTURE,
     NOTICE_MARK,
     OPENING,
     LegalHistory,
@@ -86,7 +85,11 @@ class EncodedHistory:
         self._final = bytearray()
         self._role: Role = "system"
         self._open: list[bytes] = [] if not system else [_text(system)]
-        self._legal = LegalHistory(self._origin, "short" if self._dialect.short_ids else "own")
+        self._legal = LegalHistory(
+            self._origin,
+            "short" if self._dialect.short_ids else "own",
+            "behind" if self._dialect.images else "unseen",  # a message of the role tool has text alone
+        )
 
     def messages(
         self, items: Sequence[Item], system: str | None, closing: bytes | None = None
@@ -109,7 +112,7 @@ class EncodedHistory:
                 messages.append(_result(item))
                 role = "tool"
             else:
-                said.append(self._content((TextPart(NOTICE_MARK), *item.content)))
+                said.append(_content((TextPart(NOTICE_MARK), *item.content)))
         if closing is not None:
             said.append(closing)
         if said and role == "tool" and self._dialect.alternate:
@@ -158,11 +161,11 @@ class EncodedHistory:
     def _put(self, item: Item) -> None:
         if isinstance(item, SystemItem):
             if self._role == "system":
-                self._open.append(self._content(item.content))
+                self._open.append(_content(item.content))
             else:
-                self._grow(self._content((TextPart(NOTICE_MARK), *item.content)))
+                self._grow(_content((TextPart(NOTICE_MARK), *item.content)))
         elif isinstance(item, UserItem):
-            self._grow(self._content(item.content))
+            self._grow(_content(item.content))
         elif isinstance(item, ToolResult):
             self._emit("tool", _result(item))
         else:
@@ -200,12 +203,6 @@ class EncodedHistory:
 
     def _message(self, role: str, contents: list[bytes]) -> bytes:
         return b"%b%b" % (b"," if self._final else b"", _message(role, contents))
-
-    def _content(self, parts: tuple[Part, ...]) -> bytes:
-        """The content of a user message: a string where it is text alone, else a list of parts."""
-        if not self._dialect.images:
-            parts = tuple([TextPart(NO_PICTURE) if isinstance(part, ImagePart) else part for part in parts])
-        return _content(parts)
 
     def _assistant(self, item: AssistantItem) -> bytes:
         """One message with all the text and all the calls, and what this server gave with it."""

@@ -67,7 +67,8 @@ class ResponsesClient(ServerClient):
                 reply = await posted(peer, "/responses", body, request.deadline)
             except ModelError as error:
                 entry.failed(error)
-                simpler = adapted(dialect, error.message) if error.status in _MISUNDERSTOOD else None
+                is_misfit = error.status in _MISUNDERSTOOD
+                simpler = adapted(dialect, error.message, request) if is_misfit else None
                 if simpler is None:
                     raise
                 dialect = simpler

@@ -7,13 +7,17 @@ import re
 import msgspec
 from msgspec import Struct
 
+from actors.llm.base import Request
+from actors.llm.legal import Pictures
+from protocol.items import ImagePart, ToolResult
+
 
 class Dialect(Struct, frozen=True):
     """What a model or server understands of a request; learnt from its refusals.
 
     ``encrypted``: it gives reasoning that only it can read, to be sent back. ``json_schema``: an answer can
     be held to a schema. ``tool_choice``: a model can be held to a call. ``reasoning``: it takes reasoning
-    back.
+    back. ``result_images``: a tool's result may have pictures, as OpenAI's own server takes it.
     """
 
     encrypted: bool = True
@@ -22,19 +26,39 @@ class Dialect(Struct, frozen=True):
     tool_choice: bool = True
     reasoning: bool = True
     images: bool = True
+    result_images: bool = True
+
+    @property
+    def pictures(self) -> Pictures:
+        """Where pictures of results are sent."""
+        if not self.images:
+            return "unseen"
+        return "within" if self.result_images else "behind"
 
 
-def adapted(dialect: Dialect, words: str) -> Dialect | None:
-    """The dialect for a server that refused a request with ``words``; None where they say nothing of it."""
+def adapted(dialect: Dialect, words: str, request: Request) -> Dialect | None:
+    """The dialect for a server that refused ``request`` with ``words``; None where they say nothing of it."""
     words = words.lower()
     for field, about in _REFUSED:
         if getattr(dialect, field) and re.search(about, words):
             return msgspec.structs.replace(dialect, **{field: False})
+    if dialect.pictures == "within" and re.search(_TEXT_ALONE, words) and _has_result_pictures(request):
+        return msgspec.structs.replace(dialect, result_images=False)
     return None
+
+
+def _has_result_pictures(request: Request) -> bool:
+    results = (item for item in request.items if isinstance(item, ToolResult))
+    return any(isinstance(part, ImagePart) for item in results for part in item.content)
 
 
 _NO = r"(not support|n't support|unsupported|unknown|unrecognized|not a multimodal)"
 _PICTURE = r"(image|vision|picture)"
+
+#: What servers say of a result that is a list: llama-server, LM Studio, and what checks with pydantic.
+_TEXT_ALONE = (
+    r"output of tool call|function_call_output|\.output\b|'?input'?\W*$|valid string|expected (a )?string"
+)
 
 #: What refusals say of each.
 _REFUSED: tuple[tuple[str, str], ...] = (

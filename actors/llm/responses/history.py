@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from actors.llm.legal import GO_ON, NO_PICTURE, NOTICE_MARK, LegalHistory, first_change
+from actors.llm.legal import GO_ON, NOTICE_MARK, LegalHistory, Pictures, first_change
 from protocol.items import (
     AssistantItem,
     ImagePart,
@@ -38,23 +38,25 @@ class EncodedInput:
     that is replaced has what comes after it encoded anew, and nothing before it.
     """
 
-    __slots__ = ("_done", "_final", "_images", "_legal", "_origin", "_places", "_reasoning", "_spoke")
+    __slots__ = ("_done", "_final", "_legal", "_origin", "_pictures", "_places", "_reasoning", "_spoke")
 
-    def __init__(self, origin: str | None, *, reasoning: bool, images: bool) -> None:
-        """``reasoning`` says whether it takes reasoning back, ``images`` whether it sees any."""
+    def __init__(self, origin: str | None, *, reasoning: bool, pictures: Pictures) -> None:
+        """``reasoning`` says whether it takes reasoning back, ``pictures`` where it takes those of results
+        to be.
+        """
         self._origin = origin
         self._reasoning = reasoning
-        self._images = images
-        self._legal = LegalHistory(origin, "own")
+        self._pictures = pictures
+        self._legal = LegalHistory(origin, "own", pictures)
         self._done: list[Item] = []  # what is encoded
         #: Of each item: where its inputs begin, and whether the model spoke last before it.
         self._places: list[tuple[int, bool]] = []
         self._final = bytearray()
         self._spoke = False
 
-    def suits(self, origin: str | None, *, reasoning: bool, images: bool) -> bool:
+    def suits(self, origin: str | None, *, reasoning: bool, pictures: Pictures) -> bool:
         """Whether this is what such a server is sent."""
-        return (self._origin, self._reasoning, self._images) == (origin, reasoning, images)
+        return (self._origin, self._reasoning, self._pictures) == (origin, reasoning, pictures)
 
     def inputs(self, items: Sequence[Item], closing: str | None = None) -> tuple[bytearray, bytes]:
         """The bytes of all inputs, in two pieces that belong one behind the other; last come the words of
@@ -99,22 +101,11 @@ class EncodedInput:
         if isinstance(item, AssistantItem):
             yield from self._spoken(item)
         elif isinstance(item, ToolResult):
-            text = item.text if item.text.strip() else _NO_OUTPUT
-            output = f"Error: {text}" if item.is_error else text
-            yield {"type": "function_call_output", "call_id": item.call_id, "output": output}
+            yield {"type": "function_call_output", "call_id": item.call_id, "output": _output(item)}
         elif isinstance(item, SystemItem):
-            yield _message("user", [_input_text(NOTICE_MARK), *self._content(item.content)])
+            yield _message("user", [_input_text(NOTICE_MARK), *_content(item.content)])
         else:
-            yield _message("user", self._content(item.content))
-
-    def _content(self, parts: tuple[Part, ...]) -> list[dict[str, Any]]:
-        made = []
-        for part in parts:
-            if isinstance(part, ImagePart):
-                made.append(_image(part) if self._images else _input_text(NO_PICTURE))
-            elif isinstance(part, TextPart) and part.text:
-                made.append(_input_text(part.text))
-        return made
+            yield _message("user", _content(item.content))
 
     def _spoken(self, item: AssistantItem) -> Iterator[dict[str, Any]]:
         """What the model said, in its order; what went before nothing is left out."""
@@ -134,6 +125,25 @@ class EncodedInput:
         while outputs and outputs[-1].get("type") == "reasoning":
             outputs.pop()
         yield from outputs
+
+
+def _output(item: ToolResult) -> str | list[dict[str, Any]]:
+    """What a result says: a text, or a list of contents where there is a picture among them."""
+    if any(isinstance(part, ImagePart) for part in item.content):
+        content = _content(item.content)
+        return [_input_text("Error: "), *content] if item.is_error else content
+    text = item.text if item.text.strip() else _NO_OUTPUT
+    return f"Error: {text}" if item.is_error else text
+
+
+def _content(parts: tuple[Part, ...]) -> list[dict[str, Any]]:
+    made = []
+    for part in parts:
+        if isinstance(part, ImagePart):
+            made.append(_image(part))
+        elif isinstance(part, TextPart) and part.text:
+            made.append(_input_text(part.text))
+    return made
 
 
 def _say(outputs: list[dict[str, Any]], text: str) -> None:

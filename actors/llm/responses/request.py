@@ -80,9 +80,9 @@ def _format(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _history(request: Request, dialect: Dialect, origin: str | None) -> EncodedInput:
     known: EncodedInput | None = request.scratch.get(_KEPT)
-    takes = {"reasoning": dialect.reasoning, "images": dialect.images}
-    if known is None or not known.suits(origin, **takes):
-        known = request.scratch[_KEPT] = EncodedInput(origin, **takes)
+    reasoning, pictures = dialect.reasoning, dialect.pictures
+    if known is None or not known.suits(origin, reasoning=reasoning, pictures=pictures):
+        known = request.scratch[_KEPT] = EncodedInput(origin, reasoning=reasoning, pictures=pictures)
     return known
 
 
