@@ -36,8 +36,11 @@ class Approvals(Struct, frozen=True):
     def after(self, event: ApprovalRequested | ApprovalResolved) -> Approvals:
         """How it stands after ``event``."""
         others = tuple(each for each in self.open if each.approval_id != event.approval_id)
-        if isinstance(event, ApprovalRequested):
-            return replace(self, open=(*others, event))
+        if isinstance(
+            event, ApprovalRequested
+        ):  # of a call that was approved: as something else, or by its tool
+            granted = tuple(each for each in self.granted if each.request.call_id != event.call_id)
+            return replace(self, open=(*others, event), granted=granted)
         granted, rules = self.granted, self.rules
         request = self.find(event.approval_id)
         if request is not None and event.approved and request.form is None:

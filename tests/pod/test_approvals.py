@@ -36,7 +36,7 @@ from protocol.events import (
     TurnEnd,
     TurnStart,
 )
-from protocol.hooks import Inject, Replace
+from protocol.hooks import Deny, Inject, Replace
 from protocol.items import AssistantItem, SystemItem, ToolResult
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
@@ -431,6 +431,101 @@ def test_a_call_that_hooks_change_is_asked_for_as_it_would_run() -> None:
         assert await stage.results() == ["paid carol\nof {'to': 'carol'}"]
 
     play_staged(play, pay("ann"), say("done"))
+
+
+class Gate:
+    """Has a say about whom is paid, and notes whom it was asked about."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+
+    async def before_tool(self, call: Any) -> Any:
+        to = call.arguments["to"]
+        self.asked.append(to)
+        answer = self.answers.get(to)
+        return await answer() if callable(answer) else answer
+
+
+def test_hooks_have_their_say_about_the_arguments_that_a_person_gives() -> None:
+    gate = Gate(ann=Inject("about ann"), bob=Deny("not bob"), carol=Inject("about carol"))
+
+    async def play(stage: Stage) -> None:
+        pod = await stage.spawn(hooks=[gate])
+        run = pod.run("go")
+        one, two, three = await stage.waiting()
+        await pod.approve(one.approval_id, arguments={"to": "bob"}, note="please")
+        await pod.approve(two.approval_id, arguments={"to": "carol"})
+        await pod.approve(three.approval_id, note="yes")
+        assert (await run).text == "done"
+        assert stage.ran == ["carol", "ann"]
+        assert await stage.results() == [
+            'not bob\nA person changed the arguments to {"to":"bob"}',
+            'paid carol\nabout carol\nA person changed the arguments; it ran with {"to":"carol"}',
+            "paid ann\nabout ann\nA person says: yes",
+        ]
+        assert gate.asked == ["ann", "ann", "ann", "bob", "carol"]
+
+    play_staged(play, pay("ann") + pay("ann") + pay("ann"), say("done"))
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_hooks_put_in_the_place_of_a_persons_arguments_is_asked_for_anew(again: bool) -> None:
+    """A system that is left meanwhile has the new question in its log alone."""
+    gate, store = Gate(bob=Replace({"to": "carol"})), MemoryStore()
+
+    async def play(stage: Stage) -> None:
+        pod = await stage.spawn(hooks=[gate])
+        run = pod.run("go")
+        (asked,) = await stage.waiting()
+        await pod.approve(asked.approval_id, arguments={"to": "bob"})
+        (anew,) = await stage.waiting()
+        assert (anew.call_id, anew.arguments) == (asked.call_id, {"to": "carol"})
+        assert stage.ran == []
+        if again:
+            return
+        await pod.approve(anew.approval_id)
+        assert (await run).text == "done"
+        assert stage.ran == ["carol"]
+        assert gate.asked == ["ann", "bob"]
+
+    async def go_on(stage: Stage) -> None:
+        info = store.sessions()[0]
+        pod = await stage.spawn(hooks=[gate], resume=info.session_id)
+        run = pod.resume()
+        (anew,) = await stage.waiting()
+        assert anew.arguments == {"to": "carol"}
+        await pod.approve(anew.approval_id)
+        assert (await run).text == "done"
+        assert stage.ran == ["carol"]
+
+    play_staged(play, pay("ann"), *([] if again else [say("done")]), store=store)
+    if again:
+        play_staged(go_on, say("done"), store=store)
+
+
+@pytest.mark.parametrize("end", ["cancel", "pause"])
+def test_a_call_whose_given_arguments_a_hook_still_looks_at_was_not_run(end: str) -> None:
+    looking = asyncio.Event()
+
+    async def look() -> None:
+        looking.set()
+        await asyncio.Event().wait()
+
+    async def play(stage: Stage) -> None:
+        pod = await stage.spawn(hooks=[Gate(bob=look)])
+        run = pod.run("go")
+        (asked,) = await stage.waiting()
+        await pod.approve(asked.approval_id, arguments={"to": "bob"})
+        await looking.wait()
+        await (pod.cancel() if end == "cancel" else pod.pause())
+        assert (await run).outcome == ("cancelled" if end == "cancel" else "paused")
+        if end == "pause":
+            assert (await pod.resume()).text == "done"
+        assert stage.ran == []
+        assert await stage.results() == [NOT_RUN]
+
+    play_staged(play, pay("ann"), *([say("done")] if end == "pause" else []))
 
 
 class Quiet:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from actors.pod.approvals.open_approvals import OpenApprovals
 from actors.pod.approvals.people_clock import PeopleClock
 from actors.pod.runs.tool_runner import Batch, ToolRunner, with_texts
+from actors.sessions.approvals import Granted
 from actors.tools.base import ToolContext
 from actors.tools.hooks import Hooks
 from actors.tools.schedule import kind_of, run_as_they_come
@@ -239,13 +240,7 @@ class AskingRunner(ToolRunner):
     ) -> None:
         granted = self._approvals.take(call.id)
         if granted is not None:
-            ran = replace(call, arguments=granted.arguments, invalid=None)
-            said = _said(granted.resolution.arguments, granted.resolution.note)
-            texts = (*granted.request.injected, *self._limited(said))
-            if (denied := self._denied(ran)) is not None:  # by rules that the pod was given since it asked
-                await batch.record(with_texts(denied, granted.request.injected))
-            else:
-                await self._run_prepared(ran, batch, texts, call)
+            await self._run_granted(call, granted, batch)
         elif call.id in self._prepared:
             ran, texts = self._prepared.pop(call.id)
             await self._run_prepared(ran, batch, texts, call)
@@ -255,9 +250,50 @@ class AskingRunner(ToolRunner):
             try:
                 await super().run_call(call, batch, texts, asked)
             except _Parked as parked:
-                await self._ask_one(parked.call, parked.found, parked.injected, batch)
-                await self._approvals.commit()
-                batch.check()
+                await self._ask_again(parked, batch)
+
+    async def _ask_again(self, parked: _Parked, batch: Batch) -> None:
+        await self._ask_one(parked.call, parked.found, parked.injected, batch)
+        await self._approvals.commit()
+        batch.check()
+
+    async def _run_granted(self, call: ToolCall, granted: Granted, batch: Batch) -> None:
+        """Run a call that a person has approved."""
+        given, note = granted.resolution.arguments, granted.resolution.note
+        ran, injected = replace(call, arguments=granted.arguments, invalid=None), granted.request.injected
+        if (denied := self._denied(ran)) is not None:  # by rules that the pod was given since it asked
+            await batch.record(with_texts(denied, injected))
+            return
+        if given is not None and self.hooks is not None and self.hooks.asks_before:
+            try:
+                answer, injected = await self._ask_about_given(self.hooks, ran, batch)
+            except _Parked as parked:
+                await self._ask_again(parked, batch)
+                return
+            if isinstance(answer, ToolResult):
+                wanted = f"A person changed the arguments to {_json(given)}"
+                await batch.record(with_texts(answer, (*injected, *self._limited((wanted,)))))
+                return
+            ran = answer
+        said = _said(None if given is None else ran.arguments, note)
+        await self._run_prepared(ran, batch, (*injected, *self._limited(said)), call)
+
+    async def _ask_about_given(
+        self, hooks: Hooks, given: ToolCall, batch: Batch
+    ) -> tuple[ToolCall | ToolResult, tuple[str, ...]]:
+        """What hooks make of a call with arguments that a person gave, which are new to them. Raises
+        ``_Parked`` where they have put others in their place that have to be asked for.
+        """
+        checked = self.toolbox.check(given)
+        if isinstance(checked, ToolResult):  # the tool is another one by now
+            return checked, ()
+        try:
+            answer, injected = await self._ask_before(hooks, checked, self._context(given, batch), batch)
+        except _Parked as parked:
+            if parked.call.arguments != given.arguments:
+                raise
+            return parked.call, parked.injected  # as the person has approved it
+        return answer if isinstance(answer, ToolResult) else answer.call, injected
 
     async def _run_prepared(
         self, call: ToolCall, batch: Batch, texts: tuple[str, ...], asked: ToolCall
@@ -289,9 +325,12 @@ class AskingRunner(ToolRunner):
 
 def _said(arguments: dict[str, Any] | None, note: str | None) -> tuple[str, ...]:
     """Texts by which the model learns how a call was approved."""
-    mended = "" if arguments is None else json.encode(arguments).decode()
     texts = (
-        mended and f"A person changed the arguments; it ran with {mended}",
+        None if arguments is None else f"A person changed the arguments; it ran with {_json(arguments)}",
         note and f"A person says: {note}",
     )
     return tuple(text for text in texts if text)
+
+
+def _json(arguments: dict[str, Any]) -> str:
+    return json.encode(arguments).decode()
