@@ -56,25 +56,36 @@ class AnswerToken:
 
 
 def answer_token() -> AnswerToken:
-    """The token of the user whose process this is; it is made where there is none. Raises StoreError."""
-    return _token_in(os.environ.get("XDG_STATE_HOME"), os.environ.get("HOME"))
+    """The token that is now in the file of the user whose process this is; it is made where there is none.
+    Raises StoreError.
+    """
+    path = state_path() / _NAME
+    if (mark := _mark_of(path)) is None:
+        try:
+            _make(path)
+        except OSError as error:
+            why = f"cannot make the token of answers, {path}: {error.strerror}"
+            raise StoreError(why, hint=_HINT) from error
+        mark = _mark_of(path)
+    return _token_in(path, mark)
+
+
+def _mark_of(path: Path) -> object:
+    """What changes with the file; None where there is none."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino, found.st_mode, found.st_uid, found.st_size, found.st_ctime_ns)
 
 
 @lru_cache(maxsize=8)
-def _token_in(*_: str | None) -> AnswerToken:
-    """The token where the state folder is by these variables."""
-    path = state_path() / _NAME
+def _token_in(path: Path, _: object) -> AnswerToken:
+    """The token in a file, as it stands. Raises StoreError."""
     try:
         return AnswerToken(_read(path))
-    except FileNotFoundError:
-        pass
     except OSError as error:
         raise StoreError(f"cannot read the token of answers, {path}: {error.strerror}", hint=_HINT) from error
-    try:
-        _make(path)
-        return AnswerToken(_read(path))
-    except OSError as error:
-        raise StoreError(f"cannot make the token of answers, {path}: {error.strerror}", hint=_HINT) from error
 
 
 def _read(path: Path) -> bytes:

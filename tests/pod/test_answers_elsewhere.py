@@ -19,6 +19,7 @@ from store_kit import KINDS, AwaitedStore
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.approvals.find import open_requests, resolution
 from actors.pod.handle import Pod
+from actors.runtime.user_folders import state_path
 from actors.sessions.answer_token import AnswerToken, answer_token
 from actors.sessions.answers import wait
 from actors.sessions.chain import chained
@@ -438,6 +439,23 @@ async def test_an_answer_that_proves_no_token_approves_nothing(place: Place, for
         assert (resolved.approved, resolved.by) == (False, "unproved")
         assert asked.approval_id in str(alert)
         assert "bears no proof" in (await place.results())[0]
+
+
+async def test_the_next_question_wants_the_token_that_is_there_by_then(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    async with place.system() as system:
+        await place.spawn(system, pay("ann"), say("done"), pay("bob"), say("done"))
+        first = await place.asked(system)
+        await place.pod.approve(first.approval_id)
+        await place.run
+        (state_path() / "approval-token").unlink()
+        second = await place.asked(system)
+        assert second.token != first.token
+        place.answer(second)
+        await place.run
+    assert place.ran == ["ann", "bob"]
 
 
 async def test_an_answer_without_proof_to_a_question_of_an_earlier_version_holds(place: Place) -> None:

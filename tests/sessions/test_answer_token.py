@@ -47,7 +47,6 @@ def test_the_token_is_the_users_alone_and_made_once(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     before = path.read_bytes()
-    module._token_in.cache_clear()
     assert answer_token().id == token.id
     assert path.read_bytes() == before
     assert [each.name for each in path.parent.iterdir()] == [path.name]
@@ -79,16 +78,28 @@ def test_of_many_that_make_a_token_in_once_one_does(path: Path) -> None:
 def test_a_file_that_proves_nothing_is_refused_with_words(path: Path, spoil: Any, words: str) -> None:
     answer_token()
     spoil(path)
-    module._token_in.cache_clear()
     with pytest.raises(StoreError, match=words):
         answer_token()
+
+
+def test_a_token_that_is_replaced_or_deleted_proves_nothing_from_then_on(path: Path) -> None:
+    first = answer_token()
+    signed = first.sign(ApprovalAnswer("a", "s", approved=True, at=1.0))
+    path.with_name("other").write_bytes(b"x" * 32)
+    path.with_name("other").chmod(0o600)
+    path.with_name("other").rename(path)
+    replaced = answer_token()
+    path.unlink()
+    made = answer_token()
+    assert len({first.id, replaced.id, made.id}) == 3
+    assert answer_token() is made
+    assert not made.proves(signed)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")
 def test_a_file_of_another_user_who_knows_it_is_refused(path: Path) -> None:
     answer_token()
     os.chown(path, 65534, 65534)
-    module._token_in.cache_clear()
     with pytest.raises(StoreError, match="belongs to another user"):
         answer_token()
 

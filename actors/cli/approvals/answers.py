@@ -34,7 +34,8 @@ def keep_answer(
     if request.token not in {None, token.id}:
         raise click.UsageError(
             f"pod {info.pod} takes no answer from here: it asks for the proof of another token than that in "
-            f"{state_path()}; answer as the user, and with the $XDG_STATE_HOME, that it was started with"
+            f"{state_path()}; answer as the user, and with the $XDG_STATE_HOME, that it was started with. "
+            "Where the token was replaced since, answer where the pod runs: `polypod resume` asks again"
         )
     if not reading.put_answer(token.sign(answer)):
         raise AlreadyResolved(f"approval {request.approval_id} was answered already")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from actors.sessions.answer_token import AnswerToken, answer_token
+from actors.sessions.answer_token import answer_token
 from actors.sessions.answers import settled
 from actors.sessions.store import SessionStore
 from protocol.approval import ApprovalAnswer
@@ -15,12 +15,10 @@ from protocol.events import ApprovalRequested
 class SignedAnswers:
     """What one pod puts into the store, and believes of what is there."""
 
-    __slots__ = ("_store", "_token")
+    __slots__ = ("_store",)
 
     def __init__(self, store: SessionStore) -> None:
         self._store = store
-        #: The user's token; None until it was looked for.
-        self._token: AnswerToken | None = None
 
     def token_id(self) -> str | None:
         """The id of the token that an answer of another process has to prove: empty where none can be kept,
@@ -29,22 +27,16 @@ class SignedAnswers:
         if not self._store.keeps_answers:
             return None
         try:
-            return self._get_token().id
+            return answer_token().id
         except StoreError:
             return ""
-
-    def _get_token(self) -> AnswerToken:
-        """The user's token. Raises StoreError."""
-        if self._token is None:
-            self._token = answer_token()
-        return self._token
 
     def proves(self, request: ApprovalRequested, answer: ApprovalAnswer) -> bool:
         """Whether ``answer``, from the store, is from someone who has the token."""
         if request.token is None:  # of an earlier version
             return True
         try:
-            token = self._get_token()
+            token = answer_token()
         except StoreError:
             return False
         return request.token == token.id and token.proves(answer)
@@ -56,5 +48,5 @@ class SignedAnswers:
         if not self._store.keeps_answers:
             return True
         with contextlib.suppress(StoreError):  # it is recorded by this process, which needs no proof
-            answer = self._get_token().sign(answer)
+            answer = answer_token().sign(answer)
         return bool(await settled(self._store.put_answer(answer)))
