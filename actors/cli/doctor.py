@@ -34,7 +34,8 @@ from protocol.mcp import McpServer, expand, header_value
 
 #: What is not there for a confined command.
 _INSIDE = (
-    "inside, sudo, docker, ssh-agent, debuggers and the real home are not there; MCP servers are not confined"
+    "inside, sudo, docker, ssh-agent, debuggers and the real home are not there; "
+    "MCP servers and the programs of other agents are not confined"
 )
 _ALLOW_NAMESPACES = (
     "allow user namespaces: kernel.unprivileged_userns_clone = 1, "

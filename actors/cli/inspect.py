@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -77,9 +77,19 @@ def ps(pod: str | None, everything: bool, store: str | None, as_json: bool) -> N
     if not sessions:
         terminal.note(f"no sessions{' that can be read' if unreadable else ''} in {url}")
         return
-    print_sessions([row_of(each) for each in (sessions if limit is None else sessions[:_LISTED])], terminal)
-    if limit is not None and len(sessions) == limit:
+    shown = sessions if limit is None else sessions[:_LISTED]
+    print_sessions([row_of(each) for each in shown], terminal)
+    if len(shown) < len(sessions):
         terminal.note("there are more; --all lists them")
+    if unconfined := ", ".join(_unconfined(shown)):
+        terminal.note(f"MCP servers and programs of others at work, which nothing confines: {unconfined}")
+
+
+def _unconfined(sessions: Iterable[Listed]) -> Iterator[str]:
+    """What works for those sessions that a process has, and is confined by nothing."""
+    for info, stand, summary in sessions:
+        if stand.holder is not None and summary.unconfined:
+            yield f"{', '.join(summary.unconfined)} ({info.pod})"
 
 
 def _report_unreadable(unreadable: dict[str, SessionError], url: str, terminal: Terminal) -> None:
@@ -102,7 +112,8 @@ def listed(info: SessionInfo, reading: Reading) -> Listed:
 def row_of(session: Listed) -> Row:
     """A session as the table of sessions has it."""
     info, stand, summary = session
-    return Row(info.session_id, info.pod, info.updated_at, last_words(info, stand), *summary)
+    about = (summary.task, summary.folder, summary.model, summary.cost)
+    return Row(info.session_id, info.pod, info.updated_at, last_words(info, stand), *about)
 
 
 #: What made a session of another, by what its parent says.

@@ -1,4 +1,6 @@
-"""What a person knows a session by: its task, its folder, its model, and what it cost."""
+"""What a person knows a session by: its task, its folder, its model, and what it cost; and what works for it
+that nothing confines.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ import msgspec
 from actors.cli.store_reader import Reading
 from actors.pod.models import label
 from actors.sessions.replay import Replayed
+from actors.swarm.agents.history import POD_RUNNERS
 from protocol.agents import spec_of
 from protocol.entries import SessionOpened, StoredEntry
 from protocol.errors import SessionError, WireError
@@ -17,44 +20,50 @@ from protocol.events import PodStarted
 from protocol.manifest import PodManifest
 from protocol.wire import decode_entry
 
+#: Runners that start no program of others.
+_OWN_RUNNERS = (*POD_RUNNERS, "local")
 #: How an entry begins that says on which model its pod goes on, and what one that cost something holds.
 _STARTED, _COST = b'{"type":"PodStarted"', b'"cost":'
 
 
 class Summary(NamedTuple):
     """A session in short. ``cost`` is in US dollars, None where nobody knows it; texts are empty where
-    nothing is known.
+    nothing is known. ``unconfined`` are its MCP servers and, of an agent, the program of others that it is.
     """
 
     task: str = ""
     folder: str = ""
     model: str = ""
     cost: float | None = None
+    unconfined: tuple[str, ...] = ()
 
 
 def summary_of(session_id: str, reading: Reading) -> Summary:
     """The summary of a session; as much as can be read of a damaged one."""
-    task = folder = model = ""
-    costs = Replayed()
+    opened, task, model, costs = Summary(), "", "", Replayed()
     with suppress(SessionError, WireError, msgspec.DecodeError):
         task = reading.task(session_id)
         for stored in reading.stored(session_id):
-            if not folder and not model:
-                folder, model = _opened(stored)
+            if opened == Summary():
+                opened = _opened(stored)
+                model = opened.model
             if stored.body.startswith(_STARTED):
                 started = decode_entry(stored.body)
                 model = started.model if isinstance(started, PodStarted) else model
             elif _COST in stored.body:  # nearly all entries are spared the decoding
                 costs.read((stored,))
-    return Summary(task, folder, model, costs.cost)
+    return opened._replace(task=task, model=model, cost=costs.cost)
 
 
-def _opened(stored: StoredEntry) -> tuple[str, str]:
-    """The folder and the model that a session was opened with."""
+def _opened(stored: StoredEntry) -> Summary:
+    """What a session was opened with."""
     opened = decode_entry(stored.body)
     if not isinstance(opened, SessionOpened):
-        return "", ""
+        return Summary()
     if (spec := spec_of(opened.manifest)) is not None:
-        return spec.cwd, spec.runner if isinstance(spec.runner, str) else " ".join(spec.runner)
+        runner = spec.runner if isinstance(spec.runner, str) else " ".join(spec.runner)
+        is_foreign = not (spec.has_objects or spec.runner in _OWN_RUNNERS)
+        return Summary(folder=spec.cwd, model=runner, unconfined=(runner,) if is_foreign else ())
     manifest = msgspec.json.decode(opened.manifest, type=PodManifest)
-    return manifest.pod.pwd, label(manifest.model)
+    servers = tuple(each.name for each in manifest.tools.mcp)
+    return Summary(folder=manifest.pod.pwd, model=label(manifest.model), unconfined=servers)

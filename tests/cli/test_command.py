@@ -1,18 +1,27 @@
 """The command in its users' hands: what it prints where, how it ends, and what bad input comes to."""
 
+import asyncio
 import json
 import select
 import shlex
 import signal
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from command_kit import COMMAND, Done, Home, silent_server
 from ports import unused_port
 
+from actors.llm.scripted import ScriptedClient
+from actors.sessions.chain import chained
+from actors.sessions.sqlite.store import SQLiteStore
+from actors.system import PodSystem
+from protocol.agents import AgentSpec, opening_of
+from protocol.entries import SessionOpened
 from protocol.events import RunEnd, RunStart, ToolResulted
-from protocol.wire import decode_event
+from protocol.manifest import PodManifest
+from protocol.wire import decode_event, encode
 
 
 @pytest.fixture
@@ -89,6 +98,24 @@ def test_sessions_are_listed_shown_and_logged(home: Home):
     assert "count words in a.txt" in logged
     tree = home.polypod("log", session, "--tree").out
     assert f"▸ {session}" in tree
+
+
+async def test_what_nothing_confines_is_named_where_it_is_at_work(home: Home):
+    url = f"sqlite:{home.folder / 'pods.db'}"
+    servers = [{"name": "fs", "command": ["no-such-server"]}]
+    async with PodSystem(store=url) as system:
+        await system.spawn(PodManifest.of(name="clerk", mcp=servers), client=ScriptedClient([]))
+        await system.spawn(PodManifest.of(name="lister"), client=ScriptedClient([]))
+        done = await asyncio.to_thread(home.polypod, "ps", "--store", url)
+        assert done.err.splitlines()[-1].endswith("which nothing confines: fs (clerk)")
+    assert "confines" not in home.polypod("ps", "--store", url).err
+    spec = AgentSpec(id="fix-1", task="fix", runner="claude", cwd="/", root="/", created_at=1.0)
+    opened = SessionOpened(session_id="s", seq=1, at=1.0, pod="fix-1", manifest=opening_of(spec))
+    with closing(SQLiteStore(home.folder / "pods.db")) as store:
+        store.create("s", "fix-1", None, chained([encode(opened)]), claim=False)
+    rows = home.polypod("ps", "--json", "--store", url).lines
+    found = {row["pod"]: row["unconfined"] for row in rows}
+    assert found == {"clerk": ["fs"], "lister": [], "fix-1": ["claude"]}
 
 
 def test_what_is_listed_shown_and_logged_is_there_as_data_too(home: Home):

@@ -53,7 +53,8 @@ class SessionRow(SessionFacts, frozen=True, kw_only=True):
 
     ``last_run`` is the outcome of the last run, ``open`` where it has no end, ``none`` where there was none;
     ``holder`` the process that has the session, ``waiting`` how many of its calls wait for approval; ``cost``
-    is in US dollars, null where nobody knows it.
+    is in US dollars, null where nobody knows it. ``unconfined`` are its MCP servers and, of an agent, the
+    program of others that it is: nothing confines these.
     """
 
     last_run: str
@@ -63,6 +64,7 @@ class SessionRow(SessionFacts, frozen=True, kw_only=True):
     folder: str
     model: str
     cost: float | None
+    unconfined: tuple[str, ...]
 
 
 class SessionShown(SessionFacts, frozen=True, kw_only=True):
