@@ -59,6 +59,12 @@ def init(folder: Path, *options: str) -> None:
     subprocess.run(["git", "init", "-q", *options, folder], check=True)
 
 
+def git(folder: Path, words: str) -> None:
+    """Have the user's own git do something there."""
+    who = ["-c", "user.name=n", "-c", "user.email=a@b"]
+    subprocess.run(["git", "-C", folder, *who, *words.split()], check=True, stdout=subprocess.DEVNULL)
+
+
 async def sh(
     launcher: Launcher, scope: Scope, cwd: Path, script: str, section: SandboxSection | None = None
 ) -> str:
@@ -249,6 +255,24 @@ async def test_repositories_below_and_of_submodules_are_guarded_too(launcher: La
     assert "evil" not in (folder / "vendor/one/.git/config").read_text()
     assert "evil" not in (module / "config").read_text()
     assert not (module / "hooks/pre-commit").exists()
+
+
+async def test_settings_of_a_working_copy_are_not_planted_where_git_reads_them(
+    launcher: Launcher, place: Path
+) -> None:
+    folder, mark = place / "scope", place / "outside/mark"
+    init(folder)
+    git(folder, "commit -q --allow-empty -m x")
+    git(folder, "worktree add -q tree")
+    git(folder, "config extensions.worktreeConfig true")
+    own = [folder / ".git/config.worktree", folder / ".git/worktrees/tree/config.worktree"]
+    planted = f"printf '[core]\\n\\tfsmonitor = touch {mark}\\n'"
+    script = f"for each in {own[0]} {own[1]}; do {planted} > $each; done; git status > /dev/null && echo fine"
+    assert (await sh(launcher, Scope.writable(folder), folder, script)).endswith("fine\n")
+    assert not [each for each in own if each.exists()]
+    git(folder, "status")
+    git(folder / "tree", "status")
+    assert not mark.exists()
 
 
 async def test_a_repository_of_another_name_is_not_steered_by_a_program(

@@ -20,7 +20,7 @@ _FOLDER, _FILE = 0o500, 0o400
 #: The mode of a folder in which a repository is made.
 _REPOSITORY = 0o700
 #: Names that are files where they are anything, with what changes nothing for who reads them meanwhile.
-_TEXTS = {b"commondir": b".", b"config": b""}
+_TEXTS = {b"commondir": b".", b"config": b"", b"config.worktree": b""}
 _TRIES = 10
 #: Another took away what was there, or put something else in its place: it is looked at once more.
 _CHANGED = {errno.ENOENT, errno.ENXIO, errno.ESTALE}
