@@ -10,11 +10,13 @@ import pytest
 from delegation_kit import Cast, lead, of, spawn, until
 from msgspec.structs import asdict
 
-from actors.llm.scripted import call, say
+from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.approvals.find import open_requests
+from actors.pod.delegation.output import answers_after
 from actors.pod.handle import Pod
 from actors.pod.local import actor_of
 from actors.sessions.answer_token import answer_token
+from actors.sessions.memory.store import MemoryStore
 from actors.sessions.sqlite.store import SQLiteStore
 from actors.system import PodSystem
 from protocol.approval import ApprovalAnswer
@@ -301,6 +303,22 @@ async def test_a_compaction_carries_grants_and_a_fork_does_not(tmp_path: Path) -
             await pod.compact()
             cast.go.set()
             assert (await until(events, of(ChildEnded))).child_session == started
+
+
+async def test_bug_what_a_sub_agent_says_behind_its_own_compaction_is_read_from_where_reading_had_come() -> (
+    None
+):
+    summary = [call("write_summary", {"text": "they talked"}), say("ok")]
+    client, store = ScriptedClient([say("one"), *summary, say("two")]), MemoryStore()
+    async with PodSystem(store) as system:
+        pod = await system.spawn(PodManifest.of(), client=client)
+        await pod.run("a")
+        session = (await pod.describe()).session_id
+        said = await answers_after(store, session, 0)
+        assert said.texts == ["one"]
+        await pod.compact(0)
+        await pod.run("b")
+        assert (await answers_after(store, session, said.next)).texts == ["two"]
 
 
 async def test_a_sub_agent_that_is_paused_by_itself_can_be_stopped_by_its_parent_and_from_outside() -> None:
