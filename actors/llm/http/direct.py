@@ -1,7 +1,5 @@
 """The transport of requests that go straight to their server: HTTP/1.1 over asyncio's connections.
 
-A model sends an answer in hundreds of pieces, each for itself, so what a piece costs is what a turn costs.
-Here the bytes of a piece go from the socket to whoever reads the answer within one call: no task is woken.
 Connections are kept for the next request, and there is no limit on their number.
 """
 
@@ -11,268 +9,27 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import aiohappyeyeballs
 
-from actors.llm.http.http1 import Framing, Head, HeadReader
+from actors.llm.http.connection import Answer, Connection
 from actors.net.certificates import certificates
-from actors.net.failures import TransportError, lost, slow_to_reach, unconnected, unresolved
+from actors.net.failures import TransportError, slow_to_reach, unconnected, unresolved
 
-#: How long the end of an answer may lag behind its last event before its connection is given up, in seconds.
-SETTLE_SECONDS = 1.0
 #: How long a connection is kept that nobody uses, in seconds; servers close theirs after 5 to 75.
 KEPT_SECONDS = 15.0
 #: How long the addresses of a host are remembered, in seconds.
 _RESOLVED_SECONDS = 10.0
 #: After so many seconds without a connection the next address of the host is tried beside it (RFC 8305).
 _NEXT_ADDRESS_SECONDS = 0.25
-#: Bytes handed to a connection at a time, so that the loop gets its turns while a long history is sent.
-_SLICE = 256 * 1024
 #: Bytes read from the network at a time.
 _READ = 64 * 1024
-#: Bytes of an answer that wait for who reads it piece by piece, before no more are taken from the network.
-_MOST_WAITING = 256 * 1024
 
 #: As ``getaddrinfo`` gives it.
 _Address = Any
-
-#: What takes an answer piece by piece and says when it has enough.
-Take = Callable[[bytes], bool]
-
-
-class Connection(asyncio.Protocol):
-    """A connection between two requests; while one is under way its Answer receives what comes."""
-
-    def __init__(self, pool: DirectTransport) -> None:
-        self._pool = pool
-        self.buffer = pool.buffer
-        self.kept_since = 0.0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:  # noqa: ARG002 - nobody asked for it
-        self.transport.abort()
-
-    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - nobody waits for anything
-        self._pool.forget(self)
-
-    def take_back(self, *, keep: bool) -> None:
-        """Take the connection back from a request that is over: the next one may use it, or it is closed."""
-        self.transport.set_protocol(self)
-        if keep and not self.transport.is_closing():
-            self.transport.resume_reading()
-            self._pool.keep(self)
-        else:
-            self.transport.abort()
-
-
-class Answer(asyncio.BufferedProtocol):
-    """One request and its answer, as ``contract.Response`` says. ``pour`` reads it as ``read`` does, without
-    a wait for each piece.
-    """
-
-    status: int
-    coding: str
-    headers: Mapping[str, str]
-
-    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
-        self._connection = connection
-        self._transport = connection.transport
-        self._loop = loop
-        self._buffer = connection.buffer
-        self._head: HeadReader | None = HeadReader()
-        self._framing: Framing | None = None
-        self._keeps = False
-        self._waiter: asyncio.Future[None] | None = None
-        self._take: Take | None = None
-        self._enough = False
-        self._waiting: list[bytes] = []
-        self._size = 0
-        self._unsent: memoryview | None = None
-        self._held_back = False
-        self._over = False
-        self._error: TransportError | None = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    # -- asking ----------------------------------------------------------------------------------
-
-    async def ask(self, head: bytes, body: bytes) -> None:
-        """Send the request and wait for the head of the answer. Raises TransportError."""
-        self._transport.set_protocol(self)
-        if len(body) <= _SLICE:
-            self._transport.write(head + body)
-        else:
-            self._transport.write(head)
-            self._unsent = memoryview(body)
-            self._send_more()
-        while self._framing is None:
-            await self._wait()
-
-    def _send_more(self) -> None:
-        while self._unsent is not None and not self._held_back:
-            piece, rest = self._unsent[:_SLICE], self._unsent[_SLICE:]
-            self._unsent = rest or None
-            self._transport.write(piece)
-
-    def pause_writing(self) -> None:
-        self._held_back = True
-
-    def resume_writing(self) -> None:
-        self._held_back = False
-        self._send_more()
-
-    # -- what comes ------------------------------------------------------------------------------
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - it is always the same
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self._buffer[:nbytes]))
-
-    def data_received(self, data: bytes) -> None:
-        framing = self._framing
-        try:
-            if framing is None:
-                self._begin(data)
-                return
-            piece = framing.feed(data)
-        except TransportError as error:
-            self._fail(error)
-            return
-        if piece:
-            take = self._take
-            if take is None:
-                self._hold(piece)
-            elif not self._enough and take(piece):
-                self._enough = True
-                self._wake()
-        if framing.over:
-            self._end()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        framing = self._framing
-        if framing is not None and framing.open_ended and error is None:
-            self._end()
-        else:
-            kept = self._connection.kept_since > 0  # a new one was not closed for being idle
-            unanswered = kept and self._head is not None and not self._head.begun
-            self._fail(TransportError(lost(), unanswered=unanswered))
-        self._connection.connection_lost(error)
-
-    def _begin(self, data: bytes) -> None:
-        assert self._head is not None
-        read = self._head.feed(data)
-        if read is None:
-            return
-        head, rest = read
-        self._head = None
-        self._open(head)
-        self._wake()
-        if rest:
-            self.data_received(rest)
-        elif head.framing.over:
-            self._end()
-
-    def _open(self, head: Head) -> None:
-        self.status, self.headers, self._framing, self.coding, self._keeps = head
-
-    def _hold(self, piece: bytes) -> None:
-        self._waiting.append(piece)
-        self._size += len(piece)
-        if self._size > _MOST_WAITING:
-            self._transport.pause_reading()
-        self._wake()
-
-    def _end(self) -> None:
-        """The body has come whole."""
-        assert self._framing is not None
-        sent = self._unsent is None and not self._held_back
-        self._let_go(keep=self._keeps and sent and not self._framing.surplus)
-
-    def _fail(self, error: TransportError) -> None:
-        self._error = error
-        self._let_go(keep=False)
-
-    def _let_go(self, *, keep: bool) -> None:
-        self._over = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._connection.take_back(keep=keep)
-        self._wake()
-
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    async def _wait(self) -> None:
-        """Wait until something has happened. Raises TransportError where the connection has failed."""
-        if self._error is not None:
-            raise self._error
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    # -- reading ---------------------------------------------------------------------------------
-
-    async def read(self) -> bytes:
-        """The bytes that are there, waiting for some where there are none; ``b""`` is the end."""
-        while not self._waiting:
-            if self._over and self._error is None:
-                return b""
-            await self._wait()
-        return self._take_waiting()
-
-    async def pour(self, take: Take) -> None:
-        """Hand over the body as it comes, ``b""`` being its end, until ``take`` has enough."""
-        if self._waiting and take(self._take_waiting()):
-            return
-        self._take = take
-        while not self._enough and (self._error is not None or not self._over):
-            await self._wait()
-        if not self._enough:
-            take(b"")
-
-    def _take_waiting(self) -> bytes:
-        waiting = self._waiting
-        data = waiting[0] if len(waiting) == 1 else b"".join(waiting)
-        waiting.clear()
-        if self._size > _MOST_WAITING and not self._over:
-            self._transport.resume_reading()
-        self._size = 0
-        return data
-
-    # -- its end ---------------------------------------------------------------------------------
-
-    def settle(self) -> bool:
-        """Let the framing's end arrive, so that the connection can be used again; close it if it does not."""
-        if not self._over:
-            self._take, self._enough = _nothing, True
-            self._transport.resume_reading()
-            self._timer = self._loop.call_later(SETTLE_SECONDS, self._transport.abort)
-        return True
-
-    async def aclose(self) -> None:
-        """Let go of the connection, which is closed unless the answer has come whole."""
-        self.give_up()
-
-    def give_up(self) -> None:
-        """Close the connection, unless the answer has come whole."""
-        if not self._over:
-            self._let_go(keep=False)
-
-
-def _nothing(_: bytes) -> bool:
-    """Take what nobody wants any more."""
-    return True
 
 
 class DirectTransport:
