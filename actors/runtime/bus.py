@@ -53,26 +53,20 @@ class Bus:
         _buses.add(self)
 
     def publish(self, events: Sequence[Event], entries: Sequence[StoredEntry] = ()) -> None:
-        """Hand ``events``, in their order, to their subscribers' queues; never blocks, never raises. Among
-        ``entries`` are those of the durable ones, as far as there are any.
+        """Hand ``events``, which are all of one pod, in their order to their subscribers' queues; never
+        blocks, never raises. Among ``entries`` are those of the durable ones, as far as there are any.
         """
-        if self.silent:
+        if self.silent or not events:
             return
         if self._abandoned:
             self._sweep()
-        near, of_pod = self._near, self._near.of_pod
-        order = near.of_all.order
-        of_all = self._ordered(near.of_all) if order is None else order
-        for event in events:
-            kind = type(event)
-            for queue in of_all:
-                if kind in queue.kinds:
-                    queue.put(event)
-            if of_pod and (group := of_pod.get(event.pod)) is not None:
+        near = self._near
+        for group in (near.of_all, near.of_pod.get(events[0].pod)):
+            if group is not None:
                 order = group.order
                 for queue in self._ordered(group) if order is None else order:
-                    if kind in queue.kinds:
-                        queue.put(event)
+                    kinds = queue.kinds
+                    queue.put_all(events if kinds is _ALL_KINDS else _of_kinds(events, kinds))
         if self.fed:
             self._publish_bytes(events, entries)
 
@@ -261,6 +255,11 @@ class Bus:
             self._refresh()
         for queue in queues:
             queue.wake()
+
+
+def _of_kinds(events: Sequence[Event], kinds: frozenset[type[Event]]) -> Sequence[Event]:
+    """Those of ``events`` that are of these kinds."""
+    return [event for event in events if type(event) in kinds]
 
 
 def kinds_of(kinds: Collection[EventKind] | EventKind | None) -> frozenset[type[Event]]:

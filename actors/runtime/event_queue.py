@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from actors.runtime.future import AsyncFuture
@@ -87,6 +88,16 @@ class EventQueue(Generic[Q]):
         if self.waiter is not None:
             self.wake()
 
+    def put_all(self, events: Sequence[Q]) -> None:
+        """Append events, the first of them first."""
+        if len(self._events) + len(events) > self._size:
+            for event in events:
+                self.put(event)
+            return
+        self._events.extend(events)
+        if self.waiter is not None and events:
+            self.wake()
+
     def _drop(self) -> None:
         with self._lock:
             if len(self._events) < self._size:  # the subscriber was quicker
@@ -106,7 +117,8 @@ class EventQueue(Generic[Q]):
         """What is there now, the oldest first, at most ``limit`` events and what was missed before."""
         with self._lock:
             taken: list[Q | Lagged] = [self._take_lagged()] if self._missed else []
-            taken += [self._events.popleft() for _ in range(min(len(self._events), limit))]
+            next_ = self._events.popleft
+            taken += [next_() for _ in range(min(len(self._events), limit))]
         return taken
 
     def leave_out(self, through: dict[str, int]) -> None:

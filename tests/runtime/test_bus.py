@@ -10,6 +10,7 @@ import pykka
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 import protocol
 from actors.runtime.bus import Bus
@@ -202,6 +203,28 @@ def test_whatever_publishers_and_readers_do_nothing_is_lost_unreported(size, ste
     got += events.drain()
     gaps_stand_in_place(got, published)
     assert events.drain() == []
+
+
+@given(
+    st.lists(st.lists(st.booleans(), max_size=4), max_size=8),
+    st.integers(1, 6),
+    st.sampled_from([None, TextDelta, [RunStart, TextDelta]]),
+    st.sampled_from([None, "p"]),
+)
+def test_events_that_are_published_together_come_as_if_one_by_one(batches, size, kinds, pod):
+    together, apart = Bus(), Bus()
+    got, wanted = (bus.subscribe(pod, kinds, size=size) for bus in (together, apart))
+    number = 0
+    for batch in batches:
+        events = [delta(number + n) if transient else fact(number + n) for n, transient in enumerate(batch)]
+        number += len(batch)
+        together.publish(events)
+        publish(apart, *events)
+    assert _without_time(got.drain()) == _without_time(wanted.drain())
+
+
+def _without_time(events):
+    return [replace(event, at=0.0) for event in events]
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 10_000])

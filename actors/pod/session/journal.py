@@ -100,10 +100,7 @@ class Journal:
 
     def has_subscriber(self, kind: type[Event]) -> bool:
         """Whether this pod has a subscriber to transient events of that kind."""
-        bus = self.bus
-        if bus.silent:
-            return False
-        if self._kinds_at != bus.changes:
+        if self._kinds_at != self.bus.changes:
             self._refresh_kinds()
         return kind in self._kinds
 
