@@ -12,7 +12,7 @@ from protocol.errors import ManifestError
 from protocol.manifest import ModelSection
 
 
-def client_for(section: ModelSection, preset: Preset, server: Server, http: HttpPool) -> ServerClient:
+def client_for(section: ModelSection, preset: Preset, server: Server, http: HttpPool) -> ServerClient[Any]:
     """The client of a server. Raises ManifestError for a setting that it has not."""
     _check(section)
     common: dict[str, Any] = {

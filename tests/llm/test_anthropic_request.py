@@ -404,7 +404,7 @@ def test_a_result_that_is_replaced_by_a_shorter_copy_leaves_what_was_before_it_a
 def test_a_long_history_is_encoded_in_portions():
     request = Request([user(str(number)) for number in range(5)])
     dialect = Dialect()
-    assert [encode_some(request, dialect, 2) for _ in range(3)] == [True, True, False]
+    assert [encode_some(request, dialect, None, 2) for _ in range(3)] == [True, True, False]
     assert body_of(request, "m") == body_of(Request(request.items), "m")
 
 

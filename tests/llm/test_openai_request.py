@@ -383,7 +383,7 @@ def test_nothing_is_encoded_twice():
 def test_a_long_history_is_encoded_in_slices():
     request = Request([user("x"), AssistantItem.of("y")] * 50)
     rounds = 0
-    while encode_some(request, 30):
+    while encode_some(request, Dialect(), None, 30):
         rounds += 1
     assert rounds == 3
     assert body_of(request, "m", Dialect()) == fresh(list(request.items), None)

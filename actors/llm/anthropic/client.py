@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -17,13 +16,9 @@ from actors.llm.anthropic.request import Caching, answer_tool_of, body_of, encod
 from actors.llm.anthropic.settings import fields_of
 from actors.llm.base import Request
 from actors.llm.http.client import HttpPool, Peer
-from actors.llm.http.endpoint import Entry
 from actors.llm.http.headers import key_of, trimmed
-from actors.llm.http.incoming import posted
-from actors.llm.http.reply import Reply
 from actors.llm.http.server_client import ServerClient
 from actors.llm.vendor import origin_of
-from protocol.errors import ModelError
 from protocol.items import AssistantItem, ThinkingPart
 from protocol.model_settings import ModelSettings
 
@@ -35,11 +30,9 @@ _DIALECT = "anthropic.dialect."
 #: In a pod's scratch: what this model does not take of its history, say another model's reasoning.
 _OF_HISTORY = "anthropic.of_history"
 _OF_A_HISTORY = ("reasoning", "unsigned", "thinking_option")
-#: Statuses by which servers say that they do not know an option.
-_MISUNDERSTOOD = frozenset({400, 415, 422})
 
 
-class AnthropicClient(ServerClient):
+class AnthropicClient(ServerClient[Dialect]):
     """Talks to one model at one base URL (with or without ``/v1`` at its end), with or without a key.
 
     ``http`` holds the connections and is shared by the clients of a system; a client without one makes its
@@ -48,6 +41,8 @@ class AnthropicClient(ServerClient):
     fields that every request has besides (``{"thinking": …}``), ``headers`` the same for its head;
     ``settings`` are those of the model. Raises ManifestError for a setting that this API has not.
     """
+
+    misunderstood = frozenset({400, 415, 422})
 
     def __init__(
         self,
@@ -77,44 +72,42 @@ class AnthropicClient(ServerClient):
     def _origin(self, request: Request) -> str:
         return origin_of("anthropic", self.base_url, request.model or self.model)
 
-    async def _opened(self, peer: Peer, entry: Entry, request: Request) -> Reply:
-        model = request.model or self.model
-        known = dialect = self._known_dialect(peer, request, model)
-        origin, settings = self._origin(request), self._settings(request)
-        while True:
-            while encode_some(request, dialect, origin=origin):  # noqa: ASYNC110 - nothing to wait for: others get their turn
-                await asyncio.sleep(0)
-            fields = {} if settings is None else fields_of(settings, dialect)
-            body = body_of(
-                request,
-                model,
-                dialect,
-                caching=self._caching,
-                streaming=self._streaming,
-                extra={**self._extra, **fields},
-                origin=origin,
-            )
-            await entry.admit(len(body), request.deadline)
-            try:
-                reply = await posted(peer, self._path, body, request.deadline)
-            except ModelError as error:
-                entry.failed(error)
-                simpler = None
-                if error.status in _MISUNDERSTOOD:
-                    simpler = adapted(dialect, error.message, unsigned=_has_unsigned(request, origin))
-                if simpler is None:
-                    raise
-                dialect = simpler
-            else:
-                entry.answered()
-                if dialect != known:
-                    _learn(peer, request, model, self._first_dialect, dialect)
-                return reply
-
     def _known_dialect(self, peer: Peer, request: Request, model: str) -> Dialect:
         """What this server is known to understand of this model's requests, and of this history."""
         dialect: Dialect = peer.learnt.get(_DIALECT + model) or self._first_dialect
         return msgspec.structs.replace(dialect, **request.scratch.get(_OF_HISTORY, {}))
+
+    def _adapt(
+        self,
+        peer: Peer,  # noqa: ARG002
+        request: Request,
+        model: str,  # noqa: ARG002
+        dialect: Dialect,
+        words: str,
+    ) -> Dialect | None:
+        return adapted(dialect, words, unsigned=_has_unsigned(request, self._origin(request)))
+
+    def _learn(self, peer: Peer, request: Request, model: str, dialect: Dialect) -> None:
+        """Keep what has proved right: of options for all, of a history's reasoning for that history."""
+        request.scratch[_OF_HISTORY] = _of_a_history(dialect)
+        theirs = _of_a_history(self._first_dialect)
+        peer.learnt[_DIALECT + model] = msgspec.structs.replace(dialect, **theirs)
+
+    def _encode_some(self, request: Request, dialect: Dialect, most: int) -> bool:
+        return encode_some(request, dialect, self._origin(request), most)
+
+    def _body(self, request: Request, model: str, dialect: Dialect) -> bytes:
+        settings = self._settings(request)
+        fields = {} if settings is None else fields_of(settings, dialect)
+        return body_of(
+            request,
+            model,
+            dialect,
+            caching=self._caching,
+            streaming=self._streaming,
+            extra={**self._extra, **fields},
+            origin=self._origin(request),
+        )
 
     def _answer(self, where: str, request: Request) -> MessagesAnswer:
         return MessagesAnswer(where, answer_tool=answer_tool_of(request), origin=self._origin(request))
@@ -140,9 +133,5 @@ def _has_unsigned(request: Request, origin: str) -> bool:
     )
 
 
-def _learn(peer: Peer, request: Request, model: str, known: Dialect, dialect: Dialect) -> None:
-    """Keep what has proved right: of options for all, of a history's reasoning for that history."""
-    ours = {name: getattr(dialect, name) for name in _OF_A_HISTORY}
-    request.scratch[_OF_HISTORY] = ours
-    theirs = {name: getattr(known, name) for name in _OF_A_HISTORY}
-    peer.learnt[_DIALECT + model] = msgspec.structs.replace(dialect, **theirs)
+def _of_a_history(dialect: Dialect) -> dict[str, Any]:
+    return {name: getattr(dialect, name) for name in _OF_A_HISTORY}

@@ -21,6 +21,7 @@ from msgspec import Struct
 from actors.llm.anthropic.dialect import Dialect
 from actors.llm.anthropic.history import EncodedHistory
 from actors.llm.base import Request
+from actors.llm.http.requests import kept_history
 from actors.llm.legal import legal_name
 from protocol.tools import ToolSpec
 
@@ -106,13 +107,8 @@ def _longest(request: Request, options: dict[str, Any]) -> int:
     return request.max_tokens
 
 
-def encode_some(request: Request, dialect: Dialect, most: int = 2000, origin: str | None = None) -> bool:
-    """Encode ``most`` items that are new in the history; whether there are more.
-
-    For a history that is encoded for the first time at its full length, without holding the loop.
-    """
-    if len(request.items) <= most:  # as many are encoded with the body
-        return False
+def encode_some(request: Request, dialect: Dialect, origin: str | None, most: int) -> bool:
+    """Encode ``most`` items that are new in the history; whether there are more."""
     return _history(request, dialect, origin).advance(request.items, most)
 
 
@@ -127,10 +123,7 @@ def answer_tool_of(request: Request) -> str | None:
 
 
 def _history(request: Request, dialect: Dialect, origin: str | None) -> EncodedHistory:
-    known: EncodedHistory | None = request.scratch.get(_KEPT)
-    if known is None or not known.suits(dialect, origin):
-        known = request.scratch[_KEPT] = EncodedHistory(dialect, origin)
-    return known
+    return kept_history(request, _KEPT, EncodedHistory, dialect, origin)
 
 
 def _tools(request: Request, marks: Caching | None) -> bytes:

@@ -20,8 +20,8 @@ AFTER_FINISH = 5.0
 AFTER_USAGE = 1.0
 
 
-async def posted(peer: Peer, path: str, body: bytes, deadline: float | None) -> Reply:
-    """The answer to one request; raises ModelError for a refusal."""
+async def post(peer: Peer, path: str, body: bytes, deadline: float | None) -> Reply:
+    """Send one request; gives its answer, and raises ModelError for a refusal."""
     reply = await peer.post(path, body, deadline=deadline)
     if reply.status == 200:
         return reply

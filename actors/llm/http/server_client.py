@@ -1,10 +1,12 @@
-"""What the clients of model servers share: how they begin and end, and how an answer comes in."""
+"""What the clients of model servers share: requests in the dialect that a server understands, and answers."""
 
 from __future__ import annotations
 
 import abc
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import ClassVar, Generic, TypeVar
 
 import msgspec
 
@@ -13,7 +15,7 @@ from actors.llm.http.answers import AnswerReader
 from actors.llm.http.client import HttpPool, Peer
 from actors.llm.http.endpoint import Entry
 from actors.llm.http.headers import header_of
-from actors.llm.http.incoming import Incoming
+from actors.llm.http.incoming import Incoming, post
 from actors.llm.http.presets import start_command_for
 from actors.llm.http.reply import Reply
 from actors.llm.http.sending import sending_of
@@ -26,9 +28,14 @@ from protocol.tools import ToolSpec
 
 #: In a pod's scratch.
 _KEPT_NAMES = "names"
+#: Items of a history that are encoded at a time, so that a long one that is new does not hold the loop.
+_SLICE = 2000
+
+#: What a server of a format understands.
+D = TypeVar("D")
 
 
-class ServerClient(Closing):
+class ServerClient(Closing, Generic[D]):
     """Talks to one model at one base URL.
 
     ``http`` holds the connections and is shared by the clients of a system; a client without one makes its
@@ -71,6 +78,10 @@ class ServerClient(Closing):
 
     #: That it fails by itself where the first byte does not come in time.
     bounds_first_byte = True
+    #: Statuses by which servers say that they do not know an option.
+    misunderstood: ClassVar[frozenset[int]]
+    #: Where requests go, behind the base URL.
+    _path: str
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.model or 'any model'} at {self.where}>"
@@ -97,7 +108,7 @@ class ServerClient(Closing):
         )
         entry = await peer.endpoint.enter(request.deadline)
         try:
-            reply = await self._replied(peer, entry, request)
+            reply = await self._send(peer, entry, request)
             answer = self._answer(peer.where, request)
             incoming = Incoming(peer.where, reply, answer)
             try:
@@ -108,18 +119,18 @@ class ServerClient(Closing):
         finally:
             entry.leave()
 
-    async def _replied(self, peer: Peer, entry: Entry, request: Request) -> Reply:
-        """The server's answer to the request. Where it refuses that, words stand for the pictures that tools
-        have given: nobody chose them for this model, and no run is to fail for one. Raises ModelError.
+    async def _send(self, peer: Peer, entry: Entry, request: Request) -> Reply:
+        """Send a request; gives the server's answer. Where it refuses that, words stand for the pictures that
+        tools have given: nobody chose them for this model, and no run is to fail for one. Raises ModelError.
         """
         try:
-            return await self._opened(peer, entry, request)
+            return await self._post(peer, entry, request)
         except ModelError as refusal:
             plain = _without_result_pictures(request, refusal)
             if plain is None:
                 raise
             try:
-                return await self._opened(peer, entry, plain)
+                return await self._post(peer, entry, plain)
             except ModelError as error:  # where it is as before, they were not what it is about
                 raise (refusal if error.kind == refusal.kind else error) from None
 
@@ -127,9 +138,58 @@ class ServerClient(Closing):
         """The settings of a request: its own, or else those that all have."""
         return self._sending.settings if request.settings is None else request.settings
 
+    async def _post(self, peer: Peer, entry: Entry, request: Request) -> Reply:
+        """Send a request, and once more as often as its refusal says what the server does not understand of
+        it. Raises ModelError.
+        """
+        model = await self._make_ready(request)
+        known = dialect = self._known_dialect(peer, request, model)
+        while True:
+            while len(request.items) > _SLICE and self._encode_some(request, dialect, _SLICE):  # noqa: ASYNC110 - others get their turn
+                await asyncio.sleep(0)
+            body = self._body(request, model, dialect)
+            await entry.admit(len(body), request.deadline)
+            try:
+                reply = await post(peer, self._path, body, request.deadline)
+            except ModelError as error:
+                entry.failed(error)
+                if error.status not in self.misunderstood:
+                    raise
+                simpler = self._adapt(peer, request, model, dialect, error.message)
+                if simpler is None:
+                    raise
+                dialect = simpler
+            else:
+                entry.answered()
+                if dialect != known:
+                    self._learn(peer, request, model, dialect)
+                return reply
+
+    async def _make_ready(self, request: Request) -> str:
+        """Make the model ready that is asked; gives the name to ask for it by. Raises ModelError."""
+        return request.model or self.model
+
     @abc.abstractmethod
-    async def _opened(self, peer: Peer, entry: Entry, request: Request) -> Reply:
-        """The server's answer to the request, in the dialect it understands."""
+    def _known_dialect(self, peer: Peer, request: Request, model: str) -> D:
+        """What is known of what the server understands of this model's requests."""
+
+    @abc.abstractmethod
+    def _adapt(self, peer: Peer, request: Request, model: str, dialect: D, words: str) -> D | None:
+        """The dialect for a server that refused a request in ``dialect`` with ``words``; None where they say
+        nothing of it.
+        """
+
+    @abc.abstractmethod
+    def _learn(self, peer: Peer, request: Request, model: str, dialect: D) -> None:
+        """Remember a dialect in which the server has answered, after it had refused another."""
+
+    @abc.abstractmethod
+    def _encode_some(self, request: Request, dialect: D, most: int) -> bool:
+        """Encode ``most`` items that are new in the history; whether there are more."""
+
+    @abc.abstractmethod
+    def _body(self, request: Request, model: str, dialect: D) -> bytes:
+        """The body of a request."""
 
     @abc.abstractmethod
     def _answer(self, where: str, request: Request) -> AnswerReader:

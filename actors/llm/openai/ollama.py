@@ -8,7 +8,7 @@ from __future__ import annotations
 from msgspec.json import encode
 
 from actors.llm.http.client import HttpPool
-from actors.llm.http.incoming import posted
+from actors.llm.http.incoming import post
 from actors.net.proxies import authorization_of, basic_credentials, without_credentials
 
 
@@ -29,7 +29,7 @@ class SizedModel:
         sized = f"{name}-ctx{self._num_ctx}{colon}{tag}"
         if sized not in self._made:
             body = {"model": sized, "from": model, "parameters": {"num_ctx": self._num_ctx}, "stream": False}
-            reply = await posted(http.peer(self._root, self._headers), "/api/create", encode(body), deadline)
+            reply = await post(http.peer(self._root, self._headers), "/api/create", encode(body), deadline)
             try:
                 await reply.read_all()
             finally:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from actors.llm.base import Request
+from actors.llm.http.requests import encoded_tools, kept_history
 from actors.llm.legal import NOTICE_MARK, legal_name
 from actors.llm.openai.dialect import ANY_OBJECT, Dialect, answer_format
 from actors.llm.openai.history import EncodedHistory
@@ -53,30 +54,18 @@ def body_of(
     if request.forced_tool is not None and dialect.tool_choice:
         options["tool_choice"] = _forced(request, request.forced_tool)
     history = _history(request, dialect, origin)
+    tools = encoded_tools(request, _KEPT_TOOLS, _tool)
     messages = history.messages(request.items, request.system, _schema_instruction(request, form))
-    return b"".join((_encode(options)[:-1], _tools(request), b',"messages":[', *messages, b"]}"))
+    return b"".join((_encode(options)[:-1], tools, b',"messages":[', *messages, b"]}"))
 
 
-def encode_some(
-    request: Request,
-    most: int = 2000,
-    dialect: Dialect = Dialect(),  # noqa: B008 - frozen
-    origin: str | None = None,
-) -> bool:
-    """Encode ``most`` items that are new in the history; whether there are more.
-
-    For a history that is encoded for the first time at its full length, without holding the loop.
-    """
-    if len(request.items) <= most:  # as many are encoded with the body
-        return False
+def encode_some(request: Request, dialect: Dialect, origin: str | None, most: int) -> bool:
+    """Encode ``most`` items that are new in the history; whether there are more."""
     return _history(request, dialect, origin).advance(request.items, request.system, most)
 
 
 def _history(request: Request, dialect: Dialect, origin: str | None) -> EncodedHistory:
-    known: EncodedHistory | None = request.scratch.get(_KEPT)
-    if known is None or not known.suits(dialect, origin):
-        known = request.scratch[_KEPT] = EncodedHistory(dialect, origin)
-    return known
+    return kept_history(request, _KEPT, EncodedHistory, dialect, origin)
 
 
 def _forced(request: Request, tool: str) -> Any:
@@ -95,22 +84,10 @@ def _schema_instruction(request: Request, form: dict[str, Any] | None) -> bytes 
     return _encode(NOTICE_MARK + instruction_for(request.output_schema or ANY_OBJECT))
 
 
-def _tools(request: Request) -> bytes:
-    """The tools, encoded once as long as they stay the same."""
-    if not request.tools:
-        return b""
-    kept: tuple[tuple[ToolSpec, ...], bytes] | None = request.scratch.get(_KEPT_TOOLS)
-    if kept is None or (kept[0] is not request.tools and kept[0] != request.tools):
-        tools = [
-            {
-                "type": "function",
-                "function": {
-                    "name": legal_name(tool.name),
-                    "description": tool.description,
-                    "parameters": tool.input_schema,
-                },
-            }
-            for tool in request.tools
-        ]
-        kept = request.scratch[_KEPT_TOOLS] = (request.tools, b',"tools":' + _encode(tools))
-    return kept[1]
+def _tool(tool: ToolSpec) -> dict[str, Any]:
+    function = {
+        "name": legal_name(tool.name),
+        "description": tool.description,
+        "parameters": tool.input_schema,
+    }
+    return {"type": "function", "function": function}

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from actors.llm.legal import GO_ON, NOTICE_MARK, LegalHistory, Pictures, first_change
+from actors.llm.legal import GO_ON, NOTICE_MARK, LegalHistory, first_change
+from actors.llm.responses.dialect import Dialect
 from protocol.items import (
     AssistantItem,
     ImagePart,
@@ -40,23 +41,21 @@ class EncodedInput:
 
     __slots__ = ("_done", "_final", "_legal", "_origin", "_pictures", "_places", "_reasoning", "_spoke")
 
-    def __init__(self, origin: str | None, *, reasoning: bool, pictures: Pictures) -> None:
-        """``reasoning`` says whether it takes reasoning back, ``pictures`` where it takes those of results
-        to be.
-        """
+    def __init__(self, dialect: Dialect, origin: str | None) -> None:
         self._origin = origin
-        self._reasoning = reasoning
-        self._pictures = pictures
-        self._legal = LegalHistory(origin, "own", pictures)
+        self._reasoning = dialect.reasoning
+        self._pictures = dialect.pictures
+        self._legal = LegalHistory(origin, "own", dialect.pictures)
         self._done: list[Item] = []  # what is encoded
         #: Of each item: where its inputs begin, and whether the model spoke last before it.
         self._places: list[tuple[int, bool]] = []
         self._final = bytearray()
         self._spoke = False
 
-    def suits(self, origin: str | None, *, reasoning: bool, pictures: Pictures) -> bool:
+    def suits(self, dialect: Dialect, origin: str | None) -> bool:
         """Whether this is what such a server is sent."""
-        return (self._origin, self._reasoning, self._pictures) == (origin, reasoning, pictures)
+        understood = (dialect.reasoning, dialect.pictures)
+        return self._origin == origin and (self._reasoning, self._pictures) == understood
 
     def inputs(self, items: Sequence[Item], closing: str | None = None) -> tuple[bytearray, bytes]:
         """The bytes of all inputs, in two pieces that belong one behind the other; last come the words of

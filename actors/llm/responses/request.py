@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from actors.llm.base import Request
+from actors.llm.http.requests import encoded_tools, kept_history
 from actors.llm.legal import NOTICE_MARK, legal_name
 from actors.llm.output import instruction_for
 from actors.llm.responses.dialect import Dialect
@@ -59,16 +60,12 @@ def body_of(
     if schema is not None and not dialect.json_schema:
         closing = NOTICE_MARK + instruction_for(schema or {"type": "object"})
     inputs = _history(request, dialect, origin).inputs(request.items, closing)
-    return b"".join((_encode(options)[:-1], _tools(request), b',"input":[', *inputs, b"]}"))
+    tools = encoded_tools(request, _KEPT_TOOLS, _tool)
+    return b"".join((_encode(options)[:-1], tools, b',"input":[', *inputs, b"]}"))
 
 
-def encode_some(request: Request, dialect: Dialect, origin: str | None, most: int = 2000) -> bool:
-    """Encode ``most`` items that are new in the history; whether there are more.
-
-    For a history that is encoded for the first time at its full length, without holding the loop.
-    """
-    if len(request.items) <= most:  # as many are encoded with the body
-        return False
+def encode_some(request: Request, dialect: Dialect, origin: str | None, most: int) -> bool:
+    """Encode ``most`` items that are new in the history; whether there are more."""
     return _history(request, dialect, origin).advance(request.items, most)
 
 
@@ -79,28 +76,14 @@ def _format(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _history(request: Request, dialect: Dialect, origin: str | None) -> EncodedInput:
-    known: EncodedInput | None = request.scratch.get(_KEPT)
-    reasoning, pictures = dialect.reasoning, dialect.pictures
-    if known is None or not known.suits(origin, reasoning=reasoning, pictures=pictures):
-        known = request.scratch[_KEPT] = EncodedInput(origin, reasoning=reasoning, pictures=pictures)
-    return known
+    return kept_history(request, _KEPT, EncodedInput, dialect, origin)
 
 
-def _tools(request: Request) -> bytes:
-    """The tools, encoded once as long as they stay the same."""
-    if not request.tools:
-        return b""
-    kept: tuple[tuple[ToolSpec, ...], bytes] | None = request.scratch.get(_KEPT_TOOLS)
-    if kept is None or (kept[0] is not request.tools and kept[0] != request.tools):
-        tools = [
-            {
-                "type": "function",
-                "name": legal_name(tool.name),
-                "description": tool.description,
-                "parameters": tool.input_schema,
-                "strict": False,
-            }
-            for tool in request.tools
-        ]
-        kept = request.scratch[_KEPT_TOOLS] = (request.tools, b',"tools":' + _encode(tools))
-    return kept[1]
+def _tool(tool: ToolSpec) -> dict[str, Any]:
+    return {
+        "type": "function",
+        "name": legal_name(tool.name),
+        "description": tool.description,
+        "parameters": tool.input_schema,
+        "strict": False,
+    }
