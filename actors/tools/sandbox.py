@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
@@ -22,7 +23,7 @@ from actors.tools.system_folders import System, system_folders
 from protocol.errors import ChildError, ChildNotConfined
 from protocol.guarded import is_secret
 from protocol.manifest import SandboxSection
-from protocol.scope import Rule, Scope, all_rules, unnamed
+from protocol.scope import Permission, Rule, Scope, all_rules, unnamed
 
 if TYPE_CHECKING:
     from actors.runtime.children.launcher import Launcher
@@ -232,7 +233,7 @@ class _Allowed:
                     self._add(f"/{each}")
         elif target in _OWN or not os.path.lexists(target) or os.path.islink(target):
             pass
-        elif os.path.isdir(target) and not self._is_uniform(target):
+        elif os.path.isdir(target) and not _is_uniform(self._scope, target):
             for each in os.listdir(target):  # what is directly there, and nothing below
                 if os.path.isfile(f"{target}/{each}") and not os.path.islink(f"{target}/{each}"):
                     self._mount(f"{target}/{each}")
@@ -240,26 +241,33 @@ class _Allowed:
             self._mount(target)
 
     def _mount(self, path: str) -> None:
-        permission = self._scope.permission(PurePath(path))
+        permission = _permission(self._scope, path)
         if permission == "write":
             self.writable.append(path)
         elif permission == "read":
             self.readable.append(path)
 
-    def _is_uniform(self, folder: str) -> bool:
-        """Whether what is allowed for a folder is for all below it: no rule ends at what is right there."""
-        other = unnamed(all_rules(self._scope))
-        deep = PurePath(folder, other, other)
-        return self._scope.permission(deep) == self._scope.permission(PurePath(folder))
-
     def _take_away(self, target: str) -> None:
         if not _is_in(target, self.roots):
             return
-        permission = self._scope.permission(PurePath(target))
+        permission = _permission(self._scope, target)
         if permission is None:
             self.denied.append(target)
         elif permission == "read" and _is_in(target, self.writable):
             self.read_only.append(target)
+
+
+@functools.lru_cache(maxsize=1024)
+def _permission(scope: Scope, path: str) -> Permission | None:
+    """What a scope allows for a path, which does not change: the next program asks for the same."""
+    return scope.permission(PurePath(path))
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_uniform(scope: Scope, folder: str) -> bool:
+    """Whether what is allowed for a folder is for all below it: no rule ends at what is right there."""
+    other = unnamed(all_rules(scope))
+    return _permission(scope, folder) == scope.permission(PurePath(folder, other, other))
 
 
 def _rules(scope: Scope | None, kind: str) -> Iterator[Rule]:

@@ -103,7 +103,6 @@ class Child:
         self._frames = Frames()
         self._unsent = unsent
         self._ladder = ladder
-        self._code: int | None = None
         self._failed: tuple[str, int] | None = None
         self._loop = loop = asyncio.get_running_loop()
         self._started: asyncio.Future[None] = loop.create_future()
@@ -249,10 +248,9 @@ class Child:
                 self._started.set_result(None)
         elif what == "failed":
             self._failed = (rest[0], rest[1])
-        elif what == "exited":
-            self._code = rest[0]
         elif what == "gone":
-            self._finish(ChildEnd(self._code or 0, rest[0]), is_spare=rest[1] and not self._is_stopped)
+            code, left, is_spare = rest
+            self._finish(ChildEnd(code, left), is_spare=is_spare and not self._is_stopped)
 
     def _lose(self) -> None:
         """The warden is gone before it has reported the child's end."""

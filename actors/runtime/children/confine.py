@@ -8,7 +8,7 @@ from typing import NamedTuple
 from actors.runtime.children.landlock import TRUNCATES, restrict
 from actors.runtime.children.landlock import version as landlock_version
 from actors.runtime.children.mounts import View, enter_view
-from actors.runtime.children.privileges import Limits, drop_capabilities, limit
+from actors.runtime.children.privileges import Limits, drop_bounds, drop_capabilities
 from actors.runtime.children.seccomp import install as install_filter
 
 #: What a program writes besides its own files: devices, terminals of its own, shared memory.
@@ -33,8 +33,8 @@ def plan_of(received: tuple[object, ...]) -> Plan:
 
 
 def confine(plan: Plan, proc: int = -1) -> Iterator[str]:
-    """Restrict this thread, and all it starts, to what the plan allows, for good; its limits are those of
-    the process.
+    """Restrict this thread, and all it starts, to what the plan allows, for good; but for its limits, which
+    are those of a process.
 
     It is done step by step; each is named before it is taken. A view needs namespaces, and the ``proc`` of
     that of processes, which is taken over. Raises OSError.
@@ -42,10 +42,10 @@ def confine(plan: Plan, proc: int = -1) -> Iterator[str]:
     view = plan.view
     if plan.has_view:
         yield "files"
-        enter_view(view, proc, plan.limits[2])
-    yield "limits"
-    limit(plan.limits, is_bounded=plan.has_view)
+        enter_view(view, proc)
     yield "privileges"
+    if not plan.has_view:  # else it was done in the namespaces that it has
+        drop_bounds()
     drop_capabilities()
     yield "landlock"
     if not plan.has_view:

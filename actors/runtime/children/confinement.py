@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -69,6 +70,7 @@ class Confinement(Struct, frozen=True):
         kept = {name: value for name, value in env.items() if name not in _OF_HOME}
         return {**kept, "HOME": self.home, "TMPDIR": temporary}
 
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - values, and few; a pod's next program mostly has that of the last
     def plain(self) -> Any:
         """The confinement as a warden receives it. Raises ChildNotConfined."""
         if not self.namespaces and self.needs_namespaces:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from actors.runtime.children.confine import Plan, confine
 from actors.runtime.children.frames import framed
 from actors.runtime.children.init import Init
-from actors.runtime.children.privileges import leave_shared
+from actors.runtime.children.privileges import leave_shared, limit
 from actors.runtime.children.program import FUNCTIONS, Request, fork_program, spawn_program
 
 #: What is said of a start that is no step which failed: the number of the process.
@@ -45,19 +45,20 @@ def _start(request: Request, streams: Sequence[int], plan: Plan, init: Init, wri
     said: tuple[str, int]
     step = "namespaces"
     try:
-        proc = init.enter(network=plan.network)
+        proc = init.enter(network=plan.network, most_processes=plan.limits[2])
         leave_shared()
+        for step in confine(plan, proc):  # noqa: B007 - which is said where it fails
+            pass
         if _can_be_spawned(request, plan):
-            for step in confine(plan, proc):  # noqa: B007 - which is said where it fails
-                pass
+            step = "limits"
+            limit(plan.limits, is_bounded=True)
             step = "folder"
             os.chdir(request[1])
             step = "program"
             said = BEGUN, spawn_program(request, streams)
         else:
             step = "process"
-            said = BEGUN, fork_program(request, streams, plan, writer, proc)
-            os.close(proc)
+            said = BEGUN, fork_program(request, streams, plan, writer)
     except OSError as error:
         said = step, error.errno or 0
     except BaseException:  # noqa: BLE001 - whatever it is, the owner is to learn of it

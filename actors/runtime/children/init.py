@@ -20,6 +20,7 @@ from actors.runtime.children.kernel import (
     system_call,
 )
 from actors.runtime.children.mounts import new_processes, see_processes_alone
+from actors.runtime.children.privileges import drop_bounds
 
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x20000, 0x10000000, 0x20000000, 0x40000000
 _SYS_ADMIN = 21
@@ -29,6 +30,11 @@ _STATUS = 16384
 _READ = 16
 #: What it says of other processes in its namespace.
 SOME, NONE = b"+", b"-"
+#: What it is asked for that; else it is a number of processes.
+_ASK = b"?"
+#: The version of Linux from which on each namespace has a bound of the numbers of its processes, and the
+#: greatest that it can have. Numbers below ``_RESERVED`` are given once only.
+_BOUND_EACH, _GREATEST_BOUND, _RESERVED = (6, 14), 1 << 22, 300
 
 
 @functools.cache
@@ -74,6 +80,7 @@ class Init:
     def __init__(self) -> None:
         """Fork the first process. This process needs to have one thread alone. Raises OSError."""
         become_able()
+        drop_bounds()  # once for all programs: it takes 41 system calls
         self._control, theirs = socket.socketpair()
         #: Can be read when there is an answer to ``ask_for_others``.
         self.answers = self._control.fileno()
@@ -118,10 +125,14 @@ class Init:
         """Whether a program can be started in there, the only one."""
         return bool(self.pid) and self._proc >= 0
 
-    def enter(self, *, network: bool) -> int:
-        """Have what this thread starts live in there, and without ``network`` have none. Returns a ``/proc``
-        of the namespace, mounted nowhere yet. Raises OSError.
+    def enter(self, *, network: bool, most_processes: int | None = None) -> int:
+        """Have what this thread starts live in there, where there may be ``most_processes`` at a time, and
+        without ``network`` have none. Returns a ``/proc`` of the namespace, mounted nowhere yet.
+
+        Raises OSError.
         """
+        if most_processes is not None and os.geteuid() == 0:
+            self._limit_processes(most_processes)
         call("setns", self._processes, _CLONE_NEWPID)
         if not network:
             self._leave_network()
@@ -135,10 +146,24 @@ class Init:
         call("unshare", _CLONE_NEWNET)
         self._network = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
+    def _limit_processes(self, most: int) -> None:
+        """Bound the numbers of processes in there: root is exempt from the limit of resources.
+
+        It is done by the first process, since the kernel sets the bound of the namespace that the caller is
+        in, and this process is in that of the whole machine. Raises OSError, also where all namespaces have
+        one bound, which is not ours to set.
+        """
+        major, minor = os.uname().release.split(".")[:2]
+        if (int(major), int("".join(filter(str.isdigit, minor)))) < _BOUND_EACH:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        self._control.send(b"%d" % min(most + _RESERVED, _GREATEST_BOUND))
+        if failed := int(self._control.recv(_READ) or errno.ESRCH):
+            raise OSError(failed, os.strerror(failed))
+
     def ask_for_others(self) -> None:
         """Ask what else is in there, since the process that its owner made has ended."""
         with contextlib.suppress(OSError):  # it has ended, and all others with it
-            self._control.send(b"?")
+            self._control.send(_ASK)
 
     def receive(self) -> bytes:
         """What it says: ``NONE`` where there are no others, with what the next program needs of it. Else
@@ -169,13 +194,26 @@ def _be_first(control: socket.socket) -> None:
             proc = new_processes()
             socket.send_fds(own, [NONE], [proc])
             os.close(proc)
-            if not own.recv(1):
+            while (asked := own.recv(_READ)) and asked != _ASK:
+                own.send(b"%d" % _bound_processes(asked))
+            if not asked:
                 return
         own.send(SOME)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(-1, 0)  # comes back once there are none; what has another parent ends too
     finally:
         os._exit(0)
+
+
+def _bound_processes(most: bytes) -> int:
+    """Bound the numbers of processes in the namespace that this process is the first of; 0, or the error."""
+    if os.getpid() != 1:
+        return errno.EPERM  # else it would be the bound of others, or of the whole machine
+    try:
+        _write("/sys/kernel/pid_max", most.decode())  # of the /proc that it has for its root
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
 
 
 def _is_alone() -> bool:

@@ -44,11 +44,6 @@ _LINKS = (
     (b"/dev/ptmx", b"pts/ptmx"),
     (b"/var/tmp", b"/tmp"),
 )
-
-
-#: The version of Linux from which on each namespace has a bound of the numbers of its processes, and the
-#: greatest that it can have. Numbers below ``_RESERVED`` are given once only.
-_BOUND_EACH, _GREATEST_BOUND, _RESERVED = (6, 14), 1 << 22, 300
 _NOT_THERE = FileNotFoundError, NotADirectoryError
 #: How often what is replaced while it is mounted on is looked up.
 _TRIES = 20
@@ -112,17 +107,12 @@ def see_processes_alone() -> None:
     _become_root()
 
 
-def enter_view(view: View, proc: int, most_processes: int | None = None) -> None:
+def enter_view(view: View, proc: int) -> None:
     """See nothing but the view from now on, and ``proc`` in it, which is taken over. The thread needs a
-    namespace of mounts of its own; in that of processes which ``proc`` is of there may be ``most_processes``
-    at a time.
-
-    Raises OSError.
+    namespace of mounts of its own. Raises OSError.
     """
     call("mount", None, b"/", None, _MS_REC | _MS_PRIVATE, None)
     trees = sorted(_open_all(view), key=lambda tree: tree.place.count(b"/"))
-    if most_processes is not None and os.geteuid() == 0:
-        _limit_processes(proc, most_processes)
     _set(proc, _READ_ONLY)
     _attach(_new(b"tmpfs", _NO_SETUID | _NO_DEVICES, mode=b"755"), AT_FDCWD, _BASE)
     base = _Base(os.open(_BASE, os.O_PATH | os.O_CLOEXEC))
@@ -148,20 +138,6 @@ def _become_root() -> None:
     call("syscall", _PIVOT_ROOT[os.uname().machine], b".", b".")
     call("umount2", b".", _DETACH)
     os.chdir("/")
-
-
-def _limit_processes(proc: int, most: int) -> None:
-    """Bound the numbers of processes in this namespace, by its file system ``proc``: root is exempt from the
-    limit of resources. Raises OSError where all namespaces have one bound, which is not ours to set.
-    """
-    major, minor = os.uname().release.split(".")[:2]
-    if (int(major), int("".join(filter(str.isdigit, minor)))) < _BOUND_EACH:
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-    bound = os.open(b"sys/kernel/pid_max", os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
-    try:
-        os.write(bound, b"%d" % min(most + _RESERVED, _GREATEST_BOUND))
-    finally:
-        os.close(bound)
 
 
 def _open_all(view: View) -> Iterator[_Tree]:
@@ -237,6 +213,7 @@ class _Base:
         hidden = open_place(self.handle, b"proc")
         self._make(hidden, b"folder", is_folder=True, mode=0)
         self._make(hidden, b"file", is_folder=False, mode=0)
+        _set(hidden, _READ_ONLY | _NO_SETUID | _NO_DEVICES | _NO_EXEC)  # as all that is made of it
         for path in denied:
             _until_there(functools.partial(self._deny, hidden, path[1:]))
         os.close(hidden)
@@ -264,7 +241,6 @@ class _Base:
             return
         blank = b"folder" if stat.S_ISDIR(os.fstat(place).st_mode) else b"file"
         handle = system_call(OPEN_TREE, hidden, blank, _CLONE | _CLOSE_ON_EXEC)
-        _set(handle, _READ_ONLY | _NO_SETUID | _NO_DEVICES | _NO_EXEC)
         try:
             _attach(handle, place)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -33,16 +34,19 @@ def leave_shared() -> None:
     call("unshare", _CLONE_NEWNS | _CLONE_NEWIPC)
 
 
+def drop_bounds() -> None:
+    """Have what this thread starts get no capability by executing; it keeps those that it has."""
+    with contextlib.suppress(OSError):  # there are no more of them, or this process has none
+        for number in range(_LAST_CAPABILITY + 1):
+            call("prctl", PR_CAPBSET_DROP, number, 0, 0, 0)
+
+
 def drop_capabilities() -> None:
     """Drop all capabilities and get none by executing; set-user-id programs run as whoever starts them."""
     call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     call("prctl", PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL, 0, 0, 0)
-    try:
+    with contextlib.suppress(OSError):  # this process has none
         call("prctl", PR_SET_SECUREBITS, _NO_ROOT, 0, 0, 0)
-        for number in range(_LAST_CAPABILITY + 1):
-            call("prctl", PR_CAPBSET_DROP, number, 0, 0, 0)
-    except OSError:
-        pass  # there are no more of them, or this process has none
     call("capset", struct.pack("Ii", _CAPABILITIES_V3, 0), bytes(24))
 
 

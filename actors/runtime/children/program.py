@@ -12,6 +12,7 @@ from typing import NoReturn
 from actors.runtime.children.confine import Plan, confine
 from actors.runtime.children.frames import framed
 from actors.runtime.children.kernel import end_with_parent
+from actors.runtime.children.privileges import limit
 
 #: The number of a parent that is in none of the namespaces that a process sees.
 _OUTSIDE = 0
@@ -36,16 +37,14 @@ def begin(request: Request, streams: Sequence[int], plan: Plan | None = None) ->
         os.close(writer)
 
 
-def fork_program(
-    request: Request, streams: Sequence[int], plan: Plan | None, writer: int, proc: int = -1
-) -> int:
-    """The number of a new process that becomes the program, confined to a plan; it says in a frame to
-    ``writer`` which step failed, and how. Raises OSError.
+def fork_program(request: Request, streams: Sequence[int], plan: Plan | None, writer: int) -> int:
+    """The number of a new process that becomes the program, confined to a plan, as this thread is already
+    where that has a view; it says in a frame to ``writer`` which step failed, and how. Raises OSError.
     """
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become(request, streams, plan, parent, writer, proc)
+        _become(request, streams, plan, parent, writer)
     return pid
 
 
@@ -73,22 +72,24 @@ def _paths(program: bytes, environment: Mapping[bytes, bytes]) -> list[bytes]:
     return [os.path.join(folder, program) for folder in folders]
 
 
-def _become(
-    request: Request, streams: Sequence[int], plan: Plan | None, parent: int, writer: int, proc: int
-) -> None:
+def _become(request: Request, streams: Sequence[int], plan: Plan | None, parent: int, writer: int) -> None:
     """Execute the program in this process; never returns."""
     argv, folder, environment = request
     step = "start"
     try:
         os.setsid()
-        if proc < 0:  # else it ends with the first process of its namespace
+        is_confined = plan is not None and plan.has_view
+        if not is_confined:  # else it ends with the first process of its namespace
             end_with_parent()
         if os.getppid() not in (parent, _OUTSIDE):
             return  # it ended before it could take us with it
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
-        for step in () if plan is None else confine(plan, proc):  # noqa: B007 - which is sent where it fails
+        for step in () if plan is None or is_confined else confine(plan):  # noqa: B007 - which is sent where it fails
             pass
+        if plan is not None:
+            step = "limits"
+            limit(plan.limits, is_bounded=is_confined)
         step = "folder"
         os.chdir(folder)
         step = "program"

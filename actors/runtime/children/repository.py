@@ -59,15 +59,22 @@ def prepare(folder: int) -> None:
 
 
 def finish(folder: int) -> bool:
-    """Take over the repository that programs made in a prepared ``.git``, and remove what else they left;
-    returns whether there is one.
+    """Take over the repository that programs made in a prepared ``.git``, and remove what else they left,
+    unless one was made in there from outside; returns whether there is one.
 
     Raises OSError.
     """
     try:
-        new = os.open(NEW, _FOLDER, dir_fd=folder)
+        os.rmdir(NEW, dir_fd=folder)  # as a rule they have made none
     except FileNotFoundError:
         return False
+    except OSError:
+        pass
+    else:
+        return False
+    if not is_unmade(folder):
+        return True
+    new = os.open(NEW, _FOLDER, dir_fd=folder)
     try:
         is_made = _is_repository(new)
         if is_made:

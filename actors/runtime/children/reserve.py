@@ -9,7 +9,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from actors.runtime.children import repository
@@ -87,10 +87,9 @@ class Reservations:
         for each in reversed(self._made):
             with contextlib.suppress(OSError):
                 fcntl.flock(each.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if each.path not in self.repositories:
-                    _remove(each, _is_placeholder)
-                elif repository.is_unmade(each.handle) and not repository.finish(each.handle):
-                    _remove(each, _is_unmade)
+                is_repository = each.path in self.repositories
+                if not is_repository or not repository.finish(each.handle):
+                    _remove(each, None if is_repository else _FOLDER)
             os.close(each.handle)
         self._made.clear()
 
@@ -201,16 +200,19 @@ def _is_unmade(folder: int, name: bytes) -> bool:
         os.close(handle)
 
 
-def _remove(reserved: _Reserved, is_ours: Callable[[int, bytes], bool]) -> None:
-    """Remove a placeholder. Raises OSError."""
+def _remove(reserved: _Reserved, mode: int | None) -> None:
+    """Remove a placeholder that nobody has replaced or put something in; a folder only with this ``mode``, if
+    any. Raises OSError.
+    """
     name = os.path.basename(reserved.path)
     with _folder_of(reserved.path) as folder:
         found = os.lstat(name, dir_fd=folder)
-        if not os.path.samestat(os.fstat(reserved.handle), found) or not is_ours(folder, name):
+        if not os.path.samestat(os.fstat(reserved.handle), found):
             return
         if stat.S_ISDIR(found.st_mode):
-            os.rmdir(name, dir_fd=folder)
-        else:
+            if mode in (None, stat.S_IMODE(found.st_mode)):
+                os.rmdir(name, dir_fd=folder)  # which the system refuses where there is something in it
+        elif _is_placeholder(folder, name):
             os.unlink(name, dir_fd=folder)
     for each in reversed(reserved.above):
         with _folder_of(each) as folder:

@@ -125,7 +125,7 @@ def filter_of(*, network: bool, local_sockets: bool, machine: str | None = None)
     if not (network and local_sockets):
         # A pair of datagram sockets is connected, and yet sends to any other local one.
         calls[of.socketpair] = [_argument(1), _step(_AND, _OF_KIND), *_when((_DATAGRAM,), _REFUSE)]
-    return b"".join([*code, *_search(sorted(calls.items()))])
+    return b"".join([*code, *_search(_runs(calls))])
 
 
 def install(code: bytes) -> None:
@@ -156,13 +156,27 @@ def _argument(number: int) -> bytes:
     return _step(_LOAD, _ARGUMENTS_AT + 8 * number)
 
 
-def _search(calls: list[tuple[int, list[bytes]]]) -> list[bytes]:
+def _runs(calls: dict[int, list[bytes]]) -> list[tuple[int, int, list[bytes]]]:
+    """Calls in order, those that follow on each other with the same steps as one: the first and the last."""
+    runs: list[tuple[int, int, list[bytes]]] = []
+    for number, steps in sorted(calls.items()):
+        if runs and runs[-1][1] == number - 1 and runs[-1][2] == steps:
+            runs[-1] = (runs[-1][0], number, steps)
+        else:
+            runs.append((number, number, steps))
+    return runs
+
+
+def _search(runs: list[tuple[int, int, list[bytes]]]) -> list[bytes]:
     """The steps of a filter that find a call by halves: the kernel runs through this for every
     call there is.
     """
-    if len(calls) == 1:
-        [(number, steps)] = calls
-        return [_step(_EQUAL, number, 0, len(steps)), *steps, _step(_RETURN, _ALLOW)]
-    middle = len(calls) // 2
-    low, high = _search(calls[:middle]), _search(calls[middle:])
-    return [_step(_AT_LEAST, calls[middle][0], len(low)), *low, *high]
+    if len(runs) == 1:
+        [(first, last, steps)] = runs
+        found = [_step(_EQUAL, first, 0, len(steps))]
+        if first != last:
+            found = [_step(_AT_LEAST, first, 0, len(steps) + 1), _step(_AT_LEAST, last + 1, len(steps))]
+        return [*found, *steps, _step(_RETURN, _ALLOW)]
+    middle = len(runs) // 2
+    low, high = _search(runs[:middle]), _search(runs[middle:])
+    return [_step(_AT_LEAST, runs[middle][0], len(low)), *low, *high]

@@ -81,6 +81,7 @@ class Warden:
         self._helper = os.getppid()
         self._pid: int | None = None
         self._exited = False
+        self._code = 0
         #: A pipe that ends once the program runs, and says what became of it before that.
         self._started = -1
         self._said = Frames()
@@ -268,7 +269,7 @@ class Warden:
             self._exited = True
             while self._started >= 0:
                 self._receive_start()
-            self._report("exited", code)
+            self._code = code
             if init is not None:  # it may have left others
                 self._waiting.watch(init.answers, self._receive_others)
                 init.ask_for_others()
@@ -280,7 +281,7 @@ class Warden:
         self._is_spare = is_ready and self._leaves_nothing and self._stage == _IDLE and not left
         if self._is_spare:
             self._close()
-        self._report("gone", left, self._is_spare)
+        self._report("gone", self._code, left, self._is_spare)
         self._over = True
 
     def _close(self) -> None:

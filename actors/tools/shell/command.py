@@ -33,6 +33,8 @@ _PLAIN = {
 #: Seconds after which new output is reported to who follows, and bytes of it that are shown at once.
 _EVERY = 0.1
 _MOST_SHOWN = 4096
+#: What a shell adds to the number of the signal that ended a program, for its own exit code.
+_BY_SIGNAL = 128
 
 
 def shell_program() -> str:
@@ -182,8 +184,8 @@ def end_in_words(end: ChildEnd) -> str:
     words = f"exit code {end.code}"
     if end.code < 0:
         words = f"ended by {_signal_name(-end.code)}"
-    elif end.code - 128 in signal.valid_signals():  # as shells report it
-        words += f", as of a program that {_signal_name(end.code - 128)} has ended"
+    elif end.code > _BY_SIGNAL and end.code - _BY_SIGNAL in signal.valid_signals():  # as shells report it
+        words += f", as of a program that {_signal_name(end.code - _BY_SIGNAL)} has ended"
     if end.left:
         words += f"; could not be ended: {', '.join(map(str, end.left))}"
     return words
