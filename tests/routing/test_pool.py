@@ -662,6 +662,31 @@ async def test_a_working_copy_is_made_for_a_job_and_cleaned_and_its_branch_has_w
     assert list((tmp_path / "worktrees").iterdir()) == []
 
 
+@pytest.mark.parametrize("bumped", [True, False])
+async def test_git_runs_nothing_that_the_settings_of_a_jobs_submodule_name(
+    tmp_path: Path, repository: Path, bumped: bool
+) -> None:
+    head, mark = git(repository, "rev-parse", "HEAD").strip(), tmp_path / "mark"
+    git(repository, "update-index", "--add", "--cacheinfo", f"160000,{head},part")
+    git(repository, "commit", "-qm", "with a submodule")
+
+    async def plant(context: JobContext) -> str:
+        part = context.cwd / "part"
+        git(part, "init", "-q", "-b", "main")
+        git(part, "fetch", "-q", str(repository), "main")
+        git(part, "reset", "-q", "--hard", "FETCH_HEAD" if bumped else head)
+        git(part, "config", "core.fsmonitor", f"touch {mark}; false")
+        (part / "a.txt").write_text("changed")
+        (context.cwd / "a.txt").write_text("changed\n")
+        return "planted"
+
+    async with pool_in(tmp_path, {"plant": plant}) as pool:
+        ended = await pool.submit(job(cwd=str(repository), workspace="worktree"))
+    assert ended.changes is not None
+    assert [each.path for each in ended.changes.files] == ["a.txt", *(["part"] if bumped else [])]
+    assert not mark.exists()
+
+
 async def test_a_job_that_changed_nothing_leaves_no_branch(tmp_path: Path, repository: Path) -> None:
     async with pool_in(tmp_path, {"idle": Bounded().runner("idle")}) as pool:
         ended = await pool.submit(job(cwd=str(repository), workspace="worktree"))

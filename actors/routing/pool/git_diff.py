@@ -1,11 +1,14 @@
-"""What git prints of a difference, as data; pure."""
+"""What git prints of a difference and of an index, as data; pure."""
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 from protocol.jobs import FileChange
 
+#: How the entry of a submodule begins, by its mode.
+_SUBMODULE = b"160000 "
 Kind = Literal["added", "modified", "deleted"]
 #: What the letters of ``--raw`` mean; a file of another type is modified.
 _KINDS: dict[str, Kind] = {"A": "added", "D": "deleted"}
@@ -23,6 +26,12 @@ def parse_changes(printed: bytes) -> tuple[FileChange, ...]:
             added, removed, path = [*field.split("\t", 2), "", ""][:3]
             counts[path] = (_number(added), _number(removed))
     return tuple(FileChange(path, kinds[path], *counts.get(path, (None, None))) for path in sorted(kinds))
+
+
+def parse_submodules(printed: bytes) -> tuple[str, ...]:
+    """The paths of the submodules in an index, which ``git ls-files --stage -z`` printed."""
+    entries = (each.partition(b"\t") for each in printed.split(b"\0"))
+    return tuple(os.fsdecode(path) for about, _, path in entries if about.startswith(_SUBMODULE))
 
 
 def _number(text: str) -> int | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from actors.config.copies import mark_copy
-from actors.routing.pool.git_diff import parse_changes
+from actors.routing.pool.git_diff import parse_changes, parse_submodules
 from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.launcher import Launcher
 from actors.runtime.children.run_whole import run_whole
@@ -114,8 +114,9 @@ class WorkingCopy(Struct, frozen=True, eq=False):
         Raises WorkspaceError; the worktree is left then.
         """
         git = self.git
-        if await git.run(self.folder, "status", "--porcelain", "-z"):
-            await git.run(self.folder, "add", "--all")
+        await self._add_all()
+        before = await git.ask(self.folder, "rev-parse", "HEAD^{tree}")
+        if await git.ask(self.folder, "write-tree") != before:
             words = message.replace("\0", "")  # which no argument can have
             await git.run(self.folder, *_AUTHOR, "commit", "--quiet", "--no-verify", "-m", words)
         commit = await git.ask(self.folder, "rev-parse", "HEAD")
@@ -130,6 +131,17 @@ class WorkingCopy(Struct, frozen=True, eq=False):
             await git.run(self.repository, "update-ref", f"refs/heads/{self.branch}", commit)
             await self._remove_folder()
         return Changes(self.base, parse_changes(printed), self.branch, commit)
+
+    async def _add_all(self) -> None:
+        """Put into the index what was done. No command of git enters a submodule for that, whose settings are
+        whatever the job's program wrote there, and may have git run something.
+        """
+        git = self.git
+        found = parse_submodules(await git.run(self.folder, "ls-files", "--stage", "-z"))
+        others = [f":(exclude,top,literal){path}" for path in found]
+        await git.run(self.folder, "add", "--all", "--", ":(top)", *others)
+        if found:
+            await git.run(self.folder, "update-index", "--remove", "--", *found)
 
     async def discard(self) -> None:
         """Remove the worktree and its branch. Raises WorkspaceError."""
