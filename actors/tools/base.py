@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Generic, get_args, overload
 
 from actors.tools.cancel import Cancel
 from actors.tools.docstring import described
+from actors.tools.invoke import is_async
 from actors.tools.options import check_options, checked_name, docstring_of
 from actors.tools.schema import Arguments, GivenArguments
 from actors.tools.scope import Located, locate
-from actors.tools.work import is_async
 from protocol.errors import InvalidInput
 from protocol.foreign import shown
 from protocol.items import ToolResult

@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from actors.runtime.arguments import is_time
 from actors.tools.base import ToolContext
-from actors.tools.calling import call_function
 from actors.tools.pool import ToolThreads
+from actors.tools.user_functions import call_function
 from protocol.errors import HookError, InvalidInput, PolypodError
 from protocol.foreign import named_words, shown
 from protocol.hooks import Deny, Inject, ModelView, Replace

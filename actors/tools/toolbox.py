@@ -17,10 +17,10 @@ from msgspec.structs import replace
 from actors.runtime.arguments import several
 from actors.runtime.tasks import is_being_cancelled
 from actors.tools.base import OUTPUT_CAP, Tool, ToolContext
+from actors.tools.invoke import Unfinished, finish, invoke, invoke_async
 from actors.tools.output import Output, capped, fits, parts_from
 from actors.tools.own_task import Outcome, run_alone
 from actors.tools.pool import ToolThreads, shared_threads
-from actors.tools.work import Unfinished, finish, work, work_async
 from protocol.closest import closest
 from protocol.errors import ToolArgumentsInvalid, ToolDefinitionError, ToolError, ToolTimeout
 from protocol.foreign import named_words
@@ -125,7 +125,7 @@ class Toolbox:
                 arguments[chosen.arguments.context] = ctx
             if not (chosen.blocking or chosen.is_async):
                 return await self._run_at_once(call, chosen, arguments, ctx)
-            begin = work_async if chosen.is_async else work
+            begin = invoke_async if chosen.is_async else invoke
             run = functools.partial(begin, chosen.function, arguments, chosen.arguments.returns)
             if chosen.is_async:
                 return await self._run_on_loop(call, run, chosen.timeout, ctx)
@@ -157,7 +157,7 @@ class Toolbox:
         began = time.perf_counter()
         run = contextvars.copy_context().run
         try:
-            value = run(work, chosen.function, arguments, chosen.arguments.returns, on_loop=True)
+            value = run(invoke, chosen.function, arguments, chosen.arguments.returns, on_loop=True)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a CancelledError of the tool's own included

@@ -143,7 +143,7 @@ async def make_prompt(make: MakePrompt, ctx: ToolContext, resources: PodResource
     """The system prompt that a function makes. Raises InvalidInput for what is no text, and whatever the
     function raises.
     """
-    from actors.tools.calling import call_function  # noqa: PLC0415 - paid for by who has one
+    from actors.tools.user_functions import call_function  # noqa: PLC0415 - paid for by who has one
 
     threads = resources.template.tools.toolbox.threads
     made = await call_function(partial(make, *_arguments(make, ctx)), threads, SECONDS)
@@ -156,7 +156,7 @@ async def validate(validator: Any, value: Any, ctx: ToolContext, resources: PodR
     """What a validator gives for an answer: another one, or None where that stands. Raises whatever it
     raises.
     """
-    from actors.tools.calling import call_function  # noqa: PLC0415 - the same
+    from actors.tools.user_functions import call_function  # noqa: PLC0415 - the same
 
     threads = resources.template.tools.toolbox.threads
     return await call_function(partial(validator, value, *_arguments(validator, ctx, 1)), threads, SECONDS)

@@ -179,14 +179,6 @@ class _Task:
         self._agent.publish(TextDelta, text=text, attempt=attempt)
 
 
-_CUT = Failure(
-    "LimitReached",
-    "the model's answer was cut by max_tokens, as its server sets it",
-    "give the server a larger context, or the agent a smaller task",
-    {"limit": "max_tokens", "value": None},
-)
-
-
 def _judged(answer: Answer) -> tuple[RunOutcome, Failure | None]:
     """How a run with this answer has ended."""
     if answer.item.refused:

@@ -1,4 +1,4 @@
-"""Calls a tool's function and gets its value: generators drained, a returned failure raised."""
+"""Invokes a tool's function and gets its value: generators drained, a returned failure raised."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def is_async(function: Callable[..., Any]) -> bool:
     )
 
 
-def work(
+def invoke(
     function: Callable[..., Any], arguments: dict[str, Any], returns: Any, *, on_loop: bool = False
 ) -> Any:
-    """What a plain function returns, called in a thread (or ``on_loop``); the members of a generator as a
-    list, and Unfinished for what is to be awaited, as of ``async def`` behind a plain decorator.
+    """Call a plain function, in a thread (or ``on_loop``): gives what it returns, the members of a generator
+    as a list, and Unfinished for what is to be awaited, as of ``async def`` behind a plain decorator.
 
     Raises what the function raises, and an exception that it returns though it says (``returns``,
     its annotation) to return something else.
@@ -67,8 +67,8 @@ async def finish(unfinished: Unfinished, returns: Any) -> Any:
     return _finish(given, returns)
 
 
-async def work_async(function: Callable[..., Any], arguments: dict[str, Any], returns: Any) -> Any:
-    """As ``work``, for a function that ``is_async``, called on the loop."""
+async def invoke_async(function: Callable[..., Any], arguments: dict[str, Any], returns: Any) -> Any:
+    """As ``invoke``, for a function that ``is_async``, called on the loop."""
     value = function(**arguments)
     if type(value) is CoroutineType or inspect.isawaitable(value):
         value = await value

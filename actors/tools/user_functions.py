@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from actors.tools.invoke import is_async
 from actors.tools.own_task import Outcome, run_alone
-from actors.tools.work import is_async
 from protocol.foreign import named_words
 
 if TYPE_CHECKING:
