@@ -15,11 +15,13 @@ from actors.sessions.disk import sync_folder
 def write_whole(path: Path, text: str) -> None:
     """Put ``text`` in the place of what is at ``path``. Raises OSError, and then nothing has changed.
 
-    Only one may write to a path at a time; what a killed process left is written over by the next.
+    Only one may write to a path at a time; what a killed process left gives way to the next, as does a pipe
+    that somebody has put there.
     """
     make_private(path.parent)
     part = path.with_name(f".{path.name}.part")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    part.unlink(missing_ok=True)
     try:
         with os.fdopen(os.open(part, flags, 0o600), "wb") as file:
             file.write(text.encode("utf-8", "replace"))

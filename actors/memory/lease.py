@@ -13,6 +13,7 @@ import msgspec
 from actors.memory.atomic_files import read_text, write_whole
 from actors.runtime.user_folders import make_private
 from actors.sessions.lock import WriterLock
+from protocol.text import UNDECODABLE
 
 
 class Holding(msgspec.Struct, frozen=True):
@@ -72,5 +73,5 @@ def _read(path: Path) -> Holding | None:
     try:
         text = read_text(path)
         return None if text is None else msgspec.json.decode(text, type=Holding)
-    except msgspec.DecodeError:  # whose it was nobody knows
+    except UNDECODABLE:  # whose it was nobody knows
         return None

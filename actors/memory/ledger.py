@@ -15,6 +15,7 @@ from actors.memory.shelf import Change
 from actors.memory.staging import SUFFIX
 from actors.sessions.disk import sync_folder
 from protocol.errors import WireError
+from protocol.text import UNDECODABLE
 
 
 class Ledger(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -40,7 +41,7 @@ def read_ledger(memory: NotesFolder) -> Ledger:
     text = read_text(path)
     try:
         return Ledger() if text is None else msgspec.json.decode(text, type=Ledger)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise WireError(f"{path} is no ledger: {error}") from error
 
 

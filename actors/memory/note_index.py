@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from actors.memory.ledger import Ledger, read_ledger
 from actors.memory.notes import Note
 from actors.memory.notes_folder import NotesFolder
 from actors.memory.staging import SUFFIX, Waiting, read_staged, waiting
+from actors.memory.words import words_of
 from actors.runtime.user_folders import make_private
 from protocol.errors import WireError
 
@@ -57,7 +57,7 @@ class Hit(Struct, frozen=True):
 
 def words_in(query: str) -> list[str]:
     """The words of a query, each once, as many as are looked for."""
-    found = re.findall(r"\w+", query.lower().replace("_", " "))
+    found = words_of(query.lower().replace("_", " "))
     return list(dict.fromkeys(found))[:_MOST_WORDS]
 
 

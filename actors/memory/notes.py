@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.memory.findings import Attempt, Decision, Discussion, Extracted, UserRequest
+from actors.memory.words import words_of
 from actors.runtime.redact import redacted
 from protocol.errors import WireError
 
@@ -45,8 +46,8 @@ class Note(Struct, frozen=True):
 
 def slug(title: str) -> str:
     """A title as the name of a file: letters, digits and dashes of any script, and never empty."""
-    plain = unicodedata.normalize("NFKC", title).lower()
-    words = re.sub(r"[\W_]+", "-", plain).strip("-")
+    plain = unicodedata.normalize("NFKC", title).lower().replace("_", " ")
+    words = "-".join(words_of(plain))
     if 0 < len(words) <= _LONGEST_SLUG:
         return words
     mark = hashlib.sha256(title.encode("utf-8", "replace")).hexdigest()[:8]
@@ -172,23 +173,47 @@ def _joined(pieces: list[str]) -> str:
 
 
 def key_of(piece: str) -> str:
-    """What makes two pieces the same: their words."""
-    return " ".join(re.findall(r"\w+", piece.casefold()))
+    """What makes two pieces the same: their words, with all that may change what they say (``C++``, ``C#``,
+    ``< 5``), but for punctuation around them.
+    """
+    plain = unicodedata.normalize("NFC", piece).casefold()
+    return " ".join(word for word in map(_bare, plain.split()) if word not in _BETWEEN) or plain.strip()
 
 
 def covers(text: str, piece: str) -> bool:
-    """Whether ``text`` holds what ``piece`` says, be it in other words: all of its words that have digits,
-    and half of its other meaningful words.
+    """Whether ``text`` holds what ``piece`` says, be it in other words: all of its words that have digits or
+    signs (``C++``), and half of its other meaningful words.
     """
-    said = re.findall(r"\w+", text.casefold())
+    text, piece = text.casefold(), piece.casefold()
+    said = words_of(text)
     stems = {word[:_STEM] for word in said}
-    words = set(re.findall(r"\w+", piece.casefold())) - _COMMON
+    words = set(words_of(piece)) - _COMMON
     exact = {word for word in words if any(sign.isdigit() for sign in word)}
     others = words - exact
     found = sum(word[:_STEM] in stems for word in others)
-    return exact <= set(said) and 2 * found >= len(others)
+    signed = set(re.findall(_SIGNED, piece)) <= set(re.findall(_SIGNED, text))
+    return signed and exact <= set(said) and 2 * found >= len(others)
 
 
+def _bare(word: str) -> str:
+    """A word without the punctuation around it."""
+    start, end = 0, len(word)
+    while start < end and _says_nothing(word[start]):
+        start += 1
+    while start < end and _says_nothing(word[end - 1]):
+        end -= 1
+    return word[start:end]
+
+
+def _says_nothing(sign: str) -> bool:
+    return sign == "`" or (sign not in _SAYS_SOMETHING and unicodedata.category(sign).startswith("P"))
+
+
+#: Punctuation that may change what a word says, and what stands between words.
+_SAYS_SOMETHING = frozenset("-#%&@/\\")
+_BETWEEN = frozenset({"", "-", "--"})
+#: A word whose signs are part of its name.
+_SIGNED = r"\w+(?:\+\+|#)"
 #: What is compared of a word, so that its other forms are the same.
 _STEM = 5
 #: Words that say nothing of what a piece is about.

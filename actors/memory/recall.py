@@ -8,6 +8,7 @@ from actors.compaction.tokens import text_tokens
 from actors.compaction.transcript import shortened
 from actors.memory.note_index import search
 from actors.memory.notes_folder import NotesFolder
+from actors.memory.words import words_of
 from protocol.items import SystemItem
 
 #: How an item with recalled notes begins.
@@ -36,7 +37,7 @@ def recall_notes(memory: NotesFolder, words: str, budget: int) -> SystemItem | N
     """The notes that have most to do with ``words``, whole where they fit, in about ``budget`` tokens;
     None where there are none. Blocks. Raises OSError.
     """
-    chosen = [word for word in re.findall(r"\w+", words[:_READ].lower()) if word not in _COMMON]
+    chosen = [word for word in words_of(words[:_READ].lower()) if word not in _COMMON]
     left = budget - text_tokens(f"{RECALLED}\n{_WORDS}")
     texts: list[str] = []
     for hit in search(memory, " ".join(chosen), limit=_MOST_NOTES):

@@ -110,8 +110,8 @@ class WriterLock:
             return _read(self.folder / (writer_id + _SUFFIX))
         path = self.folder / (writer_id + _SUFFIX)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (FileNotFoundError, ValueError):  # the second for what no file can be called
             return None
         try:
             # Shared, so that two who ask at once do not take each other for the holder.

@@ -150,8 +150,41 @@ def test_with_the_last_word_all_that_was_said_stays_and_the_newest_stands_last(o
 
 
 @pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Use C++ for the core", "Use C# for the core"),
+        ("more than five: > 5", "more than five: < 5"),
+        ("the offset is -5", "the offset is 5"),
+        ("end where x == y", "end where x != y"),
+        ("दिन", "दान"),
+        ("กิน", "กัน"),
+    ],
+)
+def test_what_differs_by_a_sign_or_a_mark_is_said_beside_the_other(one, other):
+    both = merged(note(body=f"- {one}"), note(body=f"- {other}"), last_word=True)
+    assert both.body == f"- {one}\n- {other}"
+
+
+@pytest.mark.parametrize(
+    "other", ["Use **tabs**!", "use (tabs)", "Use `tabs` -", "“Use tabs.”", "- use\n  tabs", "Use tabs…"]
+)
+def test_what_differs_by_punctuation_alone_is_said_once(other):
+    both = merged(note(body="- Use tabs"), note(body=other), last_word=True)
+    assert both.body == "- Use tabs"
+
+
+def test_titles_keep_the_marks_on_their_letters():
+    assert slug("हिन्दी में") == "हिन्दी-में"
+    assert slug("दिन") != slug("दान")
+    assert slug("cafe\u0301 au lait") == "café-au-lait"
+
+
+@pytest.mark.parametrize(
     ("text", "piece", "held"),
     [
+        ("The core is in C++", "- Use C# for the core", False),
+        ("हमारा दिन अच्छा था", "- दान देना है", False),
+        ("हमारा दिन अच्छा था", "- अच्छा दिन", True),
         ("We indent with tabs, by taste", "- Use tabs\n  Why: taste", True),
         ("The port is 9090", "- The port is 8080", False),
         ("It is Postgres 15 with 3 replicas", "- It runs on host A", False),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from memory_kit import all_notes, memory_in, put, put_note, staged
 
 from actors.llm.scripted import ScriptedClient, call, say
+from actors.memory.atomic_files import write_whole
 from actors.memory.batch import Consolidation
 from actors.memory.findings import Decision, Extracted
 from actors.memory.lease import Lease
@@ -29,6 +30,9 @@ from protocol.errors import ManifestError
 from protocol.manifest import MemorySection, PodManifest
 
 ONE = MemorySection(consolidate_files=1)
+#: What no JSON reader goes through, and a holder that no file can be called after.
+DEEP = '{"x":' + "[" * 10_000 + "]" * 10_000 + "}"
+NO_NAME = '{"writer":"\\u0000","pid":1,"host":"h","pod":"p","since":1.0}'
 
 
 @pytest.fixture
@@ -357,10 +361,11 @@ def test_a_damaged_staged_file_is_set_aside_and_reported(memory: NotesFolder) ->
     assert (memory.staging / "0.json.damaged").exists()
 
 
-def test_a_damaged_ledger_is_set_aside_and_reported(memory: NotesFolder) -> None:
+@pytest.mark.parametrize("damage", ["no", DEEP])
+def test_a_damaged_ledger_is_set_aside_and_reported(memory: NotesFolder, damage: str) -> None:
     put(memory, "a")
     memory.machinery.mkdir()
-    (memory.machinery / "ledger.json").write_text("no")
+    (memory.machinery / "ledger.json").write_text(damage)
     work = Consolidation(memory, ONE, "p")
     assert work.begin(automatic=False) is not None
     work.release()
@@ -449,13 +454,22 @@ def test_of_many_who_want_the_lease_at_the_same_moment_one_gets_it(memory: Notes
     taken[0].release()
 
 
-def test_a_lease_that_nobody_can_read_is_taken_over(memory: NotesFolder) -> None:
+@pytest.mark.parametrize("damage", ["{", DEEP, NO_NAME])
+def test_a_lease_that_nobody_can_read_is_taken_over(memory: NotesFolder, damage: str) -> None:
     memory.machinery.mkdir(parents=True)
-    (memory.machinery / "lease.json").write_text("{")
+    (memory.machinery / "lease.json").write_text(damage)
     lease = Lease.acquire(memory.machinery, "a")
     assert lease is not None
     assert (lease.holding.pid, lease.holding.pod) == (os.getpid(), "a")
     lease.release()
+
+
+def test_a_pipe_in_the_place_of_a_draft_gives_way_to_it(memory: NotesFolder) -> None:
+    put_note(memory, "Tabs", "- use tabs")
+    path = memory.folder / "knowledge" / "tabs.md"
+    os.mkfifo(path.with_name(".tabs.md.part"))
+    write_whole(path, "new")
+    assert path.read_text() == "new"
 
 
 def test_what_is_staged_after_the_clock_went_back_is_still_the_last_word(memory: NotesFolder) -> None:

@@ -16,6 +16,7 @@ from actors.pod.delegation.output import answers_after
 from actors.pod.handle import Pod
 from actors.pod.local import actor_of
 from actors.sessions.answer_token import answer_token
+from actors.sessions.chain import chained
 from actors.sessions.memory.store import MemoryStore
 from actors.sessions.sqlite.store import SQLiteStore
 from actors.system import PodSystem
@@ -533,3 +534,27 @@ def check_options(system: PodSystem) -> None:
     assert {**asdict(child.model), "model_id": None} == {**asdict(parent.model), "model_id": None}
     assert child.pod.pwd == parent.pod.pwd
     assert child.delegation.max_depth < parent.delegation.max_depth
+
+
+async def test_a_sub_agent_that_a_newer_version_has_made_fails_alone(tmp_path: Path) -> None:
+    cast = Cast(lead=[spawn(), say("ok")], reader=[...])
+    old, new = MemoryStore(), MemoryStore()
+    async with PodSystem(old) as system:
+        pod = await system.spawn(lead(), client=cast)
+        with system.subscribe("lead", children=True) as events:
+            await pod.run("go")
+            session = (await pod.describe()).session_id
+            await until(events, of(RunStart, "lead.reader"))
+    for info in old.sessions():
+        bodies = [entry.body for entry in old.read(info.session_id)]
+        if info.pod == "lead.reader":
+            bodies[0] = bodies[0].replace(b'"manifest":{', b'"manifest":{"of_later":1,')
+        new.create(info.session_id, info.pod, info.parent, chained(bodies), claim=False)
+    cast = Cast(lead=[say("told"), say("I live")])
+    async with PodSystem(new) as system:
+        pod = await system.spawn(lead(), client=cast, resume=session)
+        await pod.wait_for_sub_agents()
+        assert (await pod.run("are you there?")).outcome == "finished"
+        ended = [each for each in pod.subscribe(since=0).drain() if isinstance(each, ChildEnded)]
+        assert [each.outcome for each in ended] == ["failed"]
+        assert "newer polypod" in str(ended[0].error)

@@ -10,10 +10,12 @@ import msgspec
 import pytest
 
 from actors.llm.scripted import ScriptedClient, call, say
+from actors.pod.runs.options import run_command, run_for_wire
 from actors.pod.runs.own_options import checked_prompt
 from actors.system import PodSystem
 from actors.tools.base import ToolContext, tool
 from protocol.approval import ApprovalRule
+from protocol.commands import WireOptions
 from protocol.errors import InvalidInput, ManifestError, ModelRetry, OutputInvalid, RunFailed
 from protocol.events import RunEnd
 from protocol.items import SystemItem
@@ -47,6 +49,29 @@ async def test_a_run_may_be_answered_by_another_client_and_the_next_is_not() -> 
         assert [(await pod.run("1")).text, (await pod.run("2", model=other)).text] == ["mine", "other"]
         assert (await pod.run("3")).text == "mine"
     assert [len(request.items) for request in mine.requests] == [1, 5]
+
+
+class Falsy(ScriptedClient):
+    """A client that says of itself that there is nothing in it."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+async def test_options_that_are_empty_are_given_all_the_same() -> None:
+    mine, other = ScriptedClient([say("1"), say("2"), say("3")]), Falsy([say("other")])
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(system_prompt="pod's"), client=mine)
+        await pod.run("1", system_prompt="")
+        await pod.run("2", system_prompt=None)
+        assert (await pod.run("3", model=other)).text == "other"
+        await pod.run("4", tools=[])
+    assert [request.system for request in mine.requests] == ["", "pod's", "pod's"]
+    assert run_for_wire(run_command("x", None, {"system_prompt": ""}, None)).options == WireOptions(
+        system_prompt=""
+    )
+    with pytest.raises(InvalidInput, match="client cannot travel"):
+        run_for_wire(run_command("x", None, {"model": other}, None))
 
 
 async def test_a_run_may_be_answered_by_a_model_that_is_named() -> None:

@@ -18,6 +18,7 @@ from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.entries import Head, StoredEntry
 from protocol.errors import HeadConflict, ManifestError, RunFailed, StoreError
+from protocol.hooks import Inject
 from protocol.items import AssistantItem, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.manifest import PodManifest
 
@@ -241,3 +242,22 @@ def test_a_list_is_there_again_after_the_pod_has_rested() -> None:
         assert await listed(pod) == "1. [pending] port"
 
     play_script([create("port"), say("ok"), *asks_for_the_list(), *SUMMARY, *asks_for_the_list()], play)
+
+
+class Reminds:
+    """A hook that adds words to each result."""
+
+    async def after_tool(self, call: ToolCall, result: ToolResult) -> Inject:
+        return Inject(f"{call.name} is done, {len(result.content)}")
+
+
+def test_words_that_a_hook_adds_to_results_keep_no_task_from_the_list() -> None:
+    async def play(pod: Pod, system: PodSystem) -> None:
+        await pod.run("plan")
+        last = results(await pod.history())[-1]
+        assert last == "1. [pending] port\n2. [pending] test\nTaskList is done, 1"
+        await pod.compact(retained_tokens=0)
+        assert (await listed(pod)).startswith("1. [pending] port\n2. [pending] test")
+
+    planned = [create("port"), create("test"), *asks_for_the_list()]
+    play_script([*planned, *SUMMARY, *asks_for_the_list()], play, hooks=[Reminds()])

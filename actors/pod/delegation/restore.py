@@ -13,8 +13,9 @@ from actors.sessions.answers import settled
 from actors.tools.pods import Asked
 from protocol.delegation import cost_sum, usage_sum
 from protocol.entries import SessionOpened
-from protocol.errors import SessionNotFound
+from protocol.errors import NewerVersion, SessionNotFound
 from protocol.manifest import PodManifest
+from protocol.text import UNDECODABLE
 from protocol.wire import decode_entry
 
 if TYPE_CHECKING:
@@ -55,7 +56,10 @@ async def _manifest_of(delegation: Delegation, started: ChildStarted, session: s
     opened = decode_entry(first[0].body) if first else None
     if not isinstance(opened, SessionOpened):
         raise SessionNotFound(f"session {session} has no beginning")
-    recorded = msgspec.json.decode(opened.manifest, type=PodManifest)
+    try:
+        recorded = msgspec.json.decode(opened.manifest, type=PodManifest)
+    except UNDECODABLE as error:
+        raise NewerVersion(f"the manifest of session {session}", str(error)) from error
     asked = Asked(
         started.name,
         recorded.pod.system_prompt or "",

@@ -12,7 +12,8 @@ from msgspec import Struct
 from actors.compaction.compose import SNAPSHOT
 from actors.sessions.head import SessionHead
 from protocol.errors import ToolError
-from protocol.items import AssistantItem, Item, SystemItem, ToolCall, ToolResult
+from protocol.items import AssistantItem, Item, SystemItem, TextPart, ToolCall, ToolResult
+from protocol.text import UNDECODABLE
 
 Status = Literal["pending", "inprogress", "completed", "deleted"]
 
@@ -85,7 +86,7 @@ class TaskStore:
             elif isinstance(item, ToolResult):
                 call = self._calls.pop(item.call_id, None)
                 if call is not None and not item.is_error:
-                    self._repeat(call, item.text)
+                    self._repeat(call, _said_by_tool(item))
             elif isinstance(item, SystemItem) and item.text.startswith(SNAPSHOT):
                 self._take(item.text)
 
@@ -153,7 +154,7 @@ class TaskStore:
             else:
                 change = msgspec.convert(call.arguments, _Update)
                 self.update(change.taskid, change.status, change.subject, change.description)
-        except (msgspec.DecodeError, ToolError):
+        except (*UNDECODABLE, ToolError):
             return  # a tool of the user's own that has this name, not ours
 
     def _take(self, text: str) -> None:
@@ -164,11 +165,17 @@ class TaskStore:
         lines = [line for line in text[found.end() :].split("\n") if line.startswith("{")]
         try:
             tasks = [msgspec.json.decode(line, type=Task) for line in lines]
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             return
         self._tasks, self.next_id = {}, int(found[1])
         for task in tasks:
             self._put(task)
+
+
+def _said_by_tool(result: ToolResult) -> str:
+    """What the tool itself has said: what hooks and people add to a result stands in parts behind that."""
+    first = result.content[0] if result.content else None
+    return first.text if isinstance(first, TextPart) else ""
 
 
 class TaskListReader:

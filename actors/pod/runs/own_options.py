@@ -54,10 +54,12 @@ class OwnOptions(Struct, frozen=True, eq=False):
 
     def over(self, before: OwnOptions | None) -> OwnOptions:
         """These options, completed by those ``before``."""
-        if before is None:
-            return self
-        said = {name: value for name in self.__struct_fields__ if (value := getattr(self, name))}
-        return replace(before, **said)
+        return self if before is None else replace(before, **self.given())
+
+    def given(self) -> dict[str, Any]:
+        """The options that the run is given, by their names; an empty prompt is one, no tools are none."""
+        options = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        return {name: value for name, value in options if value is not None and (name != "tools" or value)}
 
     def for_wire(self) -> WireOptions:
         """The options as they travel. Raises InvalidInput for what stays in its process: objects,
@@ -65,9 +67,9 @@ class OwnOptions(Struct, frozen=True, eq=False):
         """
         model = self.model if isinstance(self.model, ModelSection) else None
         prompt = self.prompt if isinstance(self.prompt, str) else None
-        travels = OwnOptions(model, self.settings, prompt)
+        travels, given = OwnOptions(model, self.settings, prompt).given(), self.given()
         for name, (option, hint) in _STAYS.items():
-            if getattr(self, name) and not getattr(travels, name):
+            if name in given and name not in travels:
                 raise InvalidInput(f"a run's {option} cannot travel to a pod in another process", hint=hint)
         return WireOptions(model, self.settings, prompt)
 
@@ -93,7 +95,7 @@ def own_options(
     own = OwnOptions(
         _model(model), None if settings is None else ModelSettings.of(settings), prompt, tools, validator
     )
-    return own if any(getattr(own, name) for name in own.__struct_fields__) else None
+    return own if own.given() else None
 
 
 def from_wire(options: WireOptions) -> OwnOptions | None:

@@ -15,6 +15,7 @@ import msgspec
 from actors.sessions.jsonl.files import FILES, Files, put_all
 from actors.sessions.lock import WriterLock
 from actors.sessions.store import Holder, in_use
+from protocol.text import UNDECODABLE
 
 #: A mark of one claim, which the one that replaces it does not have.
 Stamp = tuple[int, int]
@@ -102,7 +103,7 @@ class Claims:
     def _read(self, name: str) -> Mark:
         try:
             return msgspec.json.decode((self._folder / name).read_bytes(), type=Mark)
-        except (FileNotFoundError, msgspec.DecodeError):  # none yet, or cut by the power's end
+        except (FileNotFoundError, *UNDECODABLE):  # none yet, or cut by the power's end
             return Mark(0)
 
     def _write(self, name: str, mark: Mark) -> Stamp:

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from actors.sessions.sqlite.watch import Change, FileWatch, Identity, identity_of, status_of
+from protocol.text import UNDECODABLE
 
 #: Retired logs that are remembered; who has one open lets go of it with the next commit.
 _MOST_RETIRED = 16
@@ -153,7 +154,7 @@ def _to_note(watch: FileWatch, database: Path) -> _Note:
 def _noted(database: Path) -> _Note | None:
     try:
         return msgspec.json.decode(_note(database).read_bytes(), type=_Note)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNDECODABLE):
         return None
 
 
