@@ -40,7 +40,7 @@ CHILD = """
             async for block in super().stream(request):
                 yield block
 
-    make, deleted = NotesFolder.make, ledger._deleted
+    make, deleted = NotesFolder.make, ledger._delete
 
     def made(memory, change):
         reached("ledger written")
@@ -51,7 +51,7 @@ CHILD = """
         reached("notes made")
         return deleted(memory, staged)
 
-    NotesFolder.make, ledger._deleted = made, deleting
+    NotesFolder.make, ledger._delete = made, deleting
 
     async def main():
         first = call("write_memory", {"kind": "decisions", "title": "One", "text": "- one"}, id="a")
