@@ -61,12 +61,13 @@ class Bus:
         if self._abandoned:
             self._sweep()
         near = self._near
-        for group in (near.of_all, near.of_pod.get(events[0].pod)):
-            if group is not None:
-                order = group.order
-                for queue in self._ordered(group) if order is None else order:
-                    kinds = queue.kinds
-                    queue.put_all(events if kinds is _ALL_KINDS else _of_kinds(events, kinds))
+        if (queues := near.of_all.order) is None:
+            queues = self._ordered(near.of_all)
+        if (group := near.of_pod.get(events[0].pod)) is not None:
+            queues = queues + (group.order or self._ordered(group))
+        for queue in queues:
+            kinds = queue.kinds
+            queue.put_all(events if kinds is _ALL_KINDS else _of_kinds(events, kinds))
         if self.fed:
             self._publish_bytes(events, entries)
 

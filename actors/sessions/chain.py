@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from protocol.entries import GENESIS, Head, StoredEntry
 from protocol.errors import SessionCorrupt
 
-#: Copied for each entry, which takes less than to have OpenSSL look its hash up by name.
-NO_BYTES = hashlib.sha256()
+#: A hash of no bytes yet: a copy of one takes less than to have OpenSSL look it up by its name.
+new_hash = hashlib.sha256().copy
 
 #: Bytes of an entry that take longer to copy than a second call of the hash does.
 LARGE = 1 << 16
@@ -17,7 +17,7 @@ LARGE = 1 << 16
 
 def link(prev_hash: bytes, body: bytes) -> bytes:
     """The hash of an entry with these bytes behind the entry with that hash."""
-    hashing = NO_BYTES.copy()
+    hashing = new_hash()
     if len(body) < LARGE:
         hashing.update(prev_hash + body)
     else:
@@ -61,13 +61,13 @@ def first_break(entries: Sequence[StoredEntry], prev: Head | None = None) -> tup
     if not entries:
         return None
     expected, digest = (entries[0].seq, GENESIS) if prev is None else (prev.seq + 1, prev.hash)
-    copy, large = NO_BYTES.copy, LARGE  # written out, since a long history is read for this alone
+    large = LARGE  # written out, since a long history is read for this alone
     for entry in entries:
         if entry.seq != expected:
             return expected, f"entry {expected} is missing; the next one there is {entry.seq}"
         body = entry.body
         if len(body) < large:
-            hashing = copy()
+            hashing = new_hash()
             hashing.update(digest + body)
             digest = hashing.digest()
         else:

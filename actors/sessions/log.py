@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from actors.sessions.activities import still_open
 from actors.sessions.answers import OF_DRIVERS, Kept, durable, store_failure
-from actors.sessions.chain import LARGE, NO_BYTES, chained, head_of, link
+from actors.sessions.chain import LARGE, chained, head_of, link, new_hash
 from actors.sessions.head import SessionHead
 from actors.sessions.store import SessionStore
 from protocol.entries import (
@@ -257,7 +257,7 @@ class SessionLog:
         head = self.head
         seq = head.seq = head.seq + 1
         if len(body) < LARGE:
-            hashing = NO_BYTES.copy()
+            hashing = new_hash()
             hashing.update(head.hash + body)
             hash_ = head.hash = hashing.digest()
         else:
