@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from actors.sessions.disk import lock
+from protocol.text import UNDECODABLE
 
 _SUFFIX = ".lock"
 
@@ -106,22 +107,11 @@ class WriterLock:
 
     def alive(self, writer_id: str) -> Writer | None:
         """The writer of that id if its process lives, else None."""
-        if writer_id == self._id:
-            return _read(self.folder / (writer_id + _SUFFIX))
         path = self.folder / (writer_id + _SUFFIX)
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except (FileNotFoundError, ValueError):  # the second for what no file can be called
-            return None
-        try:
-            # Shared, so that two who ask at once do not take each other for the holder.
-            lock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if writer_id == self._id:
             return _read(path)
-        else:
-            return None
-        finally:
-            os.close(descriptor)
+        with _unlocked(path) as unlocked:
+            return None if unlocked else _read(path)
 
     @contextlib.contextmanager
     def gate(self) -> Iterator[None]:
@@ -139,16 +129,21 @@ class WriterLock:
         descriptor = os.open(self._gate, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             lock(descriptor, operation)
-            yield
+            try:
+                yield
+            finally:
+                # Said, since a child that another thread forks meanwhile has a copy of the descriptor.
+                lock(descriptor, fcntl.LOCK_UN)
         finally:
-            # Said, since a child that another thread forks meanwhile has a copy of the descriptor.
-            lock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     def _remove_dead(self) -> None:
         for path in self.folder.glob("*" + _SUFFIX):
-            with contextlib.suppress(OSError):  # another user's, or somebody was faster
-                if self.alive(path.stem) is None:
+            with (
+                contextlib.suppress(OSError),
+                _unlocked(path) as unlocked,
+            ):  # another user's, or somebody was faster
+                if unlocked:
                     path.unlink()
 
     def release(self) -> None:
@@ -172,10 +167,32 @@ class WriterLock:
             self._descriptor = -1
 
 
+@contextlib.contextmanager
+def _unlocked(path: Path) -> Iterator[bool]:
+    """Whether nobody has locked a writer's file, or there is none; as long as that lasts nobody comes to: who
+    is just making it finds out then what became of it. Raises OSError.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, ValueError):  # the second for what no file can be called
+        yield True
+        return
+    try:
+        unlocked = True
+        try:
+            # Shared, so that two who ask at once do not take each other for the holder.
+            lock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            unlocked = False
+        yield unlocked
+    finally:
+        os.close(descriptor)
+
+
 def _read(path: Path) -> Writer:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Writer)
-    except (OSError, msgspec.DecodeError):  # it goes away this moment, or was cut by a full disk
+    except (OSError, *UNDECODABLE):  # it goes away this moment, or was cut by a full disk
         return Writer(0, "an unknown host", 0.0)
 
 

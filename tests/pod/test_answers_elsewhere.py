@@ -275,6 +275,46 @@ async def test_an_answer_allows_no_later_call_in_a_program_that_seeds_its_random
     assert (len(ids), len(runs), len(sessions)) == (2, 2, 2)
 
 
+def test_answers_are_found_in_a_file_that_was_made_anew_under_an_old_number(tmp_path: Path) -> None:
+    with contextlib.closing(open_store(f"jsonl:{tmp_path}/pods")) as store:
+        for session in "abc":
+            assert wait(store.put_answer(ApprovalAnswer(f"of-{session}", session, approved=True, at=1.0)))
+        mark, _ = wait(store.answers_since(None))
+        (file,) = tmp_path.rglob("answers.jsonl")
+        kept = file.read_bytes().splitlines(keepends=True)[2]
+        file.write_bytes(kept)  # as another process leaves it that deletes sessions
+        new = ApprovalAnswer("new", "w", approved=True, at=2.0)
+        assert wait(store.put_answer(new))
+        mark, found = wait(store.answers_since(mark))
+        assert found[-1] == new
+        assert wait(store.answers_since(mark)) == (mark, [])
+        with file.open("ab") as half:
+            half.write(b'{"approval_id":"hal')
+        at_half, _ = wait(store.answers_since(None))
+        last = ApprovalAnswer("last", "w", approved=True, at=3.0)
+        assert wait(store.put_answer(last))
+        for each in mark, at_half:
+            assert wait(store.answers_since(each))[1] == [last]
+
+
+def test_answers_are_found_in_a_database_that_an_older_one_was_put_in_the_place_of(tmp_path: Path) -> None:
+    path = tmp_path / "pods.db"
+    with contextlib.closing(open_store(f"sqlite:{path}")) as store:
+        assert wait(store.put_answer(ApprovalAnswer("first", "s", approved=True, at=1.0)))
+    backup = path.read_bytes()
+    with contextlib.closing(open_store(f"sqlite:{path}")) as store:
+        for number in range(3):
+            assert wait(store.put_answer(ApprovalAnswer(str(number), "s", approved=True, at=1.0)))
+        mark, _ = wait(store.answers_since(None))
+    path.write_bytes(backup)
+    with contextlib.closing(open_store(f"sqlite:{path}")) as store:
+        new = ApprovalAnswer("new", "w", approved=True, at=2.0)
+        assert wait(store.put_answer(new))
+        mark, found = wait(store.answers_since(mark))
+        assert found[-1] == new
+        assert wait(store.answers_since(mark)) == (mark, [])
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "jsonl"])
 def test_an_answer_that_somebody_has_written_too_deep_hides_no_other(tmp_path: Path, kind: str) -> None:
     deep = b'{"approval_id":"a","session_id":"s","approved":true,"at":1.0,"arguments":{"x":%b}}'

@@ -375,10 +375,10 @@ def test_a_backup_that_comes_while_nothing_is_open_after_a_lost_log_goes_on_as_i
     assert integrity(stage.path) == "ok"
 
 
-@pytest.mark.parametrize("cut", [log_of, index_of])
-def test_what_is_cut_off_in_its_place_is_reported_and_what_the_database_has_is_sound(stage: Stage, cut):
+@pytest.mark.parametrize(("cut", "size"), [(log_of, 0), (index_of, 0), (index_of, 200), (index_of, 16384)])
+def test_what_is_cut_off_in_its_place_is_reported_and_what_the_database_has_is_sound(stage: Stage, cut, size):
     """Of the index, SQLite would touch what is not there any more: that ends the process."""
-    os.truncate(cut(stage.path), 0)
+    os.truncate(cut(stage.path), size)
     with pytest.raises(StoreError, match="cut off"):
         add(stage.store, "s", stage.now, "refused")
     with contextlib.suppress(StoreError):

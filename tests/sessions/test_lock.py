@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
+import sys
 
 import pytest
 from child_kit import in_child
@@ -91,6 +93,32 @@ def test_two_who_ask_at_once_do_not_take_each_other_for_the_holder(tmp_path):
     with (tmp_path / f"{name}.lock").open() as asking:
         fcntl.flock(asking, fcntl.LOCK_SH | fcntl.LOCK_NB)
         assert WriterLock(tmp_path).alive(name) is None
+
+
+def test_a_file_is_cleared_away_only_while_nobody_can_come_to_hold_it(tmp_path):
+    """Who has just made it would else live on without one, and be taken for dead."""
+    path, seen = tmp_path / "dead.lock", []
+    path.touch()
+
+    def look(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "os.remove" and os.fspath(arguments[0]) == str(path):
+            with path.open() as file, contextlib.suppress(BlockingIOError):
+                seen.append(True)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                seen.clear()
+
+    def clear_away() -> bool:
+        sys.addaudithook(look)  # there for good, so in a process of its own
+        return bool(WriterLock(tmp_path).id) and seen == [True] and not path.exists()
+
+    assert in_child(clear_away) == 0
+
+
+def test_a_pipe_among_the_files_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.lock")
+    lock = WriterLock(tmp_path)
+    assert lock.alive("pipe") is None
+    assert lock.id
 
 
 @pytest.fixture(params=KINDS)

@@ -8,12 +8,33 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from actors.sessions.disk import sync_folder
 from actors.sessions.jsonl.files import Files, put_all, write_all
 from actors.sessions.lock import WriterLock
 from protocol.approval import ApprovalAnswer
 from protocol.text import UNDECODABLE
+
+#: Bytes before a place that show whether the file is still the one that it was a place in.
+_BEFORE = 128
+
+
+class _Mark(Struct, frozen=True):
+    """How far the file was read: its state then, the place, and the bytes before that. A file that is made
+    anew may have the number of an older one.
+    """
+
+    state: tuple[int, int, int]
+    place: int
+    before: bytes
+
+
+_NOWHERE = _Mark((0, 0, 0), 0, b"")
+
+
+def _state(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class AnswersFile:
@@ -49,21 +70,25 @@ class AnswersFile:
         return list(_answers(data, approval_ids))
 
     def since(self, mark: object) -> tuple[object, list[ApprovalAnswer]]:
-        """The answers behind ``mark``, which is a file and a place in it, and the mark of now."""
+        """The answers behind ``mark``, and the mark of now; of None that alone."""
+        known = mark if isinstance(mark, _Mark) else _NOWHERE
         try:
-            status = self._path.stat()
-            now = status.st_ino, status.st_size
-            if mark is None or mark == now:
-                return now, []
+            if mark is not None and _state(self._path.stat()) == known.state:
+                return known, []
             with self._path.open("rb") as file:
-                inode = os.fstat(file.fileno()).st_ino
-                before = mark[1] if isinstance(mark, tuple) and mark[0] == inode else 0
-                file.seek(before)
-                data = file.read()
+                state = _state(os.fstat(file.fileno()))
+                file.seek(known.place - len(known.before))
+                data, place = file.read(), known.place
+                if data.startswith(known.before):
+                    data = data[len(known.before) :]
+                else:  # another file
+                    file.seek(0)
+                    data, place = file.read(), 0
         except FileNotFoundError:
-            return (0, 0), []
-        sound = data.rfind(b"\n") + 1
-        return (inode, before + sound), list(_answers(data[:sound]))
+            return _NOWHERE, []
+        data = data[: data.rfind(b"\n") + 1]
+        now = _Mark(state, place + len(data), ((known.before if place else b"") + data)[-_BEFORE:])
+        return now, [] if mark is None else list(_answers(data))
 
     def forget(self, session_id: str) -> None:
         """Remove those of a session; called by who holds the gate."""

@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS approval_answers (
 #: Bytes of an answer, about.
 SIZE = 300
 _PUT = "INSERT OR IGNORE INTO approval_answers (approval, session, body) VALUES (?, ?, ?)"
+_BEHIND = "SELECT id, body FROM approval_answers WHERE id > ? ORDER BY id"
 # Where the files are those that were opened, which a transaction asks by itself.
 _PUT_ALONE = f"{_PUT.partition(' VALUES')[0]} SELECT ?, ?, ? WHERE undisturbed()"
 
@@ -59,12 +60,20 @@ def among(db: sqlite3.Connection, approval_ids: Collection[str]) -> list[Approva
 
 
 def since(db: sqlite3.Connection, mark: object) -> tuple[object, list[ApprovalAnswer]]:
-    """The answers behind the row that ``mark`` is, and the last row; of None that alone."""
+    """The answers behind the row that ``mark`` is, and the last row; of None that alone. All there are, where
+    an older file has been put in the place of the one that had that row.
+    """
     if mark is None:
-        last = _rows(db, "SELECT max(id), NULL FROM approval_answers")
-        return (last[0][0] if last else None) or 0, []
-    rows = _rows(db, "SELECT id, body FROM approval_answers WHERE id > ? ORDER BY id", mark)
+        return _last(db), []
+    if not (rows := _rows(db, _BEHIND, mark)) and (last := _last(db)) != mark:
+        mark, rows = last, _rows(db, _BEHIND, 0)
     return (rows[-1][0] if rows else mark), _decoded(rows)
+
+
+def _last(db: sqlite3.Connection) -> int:
+    """The number of the last answer that ever came."""
+    rows = _rows(db, "SELECT seq, NULL FROM sqlite_sequence WHERE name = 'approval_answers'")
+    return rows[0][0] if rows else 0
 
 
 def forget(db: sqlite3.Connection, session_id: str) -> None:

@@ -2,7 +2,7 @@
 
 SQLite finds the log by its name. So it goes on writing into a file that nobody can find any more, and
 it merges the log of one database into another that was put in its place. Who asks before each commit
-whether the files are still those that were opened keeps it from both; that takes four system calls,
+whether the files are still those that were opened keeps it from both; that takes five system calls,
 since whatever happens to a name changes the time of its folder.
 
 Nothing here opens the database or the index: closing any descriptor of a file drops the locks that
@@ -143,12 +143,13 @@ class FileWatch:
         readable = self._log_descriptor >= 0 and len(index) == _INDEX_HEADER
         if readable and (names_follow or self.is_undisturbed()):
             try:
-                log = os.fstat(self._log_descriptor)
+                log, shm = os.fstat(self._log_descriptor), os.fstat(self._index_descriptor).st_size
             except OSError:  # SQLite has closed that descriptor
                 pass
             else:
-                if (log.st_dev, log.st_ino) == self.log_id and log.st_size >= self._log_size:
-                    self._log_size = log.st_size
+                same = (log.st_dev, log.st_ino) == self.log_id
+                if same and log.st_size >= self._log_size and shm >= self._index_size:
+                    self._log_size, self._index_size = log.st_size, shm
                     return None
         with self._lock:
             return self._logs_changed()
