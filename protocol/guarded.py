@@ -57,11 +57,13 @@ _GUARDED_FORM = (
     r"|credentials?\.(?:json|ya?ml|ini|csv|txt|db)"
     r"|\..+_history|\..*api[-_]?keys?|.*api[-_]?keys?\.(?:txt|json|ya?ml)"
 )
-#: Of such a form, and meant to be read: examples, and public halves of keys.
+#: Of such a form, and meant to be read: examples, public halves of keys, and the certificates of authorities,
+#: without which no program of a virtual environment reaches a server.
 _OPEN_FORM = (
     r"(?s)\.env(?:[._-].*)?[._-](?:example|sample|template|dist|schema)(?:\.(?:md|txt))?"
     r"|(?:.*[._-])?(?:example|sample|template|dist|schema)\.env"
     r"|.+\.pub"
+    r"|(?:tls-)?ca[-_]?(?:certs?|bundle|certificates)\.pem|roots\.pem"
 )
 _COPY = r"(?:~|\.(?:bak|backup|old|orig|save|swp|tmp))+$"
 

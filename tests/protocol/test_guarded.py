@@ -11,7 +11,17 @@ from protocol.scope import Rule, Scope
 
 SECRET = [
     *(".env", ".env.local", ".env.production", ".envrc", "prod.env", ".env.bak", ".env~"),
-    *("id_rsa", "id_ed25519_work", "server.pem", "tls.key", "a.p12", "wallet.jks", "id_rsa.old"),
+    *(
+        "id_rsa",
+        "id_ed25519_work",
+        "server.pem",
+        "cakey.pem",
+        "ca.pem",
+        "tls.key",
+        "a.p12",
+        "wallet.jks",
+        "id_rsa.old",
+    ),
     *(".netrc", ".npmrc", ".pypirc", ".git-credentials", ".pgpass", "credentials.json", "secrets.yaml"),
     *("passwords.csv", "secret.json", "credentials.yml", "terraform.tfstate", "prod.tfvars", ".key", ".p12"),
     *("ssh_host_ed25519_key", "x-firebase-adminsdk-1.json", ".bash_history", ".openai_api_key", ".dev.vars"),
@@ -42,6 +52,7 @@ OPEN = [
         "history",
         "ssh_host_ed25519_key.pub",
     ),
+    *("cacert.pem", "cacerts.pem", "ca-bundle.pem", "tls-ca-bundle.pem", "ca_certs.pem", "roots.pem"),
 ]
 HIDDEN = "\u200b\u200c\u200d\ufeff"
 
