@@ -48,17 +48,21 @@ def is_module(name: str) -> bool:
     return (ROOT / (name.replace(".", "/") + ".py")).is_file()
 
 
-@cache
 def imports(module: str, *, at_run_time: bool = False) -> tuple[str, ...]:
     """Every module that one imports, or imports a name from, wherever the statement stands; ``at_run_time``
     without those that only type checkers see.
     """
-    return tuple(_imports(module, statements(_tree(module), for_types=not at_run_time)))
+    return _both(module)[at_run_time]
 
 
 @cache
-def _tree(module: str) -> ast.Module:
-    return ast.parse((ROOT / module).read_text(encoding="utf-8"))
+def _both(module: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """All imports, and those at run time: the tree is not kept, since the collector would walk over all of them."""
+    tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+    everywhere, at_run_time = (
+        tuple(_imports(module, statements(tree, for_types=for_types))) for for_types in (True, False)
+    )
+    return everywhere, at_run_time
 
 
 def _imports(module: str, nodes: Iterable[ast.AST]) -> Iterator[str]:
