@@ -1,5 +1,6 @@
 """MCP servers for tests, and pods that call their tools."""
 
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -7,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
+from extras import skip_without
 from warm import Popen
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
@@ -21,7 +22,7 @@ from protocol.events import Alert, Event, ToolProgress, ToolResulted
 from protocol.items import ToolResult
 from protocol.manifest import PodManifest
 
-pytest.importorskip("mcp", reason="the extra mcp is not installed")
+skip_without("mcp", "mcp")
 
 SERVERS = Path(__file__).parent / "mcp_servers"
 
@@ -42,7 +43,8 @@ def made_with_sdk(*words: str, name: str = "sdk", **settings: Any) -> dict[str, 
 def at_a_port(*words: str) -> Iterator[str]:
     """A server of the SDK's own over HTTP, at the URL that is given."""
     command = [sys.executable, str(SERVERS / "sdk_server.py"), "http", *words]
-    with Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    env = os.environ | {"PYTHON_ALSO_IMPORT": "mcp.server,uvicorn.protocols.http.auto,uvicorn.lifespan.on"}
+    with Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
         assert process.stdout is not None
         try:
             yield f"http://127.0.0.1:{process.stdout.readline().strip()}/mcp"

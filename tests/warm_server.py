@@ -26,6 +26,8 @@ from actors.pod_process import zygote
 
 #: Where modules are found whatever is run.
 PLACES = sys.path[1:]
+#: Names what is imported besides, with commas between: some of the rare, for tests that start many that need it.
+ALSO = "PYTHON_ALSO_IMPORT"
 #: What brings the SDKs of the two protocols and the library of the full screen.
 RARE = ("actors.cli.top.", "actors.swarm.runners.acp", "actors.tools.mcp.")
 
@@ -35,7 +37,8 @@ def preload() -> None:
     for module in pkgutil.walk_packages(actors.__path__, "actors."):
         if not module.name.startswith(RARE):
             importlib.import_module(module.name)
-    for name in ("polypod", "prompt_toolkit", "rich.console", "rich.live", "rich.spinner", "msgspec.toml"):
+    usual = ("polypod", "prompt_toolkit", "rich.console", "rich.live", "rich.spinner", "msgspec.toml")
+    for name in (*usual, *filter(None, os.environ.get(ALSO, "").split(","))):
         importlib.import_module(name)
     zygote.prepare()  # what the first run of a process builds: prices, regular expressions
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from extras import skip_without
 
 from actors.runtime.children.launcher import Launcher
 from actors.swarm.runners.acp_format import AcpTranslator
@@ -33,7 +34,7 @@ from polypod import (
 from tests.swarm.runner_kit import KitHost, Reader, launch, names, one
 from tests.swarm.runners.recordings import ends, texts
 
-pytest.importorskip("acp", reason="the extra [acp] is not installed")
+skip_without("acp", "acp")
 AGENT = Path(__file__).parents[1] / "programs" / "acp_agent.py"
 #: By what name the helper of the launcher here is asked for that program.
 FORKED = "acp-agent"
