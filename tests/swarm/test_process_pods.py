@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pod_processes import SystemOn
 from process_doubles import gated, scripted, where
-from process_kit import children_of, wait_for_end, wait_until_none
+from process_kit import children_of, living, wait_for_end, wait_until_none
 from warm import Popen
 
 from actors.llm.scripted import ScriptedClient, call, say
@@ -484,7 +484,7 @@ async def test_a_parent_or_a_launcher_that_is_killed_takes_its_pods_with_it(stor
     wait_for_end(pid)
     parent.wait()
     parent.stdout.close()
-    wait_until_none(lambda: below & {each for each in below if Path(f"/proc/{each}").exists()})
+    wait_until_none(lambda: below & living())
     async with PodSystem(store) as system:
         session = (await system.interrupted())[0].session_id
         again = await system.spawn(ONE, client=ScriptedClient([say("went on")]), resume=session)
