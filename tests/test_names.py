@@ -5,6 +5,7 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from source_kit import statements
@@ -61,20 +62,16 @@ def modules() -> Iterator[tuple[Path, str]]:
             yield path, path.read_text(encoding="utf-8")
 
 
-#: The name of a function and, before any other function begins, that one gives nothing.
-_GIVES_NOTHING = re.compile(r"\bdef (\w+)\((?=(?:(?!\bdef ).)*?-> None\b)", re.DOTALL)
-
-
-def effects_in(text: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """The functions that give nothing and whose name is a participle."""
-    if any(map(is_participle, _GIVES_NOTHING.findall(text))):  # parsing is what takes time
-        for node in statements(ast.parse(text)):
-            if (
-                isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-                and is_participle(node.name)
-                and gives_nothing(node)
-            ):
-                yield node
+@cache
+def participles() -> tuple[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef], ...]:
+    """The functions whose name is a participle, and where each stands."""
+    return tuple(
+        (f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}", node)
+        for path, text in modules()
+        if any(map(is_participle, re.findall(r"\bdef (\w+)", text)))  # parsing is what takes time
+        for node in statements(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and is_participle(node.name)
+    )
 
 
 def is_participle(name: str) -> bool:
@@ -88,10 +85,7 @@ def gives_nothing(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 def test_a_function_that_is_called_for_its_effect_is_no_participle() -> None:
     wrong = [
-        f"{path.relative_to(ROOT)}:{function.lineno}: {function.name}"
-        for path, text in modules()
-        for function in effects_in(text)
-        if function.name not in REPORTS
+        place for place, function in participles() if gives_nothing(function) and function.name not in REPORTS
     ]
     assert not wrong, "name what it does: claim, not claimed"
 
@@ -114,9 +108,8 @@ def changes_its_object(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool
 
 def test_a_function_that_changes_its_object_is_no_participle_whatever_it_returns() -> None:
     wrong = [
-        f"{path.relative_to(ROOT)}:{function.lineno}: {function.name}"
-        for path, text in modules()
-        for function in participles_in(text)
+        place
+        for place, function in participles()
         if changes_its_object(function) and function.name not in REPORTS | ASKED_ABOVE
     ]
     assert not wrong, "name what it does: take, not taken"
