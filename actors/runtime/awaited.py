@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
@@ -38,10 +39,12 @@ def is_awaited(asked: Iterable[Any], by: asyncio.Task[Any]) -> Awaited:
         each, behind = found.pop()
         way = (each, behind)
         if each is by:
-            return Awaited.TIMED if _is_timed(way) else Awaited.LASTING
+            return _for_how_long(way)
         if id(each) not in seen:
             seen[id(each)] = each
-            found += [(further, way) for further in _waiting_for(each)]
+            # What is private to asyncio may be otherwise in another version, or change on its loop meanwhile.
+            with contextlib.suppress(Exception):
+                found += [(further, way) for further in _waiting_for(each)]
     return Awaited.NOT
 
 
@@ -166,8 +169,28 @@ _END_OF_RUN: Any = getattr(asyncio.base_events, "_run_until_complete_cb", None)
 # -- whose time is limited ---------------------------------------------------------------------------
 
 
+def _for_how_long(way: _Way) -> Awaited:
+    """Whether a task on the way is cancelled or woken by a timer; NOT where that cannot be seen, or where a
+    thread is on the way, which then goes on.
+    """
+    try:
+        if not _is_timed(way):
+            return Awaited.LASTING
+        return Awaited.NOT if _is_by_threads(way) else Awaited.TIMED
+    except Exception:  # noqa: BLE001 - a timer that is cancelled meanwhile
+        return Awaited.NOT
+
+
+def _is_by_threads(way: _Way) -> bool:
+    at: _Way | None = way
+    while at is not None:
+        each, at = at
+        if isinstance(each, concurrent.futures.Future):
+            return True
+    return False
+
+
 def _is_timed(way: _Way) -> bool:
-    """Whether a task on the way is cancelled, or woken, by a timer."""
     loops: dict[int, set[int]] = {}
     at: _Way | None = way
     while at is not None:

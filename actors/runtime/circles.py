@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import Any, Protocol, Self
 
 from msgspec import Struct
@@ -76,7 +76,7 @@ class Place(Protocol):
 
     def refuse_wait(self, wait: AnyWait, /) -> None:
         """Once all it was asked before is handled, refuse ``wait`` where it still ``find_refusal``s: what was
-        asked and has not begun never does, and fails; of what has begun, only who waits. From any thread.
+        ``asked_here`` and has not begun never does, and fails; else only who waits does. From any thread.
         """
 
 
@@ -90,6 +90,10 @@ class Asked(Protocol):
     @property
     def number(self) -> int:
         """Counts what was asked so, anywhere."""
+
+    @property
+    def caller(self) -> Context | None:
+        """The context variables of who asked, where they are known."""
 
     def done(self) -> bool:
         """Whether it is there."""
@@ -127,6 +131,12 @@ class AnyWait:
     def fail(self, error: WouldDeadlock) -> None:
         """Have who waits raise ``error``; from any thread."""
         raise NotImplementedError
+
+    @property
+    def asked_here(self) -> bool:
+        """Whether it was asked in the course of the work, as far as is known: else others wait for it too."""
+        caller = self.asked.caller
+        return caller is None or caller.get(work_here) is self._work
 
     def find_refusal(self) -> WouldDeadlock | None:
         """Why this wait would never end; None where it may. From any thread."""
@@ -194,12 +204,14 @@ class ThreadWait(AnyWait):
     each time. ``timed`` says that it waits for so long only.
     """
 
-    __slots__ = ("_ends", "_fail", "_place", "_timed", "next_look")
+    __slots__ = ("_ends", "_fail", "_is_found", "_place", "_timed", "next_look")
 
     def __init__(self, asked: Asked, fail: Callable[[WouldDeadlock], object], *, timed: bool = False) -> None:
         super().__init__(asked)
         self._place, self._fail, self._timed = asked.place, fail, timed
         self._work = None if self._place is None else work_here.get()
+        #: Whether no context says that the thread is in the course of the work.
+        self._is_found = False
         #: The tasks and futures that end only once the thread goes on; None until they are looked for.
         self._ends: list[Any] | None = None
         #: None for no need to look.
@@ -208,6 +220,10 @@ class ThreadWait(AnyWait):
     def how_awaited(self, by: asyncio.Task[Any]) -> Awaited:
         awaited = is_awaited(self._ends or (), by)
         return Awaited.TIMED if awaited is Awaited.LASTING and self._timed else awaited
+
+    @property
+    def asked_here(self) -> bool:
+        return self._is_found or super().asked_here
 
     def fail(self, error: WouldDeadlock) -> None:
         self._fail(error)
@@ -241,7 +257,7 @@ class ThreadWait(AnyWait):
         work = place.at_work
         by = None if work is None else work.task
         if work is not None and by is not None and self.how_awaited(by) is not Awaited.NOT:
-            self._work = work
+            self._work, self._is_found = work, True
             work.begin_wait(self)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -30,7 +31,8 @@ def ends_with(frame: FrameType | None) -> list[Any]:
     while frame is not None:
         module, end_of = _ENDS.get(frame.f_code.co_qualname, ("", None))
         if end_of is not None and frame.f_globals.get("__name__") == module:
-            found.append(end_of(frame.f_locals))
+            with contextlib.suppress(LookupError, AttributeError):  # it is just about to come back
+                found.append(end_of(frame.f_locals))
         frame = frame.f_back
     return [each for each in found if each is not None]
 

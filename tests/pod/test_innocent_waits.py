@@ -167,6 +167,15 @@ async def in_a_thread_by_the_loop(pod: Pod) -> Awaitable[str]:
     return asyncio.wrap_future(asked)
 
 
+async def in_a_thread_for_a_while(pod: Pod) -> Awaitable[str]:
+    asked: Future[str] = Future()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(
+            asyncio.to_thread(lambda: asked.set_result(pod.run("again").get().text)), LOOKED_AT
+        )
+    return asyncio.wrap_future(asked)
+
+
 async def beside_the_main_task_of_a_thread(pod: Pod) -> Awaitable[str]:
     asked = []
 
@@ -199,6 +208,7 @@ async def beside_the_main_task_of_a_thread(pod: Pod) -> Awaitable[str]:
         in_a_thread_of_a_stream,
         in_a_thread_with_an_executor,
         in_a_thread_by_the_loop,
+        in_a_thread_for_a_while,
         beside_the_main_task_of_a_thread,
     ],
 )
@@ -218,6 +228,30 @@ async def test_what_a_tool_does_not_wait_for_may_wait_for_the_pods_next_run(
         assert (await asyncio.wait_for(pod.run("go"), 30)).text == "end"
         assert [item.text for item in await pod.history() if isinstance(item, ToolResult)] == ["begun"]
         assert await asyncio.wait_for(asked[0], 30) == "later"
+
+
+@pytest.mark.parametrize("plain", [True, False])
+async def test_a_run_that_others_have_asked_for_comes_though_a_tool_waits_for_it_too(plain: bool) -> None:
+    asked: list[Any] = []
+
+    async def ask() -> str:
+        """Wait for what the program has asked for."""
+        return str(await asked[0])
+
+    def ask_in_thread() -> str:
+        """Wait for what the program has asked for."""
+        return str(asked[0].get())
+
+    client = ScriptedClient([call("ask", {}), say("end"), say("later")])
+    async with PodSystem() as system:
+        asks = tool(name="ask")(ask_in_thread if plain else ask)
+        pod = await system.spawn(PodManifest.of(), client=client, tools=[asks])
+        first = pod.run("go")
+        asked.append(pod.run("again"))
+        assert (await asyncio.wait_for(first, 30)).text == "end"
+        [result] = [item for item in await pod.history() if isinstance(item, ToolResult)]
+        assert "would wait for itself" in result.text
+        assert (await asyncio.wait_for(asked[0], 30)).text == "later"
 
 
 async def test_a_context_that_was_kept_says_nothing_of_the_thread_that_uses_it() -> None:
