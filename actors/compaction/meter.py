@@ -75,7 +75,7 @@ class TokenMeter(Struct, eq=False, gc=False):  # untracked, since nothing that i
         )
 
     def rewind(self) -> None:
-        """The history was cut back at its end."""
+        """Forget what was measured behind the end that the history was cut back to."""
         length = len(self._items)
         if self._known_sizes is not None:
             self._known_sizes.rewind(length)

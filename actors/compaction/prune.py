@@ -127,11 +127,11 @@ class LongResults:
         self._saved = [0]
 
     def add(self, index: int) -> None:
-        """A long result stands there, in the turn that goes on."""
+        """Note that a long result stands there, in the turn that goes on."""
         self._young.append(index)
 
     def add_answer(self, index: int) -> None:
-        """An answer stands there, and begins a turn."""
+        """Note that an answer stands there, which begins a turn."""
         newest = self._newest
         newest.append(index)
         if len(newest) > WHOLE_TURNS:
@@ -238,7 +238,7 @@ class Pruner:
         return 0 if self._long is None else self._long.saved_since(length)
 
     def rewind(self) -> None:
-        """The history was cut back at its end: decide again."""
+        """Decide again, since the history was cut back at its end."""
         self._start()
 
     def look_through(self, until: int) -> None:
@@ -272,7 +272,7 @@ class Pruner:
         self._long.add(index)
 
     def _edit(self) -> None:
-        """Something is shown otherwise from now on."""
+        """Put together anew what is shown otherwise than it stands in the history."""
         cuts, line = (_NO_CUTS, 0) if self._long is None else (self._long.cuts, self._long.line)
         plain = max(line, 0 if self._order is None else self._order[1])
         if self._broken:

@@ -111,7 +111,7 @@ class Consolidation:
         return len(changes)
 
     def withdraw(self) -> None:
-        """The batch stays staged; automatic consolidations are left out for a while."""
+        """Leave the batch staged, and leave out automatic consolidations for a while."""
         with contextlib.suppress(OSError):  # then the next one comes sooner
             self._count(left_out=2 ** min(max(self._ledger.attempts - 1, 0), 5))
 

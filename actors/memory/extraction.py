@@ -100,8 +100,8 @@ def _stage(folder: Path, record: Staged) -> Path:
 
 
 def _put_away(staged: Path, *, accepted: bool) -> None:
-    """What was staged and not taken is taken back; what was takes the place of an earlier reading of the
-    same stretch, which nobody had taken.
+    """Take back what was staged and not taken; what was takes the place of an earlier reading of the same
+    stretch, which nobody had taken.
     """
     if not accepted:
         staged.unlink(missing_ok=True)

@@ -81,7 +81,7 @@ class RunStream(Generic[T]):
                     wait.look()
 
     def _fail(self, error: WouldDeadlock) -> None:
-        """The run would never come to anything while whoever reads waits for it."""
+        """End the stream: the run would never come to anything while whoever reads waits for it."""
         self._refused = error
         self._events.close()
 

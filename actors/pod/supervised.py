@@ -34,7 +34,7 @@ class Supervisor(Protocol):
         """Take the place of the pod, which has failed, now that its session is free."""
 
     def note_stop(self) -> None:
-        """The pod has stopped, as it was asked to."""
+        """Note that the pod has stopped, as it was asked to."""
 
     def take(self, message: Any, reply_to: AsyncFuture[Any] | None) -> bool:
         """Take a message that came to a pod that has ended, for the one that takes its place; returns whether

@@ -359,7 +359,7 @@ class SessionLog:
             self._staged.entries = [self._chain(entry.body) for entry in self._staged.entries]
 
     def confirm(self) -> None:
-        """What was given to the store is durable: publish its events."""
+        """Publish the events of what was given to the store, which is durable."""
         assert self._under_way is not None
         batch, self._durable, _ = self._under_way
         self._under_way = self._before = None

@@ -261,7 +261,7 @@ class Replayed:
                 self._spent(entry.usage, entry.cost)  # type: ignore[attr-defined]
 
     def _count_wait(self, entry: ApprovalRequested | ApprovalResolved) -> None:
-        """A call waits for a person, or no more: that time counts nothing. What was approved while a run was
+        """Count no time in which a call waits for a person. What was approved while a run was
         at work may have begun.
         """
         self.approvals = self.approvals.after(entry)

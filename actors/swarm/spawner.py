@@ -164,7 +164,7 @@ class Spawner:
             self._roster.starting[name] = future
 
     def _finish_start(self, pod: Pod, future: AsyncFuture[Pod], error: BaseException | None) -> None:
-        """A pod lives, or does not, since there was an ``error``."""
+        """Note that a pod lives, or does not, since there was an ``error``."""
         self._roster.starting.pop(pod.name, None)
         if error is None:
             future.set(pod)
@@ -243,5 +243,5 @@ class Spawner:
         return actor
 
     def forget(self, pod: Pod, /) -> None:
-        """A supervised pod has ended for good."""
+        """Forget a supervised pod that has ended for good."""
         self._roster.forget(pod)

@@ -214,11 +214,11 @@ class PodSupervisor(Supervisor):
         return True
 
     def note_stop(self) -> None:
-        """The pod's actor has stopped, as it was asked to."""
+        """Note that the pod's actor has stopped, as it was asked to."""
         self._end(None)
 
     def _end(self, error: BaseException | None) -> None:
-        """Nobody starts the pod again: answer all who wait, and let the failure go up."""
+        """Answer all who wait, since nobody starts the pod again, and let the failure go up."""
         self.over = True
         if self._timer is not None:
             self._timer.cancel()

@@ -205,7 +205,7 @@ class ToolThreads:
                 self._coming = True
 
     def _expire(self, expiry: _Expiry) -> None:
-        """The work may have taken too long; looked at again where it has not, counted from its beginning."""
+        """Give up work that has taken too long, from its beginning on; look again later where it has not."""
         job, seconds = expiry.job, expiry.seconds
         now = time.monotonic()
         left = (now if job.began is None else job.began) + seconds - now
@@ -218,14 +218,14 @@ class ToolThreads:
             job.future.set_exception(ToolTimeout(words))
 
     def block(self) -> None:
-        """The calling thread, one of the pool's, begins to wait for others."""
+        """Note that the calling thread, one of the pool's, begins to wait for others."""
         with self._lock:
             self._blocked += 1
             if self._jobs:
                 self._wake_one()
 
     def unblock(self) -> None:
-        """The calling thread goes on; for a while more threads than ``limit`` may be at work."""
+        """Note that the calling thread goes on; for a while more threads than ``limit`` may be at work."""
         with self._lock:
             self._blocked -= 1
 

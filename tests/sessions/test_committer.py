@@ -84,9 +84,9 @@ def test_a_log_that_no_thread_can_merge_grows_until_one_can(tmp_path):
     connection = file.connect(synchronous="OFF", patience=0)
     checkpointer = Checkpointer(file, threading.Lock())
     with no_thread_to_be_had():
-        checkpointer.grown(Checkpointer.START)
+        checkpointer.note_growth(Checkpointer.START)
     checkpointer.close()
-    checkpointer.grown(1)
+    checkpointer.note_growth(1)
     assert checkpointer._thread is not None
     checkpointer.close()
     file.disconnect(connection)

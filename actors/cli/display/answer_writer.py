@@ -13,10 +13,10 @@ class AnswerWriter(Protocol):
     """Writes an answer piece by piece."""
 
     def piece(self, text: str) -> None:
-        """The next piece has come."""
+        """Take the next piece."""
 
     def end(self) -> None:
-        """The answer is whole, or was given up: what has come of it is shown."""
+        """Show what has come of the answer, which is whole or was given up."""
 
 
 class PlainWriter:

@@ -41,4 +41,4 @@ class QuietView:
         write_answer(self._terminal, self._answer, result)
 
     def show_failure(self, failure: Failure, run_id: str | None, session_id: str | None) -> None:
-        """The command says why it failed."""
+        """Show nothing: the command says why it failed."""

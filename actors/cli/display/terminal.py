@@ -110,7 +110,7 @@ class Terminal:
             self._screen.show_tail(text)
 
     def diff(self, text: str) -> None:
-        """The lines of a diff on standard error, in colours."""
+        """Print the lines of a diff on standard error, in colours."""
         if self._held is not None:
             self._held.append(partial(self.diff, text))
             return
@@ -134,7 +134,7 @@ class Terminal:
             self.row(Line("answer", "  ".join(cells).rstrip()))
 
     def row(self, line: Line) -> None:
-        """One of many lines on standard output, to be looked down: at a terminal it is cut to its width."""
+        """Print one of many lines on standard output: at a terminal it is cut to its width."""
         if self.live:
             console = _console(self._out)
             text = _text(line, self._shown)
@@ -144,7 +144,7 @@ class Terminal:
             self.line(line)
 
     def line(self, line: Line) -> None:
-        """A line that is itself what was asked for, on standard output, coloured at a terminal."""
+        """Print a line that is itself what was asked for, on standard output, coloured at a terminal."""
         if self.live:
             _console(self._out).print(_text(line, self._shown), soft_wrap=True)
         else:
@@ -153,7 +153,7 @@ class Terminal:
     # -- standard error --------------------------------------------------------------------------
 
     def say(self, line: Line) -> None:
-        """A line about what goes on, on standard error."""
+        """Print a line about what goes on, on standard error."""
         if self._held is not None:
             self._held.append(partial(self.say, line))
             return
@@ -166,7 +166,7 @@ class Terminal:
             self._err.flush()
 
     def note(self, text: str, tone: str = "quiet") -> None:
-        """A line in words."""
+        """Print a line in words."""
         self.say(Line(tone, text))
 
     def busy(self, text: str) -> None:
@@ -195,7 +195,7 @@ class Terminal:
                 show()
 
     def ask(self, lines: Iterable[Line], prompt: str) -> None:
-        """The lines of a question, and what stands before its answer."""
+        """Print the lines of a question, and what stands before its answer."""
         for line in lines:
             assert self._console is not None
             self._console.print(_text(line, self._shown), soft_wrap=True)

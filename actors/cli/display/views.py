@@ -223,7 +223,7 @@ class PeopleView:
             self._terminal.diff("\n".join([*lines[:_DIFF_LINES], *more]))
 
     def _end_streamed(self) -> None:
-        """No answer is being written: show what has waited for that."""
+        """Show what has waited for the end of the answer that was written."""
         if self._streamed:
             self._writer.end()
         self._streamed = False

@@ -188,7 +188,7 @@ def _manifest(wishes: Wishes, place: Path) -> tuple[PodManifest, list[str]]:
 
 
 def _show(row: Row, terminal: Terminal, *, as_json: bool, answer: bool = False) -> None:
-    """An agent that was asked something; with ``answer`` how its task ended."""
+    """Print an agent that was asked something; with ``answer`` how its task ended."""
     if as_json:
         put_json(row)
     elif not answer:
@@ -288,7 +288,7 @@ def send(agent: str, words: str, waits: bool, root: Path, store: str | None, as_
 
 
 def _simple(do: str, short: str, text: str) -> None:
-    """A command that asks one thing of one agent, or of several."""
+    """Make a command that asks one thing of one agent, or of several."""
 
     @swarm.command(do, short_help=short, help=text)
     @click.argument("agents", nargs=-1, required=True)
@@ -316,7 +316,7 @@ def _ask_of_each(do: str, agents: Sequence[str], client: Client, *, as_json: boo
 
 
 def _show_end(row: Row, terminal: Terminal, *, as_json: bool, removed: bool) -> None:
-    """How an agent stands now."""
+    """Print how an agent stands now."""
     if as_json:
         put_json(row)
         return

@@ -183,7 +183,7 @@ class Answer(asyncio.BufferedProtocol):
         self._wake()
 
     def _end(self) -> None:
-        """The body has come whole."""
+        """Let go of the connection, since the body has come whole."""
         assert self._framing is not None
         sent = self._unsent is None and not self._held_back
         self._let_go(keep=self._keeps and sent and not self._framing.surplus)

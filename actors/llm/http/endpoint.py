@@ -77,12 +77,12 @@ class Entry:
             self._sent.settle(usage)
 
     def answered(self) -> None:
-        """The server gave a sign of life."""
+        """Note that the server gave a sign of life."""
         self._probe = False
         self._endpoint._alive()  # noqa: SLF001 - the two are one thing
 
     def failed(self, error: ModelError) -> None:
-        """The request failed; only failures to connect and overload count against the server."""
+        """Note that the request failed; only failures to connect and overload count against the server."""
         if error.kind in {"connection", "overloaded"}:
             self._probe = False
             self._endpoint._count_failure(error)  # noqa: SLF001
@@ -239,7 +239,7 @@ class Endpoint:
         self._decide()
 
     def _decide(self) -> None:
-        """What the probe was sent for is known, or it was given up: those who wait go on."""
+        """Let those who wait go on: what the probe was sent for is known, or it was given up."""
         if self._verdict is not None:
             self._verdict.set()
             self._verdict = None

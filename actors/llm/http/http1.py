@@ -286,6 +286,6 @@ def _size_of(line: bytes) -> int:
 
 
 def _look_at_end(end: bytes, due: bytes) -> None:
-    """What comes behind a chunk has to be the end of its line, as far as it is there."""
+    """Check that what comes behind a chunk is the end of its line, as far as it is there."""
     if not due.startswith(end):
         raise TransportError(no_http("a chunk is longer than it says"))

@@ -40,7 +40,7 @@ class Watch:
             self._set(due)
 
     def prolong(self, seconds: float, latest: float) -> None:
-        """What is waited for shows signs of life: it has so long again, but not beyond ``latest``."""
+        """Give what is waited for so long again, since it shows signs of life, but not beyond ``latest``."""
         due = self._due = min(self._loop.time() + seconds, latest)
         if due < self._rings_at:
             self._set(due)
@@ -66,7 +66,7 @@ class Watch:
             self.end()
 
     def stop(self) -> None:
-        """No more waits: let go of the timer."""
+        """Let go of the timer: there are no more waits."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -191,7 +191,7 @@ class ChatAnswer(EventAnswer):
             self._fail(f"{self._where} sent an event that is not JSON", "protocol")
 
     def _apply(self, choice: Choice) -> None:
-        """What one chunk adds to the answer."""
+        """Add to the answer what one chunk brings."""
         self._chosen = True
         delta = choice.delta
         if delta is not None:
@@ -223,7 +223,7 @@ class ChatAnswer(EventAnswer):
         self._old_call.add([CallPiece(0, None, function)], [])
 
     def _conclude(self, choice: Choice) -> None:
-        """What stands beside a piece: tokens, why the answer ends, or what went wrong with it."""
+        """Take what stands beside a piece: tokens, why the answer ends, or what went wrong with it."""
         if choice.usage is not None:
             self._meter(choice.usage)
         if choice.error:
@@ -236,7 +236,7 @@ class ChatAnswer(EventAnswer):
                 self._stop(failure)
 
     def _say(self, kind: type[TextChunk | ThinkingChunk], content: Any) -> None:
-        """A piece of text or reasoning; a change from one to the other opens a new block."""
+        """Add a piece of text or reasoning; a change from one to the other opens a new block."""
         if isinstance(content, str):
             if kind is not self._kind:
                 self._say_rest()

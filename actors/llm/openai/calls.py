@@ -162,7 +162,7 @@ class Calls:
                 self._show(call, blocks)
 
     def end(self, blocks: list[Block], *, cut: bool) -> None:
-        """No more will come: end all calls, but for the last where it was ``cut`` before it was whole."""
+        """End all calls, since no more comes, but for the last where it was ``cut`` before it was whole."""
         for call in sorted(self._all, key=lambda call: call.place):
             if not call.name:
                 continue

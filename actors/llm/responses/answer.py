@@ -268,7 +268,7 @@ class ResponsesAnswer(EventAnswer):
     # -- outputs -----------------------------------------------------------------------------------
 
     def _take_item(self, item: dict[str, Any], event: Event, *, done: bool) -> None:
-        """An output as it begins, or all of it."""
+        """Take an output as it begins, or all of it."""
         kind = _kind_of(item)
         output = self._output(event, kind, item)
         if output.closed:
@@ -317,7 +317,7 @@ class ResponsesAnswer(EventAnswer):
         return wanted
 
     def _take_message(self, output: _Output, item: dict[str, Any]) -> None:
-        """All of a message: what of it has not come before."""
+        """Take all of a message: what of it has not come before."""
         content = item.get("content")
         said = ""
         for part in content if isinstance(content, list) else ():
@@ -330,7 +330,7 @@ class ResponsesAnswer(EventAnswer):
             self._say(output, said[len(came) :])
 
     def _take_unread(self, output: _Output, item: dict[str, Any]) -> None:
-        """What goes back unread: reasoning, and what is the vendor's own."""
+        """Take what goes back unread: reasoning, and what is the vendor's own."""
         if output.kind == "thinking":
             if not output.shown:
                 self._say_thoughts(output, item)
@@ -352,7 +352,7 @@ class ResponsesAnswer(EventAnswer):
     # -- the end -----------------------------------------------------------------------------------
 
     def _conclude(self, response: dict[str, Any]) -> None:
-        """The whole answer, at its end."""
+        """Take the whole answer, at its end."""
         status = response.get("status")
         if (model := response.get("model")) and isinstance(model, str):
             self.model = model

@@ -191,7 +191,7 @@ class TieredExchange(Exchange):
         self.answered = spent
 
     async def end_tier(self, ended: TierEnded) -> None:
-        """A tier is done: count what it took."""
+        """Count what a tier took, which is done."""
         earlier, self.accepted = self.accepted, []
         for each in earlier:  # of a chain within the chain, whose answer is an attempt of this one
             await self._on_tier(each)

@@ -13,7 +13,7 @@ class Owner(Protocol):
     """Whose history it is."""
 
     def begin_waiting(self) -> None:
-        """Nothing is at work any more, and nothing waits at the gate."""
+        """Begin what waits elsewhere: nothing is at work any more, and nothing waits at the gate."""
 
 
 class Gate:
@@ -84,7 +84,7 @@ class Gate:
         self.waiting.append((work, turn, begun))
 
     def leave(self, work: Interruptible) -> None:
-        """``work`` has ended, or lets others pass; does nothing where it is not at work any more."""
+        """End ``work``, or have it let others pass; does nothing where it is not at work any more."""
         if self.holder is not work:
             return
         self.holder = None
@@ -105,7 +105,7 @@ class Gate:
             turn.set_result(None)
 
     def hand_over(self, work: Interruptible, to: Interruptible) -> None:
-        """``work`` goes on as ``to``, in another task."""
+        """Have ``work`` go on as ``to``, in another task."""
         if self.holder is work:
             self.holder = to
 
@@ -114,7 +114,7 @@ class Gate:
         self.holder = self._owner = None
 
     def refuse_waiting(self) -> None:
-        """What has not begun never will: it is cancelled."""
+        """Cancel what has not begun."""
         for _, turn, begun in self.waiting or ():
             if not begun:
                 turn.cancel()

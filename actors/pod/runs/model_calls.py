@@ -284,7 +284,7 @@ class ModelCalls:
         return open_
 
     def release_turn(self) -> None:
-        """The turn that was held goes on."""
+        """Have the turn go on that was held."""
         self._turn_open = True
 
     # -- no answer -------------------------------------------------------------------------------

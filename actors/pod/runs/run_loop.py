@@ -349,7 +349,7 @@ class RunLoop:
         run.waits.interrupt()
 
     def interrupt_all(self, ending: RunOutcome) -> None:
-        """The pod stops: end the run by ``ending``, and whatever else is at work or waits."""
+        """End the run by ``ending``, and whatever else is at work or waits, since the pod stops."""
         run = self.run
         if run is not None and self._parts.status.state in AT_WORK:
             run.ending = run.ending or ending

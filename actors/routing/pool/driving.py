@@ -75,7 +75,7 @@ class Driving:
         return len(self._tasks)
 
     def rouse(self) -> None:
-        """Something is to be done."""
+        """Wake the pool: something is to be done."""
         self._wake.set()
 
     def join(self, future: AsyncFuture[None]) -> None:
@@ -265,7 +265,7 @@ class Driving:
             self._thread.shutdown(wait=False)
 
     async def _resolve_open(self) -> None:
-        """Whoever still waits for a job gets how it stands."""
+        """Give whoever still waits for a job how it stands."""
         waited = list(self.ends.waiting)
         found = await self._in_thread(lambda: [_look_up(self._queue, number) for number in waited])
         for number, stands in zip(waited, found, strict=True):

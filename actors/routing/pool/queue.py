@@ -139,11 +139,11 @@ class TaskQueue(abc.ABC):
 
     @abc.abstractmethod
     def assign(self, number: int, lane: str, model: str | None, reason: str | None) -> None:
-        """A job that waits was classified; "" is for no lane, so that the pool chooses."""
+        """Put a job that waits into the lane that it was classified for; "" is none: the pool chooses."""
 
     @abc.abstractmethod
     def open_lane(self, lane: str) -> None:
-        """Jobs that wait in a lane and did not ask for it wait for any."""
+        """Have jobs that wait in a lane, and did not ask for it, wait for any."""
 
     @abc.abstractmethod
     def cancel(self, number: int, at: float) -> JobStatus | None:

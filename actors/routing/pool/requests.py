@@ -46,14 +46,14 @@ class Requests(Struct):
         self._asked.append(future)
 
     def fail(self, error: Exception) -> None:
-        """Nothing came of it."""
+        """Answer all by ``error``: nothing came of the turn."""
         kept = [future for *_, future in self._kept]
         for future in (*self._added, *kept, *self._cancelled, *self._asked):
             if isinstance(future, AsyncFuture):
                 future.set_exception(error)
 
     def answer(self, turn: Turn, ends: Ends) -> None:
-        """Who waits for an end does so from now on; the others have their answers."""
+        """Answer by what came of the turn; who waits for an end does so from now on."""
         for number, end in zip(turn.numbers, self._added, strict=True):
             if end is not None:
                 ends.wait_for(number, end)

@@ -253,7 +253,7 @@ class Child:
             self._finish(ChildEnd(code, left), is_spare=is_spare and not self._is_stopped)
 
     def _lose(self) -> None:
-        """The warden is gone before it has reported the child's end."""
+        """Give the child up: the warden is gone before it has reported its end."""
         if not self._owned:
             text = f"what was to own {self.program} could not be made (the helper may be out of descriptors)"
         else:

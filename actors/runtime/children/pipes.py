@@ -135,7 +135,7 @@ class ChildOutput(_Pipe):
         return bytes(line)
 
     def finish(self) -> None:
-        """Nobody writes any more: end with what is in the pipe now."""
+        """End with what is in the pipe now, since nobody writes any more."""
         self._no_more = True
         self._wake()
 

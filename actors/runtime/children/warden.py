@@ -146,7 +146,7 @@ class Warden:
             self._stop()
 
     def _lose(self) -> None:
-        """Nobody is there any more for whom the child would run."""
+        """End the child, since nobody is there any more for whom it would run."""
         self._waiting.forget(self._control.fileno())
         self._waiting.forget(self._lifeline)
         if os.getppid() == self._helper:  # a child may have stopped it

@@ -97,8 +97,8 @@ def free_names(watch: FileWatch) -> Identity | None:
 
 
 def note_retired(watch: FileWatch, database: Path, there: Identity | None) -> None:
-    """The open log was merged: neither it nor the one that had its name is the database's any more. At the
-    gate. Raises FileNotFoundError where the folder was moved away.
+    """Note that the open log was merged: neither it nor the one that had its name is the database's any more.
+    At the gate. Raises FileNotFoundError where the folder was moved away.
     """
     if watch.main is None or watch.log_id is None:
         return

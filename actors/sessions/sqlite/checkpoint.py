@@ -36,8 +36,8 @@ class Checkpointer:
         self._closed = threading.Event()
         self._closed.set()
 
-    def grown(self, size: int) -> None:
-        """The log has grown by about ``size`` bytes. Called with the write lock held."""
+    def note_growth(self, size: int) -> None:
+        """Note that the log has grown by about ``size`` bytes. Called with the write lock held."""
         self._unmerged += size
         if self._unmerged < self.START:
             return

@@ -111,7 +111,7 @@ class SQLiteCommits:
             with contextlib.suppress(sqlite3.Error, StoreError):
                 if write(self._connection.get(to_write=True)):
                     self._file.note_commit()
-                    self._checkpointer.grown(size + _PAGES * self._file.page_size)
+                    self._checkpointer.note_growth(size + _PAGES * self._file.page_size)
                     return True
         finally:
             self._lock.release()
@@ -234,7 +234,7 @@ class SQLiteCommits:
         except sqlite3.Error as error:
             return error if is_busy(error) else self._failure(db, error, jobs)
         size = jobs[0].size if len(jobs) == 1 else sum([job.size for job in jobs])
-        self._checkpointer.grown(size + len(jobs) * _PAGES * self._file.page_size)
+        self._checkpointer.note_growth(size + len(jobs) * _PAGES * self._file.page_size)
         return None
 
     def _failure(

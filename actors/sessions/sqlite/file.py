@@ -182,7 +182,7 @@ class SQLiteFile:
         self.note_commit()
 
     def note_commit(self) -> None:
-        """Called after each commit, by whatever connection."""
+        """Note a commit, by whatever connection."""
         self._watch.note_commit()
 
     def is_undisturbed(self) -> bool:
@@ -330,7 +330,7 @@ class SQLiteFile:
             raise change_error("replaced", self.path)
 
     def note_merge(self) -> None:
-        """The log was merged just now, by this process: what the database is like then is remembered."""
+        """Remember what the database is like, since this process has just merged its log."""
         with self._mutex:
             if self._connections:
                 self._watch.changed()

@@ -56,7 +56,7 @@ class StoreTables:
             before = db.total_changes
             with self._file.transaction(db):
                 yield db
-            self._checkpointer.grown((db.total_changes - before) * self._file.page_size)
+            self._checkpointer.note_growth((db.total_changes - before) * self._file.page_size)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

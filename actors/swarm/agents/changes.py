@@ -24,7 +24,7 @@ class Changes:
             await waiter
 
     def note(self) -> None:
-        """Something has changed."""
+        """Note that something has changed."""
         self.count += 1
         waiters, self._waiters = self._waiters, []
         for holds, waiter in waiters:

@@ -128,7 +128,7 @@ class AgentJournal:
         self._changes.note()
 
     def note_damage(self, error: PolypodError) -> None:
-        """What is recorded cannot be read: the agent has failed, and can be removed."""
+        """Have the agent stand as failed, so that it can be removed: what is recorded cannot be read."""
         end = replace(unplaced(AgentStopped, reason="exit", error=Failure.of(error)), pod=self._agent_id)
         self.state, self.damage = after(AgentState(), end, self._agent_id), error
         self._changes.note()

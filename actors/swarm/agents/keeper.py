@@ -141,7 +141,7 @@ class Keeper:
         self.membership.take_restarts(self.state.restarts)
 
     def note_damage(self, error: PolypodError) -> None:
-        """What is recorded of it cannot be read: it has failed, and can be removed."""
+        """Have it stand as failed, so that it can be removed: what is recorded of it cannot be read."""
         self.is_elsewhere = False
         self.journal.note_damage(error)
 
@@ -337,7 +337,7 @@ class Keeper:
         return self._known.pass_over(event, is_ready=self.state.ready)
 
     async def _close_open_run(self, end: AgentStopped) -> None:
-        """A run that the runner did not end has ended with the agent."""
+        """End the run that the runner did not end, since the agent has ended."""
         outcome: RunOutcome = "cancelled" if self.stopping or end.error is None else "failed"
         await self.journal.close_open_run(outcome, end.error)
 

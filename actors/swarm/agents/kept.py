@@ -335,12 +335,12 @@ class _Followed:
         return piece
 
     def note_settled(self) -> None:
-        """All that was read is recorded."""
+        """Note that all that was read is recorded."""
         self.recorded = self._offset - self._unended
         self.is_settled = not self._found or self._offset > self._begin
 
     def free_noted(self) -> None:
-        """What is recorded is noted so: free its space, but for the first line and the last ones, which are
+        """Free the space of what is noted as recorded, but for the first line and the last ones, which are
         read again. Raises OSError.
         """
         self.noted = self.recorded

@@ -41,7 +41,7 @@ class Membership(Member):
         self._times = tuple(loop_now - max(0.0, now - each) for each in times)
 
     def note_stop_asked(self) -> None:
-        """A person stopped it, or its system is left: nobody starts it again."""
+        """Have nobody start it again, since a person stopped it, or its system is left."""
         self._stop_asked = True
 
     async def decide_restart(self) -> bool:

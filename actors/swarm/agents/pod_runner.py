@@ -171,7 +171,7 @@ class PodLife:
                 return
 
     async def _note_why_ended(self, pod: Pod) -> None:
-        """A process that was ended by something else ends its pod first, as if that had been asked."""
+        """Note why the pod's process was ended: that ends the pod first, as if it had been asked."""
         if (process := elsewhere(pod)) is not None:
             self._failure = self._failure or await process.why_ended()
 

@@ -57,7 +57,7 @@ class Lease:
         self._loop.remove_reader(self._end.fileno())
 
     def close(self) -> None:
-        """The process has ended: count what it had under way, and give back the rest."""
+        """Count what the process had under way, which has ended, and give back the rest."""
         self.read()
         if self._end.fileno() < 0:
             return

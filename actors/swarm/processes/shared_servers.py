@@ -59,7 +59,7 @@ class SharedServers:
         self._serving.add_done_callback(lambda _: end.close())  # also where it never began
 
     async def close(self, seconds: float) -> None:
-        """The process has ended: release what it holds, and wait ``seconds`` for servers that end with that.
+        """Release what the process held, which has ended; wait ``seconds`` for servers that end with that.
         Who waits for this may be cancelled; what is released is released.
         """
         self._serving.cancel()

@@ -130,7 +130,7 @@ def _last(ends: re.Pattern[str], text: str, until: int) -> str | None:
 
 
 def _check_encoding(text: str, new: str, spans: list[tuple[int, int]], name: str) -> None:
-    """A file in another encoding than UTF-8 gets nothing that would be read as something else there."""
+    """Refuse what would be read as something else in a file of another encoding than UTF-8."""
     if not _NO_UTF_8.search(text):
         return
     hint = "convert the file to UTF-8 first, if that is wanted"

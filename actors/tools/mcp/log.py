@@ -32,7 +32,7 @@ class ServerLog:
         self._secrets = tuple(sorted((each for each in secrets if len(each) > 3), key=len, reverse=True))
 
     def forget(self) -> None:
-        """Another life of the server begins."""
+        """Forget what was said: another life of the server begins."""
         self._last.clear()
 
     def add(self, line: str) -> None:
