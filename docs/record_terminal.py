@@ -79,7 +79,8 @@ def words(picture: str) -> list[str]:
     for y, text in re.findall(r'<text class="[^"]*" x="[\d.]+" y="([\d.]+)"[^>]*>(.*?)</text>', picture):
         lines[float(y)] = lines.get(float(y), "") + html.unescape(text).replace("\xa0", " ")
     shown = " ".join(lines[y] for y in sorted(lines))
-    changing = r"/\S*notes-\w+|\b[0-9a-f]{8}\b|\b(?=\w*\d)[\w:,.-]+( (us|ms|s)\b)?( ago)?|just now"
+    ids = r"\b[0-9a-f]{8}(-[0-9a-f]+)*\b"
+    changing = ids + r"|/\S*notes-\w+|\b(?=\w*\d)[\w:,.-]+( (us|ms|s)\b)?( ago)?|just now"
     return re.sub(changing, "#", shown).split()
 
 

@@ -37,7 +37,7 @@ def test_a_command_that_the_person_denies_does_not_run(tmp_path: Path) -> None:
     with person(home, "run", "run echo made > made", "--manifest", "pod.toml") as somebody:
         somebody.sees("allow it?")
         somebody.press("n not now\n")
-        somebody.sees("It did not run")
+        somebody.sees("There is no result")
         somebody.leaves_with()
     assert not (home.folder / "made").exists()
 

@@ -23,6 +23,7 @@ from person import person
 from rich.cells import cell_len
 from swarm_kit import Swarm, swarm_in
 from textual.app import App
+from textual.events import Key
 from textual.pilot import Pilot
 from textual.widgets import OptionList, Static, TextArea
 
@@ -174,6 +175,20 @@ async def test_an_agent_is_started_watched_sent_to_stopped_resumed_and_removed(h
         await screen.says("is removed")
         await screen.until(lambda: screen.group("ended") == [])
     assert home.swarm("ls", "--json").lines == []
+
+
+async def test_keys_that_come_at_once_are_words_for_the_question_and_no_commands(home: Swarm) -> None:
+    home.started("count words in a.txt", "--wait", "--name", "tests")
+    async with looking(home) as seen:
+        await seen.shows("3 words")
+        await seen.press("down")
+        for letter in "pick n":
+            seen.app.post_message(Key("space" if letter == " " else letter, letter))
+        await seen.until(lambda: isinstance(seen.app.screen, Words))
+        await seen.until(lambda: seen.app.screen.query_one(TextArea).text == "ick n")
+        assert len(seen.app.screen_stack) == 2
+        await seen.press("escape")
+        assert "is stopped" not in seen.line
 
 
 @pytest.mark.parametrize(("key", "answered"), [("y", "3 words"), ("n", "denied")])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Sequence
-from typing import ClassVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, ClassVar, TypeVar
 
 import click
 from rich.text import Text
 from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
+from textual.events import Key
+from textual.screen import Screen
 from textual.widgets import Footer, OptionList, Static
 
 from actors.cli.display.event_format import Line
@@ -21,14 +24,16 @@ from actors.cli.swarm.rows import ENDED, Row
 from actors.cli.swarm.wire import Asked
 from actors.cli.top.listing import Listing
 from actors.cli.top.pods import answer_pod, entries_of_pod, rows_of_pods
-from actors.cli.top.questions import Approval, Removal, Words
+from actors.cli.top.questions import Approval, Decision, Removal, Words
 from actors.cli.top.service import Service
 from actors.cli.top.task_line import asked_in
 from actors.cli.top.transcript import Transcript, text_of
 from protocol.entries import Entry, OtherEntry
 from protocol.errors import AgentNotRunning, PolypodError
-from protocol.events import Event
+from protocol.events import ApprovalRequested, Event
 from protocol.wire import decode_event
+
+A = TypeVar("A")
 
 #: Seconds between two looks at the agents and at the pods.
 _LOOK, _LOOK_AT_PODS = 0.5, 2.0
@@ -220,10 +225,27 @@ class Top(App[None]):
         self.push_screen(Transcript(key, title, source, lives))
         self.call_after_refresh(self._show_line)
 
-    @work
-    async def action_new(self) -> None:
-        """Start an agent."""
-        line = await self.push_screen_wait(Words("New task (--model M, --runner R, … may stand first)"))
+    # A question is there at once, so that no key behind the one that asks for it acts on the list: who types
+    # quickly writes an answer, in which each k would stop an agent.
+
+    def on_key(self, event: Key) -> None:
+        """Have keys that were pressed before the question for words had the focus among these."""
+        if isinstance(self.screen, Words) and event.is_printable and event.character is not None:
+            self.screen.write(event.character)
+
+    def _put(self, question: Screen[A], then: Callable[[A | None], Coroutine[Any, Any, None]]) -> None:
+        """Show a question, and have done with its answer what ``then`` does, while keys go on to act."""
+
+        def begin(answer: A | None) -> None:
+            self.run_worker(then(answer))
+
+        self.push_screen(question, begin)
+
+    def action_new(self) -> None:
+        """Ask for a task, and start an agent."""
+        self._put(Words("New task (--model M, --runner R, … may stand first)"), self._start)
+
+    async def _start(self, line: str | None) -> None:
         if line is None:
             return
         self.say("looking for a model…")
@@ -234,23 +256,22 @@ class Top(App[None]):
         else:
             await self._ask(asked, "starting", "; ".join(["started", *notes]))
 
-    @work
-    async def action_prompt(self) -> None:
-        """Send words to the agent."""
+    def action_prompt(self) -> None:
+        """Ask for words, and send them to the agent."""
         if (row := self._agent()) is None:
             return
         if row.status in ENDED:
             self.say(f"{row.id} has ended: press R to resume it", "note")
             return
-        question = Words(f"To {row.id}", self._drafts.pop(row.id, ""))
-        words = await self.push_screen_wait(question)
-        asked = Asked(do="send", id=row.id, text=words or "")
-        if words is not None and not await self._ask(asked, f"sending to {row.id}", f"sent to {row.id}"):
-            self._drafts[row.id] = words  # they stand there again when the key is pressed
+        self._put(Words(f"To {row.id}", self._drafts.pop(row.id, "")), partial(self._send, row.id))
 
-    @work
-    async def action_answer(self) -> None:
-        """Allow or deny the call that the agent or pod waits with."""
+    async def _send(self, agent: str, words: str | None) -> None:
+        asked = Asked(do="send", id=agent, text=words or "")
+        if words is not None and not await self._ask(asked, f"sending to {agent}", f"sent to {agent}"):
+            self._drafts[agent] = words  # they stand there again when the key is pressed
+
+    def action_answer(self) -> None:
+        """Ask whether the call may be made that the agent or pod waits with."""
         pod = next((row for row in self._pods if self._key == f"pod {row.session_id}"), None)
         if (row := pod or self._agent()) is None:
             return
@@ -258,7 +279,11 @@ class Top(App[None]):
             self.say(f"{row.id} asks for nothing", "note")
             return
         request = row.approvals[0]
-        decision = await self.push_screen_wait(Approval(row.id, request))
+        self._put(Approval(row.id, request), partial(self._answer, row, pod, request))
+
+    async def _answer(
+        self, row: Row, pod: Row | None, request: ApprovalRequested, decision: Decision | None
+    ) -> None:
         if decision is None:
             return
         approved, always = decision != "deny", decision == "always"
@@ -282,20 +307,23 @@ class Top(App[None]):
         if (row := self._agent()) is not None:
             await self._ask(Asked(do="resume", id=row.id), f"resuming {row.id}", f"{row.id} lives again")
 
-    @work
-    async def action_remove(self) -> None:
-        """Remove what is kept of the agent, once the person has said so twice."""
+    def action_remove(self) -> None:
+        """Ask once more, and remove what is kept of the agent."""
         if (row := self._agent()) is None:
             return
         if row.status not in ENDED:
             self.say(f"{row.id} is still running: k stops it", "note")
-        elif await self.push_screen_wait(Removal(row.id)):
-            removed = await self._ask(Asked(do="rm", id=row.id), f"removing {row.id}", f"{row.id} is removed")
-            if removed:
-                self._agents.pop(row.id, None)
-                self._show()
-            if removed and isinstance(self.screen, Transcript):
-                self.pop_screen()
+        else:
+            self._put(Removal(row.id), partial(self._remove, row.id))
+
+    async def _remove(self, agent: str, wanted: bool | None) -> None:
+        asked = Asked(do="rm", id=agent)
+        if not wanted or not await self._ask(asked, f"removing {agent}", f"{agent} is removed"):
+            return
+        self._agents.pop(agent, None)
+        self._show()
+        if isinstance(self.screen, Transcript):
+            self.pop_screen()
 
 
 def _words(error: BaseException) -> str:

@@ -36,6 +36,10 @@ class Words(ModalScreen[str | None]):
             yield self._words
         yield Footer(compact=True)
 
+    def write(self, character: str) -> None:
+        """Add a character that was typed before the field had the focus."""
+        self._words.insert(character)
+
     def action_send(self) -> None:
         """Hand over what is written, if anything is."""
         self.dismiss(self._words.text if self._words.text.strip() else None)

@@ -32,7 +32,7 @@ def run_command(context: OfflineContext, intent: Run) -> Plan:
     saying = f"I run: {intent.command}"
     result = yield from use(context, "shell", {"command": intent.command}, saying, again=False)
     if result.is_error:
-        return Answer(f"It did not run: {result.text}")
+        return Answer(f"There is no result: {result.text}")
     return Answer(shown(result.text), result.text)
 
 
