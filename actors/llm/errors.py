@@ -242,7 +242,8 @@ def _hint(kind: ModelErrorKind, status: int | None, overflow: Overflow | None, *
         )
     if kind == "context_overflow":
         room = f" of {overflow.room} tokens" if overflow is not None and overflow.room else ""
-        return f"the history does not fit the context{room}: compact it, or use a model with more room"
+        ways = "compact the history, give the pod fewer tools, or use a model with more room"
+        return f"the request does not fit the context{room}: {ways}"
     if kind == "rate_limit" and status == 413:
         return "this one request is larger than the account's limit of tokens in a time: make it smaller"
     return {
