@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from actors.cli.approvals.approver import Nobody
+from actors.cli.display.answer_writer import MarkdownWriter
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import JsonView, PeopleView, View
 from actors.cli.running import follow_run
@@ -147,6 +148,17 @@ def test_a_stream_that_broke_is_said_and_its_text_comes_again_on_a_new_line():
     seen = at_terminal(use)
     assert "It ra\r\n" in seen
     assert "the stream broke, asking again: cut" in seen
+
+
+def test_what_came_of_a_stream_that_broke_stands_above_the_line_that_says_so():
+    def use(terminal: Terminal) -> None:
+        view = PeopleView(terminal, writer=MarkdownWriter(terminal))
+        view.show(events.TextDelta(**WHERE, text="One.\n\nIt ra"))
+        view.show(events.StreamRestart(**WHERE, attempt=1, error=Failure("ModelError", "cut")))
+        view.show(events.TextDelta(**WHERE, text="It rains."))
+
+    seen = at_terminal(use)
+    assert seen.index("One.") < seen.index("It ra") < seen.index("the stream broke")
 
 
 def test_where_text_cannot_be_taken_back_only_whole_answers_are_written():

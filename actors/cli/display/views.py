@@ -167,8 +167,8 @@ class PeopleView:
             self._add_cost(event.cost)
             if event.attempt.verdict == "accept":
                 return  # its answer says it
+        self._end_streamed()  # what has come of an answer was there before
         self._terminal.say(event_line(event, self._terminal.width - 20))
-        self._end_streamed()
 
     def _piece(self, event: events.TextDelta | events.ThinkingDelta | events.ToolCallDelta) -> None:
         if isinstance(event, events.ThinkingDelta):
