@@ -177,6 +177,15 @@ def make_repository(folder: Path) -> None:
     subprocess.run(["sh", "-c", script], check=True)
 
 
+async def test_who_cannot_remove_what_is_hidden_learns_why(tmp_path: Path) -> None:
+    packages = tmp_path / "in/node_modules"
+    packages.mkdir(parents=True)
+    (packages / "test.pem").write_text("k")
+    said = await said_to(run("rm -rf node_modules; ls -A node_modules"), of=confined(tmp_path / "in"))
+    assert "hidden from commands" in said[0]
+    assert (packages / "test.pem").read_text() == "k"
+
+
 async def test_who_clones_into_the_top_of_the_scope_learns_how_that_is_done(tmp_path: Path) -> None:
     inside, origin = tmp_path / "in", tmp_path / "origin"
     inside.mkdir()

@@ -34,6 +34,12 @@ _NO_CLONE_HERE = (
     "in the top of your scope names are reserved while a command runs, so it is never empty: there "
     "`git init && git pull URL` does the same, or clone into a folder below"
 )
+#: What the system says where something is removed or renamed that is mounted over.
+_BUSY = "Device or resource busy"
+_HIDDEN_STAYS = (
+    "what is taken for a secret by its name is hidden from commands, and `polypod.toml` is reserved: these "
+    "can be neither removed nor renamed; people may allow a secret by name in the scope"
+)
 Seconds = Annotated[
     float, Meta(gt=0, le=LONGEST, description=f"after which it is ended: {TIMEOUT}; in the background never")
 ]
@@ -117,6 +123,8 @@ async def _shown(command: Command, words: str) -> Output:
     text = await command.recording.look()
     if command.confined and _NOT_EMPTY in text and "git clone" in command.text:
         words = f"{words}; {_NO_CLONE_HERE}"
+    elif command.confined and _BUSY in text:
+        words = f"{words}; {_HIDDEN_STAYS}"
     line = "" if not text or text.endswith("\n") else "\n"
     return Output((TextPart(f"{text}{line}[{words}]"),), command.recording.kept)
 
