@@ -264,6 +264,8 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         before those of the manifest, and what it denies stays denied. A model that is named has nothing of
         the one before. Raises ManifestError, in which ``where`` names the profile.
         """
+        if not isinstance(profile, dict):
+            raise ManifestError(f"{where}: expected a table, got {shown(profile)}")
         said: dict[str, Any] = {}
         if isinstance(named := profile.get("model"), str):
             profile = {**profile, "model": _model_of(named)}

@@ -76,7 +76,11 @@ class Scope(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
         return cls(allow=(Rule(_text_of(directory), "read"),))
 
     def permission(self, path: PurePath) -> Permission | None:
-        """The highest permission for ``path`` (absolute, symlinks resolved), or None."""
+        """The highest permission for ``path`` (absolute, symlinks resolved), or None. Raises InvalidInput for
+        what is no PurePath.
+        """
+        if not isinstance(path, PurePath):
+            raise InvalidInput(f"path: expected a Path, absolute and resolved, got {shown(path)}")
         depth = secret_depth(path.parts)
         if depth and is_steering(path.name):
             return None
@@ -98,11 +102,17 @@ class Scope(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
         return _NAME[level]
 
     def permits(self, path: PurePath, wanted: Permission) -> bool:
-        """Whether ``path`` may be touched with the ``wanted`` permission; write includes read."""
+        """Whether ``path`` may be touched with the ``wanted`` permission; write includes read. Raises
+        InvalidInput.
+        """
+        if wanted not in _NAME[1:]:
+            raise InvalidInput(f"wanted: expected 'read' or 'write', got {shown(wanted)}")
         return _LEVEL[self.permission(path)] >= _LEVEL[wanted]
 
     def narrow(self, scope: Scope) -> Scope:
-        """``scope`` bounded by this one, for a child: it never allows more than either."""
+        """``scope`` bounded by this one, for a child: no more than either allows. Raises InvalidInput."""
+        if not isinstance(scope, Scope):
+            raise InvalidInput(f"scope: expected a Scope, got {shown(scope)}")
         bound = self if scope.within is None else self.narrow(scope.within)
         return Scope(scope.allow, scope.deny, bound)
 

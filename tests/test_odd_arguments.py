@@ -230,3 +230,23 @@ def test_what_a_hook_gives_that_cannot_be_written_is_refused_with_what_it_is() -
     for value in (HUGE, Unwritable()):
         with pytest.raises(InvalidInput, match="that cannot be shown replaces nothing"):
             arguments_for(ToolCall("1", "tool", {}), value)
+
+
+def test_odd_arguments_of_scopes_and_profiles_are_named() -> None:
+    scope, manifest = Scope.writable("/x"), PodManifest.of(name="p")
+    for value in ("/x", b"x", HUGE, Unwritable(), None):
+        check_named(lambda value=value: scope.permits(value, "read"), "path")
+        check_named(lambda value=value: scope.permission(value), "path")
+        check_named(lambda value=value: scope.permits(Path("/x"), value), "wanted")
+        check_named(lambda value=value: scope.narrow(value), "scope")
+        check_named(lambda value=value: manifest.merged(value, "profile.x", Path("/")), "profile.x")
+    assert scope.permits(Path("/x/y"), "write")
+
+
+async def test_odd_numbers_to_replay_from_are_refused() -> None:
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(name="p"), client=FunctionClient(lambda _: "fine"))
+        for value in ("5", 1.5, float("nan"), {"p": "x"}, {"p": None}, [1]):
+            with pytest.raises(TypeError, match="since: expected"):
+                pod.subscribe(since=value)
+        assert pod.subscribe(since={"p": 0}).drain()

@@ -17,7 +17,7 @@ from actors.pod.session.restore import last_run, tip
 from actors.sessions import disk
 from actors.sessions.answers import wait
 from actors.sessions.chain import head_of, verified
-from actors.sessions.head import short_id
+from actors.sessions.head import short_id, spellings
 from actors.sessions.store import Holder, SessionInfo, SessionStore
 from actors.sessions.urls import open_store, place_of
 from actors.swarm.agents.history import pod_sessions_of
@@ -76,8 +76,11 @@ class Reading:
         that was deleted after its compaction, by its whole id, the one that goes on from it. Raises
         SessionNotFound, or UsageError if there are more.
         """
-        there = self._store if beginning else None
-        found = [] if there is None else wait(there.matching(beginning, _SHOWN + 1))
+        there, found = self._store if beginning else None, list[SessionInfo]()
+        for name in spellings(beginning):
+            if there is not None and (found := wait(there.matching(name, _SHOWN + 1))):
+                beginning = name
+                break
         if found and (len(found) == 1 or found[0].session_id == beginning):
             return found[0]
         if not found and beginning == LAST and (newest := self._newest()) is not None:

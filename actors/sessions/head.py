@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+import unicodedata
 from urllib.parse import quote
 
 from protocol.entries import GENESIS, Head
@@ -71,6 +72,20 @@ def check_session_name(name: object) -> None:
         raise InvalidInput(f"session: expected a name in printable letters, got {shown(name)}")
     if len(quote(name, safe="", errors="replace")) > _LONGEST:
         raise InvalidInput(f"session: the name {name[:40]!r}… is too long", hint="take one of 60 letters")
+
+
+def composed(name: str) -> str:
+    """A name as a new session has it: characters with marks as one, where there is one. What people type has
+    them so, and names of files on macOS have not.
+    """
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """A name as it was given, and how else a session may be called that people mean by it."""
+    if name.isascii():
+        return (name,)
+    return tuple(dict.fromkeys((name, composed(name), unicodedata.normalize("NFD", name))))
 
 
 def new_session_id() -> str:

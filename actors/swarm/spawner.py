@@ -21,7 +21,7 @@ from actors.pod.session.lifecycle import Resumed
 from actors.runtime.bus import Bus
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import Mailroom
-from actors.sessions.head import check_session_name
+from actors.sessions.head import check_session_name, composed
 from actors.swarm.roster import Roster
 from protocol.errors import InvalidInput, PolypodError
 from protocol.foreign import shown
@@ -134,7 +134,8 @@ class Spawner:
         try:
             room = self._room()
             name = self._roster.choose_name(manifest.pod.name, wanted.name)
-            resources = self.assembly.resources(manifest, name, wanted.given, session_id=wanted.session)
+            session = None if wanted.session is None else composed(wanted.session)
+            resources = self.assembly.resources(manifest, name, wanted.given, session_id=session)
         except Exception as error:  # noqa: BLE001 - who spawned gets it
             wanted.future.set_exception(error)
             return False

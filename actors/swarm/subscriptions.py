@@ -44,7 +44,8 @@ class Subscriptions:
         self, pod: str | None, kinds: Kinds, since: Since | None, *, children: bool = False
     ) -> Subscription:
         """As ``PodSystem.subscribe``."""
-        if not isinstance(since, int | Mapping | None):
+        numbers = since.values() if isinstance(since, Mapping) else () if since is None else (since,)
+        if not all(isinstance(number, int) for number in numbers):
             raise TypeError(f"since: expected the number of an entry, or names with such, got {shown(since)}")
         return self._from(since, pod, self._bus.subscribe(pod, kinds, children=children), children=children)
 

@@ -487,11 +487,11 @@ async def test_the_next_question_wants_the_token_that_is_there_by_then(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     async with place.system() as system:
         await place.spawn(system, pay("ann"), say("done"), pay("bob"), say("done"))
-        first = await place.asked(system)
+        first = await place.ask(system)
         await place.pod.approve(first.approval_id)
         await place.run
         (state_path() / "approval-token").unlink()
-        second = await place.asked(system)
+        second = await place.ask(system)
         assert second.token != first.token
         place.answer(second)
         await place.run

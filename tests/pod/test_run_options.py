@@ -11,11 +11,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from actors.cli.store_reader import Reading
 from actors.llm.prices import Price, Prices
 from actors.llm.scripted import ScriptedClient, call, say
+from actors.sessions.answers import wait
 from actors.system import PodSystem
 from actors.tools.base import ToolContext, tool
-from protocol.errors import InvalidInput, RunFailed, SessionInUse, SystemNotRunning
+from protocol.errors import InvalidInput, RunFailed, SessionInUse, SessionNotFound, SystemNotRunning
 from protocol.events import RunEnd, RunStart, TextDelta
 from protocol.items import AssistantItem, UserItem
 from protocol.manifest import PodManifest
@@ -304,3 +306,24 @@ async def test_a_system_is_started_in_one_task_and_used_from_others() -> None:
     assert [type(item) for item in await pod.history()] == [UserItem, AssistantItem]
     await system.stop()
     assert not system.running
+
+
+@pytest.mark.parametrize("url", ["memory:", "sqlite:{}/s.db", "jsonl:{}/s"])
+async def test_a_name_is_one_session_however_its_marks_are_written(tmp_path: Path, url: str) -> None:
+    """Names of files on macOS have accents as characters of their own, and what people type has not."""
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    async with PodSystem(url.format(tmp_path)) as system:
+        manifest = PodManifest.of(name="p", model="offline")
+        for name, resume in (apart, None), (composed, None), (None, apart):
+            pod = await system.spawn(manifest, session=name, resume=resume)
+            await pod.run("hello")
+            with pytest.raises(SessionInUse):
+                await system.spawn(manifest, session=apart, name="other")
+            await pod.stop()
+        assert [each.session_id for each in wait(system.store.sessions())] == [composed]
+        assert len([each for each in wait(system.store.read(composed)) if b'"RunEnd"' in each.body]) == 3
+        if url != "memory:":
+            with Reading(url.format(tmp_path)) as reading:
+                assert reading.find(apart).session_id == composed
+        with pytest.raises(SessionNotFound, match="no session nai\u0308f"):
+            await system.spawn(manifest, resume="nai\u0308f")

@@ -17,9 +17,10 @@ from actors.pod.status import Status
 from actors.runtime.interruptible import Interruptible
 from actors.sessions.activities import ends_of
 from actors.sessions.answers import Kept, durable, release_and_wait, release_session, settled
+from actors.sessions.head import spellings
 from actors.sessions.replay import Replayed
 from actors.sessions.store import Claim
-from protocol.errors import Failure, SessionCorrupt, SessionError, UnknownEntry
+from protocol.errors import Failure, SessionCorrupt, SessionError, SessionNotFound, UnknownEntry
 from protocol.events import Alert, PodEnded, PodFailed, PodStarted
 from protocol.lifecycle import PodState
 
@@ -101,10 +102,19 @@ class Lifecycle:
             raise
 
     async def _claim(self, resumed: Resumed) -> Claim:
-        """Claim the session that is to be resumed; where its pod has just compacted it, the one after."""
-        store, session_id = self._template.store, resumed.session_id
-        if resumed.exact:
-            return await self._claim_one(session_id)
+        """Claim the session that is to be resumed, however its name was written."""
+        missing: SessionNotFound | None = None
+        for name in spellings(resumed.session_id):
+            try:
+                return await (self._claim_one(name) if resumed.exact else self._claim_last(name))
+            except SessionNotFound as error:
+                missing = missing or error
+        assert missing is not None
+        raise missing
+
+    async def _claim_last(self, session_id: str) -> Claim:
+        """Claim a session; where its pod has just compacted it, the one after."""
+        store = self._template.store
         session_id = await tip(store, session_id)
         while True:
             claim = await self._claim_one(session_id)
