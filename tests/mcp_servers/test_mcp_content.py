@@ -1,19 +1,24 @@
 """What MCP tools give back, as parts for a model; pure."""
 
+from importlib import import_module
 from typing import Any
 
 import pytest
-
-pytest.importorskip("mcp", reason="the extra mcp is not installed")
-
-from mcp_types import BlobResourceContents, EmbeddedResource, ImageContent, TextContent, TextResourceContents
+from extras import skip_without
 
 from actors.tools.mcp.content import parts_of_result
 from protocol.items import ImagePart, TextPart
 
+skip_without("mcp", "mcp")
+
+
+def made(kind: str, **fields: Any) -> Any:
+    """One of the SDK's types, which is imported by the worker that runs this alone."""
+    return getattr(import_module("mcp_types"), kind)(**fields)
+
 
 def texts(*words: str) -> list[Any]:
-    return [TextContent(type="text", text=each) for each in words]
+    return [made("TextContent", type="text", text=each) for each in words]
 
 
 @pytest.mark.parametrize(
@@ -38,12 +43,12 @@ def test_structured_content_that_no_text_says_is_reported_as_json() -> None:
 
 
 def test_resources_are_what_a_model_can_use() -> None:
-    def resource(contents: Any) -> EmbeddedResource:
-        return EmbeddedResource(type="resource", resource=contents)
+    def resource(contents: Any) -> Any:
+        return made("EmbeddedResource", type="resource", resource=contents)
 
-    text = TextResourceContents(uri="memo://1", text="a memo")
-    picture = BlobResourceContents(uri="file:///a.png", mimeType="image/png", blob="QUJD")
-    other = BlobResourceContents(uri="file:///a.zip", blob="QUJD")
+    text = made("TextResourceContents", uri="memo://1", text="a memo")
+    picture = made("BlobResourceContents", uri="file:///a.png", mimeType="image/png", blob="QUJD")
+    other = made("BlobResourceContents", uri="file:///a.zip", blob="QUJD")
     parts = parts_of_result([resource(each) for each in (text, picture, other)], None)
     assert parts[0].text == "[memo://1]\na memo"
     assert ImagePart("image/png", "QUJD") in parts
@@ -51,6 +56,6 @@ def test_resources_are_what_a_model_can_use() -> None:
 
 
 def test_pictures_keep_their_place_among_texts() -> None:
-    image = ImageContent(type="image", data="QUJD", mimeType="image/png")
+    image = made("ImageContent", type="image", data="QUJD", mimeType="image/png")
     parts = parts_of_result([*texts("before"), image, *texts("behind")], None)
     assert parts == [TextPart("before"), ImagePart("image/png", "QUJD"), TextPart("behind")]

@@ -2,23 +2,34 @@
 
 import asyncio
 import os
+from importlib import import_module
+from typing import Any
 
 import anyio
 import pytest
-from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCNotification
+from extras import skip_without
 
 from actors.runtime.children.pipes import ChildInput
-from actors.tools.mcp.streams import ServerInput
+
+skip_without("mcp", "mcp")
 
 
-def message(size: int) -> SessionMessage:
-    return SessionMessage(JSONRPCNotification(jsonrpc="2.0", method="m", params={"text": "x" * size}))
+def message(size: int) -> Any:
+    """One of the SDK, which is imported by the worker that runs this alone, as what sends it is."""
+    noted = import_module("mcp_types").JSONRPCNotification(
+        jsonrpc="2.0", method="m", params={"text": "x" * size}
+    )
+    return import_module("mcp.shared.message").SessionMessage(noted)
+
+
+def input_of(writes: int) -> Any:
+    """The input of the server that reads what is written to this descriptor."""
+    return import_module("actors.tools.mcp.streams").ServerInput(ChildInput(writes), lambda: None)
 
 
 async def test_who_sends_waits_until_there_is_room() -> None:
     reads, writes = os.pipe()
-    server = ServerInput(ChildInput(writes), lambda: None)
+    server = input_of(writes)
     large = message(400_000)
     sending = [asyncio.ensure_future(server.send(large)) for _ in range(3)]
     done, waiting = await asyncio.wait(sending, timeout=0)
@@ -34,7 +45,7 @@ async def test_who_sends_waits_until_there_is_room() -> None:
 @pytest.mark.parametrize("how", ["it ends", "it is closed", "it is closed at once"])
 async def test_who_waits_for_room_goes_on_where_nothing_is_read_any_more(how: str) -> None:
     reads, writes = os.pipe()
-    server = ServerInput(ChildInput(writes), lambda: None)
+    server = input_of(writes)
     sending = asyncio.ensure_future(server.send(message(1_000_000)))
     await asyncio.sleep(0)
     if how != "it is closed at once":

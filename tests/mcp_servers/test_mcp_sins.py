@@ -8,7 +8,6 @@ from mcp_kit import at, at_a_port, follow, having, play, raw, servers
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.system import PodSystem
 from actors.tools.base import ToolContext
-from actors.tools.mcp import streams
 from protocol.errors import ToolError
 from protocol.manifest import PodManifest
 from protocol.scope import Scope
@@ -25,7 +24,7 @@ async def test_answers_to_nobody_and_second_answers_are_dropped() -> None:
 
 
 async def test_a_line_that_is_too_long_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "LONGEST_MESSAGE", 100_000)
+    monkeypatch.setattr("actors.tools.mcp.streams.LONGEST_MESSAGE", 100_000)
     played = await play(("raw__huge", {"size": 200_000}), of=raw())
     assert played.texts == ["the second line"]
 

@@ -423,7 +423,7 @@ for statement in sys.argv[2:]:
 def test_another_process_that_reads_vacuums_or_merges_is_no_alarm(stage: Stage, statements):
     head = stage.now
     for _ in range(3):
-        subprocess.run([sys.executable, "-c", _FOREIGN, str(stage.path), *statements], check=True)
+        subprocess.run([sys.executable, "-I", "-S", "-c", _FOREIGN, str(stage.path), *statements], check=True)
         for _ in range(5):
             head = add(stage.store, "s", head, WORDS)
     assert len(verified("s", stage.store.read("s"))) == head.seq
