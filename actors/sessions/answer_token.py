@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from actors.runtime.user_folders import make_private, state_path
+from actors.sessions.disk import name_file
 from protocol.approval import ApprovalAnswer
 from protocol.errors import StoreError
 
@@ -115,6 +116,6 @@ def _make(path: Path) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_bytes(_SIZE))
         with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
+            name_file(draft, path)
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from actors.runtime.user_folders import make_private
 from actors.sessions.answers import wait
-from actors.sessions.disk import store_error
+from actors.sessions.disk import name_file, store_error
 from actors.sessions.jsonl.files import draft_file, file_name
 from actors.sessions.jsonl.lines import batch_lines, header_line
 from protocol.entries import StoredEntry
@@ -35,7 +35,7 @@ def keep_aside(store: SessionStore, session_id: str, folder: Path) -> Path:
         make_private(folder)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         with draft_file(draft, b"".join(lines), at=time.time_ns(), sync=True):
-            os.link(draft, path)
+            name_file(draft, path)
     except OSError as error:
         raise store_error(error, path) from error
     return path

@@ -27,6 +27,9 @@ _HINTS = {
 #: What a file system without locks answers, such as one over a network whose server has none.
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 
+#: What one without hard links answers, such as that of a memory stick.
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
 
 def place(path: str | os.PathLike[str]) -> Path:
     """Where a store is, whatever becomes of the working directory. Raises StoreError for what is no path."""
@@ -66,6 +69,19 @@ def has_locks(folder: Path) -> bool:
     except OSError as error:
         return error.errno != errno.ENOLCK
     return True
+
+
+def name_file(draft: Path, path: Path) -> None:
+    """Give a file that is whole another name, under which there is none. Whole it stands there at once; in a
+    file system without hard links an empty file does for a moment. Raises FileExistsError, OSError.
+    """
+    try:
+        os.link(draft, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        draft.replace(path)
 
 
 def store_error(error: OSError, path: Path | str) -> StoreError:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from actors.sessions.answers import wait, wait_durable
 from actors.sessions.branch import stage_branch, stage_history
 from actors.sessions.chain import first_break, head_of, verified
-from actors.sessions.disk import store_error
+from actors.sessions.disk import name_file, store_error
 from actors.sessions.head import SessionHead
 from actors.sessions.jsonl.files import draft_file
 from actors.sessions.jsonl.lines import Header, LineReader, batch_lines, header_line, parse_header
@@ -304,7 +304,7 @@ def export_session(store: SessionStore, session_id: str, path: Path) -> None:
     data = b"".join(export_lines(store, session_id))
     try:
         with draft_file(draft, data, at=time.time_ns(), sync=True):
-            os.link(draft, path)
+            name_file(draft, path)
     except FileExistsError as error:
         raise StoreError(
             f"{path} exists already", hint="name a new file: an export overwrites nothing"

@@ -58,16 +58,31 @@ def collect(
     before = None if older_than is None else (time.time() if now is None else now) - older_than
     sessions = wait(store.sessions())
     held = {info.session_id for info in sessions if _holder(store, info) is not None}
-    gone = []
+    gone: list[SessionInfo] = []
+    needed: set[str] = set()
     for info in doomed(sessions, before=before, superseded=superseded, keep=held):
-        try:
-            if wait(store.info(info.session_id)).head == info.head and _followers_are_sound(store, info):
-                if not dry_run:
-                    wait(store.delete(info.session_id))
-                gone.append(info)
-        except (SessionInUse, SessionNotFound):  # somebody was faster
-            continue
+        if info.session_id not in needed and _may_go(store, info) and (dry_run or _delete(store, info)):
+            gone.append(info)
+        elif info.parent is not None and not (superseded and _is_compaction(info)):
+            needed.add(info.parent.session_id)  # which would have gone after this one
     return gone
+
+
+def _may_go(store: SessionStore, info: SessionInfo) -> bool:
+    """Whether a session is as it was when it was listed, and what goes on from it is sound."""
+    try:
+        return wait(store.info(info.session_id)).head == info.head and _followers_are_sound(store, info)
+    except SessionNotFound:  # somebody was faster
+        return False
+
+
+def _delete(store: SessionStore, info: SessionInfo) -> bool:
+    """Delete a session; False where somebody was faster, and has it or has deleted it."""
+    try:
+        wait(store.delete(info.session_id))
+    except (SessionInUse, SessionNotFound):
+        return False
+    return True
 
 
 def _children_first(

@@ -37,6 +37,22 @@ def test_what_is_old_goes_and_what_is_held_stays(store):
     assert left(store) == ["t"]
 
 
+def test_what_a_session_was_forked_from_stays_where_that_one_is_taken_up_just_then():
+    class TakenUp(MemoryStore):
+        def delete(self, session_id: str) -> None:
+            if session_id == "fork":
+                self.claim(session_id, "pod")
+            super().delete(session_id)
+
+    store = TakenUp()
+    entries = make(store, "root", "a", claim=False)
+    middle = make(store, "middle", "b", parent=child_of("root", entries), claim=False)
+    make(store, "fork", "c", parent=child_of("middle", middle), claim=False)
+    make(store, "other", "d", claim=False)
+    assert [each.session_id for each in collect(store, older_than=3600, now=FAR)] == ["other"]
+    assert left(store) == ["fork", "middle", "root"]
+
+
 def test_what_was_compacted_into_a_sound_session_goes_when_asked(store):
     entries = make(store, "s", "a", claim=False)
     make(store, "t", "b", parent=child_of("s", entries, "compacted_from"))

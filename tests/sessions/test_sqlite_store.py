@@ -553,3 +553,13 @@ def test_a_file_whose_damage_sqlite_has_no_words_for_is_a_store_error(path, stor
     path.write_bytes(path.read_bytes().replace(b"CREATE TABLE entries", b"CREATE TABLE \xf1\xf1tries"))
     with pytest.raises(StoreError, match="it is damaged"):
         SQLiteStore(path)
+
+
+def test_to_delete_a_damaged_session_takes_nothing_of_others(path, store):
+    make(store, "damaged", "one", claim=False)
+    make(store, "other", "two", claim=False)
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE entries SET follows = 1 WHERE session = 2")
+    store.delete("damaged")
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        assert db.execute("SELECT session FROM entries").fetchall() == [(2,)]

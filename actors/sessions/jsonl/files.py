@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import quote, unquote
 
+from actors.sessions.disk import name_file
 from actors.sessions.jsonl.lines import Header, LineReader, parse_beginning, parse_header
 from protocol.entries import Head
 from protocol.errors import StoreError
@@ -46,8 +47,8 @@ class Files:
         os.fsync(descriptor)
 
     def link(self, source: Path, target: Path) -> None:
-        """Give a file a second name."""
-        os.link(source, target)
+        """Give a file another name."""
+        name_file(source, target)
 
 
 #: The system's own.

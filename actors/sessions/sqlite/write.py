@@ -112,5 +112,7 @@ def _number(db: sqlite3.Connection, created: Sequence[Create]) -> None:
 def delete(db: sqlite3.Connection, row: int, format_: int) -> None:
     """Remove a session and its entries."""
     found = rows_from(runs=format_ >= FIRST_WITH_RUNS)
-    db.execute(f"DELETE FROM entries WHERE id IN (SELECT e.id {found})", {"row": row, "first": 0})
+    # Of a damaged session's rows some may seem to follow which are another's.
+    delete_ = f"DELETE FROM entries WHERE session = :row AND id IN (SELECT e.id {found})"
+    db.execute(delete_, {"row": row, "first": 0})
     db.execute("DELETE FROM sessions WHERE id = ?", (row,))
