@@ -89,7 +89,8 @@ class PodSystem:
     seconds a stop and a compaction wait for memory jobs to finish; a stop then cancels them.
     ``store_grace`` is how many seconds the end of a pod
     waits for a store that does not answer. ``tool_threads`` is how many plain functions may be
-    at work at once as tools of this system; by default all systems of a process share 32 threads.
+    at work at once as tools of this system, beside those that wait for others; by default all systems of a
+    process share 32 threads.
     ``processes`` is how many child processes (commands, servers of tools) its pods may have at work at once:
     who wants to start one more waits for a place; None is any number. ``hooks`` are asked by every pod,
     before those that it is given itself. ``chains`` are what pods have whose model is ``chain/NAME``; others

@@ -1,11 +1,11 @@
-"""Who waits for what a thread does, and for which future a thread waits, as the threads' stacks show it."""
+"""Who waits for what a thread does, and what a thread waits for, as the threads' stacks show it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from types import FrameType
 from typing import Any
@@ -45,6 +45,29 @@ def ends_with_loop(loop: asyncio.AbstractEventLoop) -> list[Any]:
             return ends_with(frame.f_back)
         frame = frame.f_back
     return []
+
+
+#: Where a thread waits for another, by the module and name of the function that it is in.
+_WAITS = {
+    ("threading", "Condition.wait"),
+    ("threading", "Thread.join"),
+    ("threading", "Thread._wait_for_tstate_lock"),
+}
+
+
+def count_waiting_for_others(threads: Collection[int]) -> int:
+    """How many of these threads, by their identifiers, wait for others, or in event loops of their own."""
+    frames = sys._current_frames()
+    return sum(_waits_for_others(frames.get(each)) for each in threads)
+
+
+def _waits_for_others(frame: FrameType | None) -> bool:
+    if frame is None:
+        return False
+    if (frame.f_globals.get("__name__"), frame.f_code.co_qualname) in _WAITS:
+        return True
+    behind = frame.f_back
+    return behind is not None and behind.f_code is asyncio.BaseEventLoop._run_once.__code__  # type: ignore[attr-defined]
 
 
 def threads_that_wait(future: Future[Any]) -> Iterator[FrameType]:

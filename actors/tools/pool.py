@@ -19,12 +19,15 @@ from pykka import ActorDeadError
 
 from actors.runtime.blocking import belong_to, do_for
 from actors.runtime.loop import mailroom_here
+from actors.runtime.stacks import count_waiting_for_others
 from protocol.errors import SystemOfParent, ToolError, ToolTimeout
 
 T = TypeVar("T")
 
 logger = logging.getLogger("polypod.tools")
 
+#: How often it is looked, while work waits, whether all threads wait for others, in seconds.
+LOOK_WAIT = 0.25
 #: How long work waits for a thread where all are held by work that was given up, in seconds.
 STUCK_WAIT = 30.0
 
@@ -95,7 +98,9 @@ class ToolThreads:
     Not the standard pool, for three reasons. Its threads keep the process from ending while a tool
     hangs; these are daemons. A hanging tool would hold its thread's place for good; here a thread
     whose work was given up no longer counts (until ``limit`` are lost), and neither does one that waits in
-    a polypod future for others, who may need a thread themselves. And the standard pool wakes a
+    a polypod future for others, who may need a thread themselves. Where work waits, none begins, and all
+    threads wait for other threads or in event loops of their own, as their stacks show, another comes now
+    and then: what they wait for may be that work. And the standard pool wakes a
     thread for each piece of work, and the loop for each result. Here one thread is woken at a time, the
     one that worked last, and it wakes the next if more work waits when it begins: a burst of brief work
     is done by one or two threads, and work that blocks still has a thread each.
@@ -105,12 +110,18 @@ class ToolThreads:
     """
 
     def __init__(
-        self, limit: int = 32, *, name: str = "polypod-tool", stuck_wait: float = STUCK_WAIT
+        self,
+        limit: int = 32,
+        *,
+        name: str = "polypod-tool",
+        stuck_wait: float = STUCK_WAIT,
+        look_wait: float = LOOK_WAIT,
     ) -> None:
         if limit < 1:
             raise ValueError(f"limit: expected at least 1, got {limit}")
         self.limit = limit
         self._stuck_wait = stuck_wait
+        self._look_wait = look_wait
         self._name = name
         self._closed = False
         self.begin()
@@ -132,8 +143,14 @@ class ToolThreads:
         self._stuck = 0
         #: How often a thread has come to a piece of work.
         self._begun = 0
-        #: Threads that wait for others.
+        #: Threads that wait for others in a polypod future.
         self._blocked = 0
+        #: Of the rest those that wait for others and are not counted for that.
+        self._waiting = 0
+        #: The work of each thread that is at work, by its identifier.
+        self._doing: dict[int, _Job[Any]] = {}
+        #: The loops on which it is looked at what threads wait for.
+        self._looking: set[asyncio.AbstractEventLoop] = set()
 
     def __repr__(self) -> str:
         return f"<ToolThreads {self._threads} of {self.limit}, {self._lost} lost, {len(self._jobs)} waiting>"
@@ -181,6 +198,7 @@ class ToolThreads:
                 raise RuntimeError("the tool threads are closed")
             self._jobs.append(job)
             self._wake_one()
+            self._look_soon(job.mailroom.loop)
             if self._threads == self._lost:  # nobody is there who would come to it
                 self._jobs.remove(job)
                 raise RuntimeError("no thread can be started for a tool: the system is at a limit of its own")
@@ -188,7 +206,29 @@ class ToolThreads:
     @property
     def _working(self) -> int:
         """The threads that count: those that are idle or at work."""
-        return self._threads - self._lost - self._blocked
+        return self._threads - self._lost - self._blocked - self._waiting
+
+    def _look_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        may_have_to_wait = self._working >= self.limit or len(self._jobs) > 1
+        if may_have_to_wait and loop not in self._looking:
+            self._looking = {loop, *(each for each in self._looking if not each.is_closed())}
+            loop.call_later(self._look_wait, self._look, loop, self._begun)
+
+    def _look(self, loop: asyncio.AbstractEventLoop, begun: int) -> None:
+        """Have one more thread work where work waits, none has begun since ``begun`` pieces had, and all that
+        are at work wait for others, who may wait for a thread of this pool.
+        """
+        with self._lock:
+            if not self._jobs:
+                self._waiting = 0
+                self._looking.discard(loop)
+                return
+            running = [thread for thread, job in self._doing.items() if job.state == "running"]
+            waiting = count_waiting_for_others(running)
+            none_works = begun == self._begun and waiting + self._blocked >= len(running)
+            self._waiting = min(waiting, self._waiting + none_works)
+            self._wake_one()
+            loop.call_later(self._look_wait, self._look, loop, self._begun)
 
     def _wake_one(self) -> None:
         """Have one more thread look for work, unless one is about to, or no more are allowed."""
@@ -299,6 +339,7 @@ class ToolThreads:
 
     def _finish(self, job: _Job[Any]) -> bool:
         """Count that ``job`` is done; returns whether its thread leaves, since another has its place."""
+        del self._doing[threading.get_ident()]
         if job.state == "lost":
             self._lost -= 1
         elif job.state == "stuck":
@@ -315,6 +356,7 @@ class ToolThreads:
             return None
         job = self._jobs.popleft()
         job.state = "running"
+        self._doing[threading.get_ident()] = job
         self._begun += 1
         if self._jobs:
             self._wake_one()

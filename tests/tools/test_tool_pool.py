@@ -9,6 +9,9 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -324,3 +327,39 @@ def test_work_that_waits_when_the_last_thread_gets_stuck_is_refused_too() -> Non
         pool.close()
 
     asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def _in_a_thread(work: Callable[[], object]) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def _in_an_executor(work: Callable[[], object]) -> None:
+    with ThreadPoolExecutor() as threads:
+        threads.submit(work).result()
+
+
+def _in_its_own_loop(work: Callable[[], object]) -> None:
+    async def wait() -> None:
+        await asyncio.to_thread(work)
+
+    asyncio.run(wait())
+
+
+@pytest.mark.parametrize("in_course_of", [_in_a_thread, _in_an_executor, _in_its_own_loop])
+async def test_work_that_others_wait_for_elsewhere_has_a_thread_though_those_hold_all(
+    in_course_of: Any,
+) -> None:
+    pool, loop = ToolThreads(2, look_wait=0.01), asyncio.get_running_loop()
+
+    def ask() -> str:
+        said: list[str] = []
+        inner = pool.call(lambda: "done")
+        in_course_of(lambda: said.append(asyncio.run_coroutine_threadsafe(inner, loop).result()))
+        return said[0]
+
+    # One more than there are threads, begun in one burst.
+    assert await asyncio.wait_for(asyncio.gather(*(pool.call(ask) for _ in range(3))), 30) == ["done"] * 3
+    assert await pool.call(lambda: "again") == "again"
+    assert pool._working <= 2
