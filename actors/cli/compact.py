@@ -43,7 +43,7 @@ def compact(
         put_json(done)
         return
     click.echo(done.new_session_id)
-    Terminal().note(f"about {done.before} tokens before, {done.after} after")
+    Terminal().note(f"about {done.before:,} tokens before, {done.after:,} after")
 
 
 async def _compact(manifest: PodManifest, store: str, session: str, retain: int | None) -> CompactDone:

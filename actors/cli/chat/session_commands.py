@@ -112,7 +112,7 @@ async def compact(rest: str, talk: Talk, asker: Asker) -> None:  # noqa: ARG001
             talk.terminal.idle()
         done = next((each for each in events.drain() if isinstance(each, CompactDone)), None)
     described = await talk.current.look()
-    sizes = "" if done is None else f"about {done.before} tokens before, {done.after} after; "
+    sizes = "" if done is None else f"about {done.before:,} tokens before, {done.after:,} after; "
     talk.terminal.note(f"{sizes}goes on in session {described.session_id}")
 
 
