@@ -97,6 +97,20 @@ async def test_a_program_reads_and_writes_its_scope_and_nothing_else(launcher: L
     assert str(Path.home()) not in text.split()
 
 
+async def test_a_scope_may_be_in_shared_memory_of_which_nothing_else_is_seen(launcher: Launcher) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as around:
+        Path(around, "secret").write_text(TOKEN)
+        folder = Path(around, "scope")
+        folder.mkdir()
+        script = f"ls /dev/shm {around}; cat {around}/secret; cat {around}/own; echo new > made; echo own > ../own; cat ../own"
+        reported = await sh(launcher, Scope.writable(folder), folder, script)
+        assert (folder / "made").read_text() == "new\n"
+        assert not Path(around, "own").exists()
+    assert TOKEN not in reported
+    assert reported.startswith(f"/dev/shm:\n{Path(around).name}\n\n{around}:\nscope\n")
+    assert reported.endswith("\nown\n")
+
+
 async def test_secret_files_are_hidden_unless_they_are_named(launcher: Launcher, place: Path) -> None:
     folder = place / "scope"
     (folder / "sub/.ssh").mkdir(parents=True)

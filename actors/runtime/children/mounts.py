@@ -112,15 +112,12 @@ def enter_view(view: View, proc: int) -> None:
     namespace of mounts of its own. Raises OSError.
     """
     call("mount", None, b"/", None, _MS_REC | _MS_PRIVATE, None)
-    trees = sorted(_open_all(view), key=lambda tree: tree.place.count(b"/"))
+    trees = sorted((*_make_own(), *_open_all(view)), key=lambda tree: tree.place.count(b"/"))
     _set(proc, _READ_ONLY)
     _attach(_new(b"tmpfs", _NO_SETUID | _NO_DEVICES, mode=b"755"), AT_FDCWD, _BASE)
     base = _Base(os.open(_BASE, os.O_PATH | os.O_CLOEXEC))
     for tree in trees:
         base.put(tree)
-    base.put(_Tree(b"/dev/shm", _new(b"tmpfs", _NO_SETUID | _NO_DEVICES, mode=b"1777"), is_folder=True))
-    terminals = _new(b"devpts", _NO_SETUID | _NO_EXEC, mode=b"0620", ptmxmode=b"0666")
-    base.put(_Tree(b"/dev/pts", terminals, is_folder=True))
     for path, target in (*_LINKS, *view.links):
         base.link(path, target)
     base.deny(view.denied)
@@ -138,6 +135,13 @@ def _become_root() -> None:
     call("syscall", _PIVOT_ROOT[os.uname().machine], b".", b".")
     call("umount2", b".", _DETACH)
     os.chdir("/")
+
+
+def _make_own() -> Iterator[_Tree]:
+    """File systems that are made for the program alone; others may be mounted in them."""
+    yield _Tree(b"/dev/shm", _new(b"tmpfs", _NO_SETUID | _NO_DEVICES, mode=b"1777"), is_folder=True)
+    terminals = _new(b"devpts", _NO_SETUID | _NO_EXEC, mode=b"0620", ptmxmode=b"0666")
+    yield _Tree(b"/dev/pts", terminals, is_folder=True)
 
 
 def _open_all(view: View) -> Iterator[_Tree]:
