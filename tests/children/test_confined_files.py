@@ -366,13 +366,15 @@ def test_without_network_there_is_no_socket_but_pairs(confined: Runner) -> None:
     assert "fine" in ended.text
 
 
-def test_with_network_there_is_the_internet_and_nothing_of_others(confined: Runner, place: Place) -> None:
+def test_with_network_there_is_the_internet_and_nothing_of_others(
+    confined: Runner, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     abstract = socket.socket(socket.AF_UNIX)
     abstract.bind(f"\0polypod-{os.getpid()}-{place.root.name}")
     abstract.listen()
     by_path = socket.socket(socket.AF_UNIX)
-    os.chdir(place.outside)
+    monkeypatch.chdir(place.outside)
     by_path.bind("s")
     by_path.listen()
     script = f"""
