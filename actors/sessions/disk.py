@@ -11,6 +11,7 @@ from pathlib import Path
 
 from protocol.errors import StoreError
 
+_NO_FOLDER = "a file stands where a folder has to be: name another place, or move it out of the way"
 _HINTS = {
     errno.ENOSPC: "free some space; what follows will be written then",
     errno.EDQUOT: "free some of your quota; what follows will be written then",
@@ -19,7 +20,8 @@ _HINTS = {
     errno.EACCES: "check the permissions of the file and of its folder",
     errno.EPERM: "check the permissions of the file and of its folder",
     errno.ENOENT: "it was moved or deleted: put it back",
-    errno.ENOTDIR: "a file stands where a folder has to be: name another place, or move it out of the way",
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.EEXIST: _NO_FOLDER,
     errno.EMFILE: "raise the limit on open files",
     errno.ENOLCK: "put the store on a disk of this machine",
     errno.ENAMETOOLONG: "use shorter names",
@@ -69,6 +71,12 @@ def has_locks(folder: Path) -> bool:
     except OSError as error:
         return error.errno != errno.ENOLCK
     return True
+
+
+def read_file(path: Path) -> bytes:
+    """All that a file holds; what writes to a pipe in its place is not waited for. Raises OSError."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        return file.read() or b""
 
 
 def name_file(draft: Path, path: Path) -> None:

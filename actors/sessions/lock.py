@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from actors.sessions.disk import lock
+from actors.sessions.disk import lock, read_file
 from protocol.text import UNDECODABLE
 
 _SUFFIX = ".lock"
@@ -191,7 +191,7 @@ def _unlocked(path: Path) -> Iterator[bool]:
 
 def _read(path: Path) -> Writer:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Writer)
+        return msgspec.json.decode(read_file(path), type=Writer)
     except (OSError, *UNDECODABLE):  # it goes away this moment, or was cut by a full disk
         return Writer(0, "an unknown host", 0.0)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from actors.sessions.disk import sync_folder
-from actors.sessions.jsonl.files import Files, put_all, write_all
+from actors.sessions.disk import read_file, sync_folder
+from actors.sessions.jsonl.files import Files, opened, put_all, write_all
 from actors.sessions.lock import WriterLock
 from protocol.approval import ApprovalAnswer
 from protocol.text import UNDECODABLE
@@ -38,7 +38,9 @@ def _state(status: os.stat_result) -> tuple[int, int, int]:
 
 
 class AnswersFile:
-    """The file of all answers; who changes it holds the store's gate. All methods raise OSError."""
+    """The file of all answers; who changes it holds the store's gate. All methods raise OSError, StoreError
+    where something else is there.
+    """
 
     def __init__(self, path: Path, lock: WriterLock, files: Files, *, sync: bool) -> None:
         self._path = path
@@ -64,7 +66,7 @@ class AnswersFile:
     def among(self, approval_ids: Collection[str]) -> list[ApprovalAnswer]:
         """The answers to these ids."""
         try:
-            data = self._path.read_bytes()
+            data = read_file(self._path)
         except FileNotFoundError:
             return []
         return list(_answers(data, approval_ids))
@@ -75,7 +77,7 @@ class AnswersFile:
         try:
             if mark is not None and _state(self._path.stat()) == known.state:
                 return known, []
-            with self._path.open("rb") as file:
+            with opened(self._path) as file:
                 state = _state(os.fstat(file.fileno()))
                 file.seek(known.place - len(known.before))
                 data, place = file.read(), known.place
@@ -93,7 +95,7 @@ class AnswersFile:
     def forget(self, session_id: str) -> None:
         """Remove those of a session; called by who holds the gate."""
         try:
-            data = self._path.read_bytes()
+            data = read_file(self._path)
         except FileNotFoundError:
             return
         kept = [line for line in data.splitlines(keepends=True) if not _is_of(session_id, line)]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from actors.sessions.disk import read_file
 from actors.sessions.jsonl.files import FILES, Files, put_all
 from actors.sessions.lock import WriterLock
 from actors.sessions.store import Holder, in_use
@@ -102,7 +103,7 @@ class Claims:
 
     def _read(self, name: str) -> Mark:
         try:
-            return msgspec.json.decode((self._folder / name).read_bytes(), type=Mark)
+            return msgspec.json.decode(read_file(self._folder / name), type=Mark)
         except (FileNotFoundError, *UNDECODABLE):  # none yet, or cut by the power's end
             return Mark(0)
 

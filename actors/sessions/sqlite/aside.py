@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from actors.sessions.disk import read_file
 from actors.sessions.sqlite.watch import Change, FileWatch, Identity, identity_of, status_of
 from protocol.text import UNDECODABLE
 
@@ -153,7 +154,7 @@ def _to_note(watch: FileWatch, database: Path) -> _Note:
 
 def _noted(database: Path) -> _Note | None:
     try:
-        return msgspec.json.decode(_note(database).read_bytes(), type=_Note)
+        return msgspec.json.decode(read_file(_note(database)), type=_Note)
     except (OSError, *UNDECODABLE):
         return None
 
