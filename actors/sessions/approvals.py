@@ -36,9 +36,8 @@ class Approvals(Struct, frozen=True):
     def after(self, event: ApprovalRequested | ApprovalResolved) -> Approvals:
         """How it stands after ``event``."""
         others = tuple(each for each in self.open if each.approval_id != event.approval_id)
-        if isinstance(
-            event, ApprovalRequested
-        ):  # of a call that was approved: as something else, or by its tool
+        if isinstance(event, ApprovalRequested):
+            # A call that was approved may be asked for again: as something else, or by its tool.
             granted = tuple(each for each in self.granted if each.request.call_id != event.call_id)
             return replace(self, open=(*others, event), granted=granted)
         granted, rules = self.granted, self.rules
