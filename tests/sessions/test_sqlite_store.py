@@ -81,7 +81,7 @@ def test_a_file_of_a_later_version_is_refused_by_name(path):
 
 def test_a_folder_in_the_place_of_the_file_is_reported(path):
     path.mkdir()
-    with pytest.raises(StoreError, match="cannot be opened"):
+    with pytest.raises(StoreError, match="it is no regular file"):
         SQLiteStore(path)
 
 
