@@ -25,6 +25,7 @@ from actors.memory.shelf import (
     Shelf,
     consolidator_request,
 )
+from actors.runtime.in_thread import begin_in_thread
 from actors.sessions.disk import store_error
 from actors.tools.base import ToolContext, tool
 from actors.tools.toolbox import Toolbox
@@ -173,7 +174,7 @@ async def _to_its_end(work: Callable[[], T]) -> T:
     """What ``work`` returns, done in a thread, and waited for also where who waits is cancelled: no half
     of it goes on unseen.
     """
-    future: asyncio.Future[Any] = asyncio.get_running_loop().run_in_executor(None, work)
+    future: asyncio.Future[Any] = begin_in_thread(work)
     try:
         result: T = await asyncio.shield(future)
     except asyncio.CancelledError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from functools import cache, partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from actors.memory.helper_agent import HelperActor, HelperAgent, MemoryTask
 from actors.memory.helper_words import extracted_in_words
 from actors.memory.messages import Extract, Proposal
 from actors.memory.staging import Staged, earlier_readings, stage
+from actors.runtime.in_thread import in_thread
 from actors.sessions.disk import store_error
 from actors.tools.base import ToolContext, tool
 from actors.tools.toolbox import Toolbox
@@ -77,7 +77,7 @@ class ExtractionActor(HelperActor):
             found, end = await self.ask_model(_read(message, items, start or 0), message.caller)
             if len(found):
                 record = Staged(session_id, start or 0, end, found)
-                staged = await asyncio.to_thread(_stage, message.folder, record)
+                staged = await in_thread(_stage, message.folder, record)
             proposal = Proposal(session_id, start, end, len(found), items[end - (start or 0) - 1])
         except Exception as error:  # noqa: BLE001 - whatever a client throws, the pod publishes it
             proposal = Proposal(session_id, start, start or 0, 0, error=error)
@@ -88,7 +88,7 @@ class ExtractionActor(HelperActor):
         except SessionError:  # nobody knows whether its end is kept: what is staged may be all that is left
             return
         if staged is not None:
-            await asyncio.to_thread(_put_away, staged, accepted=accepted)
+            await in_thread(_put_away, staged, accepted=accepted)
 
 
 def _stage(folder: Path, record: Staged) -> Path:
@@ -117,7 +117,7 @@ async def _read(job: Extract, items: list[Item], start: int) -> tuple[Extracted,
     """
     budget = job.budget
     while True:
-        count = await asyncio.to_thread(portion, items, budget)
+        count = await in_thread(portion, items, budget)
         try:
             return await _find(job, items[:count], budget), start + count
         except ModelError as error:
@@ -140,7 +140,7 @@ async def _find(job: Extract, items: list[Item], budget: int) -> Extracted:
         max_tokens=job.max_tokens,
         most_steps=_MOST_STEPS,
     )
-    request = await asyncio.to_thread(extractor_request, items, budget)
+    request = await in_thread(extractor_request, items, budget)
     task = MemoryTask(lambda: draft.called)
     words = await task.run_with(agent, request, forced=write_extracted.name)
     if words is None and not draft.called:

@@ -25,7 +25,7 @@ class LastingLoop(asyncio.SelectorEventLoop):
         try:
             return super().run_in_executor(executor, func, *args)
         except RuntimeError as error:
-            if executor is not None or not _is_of_exit(error):
+            if executor is not None or not is_of_exit(error):
                 raise
         future: Future[T] = Future()
         work = partial(_settle, future, partial(func, *args))
@@ -40,11 +40,12 @@ class LastingLoop(asyncio.SelectorEventLoop):
         try:
             await super().shutdown_default_executor(*args)
         except RuntimeError as error:
-            if not _is_of_exit(error):
+            if not is_of_exit(error):
                 raise
 
 
-def _is_of_exit(error: RuntimeError) -> bool:
+def is_of_exit(error: RuntimeError) -> bool:
+    """Whether an executor takes nothing more since the program ends."""
     return "interpreter shutdown" in str(error)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
+from actors.runtime.in_thread import in_thread
 from actors.sessions.activities import still_open
 from actors.sessions.answers import OF_DRIVERS, Kept, durable, store_failure
 from actors.sessions.chain import LARGE, chained, head_of, link, new_hash
@@ -340,7 +341,7 @@ class SessionLog:
     async def _give_hashed(
         self, batch: _Batch, after: Head, give: Callable[[list[StoredEntry]], Kept]
     ) -> None:
-        batch.entries = await asyncio.to_thread(chained, [each.body for each in batch.entries], after=after)
+        batch.entries = await in_thread(chained, [each.body for each in batch.entries], after=after)
         last = head_of(batch.entries)
         assert self._under_way is not None
         _, mark, ends = self._under_way

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from actors.runtime.children.trees import remove_tree
 from actors.runtime.held_folders import hold_folder, taking_unheld
+from actors.runtime.in_thread import begin_in_thread
 from protocol.errors import ChildNotConfined
 
 #: How the names of homes begin.
@@ -61,7 +62,7 @@ async def make_home(
     """Make a home, in a thread. One whose caller is cancelled meanwhile is given to ``left`` once it is made,
     on the loop. Raises ChildNotConfined.
     """
-    making = asyncio.get_running_loop().run_in_executor(None, ProgramHome, git)
+    making = begin_in_thread(ProgramHome, git)
 
     def leave(made: asyncio.Future[ProgramHome]) -> None:
         if not made.cancelled() and made.exception() is None:
@@ -84,7 +85,7 @@ def _folder_meant() -> str:
 
 async def close_home(home: ProgramHome) -> None:
     """Remove a home, in a thread, also where the caller is cancelled while all threads are busy."""
-    await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, home.close))
+    await asyncio.shield(begin_in_thread(home.close))
 
 
 def _make() -> tuple[str, int]:

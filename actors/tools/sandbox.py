@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import os
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from actors.runtime.children import landlock, seccomp
 from actors.runtime.children.confinement import Confinement, Limits
 from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.repository import is_unmade
+from actors.runtime.in_thread import in_thread
 from actors.tools.guarded_files import MOST_FOLDERS, Guarded, GuardedFiles, TooManyFolders
 from actors.tools.program_homes import PREFIX, ProgramHome, close_home, make_home
 from actors.tools.system_folders import System, system_folders
@@ -149,7 +149,7 @@ class Sandbox:
         except ChildError as error:
             raise ChildNotConfined(error.message, hint=error.hint) from error
         home = await self._get_home()
-        confinement = await asyncio.to_thread(self._confinement, self._scope(), home)
+        confinement = await in_thread(self._confinement, self._scope(), home)
         why = machine.why_not(needs_namespaces=confinement.needs_namespaces)
         if why is not None:
             raise ChildNotConfined(f"programs cannot be confined to the scope: {why}", hint=_HINT)

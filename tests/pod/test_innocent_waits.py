@@ -8,6 +8,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pykka
@@ -357,3 +358,22 @@ async def test_pods_of_which_one_waits_for_some_time_only_are_let_be(form: str, 
         assert (await asyncio.wait_for(child.run("and?"), 30)).text == "later"  # behind the one before
         [result] = [item for item in await child.history() if isinstance(item, ToolResult)]
         assert result.text == ("it is busy" if of_child else "answer")
+
+
+async def test_a_pod_goes_on_though_the_threads_of_its_loop_all_wait_for_it(tmp_path: Path) -> None:
+    async def ask() -> str:
+        """Ask."""
+        return await asyncio.to_thread(lambda: other.run("?").get().text)
+
+    with ThreadPoolExecutor(1) as threads:
+        asyncio.get_running_loop().set_default_executor(threads)
+        async with PodSystem() as system:
+            client = ScriptedClient([call("shell", {"command": "echo heard"}), say("done")])
+            manifest = PodManifest.of(builtin=["shell"], pwd=str(tmp_path))
+            other = await system.spawn(manifest, client=client)
+            pod = await system.spawn(
+                PodManifest.of(), client=ScriptedClient([call("ask", {}), say("end")]), tools=[ask]
+            )
+            assert (await asyncio.wait_for(pod.run("go"), 30)).text == "end"
+            [result] = [item for item in await other.history() if isinstance(item, ToolResult)]
+            assert "heard" in result.text

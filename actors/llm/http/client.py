@@ -21,6 +21,7 @@ from actors.llm.http.server_failures import ServerFailures
 from actors.llm.http.stream_timeout import Watch
 from actors.net.failures import TransportError
 from actors.net.proxies import proxy_for, where_of
+from actors.runtime.in_thread import in_thread
 from protocol.errors import ModelError
 
 #: What a request says of who sends it.
@@ -140,7 +141,7 @@ class Peer:
         async with self._opening:
             if self._transport is None:
                 if self._needs_time_to_load():
-                    await asyncio.to_thread(_load, secure=self.base_url.startswith("https:"))
+                    await in_thread(_load, secure=self.base_url.startswith("https:"))
                 self._transport = self._build_transport()
             return self._transport
 

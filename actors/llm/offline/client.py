@@ -25,6 +25,7 @@ from actors.llm.offline.helper_tasks import work_asked
 from actors.llm.offline.phrases import understood
 from actors.llm.offline.plans import Answer, OfflineContext, Wanted, follow, was_interrupted, was_not_run
 from actors.llm.offline.play_plans import play
+from actors.runtime.in_thread import in_thread
 from protocol.items import AssistantItem, Item, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.usage import Usage
 
@@ -53,7 +54,7 @@ class OfflineClient:
         """Answer ``request`` in chunks of a word or more; others run between two of them."""
         size = _size(request)
         if size > _THREAD_ABOVE:
-            step = await asyncio.to_thread(next_step, request)
+            step = await in_thread(next_step, request)
         else:
             step = next_step(request)
         room = None if request.max_tokens is None else request.max_tokens * _BYTES_PER_TOKEN

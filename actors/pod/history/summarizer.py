@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -29,6 +28,7 @@ from actors.pod.accounts.spending import Spending
 from actors.pod.history.context import Context
 from actors.pod.history.task_list import TaskStore
 from actors.pod.resources import PodResources
+from actors.runtime.in_thread import in_thread
 from actors.tools.base import ToolContext, tool
 from actors.tools.filesystem.place import opened
 from actors.tools.toolbox import Toolbox
@@ -170,12 +170,12 @@ async def fold(resources: PodResources, folding: Folding) -> Folded:
     that.
     """
     at = cut(folding.items, folding.context.since, folding.retained, keep_open_turn=folding.mid_run)
-    read = await asyncio.to_thread(_Reading.of, folding.items, at)
+    read = await in_thread(_Reading.of, folding.items, at)
     draft = SummaryDraft(policy.required_budget(folding.room))
     written = None
     if not folding.without_model:
         written = await _Summarizer(resources, folding, draft, read).written()
-    composed = await asyncio.to_thread(_composed, folding, read, draft, written)
+    composed = await in_thread(_composed, folding, read, draft, written)
     folded = Folded(composed, Context.of(composed.items).occupancy())
     policy.check_shrunk(folding.reason, folding.occupancy, folded.occupancy)
     return folded
@@ -231,7 +231,7 @@ class _Summarizer:
         fixed = prompt + tokens_in(len(encode(self._agent.toolbox.specs)))
         budget = policy.summariser_budget(self._window, self._agent.max_tokens, fixed)
         steps = ladder(self._read.texts, budget)
-        while (parts := await asyncio.to_thread(next, steps, None)) is not None:
+        while (parts := await in_thread(next, steps, None)) is not None:
             try:
                 return await self._summarize_parts(parts)
             except ModelError as error:

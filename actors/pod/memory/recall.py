@@ -7,6 +7,7 @@ from pathlib import Path
 
 from actors.pod.resources import PodResources
 from actors.pod.session.journal import Journal
+from actors.runtime.in_thread import in_thread
 from actors.runtime.interruptible import Interruptible
 from protocol.errors import Failure
 from protocol.events import Alert, SystemMessage
@@ -54,6 +55,4 @@ async def _search(memory: Path, words: str, budget: int) -> SystemItem | None:
     from actors.memory.notes_folder import NotesFolder  # noqa: PLC0415 - paid for by who recalls
     from actors.memory.recall import recall_notes  # noqa: PLC0415 - the same
 
-    return await asyncio.wait_for(
-        asyncio.to_thread(recall_notes, NotesFolder(memory), words, budget), RECALL_SECONDS
-    )
+    return await asyncio.wait_for(in_thread(recall_notes, NotesFolder(memory), words, budget), RECALL_SECONDS)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Literal
 
+from actors.runtime.in_thread import in_thread
 from actors.sessions.answers import settled
 from actors.sessions.chain import verified
 from actors.sessions.replay import Replayed
@@ -52,8 +53,8 @@ async def restore(store: SessionStore, session_id: str, until: bytes | None = No
             if isinstance(answer, Awaitable):
                 page = await settled(store.read(session_id, after=after, limit=1))
             else:
-                page = await settled(await asyncio.to_thread(store.read, session_id, after=after, limit=1))
-            await asyncio.to_thread(verified, session_id, page, head)
+                page = await settled(await in_thread(store.read, session_id, after=after, limit=1))
+            await in_thread(verified, session_id, page, head)
         elif page:
             verified(session_id, page, head)
         else:

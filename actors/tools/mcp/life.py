@@ -9,6 +9,7 @@ from contextvars import Context
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from actors.runtime.in_thread import in_thread
 from protocol.foreign import named_words
 from protocol.shared_servers import ListedTool
 
@@ -73,7 +74,7 @@ class Life:
     async def _live(self) -> None:
         refused = False
         try:
-            modules = await asyncio.to_thread(_load)
+            modules = await in_thread(_load)
             self.loaded.set_result(None)
             async with contextlib.AsyncExitStack() as stack:
                 try:

@@ -15,6 +15,7 @@ from actors.runtime.children.child import Child, ChildEnd, Ladder
 from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.launcher import Launcher
 from actors.runtime.children.pipes import ChildOutput
+from actors.runtime.in_thread import in_thread
 from actors.tools.mcp.http_bodies import mend_body
 from actors.tools.mcp.log import ServerLog
 from actors.tools.mcp.streams import MendedStream, ServerInput, ServerOutput
@@ -112,7 +113,7 @@ class HttpTransport:
         self._open = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> tuple[Any, Any]:
-        http = await asyncio.to_thread(self._client)  # certificates are read
+        http = await in_thread(self._client)  # certificates are read
         async with contextlib.AsyncExitStack() as opening:
             await opening.enter_async_context(http)
             streams = streamable_http_client(self._url, http_client=http)

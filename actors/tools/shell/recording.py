@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
 from actors.runtime.children.cleaning import Cleaner
+from actors.runtime.in_thread import in_thread
 from actors.tools.output import cut_mark, split_at, write_new
 
 #: Bytes of output that are kept on disk; what comes later is counted.
@@ -125,7 +125,7 @@ class _Kept:
             return
         data, self._waiting = self._waiting, bytearray()
         try:
-            self.name = await asyncio.to_thread(_append, self.name, self._directory, self._stem, data)
+            self.name = await in_thread(_append, self.name, self._directory, self._stem, data)
         except OSError as error:  # the model still gets the cut output, with no file, or one that breaks off
             self._directory, self.part = None, "the beginning of the output"
             if isinstance(error, FileNotFoundError):  # somebody has deleted it

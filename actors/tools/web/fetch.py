@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
@@ -11,6 +10,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from actors.runtime import datatypes
+from actors.runtime.in_thread import in_thread
 from actors.tools.base import ToolContext, tool
 from actors.tools.extras import ALLOW_PRIVATE, LAUNCHER
 from actors.tools.web.page import MOST_BYTES, Answer, page_of
@@ -40,9 +40,9 @@ async def fetch(arguments: dict[str, Any], *, ctx: ToolContext) -> str:
         asked = datatypes.convert(arguments, _Arguments)
     except msgspec.ValidationError as error:
         raise ToolArgumentsInvalid(datatypes.explain(error, ("url", "as"))) from None
-    get = await asyncio.to_thread(_loaded, allow_private=bool(ctx.extras.get(ALLOW_PRIVATE)))
+    get = await in_thread(_loaded, allow_private=bool(ctx.extras.get(ALLOW_PRIVATE)))
     answer = await get(asked.url)
-    page = await asyncio.to_thread(page_of, answer)
+    page = await in_thread(page_of, answer)
     text, too_long = page.text, False
     if page.is_html and asked.form == "markdown":
         text, too_long = await _markdown(text, answer.url, ctx)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from actors.net.encodings import coding_of
 from actors.net.failures import MAX_HEADER_BYTES
 from actors.net.proxies import ProxyRoute, proxy_for, route_through, where_of
 from actors.net.public import Address, why_not_public
+from actors.runtime.in_thread import in_thread
 from actors.tools.web.page import MOST_BYTES, Answer, media_type, refuse_unreadable
 from protocol.errors import ModelError, ToolError
 
@@ -70,7 +70,7 @@ class Web:
         try:
             route = await self._route(url, resolver)
             secure = url.scheme == "https" or (route is not None and route.url.startswith("https:"))
-            trusted = await asyncio.to_thread(certificates) if secure else True
+            trusted = await in_thread(certificates) if secure else True
             async with (
                 aiohttp.ClientSession(
                     connector=aiohttp.TCPConnector(
