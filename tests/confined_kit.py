@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from actors.runtime import in_thread
 from actors.runtime.children import privileges, seccomp
 from actors.runtime.children.child import Child
 from actors.runtime.children.confinement import Confinement
@@ -112,6 +113,7 @@ class Runner:
 
     def _serve(self) -> None:
         RUNGS[self.rung]()
+        in_thread._threads.cache_clear()  # threads have the privileges of the one that starts them
         self._loop.run_forever()
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
@@ -144,6 +146,7 @@ class Runner:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        in_thread._threads.cache_clear()
 
 
 async def ended(child: Child) -> Ended:
