@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from actors.runtime.arguments import command_of, is_number, path_of, several
-from actors.runtime.children.cleaning import cleaned
 from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.launcher import Launcher
 from actors.runtime.children.run_whole import run_whole
+from actors.runtime.cleaning import cleaned
 from actors.runtime.closing import Closing
 from protocol.errors import ChainInvalid, RoutingError
 from protocol.foreign import shown

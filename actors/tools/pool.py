@@ -340,6 +340,7 @@ class ToolThreads:
     def _finish(self, job: _Job[Any]) -> bool:
         """Count that ``job`` is done; returns whether its thread leaves, since another has its place."""
         del self._doing[threading.get_ident()]
+        self._waiting = min(self._waiting, len(self._doing))
         if job.state == "lost":
             self._lost -= 1
         elif job.state == "stuck":

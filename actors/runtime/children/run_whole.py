@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from actors.runtime.children.child import Child, Ladder
-from actors.runtime.children.cleaning import cleaned
 from actors.runtime.children.launcher import Launcher
 from actors.runtime.children.pipes import ChildInput, ChildOutput
+from actors.runtime.cleaning import cleaned
 from protocol.errors import ChildNotListening
 
 #: Bytes of its output that are kept, from the beginning, and of both output and errors, from the end.

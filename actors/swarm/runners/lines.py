@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from actors.llm.lenient import UNREADABLE, decode_any
-from actors.runtime.children.cleaning import cleaned
+from actors.runtime.cleaning import cleaned
 from actors.swarm.runners.stream import Recorder
 from protocol.errors import AgentFailed, Failure
 from protocol.events import AgentOutput, AgentStream, Event, Retry

@@ -13,8 +13,8 @@ from typing import Any
 from msgspec import structs
 
 from actors.runtime.children.child import Child, ChildEnd
-from actors.runtime.children.cleaning import cleaned
 from actors.runtime.children.pipes import ChildOutput
+from actors.runtime.cleaning import cleaned
 from actors.swarm.runners.base import Answer, Host, Launch, Permission
 from actors.swarm.runners.program_contract import Bounds, Program
 from actors.swarm.runners.stream import EventStream, Recorder

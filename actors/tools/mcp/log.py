@@ -6,7 +6,7 @@ import os
 from collections import deque
 from pathlib import Path
 
-from actors.runtime.children.cleaning import cleaned
+from actors.runtime.cleaning import cleaned
 from actors.runtime.redact import redacted
 from actors.runtime.user_folders import make_private
 

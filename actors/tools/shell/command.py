@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors.runtime.children.cleaning import Cleaner
+from actors.runtime.cleaning import Cleaner
 from actors.tools.shell.recording import Recording
 from protocol.errors import ChildError, ToolError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from actors.runtime.children.cleaning import Cleaner
+from actors.runtime.cleaning import Cleaner
 from actors.runtime.in_thread import in_thread
 from actors.tools.output import cut_mark, split_at, write_new
 
