@@ -264,10 +264,14 @@ def is_paused(item: AssistantItem) -> bool:
     return bool(item.content) and isinstance(item.content[-1], VendorPart) and not item.calls
 
 
-def without_result_pictures(items: Sequence[Item]) -> list[Item] | None:
-    """The items with words for the pictures of tools' results; None where there are none."""
-    changed = [_without_refused_pictures(item) if isinstance(item, ToolResult) else item for item in items]
-    return None if all(map(operator.is_, changed, items)) else changed
+def without_result_pictures(items: Sequence[Item], length: int) -> list[Item] | None:
+    """The items with words for the pictures of tools' results among the first ``length``; None where there
+    are none.
+    """
+    first = [
+        _without_refused_pictures(item) if isinstance(item, ToolResult) else item for item in items[:length]
+    ]
+    return None if all(map(operator.is_, first, items)) else [*first, *items[length:]]
 
 
 def _without_refused_pictures(item: ToolResult) -> ToolResult:

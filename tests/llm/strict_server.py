@@ -128,6 +128,8 @@ def _faults_of_blocks(place: int, blocks: list[dict[str, Any]], waiting: list[st
                 yield f"messages.{place}: tool_result blocks must come first"
             if block.get("is_error") and not block.get("content"):
                 yield f"messages.{place}: content cannot be empty if `is_error` is true"
+            if block.get("is_error") and not isinstance(block.get("content", ""), str):
+                yield f"messages.{place}: all content must be type `text` if `is_error` is true"
         else:
             behind_text = True
             if block["type"] == "text" and not block["text"].strip():

@@ -219,6 +219,13 @@ def test_pictures_of_a_tool_are_part_of_its_result():
     assert [part["type"] for part in block["content"]] == ["text", "image"]
 
 
+def test_a_failure_with_pictures_is_not_marked_as_one_since_the_vendor_refuses_that():
+    result = ToolResult.of(CALL, [TextPart("late"), ImagePart("image/png", "AAAA")], is_error=True)
+    (block,) = messages(*CALLED, result)[-1]["content"]
+    assert "is_error" not in block
+    assert [part.get("text") for part in block["content"]] == ["Error:", "late", None]
+
+
 def test_ids_of_other_servers_take_the_form_that_the_vendor_takes():
     call = ToolCall("call:1/ü", "read")
     shown = messages(user("go"), AssistantItem((), (call,)), ToolResult.of(call, "x"))

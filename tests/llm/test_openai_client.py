@@ -31,6 +31,7 @@ from actors.llm.http.presets import PRESETS
 from actors.llm.openai.client import OpenAIClient
 from protocol.errors import ModelError
 from protocol.items import UserItem
+from protocol.tools import ToolSpec
 from protocol.usage import Usage
 
 STOP = '{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
@@ -185,6 +186,25 @@ def test_a_key_that_a_server_repeats_is_not_passed_on():
     error, _ = refused(error_reply("401 Unauthorized", f"the key {key} is unknown"), api_key=key)
     assert "is unknown" in error.message
     assert key not in str(error)
+
+
+async def test_what_is_learnt_of_a_server_that_is_asked_for_no_model_is_kept():
+    async def script(exchange: Exchange) -> None:
+        sent = exchange.received.json
+        if "stream_options" in sent:
+            await exchange.send(error_reply("400 Bad Request", "unknown field stream_options"))
+        elif "tool_choice" in sent:
+            await exchange.send(error_reply("400 Bad Request", "tool_choice is not supported"))
+        else:
+            await exchange.send(stream_reply(HELLO))
+
+    asked = hi(
+        tools=(ToolSpec("read", "", {"type": "object"}),), forced_tool="read", deadline=time.monotonic() + 9
+    )
+    async with RawServer(script) as server, OpenAIClient(server.url, "") as client:
+        for requests in (3, 4):
+            await answer_from(client, asked)
+            assert len(server.received) == requests
 
 
 async def test_what_two_requests_learn_of_a_server_at_once_is_all_kept():

@@ -125,3 +125,38 @@ async def test_a_request_that_is_refused_for_another_reason_is_refused_with_that
         with pytest.raises(ModelError, match="odd tools, 0"):
             await answer_from(client, Request(SHOT))
         assert len(server.received) == 2
+
+
+@pytest.mark.parametrize("form", SERVERS)
+async def test_a_picture_that_was_refused_is_not_sent_again_and_later_ones_are(form: str) -> None:
+    make, said = SERVERS[form]
+    other = base64.b64encode(b"\xff\xd8\xff\xe0" + b"1" * 60).decode()
+
+    async def script(exchange: Exchange) -> None:
+        has_odd = JPEG.encode() in exchange.received.body
+        await exchange.send(error_reply("400 Bad Request", "odd picture") if has_odd else stream_reply(said))
+
+    later = ToolCall("c2", "look", {})
+    longer = [*SHOT, AssistantItem((), (later,)), ToolResult.of(later, [ImagePart("image/jpeg", other)])]
+    async with RawServer(script) as server, make(server.url, "m") as client:
+        scratch: dict[str, Any] = {}
+        for items, requests in ((SHOT, 2), (SHOT, 3), (longer, 4)):
+            assert (await answer_from(client, Request(items, scratch=scratch))).item.text
+            assert len(server.received) == requests
+        assert other in server.received[-1].body.decode()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "You uploaded an unsupported image. Please make sure your image has one of the following formats: png",
+        "Unsupported MIME type: image/svg+xml",
+        "image is not supported: its dimensions exceed 8000 pixels",
+        "Only base64 data is supported for an image_url; unknown image",
+    ],
+)
+def test_a_refusal_of_one_picture_does_not_hide_all_others(words: str) -> None:
+    request = Request(items_with(ImagePart("image/jpeg", JPEG)))
+    assert openai_dialect.adapted(openai_dialect.Dialect(), words, request) is None
+    assert responses_dialect.adapted(responses_dialect.Dialect(), words, request) is None
+    assert anthropic_dialect.adapted(anthropic_dialect.Dialect(), words) is None

@@ -7,6 +7,8 @@ import re
 import msgspec
 from msgspec import Struct
 
+from actors.llm.blindness import SEES_NONE
+
 
 class Dialect(Struct, frozen=True):
     """What a model or server understands of a request; learnt from its refusals.
@@ -41,9 +43,6 @@ def adapted(dialect: Dialect, words: str, *, unsigned: bool = False) -> Dialect 
     return None
 
 
-_NO = r"(not support|n't support|unsupported|unknown|not a multimodal)"
-_PICTURE = r"(image|vision|picture)"
-
 #: What refusals say of each; reasoning is refused where another model's was sent back, or none.
 _REFUSED: tuple[tuple[str, bool, str], ...] = (
     ("caching", False, r"cache_control"),
@@ -54,5 +53,5 @@ _REFUSED: tuple[tuple[str, bool, str], ...] = (
     ("alternate", True, r"must alternate|alternat\w+ (user|between)|unexpected role|multiple .?user.? roles"),
     ("unsigned", False, r"signature|thinking block"),
     ("reasoning", False, r"signature|thinking block|redacted_thinking|`thinking`"),
-    ("images", False, rf"{_NO}.{{0,60}}{_PICTURE}|{_PICTURE}\w*.{{0,60}}({_NO}|mmproj)"),
+    ("images", False, SEES_NONE),
 )

@@ -275,8 +275,10 @@ def _result(item: ToolResult) -> dict[str, Any]:
     block: dict[str, Any] = {"type": "tool_result", "tool_use_id": item.call_id}
     content = list(_content(item.content))
     if any(each["type"] == "image" for each in content):
-        block["content"] = content
-    elif content:
+        # What is marked as an error may have text alone.
+        block["content"] = [{"type": "text", "text": "Error:"}, *content] if item.is_error else content
+        return block
+    if content:
         block["content"] = item.text
     elif item.is_error:
         block["content"] = "failed without saying why"  # an error without words is refused

@@ -27,7 +27,9 @@ from protocol.model_settings import ModelSettings
 from protocol.tools import ToolSpec
 
 #: In a pod's scratch.
-_KEPT_NAMES = "names"
+_KEPT_NAMES, _KEPT_REFUSED = "names", "refused pictures"
+#: Kinds of refusals that may be about what is in the history.
+_OF_CONTENT = frozenset({"invalid_request", "not_found"})
 #: Items of a history that are encoded at a time, so that a long one that is new does not hold the loop.
 _SLICE = 2000
 
@@ -121,18 +123,24 @@ class ServerClient(Closing, Generic[D]):
 
     async def _send(self, peer: Peer, entry: Entry, request: Request) -> Reply:
         """Send a request; gives the server's answer. Where it refuses that, words stand for the pictures that
-        tools have given: nobody chose them for this model, and no run is to fail for one. Raises ModelError.
+        tools have given, from then on: nobody chose them for this model, and no run is to fail for one.
+        Raises ModelError.
         """
+        kept = f"{_KEPT_REFUSED} {self.base_url} {request.model or self.model}"
+        request = _without_result_pictures(request, request.scratch.get(kept, 0)) or request
         try:
             return await self._post(peer, entry, request)
         except ModelError as refusal:
-            plain = _without_result_pictures(request, refusal)
+            length = len(request.items) if refusal.kind in _OF_CONTENT else 0
+            plain = _without_result_pictures(request, length)
             if plain is None:
                 raise
             try:
-                return await self._post(peer, entry, plain)
+                reply = await self._post(peer, entry, plain)
             except ModelError as error:  # where it is as before, they were not what it is about
                 raise (refusal if error.kind == refusal.kind else error) from None
+            request.scratch[kept] = length
+            return reply
 
     def _settings(self, request: Request) -> ModelSettings | None:
         """The settings of a request: its own, or else those that all have."""
@@ -241,11 +249,11 @@ class AnswerStream:
         return _with_original_name(block, self._renamed) if self._renamed else block
 
 
-def _without_result_pictures(request: Request, refusal: ModelError) -> Request | None:
-    """What is sent in the place of a request that was refused; None where nothing else is to be sent."""
-    if refusal.kind not in {"invalid_request", "not_found"}:
-        return None
-    items = without_result_pictures(request.items)
+def _without_result_pictures(request: Request, length: int) -> Request | None:
+    """The request with words for the pictures of results among its first ``length`` items; None where there
+    are none.
+    """
+    items = without_result_pictures(request.items, length) if length else None
     return None if items is None else msgspec.structs.replace(request, items=items)
 
 

@@ -21,7 +21,8 @@ from protocol.model_settings import ModelSettings
 #: Makes a model ready, by connections of a pool, a name and a deadline; gives the name to ask for it by.
 Named = Callable[[HttpPool, str, float | None], Awaitable[str]]
 
-_DIALECT = "openai.dialect."
+#: Of a server, and of one of its models, whose name may be empty.
+_DIALECT, _DIALECT_OF_MODEL = "openai.dialect", "openai.dialect of "
 
 
 class OpenAIClient(ServerClient[Dialect]):
@@ -70,7 +71,7 @@ class OpenAIClient(ServerClient[Dialect]):
 
     def _known_dialect(self, peer: Peer, request: Request, model: str) -> Dialect:  # noqa: ARG002
         """What this server is known to understand, and to need of this model's histories."""
-        known = {**peer.learnt.get(_DIALECT, {}), **peer.learnt.get(_DIALECT + model, {})}
+        known = {**peer.learnt.get(_DIALECT, {}), **peer.learnt.get(_DIALECT_OF_MODEL + model, {})}
         first = dialect_of(self.base_url, model)
         return msgspec.structs.replace(first, **known) if known else first
 
@@ -80,7 +81,7 @@ class OpenAIClient(ServerClient[Dialect]):
         known = self._known_dialect(peer, request, model)  # another request may have learnt it meanwhile
         simpler = adapted(dialect, words, request) if known == dialect else known
         if simpler is not None:
-            peer.learnt[_DIALECT], peer.learnt[_DIALECT + model] = simpler.split()
+            peer.learnt[_DIALECT], peer.learnt[_DIALECT_OF_MODEL + model] = simpler.split()
         return simpler
 
     def _learn(self, peer: Peer, request: Request, model: str, dialect: Dialect) -> None:

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.llm.base import Request
+from actors.llm.blindness import OF_ONE_PICTURE
 from protocol.items import AssistantItem, ImagePart
 
 
@@ -150,7 +151,7 @@ def _any_signature(words: str, request: Request) -> bool:  # noqa: ARG001
 
 def _images(words: str, request: Request) -> bool:
     named = re.search(r"\bimages?\b|image_url|image input|vision|multimodal|multi-modal|mmproj", words)
-    refused = any(word in words for word in (*_UNKNOWN, *_BLIND))
+    refused = any(word in words for word in (*_UNKNOWN, *_BLIND)) and not re.search(OF_ONE_PICTURE, words)
     text_alone = re.search(r"content\W{1,5}(value )?must be a string", words)  # Groq, of a list of contents
     return bool((named and refused) or text_alone) and any(
         isinstance(part, ImagePart) for item in request.items for part in item.content

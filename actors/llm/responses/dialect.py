@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.llm.base import Request
+from actors.llm.blindness import SEES_NONE
 from actors.llm.legal import Pictures
 from protocol.items import ImagePart, ToolResult
 
@@ -52,9 +53,6 @@ def _has_result_pictures(request: Request) -> bool:
     return any(isinstance(part, ImagePart) for item in results for part in item.content)
 
 
-_NO = r"(not support|n't support|unsupported|unknown|unrecognized|not a multimodal)"
-_PICTURE = r"(image|vision|picture)"
-
 #: What servers say of a result that is a list: llama-server, LM Studio, and what checks with pydantic.
 _TEXT_ALONE = (
     r"output of tool call|function_call_output|\.output\b|'?input'?\W*$|valid string|expected (a )?string"
@@ -67,5 +65,5 @@ _REFUSED: tuple[tuple[str, str], ...] = (
     ("json_schema", r"json_schema|text\.format|response_format"),
     ("tool_choice", r"tool[_ ]choice"),
     ("reasoning", r"required following item|required 'reasoning' item|item\['content'\]|type 'reasoning'"),
-    ("images", rf"{_NO}.{{0,60}}{_PICTURE}|{_PICTURE}\w*.{{0,60}}({_NO}|mmproj)"),
+    ("images", SEES_NONE),
 )
