@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,9 +75,11 @@ def has_locks(folder: Path) -> bool:
 
 
 def read_file(path: Path) -> bytes:
-    """All that a file holds; what writes to a pipe in its place is not waited for. Raises OSError."""
+    """All that a file holds; nothing of a pipe or a device in its place, of which there may be no end. Raises
+    OSError.
+    """
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        return file.read() or b""
+        return file.read() if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
 
 
 def name_file(draft: Path, path: Path) -> None:
@@ -89,7 +92,11 @@ def name_file(draft: Path, path: Path) -> None:
         if error.errno not in _NO_LINKS:
             raise
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        draft.replace(path)
+        try:
+            draft.replace(path)
+        except OSError:
+            path.unlink()
+            raise
 
 
 def store_error(error: OSError, path: Path | str) -> StoreError:

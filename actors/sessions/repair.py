@@ -230,8 +230,10 @@ def mend(
     try:
         return forked, wait(store.put_aside(session_id, aside))
     except BaseException:
-        if forked is not None:  # else there would be one more with each repair, beside the damaged one
+        if forked is not None:
             with contextlib.suppress(SessionError):
+                wait(store.info(session_id))  # else the other one is all that is left of it
+                # Else there would be one more with each repair, beside the damaged one.
                 wait(store.delete(new_id))
         raise
 

@@ -316,6 +316,21 @@ def test_answers_are_found_in_a_database_that_an_older_one_was_put_in_the_place_
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "jsonl"])
+def test_answers_are_found_once_though_one_was_refused_behind_them(tmp_path: Path, kind: str) -> None:
+    with contextlib.closing(open_store(f"{kind}:{tmp_path}/pods")) as store:
+        mark, _ = wait(store.answers_since(None))
+        first = ApprovalAnswer("first", "s", approved=True, at=1.0)
+        assert wait(store.put_answer(first))
+        assert not wait(store.put_answer(first))
+        mark, found = wait(store.answers_since(mark))
+        assert found == [first]
+        assert wait(store.answers_since(mark))[1] == []
+        last = ApprovalAnswer("last", "s", approved=True, at=1.0)
+        assert wait(store.put_answer(last))
+        assert wait(store.answers_since(mark))[1] == [last]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "jsonl"])
 def test_an_answer_that_somebody_has_written_too_deep_hides_no_other(tmp_path: Path, kind: str) -> None:
     deep = b'{"approval_id":"a","session_id":"s","approved":true,"at":1.0,"arguments":{"x":%b}}'
     deep %= b"[" * 50_000 + b"]" * 50_000

@@ -12,6 +12,7 @@ import pytest
 from warm import Popen
 
 from actors.runtime.children import seccomp
+from actors.sessions.disk import name_file
 
 # Has the kernel refuse every hard link in this process, then uses a store, and exports from it.
 WITHOUT_LINKS = """
@@ -67,3 +68,11 @@ def test_a_file_system_without_hard_links_takes_sessions(error: int, tmp_path: P
     assert out.splitlines() == ["refused", exists, "[] True"], err
     assert (tmp_path / "exported").read_bytes() == (tmp_path / "pods" / "s.jsonl").read_bytes()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_cannot_be_moved_to_its_name_there_leaves_no_empty_file(tmp_path: Path) -> None:
+    draft, path = tmp_path / "draft", tmp_path / "name"
+    draft.mkdir()  # of a folder there is no hard link anywhere
+    with pytest.raises(NotADirectoryError):
+        name_file(draft, path)
+    assert not path.exists()

@@ -60,3 +60,13 @@ def test_a_file_where_a_folder_has_to_be_says_so(tmp_path: Path, place: str) -> 
     (tmp_path / ".polypod" / place).touch()
     with pytest.raises(StoreError, match="a file stands where a folder has to be"):
         JsonLinesStore(tmp_path)
+
+
+def test_a_device_in_the_place_of_what_a_store_keeps_beside_is_not_read_without_end(tmp_path: Path) -> None:
+    store = JsonLinesStore(tmp_path)
+    make(store, "s", "one", claim=False)
+    (tmp_path / ".polypod" / "claims" / "s.jsonl").symlink_to("/dev/zero")
+    (tmp_path / ".polypod" / "answers.jsonl").symlink_to("/dev/zero")
+    assert store.holder("s") is None
+    assert wait(store.answers(["a"])) == []
+    store.close()

@@ -298,6 +298,23 @@ def test_a_repair_that_cannot_put_the_damaged_session_aside_leaves_no_other(tmp_
     store.close()
 
 
+def test_a_repair_that_is_interrupted_behind_its_end_leaves_what_takes_the_damaged_ones_place(tmp_path):
+    class Interrupted(JsonLinesStore):
+        def put_aside(self, session_id, folder):
+            super().put_aside(session_id, folder)
+            raise KeyboardInterrupt
+
+    with contextlib.closing(Interrupted(tmp_path)) as store:
+        conversation(store, "s", "abcd")
+        store.release("s")
+        file = tmp_path / "s.jsonl"
+        file.write_bytes(file.read_bytes().replace(b'"text":"d"', b'"text":"e"'))
+        (finding,) = check(store)
+        with pytest.raises(KeyboardInterrupt):
+            mend(store, finding, "mended", tmp_path / "damaged")
+        assert texts(store, "mended") == ["a", "b", "c"]
+
+
 def test_a_broken_session_is_not_exported(tmp_path):
     store = SQLiteStore(tmp_path / "pods.db")
     conversation(store, "s", "abc")

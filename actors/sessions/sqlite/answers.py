@@ -63,9 +63,10 @@ def since(db: sqlite3.Connection, mark: object) -> tuple[object, list[ApprovalAn
     """The answers behind the row that ``mark`` is, and the last row; of None that alone. All there are, where
     an older file has been put in the place of the one that had that row.
     """
-    if mark is None:
+    if not isinstance(mark, int):
         return _last(db), []
-    if not (rows := _rows(db, _BEHIND, mark)) and (last := _last(db)) != mark:
+    # The last number may be higher than that of any row: one that is refused, or was deleted, had it.
+    if not (rows := _rows(db, _BEHIND, mark)) and (last := _last(db)) < mark:
         mark, rows = last, _rows(db, _BEHIND, 0)
     return (rows[-1][0] if rows else mark), _decoded(rows)
 
