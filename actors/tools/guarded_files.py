@@ -12,13 +12,11 @@ from typing import NamedTuple
 from actors.runtime.children.repository import is_unmade
 from protocol.guarded import is_secret, owner_of
 
-#: What steers git in a repository: commands that it runs, and where it finds the rest. The last is there in
-#: those of other working copies alone.
-_STEERS_GIT = ("config", "hooks", "commondir")
-_STEERS_GIT_IF_THERE = ("config.worktree", "gitdir")
-#: What has git read settings of each working copy besides, and what it then reads.
-_OWN_SETTINGS, _OWN_CONFIG = b"worktreeconfig", "config.worktree"
-_MOST_CONFIG = 65536
+#: What steers git in a repository: commands that it runs, and where it finds the rest. The second is read
+#: once ``config`` says so, which may come after it was written; the last is there in those of other working
+#: copies alone.
+_STEERS_GIT = ("config", "config.worktree", "hooks", "commondir")
+_STEERS_GIT_IF_THERE = "gitdir"
 #: A folder with these is a repository to git, whatever it is called.
 _OF_REPOSITORY = frozenset({"HEAD", "objects", "refs"})
 #: Folders of a repository that hold others.
@@ -128,7 +126,7 @@ def _state(found: os.stat_result) -> tuple[int, int, int]:
     return found.st_ino, max(found.st_mtime_ns, found.st_ctime_ns), found.st_dev
 
 
-def _steering(place: str, *, reads_own_settings: bool = False) -> Iterator[str]:
+def _steering(place: str) -> Iterator[str]:
     """What steers git in a ``.git``: itself where it is a file, which says where the repository is."""
     if not os.path.isdir(place) or os.path.islink(place):
         yield place
@@ -136,27 +134,13 @@ def _steering(place: str, *, reads_own_settings: bool = False) -> Iterator[str]:
     if is_unmade(place):
         return  # no repository: its name alone is reserved
     yield from (f"{place}/{name}" for name in _STEERS_GIT)
-    yield from (path for name in _STEERS_GIT_IF_THERE if os.path.lexists(path := f"{place}/{name}"))
-    reads_own_settings = reads_own_settings or _speaks_of_own_settings(f"{place}/config")
-    if reads_own_settings:
-        yield f"{place}/{_OWN_CONFIG}"
+    if os.path.lexists(path := f"{place}/{_STEERS_GIT_IF_THERE}"):
+        yield path
     for within in _REPOSITORIES_WITHIN:
-        yield from _repositories(f"{place}/{within}", reads_own_settings=reads_own_settings)
+        yield from _repositories(f"{place}/{within}")
 
 
-def _speaks_of_own_settings(config: str) -> bool:
-    try:
-        handle = os.open(config, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    with open(handle, "rb", buffering=0) as file:
-        try:
-            return _OWN_SETTINGS in (file.read(_MOST_CONFIG) or b"").lower()
-        except OSError:
-            return False
-
-
-def _repositories(folder: str, *, reads_own_settings: bool) -> Iterator[str]:
+def _repositories(folder: str) -> Iterator[str]:
     """What is guarded of all repositories below a folder of git's own."""
     try:
         with os.scandir(folder) as entries:
@@ -165,6 +149,6 @@ def _repositories(folder: str, *, reads_own_settings: bool) -> Iterator[str]:
         return
     for path in below:
         if os.path.lexists(f"{path}/HEAD"):
-            yield from _steering(path, reads_own_settings=reads_own_settings)
+            yield from _steering(path)
         else:
-            yield from _repositories(path, reads_own_settings=reads_own_settings)
+            yield from _repositories(path)

@@ -271,19 +271,22 @@ async def test_repositories_below_and_of_submodules_are_guarded_too(launcher: La
     assert not (module / "hooks/pre-commit").exists()
 
 
+@pytest.mark.parametrize("is_read_already", [True, False])
 async def test_settings_of_a_working_copy_are_not_planted_where_git_reads_them(
-    launcher: Launcher, place: Path
+    launcher: Launcher, place: Path, is_read_already: bool
 ) -> None:
     folder, mark = place / "scope", place / "outside/mark"
     init(folder)
     git(folder, "commit -q --allow-empty -m x")
     git(folder, "worktree add -q tree")
-    git(folder, "config extensions.worktreeConfig true")
+    if is_read_already:
+        git(folder, "config extensions.worktreeConfig true")
     own = [folder / ".git/config.worktree", folder / ".git/worktrees/tree/config.worktree"]
     planted = f"printf '[core]\\n\\tfsmonitor = touch {mark}\\n'"
     script = f"for each in {own[0]} {own[1]}; do {planted} > $each; done; git status > /dev/null && echo fine"
     assert (await sh(launcher, Scope.writable(folder), folder, script)).endswith("fine\n")
     assert not [each for each in own if each.exists()]
+    git(folder, "config extensions.worktreeConfig true")  # as `git sparse-checkout` sets it
     git(folder, "status")
     git(folder / "tree", "status")
     assert not mark.exists()
