@@ -687,6 +687,19 @@ async def test_git_runs_nothing_that_the_settings_of_a_jobs_submodule_name(
     assert not mark.exists()
 
 
+async def test_what_a_program_left_on_a_branch_without_a_commit_is_kept(
+    tmp_path: Path, repository: Path
+) -> None:
+    async def begins_anew(context: JobContext) -> None:
+        git(context.cwd, "checkout", "-q", "--orphan", "anew")
+        (context.cwd / "left.txt").write_text("y\n")
+
+    async with pool_in(tmp_path, {"begins": begins_anew}) as pool:
+        ended = await pool.submit(job(cwd=str(repository), workspace="worktree"))
+    assert ended.changes is not None
+    assert [each.path for each in ended.changes.files] == ["left.txt"]
+
+
 async def test_a_job_that_changed_nothing_leaves_no_branch(tmp_path: Path, repository: Path) -> None:
     async with pool_in(tmp_path, {"idle": Bounded().runner("idle")}) as pool:
         ended = await pool.submit(job(cwd=str(repository), workspace="worktree"))

@@ -115,7 +115,9 @@ class WorkingCopy(Struct, frozen=True, eq=False):
         """
         git = self.git
         await self._add_all()
-        before = await git.ask(self.folder, "rev-parse", "HEAD^{tree}")
+        before = ""
+        with contextlib.suppress(WorkspaceError):  # its program may have gone to a branch without a commit
+            before = await git.ask(self.folder, "rev-parse", "--verify", "HEAD^{tree}")
         if await git.ask(self.folder, "write-tree") != before:
             words = message.replace("\0", "")  # which no argument can have
             await git.run(self.folder, *_AUTHOR, "commit", "--quiet", "--no-verify", "-m", words)
