@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Callable
 from functools import cache, partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import pykka
 from msgspec import Meta, Struct
@@ -25,13 +23,11 @@ from actors.memory.shelf import (
     Shelf,
     consolidator_request,
 )
-from actors.runtime.in_thread import begin_in_thread
+from actors.runtime.in_thread import begin_in_thread, wait_to_the_end
 from actors.sessions.disk import store_error
 from actors.tools.base import ToolContext, tool
 from actors.tools.toolbox import Toolbox
 from protocol.errors import PodError, ToolError
-
-T = TypeVar("T")
 
 #: Requests that one consolidation may need.
 MOST_STEPS = 32
@@ -106,7 +102,7 @@ class ConsolidationActor(HelperActor):
         )
         try:
             ended = await self._consolidate(message, work)
-            await _to_its_end(work.release)
+            await wait_to_the_end(begin_in_thread(work.release))
         except Exception as error:  # noqa: BLE001 - the pod publishes it
             ended = Consolidated(error=_clear(error))
         finally:
@@ -114,21 +110,21 @@ class ConsolidationActor(HelperActor):
         message.report(replace(ended, alerts=tuple(work.alerts)))
 
     async def _consolidate(self, job: Consolidate, work: Consolidation) -> Consolidated:
-        batch = await _to_its_end(partial(work.begin, automatic=job.automatic))
+        batch = await wait_to_the_end(begin_in_thread(work.begin, automatic=job.automatic))
         if batch is None:
             return Consolidated()
         if not await _may_begin(job, batch):
-            await _to_its_end(work.withdraw)
+            await wait_to_the_end(begin_in_thread(work.withdraw))
             return Consolidated()
         left, mechanical = 0, batch.mechanical
         try:
             if not batch.mechanical:
                 await self._write(job, batch)
                 mechanical = not batch.shelf.written
-                left = await _to_its_end(batch.complete)
-            notes = await _to_its_end(partial(work.commit, batch))
+                left = await wait_to_the_end(begin_in_thread(batch.complete))
+            notes = await wait_to_the_end(begin_in_thread(work.commit, batch))
         except Exception as error:  # noqa: BLE001 - the pod publishes it
-            await _to_its_end(work.withdraw)
+            await wait_to_the_end(begin_in_thread(work.withdraw))
             return Consolidated(len(batch.files), error=_clear(error))
         return Consolidated(len(batch.files), notes, mechanical, left)
 
@@ -168,16 +164,3 @@ async def _may_begin(job: Consolidate, batch: Batch) -> bool:
         return await job.begin(Consolidating(len(batch.files), batch.size))
     except pykka.ActorDeadError:  # the pod has ended meanwhile
         return False
-
-
-async def _to_its_end(work: Callable[[], T]) -> T:
-    """What ``work`` returns, done in a thread, and waited for also where who waits is cancelled: no half
-    of it goes on unseen.
-    """
-    future: asyncio.Future[Any] = begin_in_thread(work)
-    try:
-        result: T = await asyncio.shield(future)
-    except asyncio.CancelledError:
-        await asyncio.wait([future])
-        raise
-    return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -34,6 +35,17 @@ def begin_in_thread(work: Callable[P, T], /, *args: P.args, **named: P.kwargs) -
         if not is_of_exit(error):
             raise
         return asyncio.get_running_loop().run_in_executor(None, call)  # a loop may have a way then
+
+
+async def wait_to_the_end(brief: asyncio.Future[T]) -> T:
+    """What brief work gives; a cancel meanwhile is raised once it is done, so that none goes on unseen."""
+    try:
+        return await asyncio.shield(brief)
+    except asyncio.CancelledError:
+        while not brief.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({brief})
+        raise
 
 
 @functools.cache

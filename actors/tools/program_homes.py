@@ -9,14 +9,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 from actors.runtime.children.trees import remove_tree
 from actors.runtime.held_folders import hold_folder, taking_unheld
-from actors.runtime.in_thread import begin_in_thread
+from actors.runtime.in_thread import begin_in_thread, wait_to_the_end
 from protocol.errors import ChildNotConfined
-
-T = TypeVar("T")
 
 #: How the names of homes begin.
 PREFIX = "polypod-home-"
@@ -67,21 +64,10 @@ async def make_home(
     """
     making = begin_in_thread(ProgramHome, git)
     try:
-        return await _to_the_end(making)
+        return await wait_to_the_end(making)
     except asyncio.CancelledError:
         if not making.cancelled() and making.exception() is None:
             left(making.result())
-        raise
-
-
-async def _to_the_end(brief: asyncio.Future[T]) -> T:
-    """What ``brief`` gives; a cancel meanwhile is raised once it is done."""
-    try:
-        return await asyncio.shield(brief)
-    except asyncio.CancelledError:
-        while not brief.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({brief})
         raise
 
 
@@ -95,7 +81,7 @@ def _folder_meant() -> str:
 
 async def close_home(home: ProgramHome) -> None:
     """Remove a home, in a thread, also where the caller is cancelled."""
-    await _to_the_end(begin_in_thread(home.close))
+    await wait_to_the_end(begin_in_thread(home.close))
 
 
 def _make() -> tuple[str, int]:
