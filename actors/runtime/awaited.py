@@ -7,7 +7,6 @@ import concurrent.futures
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from enum import Enum
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
@@ -16,40 +15,45 @@ import pykka
 from actors.runtime.stacks import ends_with, ends_with_loop, threads_that_wait
 
 
-class Awaited(Enum):
-    """How long a task waits for another: not at all, as far as can be seen; as long as it takes; or until
-    its own time for that is up.
-    """
-
-    NOT = 0
-    LASTING = 1
-    TIMED = 2
-
-
-def is_awaited(asked: Iterable[Any], by: asyncio.Task[Any]) -> Awaited:
+def is_awaited(asked: Iterable[Any], by: asyncio.Task[Any]) -> bool:
     """Whether ``by`` waits for one of the tasks and futures ``asked``; from any thread.
 
     Only what is certain counts, since who is taken for one that waits may be refused: asyncio's ways, anyio's
     and our own, where they wait for all they were given. What users' callbacks do is not known, and what is
-    shielded, or awaited beside others of which one is enough, goes on without who waits.
+    shielded, or awaited beside others of which one is enough, goes on without who waits. So does a thread
+    that is waited for until a time is up.
     """
+    way = _find_way(asked, by)
+    return way is not None and not (_is_by_threads(way) and _is_timed(way))
+
+
+def is_timed(asked: Iterable[Any], by: asyncio.Task[Any]) -> bool:
+    """Whether ``by``, which waits for one of ``asked``, may do so only until its own time is up; from any
+    thread. All timers of the loops are looked at.
+    """
+    way = _find_way(asked, by)
+    return way is None or _is_timed(way)
+
+
+#: A task or future, and the one before it on the way.
+_Way = tuple[Any, "_Way | None"]
+
+
+def _find_way(asked: Iterable[Any], by: asyncio.Task[Any]) -> _Way | None:
+    """The way from one of ``asked`` to ``by``, which waits for it; None where it does not."""
     seen: dict[int, Any] = {}
-    found: list[tuple[Any, _Way | None]] = [(each, None) for each in asked]
+    found: list[_Way] = [(each, None) for each in asked]
     while found:
-        each, behind = found.pop()
-        way = (each, behind)
+        way = found.pop()
+        each, _ = way
         if each is by:
-            return _for_how_long(way)
+            return way
         if id(each) not in seen:
             seen[id(each)] = each
             # What is private to asyncio may be otherwise in another version, or change on its loop meanwhile.
             with contextlib.suppress(Exception):
                 found += [(further, way) for further in _waiting_for(each)]
-    return Awaited.NOT
-
-
-#: A task or future, and the one before it on the way.
-_Way = tuple[Any, "_Way | None"]
+    return None
 
 
 def _waiting_for(each: Any) -> Iterator[Any]:
@@ -169,18 +173,6 @@ _END_OF_RUN: Any = getattr(asyncio.base_events, "_run_until_complete_cb", None)
 # -- whose time is limited ---------------------------------------------------------------------------
 
 
-def _for_how_long(way: _Way) -> Awaited:
-    """Whether a task on the way is cancelled or woken by a timer; NOT where that cannot be seen, or where a
-    thread is on the way, which then goes on.
-    """
-    try:
-        if not _is_timed(way):
-            return Awaited.LASTING
-        return Awaited.NOT if _is_by_threads(way) else Awaited.TIMED
-    except Exception:  # noqa: BLE001 - a timer that is cancelled meanwhile
-        return Awaited.NOT
-
-
 def _is_by_threads(way: _Way) -> bool:
     at: _Way | None = way
     while at is not None:
@@ -191,6 +183,14 @@ def _is_by_threads(way: _Way) -> bool:
 
 
 def _is_timed(way: _Way) -> bool:
+    """Whether a task on the way is cancelled or woken by a timer, or may be, since that cannot be seen."""
+    try:
+        return _has_timer(way)
+    except Exception:  # noqa: BLE001 - a timer that is cancelled meanwhile
+        return True
+
+
+def _has_timer(way: _Way) -> bool:
     loops: dict[int, set[int]] = {}
     at: _Way | None = way
     while at is not None:

@@ -8,13 +8,13 @@ import itertools
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context, ContextVar
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from msgspec import Struct
 
-from actors.runtime.awaited import Awaited, is_awaited
+from actors.runtime.awaited import is_awaited, is_timed
 from actors.runtime.stacks import ends_with
 from actors.runtime.tasks import task_on
 from protocol.errors import WouldDeadlock
@@ -124,9 +124,17 @@ class AnyWait:
         #: Whether its place was asked to refuse it.
         self.is_refused = False
 
-    def how_awaited(self, by: asyncio.Task[Any]) -> Awaited:
-        """Whether the task ``by`` waits for this wait; from any thread."""
+    def ends(self) -> Sequence[Any]:
+        """The tasks and futures that end only once who waits goes on; from any thread."""
         raise NotImplementedError
+
+    def is_awaited(self, by: asyncio.Task[Any]) -> bool:
+        """Whether the task ``by`` waits for this wait; from any thread."""
+        return is_awaited(self.ends(), by)
+
+    def is_timed(self, by: asyncio.Task[Any]) -> bool:
+        """Whether it, or that the task ``by`` waits for it, may end when a time is up; from any thread."""
+        return is_timed(self.ends(), by)
 
     def fail(self, error: WouldDeadlock) -> None:
         """Have who waits raise ``error``; from any thread."""
@@ -143,7 +151,7 @@ class AnyWait:
         if self.asked.done() or self._work is None or self not in self._work.all_waits():
             return None
         circle = _find_circle(self._work, self)
-        return None if circle is None else _refusal([name for _, name in circle])
+        return None if circle is None else _refusal([edge.place for edge in circle])
 
     def look(self) -> bool:
         """Where this wait is part of a circle, have the one of it refused for what was asked last. Returns
@@ -154,8 +162,8 @@ class AnyWait:
         if work is None or by is None:
             return False
         if (circle := _find_circle(work, self)) is None:
-            return self.how_awaited(by) is Awaited.NOT
-        last = max((wait for wait, _ in circle), key=lambda wait: wait.asked.number)
+            return not self.is_awaited(by)
+        last = max((edge.wait for edge in circle), key=lambda wait: wait.asked.number)
         place = last.asked.place
         if place is not None and not last.is_refused:
             last.is_refused = True
@@ -178,8 +186,8 @@ class Wait(AnyWait):
         work.begin_wait(self)
         self._timer = self._loop.call_later(MOMENT, self._look)
 
-    def how_awaited(self, by: asyncio.Task[Any]) -> Awaited:
-        return Awaited.NOT if self._task is None else is_awaited([self._task], by)
+    def ends(self) -> Sequence[Any]:
+        return () if self._task is None else (self._task,)
 
     def fail(self, error: WouldDeadlock) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -217,9 +225,11 @@ class ThreadWait(AnyWait):
         #: None for no need to look.
         self.next_look: float | None = None if self._place is None else MOMENT
 
-    def how_awaited(self, by: asyncio.Task[Any]) -> Awaited:
-        awaited = is_awaited(self._ends or (), by)
-        return Awaited.TIMED if awaited is Awaited.LASTING and self._timed else awaited
+    def ends(self) -> Sequence[Any]:
+        return self._ends or ()
+
+    def is_timed(self, by: asyncio.Task[Any]) -> bool:
+        return self._timed or super().is_timed(by)
 
     @property
     def asked_here(self) -> bool:
@@ -256,7 +266,7 @@ class ThreadWait(AnyWait):
         """
         work = place.at_work
         by = None if work is None else work.task
-        if work is not None and by is not None and self.how_awaited(by) is not Awaited.NOT:
+        if work is not None and by is not None and self.is_awaited(by):
             self._work, self._is_found = work, True
             work.begin_wait(self)
 
@@ -273,30 +283,35 @@ def _refusal(names: list[str]) -> WouldDeadlock:
     )
 
 
-def _find_circle(work: Work, wait: AnyWait) -> list[tuple[AnyWait, str]] | None:
-    """The waits on the way from a wait of ``work`` to that work, which is at work at the last place, each
-    with the name of its place; None without one, or where one of several waits ends when its time is up: then
-    the others get their turn.
+class _Edge(NamedTuple):
+    """A wait, the task of its work, and the name of its place."""
+
+    wait: AnyWait
+    by: asyncio.Task[Any]
+    place: str
+
+
+def _find_circle(work: Work, wait: AnyWait) -> list[_Edge] | None:
+    """The waits on the way from a wait of ``work`` to that work, which is at work at the last place; None
+    without one, or where one of several waits ends when its time is up: then the others get their turn.
     """
     seen: set[Work] = set()
-    ways: list[tuple[AnyWait, Work, list[tuple[AnyWait, str]], bool]] = [(wait, work, [], False)]
+    ways: list[tuple[AnyWait, Work, list[_Edge]]] = [(wait, work, [])]
     while ways:
-        next_, of, way, timed = ways.pop()
+        next_, of, way = ways.pop()
         if (place := next_.asked.place) is None or (other := place.at_work) is None or other in seen:
             continue
-        # How it is awaited comes last, since that is dear: nearly all who are waited for wait for nobody.
+        # Whether it is awaited comes late, since that is dear: nearly all who are waited for wait for nobody.
         if (other is not work and not other.waits) or (by := of.task) is None or by.done():
             continue
-        if (awaited := next_.how_awaited(by)) is Awaited.NOT:
+        if not next_.is_awaited(by):
             continue
-        way = [*way, (next_, place.name)]
-        timed = timed or awaited is Awaited.TIMED
-        if other is work:
-            if timed and len(way) > 1:
-                continue
+        way = [*way, _Edge(next_, by, place.name)]
+        if other is not work:
+            seen.add(other)
+            ways.extend((further, other, way) for further in other.all_waits())
+        elif len(way) == 1 or not any(edge.wait.is_timed(edge.by) for edge in way):
             return way
-        seen.add(other)
-        ways.extend((further, other, way, timed) for further in other.all_waits())
     return None
 
 

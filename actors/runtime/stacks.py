@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Collection, Iterator
+import threading
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from types import FrameType
 from typing import Any
@@ -57,26 +58,30 @@ _WAITS = {
 
 def count_waiting_for_others(threads: Collection[int]) -> int:
     """How many of these threads, by their identifiers, wait for others, or in event loops of their own."""
-    frames = sys._current_frames()
-    return sum(_waits_for_others(frames.get(each)) for each in threads)
+    # No name for all frames: this one is among them, and so all would live until garbage is collected.
+    return sum(
+        _waits_for_others(frame) for thread, frame in sys._current_frames().items() if thread in threads
+    )
 
 
-def _waits_for_others(frame: FrameType | None) -> bool:
-    if frame is None:
-        return False
+def _waits_for_others(frame: FrameType) -> bool:
     if (frame.f_globals.get("__name__"), frame.f_code.co_qualname) in _WAITS:
         return True
     behind = frame.f_back
     return behind is not None and behind.f_code is asyncio.BaseEventLoop._run_once.__code__  # type: ignore[attr-defined]
 
 
-def threads_that_wait(future: Future[Any]) -> Iterator[FrameType]:
+def threads_that_wait(future: Future[Any]) -> list[FrameType]:
     """Where the threads are that wait in ``future.result()``, or the like, for however long that takes."""
     condition = future._condition
     if not condition._waiters:  # type: ignore[attr-defined]
-        return
-    for frame in sys._current_frames().values():
-        if frame.f_code.co_qualname == "Condition.wait":
-            names = frame.f_locals
-            if names.get("self") is condition and names.get("timeout") is None:
-                yield frame
+        return []
+    # No name for each frame, as above.
+    return [frame for frame in sys._current_frames().values() if _waits_in(condition, frame)]
+
+
+def _waits_in(condition: threading.Condition, frame: FrameType) -> bool:
+    if frame.f_code.co_qualname != "Condition.wait":
+        return False
+    names = frame.f_locals
+    return names.get("self") is condition and names.get("timeout") is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -312,6 +312,45 @@ async def test_what_the_pod_answers_at_once_is_no_deadlock_where_its_loop_is_bus
         assert (await asyncio.wait_for(pod.run("go"), 30)).text == "end"
         [result] = [item for item in await pod.history() if isinstance(item, ToolResult)]
         assert result.text == "busy"
+
+
+class Timers(list[Any]):
+    """The timers of a loop; counts how often all are looked at."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.looks += 1
+        return super().__iter__()
+
+
+async def test_waits_of_which_none_leads_back_look_at_no_timers() -> None:
+    async def ask_second() -> str:
+        """Ask."""
+        return (await second.run("do")).text
+
+    async def ask_third() -> str:
+        """Ask."""
+        return (await third.run("do")).text
+
+    async def wait() -> str:
+        """Wait so long that who waits for this is looked at."""
+        await asyncio.sleep(LOOKED_AT)
+        return "waited"
+
+    loop: Any = asyncio.get_running_loop()
+    timers = loop._scheduled = Timers(loop._scheduled)
+    async with PodSystem() as system:
+
+        async def spawn(asks: Any, name: str) -> Pod:
+            client = ScriptedClient([call(name, {}), say("end")])
+            return await system.spawn(PodManifest.of(), client=client, tools=[asks])
+
+        third = await spawn(wait, "wait")
+        second = await spawn(ask_third, "ask_third")
+        first = await spawn(ask_second, "ask_second")
+        assert (await asyncio.wait_for(first.run("go"), 30)).text == "end"
+    assert timers.looks == 0
 
 
 async def ask_within_timeout(pod: Pod) -> None:
