@@ -29,7 +29,6 @@ from actors.runtime.arguments import check_count, check_seconds, several, table_
 from actors.runtime.bus import Bus
 from actors.runtime.fork import let_be
 from actors.runtime.future import AsyncFuture
-from actors.runtime.in_thread import begin_in_thread
 from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
 from actors.runtime.on_loop import ask_on, call_on, future_of
 from actors.runtime.subscription import EncodedSubscription, Feed, Subscription
@@ -697,12 +696,7 @@ def _begin(spawn: Callable[[Wanted], None], wanted: Wanted) -> None:
 
 
 async def _close(store: SessionStore) -> None:
-    try:
-        closing = begin_in_thread(store.close)
-    except RuntimeError:  # the system starts no more threads
-        await settled(store.close())
-    else:
-        await settled(await closing)
+    await settled(await asyncio.to_thread(store.close))
 
 
 async def _to_its_end(stop: AsyncFuture[None]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import subprocess
-import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -418,37 +416,3 @@ async def test_a_pod_goes_on_though_the_threads_of_its_loop_all_wait_for_it(tmp_
             assert (await asyncio.wait_for(pod.run("go"), 30)).text == "end"
             [result] = [item for item in await other.history() if isinstance(item, ToolResult)]
             assert "heard" in result.text
-
-
-async def test_a_system_is_left_though_the_threads_of_its_loop_are_all_held(tmp_path: Path) -> None:
-    held = threading.Event()
-    with ThreadPoolExecutor(1) as threads:
-        threads.submit(held.wait)
-        asyncio.get_running_loop().set_default_executor(threads)
-        try:
-            async with asyncio.timeout(30), PodSystem(f"sqlite:{tmp_path}/pods.db") as system:
-                pod = await system.spawn(
-                    PodManifest.of(builtin=["shell"], pwd=str(tmp_path)),
-                    client=ScriptedClient([call("shell", {"command": "true"}), say("end")]),
-                )
-                assert (await pod.run("go")).text == "end"
-        finally:
-            held.set()
-
-
-def test_a_system_is_left_and_its_store_closed_where_no_thread_can_be_started(tmp_path: Path) -> None:
-    program = f"""
-import asyncio, os, threading
-from polypod import PodManifest, PodSystem, ScriptedClient, say
-
-async def main():
-    async with PodSystem("sqlite:{tmp_path}/pods.db") as system:
-        pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("end")]))
-        print((await pod.run("go")).text)
-        threading.stack_size(1 << 46)  # more than there is
-    print(any("pods.db" in os.path.realpath(each.path) for each in os.scandir("/dev/fd")))
-
-asyncio.new_event_loop().run_until_complete(main())  # the end of asyncio.run would start a thread
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["end", "False"], done.stderr
