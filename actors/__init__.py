@@ -37,10 +37,10 @@ from actors.pod.handle import Pod
 from actors.pod.run_stream import RunStream
 from actors.pod.runs.options import ResumeOptions, RunOptions
 from actors.runtime.actor import AsyncActor
+from actors.runtime.events.subscription import Closed, Subscription
 from actors.runtime.frozen import freeze_support
 from actors.runtime.future import AsyncFuture
 from actors.runtime.on_demand import on_demand as _on_demand
-from actors.runtime.subscription import Closed, Subscription
 from actors.sessions.memory.store import MemoryStore
 from actors.sessions.store import Claim, Holder, SessionInfo, SessionStore
 from actors.system import PodSystem

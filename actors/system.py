@@ -26,12 +26,12 @@ from actors.pod.runs.options import Content, RunOptions, SystemPrompt, run_comma
 from actors.pod.runs.run_state import new_run_id
 from actors.pod.session.restore import interrupted
 from actors.runtime.arguments import check_count, check_seconds, several, table_of, text_of
-from actors.runtime.bus import Bus
+from actors.runtime.events.bus import Bus
+from actors.runtime.events.subscription import EncodedSubscription, Feed, Subscription
 from actors.runtime.fork import let_be
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
 from actors.runtime.on_loop import ask_on, call_on, future_of
-from actors.runtime.subscription import EncodedSubscription, Feed, Subscription
 from actors.runtime.weak import members_of
 from actors.sessions.answers import discard_answer, settled, wait_for_releases
 from actors.sessions.store import SessionInfo, SessionStore
@@ -41,7 +41,7 @@ from actors.swarm.roster import Roster
 from actors.swarm.settings import settings_of
 from actors.swarm.spawner import Spawner, Wanted, check_spawn, with_prompt
 from actors.swarm.subscriptions import Subscriptions
-from actors.tools.pool import ToolThreads
+from actors.tools.thread_pool import ToolThreads
 from protocol import commands
 from protocol.errors import InvalidInput, SystemNotRunning, SystemOfParent
 from protocol.events import ApprovalRequested, EventKind

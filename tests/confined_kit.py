@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from actors.runtime import in_thread
-from actors.runtime.children import privileges, seccomp
 from actors.runtime.children.child import Child
-from actors.runtime.children.confinement import Confinement
+from actors.runtime.children.confinement import privileges, seccomp
+from actors.runtime.children.confinement.confinement import Confinement
 from actors.runtime.children.kernel import PR_CAP_AMBIENT, PR_SET_SECUREBITS, call
 from actors.runtime.children.launcher import Launcher
 

@@ -24,10 +24,10 @@ from actors.cli.display.views import put_json
 from actors.cli.errors import Exit
 from actors.cli.places import default_store
 from actors.cli.store_reader import Reading, exists
-from actors.runtime.children import landlock
+from actors.runtime.children.confinement import landlock
 from actors.runtime.children.launcher import Launcher
 from actors.sessions.urls import place_of
-from actors.tools.sandbox import Machine, look_at_machine
+from actors.tools.confinement.sandbox import Machine, look_at_machine
 from protocol.errors import ChildError, ManifestError, PolypodError
 from protocol.manifest import PodManifest
 from protocol.mcp import McpServer, expand, header_value
@@ -146,7 +146,7 @@ async def _machine() -> Machine:
 
 
 async def _servers() -> list[Check]:
-    from actors.llm.http.client import HttpPool  # noqa: PLC0415 - the command's own needs alone
+    from actors.llm.http.http_pool import HttpPool  # noqa: PLC0415 - the command's own needs alone
     from actors.llm.http.presets import answering_servers  # noqa: PLC0415 - the same
 
     http = HttpPool()

@@ -15,13 +15,7 @@ from actors.cli.display.choice import Loudness, view_of
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import View, show_failures
 from actors.cli.errors import CODES, FAILED, Exit
-from actors.cli.interrupts import run_interruptible
-from actors.cli.places import memory_folder, store_option
-from actors.cli.pods.attachments import STDIN, attached
-from actors.cli.pods.manifest import name_in_errors
-from actors.cli.pods.options import Given, files, images, loudness, of_a_pod, schema
-from actors.cli.pods.planning import new_plan, plan_again
-from actors.cli.running import (
+from actors.cli.follow import (
     MEMORY_FAILURES,
     Plan,
     Start,
@@ -30,6 +24,12 @@ from actors.cli.running import (
     pausing_sub_agents,
     resumable,
 )
+from actors.cli.interrupts import run_interruptible
+from actors.cli.places import memory_folder, store_option
+from actors.cli.pods.attachments import STDIN, attached
+from actors.cli.pods.manifest import name_in_errors
+from actors.cli.pods.options import Given, files, images, loudness, of_a_pod, schema
+from actors.cli.pods.planning import new_plan, plan_again
 from actors.cli.streams import private_stdin
 from actors.pod.handle import Pod
 from actors.pod.runs.options import Content

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.llm.lenient import finite, refuse
-from actors.runtime.datatypes import Unfit, data_type
+from actors.runtime.datatypes.datatypes import Unfit, data_type
 from protocol.foreign import shown
 from protocol.text import UNDECODABLE, encodable_json
 

@@ -15,8 +15,8 @@ from actors.compaction.tokens import text_tokens
 from actors.memory.lease import Lease
 from actors.memory.ledger import Ledger, carry_out, ledger_path, read_ledger, write_ledger
 from actors.memory.notes import Note
+from actors.memory.notes_draft import Change, NotesDraft, finding
 from actors.memory.notes_folder import NotesFolder
-from actors.memory.shelf import Change, Shelf, finding
 from actors.memory.staging import Staged, Waiting, newest_readings, read_staged, set_aside, waiting
 from protocol.errors import WireError
 from protocol.manifest import MemorySection
@@ -39,12 +39,12 @@ class Batch(NamedTuple):
     records: list[Staged]
     findings: list[str]
     found: list[Note]
-    shelf: Shelf
+    draft: NotesDraft
     mechanical: bool
 
     def complete(self) -> int:
-        """Put on the shelf what a model did not work in; how many finds that were. Blocks."""
-        return self.shelf.complete(self.found)
+        """Add what no model has worked into the draft; gives how many finds that were. Blocks."""
+        return self.draft.complete(self.found)
 
     @property
     def size(self) -> int:
@@ -100,11 +100,11 @@ class Consolidation:
         return batch
 
     def commit(self, batch: Batch) -> int:
-        """Keep what was written on the batch's shelf, then delete its files; how many notes changed.
+        """Keep what was written on the batch's draft, then delete its files; how many notes changed.
 
         Raises OSError. Once the ledger is written, what could not be finished is when the next begins.
         """
-        changes: list[Change] = batch.shelf.changes()
+        changes: list[Change] = batch.draft.changes()
         consumed = (*self._ledger.consumed, *(file.id for file in batch.files))
         self._ledger = write_ledger(self._memory, Ledger(consumed, tuple(changes)))
         self._ledger = carry_out(self._memory, self._ledger)
@@ -157,11 +157,11 @@ class Consolidation:
         found = [note for _, notes in dated for note in notes]
         too_much = sum(map(text_tokens, findings)) > self._budget
         mechanical = too_much or self._ledger.attempts >= MOST_ATTEMPTS
-        shelf = Shelf(self._memory.texts(), date=date, sources=[record.source for record in newest])
+        draft = NotesDraft(self._memory.texts(), date=date, sources=[record.source for record in newest])
         if mechanical:
             for note in found:
-                shelf.add(note)
-        return Batch(taken, newest, findings, found, shelf, mechanical)
+                draft.add(note)
+        return Batch(taken, newest, findings, found, draft, mechanical)
 
     def _read(self, file: Waiting) -> Staged | None:
         try:

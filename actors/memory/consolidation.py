@@ -16,13 +16,13 @@ from actors.memory.helper_agent import HelperActor, HelperAgent, MemoryTask, Rem
 from actors.memory.helper_words import notes_in_words, says_nothing
 from actors.memory.messages import Consolidate, Consolidated, Consolidating
 from actors.memory.notes import Kind, render
-from actors.memory.notes_folder import NotesFolder
-from actors.memory.shelf import (
+from actors.memory.notes_draft import (
     CONSOLIDATOR_PROMPT,
     NUDGE_NOTHING_WRITTEN,
-    Shelf,
+    NotesDraft,
     consolidator_request,
 )
+from actors.memory.notes_folder import NotesFolder
 from actors.runtime.in_thread import begin_in_thread, wait_to_the_end
 from actors.sessions.disk import store_error
 from actors.tools.base import ToolContext, tool
@@ -41,35 +41,35 @@ def _clear(error: Exception) -> Exception:
 
 
 class NoteEditor(Struct, frozen=True):
-    """What the consolidator's tools work on: the shelf in memory, which is committed to the disk at once."""
+    """What the consolidator's tools work on: the draft in memory, which is committed to the disk at once."""
 
     memory: NotesFolder
-    shelf: Shelf
+    draft: NotesDraft
 
 
 @tool
 async def write_memory(kind: Kind, title: str, text: str, ctx: ToolContext[NoteEditor]) -> str:
     """Write a note, or add what is new to the note of that kind and title; returns its path."""
-    return ctx.deps.shelf.write(kind, title, text)
+    return ctx.deps.draft.write(kind, title, text)
 
 
 @tool
 async def replace_memory(path: str, text: str, ctx: ToolContext[NoteEditor]) -> str:
     """Give a note other words, instead of all it says now."""
-    return ctx.deps.shelf.rewrite(path, text)
+    return ctx.deps.draft.rewrite(path, text)
 
 
 @tool
 async def delete_memory(path: str, merged_into: str, ctx: ToolContext[NoteEditor]) -> str:
     """Delete a note whose words were written into another one before."""
-    ctx.deps.shelf.drop(path, merged_into)
+    ctx.deps.draft.drop(path, merged_into)
     return "deleted"
 
 
 @tool(concurrency="read_only")
 async def read_memory(path: str, ctx: ToolContext[NoteEditor]) -> str:
     """Read a note."""
-    return render(ctx.deps.shelf.read(path))
+    return render(ctx.deps.draft.read(path))
 
 
 @tool(concurrency="read_only")
@@ -120,7 +120,7 @@ class ConsolidationActor(HelperActor):
         try:
             if not batch.mechanical:
                 await self._write(job, batch)
-                mechanical = not batch.shelf.written
+                mechanical = not batch.draft.written
                 left = await wait_to_the_end(begin_in_thread(batch.complete))
             notes = await wait_to_the_end(begin_in_thread(work.commit, batch))
         except Exception as error:  # noqa: BLE001 - the pod publishes it
@@ -132,7 +132,7 @@ class ConsolidationActor(HelperActor):
         """Have the model write, by its tools or in words; where these hold no notes, what was found is kept
         as it is. Raises PodError where it neither wrote nor said anything, or came to no end.
         """
-        editor = NoteEditor(job.memory, batch.shelf)
+        editor = NoteEditor(job.memory, batch.draft)
         agent = HelperAgent(
             job.ask,
             job.manifest.model.model_id,
@@ -143,20 +143,20 @@ class ConsolidationActor(HelperActor):
             most_steps=MOST_STEPS,
         )
         reminder = Reminder(NUDGE_NOTHING_WRITTEN, write_memory.name)
-        task = MemoryTask(lambda: batch.shelf.written, reminder)
-        request = consolidator_request(batch.findings, batch.shelf.listing())
+        task = MemoryTask(lambda: batch.draft.written, reminder)
+        request = consolidator_request(batch.findings, batch.draft.listing())
         words = await self.ask_model(task.run_with(agent, request), job.caller)
         if words is None:
             raise PodError(
                 f"the consolidator did not finish within {MOST_STEPS} requests; nothing was written"
             )
-        if batch.shelf.written:
+        if batch.draft.written:
             return
         if says_nothing(words):
             raise PodError("the consolidator wrote nothing; all that was staged is kept")
         for piece in notes_in_words(words):
             with contextlib.suppress(ToolError):  # as its tool would have reported it
-                batch.shelf.write(piece.kind, piece.title, piece.text)
+                batch.draft.write(piece.kind, piece.title, piece.text)
 
 
 async def _may_begin(job: Consolidate, batch: Batch) -> bool:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from actors.llm.output import Fit, parse_output
 from actors.memory.findings import Discussion, Extracted
-from actors.memory.shelf import NotePiece
+from actors.memory.notes_draft import NotePiece
 
 _THOUGHT = re.compile(r"(?s)<think>.*?(?:</think>|\Z)")
 #: Words by which a model says that it has nothing to say.

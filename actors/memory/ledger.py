@@ -10,8 +10,8 @@ import msgspec
 from msgspec import Meta
 
 from actors.memory.atomic_files import read_text, remove, write_whole
+from actors.memory.notes_draft import Change
 from actors.memory.notes_folder import NotesFolder
-from actors.memory.shelf import Change
 from actors.memory.staging import SUFFIX
 from actors.sessions.disk import sync_folder
 from protocol.errors import WireError

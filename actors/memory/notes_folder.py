@@ -14,7 +14,7 @@ from pathlib import Path
 
 from actors.memory.atomic_files import is_text, read_text, remove, write_whole
 from actors.memory.notes import KINDS, Note, read_note
-from actors.memory.shelf import Change, settled
+from actors.memory.notes_draft import Change, settled
 
 
 def stamp(status: os.stat_result) -> str:

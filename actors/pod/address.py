@@ -7,9 +7,9 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from actors.pod.local import actor_of
+from actors.runtime.events.subscription import Feed, Subscription
 from actors.runtime.future import AsyncFuture
 from actors.runtime.ref import stop_by
-from actors.runtime.subscription import Feed, Subscription
 from protocol.commands import Command
 from protocol.errors import PodStopped
 from protocol.events import EventKind

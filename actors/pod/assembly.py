@@ -19,13 +19,13 @@ from actors.pod.approvals.answer_watch import AnswerWatch
 from actors.pod.models import Models, label
 from actors.pod.resources import Given, PodResources, PodTemplate
 from actors.pod.tool_factory import ToolFactory, add_tools
-from actors.runtime.bus import Bus
+from actors.runtime.events.bus import Bus
 from actors.runtime.latest import Latest
 from actors.runtime.launchers import Launchers
 from actors.sessions.head import SessionHead, new_session_id
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
-from actors.tools.pool import ToolThreads
+from actors.tools.thread_pool import ToolThreads
 from actors.tools.toolbox import Toolbox
 from protocol.entries import StoredEntry
 from protocol.errors import InvalidInput

@@ -18,13 +18,13 @@ from actors.pod.address import Kinds, Since
 from actors.pod.handle import Pod
 from actors.pod.runs.options import resume_for_wire, run_for_wire
 from actors.pod.runs.run_state import ResumeHere, RunHere
-from actors.runtime.bus import Bus, kinds_of
-from actors.runtime.encoded import EncodedEvent
-from actors.runtime.frames import read_frame
+from actors.runtime.events.bus import Bus, kinds_of
+from actors.runtime.events.encoded import EncodedEvent
+from actors.runtime.events.subscription import Feed, Subscription
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import mailroom_here
 from actors.runtime.on_loop import future_of
-from actors.runtime.subscription import Feed, Subscription
+from actors.runtime.read_frame import read_frame
 from protocol import channel, commands
 from protocol.channel import Ask, Follow, Followed, FromPod, Published, Refusal, Unfollow
 from protocol.error_of import error_of

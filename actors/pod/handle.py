@@ -15,8 +15,8 @@ from actors.pod.runs.options import (
     run_command,
 )
 from actors.pod.runs.run_state import new_run_id
+from actors.runtime.events.subscription import Subscription
 from actors.runtime.future import AsyncFuture
-from actors.runtime.subscription import Subscription
 from protocol import commands
 from protocol.items import Item, parts_of
 from protocol.results import PodDescription, RunResult

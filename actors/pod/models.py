@@ -16,7 +16,7 @@ from protocol.model_settings import given
 from protocol.wire import encode
 
 if TYPE_CHECKING:
-    from actors.llm.http.client import HttpPool
+    from actors.llm.http.http_pool import HttpPool
     from actors.llm.openai.client import OpenAIClient
     from protocol.config import LocalModelSection
 
@@ -102,7 +102,7 @@ class Models:
 
     def _over_http(self, section: ModelSection) -> LLMClient:
         from actors.llm.address import base_url_of  # noqa: PLC0415
-        from actors.llm.http.client import HttpPool  # noqa: PLC0415
+        from actors.llm.http.http_pool import HttpPool  # noqa: PLC0415
         from actors.llm.http.presets import PRESETS, address_of, server_for  # noqa: PLC0415
         from actors.pod.server_clients import client_for  # noqa: PLC0415
 

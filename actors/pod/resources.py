@@ -15,7 +15,7 @@ from actors.llm.retry import RetryPolicy
 from actors.pod.accounts.budget import Budget, Totals
 from actors.pod.approvals.answer_watch import AnswerWatch
 from actors.pod.runs.tool_runner import ToolRunner
-from actors.runtime.bus import Bus
+from actors.runtime.events.bus import Bus
 from actors.sessions.log import SessionLog
 from actors.sessions.store import SessionStore
 from actors.tools.base import ToolContext

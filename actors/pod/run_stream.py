@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 import pykka
 
 from actors.runtime.circles import ThreadWait, Wait, work_here
+from actors.runtime.events.subscription import Closed, Subscription
 from actors.runtime.future import AsyncFuture
-from actors.runtime.subscription import Closed, Subscription
 from protocol import commands
 from protocol.errors import PodStopped, RunFailed, WouldDeadlock
 from protocol.events import Event, Lagged, RunEnd, TextDelta, TurnStart

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.llm.http.client import HttpPool
 from actors.llm.http.headers import key_of
+from actors.llm.http.http_pool import HttpPool
 from actors.llm.http.presets import Preset, Server
 from actors.llm.http.server_client import ServerClient
 from protocol.errors import ManifestError

@@ -13,9 +13,9 @@ from typing import Any
 from msgspec import Raw
 
 from actors.pod.handle import Pod
-from actors.runtime.frames import read_frame
+from actors.runtime.events.subscription import Feed
 from actors.runtime.future import AsyncFuture
-from actors.runtime.subscription import Feed
+from actors.runtime.read_frame import read_frame
 from protocol import channel, commands
 from protocol.channel import Ask, Follow, Followed, FromPod, Refusal, Reply, ToPod
 from protocol.errors import Failure, WireError

@@ -16,9 +16,9 @@ from actors.sessions.head import SessionHead
 from actors.sessions.store import SessionStore
 from actors.tools.base import Tool, ToolContext
 from actors.tools.extras import AGENTS, ALLOW_PRIVATE, COMMANDS, LAUNCHER, MEMORY, PODS, TASKS
-from actors.tools.pool import ToolThreads
 from actors.tools.scope import fence
 from actors.tools.source import ToolSource, is_source
+from actors.tools.thread_pool import ToolThreads
 from actors.tools.toolbox import Toolbox
 from protocol.errors import ToolDefinitionError, ToolError
 from protocol.manifest import PodManifest
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from actors.pod.delegation.tools import DelegationTools
     from actors.pod.history.task_list import TaskListReader, TaskStore
     from actors.pod.sourced_tools import SourcedTools
+    from actors.tools.confinement.sandbox import Sandbox
     from actors.tools.hooks import Hooks
     from actors.tools.mcp.connections import OwnConnections
     from actors.tools.mcp.source import Connections, McpServers
     from actors.tools.open_sources import OpenSources
-    from actors.tools.sandbox import Sandbox
     from actors.tools.shell.pod_commands import PodCommands
 
 #: Built-in tools by which pods run commands.
@@ -190,7 +190,7 @@ class ToolFactory:
         from actors.tools.shell.pod_commands import PodCommands  # noqa: PLC0415 - paid for by pods with any
 
         def make_sandbox() -> Sandbox:
-            from actors.tools.sandbox import Sandbox  # noqa: PLC0415 - paid for by who runs commands
+            from actors.tools.confinement.sandbox import Sandbox  # noqa: PLC0415 - paid for by who runs commands
 
             return Sandbox(manifest.sandbox, partial(runner.scope_for, name), self._launchers.of_programs)
 

@@ -20,8 +20,8 @@ from actors.pod.handle import Pod
 from actors.pod.local import actor_of
 from actors.pod.service import Service
 from actors.pod_process.leased_budget import LeasedBudget, ParentAccounts, ReportedTotals
+from actors.runtime.events.subscription import Feed
 from actors.runtime.importable import load
-from actors.runtime.subscription import Feed
 from actors.swarm.supervision import PodSupervisor
 from actors.system import PodSystem
 from actors.tools.loading import load_tools

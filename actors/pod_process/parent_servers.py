@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from actors.runtime.frames import read_frame
+from actors.runtime.read_frame import read_frame
 from actors.tools.base import ToolContext
 from protocol.error_of import error_of
 from protocol.errors import ToolError, WireError

@@ -31,7 +31,7 @@ _MODULES = (
     "actors.compaction.compose",
     "actors.compaction.cut",
     "actors.llm.anthropic.client",
-    "actors.llm.http.client",
+    "actors.llm.http.http_pool",
     "actors.llm.http.presets",
     "actors.llm.openai.client",
     "actors.pod.history.task_tools",

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from actors.llm.base import Meter, models_of
 from actors.pod.accounts.spent import Spent, sum_of
 from actors.tools.invoke import is_async
-from actors.tools.pool import shared_threads
+from actors.tools.thread_pool import shared_threads
 from actors.tools.user_functions import call_function
 from protocol.errors import ChainInvalid, RoutingError
 from protocol.foreign import shown

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.llm.address import base_url_of
-from actors.llm.http.client import HttpPool, Peer
+from actors.llm.http.http_pool import HttpPool, Peer
 from actors.llm.http.presets import PRESETS
 from actors.net.proxies import authorization_of, basic_credentials, without_credentials
 from actors.runtime.arguments import text_of

@@ -221,7 +221,7 @@ class SessionStore(abc.ABC):
 
         Raises SessionInUse while anybody holds it, SessionNotFound, StoreError.
         """
-        from actors.sessions.aside import keep_aside  # noqa: PLC0415 - for what is damaged alone
+        from actors.sessions.quarantine import keep_aside  # noqa: PLC0415 - for what is damaged alone
 
         kept = keep_aside(self, session_id, folder)
         wait(self.delete(session_id))

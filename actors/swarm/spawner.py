@@ -18,7 +18,7 @@ from actors.pod.resources import Given, MakePrompt, PodResources
 from actors.pod.runs.options import SystemPrompt
 from actors.pod.runs.own_options import checked_prompt
 from actors.pod.session.lifecycle import Resumed
-from actors.runtime.bus import Bus
+from actors.runtime.events.bus import Bus
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import Mailroom
 from actors.sessions.head import check_session_name, composed

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from actors.pod.address import Kinds, Since
-from actors.runtime.bus import Bus
+from actors.runtime.events.bus import Bus
+from actors.runtime.events.prefetch import Source
+from actors.runtime.events.subscription import Feed, Subscription
 from actors.runtime.on_loop import call_on
-from actors.runtime.prefetch import Source
-from actors.runtime.subscription import Feed, Subscription
 from actors.sessions.store import SessionStore
 from actors.swarm.roster import Roster
 from protocol.entries import StoredEntry

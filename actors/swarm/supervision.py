@@ -16,15 +16,15 @@ from actors.pod.handle import Pod
 from actors.pod.local import ShutDown, actor_of, lives_here
 from actors.pod.pod import PodActor
 from actors.pod.supervised import Waiting
-from actors.runtime.bus import Bus
+from actors.runtime.events.bus import Bus
+from actors.runtime.events.subscription import Feed, Subscription
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import Mailroom
 from actors.runtime.on_loop import future_of
 from actors.runtime.ref import stop_by
 from actors.runtime.restarts import Limits
-from actors.runtime.subscription import Feed, Subscription
 from actors.swarm.groups import Group, Member
-from actors.swarm.watchdog import LOOKS, Watch, look_again
+from actors.swarm.hanging_requests import LOOKS, Watch, look_again
 from protocol.commands import Command, Stop
 from protocol.errors import Failure, InvalidInput, PodError, PodStopped, WatchdogExpired
 from protocol.events import RestartsExhausted

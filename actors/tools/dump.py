@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from actors.runtime import pydantic_types
+from actors.runtime.datatypes import pydantic_types
 from protocol.foreign import named_words
 from protocol.recordable import MAX_BITS
 from protocol.text import encodable

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from actors.runtime.arguments import is_time
 from actors.tools.base import ToolContext
-from actors.tools.pool import ToolThreads
+from actors.tools.thread_pool import ToolThreads
 from actors.tools.user_functions import call_function
 from protocol.errors import HookError, InvalidInput, PolypodError
 from protocol.foreign import named_words, shown

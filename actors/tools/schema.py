@@ -17,7 +17,7 @@ from typing import Annotated, Any, Union
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from actors.runtime import datatypes, json_schema, pydantic_types
+from actors.runtime.datatypes import datatypes, json_schema, pydantic_types
 from protocol.errors import ToolArgumentsInvalid, ToolDefinitionError
 from protocol.foreign import shown
 from protocol.text import encodable_json

@@ -20,7 +20,7 @@ from actors.tools.base import OUTPUT_CAP, Tool, ToolContext
 from actors.tools.invoke import Unfinished, finish, invoke, invoke_async
 from actors.tools.output import Output, capped, fits, parts_from
 from actors.tools.own_task import Outcome, run_alone
-from actors.tools.pool import ToolThreads, shared_threads
+from actors.tools.thread_pool import ToolThreads, shared_threads
 from protocol.closest import closest
 from protocol.errors import ToolArgumentsInvalid, ToolDefinitionError, ToolError, ToolTimeout
 from protocol.foreign import named_words

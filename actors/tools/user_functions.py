@@ -12,7 +12,7 @@ from actors.tools.own_task import Outcome, run_alone
 from protocol.foreign import named_words
 
 if TYPE_CHECKING:
-    from actors.tools.pool import ToolThreads
+    from actors.tools.thread_pool import ToolThreads
 
 
 async def call_function(function: Callable[[], Any], threads: ToolThreads, seconds: float | None) -> Any:

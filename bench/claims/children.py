@@ -14,7 +14,7 @@ from pathlib import Path
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.runtime.children.launcher import Launcher
 from actors.system import PodSystem
-from actors.tools.sandbox import Sandbox
+from actors.tools.confinement.sandbox import Sandbox
 from actors.tools.shell.command import shell_program
 from bench.claim import Claim, at_most
 from bench.results import Reading

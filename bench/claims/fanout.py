@@ -10,7 +10,7 @@ from typing import Any
 import pykka
 
 from actors.llm.base import End, TextChunk
-from actors.runtime.bus import Bus
+from actors.runtime.events.bus import Bus
 from actors.system import PodSystem
 from bench.claim import Claim, at_least
 from bench.measure import Stopwatch

@@ -14,7 +14,7 @@ import msgspec
 
 # Else all wait while the first request loads it, and the last of them begin when the first have ended: then
 # the round before the measured one leaves fewer connections than streams.
-import actors.llm.http.direct  # noqa: F401
+import actors.llm.http.direct_transport  # noqa: F401
 from actors.llm.anthropic.client import AnthropicClient
 from actors.llm.openai.client import OpenAIClient
 from actors.pod.handle import Pod

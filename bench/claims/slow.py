@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 
 from actors.llm.base import End, TextChunk
-from actors.runtime.bus import QUEUE_SIZE, Bus
+from actors.runtime.events.bus import QUEUE_SIZE, Bus
 from actors.system import PodSystem
 from bench.claim import Claim, at_most
 from bench.measure import Stopwatch

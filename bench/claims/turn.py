@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, nullcontext
 
 from actors.llm.base import TextChunk
 from actors.pod.handle import Pod
-from actors.runtime.subscription import Subscription
+from actors.runtime.events.subscription import Subscription
 from actors.system import PodSystem
 from bench.claim import Claim, at_most
 from bench.measure import Stopwatch

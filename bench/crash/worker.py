@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from actors.pod.handle import Pod
 from actors.pod.session.restore import tip
-from actors.runtime.subscription import Subscription
+from actors.runtime.events.subscription import Subscription
 from actors.sessions.answers import wait
 from actors.sessions.store import SessionStore
 from actors.system import PodSystem

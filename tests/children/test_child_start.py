@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from process_kit import children_of, environment, marked
 
-from actors.runtime.children.confinement import Confinement
+from actors.runtime.children.confinement.confinement import Confinement
 from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.launcher import Launcher
 from actors.runtime.children.pipes import ChildOutput

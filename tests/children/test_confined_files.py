@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from confined_kit import TOKEN, Ended, Place, Runner, ended
 
-from actors.runtime.children.covers import Covers
-from actors.runtime.children.mounts import View
-from actors.runtime.children.reserve import Reservations
+from actors.runtime.children.confinement.covers import Covers
+from actors.runtime.children.confinement.mounts import View
+from actors.runtime.children.confinement.reserve import Reservations
 
 #: Ways to the token that is outside: each is run in the scope, with the path in $SECRET.
 READS = {

@@ -13,8 +13,8 @@ import pytest
 from confined_kit import TOKEN, Place, Runner
 from process_kit import MARK, children_of, marked, wait_until_none
 
-from actors.runtime.children import landlock, seccomp
-from actors.runtime.children.confinement import Limits
+from actors.runtime.children.confinement import landlock, seccomp
+from actors.runtime.children.confinement.confinement import Limits
 from protocol.errors import ChildLost, ChildNotConfined
 
 

@@ -12,8 +12,8 @@ from confined_kit import TOKEN, Ended, Place, Runner, ended
 from effort import times
 
 from actors.runtime.children.child import Child
-from actors.runtime.children.confinement import Limits
-from actors.runtime.children.reserve import Reservations
+from actors.runtime.children.confinement.confinement import Limits
+from actors.runtime.children.confinement.reserve import Reservations
 
 #: Makes all processes that it may.
 BOMB = """

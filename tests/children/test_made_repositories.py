@@ -12,7 +12,7 @@ from confined_kit import TOKEN, Place, Runner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.runtime.children.repository import NEW, format_settings
+from actors.runtime.children.confinement.repository import NEW, format_settings
 from protocol.errors import ChildLost
 
 COMMIT = "git init -q . && echo 1 > f && git add f && git -c user.name=n -c user.email=a@b commit -qm one"

@@ -15,7 +15,7 @@ from confined_kit import Place, Runner
 from process_kit import children_of, parent_of, wait_until_none
 
 from actors.runtime.children.child import Ladder
-from actors.runtime.children.confinement import Limits
+from actors.runtime.children.confinement.confinement import Limits
 from protocol.errors import ChildNotConfined
 
 if sys.platform != "linux":

@@ -21,7 +21,7 @@ from actors.cli.approvals.form import form_lines
 from actors.cli.approvals.question import not_understood_lines, question_lines, understood
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import PeopleView
-from actors.cli.running import follow_run
+from actors.cli.follow import follow_run
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.sessions.sqlite.store import SQLiteStore

@@ -33,7 +33,7 @@ def test_ctrl_c_while_it_is_loaded_ends_it_without_a_traceback(
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
-@pytest.mark.parametrize("module", ["actors.cli.run", "actors.cli.running"])
+@pytest.mark.parametrize("module", ["actors.cli.run", "actors.cli.follow"])
 def test_ctrl_c_while_the_command_to_run_is_loaded_ends_it_in_a_line(module: str, tmp_path: Path):
     done = started([SCRIPT, "run", "hi"], module, tmp_path)
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "polypod: interrupted")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from actors.cli.pods.answer_schema import schema_of
 from actors.cli.pods.schema_types import UnusableSchema, type_of_schema
-from actors.runtime.datatypes import Unfit, data_type
+from actors.runtime.datatypes.datatypes import Unfit, data_type
 
 
 def fits(value: Any, schema: dict[str, Any]) -> bool:

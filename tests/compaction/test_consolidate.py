@@ -1,18 +1,18 @@
-"""A shelf of notes: what a worker may do with it, and what becomes of the files."""
+"""A draft of the notes: what a worker may do with it, and what becomes of the files."""
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from actors.memory.notes import KINDS, Note, merged, parse, read_note, render
-from actors.memory.shelf import Change, Shelf, digest, settled
+from actors.memory.notes_draft import Change, NotesDraft, digest, settled
 from protocol.errors import ToolError
 
 DATE = "2026-02-03"
 
 
-def shelf(texts=None, sources=("s:0-2",)):
-    return Shelf(texts or {}, date=DATE, sources=sources)
+def draft(texts=None, sources=("s:0-2",)):
+    return NotesDraft(texts or {}, date=DATE, sources=sources)
 
 
 def text_of(kind="decisions", title="Use tabs", body="- tabs"):
@@ -20,7 +20,7 @@ def text_of(kind="decisions", title="Use tabs", body="- tabs"):
 
 
 def test_a_new_note_becomes_a_file_of_its_kind():
-    made = shelf()
+    made = draft()
     assert (
         made.write("knowledge", "The linker is slow", "- it takes a minute")
         == "knowledge/the-linker-is-slow.md"
@@ -33,7 +33,7 @@ def test_a_new_note_becomes_a_file_of_its_kind():
 
 def test_what_is_written_to_a_note_that_is_there_is_added():
     old = text_of()
-    made = shelf({"decisions/use-tabs.md": old})
+    made = draft({"decisions/use-tabs.md": old})
     made.write("decisions", "use TABS", "- tabs\n- of width 8")
     (change,) = made.changes()
     assert change.before == digest(old)
@@ -41,18 +41,18 @@ def test_what_is_written_to_a_note_that_is_there_is_added():
 
 
 def test_a_note_whose_file_people_renamed_is_found_by_its_title():
-    made = shelf({"decisions/style.md": text_of()})
+    made = draft({"decisions/style.md": text_of()})
     assert made.write("decisions", "Use tabs", "- width 8") == "decisions/style.md"
 
 
 def test_a_title_that_people_changed_leaves_its_file_to_the_note():
-    made = shelf({"decisions/use-tabs.md": text_of(title="Use spaces")})
+    made = draft({"decisions/use-tabs.md": text_of(title="Use spaces")})
     assert made.write("decisions", "Use tabs", "- tabs") == "decisions/use-tabs-2.md"
     assert [change.path for change in made.changes()] == ["decisions/use-tabs-2.md"]
 
 
 def test_a_note_goes_only_when_another_has_taken_it_over():
-    made = shelf({"decisions/use-tabs.md": text_of(), "knowledge/tabs.md": text_of("knowledge", "Tabs")})
+    made = draft({"decisions/use-tabs.md": text_of(), "knowledge/tabs.md": text_of("knowledge", "Tabs")})
     with pytest.raises(ToolError, match="was not written yet"):
         made.drop("knowledge/tabs.md", "decisions/use-tabs.md")
     made.write("decisions", "Use tabs", "- all of it")
@@ -64,7 +64,7 @@ def test_a_note_goes_only_when_another_has_taken_it_over():
 
 
 def test_a_note_cannot_be_merged_into_itself():
-    made = shelf()
+    made = draft()
     path = made.write("summary", "Work", "- here")
     with pytest.raises(ToolError):
         made.drop(path, path)
@@ -82,11 +82,11 @@ def test_a_note_cannot_be_merged_into_itself():
 )
 def test_what_is_no_note_is_refused_with_what_to_do(title, text, why):
     with pytest.raises(ToolError, match=why):
-        shelf().write("summary", title, text)
+        draft().write("summary", title, text)
 
 
 def test_a_note_does_not_grow_without_end():
-    made = shelf()
+    made = draft()
     for number in range(4):
         made.write("summary", "Work", f"{number} " + "x" * 7990)
     with pytest.raises(ToolError, match="longer than 32000"):
@@ -94,7 +94,7 @@ def test_a_note_does_not_grow_without_end():
 
 
 def test_no_secret_gets_onto_the_shelf():
-    made = shelf()
+    made = draft()
     made.write(
         "summary", "Key sk-abcdefghijklmnop1234", "Bearer abcdefghijklmnop1234 and https://u:hunter22@host/"
     )
@@ -106,7 +106,7 @@ def test_no_secret_gets_onto_the_shelf():
 
 def test_words_that_a_note_said_already_count_as_written_and_change_nothing():
     text = text_of()
-    made = shelf({"decisions/use-tabs.md": text}, sources=())
+    made = draft({"decisions/use-tabs.md": text}, sources=())
     made.write("decisions", "Use tabs", "- TABS!")
     assert made.written
     assert made.changes() == []
@@ -117,10 +117,10 @@ def test_the_listing_names_the_notes_that_changed_last_and_counts_the_others():
         f"summary/{n}.md": render(Note("summary", f"n{n}", "b", DATE, f"2026-01-{n:02}"))
         for n in range(1, 21)
     }
-    lines = shelf(texts).listing(40).split("\n")
+    lines = draft(texts).listing(40).split("\n")
     assert lines[0] == "- summary/20.md: n20"
     assert lines[-1] == f"[{20 - len(lines) + 1} more]"
-    assert shelf().listing() == "[none yet]"
+    assert draft().listing() == "[none yet]"
 
 
 def test_a_file_without_front_matter_is_a_note_of_its_folder():
@@ -171,7 +171,7 @@ def knowledge(title: str, body: str) -> Note:
 
 
 def test_findings_that_were_not_worked_in_are_added_as_they_were_found():
-    made = shelf()
+    made = draft()
     made.write("knowledge", "Ports", "- The server listens on 8080")
     found = [
         knowledge("Server", "- It listens on port 8080 of the server"),
@@ -186,30 +186,30 @@ def test_findings_that_were_not_worked_in_are_added_as_they_were_found():
 
 
 def test_what_another_note_says_already_is_not_added_again():
-    made = shelf({"knowledge/old.md": render(knowledge("Old", "- It is Postgres 15"))})
+    made = draft({"knowledge/old.md": render(knowledge("Old", "- It is Postgres 15"))})
     assert made.complete([knowledge("Database", "- it is Postgres 15")]) == 0
     assert made.changes() == []
 
 
 def test_a_fact_that_was_corrected_and_corrected_back_stands_last():
-    made = shelf()
+    made = draft()
     for port in (8080, 9090, 8080):
         made.add(knowledge("Port", f"- The port is {port}"))
     assert made.note("knowledge/port.md").body == "- The port is 9090\n- The port is 8080"
 
 
 def test_a_note_that_was_not_read_is_replaced_only_by_what_says_all_of_it():
-    made = shelf({"knowledge/db.md": render(knowledge("DB", "- It is Postgres 15\n- It runs on host A"))})
+    made = draft({"knowledge/db.md": render(knowledge("DB", "- It is Postgres 15\n- It runs on host A"))})
     with pytest.raises(ToolError, match=r"(?s)have not read.*Postgres 15.*host A"):
         made.rewrite("knowledge/db.md", "- It has 3 replicas")
     assert not made.written
     made.rewrite("knowledge/db.md", "- It has 3 replicas")  # now it knows what the note says
-    other = shelf({"knowledge/db.md": render(knowledge("DB", "- It is Postgres 15"))})
+    other = draft({"knowledge/db.md": render(knowledge("DB", "- It is Postgres 15"))})
     other.rewrite("knowledge/db.md", "- It is Postgres 15, with 3 replicas")
 
 
 def test_a_note_that_was_not_read_is_deleted_only_where_another_says_all_of_it():
-    made = shelf({"knowledge/db.md": render(knowledge("DB", "- It is Postgres 15\n- It runs on host A"))})
+    made = draft({"knowledge/db.md": render(knowledge("DB", "- It is Postgres 15\n- It runs on host A"))})
     made.write("knowledge", "Database", "- It has 3 replicas")
     with pytest.raises(ToolError, match=r"(?s)have not read.*Postgres 15"):
         made.drop("knowledge/db.md", "knowledge/database.md")

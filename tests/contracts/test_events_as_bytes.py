@@ -20,7 +20,7 @@ from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.channel import connect
 from actors.pod.handle import Pod
 from actors.pod.service import serve_pod
-from actors.runtime.bus import Bus
+from actors.runtime.events.bus import Bus
 from actors.sessions.memory.store import MemoryStore
 from actors.sessions.store import SessionStore
 from actors.system import PodSystem

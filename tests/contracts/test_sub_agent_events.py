@@ -14,7 +14,7 @@ from store_kit import AwaitedStore
 
 from actors.llm.scripted import call, say
 from actors.pod.handle import Pod
-from actors.runtime.subscription import Subscription
+from actors.runtime.events.subscription import Subscription
 from actors.sessions.memory.store import MemoryStore
 from actors.sessions.store import SessionStore
 from actors.system import PodSystem

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 
-import actors.llm.http.direct  # noqa: F401 - so that no first request waits for its import
+import actors.llm.http.direct_transport  # noqa: F401 - so that no first request waits for its import
 
 
 class Received(NamedTuple):

@@ -22,8 +22,8 @@ from stepped_loop import SteppedLoop, idle, run_stepped
 from actors.llm.anthropic.client import API_VERSION, AnthropicClient
 from actors.llm.anthropic.request import Caching
 from actors.llm.base import Answer, LLMClient, Request, TextChunk
-from actors.llm.http.client import HttpPool
 from actors.llm.http.contract import HttpSettings, Timeouts
+from actors.llm.http.http_pool import HttpPool
 from protocol.errors import ModelError
 from protocol.items import AssistantItem, TextPart, ThinkingPart, UserItem
 from protocol.tools import ToolSpec

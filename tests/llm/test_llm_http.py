@@ -9,7 +9,7 @@ import pytest
 from stepped_loop import SteppedLoop, idle, run_stepped
 
 from actors.llm.address import base_url_of
-from actors.llm.http.client import HttpPool
+from actors.llm.http.http_pool import HttpPool
 from actors.llm.http.stream_timeout import Watch
 from actors.net.aiohttp_failures import explained
 from actors.net.proxies import is_loopback, proxy_for, where_of

@@ -25,8 +25,8 @@ from stepped_loop import SteppedLoop, idle, run_stepped
 
 from actors.llm.base import Answer, LLMClient, Request, TextChunk
 from actors.llm.http import incoming
-from actors.llm.http.client import HttpPool
 from actors.llm.http.contract import HttpSettings, Timeouts
+from actors.llm.http.http_pool import HttpPool
 from actors.llm.http.presets import PRESETS
 from actors.llm.openai.client import OpenAIClient
 from protocol.errors import ModelError

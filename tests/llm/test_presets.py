@@ -10,7 +10,7 @@ from llm_server import Exchange, RawServer, error_reply, reply
 from ports import unused_port
 
 from actors.llm.http import presets
-from actors.llm.http.client import HttpPool
+from actors.llm.http.http_pool import HttpPool
 from actors.llm.http.presets import (
     PRESETS,
     Preset,
@@ -138,7 +138,7 @@ from actors.llm.openai.client import OpenAIClient
 presets.PRESETS.clear()
 assert asyncio.run(presets.probe_local()) is None
 OpenAIClient("http://127.0.0.1:1/v1", "m")
-assert not {"aiohttp", "httpx", "actors.llm.http.transport"} & set(sys.modules)
+assert not {"aiohttp", "httpx", "actors.llm.http.aiohttp_transport"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", script], check=True)
 

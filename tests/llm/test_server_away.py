@@ -10,13 +10,13 @@ import pytest
 from llm_server import RawServer, stream_reply
 from ports import unused_port
 
-from actors.llm.http.client import HttpPool
 from actors.llm.http.contract import HttpSettings
 from actors.llm.http.endpoint import Endpoint
+from actors.llm.http.http_pool import HttpPool
 from actors.llm.openai.client import OpenAIClient
 from actors.llm.retry import GiveUp, RetryPolicy, Wait, decide
 from actors.pod.handle import Pod
-from actors.runtime.subscription import Subscription
+from actors.runtime.events.subscription import Subscription
 from actors.system import PodSystem
 from protocol.errors import ModelError, RunFailed
 from protocol.events import Retry

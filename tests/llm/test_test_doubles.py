@@ -127,6 +127,6 @@ def test_pytest_finds_the_fixture_by_itself() -> None:
 
 
 def test_the_plugin_costs_a_test_run_that_does_not_use_it_no_agents() -> None:
-    code = "import sys, polypod.pytest_plugin; print('actors.llm.http.client' in sys.modules)"
+    code = "import sys, polypod.pytest_plugin; print('actors.llm.http.http_pool' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -9,9 +9,9 @@ import pytest
 from llm_server import STREAM_HEAD, Exchange, RawServer, chunk, reply, stream_reply
 from ports import unused_port
 
+from actors.llm.http.aiohttp_transport import AiohttpTransport
 from actors.llm.http.contract import Response, Transport
-from actors.llm.http.direct import DirectTransport
-from actors.llm.http.transport import AiohttpTransport
+from actors.llm.http.direct_transport import DirectTransport
 from actors.net.aiohttp_failures import explained, is_of, was_kept_too_long
 from actors.net.failures import NetworkFailure, TransportError
 

@@ -22,8 +22,8 @@ from actors.memory.findings import Decision, Extracted
 from actors.memory.lease import Lease
 from actors.memory.ledger import Ledger, read_ledger, write_ledger
 from actors.memory.note_index import VERSION, search
+from actors.memory.notes_draft import Change
 from actors.memory.notes_folder import NotesFolder
-from actors.memory.shelf import Change
 from actors.memory.staging import Staged, newest_readings, read_staged, stage, waiting
 from actors.system import PodSystem
 from protocol.errors import ManifestError
@@ -264,7 +264,7 @@ def consolidated(memory: NotesFolder, section: MemorySection = ONE, *, automatic
             return None
         for record in batch.records:
             for note in record.notes("1970-01-01"):
-                batch.shelf.add(note)
+                batch.draft.add(note)
         return work.commit(batch)
     finally:
         work.release()
@@ -322,8 +322,8 @@ def test_a_ledger_that_was_left_is_carried_out_once(memory: NotesFolder) -> None
     work = Consolidation(memory, ONE, "p")
     batch = work.begin(automatic=False)
     assert batch is not None
-    batch.shelf.write("decisions", "A", "- a")
-    write_ledger(memory, Ledger((path.stem,), tuple(batch.shelf.changes())))  # and the process dies
+    batch.draft.write("decisions", "A", "- a")
+    write_ledger(memory, Ledger((path.stem,), tuple(batch.draft.changes())))  # and the process dies
     work.release()
     assert consolidated(memory) is None
     assert all_notes(memory) == {"decisions/a.md": "- a"}

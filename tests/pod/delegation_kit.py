@@ -8,7 +8,7 @@ from typing import Any
 
 from actors.llm.base import Block, Request
 from actors.llm.scripted import Reply, call
-from actors.runtime.subscription import Subscription
+from actors.runtime.events.subscription import Subscription
 from protocol.events import Event
 from protocol.manifest import PodManifest
 

@@ -14,7 +14,7 @@ from store_kit import KINDS
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.pod.runs.tool_runner import NOT_RUN
-from actors.runtime.subscription import Subscription
+from actors.runtime.events.subscription import Subscription
 from actors.sessions.answer_token import answer_token
 from actors.sessions.memory.store import MemoryStore
 from actors.sessions.store import SessionStore

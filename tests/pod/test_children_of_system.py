@@ -140,7 +140,7 @@ async def main():
     async with PodSystem() as system:
         pod = await system.spawn(PodManifest.of(tools={"builtin": ["files", "search"]}))
         await pod.run("hello")
-    print([name for name in sys.modules if "children" in name or name == "actors.tools.sandbox"])
+    print([name for name in sys.modules if "children" in name or name == "actors.tools.confinement.sandbox"])
 asyncio.run(main())
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

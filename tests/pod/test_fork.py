@@ -17,7 +17,7 @@ from child_kit import in_child
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
-from actors.runtime.subscription import Subscription
+from actors.runtime.events.subscription import Subscription
 from actors.system import PodSystem
 from actors.tools.base import Tool, ToolContext, tool
 from protocol.errors import StoreError, SystemNotRunning, SystemOfParent

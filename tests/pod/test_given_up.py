@@ -13,7 +13,7 @@ import pytest
 from actors.llm.base import Block, End, Request, TextChunk
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
-from actors.runtime.subscription import Subscription
+from actors.runtime.events.subscription import Subscription
 from actors.system import PodSystem
 from actors.tools.base import Tool, ToolContext, tool
 from protocol.events import Alert, Event, RunEnd, TextDelta, ToolProgress, ToolResulted, ToolStart

@@ -9,8 +9,8 @@ import pytest
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.system import PodSystem
-from actors.tools import guarded_files
 from actors.tools.base import Tool, tool
+from actors.tools.confinement import guarded_files
 from protocol.events import ApprovalRequested, ToolResulted
 from protocol.manifest import PodManifest
 

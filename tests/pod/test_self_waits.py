@@ -19,7 +19,7 @@ from actors.pod.handle import Pod
 from actors.swarm.agents.swarm import Swarm
 from actors.system import PodSystem
 from actors.tools.base import tool
-from actors.tools.pool import shared_threads
+from actors.tools.thread_pool import shared_threads
 from actors.tools.user_functions import call_function
 from protocol.errors import NotPaused, PodBusy, RunFailed, WouldDeadlock
 from protocol.items import SystemItem, ToolResult, UserItem

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import protocol
-from actors.runtime.bus import Bus
+from actors.runtime.events.bus import Bus
+from actors.runtime.events.subscription import Closed
 from actors.runtime.loop import LoopThread
-from actors.runtime.subscription import Closed
 from protocol import errors
 from protocol.entries import StoredEntry
 from protocol.errors import WouldDeadlock

@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta
 
-from actors.runtime.datatypes import Unfit, data_type
-from actors.runtime.json_schema import merge
+from actors.runtime.datatypes.datatypes import Unfit, data_type
+from actors.runtime.datatypes.json_schema import merge
 
 jsonschema: Any = pytest.importorskip("jsonschema")  # of the extra "dev"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.runtime.inherited import search_path, socket_pair
+from actors.runtime.children.inherited import search_path, socket_pair
 from actors.system import PodSystem
 from protocol.errors import ChildNotStarted
 from protocol.manifest import PodManifest

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.llm.scripted import ScriptedClient, call
-from actors.runtime.bus import Bus
+from actors.runtime.events.bus import Bus
 from actors.runtime.log import fields_of, level_of, log_event
 from actors.system import PodSystem
 from actors.tools.base import tool

@@ -21,9 +21,9 @@ from store_kit import add, make
 from warm import Popen
 
 from actors.sessions.chain import head_of, verified
-from actors.sessions.sqlite.aside import note_log, note_retired
 from actors.sessions.sqlite.checkpoint import Checkpointer
 from actors.sessions.sqlite.file import SQLiteFile
+from actors.sessions.sqlite.quarantine import note_log, note_retired
 from actors.sessions.sqlite.store import SQLiteStore
 from actors.sessions.sqlite.watch import FileWatch, identity_of
 from protocol.entries import Head

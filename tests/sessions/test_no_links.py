@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from warm import Popen
 
-from actors.runtime.children import seccomp
+from actors.runtime.children.confinement import seccomp
 from actors.sessions.disk import name_file
 
 # Has the kernel refuse every hard link in this process, then uses a store, and exports from it.
@@ -19,7 +19,7 @@ WITHOUT_LINKS = """
 import struct, sys
 from pathlib import Path
 from actors.runtime.children.kernel import PR_SET_NO_NEW_PRIVS, call
-from actors.runtime.children.seccomp import install
+from actors.runtime.children.confinement.seccomp import install
 from actors.sessions.answer_token import answer_token
 from actors.sessions.chain import chained
 from actors.sessions.repair import check, export_session

@@ -12,14 +12,14 @@ import pytest
 from store_kit import KINDS, make
 from warm import Popen
 
-from actors.runtime.children import seccomp
+from actors.runtime.children.confinement import seccomp
 from protocol.entries import StoredEntry
 
 # Has the kernel refuse every lock on a file in this process, then uses a store.
 WITHOUT_LOCKS = """
 import struct, sys
 from actors.runtime.children.kernel import PR_SET_NO_NEW_PRIVS, call
-from actors.runtime.children.seccomp import install
+from actors.runtime.children.confinement.seccomp import install
 from actors.sessions.chain import chained
 from actors.sessions.sqlite import file, schema
 from actors.sessions.urls import open_store

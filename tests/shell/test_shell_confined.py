@@ -13,8 +13,8 @@ from actors.llm.scripted import ScriptedClient, say
 from actors.pod.handle import Pod
 from actors.runtime.children.launcher import Launcher
 from actors.system import PodSystem
-from actors.tools import guarded_files
-from actors.tools.sandbox import look_at_machine
+from actors.tools.confinement import guarded_files
+from actors.tools.confinement.sandbox import look_at_machine
 from protocol.events import Alert, ApprovalRequested, ToolResulted
 from protocol.manifest import PodManifest
 from protocol.scope import Scope

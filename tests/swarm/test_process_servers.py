@@ -20,7 +20,7 @@ from process_kit import wait_for_end
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod_process.parent_servers import ParentServers
 from actors.runtime.children.launcher import Launcher
-from actors.runtime.frames import read_frame
+from actors.runtime.read_frame import read_frame
 from actors.swarm.processes.process_pod import ProcessPod
 from actors.swarm.processes.shared_servers import SharedServers
 from actors.tools.base import ToolContext

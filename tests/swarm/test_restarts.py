@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.runtime.restarts import Limits, count_restart
-from actors.swarm.watchdog import LOOKS, Watch, look_again
+from actors.swarm.hanging_requests import LOOKS, Watch, look_again
 
 GAPS = st.lists(st.integers(0, 20), max_size=30)
 LIMITS = st.builds(Limits, st.integers(0, 5), st.integers(1, 30))

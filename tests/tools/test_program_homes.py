@@ -16,14 +16,14 @@ import pytest
 from process_kit import descriptors
 from store_kit import small_disk
 
-from actors.tools import program_homes
-from actors.tools.program_homes import PREFIX, ProgramHome, close_home, make_home
+from actors.tools.confinement import program_homes
+from actors.tools.confinement.program_homes import PREFIX, ProgramHome, close_home, make_home
 from polypod import ChildNotConfined, PodManifest, PodSystem, ScriptedClient, ToolResulted, call, say
 
 HOLD = """
 import sys, tempfile
 tempfile.tempdir = sys.argv[1]
-from actors.tools.program_homes import ProgramHome
+from actors.tools.confinement.program_homes import ProgramHome
 home = ProgramHome()
 print(home.path, flush=True)
 sys.stdin.read()

@@ -16,15 +16,15 @@ from effort import times
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.runtime.children.confinement import Confinement
+from actors.runtime.children.confinement.confinement import Confinement
 from actors.runtime.children.launcher import Launcher
 from actors.runtime.user_folders import configuration_path, state_path
 from actors.sessions.answer_token import answer_token
 from actors.sessions.chain import chained
 from actors.sessions.jsonl.store import JsonLinesStore
 from actors.sessions.sqlite.store import SQLiteStore
-from actors.tools.program_homes import PREFIX
-from actors.tools.sandbox import Sandbox, look_at_machine
+from actors.tools.confinement.program_homes import PREFIX
+from actors.tools.confinement.sandbox import Sandbox, look_at_machine
 from actors.tools.scope import fence, fenced, resolved
 from protocol.errors import ChildNotConfined, ManifestError
 from protocol.manifest import PodManifest, SandboxSection

@@ -16,7 +16,7 @@ import pytest
 from msgspec import Meta
 
 from actors.tools.base import Tool, ToolContext, tool
-from actors.tools.pool import ToolThreads
+from actors.tools.thread_pool import ToolThreads
 from actors.tools.toolbox import Toolbox
 from protocol.errors import ScopeRefused, ToolCancelled, ToolDefinitionError, ToolError
 from protocol.items import ImagePart, TextPart, ToolCall, ToolResult

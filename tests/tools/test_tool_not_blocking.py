@@ -15,7 +15,7 @@ import pytest
 
 from actors.system import PodSystem
 from actors.tools.base import Tool, ToolContext, tool
-from actors.tools.pool import ToolThreads
+from actors.tools.thread_pool import ToolThreads
 from actors.tools.toolbox import Toolbox
 from bench.models import Caller, manifest
 from protocol.errors import ToolDefinitionError, ToolError

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from actors.tools.pool import ToolThreads
+from actors.tools.thread_pool import ToolThreads
 from protocol.errors import ToolError, ToolTimeout
 
 
@@ -126,7 +126,7 @@ def test_a_pool_has_at_least_one_thread():
 def test_a_hanging_tool_does_not_keep_the_process_from_ending():
     program = (
         "import asyncio, threading\n"
-        "from actors.tools.pool import ToolThreads\n"
+        "from actors.tools.thread_pool import ToolThreads\n"
         "from protocol.errors import ToolError, ToolTimeout\n"
         "async def main():\n"
         "    try: await ToolThreads(1).call(threading.Event().wait, seconds=0.01)\n"

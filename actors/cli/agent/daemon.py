@@ -9,8 +9,8 @@ from typing import Any
 from actors.cli.agent.inbox import Inbox, Message, error_line
 from actors.cli.agent.output import AgentLines, LineOutput
 from actors.pod.handle import Pod
+from actors.runtime.events.subscription import Subscription
 from actors.runtime.future import AsyncFuture
-from actors.runtime.subscription import Subscription
 from protocol import commands
 from protocol.errors import AgentBusy, PodStopped, PolypodError, RunFailed
 from protocol.events import AgentStopReason, PodFailed

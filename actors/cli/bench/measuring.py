@@ -13,7 +13,7 @@ from actors.cli.bench.timing_client import Asked, TimingClient
 from actors.llm.base import LLMClient
 from actors.pod.handle import Pod
 from actors.pod.models import Models
-from actors.runtime.subscription import Subscription
+from actors.runtime.events.subscription import Subscription
 from actors.system import PodSystem
 from protocol.errors import Failure, RunFailed
 from protocol.events import RunOutcome, ToolResulted

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 import click
 
 from actors.cli.approvals.approver import approver
-from actors.cli.chat.commands import carry_out
+from actors.cli.chat.carry_out import carry_out
 from actors.cli.chat.current import Current
 from actors.cli.chat.earlier import show_earlier
 from actors.cli.chat.lines import Asker, Lines
@@ -21,12 +21,12 @@ from actors.cli.display.choice import Loudness, view_of
 from actors.cli.display.screen import Screen
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import View
+from actors.cli.follow import MEMORY_FAILURES, Plan, finish_memory_jobs, resumable
 from actors.cli.interrupts import farewell, run_interruptible
 from actors.cli.places import memory_folder
 from actors.cli.pods.manifest import name_in_errors
 from actors.cli.pods.options import Given, images, loudness, of_a_pod
 from actors.cli.pods.planning import new_plan, plan_again
-from actors.cli.running import MEMORY_FAILURES, Plan, finish_memory_jobs, resumable
 from actors.cli.streams import private_stdin
 from actors.system import PodSystem
 from protocol.items import ImagePart

@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from actors.cli.display.views import View
+from actors.cli.follow import Plan
 from actors.cli.places import store_option
-from actors.cli.running import Plan
 from actors.pod.handle import Pod
 from actors.pod.local import actor_of
 from actors.sessions.answers import settled

@@ -16,7 +16,7 @@ from actors.cli.chat.lines import Asker
 from actors.cli.chat.typed import Typed, Words, understand
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import View
-from actors.cli.running import Start, follow_until_signal
+from actors.cli.follow import Start, follow_until_signal
 from actors.system import PodSystem
 from protocol.errors import NotRunning, PodStopped, PolypodError, RunFailed
 from protocol.items import Part, TextPart

@@ -15,7 +15,7 @@ from protocol.manifest import ModelSection
 from protocol.urls import without_secrets
 
 if TYPE_CHECKING:
-    from actors.llm.http.client import HttpPool
+    from actors.llm.http.http_pool import HttpPool
 
 Found = tuple[Literal["ok", "missing", "failed"], str, str | None]
 #: Seconds that a server has to name its models.
@@ -26,7 +26,7 @@ class Servers:
     """Asks servers for their models, each once."""
 
     def __init__(self) -> None:
-        from actors.llm.http.client import HttpPool  # noqa: PLC0415 - the command's own needs alone
+        from actors.llm.http.http_pool import HttpPool  # noqa: PLC0415 - the command's own needs alone
 
         self._http: HttpPool = HttpPool()
         self._asked: dict[tuple[str, str | None], asyncio.Task[list[str]]] = {}

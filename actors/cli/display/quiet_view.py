@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from actors.cli.display.answer import write_answer
 from actors.cli.display.terminal import Terminal
-from actors.runtime.encoded import EncodedEvent
+from actors.runtime.events.encoded import EncodedEvent
 from protocol import events
 from protocol.errors import Failure
 from protocol.results import RunResult

@@ -15,7 +15,7 @@ from actors.cli.display.event_format import Line, event_line, failed, result_lin
 from actors.cli.display.format import arguments, count, cut, dollars, seconds, tokens
 from actors.cli.display.json_rows import RunLine
 from actors.cli.display.terminal import Terminal
-from actors.runtime.encoded import EncodedEvent
+from actors.runtime.events.encoded import EncodedEvent
 from protocol import events
 from protocol.errors import Failure, PolypodError, RunFailed
 from protocol.events import Event

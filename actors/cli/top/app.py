@@ -25,7 +25,7 @@ from actors.cli.swarm.wire import Asked
 from actors.cli.top.listing import Listing
 from actors.cli.top.pods import answer_pod, entries_of_pod, rows_of_pods
 from actors.cli.top.questions import Approval, Decision, Removal, Words
-from actors.cli.top.service import Service
+from actors.cli.top.service_client import Service
 from actors.cli.top.task_line import asked_in
 from actors.cli.top.transcript import Transcript, text_of
 from protocol.entries import Entry, OtherEntry

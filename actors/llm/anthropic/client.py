@@ -15,8 +15,8 @@ from actors.llm.anthropic.dialect import Dialect, adapted
 from actors.llm.anthropic.request import Caching, answer_tool_of, body_of, encode_some
 from actors.llm.anthropic.settings import fields_of
 from actors.llm.base import Request
-from actors.llm.http.client import HttpPool, Peer
 from actors.llm.http.headers import key_of, trimmed
+from actors.llm.http.http_pool import HttpPool, Peer
 from actors.llm.http.server_client import ServerClient
 from actors.llm.vendor import origin_of
 from protocol.items import AssistantItem, ThinkingPart

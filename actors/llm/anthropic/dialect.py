@@ -7,7 +7,7 @@ import re
 import msgspec
 from msgspec import Struct
 
-from actors.llm.blindness import SEES_NONE
+from actors.llm.picture_refusals import SEES_NONE
 
 
 class Dialect(Struct, frozen=True):

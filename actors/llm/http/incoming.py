@@ -8,7 +8,7 @@ from collections.abc import Callable
 from actors.llm.base import Block
 from actors.llm.errors import classify
 from actors.llm.http.answers import AnswerReader, whole_ones
-from actors.llm.http.client import MAX_REFUSAL_BYTES, Peer
+from actors.llm.http.http_pool import MAX_REFUSAL_BYTES, Peer
 from actors.llm.http.reply import Reply
 from actors.llm.http.sse import SSEParser
 from actors.net.proxies import PROXY_WANTS_KEY

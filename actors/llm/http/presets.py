@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from actors.llm.address import base_url_of
 from actors.llm.errors import classify
-from actors.llm.http.client import HttpPool, Peer
 from actors.llm.http.headers import bearer, key_of
+from actors.llm.http.http_pool import HttpPool, Peer
 from actors.net.proxies import authorization_of, basic_credentials, is_loopback, where_of, without_credentials
 from protocol.errors import ManifestError, MissingKey, ModelError
 from protocol.text import UNDECODABLE

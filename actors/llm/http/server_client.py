@@ -12,9 +12,9 @@ import msgspec
 
 from actors.llm.base import Block, CallStart, Request
 from actors.llm.http.answers import AnswerReader
-from actors.llm.http.client import HttpPool, Peer
 from actors.llm.http.endpoint import Entry
 from actors.llm.http.headers import header_of
+from actors.llm.http.http_pool import HttpPool, Peer
 from actors.llm.http.incoming import Incoming, post
 from actors.llm.http.presets import start_command_for
 from actors.llm.http.reply import Reply

@@ -8,8 +8,8 @@ import msgspec
 
 from actors.llm.address import base_url_of
 from actors.llm.base import Request
-from actors.llm.http.client import HttpPool, Peer
 from actors.llm.http.headers import bearer
+from actors.llm.http.http_pool import HttpPool, Peer
 from actors.llm.http.server_client import ServerClient
 from actors.llm.openai.answer import ChatAnswer
 from actors.llm.openai.dialect import Dialect, adapted, dialect_of

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.llm.base import Request
-from actors.llm.blindness import OF_ONE_PICTURE
+from actors.llm.picture_refusals import OF_ONE_PICTURE
 from protocol.items import AssistantItem, ImagePart
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec.json import encode
 
-from actors.llm.http.client import HttpPool
+from actors.llm.http.http_pool import HttpPool
 from actors.llm.http.incoming import post
 from actors.net.proxies import authorization_of, basic_credentials, without_credentials
 

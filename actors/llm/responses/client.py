@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from actors.llm.address import base_url_of
 from actors.llm.base import Request
-from actors.llm.http.client import HttpPool, Peer
 from actors.llm.http.headers import bearer, trimmed
+from actors.llm.http.http_pool import HttpPool, Peer
 from actors.llm.http.server_client import ServerClient
 from actors.llm.responses.answer import ResponsesAnswer
 from actors.llm.responses.dialect import Dialect, adapted

@@ -8,8 +8,8 @@ import msgspec
 from msgspec import Struct
 
 from actors.llm.base import Request
-from actors.llm.blindness import SEES_NONE
 from actors.llm.legal import Pictures
+from actors.llm.picture_refusals import SEES_NONE
 from protocol.items import ImagePart, ToolResult
 
 

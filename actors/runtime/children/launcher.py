@@ -19,14 +19,14 @@ from weakref import WeakSet
 from msgspec import Struct
 
 from actors.runtime.children.child import Child, Ladder
-from actors.runtime.children.confinement import Confinement
+from actors.runtime.children.confinement.confinement import Confinement
 from actors.runtime.children.frames import END, HOLD, KILL, START, framed
+from actors.runtime.children.inherited import search_path, socket_pair
 from actors.runtime.children.pipes import ChildInput, ChildOutput
 from actors.runtime.children.slots import Slots
 from actors.runtime.children.spare import Connection, SpareWardens
 from actors.runtime.fork import let_be
 from actors.runtime.frozen import MARK, check_can_start, is_frozen
-from actors.runtime.inherited import search_path, socket_pair
 from protocol.errors import ChildLost, ChildNotStarted, TooManyChildren
 
 #: What an output is: a pipe that is read, nothing, where standard output goes, or a descriptor of ours.

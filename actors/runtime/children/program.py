@@ -9,10 +9,10 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
-from actors.runtime.children.confine import Plan, confine
+from actors.runtime.children.confinement.confine import Plan, confine
+from actors.runtime.children.confinement.privileges import limit
 from actors.runtime.children.frames import framed
 from actors.runtime.children.kernel import end_with_parent
-from actors.runtime.children.privileges import limit
 
 #: The number of a parent that is in none of the namespaces that a process sees.
 _OUTSIDE = 0

@@ -16,8 +16,12 @@ import socket
 import time
 from typing import Any
 
-from actors.runtime.children.confine import Plan, plan_of
-from actors.runtime.children.covers import Covers
+from actors.runtime.children.confinement.confine import Plan, plan_of
+from actors.runtime.children.confinement.covers import Covers
+from actors.runtime.children.confinement.enclosure import BEGUN, begin_confined
+from actors.runtime.children.confinement.init import NONE, Init
+from actors.runtime.children.confinement.planted import Planted
+from actors.runtime.children.confinement.reserve import Reservations
 from actors.runtime.children.descendants import (
     KILL_WAIT,
     Process,
@@ -26,13 +30,9 @@ from actors.runtime.children.descendants import (
     send,
     this_process,
 )
-from actors.runtime.children.enclosure import BEGUN, begin_confined
 from actors.runtime.children.frames import Frames, framed, receive
-from actors.runtime.children.init import NONE, Init
 from actors.runtime.children.kernel import go_on_at_end_of_parent, take_in_orphans
-from actors.runtime.children.planted import Planted
 from actors.runtime.children.program import begin
-from actors.runtime.children.reserve import Reservations
 from actors.runtime.children.waiting import Waiting, reap
 
 #: How often what appears meanwhile is killed too, in seconds.

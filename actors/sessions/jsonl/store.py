@@ -10,7 +10,6 @@ from typing import BinaryIO
 
 from actors.runtime.future import AsyncFuture
 from actors.runtime.user_folders import make_private
-from actors.sessions.aside import aside_path
 from actors.sessions.disk import place, store_error
 from actors.sessions.head import fits
 from actors.sessions.jsonl.answers import AnswersFile
@@ -28,6 +27,7 @@ from actors.sessions.jsonl.files import (
 from actors.sessions.jsonl.lines import LineReader
 from actors.sessions.jsonl.write import Append, Create, Held, Release, claim
 from actors.sessions.lock import WriterLock
+from actors.sessions.quarantine import aside_path
 from actors.sessions.store import (
     Claim,
     Durability,

@@ -19,14 +19,6 @@ from actors.runtime.fork import let_be
 from actors.runtime.user_folders import make_private
 from actors.runtime.weak import members_of
 from actors.sessions.disk import store_error
-from actors.sessions.sqlite.aside import (
-    has_notes,
-    is_superseded,
-    note_log,
-    put_aside,
-    put_stale_log_aside,
-    remove_made,
-)
 from actors.sessions.sqlite.errors import change_error, damaged_error, lost_elsewhere_error, sqlite_error
 from actors.sessions.sqlite.merger import MERGE_PATIENCE, Merger
 from actors.sessions.sqlite.others import (
@@ -36,6 +28,14 @@ from actors.sessions.sqlite.others import (
     opening,
     put_stray_journal_aside,
     was_lost_elsewhere,
+)
+from actors.sessions.sqlite.quarantine import (
+    has_notes,
+    is_superseded,
+    note_log,
+    put_aside,
+    put_stale_log_aside,
+    remove_made,
 )
 from actors.sessions.sqlite.schema import OPEN_PATIENCE, SCHEMA_VERSION, is_logged, prepare
 from actors.sessions.sqlite.watch import Change, FileWatch, Identity, identity_of, status_of

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from actors.sessions.sqlite.aside import free_names, is_superseded, note_retired
+from actors.sessions.sqlite.quarantine import free_names, is_superseded, note_retired
 from actors.sessions.sqlite.watch import FileWatch
 from protocol.errors import StoreError
 

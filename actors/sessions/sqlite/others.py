@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from actors.sessions.sqlite.aside import is_last_retired, is_other_noted
+from actors.sessions.sqlite.quarantine import is_last_retired, is_other_noted
 from actors.sessions.sqlite.watch import FileWatch, Identity, identity_of
 from protocol.errors import StoreError
 

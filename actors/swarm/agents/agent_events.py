@@ -11,7 +11,7 @@ from actors.swarm.agents.history import read_history
 from protocol.events import DurableEvent, Event, Lagged
 
 if TYPE_CHECKING:
-    from actors.runtime.subscription import Subscription
+    from actors.runtime.events.subscription import Subscription
     from actors.swarm.agents.home import Home
     from actors.swarm.agents.keeper import Keeper
 

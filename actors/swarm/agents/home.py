@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from actors.pod.approvals.answer_watch import AnswerWatch
-from actors.runtime.bus import Bus
+from actors.runtime.events.bus import Bus
 from actors.runtime.loop import Mailroom
 from actors.sessions.store import SessionStore
 from actors.swarm.roster import Roster

@@ -19,7 +19,7 @@ from actors.swarm.agents.history import POD_RUNNERS
 from actors.swarm.agents.home import Home
 from actors.swarm.agents.inboxes import make_socket_folder
 from actors.swarm.agents.journal import AgentJournal
-from actors.swarm.agents.kept import KeptChild, KeptPrograms, Place
+from actors.swarm.agents.kept_programs import KeptChild, KeptPrograms, Place
 from actors.swarm.agents.known_events import KnownEvents
 from actors.swarm.agents.membership import Membership
 from actors.swarm.agents.projections import Projections

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from actors.swarm.agents.kept import is_of_errors
+from actors.swarm.agents.kept_programs import is_of_errors
 from protocol.events import AgentIdle, AgentStarted, AgentStopped, Event
 
 

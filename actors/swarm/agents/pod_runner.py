@@ -17,7 +17,7 @@ from actors.pod.handle import Pod
 from actors.pod.local import elsewhere, shut_down
 from actors.pod.models import label
 from actors.pod.session.restore import tip
-from actors.runtime.subscription import Subscription
+from actors.runtime.events.subscription import Subscription
 from actors.sessions.answers import settled
 from actors.swarm.agents.home import Home
 from actors.swarm.agents.ids import pod_of

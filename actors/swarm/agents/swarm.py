@@ -16,7 +16,7 @@ from actors.runtime.on_loop import ask_on
 from actors.runtime.user_folders import state_path
 from actors.sessions.answers import settled
 from actors.swarm.agents.agent import Agent
-from actors.swarm.agents.found import Found, find_agents
+from actors.swarm.agents.find import Found, find_agents
 from actors.swarm.agents.history import POD_RUNNERS, pod_chain, pod_sessions_of, read_history
 from actors.swarm.agents.home import home_of
 from actors.swarm.agents.ids import find_id, first_number, next_number, slug_of

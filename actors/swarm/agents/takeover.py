@@ -6,7 +6,7 @@ from actors.sessions.answers import settled
 from actors.sessions.store import SessionStore
 from actors.swarm.agents.history import read_history
 from actors.swarm.agents.keeper import Keeper
-from actors.swarm.agents.kept import read_place
+from actors.swarm.agents.kept_programs import read_place
 from actors.swarm.agents.record import read_pages
 from actors.swarm.agents.runner_choice import RunnerChoice
 from actors.swarm.agents.state import SUPERVISOR_DIED

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from actors.pod.session.past_events import entries_after
 from actors.pod.session.restore import tip
-from actors.runtime.bus import Bus
+from actors.runtime.events.bus import Bus
 from actors.sessions.answers import settled
 from actors.sessions.store import SessionStore
 from protocol.entries import StoredEntry

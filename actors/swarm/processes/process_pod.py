@@ -20,13 +20,13 @@ from actors.pod.address import Kinds, Mailboxes, Since
 from actors.pod.elsewhere import Elsewhere
 from actors.pod.handle import Pod
 from actors.pod.runs.run_state import RunHere, new_run_id
-from actors.runtime.bus import Bus
 from actors.runtime.children.child import Child, Ladder
+from actors.runtime.children.inherited import socket_pair
+from actors.runtime.events.bus import Bus
+from actors.runtime.events.subscription import Feed, Subscription
 from actors.runtime.future import AsyncFuture
-from actors.runtime.inherited import socket_pair
 from actors.runtime.loop import Mailroom
 from actors.runtime.on_loop import future_of
-from actors.runtime.subscription import Feed, Subscription
 from actors.sessions.store import SessionStore
 from actors.swarm.processes.asked_commands import Asked, AskedCommands
 from actors.swarm.processes.channel import ProcessChannel

@@ -12,13 +12,13 @@ from msgspec import Raw
 
 from actors.llm.prices import standard_prices
 from actors.pod.address import Mailboxes
-from actors.runtime.bus import Bus
 from actors.runtime.children.child import Child, Ladder
 from actors.runtime.children.environment import allowed_environment
+from actors.runtime.children.inherited import search_path
 from actors.runtime.children.launcher import Output
+from actors.runtime.events.bus import Bus
 from actors.runtime.frozen import is_frozen
 from actors.runtime.importable import import_path
-from actors.runtime.inherited import search_path
 from actors.runtime.loop import Mailroom
 from actors.sessions.store import SessionStore
 from actors.swarm.processes.process_pod import ProcessPod, Surroundings

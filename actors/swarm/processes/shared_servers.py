@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from actors.runtime.frames import read_frame
+from actors.runtime.read_frame import read_frame
 from actors.tools.base import ToolContext
 from actors.tools.mcp.connection import Connection
 from actors.tools.mcp.connections import OwnConnections

@@ -17,7 +17,7 @@ from protocol.errors import ChildError, ToolError
 
 if TYPE_CHECKING:
     from actors.runtime.children.child import Child, ChildEnd
-    from actors.runtime.children.confinement import Confinement
+    from actors.runtime.children.confinement.confinement import Confinement
     from actors.runtime.children.launcher import Launcher
     from actors.tools.base import ToolContext
 

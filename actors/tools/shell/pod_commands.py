@@ -12,8 +12,8 @@ from protocol.errors import ChildNotConfined, ToolError
 from protocol.text import encodable
 
 if TYPE_CHECKING:
-    from actors.runtime.children.confinement import Confinement
-    from actors.tools.sandbox import Sandbox
+    from actors.runtime.children.confinement.confinement import Confinement
+    from actors.tools.confinement.sandbox import Sandbox
 
 #: How many of a pod are at work at most, and how many are kept that have ended.
 MOST, KEPT = 16, 16

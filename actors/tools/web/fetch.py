@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from actors.runtime import datatypes
+from actors.runtime.datatypes import datatypes
 from actors.runtime.in_thread import in_thread
 from actors.tools.base import ToolContext, tool
 from actors.tools.extras import ALLOW_PRIVATE, LAUNCHER

@@ -15,7 +15,7 @@ from swarm.agent_kit import all_events, echo, until
 from actors.runtime.children.child import Ladder
 from actors.runtime.children.descendants import with_variable
 from actors.runtime.children.kernel import free_range
-from actors.swarm.agents.kept import ERRORS, OUTPUT, KeptChild, Place
+from actors.swarm.agents.kept_programs import ERRORS, OUTPUT, KeptChild, Place
 from actors.swarm.runners.listening import AGENT_LOG
 from polypod import (
     Agent,

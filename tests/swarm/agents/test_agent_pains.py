@@ -31,7 +31,7 @@ from swarm.agent_kit import (
 
 from actors.runtime.children.child import Ladder
 from actors.runtime.children.mark import is_running, mark_of
-from actors.swarm.agents.kept import KeptChild, Place
+from actors.swarm.agents.kept_programs import KeptChild, Place
 from actors.swarm.agents.projections import EVENTS, META, STDOUT
 from actors.swarm.runners.base import Permission
 from polypod import (

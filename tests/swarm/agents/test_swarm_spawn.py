@@ -11,7 +11,7 @@ from swarm.agent_kit import Moody, all_events, echo, fail, hang, run_and_kill, s
 from actors.llm.base import Request
 from actors.pod import notify_soon
 from actors.pod.accounts.budget import Budget
-from actors.runtime.bus import QUEUE_SIZE
+from actors.runtime.events.bus import QUEUE_SIZE
 from actors.sessions.answers import settled
 from actors.swarm.agents import spawned
 from actors.swarm.agents.spawned import SpawnedAgents

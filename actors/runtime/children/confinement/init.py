@@ -10,6 +10,8 @@ import os
 import signal
 import socket
 
+from actors.runtime.children.confinement.mounts import new_processes, see_processes_alone
+from actors.runtime.children.confinement.privileges import drop_bounds
 from actors.runtime.children.frames import receive
 from actors.runtime.children.kernel import (
     CLOSE_RANGE,
@@ -19,8 +21,6 @@ from actors.runtime.children.kernel import (
     forget_children,
     system_call,
 )
-from actors.runtime.children.mounts import new_processes, see_processes_alone
-from actors.runtime.children.privileges import drop_bounds
 
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x20000, 0x10000000, 0x20000000, 0x40000000
 _SYS_ADMIN = 21

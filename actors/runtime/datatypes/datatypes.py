@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from actors.runtime import json_schema, pydantic_types
+from actors.runtime.datatypes import json_schema, pydantic_types
 from protocol.foreign import named_words
 
 

@@ -18,9 +18,9 @@ from actors.cli.display.views import View
 from actors.cli.errors import Exit
 from actors.cli.interrupts import Interrupted, cancel_on_signal, catching, farewell
 from actors.pod.handle import Pod
-from actors.runtime.encoded import EncodedEvent
+from actors.runtime.events.encoded import EncodedEvent
+from actors.runtime.events.subscription import Subscription
 from actors.runtime.future import AsyncFuture
-from actors.runtime.subscription import Subscription
 from actors.system import PodSystem
 from actors.tools.scope import REFUSED
 from protocol.error_of import error_of

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from actors.runtime.children import repository
+from actors.runtime.children.confinement import repository
 from actors.runtime.children.kernel import AT_FDCWD, open_place
 
 #: By its mode a folder is known that was left behind when a warden was killed.

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from actors.runtime.children.confinement.repository import NEW
 from actors.runtime.children.kernel import (
     AT_FDCWD,
     FSCONFIG,
@@ -23,7 +24,6 @@ from actors.runtime.children.kernel import (
     open_place,
     system_call,
 )
-from actors.runtime.children.repository import NEW
 
 _AT_RECURSIVE, _AT_EMPTY_PATH = 0x8000, 0x1000
 _CLONE, _CLOSE_ON_EXEC = 1, os.O_CLOEXEC

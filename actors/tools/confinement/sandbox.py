@@ -12,14 +12,14 @@ from weakref import WeakKeyDictionary
 from msgspec import Struct
 from msgspec.structs import replace
 
-from actors.runtime.children import landlock, seccomp
-from actors.runtime.children.confinement import Confinement, Limits
+from actors.runtime.children.confinement import landlock, seccomp
+from actors.runtime.children.confinement.confinement import Confinement, Limits
+from actors.runtime.children.confinement.repository import is_unmade
 from actors.runtime.children.environment import allowed_environment
-from actors.runtime.children.repository import is_unmade
 from actors.runtime.in_thread import in_thread
-from actors.tools.guarded_files import MOST_FOLDERS, Guarded, GuardedFiles, TooManyFolders
-from actors.tools.program_homes import PREFIX, ProgramHome, close_home, make_home
-from actors.tools.system_folders import System, system_folders
+from actors.tools.confinement.guarded_files import MOST_FOLDERS, Guarded, GuardedFiles, TooManyFolders
+from actors.tools.confinement.program_homes import PREFIX, ProgramHome, close_home, make_home
+from actors.tools.confinement.system_folders import System, system_folders
 from protocol.errors import ChildError, ChildNotConfined
 from protocol.guarded import is_secret
 from protocol.manifest import SandboxSection

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
+from actors.runtime.events.prefetch import Prefetch
 from actors.runtime.future import AsyncFuture
-from actors.runtime.prefetch import Prefetch
 from protocol.events import Event, Lagged
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePath
 from typing import NamedTuple
 
-from actors.runtime.children.repository import is_unmade
+from actors.runtime.children.confinement.repository import is_unmade
 from protocol.guarded import is_secret, owner_of
 
 #: What steers git in a repository: commands that it runs, and where it finds the rest. The second is read

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from actors.runtime.children.landlock import TRUNCATES, restrict
-from actors.runtime.children.landlock import version as landlock_version
-from actors.runtime.children.mounts import View, enter_view
-from actors.runtime.children.privileges import Limits, drop_bounds, drop_capabilities
-from actors.runtime.children.seccomp import install as install_filter
+from actors.runtime.children.confinement.landlock import TRUNCATES, restrict
+from actors.runtime.children.confinement.landlock import version as landlock_version
+from actors.runtime.children.confinement.mounts import View, enter_view
+from actors.runtime.children.confinement.privileges import Limits, drop_bounds, drop_capabilities
+from actors.runtime.children.confinement.seccomp import install as install_filter
 
 #: What a program writes besides its own files: devices, terminals of its own, shared memory.
 _DEVICES = b"/dev"

@@ -10,9 +10,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from actors.runtime.children import landlock, seccomp
-from actors.runtime.children.confine import Plan
-from actors.runtime.children.mounts import View
+from actors.runtime.children.confinement import landlock, seccomp
+from actors.runtime.children.confinement.confine import Plan
+from actors.runtime.children.confinement.mounts import View
 from protocol.errors import ChildNotConfined
 
 #: Variables that lead to folders in the real home.

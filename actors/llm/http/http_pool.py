@@ -156,15 +156,15 @@ class Peer:
             return HttpxTransport(self._make_transport(self.base_url))
         proxy = self.failures.proxy = proxy_for(self.base_url)
         if proxy is None:
-            from actors.llm.http.direct import DirectTransport  # noqa: PLC0415 - at the first request
+            from actors.llm.http.direct_transport import DirectTransport  # noqa: PLC0415 - at the first request
 
             return DirectTransport(self.base_url, connect_seconds=self.timeouts.connect)
-        from actors.llm.http.transport import AiohttpTransport  # noqa: PLC0415 - where it is needed
+        from actors.llm.http.aiohttp_transport import AiohttpTransport  # noqa: PLC0415 - where it is needed
 
         return AiohttpTransport(self.base_url, connect_seconds=self.timeouts.connect, proxy=proxy)
 
 
-_AIOHTTP = "actors.llm.http.transport"
+_AIOHTTP = "actors.llm.http.aiohttp_transport"
 
 
 def _was_kept_too_long(error: Exception) -> bool:
@@ -178,7 +178,7 @@ def _was_kept_too_long(error: Exception) -> bool:
 
 def _load(*, secure: bool) -> None:
     """Import what requests need, off the loop: it takes a fifth of a second, once."""
-    from actors.llm.http import transport  # noqa: F401, PLC0415 - that is the point
+    from actors.llm.http import aiohttp_transport  # noqa: F401, PLC0415 - that is the point
     from actors.net.certificates import certificates  # noqa: PLC0415
 
     if secure:

@@ -11,10 +11,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from actors.runtime.arguments import several
-from actors.runtime.encoded import EncodedEvent
-from actors.runtime.event_queue import EventQueue, Q
-from actors.runtime.subscribers import Group, Subscribers
-from actors.runtime.subscription import EncodedSubscription, Feed, Subscription
+from actors.runtime.events.encoded import EncodedEvent
+from actors.runtime.events.event_queue import EventQueue, Q
+from actors.runtime.events.subscribers import Group, Subscribers
+from actors.runtime.events.subscription import EncodedSubscription, Feed, Subscription
 from protocol import errors
 from protocol.entries import StoredEntry
 from protocol.events import EVENTS, Event, EventKind, PodEnded

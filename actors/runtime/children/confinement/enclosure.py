@@ -13,10 +13,10 @@ import errno
 import os
 from collections.abc import Sequence
 
-from actors.runtime.children.confine import Plan, confine
+from actors.runtime.children.confinement.confine import Plan, confine
+from actors.runtime.children.confinement.init import Init
+from actors.runtime.children.confinement.privileges import leave_shared, limit
 from actors.runtime.children.frames import framed
-from actors.runtime.children.init import Init
-from actors.runtime.children.privileges import leave_shared, limit
 from actors.runtime.children.program import FUNCTIONS, Request, fork_program, spawn_program
 
 #: What is said of a start that is no step which failed: the number of the process.

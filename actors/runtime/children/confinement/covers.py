@@ -12,8 +12,8 @@ import signal
 import struct
 from collections.abc import Callable, Iterable, Iterator
 
+from actors.runtime.children.confinement.mounts import View, cover_again
 from actors.runtime.children.kernel import call
-from actors.runtime.children.mounts import View, cover_again
 
 _CLONE_NEWNS = 0x20000
 _ATTRIBUTES, _MOVED_TO, _CREATED, _SELF_DELETED, _SELF_MOVED = 0x4, 0x80, 0x100, 0x400, 0x800

@@ -1,4 +1,4 @@
-"""Asks the service of a swarm while the screen goes on."""
+"""Sends what a person wants of ``polypod top`` to the service of the swarm, while the screen goes on."""
 
 from __future__ import annotations
 

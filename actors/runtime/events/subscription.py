@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 import pykka
 
 from actors.runtime.arguments import wait_of
-from actors.runtime.encoded import EncodedEvent
-from actors.runtime.event_queue import EventQueue, Q
+from actors.runtime.events.encoded import EncodedEvent
+from actors.runtime.events.event_queue import EventQueue, Q
+from actors.runtime.events.prefetch import Prefetch, Source
 from actors.runtime.future import AsyncFuture
-from actors.runtime.prefetch import Prefetch, Source
 from protocol.entries import StoredEntry
 from protocol.events import Event, Lagged
 from protocol.wire import decode_entry, encode, event_kind
 
 if TYPE_CHECKING:
-    from actors.runtime.bus import Bus
+    from actors.runtime.events.bus import Bus
 
 #: Events that an iterator takes from its queue at a time, since each time takes a lock.
 _HANDFUL = 64

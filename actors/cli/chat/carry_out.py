@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 
 from actors.cli.chat.interruptible import interruptible
 from actors.cli.chat.lines import Asker
-from actors.cli.chat.look_commands import cost, help_, model, tools
 from actors.cli.chat.session_commands import clear, compact, fork, resume, undo
 from actors.cli.chat.shell_line import run_shell_line
+from actors.cli.chat.show_commands import cost, help_, model, tools
 from actors.cli.chat.slash import command_named, likely
 from actors.cli.chat.talk import Talk
 from actors.cli.chat.typed import ShellLine, SlashCommand, Typed

@@ -45,7 +45,7 @@ def is_unmade(path: str | bytes | int) -> bool:
         # In the place of a symlink nothing can be made.
         if not isinstance(path, int) and stat.S_ISLNK(os.lstat(path).st_mode):
             return False
-        return set(os.listdir(path)) <= {NEW, NEW.encode()}  # noqa: PTH208 - a helper has no use for pathlib
+        return set(os.listdir(path)) <= {NEW, NEW.encode()}
     except FileNotFoundError:
         return True
     except OSError:

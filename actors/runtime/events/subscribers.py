@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Generic
 
-from actors.runtime.event_queue import EventQueue, Q
+from actors.runtime.events.event_queue import EventQueue, Q
 from protocol.events import TRANSIENT_EVENTS, Event, Lagged
 
 #: What is made only for subscribers; ``Lagged`` comes from the queue itself.

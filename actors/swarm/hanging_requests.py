@@ -1,4 +1,4 @@
-"""When a request hangs: pure functions."""
+"""Decides whether a pod's request to its model hangs, by how much of the answer has come; pure."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class NotePiece(Struct, frozen=True):
     text: str
 
 
-class Shelf:
+class NotesDraft:
     """The notes of a memory folder, by path, and what was changed in them; nothing is on disk yet."""
 
     def __init__(self, texts: Mapping[str, str], *, date: str, sources: Sequence[str] = ()) -> None:
@@ -58,7 +58,7 @@ class Shelf:
         self._sources = tuple(sources)
 
     def __repr__(self) -> str:
-        return f"<Shelf of {len(self._notes)} notes, {len(self._written)} written>"
+        return f"<NotesDraft of {len(self._notes)} notes, {len(self._written)} written>"
 
     @property
     def written(self) -> bool:

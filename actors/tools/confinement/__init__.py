@@ -1,0 +1,1 @@
+"""How the programs that tools start are confined to a pod's scope."""
