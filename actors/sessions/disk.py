@@ -26,6 +26,7 @@ _HINTS = {
     errno.EMFILE: "raise the limit on open files",
     errno.ENOLCK: "put the store on a disk of this machine",
     errno.ENAMETOOLONG: "use shorter names",
+    errno.ETIMEDOUT: "try again once polypod gc has given space back; let a process go on that was stopped",
 }
 #: What a file system without locks answers, such as one over a network whose server has none.
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})

@@ -9,6 +9,7 @@ whoever comes across them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -23,6 +24,8 @@ from actors.sessions.disk import lock, read_file
 from protocol.text import UNDECODABLE
 
 _SUFFIX = ".lock"
+#: Seconds between two looks at a gate that is locked.
+_NAP = 0.001
 
 
 class Writer(msgspec.Struct, frozen=True):
@@ -39,6 +42,10 @@ class WriterLock:
     Raises OSError where the folder or the file cannot be made. A forked child does not inherit the
     writer's place: its copy of the descriptor is closed, so that the lock ends with the parent.
     """
+
+    #: Seconds that the gate is waited for: it is held for microseconds, but while space is given back to the
+    #: disk, or by a process that was stopped in that very moment.
+    patience = 5.0
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -105,6 +112,13 @@ class WriterLock:
         os.close(descriptor)  # between making and locking it, somebody took the file for a dead writer's
         return -1
 
+    def other(self) -> Writer | None:
+        """Another writer that lives, if there is one."""
+        for path in self.folder.glob("*" + _SUFFIX):
+            if path.stem != self._id and (writer := self.alive(path.stem)) is not None:
+                return writer
+        return None
+
     def alive(self, writer_id: str) -> Writer | None:
         """The writer of that id if its process lives, else None."""
         path = self.folder / (writer_id + _SUFFIX)
@@ -115,20 +129,25 @@ class WriterLock:
 
     @contextlib.contextmanager
     def gate(self) -> Iterator[None]:
-        """One at a time, over all processes, changes who holds what; for microseconds each."""
-        with self._at_gate(fcntl.LOCK_EX):
+        """One at a time, over all processes, changes who holds what; for microseconds each. Raises OSError
+        where another process does so for seconds.
+        """
+        with self._at_gate(fcntl.LOCK_EX | fcntl.LOCK_NB):
             yield
 
     def pass_gate(self) -> None:
         """Let go first who changes who holds what; called by those who write without a pause."""
-        with contextlib.suppress(OSError), self._at_gate(fcntl.LOCK_SH):
+        with contextlib.suppress(OSError), self._at_gate(fcntl.LOCK_SH | fcntl.LOCK_NB):
             pass
 
     @contextlib.contextmanager
     def _at_gate(self, operation: int) -> Iterator[None]:
         descriptor = os.open(self._gate, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            lock(descriptor, operation)
+            try:
+                lock(descriptor, operation)
+            except BlockingIOError:
+                self._wait_for_gate(descriptor, operation)
             try:
                 yield
             finally:
@@ -136,6 +155,14 @@ class WriterLock:
                 lock(descriptor, fcntl.LOCK_UN)
         finally:
             os.close(descriptor)
+
+    def _wait_for_gate(self, descriptor: int, operation: int) -> None:
+        deadline = time.monotonic() + self.patience
+        while time.monotonic() < deadline:
+            time.sleep(_NAP)
+            with contextlib.suppress(BlockingIOError):
+                return lock(descriptor, operation)
+        raise OSError(errno.ETIMEDOUT, f"another process has kept it locked for {self.patience:g} seconds")
 
     def _remove_dead(self) -> None:
         for path in self.folder.glob("*" + _SUFFIX):

@@ -196,3 +196,22 @@ def test_a_forked_child_cannot_use_its_parents_store(tmp_path, kind):
         other.claim("s", "other")
     other.close()
     store.close()
+
+
+def test_a_gate_that_another_process_keeps_locked_is_waited_for_no_longer_than_bounded(
+    tmp_path, kind, monkeypatch
+):
+    """As one does that gives a large store's space back, or was stopped by Ctrl-Z."""
+    store = KINDS[kind](tmp_path)
+    make(store, "s", "a", claim=False)
+    store.claim("s", "pod")
+    store.release("s")
+    store.flush()
+    monkeypatch.setattr(WriterLock, "patience", 0.05)
+    with next(tmp_path.rglob("gate")).open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match="another process has kept it locked") as refused:
+            store.claim("s", "pod")
+        assert "polypod gc" in str(refused.value.hint)
+    assert store.claim("s", "pod")
+    store.close()

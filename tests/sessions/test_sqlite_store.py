@@ -266,6 +266,20 @@ def test_deleted_sessions_give_their_space_back(path, store):
     assert len(verified("s", store.read("s"))) == 100
 
 
+def test_a_large_store_gives_no_space_back_while_another_process_writes_to_it(path, store, monkeypatch):
+    monkeypatch.setattr("actors.sessions.sqlite.store._SOON_COPIED", 90_000)
+    make(store, "s", "x" * 100_000, claim=False)
+    make(store, "t", "x" * 100_000, claim=False)
+    store.delete("t")
+    other = SQLiteStore(path)
+    make(other, "u", "a")
+    with pytest.raises(StoreError, match=f"process {os.getpid()} has .* open"):
+        store.reclaim()
+    other.close()
+    store.reclaim()
+    assert path.stat().st_size < 150_000
+
+
 def test_a_foreign_row_in_the_way_is_a_conflict_and_not_a_gap(store, foreign):
     head = head_of(make(store, "s", "a"))
     foreign.execute("INSERT INTO entries (session, n, hash, body, at) VALUES (1, 2, x'00', x'00', 0)")

@@ -265,8 +265,12 @@ class SQLiteFile:
         while True:
             with contextlib.ExitStack() as stack:
                 if has_notes(self.path):  # else nobody has lost a log yet, and the file may not be ours
-                    with contextlib.suppress(OSError):  # or it may only be read
+                    try:
                         stack.enter_context(self._gate())
+                    except TimeoutError:
+                        raise
+                    except OSError:  # it may only be read
+                        pass
                 stack.enter_context(opening(self.path))
                 check_stores(self._watch, self.path, [each._watch for each in members_of(_open_files)])  # noqa: SLF001
                 if not is_lost_elsewhere(self._watch, self.path):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from actors.runtime.future import AsyncFuture
 from actors.sessions.disk import place, store_error
-from actors.sessions.lock import WriterLock
+from actors.sessions.lock import Writer, WriterLock
 from actors.sessions.sqlite import answers as sqlite_answers
 from actors.sessions.sqlite.commit import SQLiteCommits
 from actors.sessions.sqlite.errors import needs_reopening
@@ -54,6 +54,8 @@ _READ_PATIENCE = 0.25
 _READ_CACHE = 128
 #: Seconds that a use of another file waits for the merge of the old one to stop.
 _MERGE_PATIENCE = 1.0
+#: Bytes that are copied in a quarter of a second, in which nobody else may write.
+_SOON_COPIED = 8 << 20
 
 #: How the names of a store's files end: the database, what SQLite keeps beside it, and the folder of writers.
 _ENDS = ("", "-wal", "-shm", "-journal", ".writers")
@@ -253,6 +255,10 @@ class SQLiteStore(SessionStore):
         with self._translated():
             return self._lock.id
 
+    def _other_writer(self) -> Writer | None:
+        with self._translated():
+            return self._lock.other()
+
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
         try:
@@ -272,8 +278,15 @@ class SQLiteStore(SessionStore):
 
     def reclaim(self) -> None:
         with self._reader() as db, self._gate():  # where no log is given up meanwhile
-            if self._file.has_changed() or not db.execute("PRAGMA freelist_count").fetchone()[0]:
+            (free,) = db.execute("PRAGMA freelist_count").fetchone()
+            if self._file.has_changed() or not free:
                 return
+            (pages,) = db.execute("PRAGMA page_count").fetchone()
+            if (pages - free) * self._file.page_size > _SOON_COPIED and (other := self._other_writer()):
+                raise StoreError(
+                    f"process {other.pid} has {self.url} open, and could not write for that long",
+                    hint="what is free is used for new entries; polypod gc gives it back once that has ended",
+                )
             db.execute("VACUUM")
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
