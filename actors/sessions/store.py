@@ -215,9 +215,9 @@ class SessionStore(abc.ABC):
         """Sessions that no listing shows, since what describes them is damaged or of a newer version."""
         return {}
 
-    def put_aside(self, session_id: str, folder: Path) -> Answer[Path]:
-        """Take a damaged session out of the store, and keep it as it is in a file in ``folder``: that file.
-        Called where no loop runs.
+    def put_aside(self, session_id: str, folder: Path) -> Answer[Path | None]:
+        """Take a damaged session out of the store, and keep it as it is in a file in ``folder``: that file;
+        None where nothing is left of it to keep. Called where no loop runs.
 
         Raises SessionInUse while anybody holds it, SessionNotFound, StoreError.
         """

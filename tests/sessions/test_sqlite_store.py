@@ -12,10 +12,11 @@ import weakref
 
 import pykka
 import pytest
-from store_kit import add, bodies, change_entry, make, wait_until_done
+from store_kit import add, bodies, change_entry, first_format, make, second_format, wait_until_done
 
 from actors.runtime.future import AsyncFuture
 from actors.sessions.chain import chained, head_of, verified
+from actors.sessions.repair import check, mend
 from actors.sessions.sqlite.checkpoint import Checkpointer
 from actors.sessions.sqlite.jobs import Create, Held
 from actors.sessions.sqlite.store import SQLiteStore
@@ -550,15 +551,39 @@ def test_descriptors_that_the_program_closed_fail_commits_and_leave_nobody_waiti
     store.close()
 
 
-def test_a_session_whose_entries_somebody_has_deleted_is_not_there(path, store):
+def test_a_session_whose_entries_somebody_has_deleted_is_reported(path, store):
     make(store, "s", "one", claim=False)
+    make(store, "t", "one", claim=False)
     with contextlib.closing(sqlite3.connect(path)) as db, db:
-        db.execute("DELETE FROM entries")
-    for ask in (store.info, lambda session: store.claim(session, "pod")):
-        with pytest.raises(SessionNotFound, match="no session s"):
-            ask("s")
-    store.delete("s")
+        db.execute("DELETE FROM entries WHERE session = 1")
+    with pytest.raises(SessionNotFound, match="no session s"):
+        store.info("s")
+    with pytest.raises(SessionCorrupt, match="somebody has deleted them"):
+        store.claim("s", "pod")
+    [finding] = check(store)
+    assert (finding.kind, finding.session_id) == ("unreadable", "s")
+    assert mend(store, finding, "new", path.parent) == (None, None)
+    assert list(check(store)) == []
     make(store, "s", "anew")
+
+
+@pytest.mark.parametrize("kind", [first_format, second_format, lambda folder: SQLiteStore(folder / "pods.db")])
+def test_sessions_are_made_though_somebody_has_deleted_the_row_of_the_last_one(tmp_path, kind):
+    """The entries that are left stood where those of all new sessions were to stand."""
+    store = kind(tmp_path)
+    make(store, "s", "one", claim=False)
+    make(store, "t", "two", claim=False)
+    with contextlib.closing(sqlite3.connect(store.path)) as db, db:
+        db.execute("DELETE FROM sessions WHERE uuid = 't'")
+    make(store, "u", "three")
+    assert [each.body for each in store.read("u")] == bodies("three")
+    [finding] = check(store)
+    assert finding.kind == "store"
+    assert finding.text.startswith("1 of its sessions can be found no more")
+    with contextlib.closing(sqlite3.connect(store.path)) as db, db:
+        db.execute("DELETE FROM entries WHERE session NOT IN (SELECT id FROM sessions)")
+    assert list(check(store)) == []
+    store.close()
 
 
 def test_a_file_whose_damage_sqlite_has_no_words_for_is_a_store_error(path, store):

@@ -82,6 +82,12 @@ class Queries:
         self._matching = f"""
         {info} WHERE s.id IN ({_BEGINNING} UNION {_SHORT}) ORDER BY s.uuid <> :beginning, s.uuid LIMIT :limit
         """
+        begins = "WHERE follows = 0" if runs else ""
+        with_entries = f"SELECT session FROM entries {begins}"
+        self._emptied = f"""
+        SELECT uuid FROM sessions WHERE id IN (SELECT id FROM sessions EXCEPT {with_entries}) ORDER BY id
+        """
+        self._lost = f"SELECT count(*) FROM ({with_entries} EXCEPT SELECT id FROM sessions)"
         self._children = f"{info} WHERE s.parent IN (%s) ORDER BY s.id"
         self._recent = f"""
         {info}
@@ -144,6 +150,15 @@ class Queries:
     def matching(self, db: sqlite3.Connection, beginning: str, limit: int) -> list[SessionInfo]:
         """The sessions whose ids or short ids begin so, in order of their ids."""
         return _infos(db, self._matching, {"beginning": beginning, "limit": limit})
+
+    def emptied(self, db: sqlite3.Connection) -> list[str]:
+        """The sessions without entries, which no listing has, oldest first: somebody has deleted those."""
+        return [session_id for (session_id,) in db.execute(self._emptied)]
+
+    def lost(self, db: sqlite3.Connection) -> int:
+        """The number of sessions that are there no more and have entries: somebody has deleted their rows."""
+        found: int = db.execute(self._lost).fetchone()[0]
+        return found
 
     def successors(self, db: sqlite3.Connection, session_id: str) -> list[SessionInfo]:
         """The sessions whose parent this one is, or one in its line that was deleted, oldest first."""

@@ -41,7 +41,7 @@ from actors.sessions.store import (
 )
 from protocol.approval import ApprovalAnswer
 from protocol.entries import GENESIS, Head, Parent, StoredEntry
-from protocol.errors import HeadConflict, SessionError, StoreError
+from protocol.errors import HeadConflict, SessionCorrupt, SessionError, StoreError
 
 _TAKE = """
 UPDATE sessions SET generation = generation + 1, holder = ?, holder_pod = ?, held_since = ?
@@ -59,6 +59,13 @@ _SOON_COPIED = 8 << 20
 
 #: How the names of a store's files end: the database, what SQLite keeps beside it, and the folder of writers.
 _ENDS = ("", "-wal", "-shm", "-journal", ".writers")
+
+#: What is said of entries whose sessions are gone from the table of these.
+_LOST = (
+    "{count} of its sessions can be found no more, though their entries are there: somebody has deleted rows of "
+    "the table sessions; restore it from a copy, or let them go with sqlite3: "
+    "DELETE FROM entries WHERE session NOT IN (SELECT id FROM sessions)"
+)
 
 
 class SQLiteStore(SessionStore):
@@ -178,7 +185,7 @@ class SQLiteStore(SessionStore):
             if (holder := self._living(row)) is not None:
                 raise in_use(session_id, holder)
             if (end := self._queries.head(db, row.row)) is None:
-                raise not_found(session_id, self.url)
+                raise _emptied(session_id)
             db.execute(_TAKE, (held.writer, pod, held.since, row.row))
             held.row, held.generation = row.row, row.generation + 1
             held.head, held.last = end
@@ -271,10 +278,21 @@ class SQLiteStore(SessionStore):
     def problems(self) -> list[str]:
         try:
             with self._reader() as db:
-                found = [text for (text,) in db.execute("PRAGMA quick_check")]
+                found = [text for (text,) in db.execute("PRAGMA quick_check") if text != "ok"]
+                lost = self._queries.lost(db)
         except StoreError as error:
             return [str(error)]
-        return [] if found == ["ok"] else found
+        return found + ([_LOST.format(count=lost)] if lost else [])
+
+    def unreadable(self) -> dict[str, SessionError]:
+        with self._reader() as db:
+            return {session_id: _emptied(session_id) for session_id in self._queries.emptied(db)}
+
+    def put_aside(self, session_id: str, folder: Path) -> Path | None:
+        if session_id in self.unreadable():  # nothing is left that could be kept
+            self.delete(session_id)
+            return None
+        return super().put_aside(session_id, folder)
 
     def reclaim(self) -> None:
         with self._reader() as db, self._gate():  # where no log is given up meanwhile
@@ -446,5 +464,9 @@ class SQLiteStore(SessionStore):
         if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_NOTNULL and (holder := self._living(row)):
             return in_use(session_id, holder)
         if (end := self._queries.head(db, row.row)) is None:
-            return not_found(session_id, self.url)
+            return _emptied(session_id)
         return HeadConflict(f"session {session_id} was taken over and has come to entry {end[0].seq}")
+
+
+def _emptied(session_id: str) -> SessionCorrupt:
+    return SessionCorrupt(session_id, 1, "it has no entries, somebody has deleted them from the file")

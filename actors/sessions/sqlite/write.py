@@ -87,7 +87,7 @@ def _execute(db: sqlite3.Connection, jobs: Sequence[Append], files: Files) -> bo
     try:
         created = [job for job in jobs if isinstance(job, Create)]
         if created:
-            _number(db, created)
+            _number(db, created, files.format)
             in_parts(db, _CREATE, _SESSION, "", [value for job in created for value in job.values()])
         insert(db, added, files.format, files.opened)
         released: list[Any] = []
@@ -103,8 +103,15 @@ def _execute(db: sqlite3.Connection, jobs: Sequence[Append], files: Files) -> bo
     return True
 
 
-def _number(db: sqlite3.Connection, created: Sequence[Create]) -> None:
-    (last,) = db.execute("SELECT ifnull(max(id), 0) FROM sessions").fetchone()
+def _number(db: sqlite3.Connection, created: Sequence[Create], format_: int) -> None:
+    """Number new sessions, also behind those whose entries are there still though somebody has deleted their
+    rows.
+    """
+    begins = "WHERE follows = 0" if format_ >= FIRST_WITH_RUNS else ""
+    last_used = f"SELECT session FROM entries {begins} ORDER BY session DESC LIMIT 1"
+    (last,) = db.execute(
+        f"SELECT max(ifnull((SELECT max(id) FROM sessions), 0), ifnull(({last_used}), 0))"
+    ).fetchone()
     for row, job in enumerate(created, last + 1):
         job.held.row = row
 
