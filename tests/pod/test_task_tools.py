@@ -18,7 +18,7 @@ from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.entries import Head, StoredEntry
 from protocol.errors import HeadConflict, ManifestError, RunFailed, StoreError
-from protocol.hooks import Inject
+from protocol.hooks import Inject, Replace
 from protocol.items import AssistantItem, SystemItem, ToolCall, ToolResult, UserItem
 from protocol.manifest import PodManifest
 
@@ -261,3 +261,33 @@ def test_words_that_a_hook_adds_to_results_keep_no_task_from_the_list() -> None:
 
     planned = [create("port"), create("test"), *asks_for_the_list()]
     play_script([*planned, *SUMMARY, *asks_for_the_list()], play, hooks=[Reminds()])
+
+
+class Rewords:
+    """A hook that has calls run with other arguments."""
+
+    def before_tool(self, call: ToolCall) -> Replace | None:
+        if call.name == "TaskUpdate":
+            return Replace({"taskid": 1, "status": "inprogress", "subject": "port it"})
+        return (
+            Replace(call.arguments | {"subject": "test"}) if call.arguments.get("subject") == "play" else None
+        )
+
+
+def test_the_list_has_what_was_run_where_a_hook_has_changed_the_call() -> None:
+    """And the model is given the words that are not its own."""
+
+    async def play(pod: Pod, system: PodSystem) -> None:
+        await pod.run("plan")
+        assert results(await pod.history()) == [
+            '{"taskid":1,"status":"pending"}',
+            '{"taskid":2,"status":"pending","subject":"test"}',
+            '{"taskid":1,"status":"inprogress","subject":"port it"}',
+            "1. [inprogress] port it\n2. [pending] test",
+        ]
+        await pod.compact(retained_tokens=0)
+        assert await listed(pod) == "1. [inprogress] port it\n2. [pending] test"
+
+    changed = call("TaskUpdate", {"taskid": 2, "status": "completed"})
+    planned = [create("port"), create("play"), changed, *asks_for_the_list()]
+    play_script([*planned, *SUMMARY, *asks_for_the_list()], play, hooks=[Rewords()])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, Self
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from actors.compaction.compose import SNAPSHOT
 from actors.sessions.head import SessionHead
@@ -36,15 +37,14 @@ class Task(Struct, frozen=True):
 
 
 class Written(Struct, frozen=True):
-    """The result for a model that wrote a task: short, so that no cap on outputs can cut it."""
+    """The result for a model that wrote a task: short, so that no cap on outputs can cut it. The words are
+    those that are not the model's, where a hook or a person has changed its call.
+    """
 
     taskid: int
-    status: Status = "pending"
-
-
-class _Creation(Struct, frozen=True):
-    subject: str
-    description: str
+    status: Status | UnsetType = UNSET
+    subject: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
 
 
 class _Update(Struct, frozen=True):
@@ -93,8 +93,24 @@ class TaskStore:
     def copy(self) -> TaskStore:
         """A store of its own with the same tasks."""
         other = TaskStore()
-        other._tasks, other.next_id = dict(self._tasks), self.next_id
+        other._tasks, other.next_id, other._calls = dict(self._tasks), self.next_id, dict(self._calls)
         return other
+
+    def written(self, task: Task, call_id: str) -> Written:
+        """What that call, which is done here as the model asked for it, has written where it has written
+        ``task``.
+        """
+        said, call = Written(task.taskid, task.status), self._calls.get(call_id)
+        if call is None:
+            return said
+        self._repeat(call, msgspec.json.encode(said).decode())
+        asked = self._tasks.get(task.taskid)
+        return Written(
+            task.taskid,
+            task.status,
+            UNSET if asked is not None and asked.subject == task.subject else task.subject,
+            UNSET if asked is not None and asked.description == task.description else task.description,
+        )
 
     def create(self, subject: str, description: str) -> Task:
         """Add a task, to be done; ids count from 1 and never come again."""
@@ -145,14 +161,15 @@ class TaskStore:
         return task
 
     def _repeat(self, call: ToolCall, result: str) -> None:
-        """Do again what a recorded call did; the id is the one in its result."""
+        """Do again what a recorded call did: as its result says, and else as the model asked for it."""
+        ran = dict(call.arguments)
+        with contextlib.suppress(*UNDECODABLE):  # a hook's words stand there
+            ran |= msgspec.to_builtins(msgspec.json.decode(result, type=Written))
         try:
             if call.name == TASK_CREATE:
-                wanted = msgspec.convert(call.arguments, _Creation)
-                written = msgspec.json.decode(result, type=Written)
-                self._put(Task(written.taskid, wanted.subject, wanted.description))
+                self._put(msgspec.convert(ran, Task))
             else:
-                change = msgspec.convert(call.arguments, _Update)
+                change = msgspec.convert(ran, _Update)
                 self.update(change.taskid, change.status, change.subject, change.description)
         except (*UNDECODABLE, ToolError):
             return  # a tool of the user's own that has this name, not ours

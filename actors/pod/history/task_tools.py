@@ -30,7 +30,7 @@ Description = Annotated[str, Meta(description="what it takes to be done")]
 @tool(name=TASK_CREATE)
 async def task_create(subject: Subject, description: Description, ctx: ToolContext) -> Written:
     """Put a task on the list of what is to be done, and get its taskid."""
-    return _written(_store(ctx).create(subject, description))
+    return _written(_store(ctx).create(subject, description), ctx)
 
 
 @tool(name=TASK_UPDATE)
@@ -42,7 +42,7 @@ async def task_update(
     description: Description | None = None,
 ) -> Written:
     """Change a task's status, subject or description; at least one of them is needed."""
-    return _written(_store(ctx).update(taskid, status, subject, description))
+    return _written(_store(ctx).update(taskid, status, subject, description), ctx)
 
 
 @tool(name="TaskGet", concurrency="read_only")
@@ -61,8 +61,8 @@ async def task_list(ctx: ToolContext) -> str:
 TASK_TOOLS: tuple[Tool, ...] = (task_create, task_update, task_get, task_list)
 
 
-def _written(task: Task) -> Written:
-    return Written(task.taskid, task.status)
+def _written(task: Task, ctx: ToolContext) -> Written:
+    return _store(ctx).written(task, ctx.call_id)
 
 
 def _store(ctx: ToolContext) -> TaskStore:

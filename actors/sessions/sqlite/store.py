@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from actors.runtime.future import AsyncFuture
+from actors.sessions.answers import wait
 from actors.sessions.disk import place, store_error
 from actors.sessions.lock import Writer, WriterLock
 from actors.sessions.sqlite import answers as sqlite_answers
@@ -62,8 +63,8 @@ _ENDS = ("", "-wal", "-shm", "-journal", ".writers")
 
 #: What is said of entries whose sessions are gone from the table of these.
 _LOST = (
-    "{count} of its sessions can be found no more, though their entries are there: somebody has deleted rows of "
-    "the table sessions; restore it from a copy, or let them go with sqlite3: "
+    "{count} of its sessions can be found no more, though their entries are there: somebody has deleted rows "
+    "of the table sessions; restore it from a copy, or let them go with sqlite3: "
     "DELETE FROM entries WHERE session NOT IN (SELECT id FROM sessions)"
 )
 
@@ -292,7 +293,7 @@ class SQLiteStore(SessionStore):
         if session_id in self.unreadable():  # nothing is left that could be kept
             self.delete(session_id)
             return None
-        return super().put_aside(session_id, folder)
+        return wait(super().put_aside(session_id, folder))
 
     def reclaim(self) -> None:
         with self._reader() as db, self._gate():  # where no log is given up meanwhile
