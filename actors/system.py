@@ -34,6 +34,7 @@ from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
 from actors.runtime.on_loop import ask_on, call_on, future_of
 from actors.runtime.weak import members_of
 from actors.sessions.answers import discard_answer, settled, wait_for_releases
+from actors.sessions.head import composed
 from actors.sessions.store import SessionInfo, SessionStore
 from actors.sessions.urls import open_store
 from actors.swarm.approvals import WaitingCalls
@@ -522,7 +523,7 @@ class PodSystem:
         their ids, then ``pod.resume()``. Raises SystemNotRunning, StoreError.
         """
         store = self.store
-        pod = None if pod is None else text_of("pod", pod)
+        pod = None if pod is None else composed(text_of("pod", pod))
         check_count("limit", limit, 0, "sessions")
         return ask_on(self._room(), lambda: interrupted(store, pod, limit))
 
@@ -605,7 +606,7 @@ class PodSystem:
         in the store. Raises SessionNotFound, SystemNotRunning.
         """
         self._room()
-        name = pod.name if isinstance(pod, Pod) else None if pod is None else text_of("pod", pod)
+        name = pod.name if isinstance(pod, Pod) else None if pod is None else composed(text_of("pod", pod))
         return self._subscriptions.subscribe(name, kinds, since, children=children)
 
     def subscribe_encoded(self) -> EncodedSubscription:

@@ -13,7 +13,7 @@ from actors.cli.display.format import ago, cut
 from actors.cli.errors import SeveralFit
 from actors.cli.places import default_store
 from actors.pod.approvals.find import open_requests, resolution
-from actors.pod.session.restore import last_run, tip
+from actors.pod.session.restore import last_run, sessions_of, tip
 from actors.sessions import disk
 from actors.sessions.answers import wait
 from actors.sessions.chain import head_of, verified
@@ -65,7 +65,7 @@ class Reading:
 
     def sessions(self, pod: str | None = None, limit: int | None = None) -> list[SessionInfo]:
         """The sessions there are, the last changed one first, at most ``limit``."""
-        return [] if self._store is None else wait(self._store.sessions(pod=pod, limit=limit))
+        return [] if self._store is None else wait(sessions_of(self._store, pod, limit))
 
     def unreadable(self) -> dict[str, SessionError]:
         """What lies among the sessions and cannot be read as one, by its id, with what is wrong with it."""

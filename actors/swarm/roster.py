@@ -8,6 +8,7 @@ from actors.pod.handle import Pod
 from actors.pod.local import actor_of, elsewhere, lives_here
 from actors.pod.pod import PodActor
 from actors.runtime.future import AsyncFuture
+from actors.sessions.head import composed
 from protocol.errors import NameTaken, PodNotFound
 from protocol.foreign import shown
 from protocol.names import check_name
@@ -30,8 +31,8 @@ class Roster:
     def get(self, name: str) -> Pod:
         """The living pod of that name. Raises PodNotFound."""
         try:
-            return self.pods[name]
-        except (KeyError, TypeError):  # what cannot even be a key
+            return self.pods[composed(name)]
+        except (KeyError, AttributeError):  # what is no text
             raise PodNotFound(f"no pod named {shown(name)}", hint="see pods()") from None
 
     def forget(self, pod: Pod) -> None:
@@ -42,12 +43,12 @@ class Roster:
     # -- names -------------------------------------------------------------------------------------
 
     def choose_name(self, base: str, explicit: str | None) -> str:
-        """A free name: the explicit one, else ``base``, with a number where that is in use. Raises
-        ManifestError for what is no name, NameTaken.
+        """A free name: the explicit one, else ``base``, with a number where that is in use; composed, however
+        it is written. Raises ManifestError for what is no name, NameTaken.
         """
-        if explicit is not None or self.is_free(base):
-            name = base if explicit is None else explicit
-            check_name(name, "the name of a pod")
+        check_name(base if explicit is None else explicit, "the name of a pod")
+        name = base = composed(base if explicit is None else explicit)
+        if explicit is not None or self.is_free(name):
             self.check_free(name)
             return name
         number = self._next_number.get(base, 2)

@@ -10,6 +10,7 @@ from actors.runtime.events.bus import Bus
 from actors.runtime.events.prefetch import Source
 from actors.runtime.events.subscription import Feed, Subscription
 from actors.runtime.on_loop import call_on
+from actors.sessions.head import composed
 from actors.sessions.store import SessionStore
 from actors.swarm.roster import Roster
 from protocol.entries import StoredEntry
@@ -66,6 +67,8 @@ class Subscriptions:
     def _past(self, pod: str | None, since: Since, *, children: bool) -> Past:
         """The past that is asked for."""
         assert self.store is not None
+        if isinstance(since, Mapping):
+            since = {composed(str(name)): number for name, number in since.items()}
         started, position = self._roster.wait_until_started, self._roster.position
         if children and pod is not None:
             from actors.pod.session.past_tree import PastTree  # noqa: PLC0415 - paid for by who asks for the past

@@ -17,7 +17,14 @@ from actors.llm.scripted import ScriptedClient, call, say
 from actors.sessions.answers import wait
 from actors.system import PodSystem
 from actors.tools.base import ToolContext, tool
-from protocol.errors import InvalidInput, RunFailed, SessionInUse, SessionNotFound, SystemNotRunning
+from protocol.errors import (
+    InvalidInput,
+    NameTaken,
+    RunFailed,
+    SessionInUse,
+    SessionNotFound,
+    SystemNotRunning,
+)
 from protocol.events import RunEnd, RunStart, TextDelta
 from protocol.items import AssistantItem, UserItem
 from protocol.manifest import PodManifest
@@ -327,3 +334,22 @@ async def test_a_name_is_one_session_however_its_marks_are_written(tmp_path: Pat
                 assert reading.find(apart).session_id == composed
         with pytest.raises(SessionNotFound, match="no session nai\u0308f"):
             await system.spawn(manifest, resume="nai\u0308f")
+
+
+async def test_a_name_is_one_pod_however_its_marks_are_written(tmp_path: Path) -> None:
+    composed, apart, url = "caf\u00e9", "cafe\u0301", f"sqlite:{tmp_path}/s.db"
+    manifest = PodManifest.of(name=apart, model="offline")
+    async with PodSystem(url) as system:
+        async with system.subscribe(apart, [RunEnd]) as events:
+            pod = await system.spawn(manifest)
+            assert (pod.name, system.get(apart), system.get(composed)) == (composed, pod, pod)
+            with pytest.raises(NameTaken):
+                await system.spawn(manifest, name=apart)
+            assert (await system.spawn(manifest)).name == f"{composed}-2"
+            await pod.run("hello")
+            assert (await anext(events)).pod == composed
+        await pod.stop()
+        async with system.subscribe(apart, [RunEnd], since={apart: 0}) as events:
+            assert (await anext(events)).pod == composed
+    with Reading(url) as reading:
+        assert [each.pod for each in reading.sessions(apart)] == [composed]

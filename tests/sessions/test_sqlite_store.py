@@ -567,7 +567,9 @@ def test_a_session_whose_entries_somebody_has_deleted_is_reported(path, store):
     make(store, "s", "anew")
 
 
-@pytest.mark.parametrize("kind", [first_format, second_format, lambda folder: SQLiteStore(folder / "pods.db")])
+@pytest.mark.parametrize(
+    "kind", [first_format, second_format, lambda folder: SQLiteStore(folder / "pods.db")]
+)
 def test_sessions_are_made_though_somebody_has_deleted_the_row_of_the_last_one(tmp_path, kind):
     """The entries that are left stood where those of all new sessions were to stand."""
     store = kind(tmp_path)

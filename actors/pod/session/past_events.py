@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from actors.pod.session.restore import sessions_of
 from actors.sessions.answers import settled
 from actors.sessions.store import SessionStore
 from protocol.entries import StoredEntry
@@ -105,7 +106,7 @@ class PastEvents:
 
 async def last_session(store: SessionStore, name: str) -> tuple[str, int]:
     """The last session of a pod that does not live, and its last entry. Raises SessionNotFound."""
-    sessions = await settled(store.sessions(pod=name, limit=1))
+    sessions = await sessions_of(store, name, limit=1)
     if sessions:
         return sessions[0].session_id, sessions[0].head.seq
     raise SessionNotFound(f"no pod or session named {name!r}", hint="list the sessions")

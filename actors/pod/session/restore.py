@@ -9,6 +9,7 @@ from typing import Literal
 from actors.runtime.in_thread import in_thread
 from actors.sessions.answers import settled
 from actors.sessions.chain import verified
+from actors.sessions.head import spellings
 from actors.sessions.replay import Replayed
 from actors.sessions.store import SessionInfo, SessionStore
 from protocol.agents import spec_of
@@ -149,7 +150,7 @@ def _run_word(entry: StoredEntry) -> RunOutcome | Literal["open"] | None:
 async def interrupted(store: SessionStore, pod: str | None, limit: int) -> list[SessionInfo]:
     """The sessions, of those that changed last, whose last run can be resumed and that nobody holds."""
     found: list[SessionInfo] = []
-    for info in await settled(store.sessions(pod=pod, limit=limit)):
+    for info in await sessions_of(store, pod, limit):
         await asyncio.sleep(0)
         try:
             waits = await last_run(store, info) in {"open", "paused"}
@@ -160,6 +161,14 @@ async def interrupted(store: SessionStore, pod: str | None, limit: int) -> list[
         except (SessionNotFound, WireError):  # deleted meanwhile, or damaged: a resume would say so
             continue
     return found
+
+
+async def sessions_of(store: SessionStore, pod: str | None, limit: int | None) -> list[SessionInfo]:
+    """The sessions of a pod (None: of all), however its name is written, the last changed one first."""
+    for name in (None,) if pod is None else spellings(pod):
+        if found := await settled(store.sessions(pod=name, limit=limit)):
+            return found
+    return []
 
 
 async def _is_pod(store: SessionStore, session_id: str) -> bool:
