@@ -30,6 +30,7 @@ from actors.runtime.events.bus import Bus
 from actors.runtime.events.subscription import EncodedSubscription, Feed, Subscription
 from actors.runtime.fork import let_be
 from actors.runtime.future import AsyncFuture
+from actors.runtime.in_thread import in_thread
 from actors.runtime.loop import LoopThread, Mailroom, mailroom_here
 from actors.runtime.on_loop import ask_on, call_on, future_of
 from actors.runtime.weak import members_of
@@ -697,7 +698,7 @@ def _begin(spawn: Callable[[Wanted], None], wanted: Wanted) -> None:
 
 
 async def _close(store: SessionStore) -> None:
-    await settled(await asyncio.to_thread(store.close))
+    await settled(await in_thread(store.close))
 
 
 async def _to_its_end(stop: AsyncFuture[None]) -> None:

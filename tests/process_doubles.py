@@ -10,10 +10,13 @@ import pickle
 import random
 import signal
 import socket
+import sqlite3
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -124,6 +127,22 @@ async def write_garbage() -> str:
 
 
 @tool
+async def what_it_was_forked_with() -> str:
+    """What it has of the process that it was forked from and that only works there: threads, sockets."""
+    own = set(map(id, gc.get_objects()))
+    gc.unfreeze()
+    kinds = (
+        Executor,
+        threading.Thread,
+        asyncio.AbstractEventLoop,
+        asyncio.Task,
+        socket.socket,
+        sqlite3.Connection,
+    )
+    found = [each for each in gc.get_objects() if isinstance(each, kinds) and id(each) not in own]
+    return json.dumps([str(each) for each in found if each is not threading.main_thread()])
+
+
 async def what_it_has() -> str:
     """What a process has of its own: descriptors, variables, handlers of signals, a number by chance."""
     standard = {str(Path(f"/proc/self/fd/{number}").readlink()) for number in range(3)}

@@ -17,6 +17,7 @@ from typing import Any
 from actors.pod_process.holes import fill_holes
 from actors.pod_process.main import ENDING, main, receive_begin, serve
 from actors.runtime.children.program import FUNCTIONS
+from actors.runtime.in_thread import end_threads
 from actors.runtime.loop import forget_closed_loops
 from actors.system import PodSystem
 from protocol import channel
@@ -62,6 +63,7 @@ def prepare() -> None:
         signal.signal(each, handler)
     FUNCTIONS[POD.encode()] = _be_pod
     forget_closed_loops()
+    end_threads()  # a forked process has none of them
     gc.collect()
     fill_holes()
     gc.freeze()

@@ -7,11 +7,11 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import ParamSpec, TypeVar
 
-from actors.runtime.lasting_loop import is_of_exit
+from actors.runtime.lasting_loop import is_of_exit, settle
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,14 +27,34 @@ async def in_thread(work: Callable[P, T], /, *args: P.args, **named: P.kwargs) -
 
 
 def begin_in_thread(work: Callable[P, T], /, *args: P.args, **named: P.kwargs) -> asyncio.Future[T]:
-    """Begin ``work`` in a thread, with the context variables of the caller: a future of what it gives."""
-    call = functools.partial(copy_context().run, work, *args, **named)
+    """Begin ``work`` in a thread, with the context variables of the caller: a future of what it gives.
+
+    Where no thread can be started, the calling one does it, at once.
+    """
+    given: Future[T] = Future()
+    do = functools.partial(settle, given, functools.partial(copy_context().run, work, *args, **named))
+    call = functools.partial(_call_once, [do])
     try:
-        return asyncio.wrap_future(_threads().submit(call))
+        _submit(call)
+    except RuntimeError:
+        call()
+    return asyncio.wrap_future(given)
+
+
+def _submit(call: Callable[[], None]) -> None:
+    """Have a thread call; raises RuntimeError where none can be started, though one may come to it yet."""
+    try:
+        _threads().submit(call)
     except RuntimeError as error:
         if not is_of_exit(error):
             raise
-        return asyncio.get_running_loop().run_in_executor(None, call)  # a loop may have a way then
+        asyncio.get_running_loop().run_in_executor(None, call)  # a loop may have a way then
+
+
+def _call_once(calls: list[Callable[[], None]]) -> None:
+    """Call the one in the list, unless another thread has."""
+    with contextlib.suppress(IndexError):
+        calls.pop()()
 
 
 async def wait_to_the_end(brief: asyncio.Future[T]) -> T:
@@ -46,6 +66,12 @@ async def wait_to_the_end(brief: asyncio.Future[T]) -> T:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait({brief})
         raise
+
+
+def end_threads() -> None:
+    """Wait for the work that is at hand, and end all threads; the next work has new ones."""
+    _threads().shutdown()
+    _threads.cache_clear()
 
 
 @functools.cache

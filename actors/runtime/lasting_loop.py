@@ -28,7 +28,7 @@ class LastingLoop(asyncio.SelectorEventLoop):
             if executor is not None or not is_of_exit(error):
                 raise
         future: Future[T] = Future()
-        work = partial(_settle, future, partial(func, *args))
+        work = partial(settle, future, partial(func, *args))
         try:
             threading.Thread(target=work, name="polypod-last", daemon=True).start()
         except RuntimeError:  # at the very end no thread is started any more
@@ -49,10 +49,15 @@ def is_of_exit(error: RuntimeError) -> bool:
     return "interpreter shutdown" in str(error)
 
 
-def _settle(future: Future[T], work: Callable[[], T]) -> None:
+def settle(future: Future[T], work: Callable[[], T]) -> None:
+    """Do the work of ``future``, unless that is cancelled, and resolve it, whatever the work raises; that it
+    ends only then is seen on the thread's stack (``stacks``).
+    """
     if not future.set_running_or_notify_cancel():
         return
     try:
         future.set_result(work())
     except BaseException as error:  # noqa: BLE001 - who awaits it gets it
         future.set_exception(error)
+    finally:
+        del future  # an error has this frame, and is in the future

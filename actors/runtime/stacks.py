@@ -18,6 +18,7 @@ from actors.runtime.tasks import task_on
 _ENDS: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "_WorkItem.run": ("concurrent.futures.thread", lambda names: names["self"].future),
     "WorkerThread.run": ("anyio._backends._asyncio", lambda names: names.get("future")),
+    "settle": ("actors.runtime.lasting_loop", lambda names: names.get("future")),
     "do_for": ("actors.runtime.blocking", lambda names: names["future"]),
     "BaseEventLoop.run_forever": ("asyncio.base_events", lambda names: task_on(names["self"])),
 }

@@ -1,7 +1,9 @@
 """What every transport owes: the same over our own connections and over aiohttp's."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -169,6 +171,21 @@ def test_a_host_by_name_is_reached():
             await transport.aclose()
 
     asyncio.run(main())
+
+
+async def test_a_host_is_found_by_name_though_the_threads_of_the_loop_are_all_held():
+    held = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(held.wait)
+        asyncio.get_running_loop().set_default_executor(threads)
+        try:
+            async with RawServer(reply(BODY)) as server, asyncio.timeout(30):
+                url = server.url.replace("127.0.0.1", "localhost")
+                transport = DirectTransport(url, connect_seconds=5.0)
+                assert await asked(transport, url) == BODY
+                await transport.aclose()
+        finally:
+            held.set()
 
 
 @pytest.mark.parametrize("host", ["a..b", f"{'x' * 70}.example"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +15,7 @@ from typing import Any
 
 import pykka
 import pytest
+from warm import Popen
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
@@ -416,3 +419,41 @@ async def test_a_pod_goes_on_though_the_threads_of_its_loop_all_wait_for_it(tmp_
             assert (await asyncio.wait_for(pod.run("go"), 30)).text == "end"
             [result] = [item for item in await other.history() if isinstance(item, ToolResult)]
             assert "heard" in result.text
+
+
+async def test_a_system_is_left_though_the_threads_of_its_loop_are_all_held(tmp_path: Path) -> None:
+    held = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(held.wait)
+        asyncio.get_running_loop().set_default_executor(threads)
+        try:
+            async with asyncio.timeout(30), PodSystem(f"sqlite:{tmp_path}/pods.db") as system:
+                pod = await system.spawn(
+                    PodManifest.of(builtin=["shell"], pwd=str(tmp_path)),
+                    client=ScriptedClient([call("shell", {"command": "true"}), say("end")]),
+                )
+                assert (await pod.run("go")).text == "end"
+        finally:
+            held.set()
+
+
+def test_a_system_is_left_and_its_store_closed_where_no_thread_can_be_started(tmp_path: Path) -> None:
+    program = f"""
+import asyncio, os, threading
+from actors.runtime.in_thread import end_threads
+from polypod import PodManifest, PodSystem, ScriptedClient, call, say
+
+async def main():
+    async with PodSystem("sqlite:{tmp_path}/pods.db") as system:
+        client = ScriptedClient([call("shell", dict(command="true")), say("end")])
+        pod = await system.spawn(PodManifest.of(builtin=["shell"], pwd="{tmp_path}"), client=client)
+        print((await pod.run("go")).text)
+        end_threads()
+        threading.stack_size(1 << 46)  # more than there is
+    print(any("pods.db" in os.path.realpath(each.path) for each in os.scandir("/dev/fd")))
+
+asyncio.run(main())
+"""
+    with Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        said, _ = process.communicate()
+    assert said.split() == ["end", "False"]

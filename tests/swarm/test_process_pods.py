@@ -160,6 +160,20 @@ async def test_it_has_what_an_interpreter_has_that_was_just_started(
     assert found[0]["chance"] != found[1]["chance"]
 
 
+async def test_what_pods_are_forked_from_has_one_thread_and_nothing_that_would_not_work_in_them(
+    store: str, system_on: SystemOn
+) -> None:
+    async with system_on(store) as system:
+        launcher = system._here().assembly.launchers._of_pods
+        assert launcher is not None
+        with scripted([call("what_it_was_forked_with"), say("done")]) as client:
+            tools = ["process_doubles:what_it_was_forked_with"]
+            pod = await system.spawn(ONE, client=client, tools=tools, process=True)
+            assert len(list(Path(f"/proc/{launcher.pid}/task").iterdir())) == 1  # which so holds no lock
+            await pod.run("go")
+            assert (await pod.history())[2].text == "[]"  # type: ignore[union-attr]
+
+
 _MADE = """
 from actors.pod_process.holes import fill_holes
 held = [bytes(number % 1000) for number in range(20000)]

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from actors.runtime.in_thread import in_thread
 from actors.swarm.flat_lines import FlatLines, Line
 from protocol.events import Event, Lagged, Retry, StreamRestart, ThinkingDelta, ToolProgress, UsageUpdate
 from protocol.text import encodable
@@ -85,7 +86,7 @@ class LineOutput:
             while self._waiting:
                 data = b"".join(self._waiting)
                 self._waiting.clear()
-                await asyncio.to_thread(self._put_down, data)
+                await in_thread(self._put_down, data)
                 if not self._closing:
                     self._room.set()
             if self._closing:

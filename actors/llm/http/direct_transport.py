@@ -18,6 +18,7 @@ import aiohappyeyeballs
 from actors.llm.http.connection import Answer, Connection
 from actors.net.certificates import certificates
 from actors.net.failures import TransportError, slow_to_reach, unconnected, unresolved
+from actors.runtime.in_thread import in_thread
 
 #: How long a connection is kept that nobody uses, in seconds; servers close theirs after 5 to 75.
 KEPT_SECONDS = 15.0
@@ -152,9 +153,8 @@ class DirectTransport:
 
     async def _resolve(self) -> list[_Address]:
         self._resolve_again = 0.0
-        found = await self._loop.getaddrinfo(
-            self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
-        )
+        kind, flags = socket.SOCK_STREAM, socket.AI_ADDRCONFIG
+        found = await in_thread(socket.getaddrinfo, self._host, self._port, type=kind, flags=flags)
         self._resolve_again = time.monotonic() + _RESOLVED_SECONDS
         return found
 

@@ -15,6 +15,7 @@ from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.launcher import Launcher
 from actors.runtime.children.run_whole import run_whole
 from actors.runtime.children.trees import remove_tree
+from actors.runtime.in_thread import in_thread
 from actors.runtime.user_folders import make_private
 from protocol.errors import ChildError, WorkspaceError
 from protocol.jobs import Changes
@@ -159,5 +160,5 @@ class WorkingCopy(Struct, frozen=True, eq=False):
         with contextlib.suppress(WorkspaceError):  # there is none, or git does not know it any more
             await self.git.run(self.repository, "worktree", "remove", "--force", "--force", str(self.folder))
         if self.folder.exists():
-            await asyncio.to_thread(remove_tree, self.folder)
+            await in_thread(remove_tree, self.folder)
             await self.git.run(self.repository, "worktree", "prune")

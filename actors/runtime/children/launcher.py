@@ -27,6 +27,7 @@ from actors.runtime.children.slots import Slots
 from actors.runtime.children.spare import Connection, SpareWardens
 from actors.runtime.fork import let_be
 from actors.runtime.frozen import MARK, check_can_start, is_frozen
+from actors.runtime.in_thread import in_thread
 from protocol.errors import ChildLost, ChildNotStarted, TooManyChildren
 
 #: What an output is: a pipe that is read, nothing, where standard output goes, or a descriptor of ours.
@@ -289,7 +290,7 @@ class Launcher:
                 helper.process.kill()  # it hangs; wardens end without it
         finally:
             helper.asked.close()
-        await asyncio.get_running_loop().run_in_executor(None, helper.process.wait)
+        await in_thread(helper.process.wait)
 
     def abandon(self) -> None:
         """Have all children and the helper end, without waiting for it: their loop is closed."""

@@ -25,6 +25,7 @@ from actors.pod.accounts.spent import Spent, sum_of
 from actors.pod.accounts.tiered import TierSpent
 from actors.pod.models import local_client
 from actors.pod.runs.outcomes import refused, said_nothing, tokens_reached
+from actors.runtime.in_thread import in_thread
 from actors.swarm.runners.base import Host, Launch, Life
 from actors.swarm.runners.function import AgentContext, runner_func
 from protocol.config import LocalModelSection
@@ -78,7 +79,7 @@ class LocalRunner:
 
     async def _work(self, agent: AgentContext) -> None:
         words = agent.task if agent.task is not None else await agent.receive()
-        before = await asyncio.to_thread(read_conversation, agent.launch.log) if agent.launch.resuming else []
+        before = await in_thread(read_conversation, agent.launch.log) if agent.launch.resuming else []
         if before and before[-1] == UserItem.of(words):  # it is in the log already
             del before[-1]
         items = [*before, UserItem.of(words)]
