@@ -45,11 +45,6 @@ def parts_from(value: Any) -> tuple[Part, ...]:
     return (TextPart(dump(value)),)
 
 
-def fits(parts: tuple[Part, ...], cap: int) -> bool:
-    """Whether the text of ``parts`` is at most ``cap`` bytes long."""
-    return size(parts) <= cap
-
-
 def size(parts: tuple[Part, ...]) -> int:
     """How many bytes the text of ``parts`` takes."""
     return sum(map(_size, parts))
@@ -61,7 +56,7 @@ def capped(parts: tuple[Part, ...], cap: int, *, directory: Path | None, stem: s
     The whole text goes into a file of its own in ``directory`` (mode 0600), which the marker names;
     without a directory, or where it cannot be written, the marker says only how much is missing.
     """
-    if fits(parts, cap):
+    if size(parts) <= cap:
         return Output(parts)
     kept = None if directory is None else _keep(parts, directory, stem)
     where = f"; the whole output is in {kept}" if kept else ""

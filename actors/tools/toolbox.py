@@ -18,7 +18,7 @@ from actors.runtime.arguments import several
 from actors.runtime.tasks import is_being_cancelled
 from actors.tools.base import OUTPUT_CAP, Tool, ToolContext
 from actors.tools.invoke import Unfinished, finish, invoke, invoke_async
-from actors.tools.output import Output, capped, fits, parts_from
+from actors.tools.output import Output, capped, parts_from, size
 from actors.tools.own_task import Outcome, run_alone
 from actors.tools.thread_pool import ToolThreads, shared_threads
 from protocol.closest import closest
@@ -189,7 +189,7 @@ class Toolbox:
         cut is not kept.
         """
         cap = max(self.output_cap, least)
-        if fits(result.content, cap):
+        if size(result.content) <= cap:
             return result
         return replace(result, content=capped(result.content, cap, directory=None, stem="").parts)
 
@@ -198,7 +198,7 @@ class Toolbox:
         if type(value) is Output:  # of a tool that limits its output itself
             return ToolResult(call.id, call.name, value.parts, kept=value.kept)
         parts = parts_from(value)
-        return ToolResult(call.id, call.name, parts) if fits(parts, self.output_cap) else None
+        return ToolResult(call.id, call.name, parts) if size(parts) <= self.output_cap else None
 
     async def _cut_output(self, call: ToolCall, value: Any) -> ToolResult:
         # What is cut is also written to a disk, which is no work for the loop.

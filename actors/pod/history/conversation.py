@@ -86,10 +86,8 @@ class Conversation:
         )
 
     def before_request(self) -> policy.Verdict:
-        """What the compaction policy says of a request with the history as it is."""
+        """What the compaction policy says of a request with the history as it is; there is a threshold."""
         limits = self._template.limits
-        if not limits.before_request:
-            return "send"
         occupancy = self.context().occupancy()
         verdict = policy.before_request(limits, self.guard, occupancy, len(self._head.items))
         if verdict == "compact" and not policy.can_shrink(occupancy, self._kept(occupancy)):

@@ -115,7 +115,9 @@ class Play:
 
     # -- steps -----------------------------------------------------------------------------------
 
-    async def _play(self, run: Run, waits: Interruptible, begin: Coroutine[Any, Any, None]) -> None:
+    async def _play(  # noqa: C901 - a run's steps, side by side
+        self, run: Run, waits: Interruptible, begin: Coroutine[Any, Any, None]
+    ) -> None:
         """Carry out ``begin``, then step by step the rest of the run."""
         code = waits.code = enter_work(self._parts.tasks.loop)
         try:
@@ -129,8 +131,8 @@ class Play:
                 step = decide.next_step(at)
                 if type(step) is decide.CallModel:
                     await self._model_calls.request(run)
-                    if self._parts.mailroom.has_mail():
-                        await self._receive_mail()
+                elif type(step) is decide.RunTools:
+                    await self._run_tools(run, step)
                 elif type(step) is decide.Finish:
                     outcome = self._conclude(run, step)
                     if outcome == "finished" and run.own is not None and run.own.validator is not None:
@@ -140,21 +142,15 @@ class Play:
                         await self._owner.finish(run, outcome)
                         return
                 else:
-                    await self._make_ready(run, step)
+                    await self._mend(run, step)
+                if self._parts.mailroom.has_mail():
+                    await self._receive_mail()
         except (Left, SessionError):
             if not waits.left:
                 raise
         finally:
             self._gate.leave(waits)
             code.end()
-
-    def _make_ready(
-        self, run: Run, step: decide.RunTools | decide.CloseCalls | decide.Compact
-    ) -> Coroutine[Any, Any, None]:
-        """Do what comes before the next request."""
-        if type(step) is decide.RunTools:
-            return self._run_tools(run, step)
-        return self._mend(run, step)
 
     async def _mend(self, run: Run, step: decide.CloseCalls | decide.Compact) -> None:
         """Close calls whose outcome nobody knows, or fold a history that has grown too long."""
@@ -207,8 +203,6 @@ class Play:
             self._model_calls.end_by_error(run, error)
         self._parts.tool_calls.end_loop(run)
         self._model_calls.end_turn()
-        if self._parts.mailroom.has_mail():
-            await self._receive_mail()
 
     # -- a client or a tool that goes on though it was cancelled ---------------------------------
 

@@ -20,6 +20,7 @@ from actors.pod.runs.run_state import (
     Run,
     RunHere,
     RunQueue,
+    fail,
     new_run_id,
     resolve,
 )
@@ -317,11 +318,13 @@ class RunLoop:
             try:
                 await self._drop_paused()
             except SessionError as error:
-                asked, self._end_asked = self._end_asked or [], None
-                _fail(asked, error)
+                fail(self._take_end_asked(), error)
                 return
-        asked, self._end_asked = self._end_asked or [], None
-        resolve(asked)
+        resolve(self._take_end_asked())
+
+    def _take_end_asked(self) -> list[AsyncFuture[Any]]:
+        asked, self._end_asked = self._end_asked, None
+        return asked or []
 
     def close_open_calls(self) -> None:
         """Give every call without a result its deterministic one; nothing is run again."""
@@ -536,24 +539,22 @@ class RunLoop:
         # Its words stand in the history, whatever became of the run.
         if 0 < run.words_seq <= self._parts.journal.log.durable_seq:
             resolve(run.awaiting_commit)
-        _fail([*run.awaiting_commit, *(pending.reply for pending in run.pending)], error)
+        fail(run.replies_to_words(), error)
         run.awaiting_commit, run.pending = [], []
         if run.reply is not None:
             run.reply.set_exception(RunFailed(error, run_id=run.run_id))
-        asked, self._end_asked = self._end_asked or [], None
-        resolve(asked)
+        resolve(self._take_end_asked())
 
     def break_off(self, error: BaseException) -> None:
         """Stop the run where it is, since a defect ends the pod."""
-        run = self.run
-        if run is not None and self._parts.status.state in AT_WORK:
-            self._play.stop_clock()  # the system lives on and counts it
-            if run.exchange is not None:
-                run.exchange.end(error)
-        if run is not None and run.reply is not None and not run.reply.done():
-            run.reply.set_exception(RunFailed(error, run_id=run.run_id))
         self.gate.refuse_waiting()
-        if run is not None:
+        if (run := self.run) is not None:
+            if self._parts.status.state in AT_WORK:
+                self._play.stop_clock()  # the system lives on and counts it
+                if run.exchange is not None:
+                    run.exchange.end(error)
+            if run.reply is not None:
+                fail([run.reply], RunFailed(error, run_id=run.run_id))
             run.waits.leave()  # it may let others pass, and then another holds the gate
         if self.gate.holder is not None and not self.gate.holder.left:
             self.gate.holder.leave()
@@ -585,14 +586,11 @@ class RunLoop:
         waiting += [] if self._between is None else self._between.take_waiting()
         if run is not None:
             run.waits.leave()
-            waiting += [*run.awaiting_commit, *(pending.reply for pending in run.pending)]
+            waiting += run.replies_to_words()
             waiting += [] if run.reply is None else [run.reply]
         self.queue = None
-        for reply in waiting:
-            if not reply.done():
-                reply.set_exception(self._parts.status.gone())
-        asked, self._end_asked = self._end_asked or [], None
-        resolve(asked)
+        fail(waiting, self._parts.status.gone())
+        resolve(self._take_end_asked())
 
     def close(self) -> None:
         """Let go of the parts that know this one, once the pod has stopped and nothing is played any more."""
@@ -604,9 +602,3 @@ async def _notify_hooks(hooks: Hooks, parts: RunParts, run: Run, result: RunResu
     from actors.pod.runs.end_hooks import EndHooks  # noqa: PLC0415 - paid for by pods with hooks
 
     await EndHooks(hooks, parts.resources, parts.journal).notify(run, result)
-
-
-def _fail(replies: list[AsyncFuture[Any]], error: BaseException) -> None:
-    for reply in replies:
-        if not reply.done():
-            reply.set_exception(error)

@@ -200,6 +200,10 @@ class Run:
         if command.own is not None:
             self.own, self.resources, self.own_tools = command.own.over(self.own), None, None
 
+    def replies_to_words(self) -> list[AsyncFuture[Any]]:
+        """Who waits for words that have joined it, or are to join it, to be durable."""
+        return [*self.awaiting_commit, *(pending.reply for pending in self.pending)]
+
     def failure(self) -> Failure | None:
         """Why the run failed, or which limit it has reached, as data."""
         return self.limit if self.error is None else Failure.of(self.error)
@@ -228,3 +232,10 @@ def resolve(replies: list[AsyncFuture[Any]]) -> None:
     for reply in replies:
         reply.set(None)
     replies.clear()
+
+
+def fail(replies: list[AsyncFuture[Any]], error: BaseException) -> None:
+    """Answer all replies with ``error`` that are not answered yet."""
+    for reply in replies:
+        if not reply.done():
+            reply.set_exception(error)
