@@ -14,7 +14,7 @@ def shown(value: object, most: int = 80) -> str:
     """
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - a foreign repr is any code
+    except BaseException:  # noqa: BLE001 - a foreign repr is any code
         return f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= most else f"{text[:most]}…"
 
@@ -27,7 +27,7 @@ def words_of(error: BaseException) -> str:
         if isinstance(error, KeyError | SystemExit) and str(error):
             return named_words(error)
         return encodable((str(error) or repr(error)) + _words_within(error))
-    except Exception:  # noqa: BLE001 - an error whose own __str__ fails
+    except BaseException:  # noqa: BLE001 - an error whose own __str__ fails
         return f"a {type(error).__name__} that does not say what it is"
 
 
@@ -35,7 +35,7 @@ def named_words(error: BaseException) -> str:
     """Type and words of an error, also of one that cannot say them."""
     try:
         words = str(error) + _words_within(error)
-    except Exception:  # noqa: BLE001 - an error's own words are any code
+    except BaseException:  # noqa: BLE001 - an error's own words are any code
         words = ""
     name = type(error).__name__
     return encodable(f"{name}: {words}" if words else name)

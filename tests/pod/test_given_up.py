@@ -120,10 +120,11 @@ def test_a_late_end_behind_that_of_its_pod_is_logged(caplog: pytest.LogCaptureFi
     assert any("after the end of its pod: tool work" in text for text in caplog.messages)
 
 
-async def test_progress_belongs_to_its_call_and_ends_with_it() -> None:
+@pytest.mark.parametrize("how", ["its time is up", "cancel", "pause"])
+async def test_progress_belongs_to_its_call_and_ends_with_it(how: str) -> None:
     loop, going_on, ended = asyncio.get_running_loop(), threading.Event(), asyncio.Event()
 
-    @tool(timeout=0.2)
+    @tool(timeout=0.2 if how == "its time is up" else None)
     def busy(ctx: ToolContext) -> str:
         ctx.progress("in time")
         going_on.wait(10)
@@ -138,13 +139,18 @@ async def test_progress_belongs_to_its_call_and_ends_with_it() -> None:
         await ended.wait()
         return "quick"
 
-    client = ScriptedClient([call("busy", id="c"), say("first"), call("quick", id="c"), say("second")])
+    first_words = [say("first")] if how == "its time is up" else []
+    client = ScriptedClient([call("busy", id="c"), *first_words, call("quick", id="c"), say("second")])
     async with PodSystem() as system:
         pod = await system.spawn(PLAIN, client=client, tools=[busy, quick])
         with pod.subscribe([ToolProgress, Alert]) as events:
-            first = await pod.run("one")
-            await pod.run("two")
-            published = await alert_and_before(events)
+            run = pod.run("one")
+            published = [await anext(events)]
+            if not first_words:
+                await getattr(pod, how)()
+            first = await run
+            await (pod.resume() if how == "pause" else pod.run("two"))
+            published += await alert_and_before(events)
         progress = [event for event in published if isinstance(event, ToolProgress)]
         assert [(event.text, event.run_id) for event in progress] == [("in time", first.run_id)]
 

@@ -19,6 +19,13 @@ class Odd(BaseException):
     """No exception that anybody expects."""
 
 
+class Mute(Odd):
+    """One whose words cannot be had."""
+
+    def __str__(self) -> str:
+        raise Odd
+
+
 ERRORS: list[Callable[[], BaseException]] = [
     asyncio.CancelledError,
     lambda: SystemExit(3),
@@ -27,6 +34,7 @@ ERRORS: list[Callable[[], BaseException]] = [
     StopAsyncIteration,
     lambda: StopIteration(5),
     lambda: Odd("odd"),
+    Mute,
     lambda: BaseExceptionGroup("g", [asyncio.CancelledError(), ValueError("x")]),
     lambda: TimeoutError("mine"),
     MemoryError,

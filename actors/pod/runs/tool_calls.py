@@ -112,12 +112,15 @@ class _Batch:
         self._calls.mailroom.post(lambda _: self._publish_progress(call, text))
 
     def _publish_progress(self, call: ToolCall, text: str) -> None:
-        if not self.waits.left and call.id in self._going_on:  # else its call has ended
+        if self._is_waited_for(call):
             self._journal.publish(ToolProgress, call_id=call.id, name=call.name, text=encodable(str(text)))
 
+    def _is_waited_for(self, call: ToolCall) -> bool:
+        return not self.waits.left and self.waits.under_way and call.id in self._going_on
+
     def report_late(self, call: ToolCall, result: ToolResult) -> None:
-        if not self.waits.left and self.waits.under_way and call.id in self._going_on:
-            return  # its cancel is still waited for
+        if self._is_waited_for(call):
+            return  # its cancel is
         self._calls.send_late(self.run.run_id, _late_words(call, result))
 
 
