@@ -345,10 +345,10 @@ class ToolThreads:
             self._lost -= 1
         elif job.state == "stuck":
             self._stuck -= 1
+        job.state = "done"  # who waits for it may give it up yet
         if self._working > self.limit:
             self._threads -= 1
             return True
-        job.state = "done"
         return False
 
     def _take(self) -> _Job[Any] | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from actors.runtime.blocking import blocked
 from actors.tools.thread_pool import ToolThreads
 from protocol.errors import ToolError, ToolTimeout
 
@@ -210,6 +211,41 @@ def test_waits_that_end_in_every_way_leave_a_pool_that_is_whole():
     pool.close()
     join_all("mixed")
     assert repr(pool) == "<ToolThreads 0 of 4, 0 lost, 0 waiting>"
+
+
+async def test_work_that_is_given_up_behind_its_end_leaves_its_place_though_its_thread_has_left():
+    pool = ToolThreads(1)
+    loop = asyncio.get_running_loop()
+    waits, begun, goes_on, worked, may_end = (
+        asyncio.Event(),
+        asyncio.Event(),
+        *(threading.Event() for _ in range(3)),
+    )
+    threads: list[threading.Thread] = []
+
+    def wait_for_others() -> None:
+        with blocked():
+            loop.call_soon_threadsafe(waits.set)
+            goes_on.wait(60)
+        worked.set()  # there is one thread more than there may be
+        may_end.wait(60)
+
+    def work() -> None:
+        threads.append(threading.current_thread())
+        loop.call_soon_threadsafe(begun.set)
+        worked.wait(60)
+
+    first = asyncio.create_task(pool.call(wait_for_others))
+    await waits.wait()
+    second = asyncio.create_task(pool.call(work))
+    await begun.wait()
+    goes_on.set()
+    threads[0].join(60)  # its result has not come to the loop
+    second.cancel()
+    may_end.set()
+    await asyncio.gather(first, second, return_exceptions=True)
+    assert await pool.call(lambda: "free") == "free"
+    assert repr(pool) == "<ToolThreads 1 of 1, 0 lost, 0 waiting>"
 
 
 def test_what_is_queued_when_a_pool_is_closed_is_done_and_then_its_threads_end():
