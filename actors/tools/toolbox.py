@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from actors.runtime.arguments import several
+from actors.runtime.in_thread import in_thread
 from actors.runtime.tasks import is_being_cancelled
 from actors.tools.base import OUTPUT_CAP, Tool, ToolContext
 from actors.tools.invoke import Unfinished, finish, invoke, invoke_async
@@ -201,8 +202,8 @@ class Toolbox:
         return ToolResult(call.id, call.name, parts) if size(parts) <= self.output_cap else None
 
     async def _cut_output(self, call: ToolCall, value: Any) -> ToolResult:
-        # What is cut is also written to a disk, which is no work for the loop.
-        return await self.threads.call(functools.partial(self._result, call, parts_from(value)))
+        # What is cut is also written to a disk, which is no work for the loop, nor one that waits for tools.
+        return await in_thread(self._result, call, parts_from(value))
 
     def _run_in_thread(
         self, call: ToolCall, work: Callable[[], Any], ctx: ToolContext

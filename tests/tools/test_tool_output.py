@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import threading
 from pathlib import Path
 
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from actors.tools.base import ToolContext
 from actors.tools.output import capped, parts_from
+from actors.tools.thread_pool import ToolThreads
 from actors.tools.toolbox import Toolbox
 from protocol.items import ImagePart, TextPart, ToolCall
 from protocol.scope import Scope
@@ -38,6 +40,21 @@ def test_a_result_cut_by_the_cap_says_so_and_is_kept_whole_for_the_owner_alone(t
         assert result.text.startswith("line 0\n")
         assert result.text.endswith("line 999\n")
         assert f"[… 8,590 of 8,890 bytes cut here; the whole output is in {kept} …]" in result.text
+
+
+async def test_a_long_result_is_cut_though_tools_hold_all_threads_of_tools(tmp_path):
+    async def long() -> str:
+        return "x" * 1000
+
+    threads, held = ToolThreads(1), threading.Lock()
+    with held:
+        holding = asyncio.create_task(threads.call(held.acquire))
+        await asyncio.sleep(0)
+        toolbox = Toolbox([long], output_cap=300, keep_in=tmp_path, threads=threads)
+        async with asyncio.timeout(30):
+            result = await toolbox.run(ToolCall("c", "long"), ToolContext(pwd=tmp_path, scope=Scope()))
+        assert Path(result.kept).read_text() == "x" * 1000
+    await holding
 
 
 def test_without_a_directory_it_is_cut_with_the_marker_alone():
