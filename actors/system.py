@@ -76,27 +76,25 @@ class PodSystem:
     (on a loop in a thread of its own, also inside a running loop). Leaving it pauses what runs: see ``stop``.
 
     ``store`` is where sessions are kept: ``memory:``, ``jsonl:DIR``, ``sqlite:FILE`` (with
-    ``?durability=process`` or ``power``), or a SessionStore, which its giver closes. ``on_conflict``
-    says what a pod does that finds its session taken while it holds unsaved entries: ``fork`` or
-    ``refuse``. ``outputs`` is the folder where tool output too long for a model is kept whole (by
-    default one of the user's in the system's folder for temporary files), ``memory``
-    the one for what pods keep of their histories (by default ``memory`` beside the sessions' files, or
-    where there are none one like that of ``outputs``). ``prices``
-    is a TOML file with prices of models, over those that polypod knows. ``passivate_after`` is the number
-    of seconds after which an idle or paused pod leaves its history to the store, until a message needs it;
-    None is never. ``budget`` limits what all pods together use up while the system is entered; a pod draws
-    on it besides its own, and of ``seconds``, which is the time of all runs, each run may take what is left
-    when it begins. ``grace`` is how many seconds a model's client or a tool has to end once it is cancelled,
-    and a source of tools to close; one that takes longer is left to itself. ``memory_grace`` is how many
-    seconds a stop and a compaction wait for memory jobs to finish; a stop then cancels them.
-    ``store_grace`` is how many seconds the end of a pod
-    waits for a store that does not answer. ``tool_threads`` is how many plain functions may be
-    at work at once as tools of this system, beside those that wait for others; by default all systems of a
-    process share 32 threads.
-    ``processes`` is how many child processes (commands, servers of tools) its pods may have at work at once:
-    who wants to start one more waits for a place; None is any number. ``hooks`` are asked by every pod,
-    before those that it is given itself. ``chains`` are what pods have whose model is ``chain/NAME``; others
-    are found in the ``polypod.toml`` of the folder that a pod works in.
+    ``?durability=process`` or ``power``), or a SessionStore, which you close yourself. ``on_conflict`` says
+    what a pod does when it finds its session taken by another process while it holds unsaved entries:
+    ``fork`` or ``refuse``. ``outputs`` is the folder where tool output too long for a model is kept whole (by
+    default one of the user's in the system's folder for temporary files), ``memory`` the folder of lasting
+    notes (by default ``memory`` beside the sessions' files, or, for a store without files, a folder like that
+    of ``outputs``). ``prices`` is a TOML file with prices of models, over those that polypod knows.
+    ``passivate_after`` is the number of seconds after which an idle or paused pod drops its history from
+    memory, until a message needs it again; None means never. ``budget`` limits what all pods together use
+    while the system is entered, in addition to the budget of each pod. Its ``seconds`` count the time of all
+    runs, and a run may take what is left when it begins. ``grace`` is how many seconds a model's client or a
+    tool has to end once it is cancelled, and a source of tools to close; what takes longer is abandoned.
+    ``memory_grace`` is how many seconds a stop and a compaction wait for memory jobs to finish; a stop then
+    cancels them. ``store_grace`` is how many seconds the end of a pod waits for a store that does not answer.
+    ``tool_threads`` is how many tools of this system that are plain functions may run at once, not counting
+    those that wait for other pods; by default all systems of a process share 32 threads. ``processes`` is how
+    many child processes (commands, servers of tools) its pods may run at once: one more waits until another
+    has ended; None means any number. ``hooks`` are asked by every pod, before those that it is given itself.
+    ``chains`` are the escalation chains by name, for pods whose model is ``chain/NAME``; other names are
+    looked up in the ``polypod.toml`` of the folder that a pod works in.
     """
 
     def __init__(
@@ -178,7 +176,7 @@ class PodSystem:
 
     @property
     def passivate_after(self) -> float | None:
-        """Seconds after which an idle pod leaves its history to the store; None is never."""
+        """Seconds after which an idle pod drops its history from memory; None means never."""
         return self._settings.passivate_after
 
     @property
@@ -283,8 +281,8 @@ class PodSystem:
         return self._of_parent
 
     def let_go_if_dead(self) -> None:
-        """Let go of the store where the event loop was closed before the system was left: its pods can do
-        nothing any more, and their sessions would be taken for as long as this process lives.
+        """Release the store if the event loop was closed before the system was left: its pods can do nothing
+        any more, and would hold their sessions for as long as this process lives.
         """
         if (entered := self._entered) is None:
             return
@@ -300,7 +298,9 @@ class PodSystem:
             discard_answer(partial(store.release, actor_of(pod).durable_position()[0]))
 
     def after_fork_in_child(self) -> None:
-        """Be what a forked child may ask: one that was entered answers with SystemOfParent."""
+        """Make this copy safe in a forked child: if the system was entered, all use of it raises
+        SystemOfParent.
+        """
         self._stop_lock = threading.RLock()
         if self._entered is not None:
             let_be(self)
@@ -387,16 +387,17 @@ class PodSystem:
         ``deps`` (a database, a client, whatever they work with) as ``ctx.deps``. Among them may be a
         ``ToolSource``, whose tools come and go; pods that are given the same one share it. ``hooks`` are
         objects that are asked before each request and about each call of a tool, and notified of each run's
-        end, behind those of the system. ``resume`` is the id of a session to go on with: the tip of its
-        compactions, or with ``exact`` that very one. ``session`` is a name of your own for one (a user's, a
-        ticket's): the pod goes on with the session of that name, or makes it where there is none.
-        ``system_prompt`` stands in the place of the manifest's: a text, or a function that makes the prompt
-        of each run, with a parameter for the context of tools or without.
+        end, behind those of the system. ``resume`` is the id of a session to go on with: the newest that
+        compactions have made of it, or with ``exact`` that one itself. ``session`` is a name of your own for
+        one (a user's, a ticket's): the pod goes on with the session of that name, or makes it where there is
+        none. ``system_prompt`` replaces the manifest's: a text, or a function that makes the prompt of each
+        run and may take a ToolContext.
 
         With ``process`` the pod is a process of its own, behind the same handle. Client, tools and hooks are
-        then given by where they are imported from, as ``"module:name"``, and the store is one that processes
-        share. Where the process dies the open run raises PodLost, and ``[restart]`` says what becomes of the
-        pod. Raises NotImportable for objects, StoreError for a store that only this process has.
+        then named by where they can be imported from, as ``"module:name"``, and the store is one that
+        processes share. Where the process dies the open run raises PodLost, and ``[restart]`` says what
+        becomes of the pod. Raises NotImportable for objects, StoreError for a store that only this process
+        has.
 
         Raises NameTaken for an explicit ``name`` that is in use
         (a manifest's name gets a number), ManifestError (also for a name that no pod can have), InvalidInput
@@ -519,9 +520,9 @@ class PodSystem:
 
     def interrupted(self, pod: str | None = None, limit: int = 100) -> AsyncFuture[list[SessionInfo]]:
         """The sessions (of one pod) whose last run waits to be resumed: it was paused, by hand or by the end
-        of its system, or cut off by a crash. The last changed one first, of the last ``limit`` that changed.
-        Those that a living pod holds, here or in another process, are not among them. ``spawn(resume=…)`` of
-        their ids, then ``pod.resume()``. Raises SystemNotRunning, StoreError.
+        of its system, or cut off by a crash. The most recently changed first, out of the ``limit`` sessions
+        that changed last. Those that a living pod holds, here or in another process, are not among them.
+        ``spawn(resume=…)`` of their ids, then ``pod.resume()``. Raises SystemNotRunning, StoreError.
         """
         store = self.store
         pod = None if pod is None else composed(text_of("pod", pod))
@@ -541,11 +542,11 @@ class PodSystem:
     def supervise(
         self, pods: Iterable[Pod | HasMember], *, max_restarts: int = 3, window_seconds: float = 60.0
     ) -> Group:
-        """Supervise living pods, and agents, together: one that fails is started again alone, on its session.
-        Their limits are the group's: of all together at most ``max_restarts`` within ``window_seconds``. One
-        more, and the others are stopped, the last first, with their runs paused: ``RestartsExhausted`` says
-        so, and the group's ``wait()`` raises. Raises PodStopped, PodError for one that is in a group,
-        AgentNotRunning, ValueError, SystemNotRunning.
+        """Supervise living pods and agents as a group: one that fails is restarted by itself, on its session.
+        The group counts the restarts of all its members together: at most ``max_restarts`` within
+        ``window_seconds``. At one failure more the others are stopped, the last first, with their runs
+        paused: ``RestartsExhausted`` says so, and the group's ``wait()`` raises. Raises PodStopped, PodError
+        for one that is in a group, AgentNotRunning, ValueError, SystemNotRunning.
         """
         mailroom, _, _, spawner = self._here()
         check_count("max_restarts", max_restarts, 0, "restarts")
@@ -599,12 +600,12 @@ class PodSystem:
         """Events from now on: of one pod (by name) or all, of some kinds or all; with ``children`` also of
         the pod's sub-agents and theirs, whenever they begin.
 
-        With ``since`` every durable event numbered above it comes first, also those of the sessions
-        that the pod's session was compacted or forked from; what of these was deleted is reported by a
-        ``Lagged`` in its place. Of several pods, ``since`` may map names to numbers. With ``children`` a
-        number is of the pod's own log: of sub-agents that had not ended there, and of those that began
-        later, all comes, each between its beginning and its end. A pod that does not live is looked for
-        in the store. Raises SessionNotFound, SystemNotRunning.
+        With ``since`` every durable event numbered above it comes first, also those of the sessions that the
+        pod's session was compacted or forked from; where some of these were deleted, a ``Lagged`` stands in
+        their place. For several pods, ``since`` may be a dict of numbers by pod name. With ``children`` the
+        number counts in the pod's own log: sub-agents that had not ended by then, or began later, are
+        replayed whole, each between its beginning and its end. A pod that is not alive is looked up in the
+        store. Raises SessionNotFound, SystemNotRunning.
         """
         self._room()
         name = pod.name if isinstance(pod, Pod) else None if pod is None else composed(text_of("pod", pod))

@@ -22,7 +22,7 @@ PolypodError
 │   ├── TooManyRestarts      a group of pods has given up
 │   ├── WatchdogExpired      a model went silent in the middle of an answer
 │   ├── PodUnreachable       the connection to a pod that lives elsewhere has ended
-│   │   └── PodLost          the process that a pod was has ended, or was killed
+│   │   └── PodLost          the process of a pod has ended, or was killed
 │   ├── InvalidInput         content or an item that no session could keep
 │   ├── HookError            a hook failed before a request, or denied it
 │   ├── OutputInvalid        the model never gave an answer of the type asked for
@@ -38,11 +38,11 @@ PolypodError
 │   ├── ChainInvalid         an escalation chain that lacks what its tiers need
 │   ├── ChainExhausted       no tier of a chain gave an answer that was accepted (a ModelError too)
 │   ├── RateLimited          a runner's provider takes no more tasks before a time
-│   └── PoolError            a pool, or a job that it is given, cannot be as it was asked to be
+│   └── PoolError            a pool cannot be set up, or a job not be queued, as was asked
 │       ├── UnknownJob       no job has that id, or several have ids that begin so
 │       └── WorkspaceError   a job cannot have a working copy of its own
-├── NotImportable            what a pod in another process is given is nothing that can be imported there
-├── BudgetError              a budget that cannot hold: a cost limit on a model without a price
+├── NotImportable            something given to a pod in another process cannot be imported there
+├── BudgetError              a budget that cannot be enforced: a cost limit on a model without a price
 ├── SessionError
 │   ├── SessionNotFound
 │   ├── SessionInUse         another process or pod holds the session: pid, host, since
@@ -158,7 +158,7 @@ class ManifestError(PolypodError, ValueError):
 
 
 class ConfigError(ManifestError):
-    """A ``polypod.toml`` is wrong, or has not what was asked for; the message names the file and the key."""
+    """A ``polypod.toml`` is wrong, or lacks what was asked for; the message names the file and the key."""
 
 
 class NotTrusted(ConfigError):  # noqa: N818 - a public name
@@ -170,7 +170,9 @@ class SystemNotRunning(PolypodError, RuntimeError):  # noqa: N818
 
 
 class SystemOfParent(SystemNotRunning):
-    """A forked process used a system, pod, future or subscription of its parent, whose loop it has not."""
+    """A forked process used a system, pod, future or subscription of its parent, whose event loop does not
+    run in it.
+    """
 
     def __init__(self) -> None:
         super().__init__(
@@ -180,8 +182,8 @@ class SystemOfParent(SystemNotRunning):
 
 
 class WouldDeadlock(PolypodError, RuntimeError):  # noqa: N818
-    """A wait that would never end: on the very thread whose event loop would have to bring the answer, or of
-    what is done in a run for what its pod does only once that run has ended.
+    """A wait that would never end: on the thread whose event loop has to deliver the answer, or, within a
+    run, for something that its pod does only after that run.
     """
 
 
@@ -243,7 +245,7 @@ class PodStopped(PodError, metaclass=_AlsoAnEvent):  # noqa: N818
 
 
 class TooManyRestarts(PodError):  # noqa: N818
-    """A pod of a group failed once more than the group may start its pods again: all of them have ended."""
+    """A pod failed after its group had used up its restarts: all pods of the group have ended."""
 
 
 class WatchdogExpired(PodError):  # noqa: N818
@@ -255,7 +257,7 @@ class PodUnreachable(PodError):  # noqa: N818
 
 
 class PodLost(PodUnreachable):
-    """The process that a pod was has ended, or was killed; what it was asked may have been done."""
+    """The process of a pod has ended, or was killed; what it was asked may have been done."""
 
 
 class RunFailed(PodError):  # noqa: N818
@@ -289,11 +291,13 @@ class CompactionFailed(PodError):  # noqa: N818
 
 
 class InvalidInput(PodError, TypeError):  # noqa: N818
-    """Content or an item of a kind that no session could keep, or content that is no parts."""
+    """Input that no session can store, such as content that is neither a text nor parts."""
 
 
 class HookError(PodError):
-    """A hook raised, took too long or gave nonsense before a request, or denied it; ``hook`` is its name."""
+    """A hook failed before a request (it raised, took too long or returned something invalid), or denied it;
+    ``hook`` is its name.
+    """
 
     hook: str = ""
 
@@ -306,9 +310,7 @@ class HookError(PodError):
 
 
 class ModelRetry(PolypodError):  # noqa: N818
-    """Raised by an output validator: the answer does not do, and these words go to the model, which answers
-    anew.
-    """
+    """Raised by an output validator to reject an answer: these words go to the model, which answers again."""
 
 
 class OutputInvalid(PodError):  # noqa: N818
@@ -316,8 +318,8 @@ class OutputInvalid(PodError):  # noqa: N818
 
 
 class ToolLoop(PodError):  # noqa: N818
-    """A run was ended because its model repeated itself in vain: ``tool`` failed, or the same call of it had
-    the same result, ``times`` times. ``kind`` is ``tool_loop``.
+    """A run was ended because its model kept repeating itself without effect: ``tool`` failed, or the same
+    call of it had the same result, ``times`` times. ``kind`` is ``tool_loop``.
     """
 
     kind = "tool_loop"
@@ -352,8 +354,8 @@ class AgentFailed(AgentError):  # noqa: N818
     """The program of an agent reports that its task failed, or ended without a word about it.
 
     ``kind`` is one of MODEL_ERROR_KINDS where the program says that its model server failed, ``status`` the
-    HTTP status of that, 0 where none is known. It ``died`` where it ended in the middle of a task, and has
-    not said itself how that went.
+    HTTP status of that, 0 where none is known. ``died`` is whether it ended in the middle of a task without
+    saying how that went.
     """
 
     kind: str = ""
@@ -394,7 +396,7 @@ class ClassificationRefused(RoutingError):  # noqa: N818
 
 
 class ChainInvalid(RoutingError, ValueError):  # noqa: N818
-    """An escalation chain that could not work: it has no tiers, or nobody to ask or to verify one."""
+    """An escalation chain that cannot work: it has no tiers, or one of them lacks a model or a verifier."""
 
 
 class RateLimited(RoutingError):  # noqa: N818
@@ -411,7 +413,7 @@ class RateLimited(RoutingError):  # noqa: N818
 
 
 class PoolError(RoutingError):
-    """A pool, or a job that it is given, cannot be as it was asked to be."""
+    """A pool cannot be set up, or a job not be queued, as was asked."""
 
 
 class UnknownJob(PoolError):  # noqa: N818
@@ -423,11 +425,11 @@ class WorkspaceError(PoolError):
 
 
 class NotImportable(PolypodError, TypeError):  # noqa: N818
-    """What a pod in another process is to work with has no place that it could be imported from."""
+    """Something that a pod in another process is to work with cannot be imported there."""
 
 
 class BudgetError(PolypodError):
-    """A budget that cannot be held, refused before anything is spent."""
+    """A budget that cannot be enforced, refused before anything is spent."""
 
 
 class SessionError(PolypodError):
@@ -508,12 +510,12 @@ class StoreError(SessionError):
 class ModelError(PolypodError):
     """A model server's refusal or failure.
 
-    ``kind`` is one of MODEL_ERROR_KINDS, ``status`` the HTTP status where there was one,
-    ``retry_after`` the seconds the server asked to wait, ``where`` its host and port, ``retryable``
-    whether the same request may work later, ``counts`` whether it uses up one of a request's attempts:
-    not where our own circuit breaker sent nothing, nor where a server that has answered before cannot be
-    reached, which is waited for as long as the run may wait. Of an overflow, ``prompt_tokens`` and
-    ``context_window`` are what the server reported of the prompt and of its room, in tokens.
+    ``kind`` is one of MODEL_ERROR_KINDS, ``status`` the HTTP status where there was one, ``retry_after`` the
+    seconds the server asked to wait, ``where`` its host and port, ``retryable`` whether the same request may
+    work later, ``counts`` whether it uses up one of a request's attempts. It does not if our own circuit
+    breaker sent nothing, or if a server that has answered before cannot be reached: that server is waited for
+    as long as the run may wait. Of an overflow, ``prompt_tokens`` and ``context_window`` are what the server
+    reported of the prompt and of its room, in tokens.
     """
 
     def __init__(
@@ -556,7 +558,7 @@ class ModelError(PolypodError):
         return {key: value for key, value in known.items() if value is not None}
 
     def take_details(self, details: dict[str, Any]) -> None:
-        """Be what the details of an error that comes from elsewhere say beyond these."""
+        """Restore what the ``details`` of an error say that another process reported."""
 
 
 class MissingKey(ModelError):  # noqa: N818
@@ -574,7 +576,7 @@ class MissingKey(ModelError):  # noqa: N818
 
 
 class InvalidKey(ModelError):  # noqa: N818
-    """A key holds what no header can; ``what`` names the key, which is not shown, and ``why`` its fault."""
+    """A key has characters that no HTTP header can carry; ``what`` names the key, which is never shown."""
 
     what: str = ""
 
@@ -732,7 +734,7 @@ class TooManyChildren(ChildError):  # noqa: N818
             f"cannot start {program}: {most} child processes are at work ({shown}), the most that may be",
             program=program,
             most=most,
-            hint="end one of them, or have more by PodSystem(processes=…)",
+            hint="end one of them, or allow more with PodSystem(processes=…)",
         )
 
     def details(self) -> dict[str, Any]:
@@ -762,7 +764,7 @@ class WireError(PolypodError, ValueError):
 
 
 class NewerVersion(StoreError, WireError):  # noqa: N818
-    """A store, a file or an entry was written by a newer polypod, which kept what this one cannot read."""
+    """A store, a file or an entry was written by a newer polypod, in a form that this one cannot read."""
 
     why: str = ""
 

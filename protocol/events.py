@@ -316,10 +316,10 @@ class ApprovalRequested(DurableEvent, frozen=True, gc=False, kw_only=True):
     """The call ``call_id`` waits for a person's word before it is run with ``arguments``; ``why`` says which
     rule or setting wants that, and ``hint`` what lets such calls run. ``injected`` is what hooks put behind
     its result. Where nobody has answered ``timeout`` seconds after the event's own time, the call is denied.
-    An answer of another process is believed where it proves that it has the ``token`` of this id; None asks
-    for no proof, and no answer proves the empty one. With a ``form`` the call has begun, and its tool asks a
-    person what ``why`` says: an approval has ``arguments`` of that schema, a denial leaves the question
-    unanswered.
+    An answer of another process is accepted if it proves that its sender has the token with the id ``token``;
+    None requires no proof, and with an empty one no answer is accepted. With a ``form`` the call has begun,
+    and its tool asks a person what ``why`` says: an approval has ``arguments`` of that schema, a denial
+    leaves the question unanswered.
     """
 
     approval_id: str
@@ -392,9 +392,9 @@ class ChildEnded(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class AgentStarted(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """An agent's program is up; ``pod`` is the agent's id. ``session`` is by what name that program knows the
-    conversation, by which it is resumed; ``pid`` its process, None where it has none of its own, and ``born``
-    what marks that off from others that have its number later.
+    """An agent's program is up; ``pod`` is the agent's id. ``session`` is the program's own name for the
+    conversation, by which it is resumed; ``pid`` is its process (None where it has none of its own), and
+    ``born`` distinguishes that from later processes with the same number.
     """
 
     runner: str
@@ -409,7 +409,7 @@ class AgentStarted(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class AgentActivity(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """What an agent says that it does, for people, where no other event says it."""
+    """What an agent reports that it is doing, for people, where no other event says so."""
 
     activity: str
 
@@ -419,7 +419,7 @@ class AgentIdle(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class AgentOutput(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """An agent's program wrote a line that is none of its protocol's."""
+    """An agent's program wrote a line that is not part of its protocol."""
 
     stream: AgentStream
     text: str
@@ -552,9 +552,9 @@ class StreamRestart(Event, frozen=True, gc=False, kw_only=True):
 
 
 class RestartsExhausted(Event, frozen=True, gc=False, kw_only=True):
-    """The pod failed once more than its supervisor may start it again, and stays ended. ``restarts`` counts
-    how often it, or the pods of its group, were started again of late; ``stopped`` are the pods of the group
-    that were stopped for it, in that order.
+    """The pod failed after its supervisor had used up its restarts, and stays ended. ``restarts`` counts the
+    recent ones of the pod, or of its whole group; ``stopped`` are the pods of the group that were stopped for
+    it, in that order.
     """
 
     error: Failure
@@ -563,7 +563,7 @@ class RestartsExhausted(Event, frozen=True, gc=False, kw_only=True):
 
 
 class ProcessLost(Event, frozen=True, gc=False, kw_only=True):
-    """The process that the pod was has ended, or was killed, and nobody had asked it to: ``error`` says how.
+    """The pod's process has ended, or was killed, though nobody had asked for that: ``error`` says how.
     ``restarts`` is whether another takes its place.
     """
 

@@ -68,7 +68,7 @@ class WorkerSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class CompactionSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """``[compaction]``, in tokens. A threshold that is not set is inert, 0 is off."""
+    """``[compaction]``, in tokens. A threshold that is not set, or 0, never starts a compaction."""
 
     compact_threshold: int | None = None
     compact_request_threshold: int | None = None
@@ -127,10 +127,10 @@ class FetchSection(Struct, frozen=True, forbid_unknown_fields=True, omit_default
 class SandboxSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """``[sandbox]``: how the commands of the tool ``shell`` are held to the scope.
 
-    With ``mode = "scope"`` they are confined, and where this machine cannot do that each has to be asked for;
-    "require" refuses them then; "off" confines none, and each has to be asked for. ``network`` is whether
-    they reach any. The limits are of each process (``memory_bytes``, ``cpu_seconds``, ``file_bytes``: the
-    longest file that it writes) and of all together (``processes``); not set is no limit.
+    ``mode = "scope"`` confines them; where this machine cannot do that, each needs approval. "require"
+    refuses them there. "off" confines none, and each needs approval. ``network`` is whether they may use the
+    network. The limits are of each process (``memory_bytes``, ``cpu_seconds``, ``file_bytes``: the longest
+    file that it writes) and of all together (``processes``); not set is no limit.
     """
 
     mode: Literal["scope", "require", "off"] = "scope"
@@ -203,7 +203,7 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
     @property
     def approval_rules(self) -> tuple[ApprovalRule, ...]:
-        """``approval``, and behind it what is so of all calls of a server of ``tools.mcp``."""
+        """The rules of ``approval``, then those that hold for all calls of a server of ``tools.mcp``."""
         of_servers = (each.approval_rule() for each in self.tools.mcp)
         return (*self.approval, *(rule for rule in of_servers if rule is not None))
 
@@ -257,12 +257,12 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         return _convert(data, where="manifest", base=_here())
 
     def merged(self, profile: dict[str, Any], where: str, base: Path) -> PodManifest:
-        """The manifest with what a ``profile`` says instead: keys as those of ``of``, in which relative paths
-        are relative to ``base``.
+        """The manifest with the keys of a ``profile`` over its own: the keys are those of ``of``, and
+        relative paths in them are relative to ``base``.
 
         A table is merged key by key, and a list stands in place of the one before; but rules of approval come
-        before those of the manifest, and what it denies stays denied. A model that is named has nothing of
-        the one before. Raises ManifestError, in which ``where`` names the profile.
+        before those of the manifest, and what it denies stays denied. A profile that names a model replaces
+        the whole ``[model]`` section. Raises ManifestError, in which ``where`` names the profile.
         """
         if not isinstance(profile, dict):
             raise ManifestError(f"{where}: expected a table, got {shown(profile)}")

@@ -12,8 +12,8 @@ Concurrency = Literal["read_only", "exclusive", "interactive"]
 
 
 class ToolSpec(Struct, frozen=True, omit_defaults=True):
-    """A tool as a model sees it; ``input_schema`` is the JSON Schema of its arguments. What its
-    ``concurrency`` is no model is shown; a client may offer a model only what has no effects.
+    """A tool as a model sees it; ``input_schema`` is the JSON Schema of its arguments. No model is shown the
+    ``concurrency``; a client may use it to offer only tools without effects.
     """
 
     name: str

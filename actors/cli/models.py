@@ -84,7 +84,7 @@ def models(scheme: str | None, base_url: str | None, as_json: bool) -> None:
             note = f"  {each.note}" if each.note else ""
             terminal.row(Line("answer", f"{each.name}{note}"))
     if scheme == "chain" and not found and not as_json:
-        terminal.note("there are no chains: no polypod.toml here or upwards has a [[chain]]")
+        terminal.note("there are no chains: no polypod.toml here or in a folder above has a [[chain]]")
     if (
         scheme is None
         and not as_json

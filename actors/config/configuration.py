@@ -145,8 +145,8 @@ class Configuration:
 
     def _unknown(self, section: str, name: str, known: list[str]) -> ConfigError:
         if not self.files:
-            message = f"there is no {section} {name!r}: no polypod.toml is here or upwards"
-            return ConfigError(message, hint="write one that has it")
+            message = f"there is no {section} {name!r}: there is no polypod.toml here or in a folder above"
+            return ConfigError(message, hint="write one with it")
         near = closest(name, known)
         guess = f"did you mean {near!r}? " if near else ""
         files = ", ".join(str(each.path) for each in self.files)

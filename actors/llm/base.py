@@ -153,7 +153,7 @@ Block = (
 
 
 class Meter(Protocol):
-    """Counts what a client's calls take that has several models asked for one request, each at its own price.
+    """Counts the calls of a client that asks several models for one request, each at its own price.
     Such a client says so with ``prices_of``: the names of all that it may ask.
     """
 
@@ -173,11 +173,11 @@ class Meter(Protocol):
 class LLMClient(Protocol):
     """A model client: streams the answer to a request.
 
-    Contract of ``stream``: called on the pod's event loop, any number of times at once. It yields
-    blocks and ends after exactly one ``End``, or raises a ModelError (before or between blocks) and
-    then yields nothing more. It must not retry once it has yielded a block. Closing the iterator
-    early (``aclose``) frees the connection. A client may have ``model`` (what to call it) and
-    ``async aclose()`` (its owner is done with it); a client given to ``spawn`` is closed by its giver.
+    Contract of ``stream``: called on the pod's event loop, any number of times at once. It yields blocks and
+    ends after exactly one ``End``, or raises a ModelError (before or between blocks) and then yields nothing
+    more. It must not retry once it has yielded a block. Closing the iterator early (``aclose``) frees the
+    connection. A client may have ``model`` (what to call it) and ``async aclose()`` (its owner is done with
+    it); a client given to ``spawn`` is closed by whoever made it.
     """
 
     def stream(self, request: Request) -> AsyncIterator[Block]:

@@ -34,7 +34,7 @@ def _loaded(file: str | None, folder: str | None) -> ssl.SSLContext:
             f"the certificates to trust cannot be read: {setting}: "
             f"{getattr(error, 'strerror', None) or error}",
             kind="connection",
-            hint="let it name a file of certificates in PEM format (or a folder of them), or unset it",
+            hint="set it to a file of certificates in PEM format (or a folder of them), or unset it",
             retryable=False,
         ) from error
 

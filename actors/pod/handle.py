@@ -123,7 +123,7 @@ class Pod:
         return self._ask(commands.Cancel())
 
     def pause(self) -> AsyncFuture[None]:
-        """Interrupt the run that goes on, to be resumed; resolves when it stands still."""
+        """Interrupt the run that goes on, to be resumed; resolves when it has stopped."""
         return self._ask(commands.Pause())
 
     @overload
@@ -170,9 +170,9 @@ class Pod:
         return self._ask(commands.WaitForMemoryJobs(timeout))
 
     def wait_for_sub_agents(self, timeout: float | None = None) -> AsyncFuture[bool]:
-        """Wait at most ``timeout`` seconds until all sub-agents have ended, and the runs in which the model
-        gets to know of that; gives whether they have. Those that stand still, since the pod was restored, go
-        on. While the pod itself is paused they do not, and nothing is waited for.
+        """Wait at most ``timeout`` seconds for all sub-agents to end, and for the runs in which the model
+        learns of that; gives whether they have. Sub-agents that were interrupted, since the pod was restored,
+        go on. While the pod itself is paused they do not, and this does not wait.
         """
         return self._ask(commands.WaitForSubAgents(timeout))
 
@@ -190,8 +190,8 @@ class Pod:
     ) -> AsyncFuture[None]:
         """Let the call run that waits under that id; resolves when that is durable, before the call begins.
 
-        With ``always`` the same call, with the same arguments, is not asked for any more. ``arguments`` take
-        the place of those of the model, which sees both, and ``note``. Raises AlreadyResolved,
+        With ``always``, later calls of this tool with the same arguments need no approval. ``arguments``
+        replace those of the model, which is shown both, and ``note``. Raises AlreadyResolved,
         UnknownApproval, and InvalidInput for arguments that the call cannot be run with: then it goes on
         waiting.
         """
@@ -200,8 +200,8 @@ class Pod:
     def deny(
         self, approval_id: str, *, note: str | None = None, by: Literal["person", "nobody"] = "person"
     ) -> AsyncFuture[None]:
-        """Have the call that waits under that id not run; ``note`` says why, to the model; ``by="nobody"`` is
-        that no person was there to be asked. Resolves and raises as ``approve``.
+        """Refuse the call that waits under that id: it is not run, and ``note`` says why to the model.
+        ``by="nobody"`` says that there was no person to ask. Resolves and raises as ``approve``.
         """
         return self._ask(commands.Disapprove(approval_id, note, by))
 
@@ -214,10 +214,10 @@ class Pod:
         return self._ask(commands.Describe())
 
     def passivate(self) -> AsyncFuture[bool]:
-        """Have the pod give up the memory its history takes; the next message that needs the history
-        reads it back. Gives whether it did: a pod that has something under way keeps its history, unless
-        that is a run in which all calls wait for approval.
-        ``describe`` gives the occupancy that was known; only where none was, it reads the history for it.
+        """Have the pod drop its history from memory; the next message that needs it reads it back from the
+        store. Gives whether it did: a pod that is at work keeps its history, unless it only waits for
+        approval of calls. ``describe`` gives the occupancy that was last known, and reads the history only if
+        none was.
         """
         return self._ask(commands.Passivate())
 

@@ -33,8 +33,8 @@ class RunStream(Generic[T]):
     RunResult.
 
     Breaking out detaches: the run goes on. Leaving its ``async with`` (or ``with``) before the end cancels
-    the run, also one that still waits for its turn. A run that could not start raises what ``run`` would. To
-    a reader that is too slow ``Lagged`` says how many events it missed.
+    the run, also one that still waits for its turn. A run that could not start raises what ``run`` would. A
+    reader that is too slow gets a ``Lagged`` that says how many events it missed.
     """
 
     def __init__(self, pod: Pod, command: RunHere) -> None:

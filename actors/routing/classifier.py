@@ -83,7 +83,7 @@ class Classifier:
         status: SystemStatus = SystemStatus(),  # noqa: B008 - frozen
         agent: str | None = None,
     ) -> Classification:
-        """Which agent the task ``name`` should go to, and why; ``agent`` is the one that was wished for.
+        """Which agent the task ``name`` should go to, and why; ``agent`` is the one that was asked for.
 
         Raises ClassificationRefused for an answer that names no known agent, or one that is limited now, and
         where the command gives none; ModelError where the client's server fails.

@@ -130,8 +130,8 @@ class SessionStore(abc.ABC):
         self, session_id: str, *, after: int = 0, limit: int | None = None, largest: int
     ) -> Answer[list[StoredEntry] | None]:
         """What ``read`` gives, up to the first entry with more than ``largest`` bytes (or about that); None
-        where that is the very next one (or has to be gone through on the way), which who must not hold a
-        loop then reads in a thread.
+        where that is the very next one, or lies on the way to it: then read it in a thread, if the loop must
+        not be held.
         """
         return then(self.read(session_id, after=after, limit=limit), partial(_small, largest))
 
@@ -153,9 +153,9 @@ class SessionStore(abc.ABC):
 
     @abc.abstractmethod
     def successors(self, session_id: str) -> Answer[list[SessionInfo]]:
-        """The sessions whose parent this one is, oldest first; also where it is there no more. Where one of
-        them was deleted that had been compacted from this one, what goes on from that stands here too, so
-        that whoever knows an older session finds the last.
+        """The sessions whose parent this one is, oldest first, even if this one was deleted. If one that was
+        compacted from it was deleted, the sessions that go on from that one are among them, so that whoever
+        knows an older session finds the newest.
         """
 
     @abc.abstractmethod
@@ -168,7 +168,7 @@ class SessionStore(abc.ABC):
 
     @abc.abstractmethod
     def release(self, session_id: str) -> Answer[None]:
-        """Let go of a session; one that is not held is let be. Never raises: what could not be
+        """Release a session; does nothing if it is not held. Never raises: what could not be
         written ends with the process.
         """
 

@@ -36,11 +36,11 @@ AskPerson = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any] | None]]
 class ToolContext(Generic[D]):
     """What a call may know of where it runs; a tool gets it by a parameter of this type (or ``ctx``).
 
-    ``deps`` is what ``spawn(deps=…)`` or ``run(deps=…)`` hands to tools: a database, a client, who asks.
-    ``pwd`` is the pod's working directory, ``scope`` what the pod may touch (``resolved``), ``cancel``
-    the flag to watch (each call has its own: a time-out raises it), ``progress(text)`` shows subscribers
-    how far the call is (from any thread, while it goes on), ``extras`` holds what the pod's assembly hands
-    to tools of its own, ``output_cap`` is how many bytes of text reach the model uncut, and ``keep_in`` the
+    ``deps`` is what ``spawn(deps=…)`` or ``run(deps=…)`` hands to tools: a database, a client, the user who
+    asks. ``pwd`` is the pod's working directory, ``scope`` what the pod may touch (``resolved``), ``cancel``
+    the flag to watch (each call has its own: a time-out raises it), ``progress(text)`` shows subscribers how
+    far the call is (from any thread, while it goes on), ``extras`` holds what the pod's assembly hands to
+    tools of its own, ``output_cap`` is how many bytes of text reach the model uncut, and ``keep_in`` the
     folder where longer output is kept whole (the toolbox sets both). ``began`` is when a thread began with a
     plain function (``time.perf_counter``), ``seconds`` how long that took, and ``late`` is called, on the
     event loop, with what came of a call that had been given up.
@@ -120,12 +120,10 @@ class Tool:
     a thread, ``async def`` ones on the event loop, each in a task of its own. A plain function that is not
     ``blocking`` is called on the event loop, which waits for it: nothing can interrupt it there.
 
-    ``input_schema`` is the JSON Schema of the arguments where somebody else has it, a server or a database:
-    the function then gets all arguments in its one parameter, a dict, and has to look itself whether they
-    fit (the model gets a ``ToolArgumentsInvalid``).
-
-    A tool with ``asks`` may do what no scope bounds: where no approval rule speaks of a call, a person is
-    asked for it.
+    ``input_schema`` is the JSON Schema of the arguments where that comes from elsewhere, a server or a
+    database: the function then takes one parameter, a dict of all arguments, and checks them itself (a
+    ``ToolArgumentsInvalid`` that it raises goes to the model). A tool with ``asks`` may do what no scope
+    limits: a call that no approval rule covers needs a person's approval.
     """
 
     def __init__(

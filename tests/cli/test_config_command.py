@@ -71,7 +71,7 @@ def test_where_nothing_is_set_that_is_said_and_is_no_failure(home: Home):
     code, found = checked(home)
     assert code == 0
     assert found["configuration"]["status"] == "ok"
-    assert "no polypod.toml here or upwards" in found["configuration"]["text"]
+    assert "no polypod.toml here or above" in found["configuration"]["text"]
 
 
 def test_what_is_set_is_shown_with_what_will_come_of_it_and_no_model_is_asked(

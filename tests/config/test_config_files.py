@@ -173,7 +173,9 @@ deny = [{ target = "/secret", permission = "read" }]
 
 
 def test_a_profile_or_chain_that_is_not_there_is_named_with_those_that_are(files: Files):
-    with pytest.raises(ConfigError, match=r"no profile 'fast': no polypod\.toml is here or upwards"):
+    with pytest.raises(
+        ConfigError, match=r"no profile 'fast': there is no polypod\.toml here or in a folder above"
+    ):
         files.load().with_profile(PodManifest(), "fast")
     path = files.write("[profile.fast]\nmax_steps = 5\n[[chain]]\nname = 'a'\nentries = ['x']\n")
     with pytest.raises(ConfigError) as caught:

@@ -54,7 +54,7 @@ async def checks() -> AsyncIterator[Check]:
 
 def _none() -> Check:
     own = configuration_path() / "polypod.toml"
-    return Check("configuration", "ok", f"nothing is set: no polypod.toml here or upwards, and no {own}")
+    return Check("configuration", "ok", f"nothing is set: no polypod.toml here or above, and no {own}")
 
 
 def _of_file(file: ConfigFile) -> Iterator[Check]:

@@ -28,14 +28,14 @@ _BUSY = ("queue", "reject")
 class ResumeOptions(TypedDict, total=False):
     """What a run may be given as it begins, or as it goes on after a pause.
 
-    ``deps`` is what its tools find as ``ctx.deps``, in the place of what the pod was spawned with. With
-    ``cancel_on_abandon`` the run is cancelled where the task that awaits its future is; else it goes on.
+    ``deps`` is what its tools find as ``ctx.deps``, instead of what the pod was spawned with. With
+    ``cancel_on_abandon`` the run is cancelled if the task that awaits it is; else it goes on.
 
-    ``model`` answers in the place of the pod's: ``scheme/model_id``, a ``[model]`` section or a client.
-    ``model_settings`` stand over those of the manifest, ``system_prompt`` (also a function that makes it,
-    once for the run) in the place of the pod's, ``tools`` beside the pod's. ``output_validator`` is called
-    with the answer: the instance of ``output``, or else the text. What it returns stands in the answer's
-    place (None: the answer stands), and a ModelRetry that it raises goes to the model, at most twice.
+    ``model`` answers instead of the pod's: ``scheme/model_id``, a ``[model]`` section or a client.
+    ``model_settings`` override those of the manifest, ``system_prompt`` (or a function that makes it, once
+    for the run) replaces the pod's, ``tools`` are added to the pod's. ``output_validator`` is called with the
+    answer: the instance of ``output``, or else the text. What it returns stands in the answer's place (None:
+    the answer stands), and a ModelRetry that it raises goes to the model, at most twice.
     """
 
     deps: Any

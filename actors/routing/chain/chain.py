@@ -148,7 +148,7 @@ class EscalationChain(Closing):
         return ChainResult(answer.item.text, answer.model or "", spent.usage, spent.cost, attempts)
 
     async def aclose(self) -> None:
-        """Close what the chain made or verifies with; ``local`` and ``cloud`` are their givers'."""
+        """Close what the chain made or verifies with; ``local`` and ``cloud`` stay open."""
         await close_all(filter(None, (self._parts.verifier, self._parts.probe)))
 
 

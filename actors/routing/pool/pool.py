@@ -39,7 +39,7 @@ _ALL: tuple[JobStatus, ...] = ("queued", "running", "done", "failed", "cancelled
 
 
 class Pool(Closing):
-    """Does jobs with runners, each of which has so many at once, until it is closed or its system is left.
+    """Does jobs with runners, each a limited number at a time, until it is closed or its system is left.
 
     ``runners`` has for each name a Runner, what ``Swarm.start`` takes as one, an async function that is
     called with a JobContext, a PodManifest, or a ``pod_runner(…)``; without any the pool only submits jobs,
@@ -249,9 +249,7 @@ class Pool(Closing):
         return ask_on(self._mailroom, self.aclose)
 
     async def aclose(self) -> None:
-        """Stop: what runs is ended, and waits in the queue for others where that outlives the process;
-        idempotent.
-        """
+        """Stop: end what runs; in a queue that outlives the process it waits for others. Idempotent."""
         await self._driving.aclose()
         self._remove_temporary()
 

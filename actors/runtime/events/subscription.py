@@ -191,7 +191,7 @@ class Subscription(_Reading[Event, Event]):
 
 
 class EncodedSubscription(_Reading[EncodedEvent, EncodedEvent]):
-    """A subscription of who looks at events and writes their bytes as well."""
+    """A subscription that gives each event together with its bytes."""
 
     def _queued(self, limit: int = sys.maxsize) -> list[EncodedEvent]:
         taken = self._queue.take(limit)
@@ -204,8 +204,8 @@ class EncodedSubscription(_Reading[EncodedEvent, EncodedEvent]):
 
 
 class Feed(_Reading[EncodedEvent, bytes]):
-    """A subscription of who sends events on: it gives their bytes, which ``protocol.wire`` decodes. Those of
-    durable events are the bytes that the log keeps; those of others are made once, for all feeds.
+    """A subscription for those who send events on: it gives their bytes, which ``protocol.wire`` decodes.
+    Those of durable events are the bytes that the log keeps; those of others are made once, for all feeds.
     """
 
     def there(self, room: int) -> Iterator[bytes]:

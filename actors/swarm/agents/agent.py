@@ -94,8 +94,8 @@ class Agent:
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether it has ended though nobody wished it and it was not done: it failed, or ended with what
-        looked after it.
+        """Whether it ended before it was done and nobody had asked for that: it failed, or its supervisor
+        ended.
         """
         return self._keeper.state.is_cut_off
 
@@ -133,12 +133,12 @@ class Agent:
 
     def stop(self) -> AsyncFuture[None]:
         """End it: that is recorded first, then asked of its program, then forced. Resolves once no process of
-        it is left; nothing but ``resume`` starts it again. One that has ended is let be.
+        it is left; nothing but ``resume`` starts it again. Does nothing if it has ended.
         """
         return self._ask(lambda: self._swarm.stop_agent(self._keeper))
 
     def resume(self, runner: RunnerSpec | None = None, **given: Any) -> AsyncFuture[None]:
-        """Have it live again, in its conversation; its task is not sent again. ``runner``, or what a pod was
+        """Start it again, in its conversation; its task is not sent again. ``runner``, or what a pod was
         given (``client=``, ``tools=``, …), is needed where it was started with objects of another process.
         Raises AgentError while it lives, and where its working directory is gone.
         """

@@ -55,14 +55,12 @@ _GIVEN = frozenset(Given.__struct_fields__) - {"budget"}
 
 class Swarm(Closing):
     """Agents, kept in a folder (``root``, by default one of the user's state folder) and in the store of a
-    system that is entered. They end with it; what is found of earlier ones can be resumed.
-
-    ``runners`` are what is otherwise with runners, and runners of your own, as ``[[runner]]`` has them;
-    without it they are those of the ``polypod.toml`` that holds where an agent works.
-    ``spawn`` are options of ``start`` for agents that models start by the tool ``swarm_spawn``: by default
-    these are pods like the one that starts them.
-    ``env`` names variables that programs of others may have from our environment, ``request_wait`` and
-    ``term_wait`` are the seconds that a program has to end once it is asked to, and after TERM.
+    system that is entered. They end with it; earlier ones that are found there can be resumed. ``runners``
+    are settings of runners, and runners of your own, as in ``[[runner]]``; without it they are those of the
+    ``polypod.toml`` that holds where an agent works. ``spawn`` are options of ``start`` for agents that
+    models start by the tool ``swarm_spawn``: by default these are pods like the one that starts them. ``env``
+    names variables that programs of others may have from our environment, ``request_wait`` and ``term_wait``
+    are the seconds that a program has to end once it is asked to, and after TERM.
     """
 
     def __init__(

@@ -135,7 +135,7 @@ class AcpProgram(PipedProgram):
         program, models = self._command[0], models_of(opened)
         if not models:
             words = f"{program} offers no choice of models by the protocol"
-            raise AgentFailed(words, hint="leave the model away, or name it in the command of the program")
+            raise AgentFailed(words, hint="leave the model out, or name it in the command of the program")
         if (model := find_model(models, wanted)) is None:
             raise AgentFailed(f"{program} has no model {wanted!r}", hint=f"it has {names_of(models)}")
         if model.option is not None:

@@ -138,9 +138,9 @@ class Life(Protocol):
         """The next event. Raises StopAsyncIteration behind ``AgentStopped``."""
 
     async def send(self, text: str, /) -> None:
-        """Send words: the next task of an agent that is idle; where one goes on they join that. Returns once
-        they were handed over. Raises AgentBusy where its program takes none meanwhile (send them once it is
-        idle), and AgentNotRunning, also where the program went before it had them.
+        """Send words: the next task of an idle agent; while a task goes on they join it. Returns once they
+        were handed over. Raises AgentBusy if the program takes none during a task (send them once it is
+        idle), and AgentNotRunning, also if the program ended before it had them.
         """
 
     async def cancel(self) -> None:

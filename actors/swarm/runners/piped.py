@@ -34,7 +34,7 @@ class PipedProgram:
         if self.launch.provider:
             raise AgentError(
                 f"{program} takes no provider: {self.launch.provider!r} would change nothing",
-                hint="leave the provider away; the program's own settings say where its models are",
+                hint="leave the provider out; the program's own settings say where its models are",
             )
 
     @property
