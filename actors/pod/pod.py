@@ -19,6 +19,7 @@ from actors.pod.local import ShutDown
 from actors.pod.memory.memory_jobs import MemoryJobs
 from actors.pod.memory.recall import Recall
 from actors.pod.passivity import answer_without_history, needs_history
+from actors.pod.pod_parts import PodParts
 from actors.pod.resources import PodResources
 from actors.pod.runs.run_loop import RunLoop
 from actors.pod.runs.run_parts import RunParts
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from actors.pod.idle_reaper import IdleReaper
     from actors.pod.runs.run_state import Run
     from actors.pod.supervised import Supervisor, Waiting
+    from actors.runtime.loop import Mailroom
 
 _IDLE = PodState.IDLE  # Python 3.11 takes as long to look a member of an enum up as to make an object
 _RESTING = frozenset({_IDLE, PodState.PAUSED})
@@ -146,6 +148,13 @@ class PodActor(AsyncActor):
 
     # -- its parts -------------------------------------------------------------------------------
 
+    def _parts(
+        self,
+    ) -> tuple[PodResources, Status, Journal, Accounts, Conversation, TasksAtWork, Mailroom]:
+        """What a PodParts has."""
+        made = self.accounts, self.conversation, self.tasks
+        return self.resources, self.status, self.journal, *made, self._mailroom
+
     @property
     def conversation(self) -> Conversation:
         """The view of the history."""
@@ -163,16 +172,7 @@ class PodActor(AsyncActor):
     def memory(self) -> MemoryJobs:
         """The memory jobs."""
         if self._memory is None:
-            self._memory = MemoryJobs(
-                self.resources,
-                self.status,
-                self.journal,
-                self.accounts,
-                self.conversation,
-                self.tasks,
-                self._mailroom,
-                self,
-            )
+            self._memory = MemoryJobs(PodParts(*self._parts()), self)
         return self._memory
 
     @property
@@ -185,18 +185,12 @@ class PodActor(AsyncActor):
             runs, tool_calls = (RunLoop, ToolCalls(*of)) if approvals is None else _asking(of, approvals)
             self.run_loop = runs(
                 RunParts(
-                    self.resources,
-                    self.resources.template,
-                    self.status,
-                    self.journal,
-                    self.accounts,
-                    self.conversation,
-                    self,
-                    Recall(self.resources, self.journal) if recalls and self._resume is None else None,
-                    tool_calls,
-                    self.tasks,
-                    self._mailroom,
-                    approvals,
+                    *self._parts(),
+                    template=self.resources.template,
+                    pod=self,
+                    recall=Recall(self.resources, self.journal) if recalls and self._resume is None else None,
+                    tool_calls=tool_calls,
+                    approvals=approvals,
                 ),
             )
         return self.run_loop

@@ -167,24 +167,18 @@ def _word(reason: str) -> str:
 
 def nameless(where: str) -> ModelError:
     """The error of an answer whose only content is a tool call that the server never named."""
-    return ModelError(
-        f"{where} sent a tool call without the name of a tool, and nothing else to go by",
-        kind="protocol",
-        hint="the model may be too small for tools, or the server reads its answers wrongly",
-        where=where,
-        retryable=True,
-    )
+    return _misread(f"{where} sent a tool call without the name of a tool, and nothing else to go by", where)
 
 
 def callless(where: str) -> ModelError:
     """The error of an answer that ends with "the tools, please", and holds neither a call nor a word."""
-    return ModelError(
-        f"{where} ended its answer to have a tool called, but sent neither a call nor a word",
-        kind="protocol",
-        hint="the model may be too small for tools, or the server reads its answers wrongly",
-        where=where,
-        retryable=True,
-    )
+    said = "ended its answer to have a tool called, but sent neither a call nor a word"
+    return _misread(f"{where} {said}", where)
+
+
+def _misread(message: str, where: str) -> ModelError:
+    hint = "the model may be too small for tools, or the server reads its answers wrongly"
+    return ModelError(message, kind="protocol", hint=hint, where=where, retryable=True)
 
 
 def whole_ones(events: list[SSEEvent]) -> list[SSEEvent]:

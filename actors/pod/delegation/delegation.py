@@ -13,7 +13,7 @@ from actors.pod.delegation import output
 from actors.pod.delegation.grants import child_manifest
 from actors.pod.delegation.restore import bring_back
 from actors.pod.delegation.shared_scope import SharedScope
-from actors.pod.delegation.sub_agent import ChildSpawner, SubAgent, goes_on, record_ended
+from actors.pod.delegation.sub_agent import UNKNOWN, ChildSpawner, SubAgent, Sums, goes_on, record_ended
 from actors.pod.local import actor_of
 from actors.runtime.future import AsyncFuture
 from actors.tools.pods import Asked
@@ -315,20 +315,18 @@ class Delegation:
         await self._record_end(child, outcome, error)
 
     async def _record_end(self, child: SubAgent, outcome: RunOutcome, error: Failure | None) -> None:
-        usage, cost, seconds = (None, None, None) if child.pod is None else actor_of(child.pod).sums()
-        await self.record_ended(child.started, outcome, error, usage, cost, seconds)
+        took = UNKNOWN if child.pod is None else actor_of(child.pod).sums()
+        await self.record_ended(child.started, outcome, error, took)
 
     async def record_ended(
         self,
         started: ChildStarted,
         outcome: RunOutcome,
         error: Failure | None = None,
-        usage: Usage | None = None,
-        cost: float | None = None,
-        seconds: float | None = None,
+        took: Sums = UNKNOWN,
     ) -> None:
         """Record the end of a sub-agent, with what it took."""
-        record_ended(self.journal.log, started, outcome, error, usage, cost, seconds)
+        record_ended(self.journal.log, started, outcome, error, took)
         with contextlib.suppress(SessionError):  # then it goes with the next batch that the store takes
             await self.journal.commit()
 

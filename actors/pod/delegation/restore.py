@@ -38,8 +38,8 @@ async def bring_back(delegation: Delegation, child: SubAgent) -> None:
         child.ending = True
         state, _ = await restore(store, session)
         taken = state.children
-        usage, cost = usage_sum(state.usage, taken.usage), cost_sum(state.cost, taken.cost)
-        await delegation.record_ended(started, last, None, usage, cost, state.seconds)  # type: ignore[arg-type]
+        took = (usage_sum(state.usage, taken.usage), cost_sum(state.cost, taken.cost), state.seconds)
+        await delegation.record_ended(started, last, None, took)  # type: ignore[arg-type]
         return
     manifest = await _manifest_of(delegation, started, session)
     child.resources = delegation.spawner.prepare(manifest, manifest.name, delegation)

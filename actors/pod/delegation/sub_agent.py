@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from actors.runtime.future import AsyncFuture
 from protocol.errors import PolypodError
 from protocol.events import ChildEnded, ChildStarted, RunEnd
+from protocol.usage import Usage
 
 if TYPE_CHECKING:
     from actors.pod.delegation.delegation import Delegation
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from protocol.errors import Failure
     from protocol.events import RunOutcome
     from protocol.manifest import PodManifest
-    from protocol.usage import Usage
 
 
 class ChildSpawner(Protocol):
@@ -92,16 +92,20 @@ class SubAgent:
                 each.set_result(None)
 
 
+#: What a pod took in its life: usage, US dollars, seconds; None where nobody knows.
+Sums = tuple[Usage | None, float | None, float | None]
+UNKNOWN: Sums = (None, None, None)
+
+
 def record_ended(
     log: SessionLog,
     started: ChildStarted,
     outcome: RunOutcome,
     error: Failure | None = None,
-    usage: Usage | None = None,
-    cost: float | None = None,
-    seconds: float | None = None,
+    took: Sums = UNKNOWN,
 ) -> None:
-    """Record the end of a sub-agent in its parent's log, with what it took where that is known."""
+    """Record the end of a sub-agent in its parent's log, with what it took in its life."""
+    usage, cost, seconds = took
     log.record_end(
         ChildEnded,
         None,

@@ -7,17 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from actors.memory.messages import Consolidate, Consolidated, Consolidating
-from actors.pod.accounts.accounts import Accounts
 from actors.pod.accounts.spending import Spending
 from actors.pod.memory.jobs import Jobs
 from actors.pod.memory.replies import answer
-from actors.pod.resources import PodResources
-from actors.pod.session.journal import Journal
-from actors.pod.status import Status
-from actors.pod.tasks_at_work import TasksAtWork
+from actors.pod.pod_parts import PodParts
 from actors.runtime.actor import UNREGISTERED, AsyncActor
 from actors.runtime.future import AsyncFuture
-from actors.runtime.loop import Mailroom
 from protocol.errors import Failure, PodError, SessionError
 from protocol.events import Alert, ConsolidateDone, ConsolidateFailed, ConsolidateStart
 
@@ -44,23 +39,13 @@ class Consolidations:
         "asked_for",
     )
 
-    def __init__(
-        self,
-        resources: PodResources,
-        status: Status,
-        journal: Journal,
-        accounts: Accounts,
-        tasks: TasksAtWork,
-        mailroom: Mailroom,
-        pod: AsyncActor,
-        jobs: Jobs,
-    ) -> None:
-        self._resources = resources
-        self._status = status
-        self._journal = journal
-        self._accounts = accounts
-        self._tasks = tasks
-        self._mailroom = mailroom
+    def __init__(self, parts: PodParts, pod: AsyncActor, jobs: Jobs) -> None:
+        self._resources = parts.resources
+        self._status = parts.status
+        self._journal = parts.journal
+        self._accounts = parts.accounts
+        self._tasks = parts.tasks
+        self._mailroom = parts.mailroom
         self._pod = pod
         self._jobs = jobs
         self._consolidator: ConsolidationActor | None = None

@@ -9,19 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 from actors.compaction.policy import extraction_due, notes_budget, summariser_budget
 from actors.compaction.tokens import text_tokens
 from actors.memory.messages import Extract, Proposal
-from actors.pod.accounts.accounts import Accounts
 from actors.pod.accounts.spending import Spending
 from actors.pod.accounts.spent import Spent
-from actors.pod.history.conversation import Conversation
 from actors.pod.memory.jobs import Jobs
 from actors.pod.memory.replies import answer, answer_all
-from actors.pod.resources import PodResources
-from actors.pod.session.journal import Journal
-from actors.pod.status import Status
-from actors.pod.tasks_at_work import TasksAtWork
+from actors.pod.pod_parts import PodParts
 from actors.runtime.actor import UNREGISTERED
 from actors.runtime.future import AsyncFuture
-from actors.runtime.loop import Mailroom
 from protocol.errors import Failure, PodError, SessionError
 from protocol.events import ExtractDone, ExtractFailed, ExtractStart
 
@@ -54,25 +48,15 @@ class Extractions:
         "_waiting",
     )
 
-    def __init__(
-        self,
-        resources: PodResources,
-        status: Status,
-        journal: Journal,
-        accounts: Accounts,
-        conversation: Conversation,
-        tasks: TasksAtWork,
-        mailroom: Mailroom,
-        jobs: Jobs,
-    ) -> None:
-        self._resources = resources
-        self._template = resources.template
-        self._status = status
-        self._journal = journal
-        self._accounts = accounts
-        self._conversation = conversation
-        self._tasks = tasks
-        self._mailroom = mailroom
+    def __init__(self, parts: PodParts, jobs: Jobs) -> None:
+        self._resources = parts.resources
+        self._template = parts.resources.template
+        self._status = parts.status
+        self._journal = parts.journal
+        self._accounts = parts.accounts
+        self._conversation = parts.conversation
+        self._tasks = parts.tasks
+        self._mailroom = parts.mailroom
         self._jobs = jobs
         self._job: ExtractionActor | None = None
         self._spending: Spending | None = None

@@ -8,18 +8,12 @@ from contextvars import Context
 from functools import partial
 from typing import Any
 
-from actors.pod.accounts.accounts import Accounts
-from actors.pod.history.conversation import Conversation
 from actors.pod.memory.consolidations import Consolidations
 from actors.pod.memory.extractions import Extractions
 from actors.pod.memory.replies import answer, answer_all
-from actors.pod.resources import PodResources
-from actors.pod.session.journal import Journal
-from actors.pod.status import Status
-from actors.pod.tasks_at_work import TasksAtWork
+from actors.pod.pod_parts import PodParts
 from actors.runtime.actor import AsyncActor
 from actors.runtime.future import AsyncFuture
-from actors.runtime.loop import Mailroom
 from actors.runtime.on_loop import future_of
 
 
@@ -40,20 +34,10 @@ class MemoryJobs:
         "extractions",
     )
 
-    def __init__(
-        self,
-        resources: PodResources,
-        status: Status,
-        journal: Journal,
-        accounts: Accounts,
-        conversation: Conversation,
-        tasks: TasksAtWork,
-        mailroom: Mailroom,
-        pod: AsyncActor,
-    ) -> None:
+    def __init__(self, parts: PodParts, pod: AsyncActor) -> None:
         """``pod`` gets what the detached actors say."""
-        self._template = resources.template
-        self._mailroom = mailroom
+        self._template = parts.resources.template
+        self._mailroom = parts.mailroom
         self._pod = pod
         #: The context of who wanted memory jobs last, as long as any is at work.
         self.caller: Context | None = None
@@ -61,10 +45,8 @@ class MemoryJobs:
         self._jobs_leaving = 0
         #: Who waits for all memory jobs.
         self._waiting: list[AsyncFuture[Any]] | None = None
-        self.extractions = Extractions(
-            resources, status, journal, accounts, conversation, tasks, mailroom, self
-        )
-        self.consolidations = Consolidations(resources, status, journal, accounts, tasks, mailroom, pod, self)
+        self.extractions = Extractions(parts, self)
+        self.consolidations = Consolidations(parts, pod, self)
 
     # -- who wants what --------------------------------------------------------------------------
 
