@@ -175,7 +175,7 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
         raises is logged.
         """
         if self._get_hook is not None and not self._done:
-            _on_thread(self.get).when_done(callback)
+            on_own_thread(self.get).when_done(callback)
             return
         with _lock:
             if not self._done:
@@ -272,7 +272,7 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
     def __await__(self) -> Generator[Any, None, T]:
         if not self._done:
             if self._get_hook is not None:
-                return (yield from _on_thread(self.get).__await__())
+                return (yield from on_own_thread(self.get).__await__())
             loop = asyncio._get_running_loop()
             if self._loop is loop and loop is not None:
                 others_had_turn = deliver_now(loop)
@@ -453,10 +453,10 @@ def _left(deadline: float | None) -> float:
 
 def _awaitable(future: pykka.Future[Any]) -> AsyncFuture[Any]:
     """Any pykka future as one of ours; one that can only be got is got on a thread."""
-    return future if isinstance(future, AsyncFuture) else _on_thread(future.get)
+    return future if isinstance(future, AsyncFuture) else on_own_thread(future.get)
 
 
-def _on_thread(work: Callable[[], T]) -> AsyncFuture[T]:
+def on_own_thread(work: Callable[[], T]) -> AsyncFuture[T]:
     """What ``work`` gives, done on a daemon thread: it may block for ever, and then must not keep the
     loop from its end, as one of the loop's own pool would.
     """

@@ -76,6 +76,7 @@ class AgentDaemon:
 
     async def finish(self) -> None:
         """Print what the pod still says, which has stopped."""
+        self._output.take_all()
         if self._printing is not None:
             await self._printing
         turn = self._turn

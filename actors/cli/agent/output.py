@@ -7,19 +7,22 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from actors.runtime.in_thread import in_thread
+from actors.runtime.future import on_own_thread
 from actors.swarm.flat_lines import FlatLines, Line
 from protocol.events import Event, Lagged, Retry, StreamRestart, ThinkingDelta, ToolProgress, UsageUpdate
 from protocol.text import encodable
 
 #: Lines that may wait to be written before who adds more has to wait.
 _MOST_UNWRITTEN = 256
-#: Seconds that a reader of the last lines has.
+#: Bytes that are written at once: a pipe has room for as many where its reader has read all.
+_AT_ONCE = 1 << 16
+#: Seconds after which a reader who has taken none of the last lines is not waited for.
 _PATIENCE = 2.0
 
 
@@ -45,7 +48,9 @@ _TRANSIENT: dict[type[Event], tuple[str, tuple[str, ...]]] = {
 
 
 class LineOutput:
-    """Writes lines in their order, in a thread, so that a reader who is slow holds up nobody else."""
+    """Writes lines in their order, in threads, so that a reader who is slow holds up nobody else, and one who
+    takes nothing not even the end of the process.
+    """
 
     def __init__(self, descriptor: int, log: Path | None) -> None:
         self._descriptor = descriptor
@@ -54,7 +59,9 @@ class LineOutput:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
-        self._closing = False
+        self._takes_all = self._closing = False
+        #: Bytes that somebody has read, or may yet.
+        self._written = 0
         self._writing = asyncio.create_task(self._write())
 
     def put(self, type: str, **said: Any) -> None:  # noqa: A002 - the line's own word
@@ -68,16 +75,24 @@ class LineOutput:
 
     def _add(self, lines: Iterable[Line]) -> None:
         self._waiting += [_encoded(line) for line in lines]
-        if len(self._waiting) > _MOST_UNWRITTEN:
+        if len(self._waiting) > _MOST_UNWRITTEN and not self._takes_all:
             self._room.clear()
         self._wake.set()
 
+    def take_all(self) -> None:
+        """Have nobody wait any more who adds lines, since these are the last."""
+        self._takes_all = True
+        self._room.set()
+
     async def close(self) -> None:
-        """Have the last lines written; a reader who takes none is not waited for."""
+        """Have the last lines written; a reader who takes none of them for a while is not waited for."""
+        self.take_all()
         self._closing = True
         self._wake.set()
-        self._room.set()
-        await asyncio.wait({self._writing}, timeout=_PATIENCE)
+        written = -1
+        while written != self._written and not self._writing.done():
+            written = self._written
+            await asyncio.wait({self._writing}, timeout=_PATIENCE)
 
     async def _write(self) -> None:
         while True:
@@ -86,9 +101,8 @@ class LineOutput:
             while self._waiting:
                 data = b"".join(self._waiting)
                 self._waiting.clear()
-                await in_thread(self._put_down, data)
-                if not self._closing:
-                    self._room.set()
+                await on_own_thread(partial(self._put_down, data))
+                self._room.set()
             if self._closing:
                 return
 
@@ -96,7 +110,9 @@ class LineOutput:
         view = memoryview(data)
         try:
             while self._descriptor >= 0 and view:
-                view = view[os.write(self._descriptor, view) :]
+                written = os.write(self._descriptor, view[:_AT_ONCE])
+                view = view[written:]
+                self._written += written
         except OSError:  # nobody reads it any more: what is left, and all after it, goes into the log
             self._descriptor = -1
         if view and self._log is not None:
