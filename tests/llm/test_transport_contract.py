@@ -173,7 +173,7 @@ def test_a_host_by_name_is_reached():
     asyncio.run(main())
 
 
-async def test_a_host_is_found_by_name_though_the_threads_of_the_loop_are_all_held():
+async def test_a_host_is_found_by_name_though_the_threads_of_the_loop_are_all_held(made):
     held = threading.Event()
     with ThreadPoolExecutor(1) as threads:
         threads.submit(held.wait)
@@ -181,9 +181,8 @@ async def test_a_host_is_found_by_name_though_the_threads_of_the_loop_are_all_he
         try:
             async with RawServer(reply(BODY)) as server, asyncio.timeout(30):
                 url = server.url.replace("127.0.0.1", "localhost")
-                transport = DirectTransport(url, connect_seconds=5.0)
-                assert await asked(transport, url) == BODY
-                await transport.aclose()
+                async with made(url) as transport:
+                    assert await asked(transport, url) == BODY
         finally:
             held.set()
 

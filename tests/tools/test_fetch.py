@@ -7,8 +7,10 @@ import gzip
 import resource
 import socket
 import sys
+import threading
 import zlib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -297,6 +299,20 @@ async def test_no_cookie_and_no_key_is_sent():
         await fetched(url=server.url)
     for each in server.received:
         assert not {"cookie", "authorization", "referer"} & set(each.headers)
+
+
+async def test_a_page_is_fetched_by_name_though_the_threads_of_the_loop_are_all_held():
+    held = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(held.wait)
+        asyncio.get_running_loop().set_default_executor(threads)
+        try:
+            async with RawServer(reply(b"x", "200 OK", "text/plain")) as server, asyncio.timeout(30):
+                result = await fetched(url=server.url.replace("127.0.0.1", "localhost"))
+        finally:
+            held.set()
+    assert not result.is_error
+    assert result.text.endswith("x")
 
 
 # -- proxies -------------------------------------------------------------------------------------------------

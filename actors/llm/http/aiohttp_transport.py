@@ -22,6 +22,8 @@ from actors.net.certificates import certificates
 from actors.net.encodings import coding_of
 from actors.net.failures import MAX_HEADER_BYTES, MAX_HEADERS
 from actors.net.proxies import route_through
+from actors.net.resolver import Resolver
+from actors.runtime.in_thread import in_thread
 
 _MORE_HEADERS: dict[str, Any] = (
     {"max_headers": MAX_HEADERS} if "max_headers" in signature(aiohttp.ClientSession).parameters else {}
@@ -75,7 +77,9 @@ class AiohttpTransport:
         self._urls: dict[str, yarl.URL] = {}
         self._settling: set[AiohttpResponse] = set()
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=certificates() if secure else True),
+            connector=aiohttp.TCPConnector(
+                limit=0, resolver=Resolver(in_thread), ssl=certificates() if secure else True
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_seconds, sock_connect=connect_seconds),
             auto_decompress=False,

@@ -17,6 +17,7 @@ from actors.net.encodings import coding_of
 from actors.net.failures import MAX_HEADER_BYTES
 from actors.net.proxies import ProxyRoute, proxy_for, route_through, where_of
 from actors.net.public import Address, why_not_public
+from actors.net.resolver import Resolver
 from actors.runtime.in_thread import in_thread
 from actors.tools.web.page import MOST_BYTES, Answer, media_type, refuse_unreadable
 from protocol.errors import ModelError, ToolError
@@ -65,7 +66,7 @@ class Web:
 
     async def _ask(self, url: yarl.URL, *, redirected: bool) -> Answer | yarl.URL:
         """What is there, or where a redirect leads."""
-        resolver = _CheckedResolver(self._resolver or aiohttp.ThreadedResolver(), self._refuse)
+        resolver = _CheckedResolver(self._resolver or Resolver(in_thread), self._refuse)
         route = None
         try:
             route = await self._route(url, resolver)
@@ -75,7 +76,7 @@ class Web:
                 aiohttp.ClientSession(
                     connector=aiohttp.TCPConnector(
                         # a proxy of ours may well have a private address
-                        resolver=resolver if route is None else None,
+                        resolver=resolver if route is None else Resolver(in_thread),
                         use_dns_cache=False,
                         force_close=True,
                         ssl=trusted,
