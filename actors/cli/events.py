@@ -14,6 +14,7 @@ from msgspec import Raw
 from actors.cli import options
 from actors.cli.completion import complete_pods
 from actors.cli.display.event_format import Line, event_line
+from actors.cli.display.format import clock
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.store_reader import Reading
@@ -74,7 +75,7 @@ def _of_session(reading: Reading, session_id: str, after: int) -> Iterator[_Kept
 
 
 def _print(event: DurableEvent, terminal: Terminal) -> None:
-    at = time.strftime("%H:%M:%S", time.localtime(event.at))
+    at = clock(event.at)
     tone, text = event_line(event, max(terminal.width - 44, 20))
     kind = type(event).__name__
     terminal.row(Line(tone, f"{at} {event.pod} {event.seq:>4} {kind:<16} {text}"))

@@ -14,7 +14,7 @@ from msgspec import Raw
 from actors.cli import options
 from actors.cli.completion import complete_pods, complete_sessions
 from actors.cli.display.event_format import Line, entry_line
-from actors.cli.display.format import ago, count, dollars, seconds, tokens
+from actors.cli.display.format import ago, clock, count, dollars, seconds, tokens
 from actors.cli.display.json_rows import LogRow, SessionRow, SessionShown, TreeRow
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
@@ -205,7 +205,7 @@ def _rows(info: SessionInfo, manifest: PodManifest, state: Replayed) -> dict[str
         "model": "/".join(filter(None, (manifest.model.scheme, manifest.model.model_id))),
         "directory": manifest.pod.pwd,
         "from": _origin(info),
-        "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(info.created_at)),
+        "created": clock(info.created_at, "%Y-%m-%d %H:%M:%S"),
         "changed": ago(info.updated_at, time.time()),
         "holds": f"{info.head.seq:,} entries, {count(len(state.items), 'item')}",
         "used": ", ".join(_used(state)),
@@ -247,7 +247,7 @@ def _entries(reading: Reading, info: SessionInfo, *, as_json: bool) -> None:
             put_json(LogRow(entry.seq, entry.hash.hex(), Raw(entry.body)))
             continue
         decoded = decode_entry(entry.body)
-        at = time.strftime("%H:%M:%S", time.localtime(decoded.at))
+        at = clock(decoded.at)
         tone, text = entry_line(decoded, max(terminal.width - 24, 20))
         terminal.row(Line(tone, f"{entry.seq:>5} {at} {entry.hash.hex()[:8]} {text}"))
 

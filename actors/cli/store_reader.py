@@ -24,7 +24,7 @@ from actors.swarm.agents.history import pod_sessions_of
 from protocol.agents import spec_of
 from protocol.approval import ApprovalAnswer
 from protocol.entries import Entry, Head, OtherEntry, Parent, SessionOpened, StoredEntry
-from protocol.errors import AgentError, NewerVersion, SessionError, SessionNotFound, WireError
+from protocol.errors import AgentError, NewerVersion, SessionCorrupt, SessionError, SessionNotFound, WireError
 from protocol.events import ApprovalRequested, ApprovalResolved, PodStarted, PodStopped, UserMessage
 from protocol.manifest import PodManifest
 from protocol.wire import decode_entry
@@ -193,8 +193,15 @@ class Reading:
         return "", parent
 
     def _first_entry(self, session_id: str) -> Entry | OtherEntry:
-        (first,) = wait(self._there().read(session_id, after=0, limit=1))
-        return decode_entry(first.body)
+        page = wait(self._there().read(session_id, after=0, limit=1))
+        if not page:
+            raise SessionCorrupt(session_id, 1, "it has no entries")
+        try:
+            return decode_entry(page[0].body)
+        except NewerVersion as error:
+            raise error.of(session_id, page[0].seq) from error
+        except WireError as error:
+            raise SessionCorrupt(session_id, page[0].seq, str(error)) from error
 
     def stored(self, session_id: str, after: int = 0) -> Iterator[StoredEntry]:
         """The entries of a session numbered above ``after``, as they are kept; the chain is not checked."""

@@ -96,14 +96,19 @@ def check_session(store: SessionStore, session_id: str) -> Iterator[Finding]:
 def sound_prefix(store: SessionStore, session_id: str) -> tuple[list[StoredEntry], SessionCorrupt | None]:
     """The entries up to the first that is not sound, and that one as an error (None: all are)."""
     entries: list[StoredEntry] = []
-    while found := wait(store.read(session_id, after=entries[-1].seq if entries else 0, limit=_SLICE)):
+    while True:
+        try:
+            found = wait(store.read(session_id, after=entries[-1].seq if entries else 0, limit=_SLICE))
+        except SessionCorrupt as error:
+            return entries, error
+        if not found:
+            return entries, None
         broken = first_break(found, head_of(entries) if entries else None)
         if broken is not None:
             seq, why = broken
             entries += [entry for entry in found if entry.seq < seq]
             return entries, SessionCorrupt(session_id, seq, why)
         entries += found
-    return entries, None
 
 
 def fork(store: SessionStore, session_id: str, new_id: str, *, at: str | None = None) -> SessionInfo:

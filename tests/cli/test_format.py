@@ -1,5 +1,7 @@
 """Formats for people: short, safe to print, and honest about what is not known."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -98,3 +100,8 @@ def test_what_is_cut_from_a_calls_arguments_says_so(padding: str, *, as_list: bo
 def test_what_nobody_sees_is_an_escape_in_arguments() -> None:
     said = words.arguments({"a\u202eb": "rm\u3164 \u2066x\ufe0f"})
     assert said == r"a\u202eb='rm\u3164 \u2066x\ufe0f'"
+
+
+def test_a_time_that_no_clock_shows_is_its_number() -> None:
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", words.clock(1.5e9))
+    assert [words.clock(at) for at in (1e300, float("inf"), float("nan"))] == ["1e+300", "inf", "nan"]

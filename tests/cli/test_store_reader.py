@@ -185,3 +185,12 @@ async def test_the_last_session_is_one_in_which_something_was_said(store: str):
         only = reading.newest(lambda manifest: manifest.pod.name == "b")
         assert only is not None
         assert only.session_id == empty
+
+
+def test_a_session_without_a_sound_beginning_is_an_error_that_names_it(store: str, tmp_path: Path):
+    [session] = made(store)
+    change_entry(tmp_path / "pods.db", 1, b'{"type":', b'{"typ\xff:')
+    with Reading(store) as reading:
+        with pytest.raises(SessionCorrupt, match=f"session {session} is damaged at entry 1"):
+            reading.manifest(session)
+        assert stand_of(reading.info(session), reading).last_run == "finished"

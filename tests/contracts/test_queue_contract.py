@@ -25,7 +25,7 @@ from actors.routing.pool.queue import (
 from actors.routing.pool.scheduling import Start, Waiting
 from actors.sessions.answers import wait
 from actors.sessions.urls import open_store
-from protocol.errors import UnknownJob
+from protocol.errors import StoreError, UnknownJob
 from protocol.jobs import Execution, Job
 from protocol.usage import Usage
 
@@ -472,3 +472,13 @@ def test_memory_queues_need_no_file() -> None:
         None,
     )
     assert not os.path.exists("memory:")  # noqa: PTH110
+
+
+def test_a_job_that_is_damaged_is_reported_by_its_number(opened: Opened) -> None:
+    queue = opened("sqlite:{}/pods.db")
+    add(queue, job())
+    with contextlib.closing(sqlite3.connect(opened.folder / "pods.db")) as db, db:
+        db.execute("UPDATE pool_texts SET body = x'7b22'")
+    for ask in (lambda: queue.find(1), lambda: queue.list(["queued"], None), lambda: start(queue, (1, "a"))):
+        with pytest.raises(StoreError, match="job 1 of the pool is damaged"):
+            ask()

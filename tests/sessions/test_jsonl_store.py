@@ -15,6 +15,7 @@ from actors.sessions.chain import chained, head_of, verified
 from actors.sessions.jsonl.files import file_name, session_of
 from actors.sessions.jsonl.lines import LineReader, batch_lines
 from actors.sessions.jsonl.store import JsonLinesStore
+from actors.sessions.repair import check, mend
 from protocol.errors import HeadConflict, SessionCorrupt, SessionError, SessionNotFound, StoreError
 
 
@@ -232,3 +233,22 @@ def test_a_session_that_could_not_be_made_is_nobodys_successor(store):
         make(store, "child", "b", parent=child_of("t", second))
     assert [info.session_id for info in store.successors("s")] == ["child"]
     assert store.successors("t") == []
+
+
+def test_a_file_that_was_cut_off_within_its_first_batch_is_reported_and_put_aside(tmp_path, store):
+    """As of a copy that was made while it was written: it was in the listings, and nothing could mend it."""
+    make(store, "s", "a", claim=False)
+    make(store, "t", "a", "b", claim=False)
+    path = tmp_path / "t.jsonl"
+    cut = path.read_bytes()[:-5]
+    path.write_bytes(cut)
+    assert [each.session_id for each in store.sessions()] == ["s"]
+    for ask in (store.info, lambda session: store.claim(session, "p")):
+        with pytest.raises(SessionCorrupt, match="not one of its entries is whole"):
+            ask("t")
+    [finding] = check(store)
+    assert (finding.kind, finding.session_id) == ("unreadable", "t")
+    _, kept = mend(store, finding, "new", tmp_path / "damaged")
+    assert kept is not None
+    assert kept.read_bytes() == cut
+    assert list(check(store)) == []

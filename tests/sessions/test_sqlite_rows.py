@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from store_kit import add, bodies, change_entry, first_format, make, wait_until_done
 
 from actors.sessions.chain import chained, head_of, verified
+from actors.sessions.repair import check
 from actors.sessions.sqlite.rows import LARGEST_ROW, pack, unpack
 from actors.sessions.sqlite.store import SQLiteStore
 from protocol.entries import StoredEntry
@@ -153,4 +154,41 @@ def test_a_backup_of_the_first_format_in_the_place_of_a_file_goes_on_in_it(tmp_p
         store.append("t", head_of(entries), chained(bodies("c"), after=head_of(entries)))
     add(store, "s", head_of(entries), "c", "d")
     assert (format_of(path), numbers(path)) == (1, [1, 2, 3, 4])
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE sessions SET pod = x'ff', created_at = 'once', parent = 5, parent_kind = 'x', parent_seq = 'y'",
+        "UPDATE sessions SET generation = 'many', holder = x'01', holder_pod = 5, held_since = 'a'",
+        "UPDATE entries SET at = 'soon'",
+    ],
+)
+def test_values_of_other_types_in_a_row_of_a_session_hide_nothing(tmp_path, change):
+    """As a bit that a disk has turned makes them."""
+    store = SQLiteStore(tmp_path / "pods.db")
+    entries = make(store, "s", "one", "two", claim=False)
+    with contextlib.closing(sqlite3.connect(store.path)) as db, db:
+        db.execute(change)
+    assert [each.session_id for each in store.sessions()] == ["s"]
+    assert list(check(store)) == []
+    assert store.claim("s", "pod").session_id == "s"
+    add(store, "s", head_of(entries), "three")
+    store.close()
+
+
+@pytest.mark.parametrize("column", ["n = 'x'", "n = x'00'"])
+def test_values_of_other_types_in_a_row_of_entries_are_a_break_in_the_chain(tmp_path, column):
+    store = SQLiteStore(tmp_path / "pods.db")
+    head = head_of(make(store, "s", "one", claim=False))
+    head = add(store, "s", head, "two")
+    store.release("s")
+    store.flush()
+    with contextlib.closing(sqlite3.connect(store.path)) as db, db:
+        db.execute(f"UPDATE entries SET {column} WHERE n = 2")
+    [finding] = check(store)
+    assert (finding.kind, finding.seq, finding.sound) == ("broken", 2, 1)
+    with pytest.raises(SessionCorrupt, match="damaged at entry 2"):
+        store.read("s", after=1)
     store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 from protocol.usage import Usage
@@ -53,6 +54,14 @@ def _seen(found: re.Match[str]) -> str:
     if character.isprintable() and not _UNSEEN.match(character):
         return character
     return character.encode("unicode_escape").decode()
+
+
+def clock(at: float, form: str = "%H:%M:%S") -> str:
+    """A time (seconds since the epoch) as clocks here show it; of one that none shows, its number."""
+    try:
+        return time.strftime(form, time.localtime(at))
+    except (OverflowError, ValueError, OSError):
+        return f"{at:g}"
 
 
 def plain(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import msgspec
 
@@ -24,7 +25,11 @@ from actors.routing.pool.queue import (
 )
 from actors.routing.pool.scheduling import Start, Waiting
 from actors.sessions.sqlite.tables import StoreTables, have_tables, make_tables
+from protocol.errors import StoreError
 from protocol.jobs import Execution, Job, JobStatus
+from protocol.text import UNDECODABLE
+
+T = TypeVar("T")
 
 # What changes often is in short rows of its own: SQLite writes a row whole, whatever changes of it.
 _TABLES = {
@@ -106,7 +111,7 @@ FROM pool_jobs AS j JOIN pool_texts AS t ON t.n = j.n
 
 
 _ENDED_BEFORE = """
-SELECT body FROM pool_ends WHERE json_extract(CAST(body AS TEXT), '$.ended_at') < ? ORDER BY id
+SELECT n, body FROM pool_ends WHERE json_extract(CAST(body AS TEXT), '$.ended_at') < ? ORDER BY id
 """
 _FORGET = tuple(f"DELETE FROM {table} WHERE n = ?" for table in _TABLES)  # noqa: S608 - names of ours
 
@@ -188,7 +193,7 @@ class SQLiteQueue(TaskQueue):
                 continue
             (body,) = db.execute("SELECT body FROM pool_texts WHERE n = ?", (each.number,)).fetchone()
             model, reason, attempts, deaths, submitted = row
-            job = _jobs.decode(body)
+            job = _decoded(_jobs, each.number, body)
             claimed.append(
                 Claimed(each.number, job, each.agent, model, reason, attempts, deaths, submitted, at)
             )
@@ -286,7 +291,7 @@ class SQLiteQueue(TaskQueue):
 
     def ended_before(self, at: float) -> list[Execution]:
         with self._reading() as db:
-            return [_executions.decode(body) for (body,) in db.execute(_ENDED_BEFORE, (at,))]
+            return [_decoded(_executions, number, body) for number, body in db.execute(_ENDED_BEFORE, (at,))]
 
     def forget(self, ended: Iterable[Execution]) -> None:
         numbers = [(number_of(each.id),) for each in ended]
@@ -331,6 +336,17 @@ _jobs = msgspec.json.Decoder(Job)
 _executions = msgspec.json.Decoder(Execution)
 
 
+def _decoded(decoder: msgspec.json.Decoder[T], number: int, body: bytes) -> T:
+    """What is kept of a job. Raises StoreError where somebody, or a disk, has damaged that."""
+    try:
+        return decoder.decode(body)
+    except UNDECODABLE as error:
+        raise StoreError(
+            f"job {number} of the pool is damaged: {error}",
+            hint="restore the store from a copy, or delete its rows in pool_jobs and pool_ends with sqlite3",
+        ) from error
+
+
 def _end_row(number: int, execution: Execution) -> tuple[int, bytes, int | None, int | None, float | None]:
     usage = execution.usage
     taken, given = (None, None) if usage is None else (usage.input_tokens, usage.output_tokens)
@@ -340,7 +356,7 @@ def _end_row(number: int, execution: Execution) -> tuple[int, bytes, int | None,
 def _find(db: sqlite3.Connection, number: int) -> Execution | None:
     ended = db.execute("SELECT body FROM pool_ends WHERE n = ?", (number,)).fetchone()
     if ended is not None:
-        return _executions.decode(ended[0])
+        return _decoded(_executions, number, ended[0])
     row = db.execute(f"{_ROW} WHERE j.n = ?", (number,)).fetchone()
     return None if row is None else _execution(*row)
 
@@ -356,7 +372,7 @@ def _execution(
     started: float | None,
     body: bytes,
 ) -> Execution:
-    job = _jobs.decode(body)
+    job = _decoded(_jobs, number, body)
     return Execution(
         id=job_id(job, number),
         job=job,

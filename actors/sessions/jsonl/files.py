@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 from actors.sessions.disk import name_file
 from actors.sessions.jsonl.lines import Header, LineReader, parse_beginning, parse_header
 from protocol.entries import Head
-from protocol.errors import StoreError
+from protocol.errors import SessionCorrupt, StoreError
 
 SUFFIX = ".jsonl"
 _TAIL = 4 << 10
@@ -115,6 +115,11 @@ def read_ends(path: Path, upto: int | None = None) -> Ends:
         size = status.st_size if upto is None else min(upto, status.st_size)
         head, sound = _last_sound(file, len(line), size)
     return Ends(header, len(line), head, sound, size, status.st_ino, status.st_mtime_ns)
+
+
+def none_is_whole(session_id: str) -> SessionCorrupt:
+    """The error for a file of which not even the first batch has come to its end."""
+    return SessionCorrupt(session_id, 1, "not one of its entries is whole")
 
 
 def _last_sound(file: BinaryIO, start: int, size: int) -> tuple[Head | None, int]:

@@ -20,6 +20,7 @@ from actors.sessions.jsonl.files import (
     Ends,
     Files,
     file_name,
+    none_is_whole,
     opened,
     read_ends,
     session_of,
@@ -161,13 +162,15 @@ class JsonLinesStore(SessionStore):
     def info(self, session_id: str) -> SessionInfo:
         with self._translated(session_id):
             ends = read_ends(self._path(session_id))
+        if ends.head is None:
+            raise none_is_whole(session_id)
         header = ends.header
         return SessionInfo(
             session_id,
             header.pod,
             header.created_at,
             ends.changed / 1e9,
-            ends.head or Head(0, b""),
+            ends.head,
             header.parent,
         )
 

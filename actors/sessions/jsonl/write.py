@@ -11,11 +11,11 @@ from pathlib import Path
 from actors.sessions.committer import Job
 from actors.sessions.disk import opened_folder
 from actors.sessions.jsonl.claims import Claims, Clock, Stamp
-from actors.sessions.jsonl.files import Files, draft_file, read_ends, write_all
+from actors.sessions.jsonl.files import Files, draft_file, none_is_whole, read_ends, write_all
 from actors.sessions.jsonl.lines import batch_lines, header_line
 from actors.sessions.store import check_follows, in_use
 from protocol.entries import GENESIS, Head, Parent, StoredEntry
-from protocol.errors import HeadConflict, SessionCorrupt, SessionError
+from protocol.errors import HeadConflict, SessionError
 
 
 class Held:
@@ -215,7 +215,7 @@ def claim(held: Held, claims: Claims) -> int:
             _take(held, claims)
             ends = read_ends(held.path)
             if ends.head is None:
-                raise SessionCorrupt(held.session_id, 1, "not one of its entries is whole")
+                raise none_is_whole(held.session_id)
             if ends.size > ends.sound:
                 os.truncate(held.path, ends.sound)
     except (OSError, SessionError):

@@ -15,7 +15,12 @@ from actors.sessions.sqlite.runs import FIRST_WITH_RUNS, LAST_HASH, LAST_N, row_
 from actors.sessions.store import SessionInfo
 from protocol.entries import Head, Parent, StoredEntry
 
-_CLAIM = "SELECT id, generation, holder, holder_pod, held_since FROM sessions WHERE uuid = ?"
+# Cast, since damage may have made other types of them.
+_CLAIM = """
+SELECT id, CAST(generation AS INTEGER), CAST(holder AS TEXT), CAST(holder_pod AS TEXT),
+    CAST(held_since AS REAL)
+FROM sessions WHERE uuid = ?
+"""
 # A range of the index, since LIKE takes no index here; no id goes on with the last of all characters.
 _BEGINNING = """
 SELECT id FROM (
@@ -32,6 +37,10 @@ SELECT id FROM (
     ORDER BY uuid LIMIT :limit
 )
 """
+
+#: The types of what stands first in the row of a session, and how one may come from its parent.
+_TYPES = [str, str, float, float, int, bytes]
+_KINDS = frozenset({"forked_from", "compacted_from"})
 
 
 class ClaimRow(NamedTuple):
@@ -50,7 +59,7 @@ class Queries:
     def __init__(self, *, runs: bool) -> None:
         found = rows(runs=runs)
         # Cast, since what somebody changed by hand comes as text, and has to come out to be found.
-        self._entries = f"SELECT e.n, CAST(e.hash AS BLOB), CAST(e.body AS BLOB) {found}"
+        self._entries = f"SELECT e.n, CAST(e.hash AS BLOB), CAST(ifnull(e.body, '') AS BLOB) {found}"
         # The length of a body stands before it, so that one which is too long is not read.
         self._small = f"""
         SELECT e.n, CAST(e.hash AS BLOB), CASE WHEN length(e.body) <= :largest THEN CAST(e.body AS BLOB) END
@@ -188,11 +197,17 @@ def _infos(
 
 def _info(found: tuple[Any, ...]) -> SessionInfo:
     uuid, pod, created_at, at, n, digest, kind, parent, parent_hash, parent_seq = found
+    if list(map(type, found[:6])) != _TYPES:  # what damage has made other types of hides no session
+        uuid, pod = str(uuid), str(pod)
+        created_at, at = (each if isinstance(each, float) else 0.0 for each in (created_at, at))
+        n, digest = n if isinstance(n, int) else 0, digest if isinstance(digest, bytes) else b""
+    if parent is not None and list(map(type, found[7:])) != [str, str, int]:
+        parent = None
     return SessionInfo(
         uuid,
         pod,
         created_at,
         at,
         Head(n, digest),
-        None if parent is None else Parent(kind, parent, parent_hash, parent_seq),
+        None if parent is None or kind not in _KINDS else Parent(kind, parent, parent_hash, parent_seq),
     )

@@ -67,10 +67,21 @@ def unpack(rows: Iterable[ReadRow], after: int, limit: int | None) -> list[Store
     """The entries with numbers above ``after``, at most ``limit``, of rows in order, of which the first has
     the next one; up to a row whose body was not read. No more rows are asked for than that takes.
 
-    Of a row that somebody has changed come entries whose hashes do not fit.
+    Of a row that somebody has changed come entries whose hashes do not fit. Raises TypeError where damage has
+    made others of the types of the very first one.
     """
     found: list[StoredEntry] = []
-    append, most = found.append, sys.maxsize if limit is None else limit
+    most = sys.maxsize if limit is None else limit
+    try:
+        _unpack(rows, after, most, found)
+    except TypeError:
+        if not found:
+            raise
+    return found if len(found) <= most else found[:most]
+
+
+def _unpack(rows: Iterable[ReadRow], after: int, most: int, found: list[StoredEntry]) -> None:
+    append = found.append
     for first, mark, body in rows:
         if body is None:
             break
@@ -90,4 +101,3 @@ def unpack(rows: Iterable[ReadRow], after: int, limit: int | None) -> list[Store
                 del found[: after + 1 - first]
         if len(found) >= most:
             break
-    return found if len(found) <= most else found[:most]

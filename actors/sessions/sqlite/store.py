@@ -139,13 +139,13 @@ class SQLiteStore(SessionStore):
         return self._submit(Append(held, after, batch)) if batch else None
 
     def read(self, session_id: str, *, after: int = 0, limit: int | None = None) -> list[StoredEntry]:
-        with self._reader() as db:
+        with self._reader() as db, _of_damage(session_id, after):
             return self._queries.entries(db, self._row(db, session_id).row, after, limit)
 
     def read_small(
         self, session_id: str, *, after: int = 0, limit: int | None = None, largest: int
     ) -> list[StoredEntry] | None:
-        with self._reader() as db:
+        with self._reader() as db, _of_damage(session_id, after):
             return self._queries.small_entries(db, self._row(db, session_id).row, after, limit, largest)
 
     # -- listings
@@ -467,6 +467,15 @@ class SQLiteStore(SessionStore):
         if (end := self._queries.head(db, row.row)) is None:
             return _emptied(session_id)
         return HeadConflict(f"session {session_id} was taken over and has come to entry {end[0].seq}")
+
+
+@contextlib.contextmanager
+def _of_damage(session_id: str, after: int) -> Iterator[None]:
+    """What an entry's row of other types than ours leaves as: SessionCorrupt."""
+    try:
+        yield
+    except TypeError as error:
+        raise SessionCorrupt(session_id, after + 1, "its row is damaged") from error
 
 
 def _emptied(session_id: str) -> SessionCorrupt:
