@@ -13,7 +13,7 @@ def read_file(path: str | Path, most: int, *, pipes: bool = False) -> bytes:
     ``<(command)`` is one), and what a device such as ``/dev/stdin`` gives. Waits for nobody who may begin to
     write. Raises OSError, whose ``strerror`` says what stands there instead of a file.
     """
-    handle = _opened(path)
+    handle = _open(path)
     try:
         mode = os.fstat(handle).st_mode
         start = b""
@@ -29,7 +29,7 @@ def read_file(path: str | Path, most: int, *, pipes: bool = False) -> bytes:
         os.close(handle)
 
 
-def _opened(path: str | Path) -> int:
+def _open(path: str | Path) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:  # a zero byte, half a character

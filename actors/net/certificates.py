@@ -14,11 +14,11 @@ def certificates() -> ssl.SSLContext:
 
     Raises ModelError where the environment names one that cannot be used.
     """
-    return _loaded(os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None)
+    return _load(os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None)
 
 
 @cache
-def _loaded(file: str | None, folder: str | None) -> ssl.SSLContext:
+def _load(file: str | None, folder: str | None) -> ssl.SSLContext:
     if file is None and folder is None:
         import httpx  # noqa: PLC0415 - which knows the usual ones
 

@@ -92,7 +92,7 @@ class Classifier:
         if self._client is not None:
             text = await self._answer(self._client, question)
         elif self._command:
-            text = await self._printed(question)
+            text = await self._run_command(question)
         else:
             raise ClassificationRefused(
                 "there is neither a client nor a command to classify with",
@@ -105,7 +105,7 @@ class Classifier:
         request = Request([UserItem.of(question)], _SYSTEM, output_schema={}, deadline=deadline)
         return (await answer_of(client, request)).item.text
 
-    async def _printed(self, question: str) -> str:
+    async def _run_command(self, question: str) -> str:
         launcher = self._launcher or Launcher()
         try:
             ran = await run_whole(

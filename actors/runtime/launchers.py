@@ -28,7 +28,7 @@ class Launchers:
         if self._of_programs is None:
             from actors.runtime.children.launcher import Launcher  # noqa: PLC0415 - paid for by who starts any
 
-            self._of_programs = self._made(Launcher(self._most))
+            self._of_programs = self._set_up(Launcher(self._most))
         return self._of_programs
 
     def of_pods(self, prepare: str | None) -> Launcher:
@@ -36,10 +36,10 @@ class Launchers:
         if self._of_pods is None:
             from actors.runtime.children.launcher import Launcher  # noqa: PLC0415 - paid for by who starts any
 
-            self._of_pods = self._made(Launcher(prepare=prepare))
+            self._of_pods = self._set_up(Launcher(prepare=prepare))
         return self._of_pods
 
-    def _made(self, launcher: Launcher) -> Launcher:
+    def _set_up(self, launcher: Launcher) -> Launcher:
         for each in self._held:
             launcher.hold(each)
         if self._ended:

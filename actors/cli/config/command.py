@@ -73,7 +73,7 @@ def trust_command(folder: Path | None, sha256: str | None, forget: bool) -> None
     if sha256 is not None:
         if sha256.lower() != file.digest:
             raise NotTrusted(f"{file.path} is another than that: its SHA-256 is {file.digest}")
-    elif not _asked():
+    elif not _ask_person():
         raise NotTrusted(f"{file.path} is not trusted: nothing of it that needs a look is used")
     trust(file.path, file.digest)
     undo = f"polypod config trust --forget {shlex.quote(str(file.path.parent))}"
@@ -97,7 +97,7 @@ def _show(file: ConfigFile, terminal: Terminal) -> None:
         terminal.note(f"  {clean(need)}")
 
 
-def _asked() -> bool:
+def _ask_person() -> bool:
     """Whether the person at the terminal trusts it. Raises NotTrusted where there is none."""
     stdin = private_stdin()
     if not stdin.isatty():

@@ -41,14 +41,14 @@ def work_off(
     """Do the jobs of a queue until none is left: how many failed meanwhile. Raises PolypodError."""
     section, terminal = Configuration.load().pool, Terminal()
     named = runners or {name: name for name in section.runners}
-    made = _made(named, wishes, terminal)
+    made = _make_runners(named, wishes, terminal)
     configured = {name: limit for name, limit in section.limits.items() if name in made}
     bounds = limits_of(made, {**configured, **limits})
     progress = progress_for(terminal, bounds, as_json=as_json)
     return run_interruptible(_work_off(store or default_store(), made, bounds, progress, forever=forever))
 
 
-def _made(named: Mapping[str, Any], wishes: Wishes, terminal: Terminal) -> dict[str, Any]:
+def _make_runners(named: Mapping[str, Any], wishes: Wishes, terminal: Terminal) -> dict[str, Any]:
     """The runners; pods as the options want them. Raises ManifestError."""
     if not any(spec in _PODS for spec in named.values()):
         return dict(named)

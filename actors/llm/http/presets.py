@@ -181,13 +181,13 @@ async def list_models(
     headers = bearer(api_key) if api_key else authorization_of(basic_credentials(url))
     url = without_credentials(url)
     try:
-        return await _listed(pool.peer(url, headers, start_command=start_command_for(url)), seconds)
+        return await _list_models(pool.peer(url, headers, start_command=start_command_for(url)), seconds)
     finally:
         if http is None:
             await pool.aclose()
 
 
-async def _listed(peer: Peer, seconds: float) -> list[str]:
+async def _list_models(peer: Peer, seconds: float) -> list[str]:
     deadline = time.monotonic() + seconds
     reply = await peer.get("/models", deadline=deadline)
     try:

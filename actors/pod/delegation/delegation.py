@@ -179,7 +179,7 @@ class Delegation:
             raise ToolError(
                 f"{encodable(asked.name)!r} is no name of a sub-agent: letters, digits, '-' and '_' are"
             )
-        scope = self.scope.asked(asked, self._given(), self._actor.resources.commands)
+        scope = self.scope.check_asked(asked, self._given(), self._actor.resources.commands)
         name = f"{self.name}.{asked.name}"
         manifest = child_manifest(self.template.manifest, name, asked, self.scope.part(scope))
         try:

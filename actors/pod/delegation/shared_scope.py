@@ -43,7 +43,7 @@ class SharedScope:
         """Note that a call of the pod begins in a thread, which may outlive it."""
         self._calls = [*(each for each in self._calls if each[1].is_at_work), (tool, ctx)]
 
-    def asked(self, asked: Asked, given: Mapping[str, Scope], commands: PodCommands | None) -> Scope:
+    def check_asked(self, asked: Asked, given: Mapping[str, Scope], commands: PodCommands | None) -> Scope:
         """The scope that is asked for, if it is within what the pod has beside what is ``given`` to others,
         by their names. Raises ToolError.
         """

@@ -68,7 +68,7 @@ class Walk:
         while progress.next < len(progress.order):
             tier = await self._begin_tier(progress.order[progress.next])
             if self._waits(tier):
-                answer = await self._kept(tier)
+                answer = await self._ask_and_hold(tier)
                 if answer is not None:
                     for block in answer:
                         yield block
@@ -157,7 +157,7 @@ class Walk:
 
     # -- an answer that waits to be accepted -----------------------------------------------------
 
-    async def _kept(self, tier: Tier) -> Sequence[Block] | None:
+    async def _ask_and_hold(self, tier: Tier) -> Sequence[Block] | None:
         """The blocks of the tier's answer with its end, once that is accepted; None where it was not."""
         request, recording = self._for(tier), Recording(tier.client)
         exchange = self._exchange(tier, request)
@@ -215,9 +215,9 @@ class Walk:
         """What is to be said of an answer without calls."""
         if (fault := fault_of(answer, self._request)) is not None:
             return rejected(fault)
-        return await self._verified(answer.item.text) if tier.is_verified else Said(Verdict(accept=True))
+        return await self._verify(answer.item.text) if tier.is_verified else Said(Verdict(accept=True))
 
-    async def _verified(self, text: str) -> Said:
+    async def _verify(self, text: str) -> Said:
         """What the verifier says. A verifier that fails has accepted nothing."""
         verifier = self._parts.verifier
         assert verifier is not None

@@ -72,7 +72,7 @@ class Performing:
         folder = self._worktrees / _name_of(execution)
         if execution.job.workspace == "worktree" and folder.is_dir():
             with contextlib.suppress(WorkspaceError):
-                copy = await WorkingCopy.found(self._git, folder)
+                copy = await WorkingCopy.find(self._git, folder)
                 await copy.finish(_message(execution))
 
 

@@ -104,7 +104,7 @@ class WorkingCopy(Struct, frozen=True, eq=False):
         return copy
 
     @classmethod
-    async def found(cls, git: Git, folder: Path) -> WorkingCopy:
+    async def find(cls, git: Git, folder: Path) -> WorkingCopy:
         """The working copy that a process has left in a folder. Raises WorkspaceError."""
         repository = Path(await git.ask(folder, "rev-parse", "--git-common-dir"))
         base = await git.ask(folder, "merge-base", "HEAD", await git.ask(repository, "rev-parse", "HEAD"))

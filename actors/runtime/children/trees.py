@@ -14,7 +14,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def remove_tree(path: str | os.PathLike[str]) -> None:
     """Remove a folder with all below it, by way of no symlink. What cannot be removed stays."""
     with contextlib.suppress(OSError):
-        with _opened(os.fspath(path), None) as top:
+        with _open_folder(os.fspath(path), None) as top:
             empty_folder(top)
         os.rmdir(path)  # noqa: PTH106 - the same
 
@@ -30,7 +30,7 @@ def empty_folder(top: int) -> None:
     folders = list(_remove_files(top))
     while folders:
         name = folders.pop()
-        with contextlib.suppress(OSError), _opened(name, top) as folder:
+        with contextlib.suppress(OSError), _open_folder(name, top) as folder:
             folders += _move_up(folder, top, names)
         with contextlib.suppress(OSError):
             os.rmdir(name, dir_fd=top)
@@ -59,7 +59,7 @@ def _remove_files(folder: int) -> Iterator[str]:
 
 
 @contextmanager
-def _opened(path: str, folder: int | None) -> Iterator[int]:
+def _open_folder(path: str, folder: int | None) -> Iterator[int]:
     """A folder, in which its owner may change everything. Raises OSError."""
     _let_in(path, folder)
     handle = os.open(path, _FOLDER, dir_fd=folder)

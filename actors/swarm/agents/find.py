@@ -47,7 +47,7 @@ async def find_agents(
     for info in await settled(store.sessions()) if by_sessions else ():
         if info.pod in known or info.pod in folders or not _ID.fullmatch(info.pod):
             continue
-        agent = await _opened(store, info.session_id)
+        agent = await _read_agent(store, info.session_id)
         if agent is not None and agent.spec.root == str(root):
             found[info.pod] = agent
     return list(found.values()), problems
@@ -63,13 +63,13 @@ def _folders(root: Path) -> list[Path]:
 async def _look(store: SessionStore, agent_id: str, meta: Meta | None) -> Found | None:
     """The agent of a folder; what its file says is no more than where to look."""
     if meta is not None and meta.agent.id == agent_id:
-        agent = await _opened(store, meta.session_id)
+        agent = await _read_agent(store, meta.session_id)
         if agent is not None and agent.spec.id == agent_id:
             return agent
         if agent is None and await _is_there(store, meta.session_id):  # damaged, and to be removed
             return Found(meta.agent, meta.session_id)
     for info in await settled(store.sessions(pod=agent_id)):
-        if (agent := await _opened(store, info.session_id)) is not None:
+        if (agent := await _read_agent(store, info.session_id)) is not None:
             return agent
     return None
 
@@ -82,7 +82,7 @@ async def _is_there(store: SessionStore, session_id: str) -> bool:
     return True
 
 
-async def _opened(store: SessionStore, session_id: str) -> Found | None:
+async def _read_agent(store: SessionStore, session_id: str) -> Found | None:
     """The agent whose session that is; None where it is a pod's, is damaged or not there."""
     try:
         page = await settled(store.read(session_id, limit=1))

@@ -243,7 +243,7 @@ class SpawnedAgents:
         ``starters`` only where it goes on in one of these sessions. Tried again where the store fails.
         """
         try:
-            await self._find_unreported(pod, starters)
+            await self._take_up_unreported(pod, starters)
         except Exception as error:  # noqa: BLE001 - a store may raise anything, and other pods are to be taken up
             if pod not in self._failing:
                 task = self._begin(self._try_again(pod))
@@ -260,7 +260,7 @@ class SpawnedAgents:
             if pod not in self._failing:
                 return
 
-    async def _find_unreported(self, pod: str, starters: set[str | None] | None) -> None:
+    async def _take_up_unreported(self, pod: str, starters: set[str | None] | None) -> None:
         """Raises whatever the store does."""
         roster = self._swarm.home.roster
         await roster.wait_until_started(pod)
@@ -270,10 +270,10 @@ class SpawnedAgents:
         async with self._adding:
             sessions = await self._sessions_of(actor.durable_position()[0])
             if starters is None or not starters.isdisjoint(sessions):
-                for agent in await self._unreported(sessions):
+                for agent in await self._find_unreported(sessions):
                     self._wait_for(pod, sessions, agent)
 
-    async def _unreported(self, sessions: Collection[str]) -> list[Agent]:
+    async def _find_unreported(self, sessions: Collection[str]) -> list[Agent]:
         """The agents started in these sessions that none of them reports. Raises SessionError, WireError."""
         started = await self._swarm.started_by(sessions)
         known = {each.agent.id for one in self._all for each in one.agents} | self._reporting

@@ -71,16 +71,16 @@ async def shell(
         return await _go_on(started, timeout, commands)
     started.end_after(seconds)
     await _in_time_of_call(started, None)
-    return await _shown(started, started.end)
+    return await _show_output(started, started.end)
 
 
 async def _go_on(command: Command, seconds: float | None, commands: PodCommands) -> Output:
     """Have a command go on in the background, unless it has ended at once."""
     if await _in_time_of_call(command, _AT_ONCE):
-        return await _shown(command, command.end)
+        return await _show_output(command, command.end)
     if seconds is not None:
         command.end_after(seconds)
-    return await _shown(command, f"goes on in the background as {commands.add(command)}")
+    return await _show_output(command, f"goes on in the background as {commands.add(command)}")
 
 
 async def _in_time_of_call(command: Command, seconds: float | None) -> bool:
@@ -105,7 +105,7 @@ async def shell_output(
     commands = _commands(ctx)
     command = commands.find(id)
     await commands.until(command.wait_for_news(wait), id, command)
-    return await _shown(command, command.end if command.ended else "still at work")
+    return await _show_output(command, command.end if command.ended else "still at work")
 
 
 @tool
@@ -115,10 +115,10 @@ async def shell_stop(id: Id, ctx: ToolContext) -> Any:  # noqa: A002 - the same
     command = commands.find(id)
     command.ask_to_stop()
     await commands.until(command.wait(), id, command)
-    return await _shown(command, command.end)
+    return await _show_output(command, command.end)
 
 
-async def _shown(command: Command, words: str) -> Output:
+async def _show_output(command: Command, words: str) -> Output:
     """What a command has written since the last look, and words behind it."""
     text = await command.recording.look()
     if command.confined and _NOT_EMPTY in text and "git clone" in command.text:

@@ -40,7 +40,7 @@ async def fetch(arguments: dict[str, Any], *, ctx: ToolContext) -> str:
         asked = datatypes.convert(arguments, _Arguments)
     except msgspec.ValidationError as error:
         raise ToolArgumentsInvalid(datatypes.explain(error, ("url", "as"))) from None
-    get = await in_thread(_loaded, allow_private=bool(ctx.extras.get(ALLOW_PRIVATE)))
+    get = await in_thread(_load_reader, allow_private=bool(ctx.extras.get(ALLOW_PRIVATE)))
     answer = await get(asked.url)
     page = await in_thread(page_of, answer)
     text, too_long = page.text, False
@@ -67,7 +67,7 @@ async def _markdown(html: str, url: str, ctx: ToolContext) -> tuple[str, bool]:
             await launcher.aclose()
 
 
-def _loaded(*, allow_private: bool) -> Callable[[str], Awaitable[Answer]]:
+def _load_reader(*, allow_private: bool) -> Callable[[str], Awaitable[Answer]]:
     """What gets an answer; the libraries for it take a fifth of a second to load, once."""
     from actors.tools.web.requests import Web, refuse_none  # noqa: PLC0415 - off the loop
 

@@ -147,27 +147,27 @@ def _make_own() -> Iterator[_Tree]:
 def _open_all(view: View) -> Iterator[_Tree]:
     """All trees, opened before any is put over what another one comes from."""
     plain = _NO_SETUID | _NO_DEVICES
-    yield _opened(view.home + b"/tmp", b"/tmp", plain)
+    yield _open_tree(view.home + b"/tmp", b"/tmp", plain)
     # The folder of what a program sees as /tmp cannot be moved away in its home: the next one needs it.
     for place in (view.home, view.home + b"/tmp", *view.writable, *view.pinned):
         with contextlib.suppress(*_NOT_THERE):
-            yield _opened(place, place, plain)
+            yield _open_tree(place, place, plain)
     for place in view.readable:
         # What we may not reach, a child need not.
         with contextlib.suppress(FileNotFoundError, PermissionError):
-            yield _opened(place, place, plain | _READ_ONLY)
+            yield _open_tree(place, place, plain | _READ_ONLY)
     for place in view.read_only:
         with contextlib.suppress(*_NOT_THERE):
-            yield _opened(place, place, plain | _READ_ONLY)
+            yield _open_tree(place, place, plain | _READ_ONLY)
     for place in view.repositories:
-        yield _opened(os.path.join(place, os.fsencode(NEW)), place, plain)
+        yield _open_tree(os.path.join(place, os.fsencode(NEW)), place, plain)
     for name in _DEVICES:
         handle = system_call(OPEN_TREE, AT_FDCWD, b"/dev/" + name, _CLONE | _CLOSE_ON_EXEC)
         _set(handle, _NO_SETUID)
         yield _Tree(b"/dev/" + name, handle, is_folder=False)
 
 
-def _opened(path: bytes, place: bytes, attributes: int) -> _Tree:
+def _open_tree(path: bytes, place: bytes, attributes: int) -> _Tree:
     source = open_place(AT_FDCWD, path)
     flags = _CLONE | _CLOSE_ON_EXEC | _AT_EMPTY_PATH | _AT_RECURSIVE
     handle = system_call(OPEN_TREE, source, b"", flags)
@@ -236,7 +236,7 @@ class _Base:
             finally:
                 os.close(place)
             with contextlib.suppress(*_NOT_THERE):
-                tree = _opened(tree.source, tree.place, tree.attributes)
+                tree = _open_tree(tree.source, tree.place, tree.attributes)
 
     def _deny(self, hidden: int, path: bytes) -> None:
         try:
@@ -326,7 +326,7 @@ def _hide(root: int, path: bytes) -> None:
 
 
 def _keep(root: int, path: bytes) -> None:
-    tree = _opened(path, path, _READ_ONLY | _NO_SETUID | _NO_DEVICES)
+    tree = _open_tree(path, path, _READ_ONLY | _NO_SETUID | _NO_DEVICES)
     _attach(tree.handle, open_place(root, path[1:]))
 
 
