@@ -347,7 +347,7 @@ class PodSystem:
                 rest.callback(self._bus.close)
                 if self._tool_threads is not None:
                     rest.callback(self._tool_threads.close)
-                rest.push_async_callback(assembly.models.aclose)
+                rest.push_async_callback(assembly.clients.aclose)
                 rest.push_async_callback(assembly.launchers.aclose)
                 rest.push_async_callback(assembly.tools.close_sources)
                 if spawner.reaper is not None:
@@ -719,7 +719,7 @@ def _find_chain(name: str, folder: str, assembly: Assembly) -> LLMClient:
     """The chain that a pod's manifest names, from ``polypod.toml``. Raises ConfigError, NotTrusted."""
     from actors.routing.chain.named import make_chain  # noqa: PLC0415 - paid for by pods that name one
 
-    client_of = partial(assembly.models.client, folder=folder)
+    client_of = partial(assembly.clients.client, folder=folder)
     return make_chain(name, folder, client_of, assembly.launchers.of_programs, assembly.pricing.prices)
 
 

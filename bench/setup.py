@@ -9,7 +9,7 @@ from typing import Any
 from actors.cli.bench.figures import BenchResult, result_of
 from actors.cli.bench.measuring import PROMPT, Plan, run_benchmark
 from actors.llm.base import LLMClient
-from actors.pod.models import label
+from actors.pod.client_factory import label
 from protocol.manifest import PodManifest
 
 

@@ -1,6 +1,6 @@
 """polypod: an actor-model runtime for LLM agents. The public names, for programs that use it."""
 
-from polypod.loading import end_at_ctrl_c, is_command
+from polypod.early_interrupt import end_at_ctrl_c, is_command
 
 end_at_ctrl_c()
 

@@ -33,7 +33,12 @@ CONCRETE = {"actors.llm.scripted"} | {
 }
 CONCRETE |= {f"actors.sessions.{name}.store" for name in ("memory", "sqlite", "jsonl")}
 ASSEMBLERS = {
-    *("actors/pod/assembly.py", "actors/pod/models.py", "actors/pod/server_clients.py", "actors/system.py")
+    *(
+        "actors/pod/assembly.py",
+        "actors/pod/client_factory.py",
+        "actors/pod/server_clients.py",
+        "actors/system.py",
+    )
 }
 
 

@@ -14,8 +14,8 @@ import pytest
 from effort import times
 
 from actors.llm.scripted import ScriptedClient, call, say
+from actors.pod.client_factory import ClientFactory
 from actors.pod.handle import Pod
-from actors.pod.models import Models
 from actors.sessions.memory.store import MemoryStore
 from actors.sessions.urls import open_store
 from actors.system import PodSystem
@@ -258,14 +258,14 @@ def test_two_threads_that_stop_a_system_wait_for_one_stop() -> None:
 
 
 async def test_a_store_is_closed_though_a_client_cannot_be(tmp_path: Path) -> None:
-    class Unclosable(Models):
+    class Unclosable(ClientFactory):
         async def aclose(self) -> None:
             raise OSError("the socket is gone")
 
     async def use(system: PodSystem) -> None:
         async with system:
             assert system._entered is not None
-            system._entered.assembly.models = Unclosable()
+            system._entered.assembly.clients = Unclosable()
             await system.spawn(PodManifest.of(), client=ScriptedClient([]))
 
     system = PodSystem(f"sqlite:{tmp_path / 'pods.db'}")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from actors.cli.store_reader import Reading
-from actors.pod.models import label
+from actors.pod.client_factory import label
 from actors.sessions.replay import Replayed
 from actors.swarm.agents.history import POD_RUNNERS
 from protocol.agents import spec_of

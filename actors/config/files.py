@@ -7,9 +7,9 @@ import stat
 from functools import cached_property
 from pathlib import Path
 
-from actors.config.copies import origin_of
 from actors.config.needs import needs_of
 from actors.config.trust import had_trust, has_trust
+from actors.config.working_copies import origin_of
 from actors.runtime.user_folders import configuration_path
 from protocol.config import Config, config_of
 from protocol.errors import ConfigError, ManifestError, NotTrusted

@@ -16,7 +16,7 @@ from actors.llm.retry import RetryPolicy
 from actors.pod.accounts.budget import Budget, SharingBudget, Totals, set_aside
 from actors.pod.accounts.pricing import Pricing
 from actors.pod.approvals.answer_watch import AnswerWatch
-from actors.pod.models import Models, label
+from actors.pod.client_factory import ClientFactory, label
 from actors.pod.resources import Given, PodResources, PodTemplate
 from actors.pod.tool_factory import ToolFactory, add_tools
 from actors.runtime.events.bus import Bus
@@ -87,7 +87,7 @@ class Assembly:
         self._drawn_on: dict[str, Budget] = {}
         self.answers = AnswerWatch(store)
         found = None if find_chain is None else lambda name, folder: find_chain(name, folder, self)
-        self.models = Models(chains, found)
+        self.clients = ClientFactory(chains, found)
         self.totals = Totals()
         # Pods share what is made of the same manifest, tools and client, of the last that were asked for.
         self._opening = Latest(_opening)
@@ -170,7 +170,7 @@ class Assembly:
     ) -> PodTemplate:
         runner, sources = self.tools.make(manifest, tools, hooks)
         limits, memory = self._limits(manifest), manifest.memory
-        asked = self.models.client(manifest.model, manifest.pod.pwd) if client is None else client
+        asked = self.clients.client(manifest.model, manifest.pod.pwd) if client is None else client
         return PodTemplate(
             manifest=manifest,
             model=label(manifest.model) if client is None else _name_of(client),
@@ -219,7 +219,7 @@ class Assembly:
         if given is not None:
             client, model = given, _name_of(given)
         elif own.model is not None or not template.brings_client:
-            client, model = self.models.client(section, manifest.pod.pwd), label(section)
+            client, model = self.clients.client(section, manifest.pod.pwd), label(section)
         if own.tools and template.asks:
             raise InvalidInput(
                 "tools of a run: this pod asks people about calls, and has its tools for life",

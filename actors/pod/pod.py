@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from actors.pod.delegation.delegation import Delegation
     from actors.pod.idle_reaper import IdleReaper
     from actors.pod.runs.run_state import Run
-    from actors.pod.supervised import Supervisor, Waiting
+    from actors.pod.supervisor import Supervisor, Waiting
     from actors.runtime.loop import Mailroom
 
 _IDLE = PodState.IDLE  # Python 3.11 takes as long to look a member of an enum up as to make an object

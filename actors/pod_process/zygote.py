@@ -39,7 +39,7 @@ _MODULES = (
     "actors.pod.session.past_events",
     "actors.sessions.jsonl.store",
     "actors.tools.builtin",
-    "polypod.loading",
+    "polypod.early_interrupt",
 )
 #: How often what a pod does is done beforehand: CPython writes into a function at each call up to the eighth.
 _ROUNDS = 8

@@ -15,7 +15,7 @@ from actors.pod.address import Kinds, Mailboxes, Since
 from actors.pod.handle import Pod
 from actors.pod.local import ShutDown, actor_of, lives_here
 from actors.pod.pod import PodActor
-from actors.pod.supervised import Waiting
+from actors.pod.supervisor import Waiting
 from actors.runtime.events.bus import Bus
 from actors.runtime.events.subscription import Feed, Subscription
 from actors.runtime.future import AsyncFuture

@@ -7,7 +7,7 @@ import click
 import pytest
 from command_kit import Home
 
-from actors.cli.loading import load_named_tools, tools_line
+from actors.cli.user_tools import load_named_tools, tools_line
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.system import PodSystem
 from actors.tools.base import Tool

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from real_kit import BASE_URL, needs_server
 
-from actors.pod.models import local_client
+from actors.pod.client_factory import local_client
 from actors.swarm.runners.local import LocalRunner
 from polypod import (
     AssistantMessage,

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors.config.copies import history_of, mark_copy, origin_of
 from actors.config.trust import trust
+from actors.config.working_copies import history_of, mark_copy, origin_of
 from actors.swarm.agents.projections import read_lines
 from actors.swarm.runners.base import Host, Launch
 from actors.swarm.runners.function import AgentContext

@@ -21,7 +21,7 @@ from llm_server import Exchange, RawServer, chunk, reply
 from ports import unused_port
 
 from actors.llm.scripted import ScriptedClient, call, say
-from actors.net.public import Address, why_not_public
+from actors.net.public_addresses import Address, why_not_public
 from actors.system import PodSystem
 from actors.tools.base import ToolContext
 from actors.tools.builtin import builtin

@@ -18,11 +18,11 @@ from actors.cli.agent.daemon import AgentDaemon
 from actors.cli.agent.inbox import Inbox, default_path, error_line
 from actors.cli.agent.output import LineOutput
 from actors.cli.errors import Exit
-from actors.cli.loading import with_tools
 from actors.cli.mcp_servers import with_servers
 from actors.cli.places import default_store, memory_folder
 from actors.cli.pods.manifest import Wishes, allowing, manifest_for, with_model
 from actors.cli.store_reader import Reading
+from actors.cli.user_tools import with_tools
 from actors.llm.http.presets import PRESETS
 from actors.pod.handle import Pod
 from actors.pod.local import actor_of

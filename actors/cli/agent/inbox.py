@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from actors.cli.people import why_no_person_at
+from actors.cli.peers import why_no_person_at
 from actors.runtime.user_folders import make_private, runtime_path
 from protocol.commands import Approve, Command, Disapprove
 from protocol.errors import ChildNotListening, InvalidInput, WireError

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from actors.cli.people import why_no_person
+from actors.cli.peers import why_no_person
 from actors.cli.store_reader import Reading
 from actors.runtime.user_folders import state_path
 from actors.sessions.answer_token import answer_token

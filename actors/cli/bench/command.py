@@ -14,10 +14,10 @@ from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.errors import FAILED, LIMIT, Exit
 from actors.cli.interrupts import catching, farewell, run_interruptible
-from actors.cli.loading import load_named_tools
 from actors.cli.pods.manifest import Wishes, manifest_for, name_in_errors
 from actors.cli.streams import private_stdin
-from actors.pod.models import label
+from actors.cli.user_tools import load_named_tools
+from actors.pod.client_factory import label
 from protocol.manifest import PodManifest
 
 

@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from actors.cli.bench.timing_client import Asked, TimingClient
 from actors.llm.base import LLMClient
+from actors.pod.client_factory import ClientFactory
 from actors.pod.handle import Pod
-from actors.pod.models import Models
 from actors.runtime.events.subscription import Subscription
 from actors.system import PodSystem
 from protocol.errors import Failure, RunFailed
@@ -167,8 +167,8 @@ async def run_benchmark(
     """
     bench = Bench(plan or Plan())
     ends = _Ends(interrupted or asyncio.Event(), bench.plan.timeout)
-    models = Models()
-    inner = models.client(manifest.model) if client is None else client
+    clients = ClientFactory()
+    inner = clients.client(manifest.model) if client is None else client
     try:
         async with PodSystem(store=bench.plan.store) as system:
             drivers = [
@@ -179,7 +179,7 @@ async def run_benchmark(
             if not bench.cut_short:
                 await _measure(bench, drivers, on_turn, ends)
     finally:
-        await models.aclose()
+        await clients.aclose()
     return bench
 
 

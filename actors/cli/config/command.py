@@ -16,7 +16,7 @@ from actors.cli.display.help_format import Commands
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.errors import Exit
-from actors.cli.people import why_no_person
+from actors.cli.peers import why_no_person
 from actors.cli.streams import private_stdin
 from actors.config.files import ConfigFile, find_files
 from actors.config.trust import distrust, trust

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Literal, Self
 
 from actors.cli.display.format import count
-from actors.pod.models import Models, label, local_client
+from actors.pod.client_factory import ClientFactory, label, local_client
 from actors.runtime.children.launcher import Launcher
 from protocol.config import LocalModelSection
 from protocol.errors import ManifestError, ModelError, PolypodError
@@ -59,9 +59,11 @@ class Servers:
         """Why the chain of that name cannot be made; None where it can."""
         from actors.routing.chain.named import make_chain  # noqa: PLC0415 - the same
 
-        models = Models(find_chain=lambda name, folder: make_chain(name, folder, models.client, Launcher))
+        clients = ClientFactory(
+            find_chain=lambda name, folder: make_chain(name, folder, clients.client, Launcher)
+        )
         try:
-            models.client(ModelSection("chain", name))
+            clients.client(ModelSection("chain", name))
         except PolypodError as error:
             return error
         return None

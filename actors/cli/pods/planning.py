@@ -8,13 +8,13 @@ import click
 from msgspec.structs import replace
 
 from actors.cli.follow import Plan
-from actors.cli.loading import with_tools, with_tools_again
 from actors.cli.mcp_servers import with_servers, without_servers
 from actors.cli.places import default_store
 from actors.cli.pods.instructions import files_note, project_instructions
 from actors.cli.pods.manifest import Wishes, allowing, manifest_for, with_model
 from actors.cli.pods.options import Given
 from actors.cli.store_reader import Reading
+from actors.cli.user_tools import with_tools, with_tools_again
 from actors.config.configuration import Configuration
 from actors.sessions.store import SessionInfo
 from protocol.errors import SessionNotFound

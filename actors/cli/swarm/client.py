@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from actors.cli.people import is_strangers
+from actors.cli.peers import is_strangers
 from actors.cli.places import default_store
 from actors.cli.swarm.wire import Asked, Said, decode_said, line_of, lock_of, socket_of
 from actors.runtime.user_folders import make_private

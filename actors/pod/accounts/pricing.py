@@ -8,7 +8,7 @@ from functools import partial
 from actors.llm.base import LLMClient, models_of
 from actors.llm.prices import Prices, cost
 from actors.pod.accounts.budget import Budget
-from actors.pod.models import label, priced_as
+from actors.pod.client_factory import label, priced_as
 from protocol.errors import BudgetError
 from protocol.manifest import ModelSection, PodManifest
 from protocol.usage import Usage

@@ -7,8 +7,8 @@ from typing import Any, Self
 
 from msgspec import Struct
 
-from actors.compaction.links import without_links
 from actors.compaction.meter import TokenMeter
+from actors.compaction.picture_links import without_links
 from actors.compaction.prune import Pruner
 from actors.compaction.refused import left_out, shown_of
 from protocol.items import Item

@@ -25,7 +25,7 @@ from actors.pod.runs.run_state import (
     resolve,
 )
 from actors.pod.runs.tool_calls import EndedLate
-from actors.pod.supervised import Waiting
+from actors.pod.supervisor import Waiting
 from actors.runtime.future import AsyncFuture
 from actors.runtime.interruptible import Interruptible
 from protocol import commands

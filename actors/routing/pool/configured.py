@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from actors.config.configuration import Configuration
-from actors.pod.models import local_client
+from actors.pod.client_factory import local_client
 from actors.routing.classifier import Classifier
 from actors.routing.pool.pool import Pool
 from actors.routing.pool.settings import PoolRunner

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from actors.config.copies import history_of
+from actors.config.working_copies import history_of
 from actors.runtime.arguments import path_of
 from actors.tools.scope import resolved
 from protocol.jobs import Job

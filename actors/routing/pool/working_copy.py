@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from actors.config.copies import mark_copy
+from actors.config.working_copies import mark_copy
 from actors.routing.pool.git_diff import parse_changes, parse_submodules
 from actors.runtime.children.environment import allowed_environment
 from actors.runtime.children.launcher import Launcher

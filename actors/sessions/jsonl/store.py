@@ -12,7 +12,7 @@ from actors.runtime.future import AsyncFuture
 from actors.runtime.user_folders import make_private
 from actors.sessions.disk import place, store_error
 from actors.sessions.head import fits
-from actors.sessions.jsonl.answers import AnswersFile
+from actors.sessions.jsonl.approval_answers import AnswersFile
 from actors.sessions.jsonl.claims import Claims
 from actors.sessions.jsonl.commit import JsonLinesCommits
 from actors.sessions.jsonl.files import (

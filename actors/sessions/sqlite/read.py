@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from actors.sessions.head import SHORT
-from actors.sessions.sqlite.gone import line_of
+from actors.sessions.sqlite.deleted_sessions import line_of
 from actors.sessions.sqlite.rows import LARGEST_ROW, unpack
 from actors.sessions.sqlite.runs import FIRST_WITH_RUNS, LAST_HASH, LAST_N, row_at, rows, run_at
 from actors.sessions.store import SessionInfo

@@ -20,11 +20,11 @@ from actors.runtime.future import AsyncFuture
 from actors.sessions.answers import wait
 from actors.sessions.disk import place, store_error
 from actors.sessions.lock import Writer, WriterLock
-from actors.sessions.sqlite import answers as sqlite_answers
+from actors.sessions.sqlite import approval_answers
 from actors.sessions.sqlite.commit import SQLiteCommits
+from actors.sessions.sqlite.deleted_sessions import note_gone
 from actors.sessions.sqlite.errors import needs_reopening
 from actors.sessions.sqlite.file import SQLiteFile, is_of_parent
-from actors.sessions.sqlite.gone import note_gone
 from actors.sessions.sqlite.jobs import Append, Create, Held, Release
 from actors.sessions.sqlite.read import ClaimRow, Queries, claim_row, queries
 from actors.sessions.sqlite.tables import StoreTables
@@ -217,26 +217,26 @@ class SQLiteStore(SessionStore):
                 raise in_use(session_id, holder)
             note_gone(db, session_id)
             delete(db, row.row, self._file.format)
-            sqlite_answers.forget(db, session_id)
+            approval_answers.forget(db, session_id)
 
     # -- answers to approvals
 
     def put_answer(self, answer: ApprovalAnswer) -> bool:
         self._check_open()
         if self._file.change is None and self._commits.try_alone(
-            partial(sqlite_answers.put_alone, answer=answer), sqlite_answers.SIZE
+            partial(approval_answers.put_alone, answer=answer), approval_answers.SIZE
         ):
             return True
         with self._reader() as db, self._file.transaction(db):
-            return sqlite_answers.put(db, answer)
+            return approval_answers.put(db, answer)
 
     def answers(self, approval_ids: Collection[str]) -> list[ApprovalAnswer]:
         with self._reader() as db:
-            return sqlite_answers.among(db, approval_ids)
+            return approval_answers.among(db, approval_ids)
 
     def answers_since(self, mark: object) -> tuple[object, list[ApprovalAnswer]]:
         with self._reader() as db:
-            return sqlite_answers.since(db, mark)
+            return approval_answers.since(db, mark)
 
     # -- who holds what
 

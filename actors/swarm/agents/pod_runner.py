@@ -13,9 +13,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from actors.pod.accounts.budget import Budget
+from actors.pod.client_factory import label
 from actors.pod.handle import Pod
 from actors.pod.local import elsewhere, shut_down
-from actors.pod.models import label
 from actors.pod.session.restore import tip
 from actors.runtime.events.subscription import Subscription
 from actors.sessions.answers import settled

@@ -23,7 +23,7 @@ from actors.pod.accounts.exchange import Exchange
 from actors.pod.accounts.own_exchange import Shows, own_exchange, own_meter
 from actors.pod.accounts.spent import Spent, sum_of
 from actors.pod.accounts.tiered import TierSpent
-from actors.pod.models import local_client
+from actors.pod.client_factory import local_client
 from actors.pod.runs.outcomes import refused, said_nothing, tokens_reached
 from actors.runtime.in_thread import in_thread
 from actors.swarm.runners.base import Host, Launch, Life

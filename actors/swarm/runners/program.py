@@ -16,9 +16,9 @@ from actors.runtime.children.child import Child, ChildEnd
 from actors.runtime.children.pipes import ChildOutput
 from actors.runtime.cleaning import cleaned
 from actors.swarm.runners.base import Answer, Host, Launch, Permission
+from actors.swarm.runners.missing_variables import withheld
 from actors.swarm.runners.program_contract import Bounds, Program
 from actors.swarm.runners.stream import EventStream, Recorder
-from actors.swarm.runners.withheld import withheld
 from protocol.errors import (
     AgentBusy,
     AgentFailed,

@@ -16,7 +16,7 @@ from actors.net.certificates import certificates
 from actors.net.encodings import coding_of
 from actors.net.failures import MAX_HEADER_BYTES
 from actors.net.proxies import ProxyRoute, proxy_for, route_through, where_of
-from actors.net.public import Address, why_not_public
+from actors.net.public_addresses import Address, why_not_public
 from actors.net.resolver import Resolver
 from actors.runtime.in_thread import in_thread
 from actors.tools.web.page import MOST_BYTES, Answer, media_type, refuse_unreadable

@@ -1,4 +1,4 @@
-"""Who is at the other end of a private socket, and whether it is a person who answers."""
+"""Who is connected to a private socket, and whether a person may answer there, or a program of a pod."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``withheld``: the variables of ours that a program misses, by its own words; pure."""
+"""``withheld``: which of our environment variables a program names in its output, and was not given; pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sessions a compaction took the place of and were deleted, so that those before them still lead on."""
+"""Remembers deleted sessions that a compaction had continued: older ones still lead to the newest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pod and its supervisor know of each other."""
+"""``Supervisor``: what a pod notifies of its failure and its end, and what it leaves to its successor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a manifest's ``[model]`` to a client: presets, keys, and one pool of connections a system."""
+"""``ClientFactory``: makes the client of a manifest's ``[model]``, over one system's connections."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _OF_SERVERS = (
 )
 
 
-class Models:
+class ClientFactory:
     """The clients of one system, made when a pod first needs them; pods of one model share one, and those of
     a chain where they also work in one folder.
     """

@@ -1,4 +1,4 @@
-"""Which folder a pool's working copy stands for: what is set there holds in the copy too."""
+"""Whether a folder is a pool's working copy, and of which folder, whose configuration holds in it too."""
 
 from __future__ import annotations
 
