@@ -83,7 +83,7 @@ def catching(
 
     If ``leaves`` is true of the first signal, the handlers stay after the body: the command ends then.
     """
-    loop = asyncio.get_running_loop()
+    loop, process = asyncio.get_running_loop(), os.getpid()
     caught: list[int] = []
     at_work = True
 
@@ -92,6 +92,9 @@ def catching(
             catch(number)
 
     def handle(number: int, _frame: object) -> None:
+        if os.getpid() != process:  # that of a tool which has forked it
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         if number == signal.SIGHUP:
             let_go_of_lost_terminal()
         if caught == [number] == [signal.SIGHUP]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import selectors
+import signal
 import threading
 import time
 from collections import deque
@@ -337,6 +338,18 @@ def _part_from_parent(loop: asyncio.AbstractEventLoop) -> None:
         loop._selector = _ParentsSelector()  # type: ignore[attr-defined]
 
 
+def _take_signals_back() -> None:
+    """Have signals for a forked child be its own: its copies of a loop's handlers hand them to the parent's
+    loop, which would end where somebody ends the child.
+    """
+    with contextlib.suppress(ValueError):  # within another interpreter than the first
+        signal.set_wakeup_fd(-1)
+        for number in signal.valid_signals():
+            if getattr(signal.getsignal(number), "__module__", None) == "asyncio.unix_events":
+                is_interrupt = number == signal.SIGINT
+                signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
+
+
 def _after_fork_in_child() -> None:
     global _process_loop_lock  # noqa: PLW0603 - another thread may have held it
     _process_loop_lock = threading.Lock()
@@ -346,6 +359,8 @@ def _after_fork_in_child() -> None:
         mailroom._mail.clear()
         _loops_of_parent.add(mailroom.loop)
         _part_from_parent(mailroom.loop)
+    if _mailrooms:
+        _take_signals_back()
     let_be(*_mailrooms.values(), *_process_loops)
     _mailrooms.clear()
     _process_loops.clear()

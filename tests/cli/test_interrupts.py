@@ -5,6 +5,7 @@ import io
 import signal
 
 import pytest
+from child_kit import in_child
 
 from actors.cli.chat.interruptible import interruptible
 from actors.cli.display.terminal import Terminal
@@ -18,6 +19,12 @@ async def test_a_signal_that_comes_as_work_ends_is_given_to_who_goes_on_and_noth
         signal.raise_signal(signal.SIGTERM)
     await asyncio.sleep(0)
     assert (caught, called) == ([signal.SIGTERM], [])
+
+
+async def test_a_signal_to_a_process_that_a_tool_has_forked_ends_that_and_nothing_else() -> None:
+    with catching(lambda _: None) as caught:
+        assert in_child(lambda: signal.raise_signal(signal.SIGTERM)) == -signal.SIGTERM
+    assert not caught
 
 
 async def end_with(number: int, error: Exception | None = None) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -206,6 +208,31 @@ def test_a_child_of_a_tools_thread() -> None:
         pod = system.spawn(PLAIN, client=client, tools=[forks]).get()
         assert pod.run("go").get(timeout=60).text == "done"
     assert found == [0, 0]
+
+
+async def test_signals_of_a_child_are_no_signals_of_its_parent_and_end_it() -> None:
+    received: list[int] = []
+    loop = asyncio.get_running_loop()
+    numbers = signal.SIGTERM, signal.SIGINT
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        loop.add_signal_handler(number, received.append, number)
+
+    @tool
+    def forks() -> list[int]:
+        return [in_child(lambda: os.kill(os.getpid(), number)) for number in numbers]  # noqa: B023
+
+    try:
+        async with PodSystem() as system:
+            client = ScriptedClient([call("forks"), say("done")])
+            pod = await system.spawn(PLAIN, client=client, tools=[forks])
+            await pod.run("go")
+            assert (await pod.history())[2].text == "[-15,3]"  # type: ignore[union-attr]  # 3: KeyboardInterrupt
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+    assert not received
 
 
 def test_the_copy_of_a_loop_that_a_child_has_does_not_run_and_the_parents_goes_on(tmp_path: Path) -> None:
