@@ -416,7 +416,7 @@ class PodActor(AsyncActor):
         error = wait.find_refusal() if self._task is None else None
         if error is None:
             wait.is_refused = False
-        elif self.run_loop is None or not wait.asked_here or not self.run_loop.withdraw(wait.asked, error):
+        elif self.run_loop is None or not wait.is_only_one or not self.run_loop.withdraw(wait.asked, error):
             wait.fail(error)
 
     # -- its mailbox -----------------------------------------------------------------------------

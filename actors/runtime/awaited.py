@@ -1,4 +1,4 @@
-"""Whether a task waits for what another task or a thread does, as far as asyncio and the threads show it."""
+"""What never goes on while other tasks and futures do not end, as far as asyncio and the threads show it."""
 
 from __future__ import annotations
 
@@ -6,61 +6,87 @@ import asyncio
 import concurrent.futures
 import contextlib
 import functools
+import gc
 from collections.abc import Callable, Iterable, Iterator
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pykka
 
 from actors.runtime.stacks import ends_with, ends_with_loop, threads_that_wait
 
 
-def is_awaited(asked: Iterable[Any], by: asyncio.Task[Any]) -> bool:
-    """Whether ``by`` waits for one of the tasks and futures ``asked``; from any thread.
+class Hold(NamedTuple):
+    """Why a task is held up: by all of ``nodes``, tasks and futures from what never ends to the task itself.
+    One that ``outlasts`` others goes on where who waits for it is cancelled, and what is behind it so does.
+    """
+
+    nodes: list[Any]
+    outlasts: bool
+
+
+def find_hold(asked: Iterable[Any], by: asyncio.Task[Any], *, by_any: bool = False) -> Hold | None:
+    """What holds ``by`` up for ever where none of the tasks and futures ``asked`` ever ends; None where it
+    may go on all the same. From any thread. With ``by_any`` it is enough that it waits for one of several.
 
     Only what is certain counts, since who is taken for one that waits may be refused: asyncio's ways, anyio's
-    and our own, where they wait for all they were given. What users' callbacks do is not known, and what is
-    shielded, or awaited beside others of which one is enough, goes on without who waits. So does a thread
-    that is waited for until a time is up.
+    and our own. What users' callbacks do is not known, and what is shielded goes on without who waits. Who
+    waits for several, and goes on with one of them or by an error of one, is held up by all together.
     """
-    way = _find_way(asked, by)
-    return way is not None and not (_is_by_threads(way) and _is_timed(way))
-
-
-def is_timed(asked: Iterable[Any], by: asyncio.Task[Any]) -> bool:
-    """Whether ``by``, which waits for one of ``asked``, may do so only until its own time is up; from any
-    thread. All timers of the loops are looked at.
-    """
-    way = _find_way(asked, by)
-    return way is None or _is_timed(way)
-
-
-#: A task or future, and the one before it on the way.
-_Way = tuple[Any, "_Way | None"]
-
-
-def _find_way(asked: Iterable[Any], by: asyncio.Task[Any]) -> _Way | None:
-    """The way from one of ``asked`` to ``by``, which waits for it; None where it does not."""
-    seen: dict[int, Any] = {}
-    found: list[_Way] = [(each, None) for each in asked]
+    held: dict[int, Any] = {}
+    waiting: dict[int, _Waiting] = {}
+    found = list(asked)
     while found:
-        way = found.pop()
-        each, _ = way
-        if each is by:
-            return way
-        if id(each) not in seen:
-            seen[id(each)] = each
-            # What is private to asyncio may be otherwise in another version, or change on its loop meanwhile.
-            with contextlib.suppress(Exception):
-                found += [(further, way) for further in _waiting_for(each)]
-    return None
+        each = found.pop()
+        if id(each) in held:
+            continue
+        held[id(each)] = each
+        # What is private to asyncio may be otherwise in another version, or change on its loop meanwhile.
+        with contextlib.suppress(Exception):
+            for goes_on in _waiting_for(each):
+                of = waiting.setdefault(id(goes_on.what), _Waiting(goes_on.what, []))
+                of.members.append((each, goes_on.outlasts))
+                if by_any or len(of.members) >= goes_on.after:
+                    found.append(goes_on.what)
+    return _way_back(by, waiting) if id(by) in held else None
 
 
-def _waiting_for(each: Any) -> Iterator[Any]:
-    """The tasks and futures that end only once ``each`` has."""
+class _Waiting(NamedTuple):
+    """A task or future, and what it was found to wait for, each with whether that outlasts it."""
+
+    what: Any
+    members: list[tuple[Any, bool]]
+
+
+def _way_back(by: asyncio.Task[Any], waiting: dict[int, _Waiting]) -> Hold:
+    nodes, outlasts = {id(by): by}, False
+    found = [id(by)]
+    while found:
+        at = waiting.get(found.pop())
+        for each, each_outlasts in () if at is None else at.members:
+            outlasts = outlasts or each_outlasts
+            if id(each) not in nodes:
+                nodes[id(each)] = each
+                found.append(id(each))
+    return Hold(list(nodes.values()), outlasts)
+
+
+class _GoesOn(NamedTuple):
+    """What goes on once something has ended, but not ``after`` less than so many such; ``outlasts`` says that
+    a cancel of what waits does not reach what it waits for.
+    """
+
+    what: Any
+    after: int = 1
+    outlasts: bool = False
+
+
+def _waiting_for(each: Any) -> Iterator[_GoesOn]:
+    """What waits for the end of ``each``."""
     if isinstance(each, concurrent.futures.Future):
         for frame in threads_that_wait(each):
-            yield from ends_with(frame)
+            for end in ends_with(frame):
+                yield _GoesOn(end, outlasts=True)
         callbacks = list(each._done_callbacks)  # type: ignore[attr-defined]
     elif isinstance(each, asyncio.Future):
         callbacks = [callback for callback, *_ in each._callbacks or ()]
@@ -70,45 +96,33 @@ def _waiting_for(each: Any) -> Iterator[Any]:
         return
     for callback in callbacks:
         if callback is _END_OF_RUN:
-            yield from ends_with_loop(each.get_loop())
-        elif (further := _resolved_by(callback)) is not None:
-            yield further
+            for end in ends_with_loop(each.get_loop()):
+                yield _GoesOn(end)
+        elif (goes_on := _resolved_by(callback)) is not None and goes_on.what is not None:
+            yield goes_on
 
 
 # -- what a callback resolves ------------------------------------------------------------------------
 
 
-def _resolved_by(callback: Any) -> Any:
-    """The task or future that goes on by a callback, and not before; None where that is not certain.
+def _resolved_by(callback: Any) -> _GoesOn | None:
+    """What goes on by a callback, and not before; None where that is not certain.
 
     Of an object of users nothing is asked: it may be a proxy that raises.
     """
     kind: Any = type(callback)
     if kind is BuiltinFunctionType:
-        return callback.__self__ if callback.__name__ == "task_wakeup" else None
+        return _GoesOn(callback.__self__) if callback.__name__ == "task_wakeup" else None
     if kind is functools.partial:
-        return callback.args[0] if callback.func is _RELEASE else None
-    if kind is MethodType:
-        return _resolved_by_method(callback)
-    return _resolved_by_function(callback) if kind is FunctionType else None
-
-
-def _resolved_by_method(callback: MethodType) -> Any:
-    if type(callback.__func__) is not FunctionType:
-        return None
-    if callback.__func__.__module__ == "actors.runtime.future":
-        return getattr(callback.__self__, "future", None)
-    resolved = _BY_METHOD.get(callback.__func__)
-    return None if resolved is None else resolved(callback.__self__)
-
-
-def _resolved_by_function(callback: FunctionType) -> Any:
-    if not callback.__closure__:
-        return None
-    if callback.__module__.startswith("actors."):
-        return next(filter(_is_future, _cells(callback).values()), None)
-    within = _BY_CLOSURE.get((callback.__module__, callback.__qualname__))
-    return None if within is None else within(_cells(callback))
+        return _GoesOn(callback.args[0]) if callback.func is _RELEASE else None
+    if kind is MethodType and type(callback.__func__) is FunctionType:
+        method = callback.__func__
+        of_method = _BY_METHOD.get((method.__module__, method.__qualname__))
+        return None if of_method is None else of_method(callback.__self__)
+    if kind is FunctionType:
+        within = _BY_CLOSURE.get((callback.__module__, callback.__qualname__))
+        return None if within is None else within(_cells(callback))
+    return None
 
 
 def _cells(function: FunctionType) -> dict[str, Any]:
@@ -122,48 +136,55 @@ def _cells(function: FunctionType) -> dict[str, Any]:
     return found
 
 
-def _is_future(value: Any) -> bool:
-    kind = type(value)
-    return issubclass(kind, asyncio.Future | pykka.Future | concurrent.futures.Future)
+def _of_gather(cells: dict[str, Any]) -> _GoesOn:
+    left = cells["nfuts"] - cells["nfinished"]
+    return _GoesOn(cells["outer"], 1 if cells["return_exceptions"] else left)
 
 
-def _of_wait(cells: dict[str, Any]) -> Any:
-    waits_for_all = cells.get("return_when") == asyncio.ALL_COMPLETED or cells.get("counter") == 1
-    return cells.get("waiter") if waits_for_all and cells.get("timeout_handle") is None else None
+def _of_wait(cells: dict[str, Any]) -> _GoesOn:
+    every = cells["return_when"] == asyncio.ALL_COMPLETED
+    return _GoesOn(cells["waiter"], 1 if every else cells["counter"], outlasts=True)
 
 
-def _of_as_completed(cells: dict[str, Any]) -> Any:
-    return _next_getter(cells.get("done"), cells.get("todo"), cells.get("timeout_handle"))
+def _of_group(group: Any) -> _GoesOn:
+    """One of its tasks that fails ends the others. Who is within its body does not wait for them yet."""
+    return _GoesOn(group._on_completed_fut, len(group._tasks))
 
 
-def _next_getter(done: Any, todo: Any, timer: Any) -> Any:
-    """Who waits for the next one that is done, where only one is left."""
-    return done._getters[0] if timer is None and todo and len(todo) == 1 and done._getters else None
+def _next_getter(done: Any, todo: Any) -> _GoesOn | None:
+    """Who waits for the next one that is done."""
+    return _GoesOn(done._getters[0], len(todo), outlasts=True) if done._getters else None
 
 
-#: What the functions within functions of libraries resolve, by module and name.
-_BY_CLOSURE: dict[tuple[str, str], Callable[[dict[str, Any]], Any]] = {
-    ("asyncio.tasks", "gather.<locals>._done_callback"): lambda cells: cells.get("outer"),
+#: What the functions within functions resolve, by module and name.
+_BY_CLOSURE: dict[tuple[str, str], Callable[[dict[str, Any]], _GoesOn | None]] = {
+    ("asyncio.tasks", "gather.<locals>._done_callback"): _of_gather,
     ("asyncio.tasks", "_wait.<locals>._on_completion"): _of_wait,
-    ("asyncio.tasks", "as_completed.<locals>._on_completion"): _of_as_completed,
-    ("asyncio.futures", "_chain_future.<locals>._call_set_state"): lambda cells: cells.get("destination"),
-    ("anyio._backends._asyncio", "TaskGroup._spawn.<locals>.task_done"): (
-        lambda cells: getattr(cells.get("self"), "_on_completed_fut", None)
+    ("asyncio.tasks", "as_completed.<locals>._on_completion"): (
+        lambda cells: _next_getter(cells["done"], cells["todo"])
     ),
+    ("asyncio.futures", "_chain_future.<locals>._call_set_state"): (
+        lambda cells: _GoesOn(cells["destination"])
+    ),
+    ("anyio._backends._asyncio", "TaskGroup._spawn.<locals>.task_done"): (
+        lambda cells: _of_group(cells["self"])
+    ),
+    ("actors.runtime.interruptible", "Interruptible.apart.<locals>.<lambda>"): (
+        lambda cells: _GoesOn(cells["ended"])
+    ),
+    ("actors.runtime.on_loop", "ask_on.<locals>.start.<locals>.<lambda>"): (
+        lambda cells: _GoesOn(cells.get("future"))
+    ),
+    ("actors.runtime.tasks", "wait_for_one.<locals>.wake"): lambda cells: _GoesOn(cells["waiter"]),
 }
-
-
-def _of_iterator(each: Any) -> Any:
-    return _next_getter(each._done, each._todo, each._timeout_handle)
-
-
-#: The same for methods, by the function. Who is still within a group's body does not wait for its tasks yet.
-_BY_METHOD: dict[Any, Callable[[Any], Any]] = {
-    asyncio.TaskGroup._on_task_done: lambda group: group._on_completed_fut,
+#: The same for methods.
+_BY_METHOD: dict[tuple[str, str], Callable[[Any], _GoesOn | None]] = {
+    ("asyncio.taskgroups", "TaskGroup._on_task_done"): _of_group,
+    ("asyncio.tasks", "_AsCompletedIterator._handle_completion"): (  # from Python 3.13 on
+        lambda each: _next_getter(each._done, each._todo)
+    ),
+    ("actors.runtime.future", "_Waiter.wake"): lambda waiter: _GoesOn(waiter.future),
 }
-if (_ITERATOR := getattr(asyncio.tasks, "_AsCompletedIterator", None)) is not None:  # from Python 3.13 on
-    _BY_METHOD[_ITERATOR._handle_completion] = _of_iterator
-
 #: How ``wait_for`` of Python 3.11 is woken.
 _RELEASE: Any = getattr(asyncio.tasks, "_release_waiter", None)
 #: What ends the ``run_until_complete`` of a task, and so an ``asyncio.run``.
@@ -173,50 +194,56 @@ _END_OF_RUN: Any = getattr(asyncio.base_events, "_run_until_complete_cb", None)
 # -- whose time is limited ---------------------------------------------------------------------------
 
 
-def _is_by_threads(way: _Way) -> bool:
-    at: _Way | None = way
-    while at is not None:
-        each, at = at
-        if isinstance(each, concurrent.futures.Future):
-            return True
-    return False
-
-
-def _is_timed(way: _Way) -> bool:
-    """Whether a task on the way is cancelled or woken by a timer, or may be, since that cannot be seen."""
+def may_end_in_time(nodes: Iterable[Any], *, of_users: bool = False) -> bool:
+    """Whether a timer may cancel or resolve one of these tasks and futures, or that cannot be seen; from any
+    thread. ``of_users`` leaves out our own, as those of the time that a tool has.
+    """
+    seen = {id(each): each for each in nodes}
+    loops = {id(each.get_loop()): each.get_loop() for each in nodes if isinstance(each, asyncio.Future)}
     try:
-        return _has_timer(way)
-    except Exception:  # noqa: BLE001 - a timer that is cancelled meanwhile
+        return any(
+            id(each) in seen
+            for loop in loops.values()
+            for handle in _handles(loop)
+            for each in _ended_by(handle, of_users=of_users)
+        )
+    except Exception:  # noqa: BLE001 - another's loop, or a timer that is cancelled meanwhile
         return True
 
 
-def _has_timer(way: _Way) -> bool:
-    loops: dict[int, set[int]] = {}
-    at: _Way | None = way
-    while at is not None:
-        each, at = at
-        if isinstance(each, asyncio.Future):
-            loop = each.get_loop()
-            if id(loop) not in loops:
-                loops[id(loop)] = set(map(id, _timed_on(loop)))
-            if id(each) in loops[id(loop)]:
-                return True
-    return False
+def _handles(loop: Any) -> list[Any]:
+    """The timers of that loop, and what it is about to call, as a timer whose time is up. Raises
+    AttributeError for other loops than asyncio's own.
+    """
+    return [*list(loop._scheduled), *list(loop._ready)]
 
 
-def _timed_on(loop: asyncio.AbstractEventLoop) -> Iterator[Any]:
-    """What timers of that loop cancel or wake; other loops than asyncio's own show none."""
-    for timer in list(getattr(loop, "_scheduled", ())):
-        callback = timer._callback  # None once it is cancelled
-        if callback is _RELEASE and callback is not None:
-            yield timer._args[0]
-        elif type(callback) in {MethodType, BuiltinFunctionType}:
-            yield _limited(callback.__self__)
+def _ended_by(handle: Any, *, of_users: bool) -> Iterator[Any]:
+    """What may end by that call: of ours that is known, of others all that they can get hold of directly."""
+    callback, args = handle._callback, handle._args or ()
+    kind = type(callback)
+    if kind not in {MethodType, FunctionType} or not (callback.__module__ or "").startswith("actors."):
+        for each in (callback, *args):
+            yield from _mentioned(each, 2)
+    elif not of_users:
+        yield from _cells(callback).values() if kind is FunctionType else ()
+        for each in args:
+            yield getattr(each, "ended_in_time", None)
 
 
-def _limited(owner: Any) -> Any:
-    """Whose time a timer limits that calls a method of ``owner``."""
-    kind = type(owner)
-    if kind is asyncio.Timeout:
-        return owner._task
-    return getattr(owner, "_host_task", None) if kind.__module__ == "anyio._backends._asyncio" else owner
+def _mentioned(value: Any, depth: int) -> Iterator[Any]:
+    """``value`` and what it knows; no code of users is called."""
+    yield value
+    if depth == 0:
+        return
+    kind = type(value)
+    if kind is FunctionType:
+        inner = [*_cells(value).values(), *(value.__defaults__ or ())]
+    elif kind in {MethodType, BuiltinFunctionType}:
+        inner = [value.__self__]
+    elif kind is functools.partial:
+        inner = [value.func, *value.args, *value.keywords.values()]
+    else:
+        inner = gc.get_referents(value)
+    for each in inner:
+        yield from _mentioned(each, depth - 1)

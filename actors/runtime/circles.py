@@ -8,20 +8,22 @@ import itertools
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import Context, ContextVar
 from typing import Any, NamedTuple, Protocol, Self
 
 from msgspec import Struct
 
-from actors.runtime.awaited import is_awaited, is_timed
+from actors.runtime.awaited import find_hold, may_end_in_time
 from actors.runtime.stacks import ends_with
 from actors.runtime.tasks import task_on
 from protocol.errors import WouldDeadlock
 
 #: After how many seconds a wait is looked at: nearly all answers that need no turn are there by then.
 MOMENT = 0.01
-#: How often it is looked at again, in seconds: what waits may come to be waited for.
+#: It is looked at again, since what stands beside it may end: each time after so many times as long, and at
+#: last each so many seconds.
+_LONGER = 5
 _LOOK_AGAIN = 1.0
 
 
@@ -75,8 +77,8 @@ class Place(Protocol):
         """What is at work there, from any thread."""
 
     def refuse_wait(self, wait: AnyWait, /) -> None:
-        """Once all it was asked before is handled, refuse ``wait`` where it still ``find_refusal``s: what was
-        ``asked_here`` and has not begun never does, and fails; else only who waits does. From any thread.
+        """Once all it was asked before is handled, refuse ``wait`` where it still ``find_refusal``s: where it
+        ``is_only_one``, what has not begun never does, and fails; else only who waits does. From any thread.
         """
 
 
@@ -94,6 +96,10 @@ class Asked(Protocol):
     @property
     def caller(self) -> Context | None:
         """The context variables of who asked, where they are known."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several wait for it."""
 
     def done(self) -> bool:
         """Whether it is there."""
@@ -118,6 +124,10 @@ class AnyWait:
     __slots__ = ("_work", "asked", "is_refused")
 
     _work: Work | None
+    #: Whether it ends when its own time is up.
+    timed = False
+    #: Whether a cancel of who waits for it does not end it.
+    outlasts = False
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
@@ -128,46 +138,37 @@ class AnyWait:
         """The tasks and futures that end only once who waits goes on; from any thread."""
         raise NotImplementedError
 
-    def is_awaited(self, by: asyncio.Task[Any]) -> bool:
-        """Whether the task ``by`` waits for this wait; from any thread."""
-        return is_awaited(self.ends(), by)
-
-    def is_timed(self, by: asyncio.Task[Any]) -> bool:
-        """Whether it, or that the task ``by`` waits for it, may end when a time is up; from any thread."""
-        return is_timed(self.ends(), by)
-
     def fail(self, error: WouldDeadlock) -> None:
         """Have who waits raise ``error``; from any thread."""
         raise NotImplementedError
 
     @property
-    def asked_here(self) -> bool:
-        """Whether it was asked in the course of the work, as far as is known: else others wait for it too."""
+    def is_only_one(self) -> bool:
+        """Whether nobody else is known to want the answer: it was asked in the course of the work, and no
+        other waits for it.
+        """
         caller = self.asked.caller
-        return caller is None or caller.get(work_here) is self._work
+        return caller is not None and caller.get(work_here) is self._work and not self.asked.is_shared
 
     def find_refusal(self) -> WouldDeadlock | None:
         """Why this wait would never end; None where it may. From any thread."""
         if self.asked.done() or self._work is None or self not in self._work.all_waits():
             return None
         circle = _find_circle(self._work, self)
-        return None if circle is None else _refusal([edge.place for edge in circle])
+        return None if circle is None else _refusal([edge.place.name for edge in circle])
 
     def look(self) -> bool:
         """Where this wait is part of a circle, have the one of it refused for what was asked last. Returns
         whether to look again later.
         """
         work = self._work
-        by = None if work is None else work.task
-        if work is None or by is None:
+        if work is None or work.task is None:
             return False
-        if (circle := _find_circle(work, self)) is None:
-            return not self.is_awaited(by)
-        last = max((edge.wait for edge in circle), key=lambda wait: wait.asked.number)
-        place = last.asked.place
-        if place is not None and not last.is_refused:
-            last.is_refused = True
-            place.refuse_wait(last)
+        if (circle := _find_circle(work, self)) is not None:
+            last = max(circle, key=lambda edge: edge.wait.asked.number)
+            if not last.wait.is_refused:
+                last.wait.is_refused = True
+                last.place.refuse_wait(last.wait)
         return True
 
 
@@ -176,7 +177,7 @@ class Wait(AnyWait):
     entered, ``fail`` is called on the loop if it comes to be known that the wait can never end.
     """
 
-    __slots__ = ("_fail", "_loop", "_task", "_timer")
+    __slots__ = ("_fail", "_loop", "_next_look", "_task", "_timer")
 
     def __init__(self, work: Work, asked: Asked, fail: Callable[[WouldDeadlock], object]) -> None:
         super().__init__(asked)
@@ -184,10 +185,12 @@ class Wait(AnyWait):
         self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
         work.begin_wait(self)
+        self._next_look = MOMENT
         self._timer = self._loop.call_later(MOMENT, self._look)
 
     def ends(self) -> Sequence[Any]:
-        return () if self._task is None else (self._task,)
+        waits_for = getattr(self._task, "_fut_waiter", None)
+        return () if waits_for is None or waits_for.done() else (self._task,)  # it is about to go on
 
     def fail(self, error: WouldDeadlock) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -195,7 +198,8 @@ class Wait(AnyWait):
 
     def _look(self) -> None:
         if self.look():
-            self._timer = self._loop.call_later(_LOOK_AGAIN, self._look)
+            self._next_look = _later(self._next_look)
+            self._timer = self._loop.call_later(self._next_look, self._look)
 
     def __enter__(self) -> Self:
         return self
@@ -212,14 +216,14 @@ class ThreadWait(AnyWait):
     each time. ``timed`` says that it waits for so long only.
     """
 
-    __slots__ = ("_ends", "_fail", "_is_found", "_place", "_timed", "next_look")
+    __slots__ = ("_ends", "_fail", "_place", "next_look", "timed")
+
+    outlasts = True
 
     def __init__(self, asked: Asked, fail: Callable[[WouldDeadlock], object], *, timed: bool = False) -> None:
         super().__init__(asked)
-        self._place, self._fail, self._timed = asked.place, fail, timed
+        self._place, self._fail, self.timed = asked.place, fail, timed
         self._work = None if self._place is None else work_here.get()
-        #: Whether no context says that the thread is in the course of the work.
-        self._is_found = False
         #: The tasks and futures that end only once the thread goes on; None until they are looked for.
         self._ends: list[Any] | None = None
         #: None for no need to look.
@@ -227,13 +231,6 @@ class ThreadWait(AnyWait):
 
     def ends(self) -> Sequence[Any]:
         return self._ends or ()
-
-    def is_timed(self, by: asyncio.Task[Any]) -> bool:
-        return self._timed or super().is_timed(by)
-
-    @property
-    def asked_here(self) -> bool:
-        return self._is_found or super().asked_here
 
     def fail(self, error: WouldDeadlock) -> None:
         self._fail(error)
@@ -257,7 +254,7 @@ class ThreadWait(AnyWait):
             self._enter_found(self._place)
         # Where nothing ends with the thread, nobody is known to wait for it.
         again = bool(self._ends) and (self._work is None or super().look())
-        self.next_look = _LOOK_AGAIN if again else None
+        self.next_look = _later(self.next_look or MOMENT) if again else None
         return again
 
     def _enter_found(self, place: Place) -> None:
@@ -266,9 +263,13 @@ class ThreadWait(AnyWait):
         """
         work = place.at_work
         by = None if work is None else work.task
-        if work is not None and by is not None and self.is_awaited(by):
-            self._work, self._is_found = work, True
+        if work is not None and by is not None and find_hold(self.ends(), by, by_any=True) is not None:
+            self._work = work
             work.begin_wait(self)
+
+
+def _later(seconds: float) -> float:
+    return min(seconds * _LONGER, _LOOK_AGAIN)
 
 
 def _refusal(names: list[str]) -> WouldDeadlock:
@@ -284,34 +285,79 @@ def _refusal(names: list[str]) -> WouldDeadlock:
 
 
 class _Edge(NamedTuple):
-    """A wait, the task of its work, and the name of its place."""
+    """A wait, the place that it waits for, and what is at work there."""
 
     wait: AnyWait
-    by: asyncio.Task[Any]
-    place: str
+    place: Place
+    to: Work
+
+
+def _edges(waits: Iterable[AnyWait]) -> Iterator[_Edge]:
+    for wait in waits:
+        if (place := wait.asked.place) is not None and (to := place.at_work) is not None:
+            yield _Edge(wait, place, to)
 
 
 def _find_circle(work: Work, wait: AnyWait) -> list[_Edge] | None:
-    """The waits on the way from a wait of ``work`` to that work, which is at work at the last place; None
-    without one, or where one of several waits ends when its time is up: then the others get their turn.
+    """The waits on the way from one of ``work`` to that work; None where not all of them certainly last."""
+    for first in _edges([wait]):
+        if first.to is work and first in _holding(work, {work}, lasting=False):
+            return [first]
+        stuck = _reached(first.to)
+        # Left are those held up by others that are left: none of them ever goes on.
+        while work in stuck:
+            holding = {each: _holding(each, stuck, lasting=True) for each in stuck}
+            if all(holding.values()):
+                return _find_way(first, work, holding)
+            stuck = {each for each in stuck if holding[each]}
+    return None
+
+
+def _reached(work: Work) -> set[Work]:
+    """``work`` and all that its code waits for, as far as waits lead."""
+    reached, found = {work}, [work]
+    while found:
+        for edge in _edges(found.pop().all_waits()):
+            if edge.to not in reached:
+                reached.add(edge.to)
+                found.append(edge.to)
+    return reached
+
+
+def _holding(work: Work, stuck: set[Work], *, lasting: bool) -> list[_Edge]:
+    """The waits that hold ``work`` up where all that is ``stuck`` never ends; none where it may go on.
+
+    With ``lasting`` nothing counts whose time is limited. Without, only that of what gets its answer all the
+    same once the time is up: the rest never does.
     """
-    seen: set[Work] = set()
-    ways: list[tuple[AnyWait, Work, list[_Edge]]] = [(wait, work, [])]
-    while ways:
-        next_, of, way = ways.pop()
-        if (place := next_.asked.place) is None or (other := place.at_work) is None or other in seen:
-            continue
-        # Whether it is awaited comes late, since that is dear: nearly all who are waited for wait for nobody.
-        if (other is not work and not other.waits) or (by := of.task) is None or by.done():
-            continue
-        if not next_.is_awaited(by):
-            continue
-        way = [*way, _Edge(next_, by, place.name)]
-        if other is not work:
-            seen.add(other)
-            ways.extend((further, other, way) for further in other.all_waits())
-        elif len(way) == 1 or not any(edge.wait.is_timed(edge.by) for edge in way):
+    by = work.task
+    edges = [
+        edge for edge in _edges(work.all_waits()) if edge.to in stuck and not (lasting and edge.wait.timed)
+    ]
+    if by is None or by.done() or not edges:
+        return []
+    if (hold := find_hold([end for edge in edges for end in edge.wait.ends()], by)) is None:
+        return []
+    nodes = set(map(id, hold.nodes))
+    edges = [edge for edge in edges if not nodes.isdisjoint(map(id, edge.wait.ends()))]
+    outlasts = hold.outlasts or any(edge.wait.outlasts for edge in edges)
+    if (lasting or outlasts) and may_end_in_time(hold.nodes, of_users=not lasting):
+        return []
+    return edges
+
+
+def _find_way(first: _Edge, to: Work, holding: dict[Work, list[_Edge]]) -> list[_Edge] | None:
+    """The shortest way by waits that hold from ``first``, a wait of ``to``, to that; None without one."""
+    if first not in holding[to]:
+        return None
+    ways, seen = [[first]], set()
+    for way in ways:
+        at = way[-1].to
+        if at is to:
             return way
+        if at not in seen:
+            seen.add(at)
+            ways += [[*way, edge] for edge in holding[at]]
     return None
 
 

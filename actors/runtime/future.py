@@ -113,6 +113,11 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
         """Whether the value (or error) is there."""
         return self._done
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether several wait for it."""
+        return len(self._callbacks or ()) > 1
+
     def exception(self) -> BaseException | None:
         """The error of a future that is done; None where it has a value."""
         return self._error

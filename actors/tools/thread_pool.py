@@ -35,7 +35,10 @@ STUCK_WAIT = 30.0
 class _Job(Generic[T]):
     """A piece of work and the future of who waits for it."""
 
-    __slots__ = ("began", "context", "future", "late", "mailroom", "state", "work")
+    __slots__ = ("began", "context", "future", "late", "mailroom", "state", "timer", "work")
+
+    #: What gives it up once its time is up, where that is limited.
+    timer: asyncio.TimerHandle
 
     def __init__(self, work: Callable[[], T], late: Callable[[T], object] | None) -> None:
         self.work = work
@@ -48,6 +51,11 @@ class _Job(Generic[T]):
         #: ``dropped``: given up before it began; ``lost``: given up while a thread was at it, which counts no
         #: more; ``stuck``: the same, but too many are lost, so that it keeps its place.
         self.state: Literal["queued", "running", "done", "dropped", "lost", "stuck"] = "queued"
+
+    @property
+    def ended_in_time(self) -> asyncio.Future[T]:
+        """What its timer ends (``awaited``)."""
+        return self.future
 
     def do(self) -> None:
         """Do the work, in the calling thread, and send the outcome to who waits."""
@@ -78,18 +86,6 @@ class _Job(Generic[T]):
     def _fail(self, error: BaseException) -> None:
         if not self.future.done():
             self.future.set_exception(error)
-
-
-class _Expiry:
-    """The time-out of a piece of work, and the timer that looks after it."""
-
-    __slots__ = ("job", "seconds", "timer")
-
-    timer: asyncio.TimerHandle
-
-    def __init__(self, job: _Job[Any], seconds: float) -> None:
-        self.job = job
-        self.seconds = seconds
 
 
 class ToolThreads:
@@ -173,17 +169,16 @@ class ToolThreads:
         self._put(job)
         if self._stuck >= self.limit:
             self._watch(job)
-        expiry = None if seconds is None else _Expiry(job, seconds)
-        if expiry is not None:
-            expiry.timer = job.mailroom.loop.call_later(expiry.seconds, self._expire, expiry)
+        if seconds is not None:
+            job.timer = job.mailroom.loop.call_later(seconds, self._expire, job, seconds)
         try:
             return await job.future
         except asyncio.CancelledError:
             self._give_up(job)
             raise
         finally:
-            if expiry is not None:
-                expiry.timer.cancel()
+            if seconds is not None:
+                job.timer.cancel()
 
     def close(self) -> None:
         """Take no more work; each thread leaves when what is queued is done. Waits for none."""
@@ -244,13 +239,12 @@ class ToolThreads:
                 self._threads += 1
                 self._coming = True
 
-    def _expire(self, expiry: _Expiry) -> None:
+    def _expire(self, job: _Job[Any], seconds: float) -> None:
         """Give up work that has taken too long, from its beginning on; look again later where it has not."""
-        job, seconds = expiry.job, expiry.seconds
         now = time.monotonic()
         left = (now if job.began is None else job.began) + seconds - now
         if left > 0:
-            expiry.timer = job.mailroom.loop.call_later(left, self._expire, expiry)
+            job.timer = job.mailroom.loop.call_later(left, self._expire, job, seconds)
             return
         self._give_up(job)
         if not job.future.done():

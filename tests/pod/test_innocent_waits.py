@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import subprocess
 import sys
@@ -13,16 +14,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pykka
 import pytest
 from warm import Popen
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
+from actors.runtime.awaited import may_end_in_time
 from actors.runtime.circles import MOMENT
 from actors.system import PodSystem
 from actors.tools.base import tool
-from protocol.errors import PodBusy
+from protocol.errors import PodBusy, RunFailed
+from protocol.events import ToolResulted
 from protocol.items import ToolResult
 from protocol.manifest import PodManifest
 
@@ -112,6 +117,63 @@ async def shielded_in_time(pod: Pod) -> Awaitable[str]:
     return asked
 
 
+class Enough(Exception):  # noqa: N818 - it is no error
+    """Ends what waits for several."""
+
+
+async def raise_enough() -> None:
+    await asyncio.sleep(LOOKED_AT)
+    raise Enough
+
+
+async def gathered_beside_an_error(pod: Pod) -> Awaitable[str]:
+    asked = asyncio.create_task(ask_again(pod))
+    with pytest.raises(Enough):
+        await asyncio.gather(asked, raise_enough())
+    return asked
+
+
+async def in_a_group_beside_an_error(pod: Pod) -> Awaitable[str]:
+    asked = pod.run("again")
+    with contextlib.suppress(ExceptionGroup):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.wait_for(asked, None))
+            group.create_task(raise_enough())
+    assert not asked.done()
+    return asked.map(lambda result: result.text)
+
+
+async def in_a_group_of_anyio_that_is_cancelled(pod: Pod) -> Awaitable[str]:
+    asked = pod.run("again")
+
+    async def cancel() -> None:
+        await asyncio.sleep(LOOKED_AT)
+        group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(asyncio.wait_for, asked, None)
+        group.start_soon(cancel)
+    return asked.map(lambda result: result.text)
+
+
+async def for_all_in_time(pod: Pod) -> Awaitable[str]:
+    asked = asyncio.create_task(ask_again(pod))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(LOOKED_AT):
+            await asyncio.wait({asked})
+    return asked
+
+
+async def as_completed_in_time(pod: Pod) -> Awaitable[str]:
+    asked = asyncio.create_task(ask_again(pod))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LOOKED_AT):
+            for each in asyncio.as_completed([asked]):
+                await each
+    assert not asked.done()
+    return asked
+
+
 async def beside_a_group(pod: Pod) -> Awaitable[str]:
     asked = pod.run("again")
 
@@ -180,6 +242,24 @@ async def in_a_thread_for_a_while(pod: Pod) -> Awaitable[str]:
     return asyncio.wrap_future(asked)
 
 
+async def in_a_thread_of_anyio_for_a_while(pod: Pod) -> Awaitable[str]:
+    asked: Future[str] = Future()
+    with anyio.move_on_after(LOOKED_AT):
+        await anyio.to_thread.run_sync(
+            lambda: asked.set_result(pod.run("again").get().text), abandon_on_cancel=True
+        )
+    return asyncio.wrap_future(asked)
+
+
+async def in_a_thread_until_a_timer_cancels(pod: Pod) -> Awaitable[str]:
+    asked: Future[str] = Future()
+    waits = asyncio.create_task(asyncio.to_thread(lambda: asked.set_result(pod.run("again").get().text)))
+    asyncio.get_running_loop().call_later(LOOKED_AT, lambda: waits.cancel("time is up"))
+    with pytest.raises(asyncio.CancelledError):
+        await waits
+    return asyncio.wrap_future(asked)
+
+
 async def beside_the_main_task_of_a_thread(pod: Pod) -> Awaitable[str]:
     asked = []
 
@@ -207,12 +287,19 @@ async def beside_the_main_task_of_a_thread(pod: Pod) -> Awaitable[str]:
         first_that_completes,
         shielded,
         shielded_in_time,
+        gathered_beside_an_error,
+        in_a_group_beside_an_error,
+        in_a_group_of_anyio_that_is_cancelled,
+        for_all_in_time,
+        as_completed_in_time,
         beside_a_group,
         in_a_thread,
         in_a_thread_of_a_stream,
         in_a_thread_with_an_executor,
         in_a_thread_by_the_loop,
         in_a_thread_for_a_while,
+        in_a_thread_of_anyio_for_a_while,
+        in_a_thread_until_a_timer_cancels,
         beside_the_main_task_of_a_thread,
     ],
 )
@@ -234,12 +321,14 @@ async def test_what_a_tool_does_not_wait_for_may_wait_for_the_pods_next_run(
         assert await asyncio.wait_for(asked[0], 30) == "later"
 
 
-@pytest.mark.parametrize("plain", [True, False])
-async def test_a_run_that_others_have_asked_for_comes_though_a_tool_waits_for_it_too(plain: bool) -> None:
+@pytest.mark.parametrize("form", ["plain", "async", "executor"])
+async def test_a_run_that_others_have_asked_for_comes_though_a_tool_waits_for_it_too(form: str) -> None:
     asked: list[Any] = []
 
     async def ask() -> str:
         """Wait for what the program has asked for."""
+        if form == "executor":
+            return str(await asyncio.get_running_loop().run_in_executor(None, asked[0].get))
         return str(await asked[0])
 
     def ask_in_thread() -> str:
@@ -248,7 +337,7 @@ async def test_a_run_that_others_have_asked_for_comes_though_a_tool_waits_for_it
 
     client = ScriptedClient([call("ask", {}), say("end"), say("later")])
     async with PodSystem() as system:
-        asks = tool(name="ask")(ask_in_thread if plain else ask)
+        asks = tool(name="ask")(ask_in_thread if form == "plain" else ask)
         pod = await system.spawn(PodManifest.of(), client=client, tools=[asks])
         first = pod.run("go")
         asked.append(pod.run("again"))
@@ -256,6 +345,28 @@ async def test_a_run_that_others_have_asked_for_comes_though_a_tool_waits_for_it
         [result] = [item for item in await pod.history() if isinstance(item, ToolResult)]
         assert "would wait for itself" in result.text
         assert (await asyncio.wait_for(asked[0], 30)).text == "later"
+
+
+async def test_a_run_that_a_tool_has_asked_for_comes_where_others_wait_for_it_too() -> None:
+    asked: list[Any] = []
+    is_asked = asyncio.Event()
+
+    async def ask() -> str:
+        """Ask, and wait for it as others do."""
+        asked.append(pod.run("again"))
+        is_asked.set()
+        await asyncio.sleep(0)
+        return str(await asked[0])
+
+    client = ScriptedClient([call("ask", {}), say("end"), say("later")])
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client, tools=[ask])
+        first = pod.run("go")
+        await is_asked.wait()
+        assert (await asyncio.wait_for(asked[0], 30)).text == "later"
+        assert (await first).text == "end"
+        [result] = [item for item in await pod.history() if isinstance(item, ToolResult)]
+        assert "would wait for itself" in result.text
 
 
 async def test_a_context_that_was_kept_says_nothing_of_the_thread_that_uses_it() -> None:
@@ -361,12 +472,45 @@ async def ask_within_timeout(pod: Pod) -> None:
         await pod.run("?")
 
 
+async def cancel_by_timer(pod: Pod) -> None:
+    asked = asyncio.create_task(ask_again(pod))
+    asyncio.get_running_loop().call_later(LOOKED_AT, lambda: asked.cancel("time is up"))
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    raise TimeoutError
+
+
+async def cancel_by_anyio(pod: Pod) -> None:
+    with anyio.fail_after(LOOKED_AT):
+        await pod.run("?")
+
+
+async def gather_beside_error(pod: Pod) -> None:
+    try:
+        await asyncio.gather(asyncio.gather(pod.run("?"), asyncio.sleep(0)), raise_enough())
+    except Enough:
+        raise TimeoutError from None
+
+
+async def group_beside_error(pod: Pod) -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ask_again(pod))
+            group.create_task(raise_enough())
+    except* Enough:
+        raise TimeoutError from None
+
+
 #: Forms of a wait for another pod that ends by itself.
 TIMED: dict[str, Callable[[Pod], Awaitable[Any]]] = {
     "timeout": ask_within_timeout,
     "wait_for": lambda pod: asyncio.wait_for(pod.run("?"), LOOKED_AT),
     "task": lambda pod: asyncio.wait_for(asyncio.create_task(ask_again(pod)), LOOKED_AT),
     "thread": lambda pod: asyncio.to_thread(partial(pod.run("?").get, timeout=LOOKED_AT)),
+    "timer": cancel_by_timer,
+    "anyio": cancel_by_anyio,
+    "gather": gather_beside_error,
+    "group": group_beside_error,
 }
 
 
@@ -400,6 +544,98 @@ async def test_pods_of_which_one_waits_for_some_time_only_are_let_be(form: str, 
         assert (await asyncio.wait_for(child.run("and?"), 30)).text == "later"  # behind the one before
         [result] = [item for item in await child.history() if isinstance(item, ToolResult)]
         assert result.text == ("it is busy" if of_child else "answer")
+
+
+class AsksInTime:
+    """A hook with little time that waits for another pod."""
+
+    timeout = LOOKED_AT
+
+    def __init__(self, ask: Callable[[], Awaitable[Any]]) -> None:
+        self._ask = ask
+
+    async def before_request(self, _view: Any) -> None:
+        await self._ask()
+
+
+@pytest.mark.parametrize("form", ["async", "plain", "thread", "hook", "budget"])
+async def test_pods_of_which_one_has_only_some_time_are_let_be(form: str) -> None:
+    async def ask() -> str:
+        """Ask."""
+        if form == "thread":
+            return (await asyncio.to_thread(child.run("do").get)).text
+        return (await child.run("do")).text
+
+    def ask_in_thread() -> str:
+        """Ask."""
+        return child.run("do").get().text
+
+    async def ask_parent() -> str:
+        """Ask."""
+        try:
+            return (await parent.run("?")).outcome
+        except RunFailed:
+            return "failed"
+
+    timeout = LOOKED_AT if form in {"async", "plain", "thread"} else None
+    asks = tool(name="ask", timeout=timeout)(ask_in_thread if form == "plain" else ask)
+    manifest = PodManifest.of(seconds=LOOKED_AT) if form == "budget" else PodManifest.of()
+    async with PodSystem() as system:
+        client = ScriptedClient(
+            [call("ask", {}), say("end"), say("answer")][: {"budget": 1, "hook": 0}.get(form)]
+        )
+        hooks = [AsksInTime(ask)] if form == "hook" else []
+        parent = await system.spawn(manifest, client=client, tools=[asks], hooks=hooks)
+        of_child = ScriptedClient([call("ask_parent", {}), *[say("done")] * (3 if form == "hook" else 2)])
+        child = await system.spawn(PodManifest.of(), client=of_child, tools=[ask_parent])
+        if form == "hook":
+            with pytest.raises(RunFailed, match="not done after"):
+                await asyncio.wait_for(parent.run("go"), 30)
+        else:
+            ended = await asyncio.wait_for(parent.run("go"), 30)
+            assert ended.outcome == ("budget" if form == "budget" else "finished")
+        assert (await asyncio.wait_for(child.run("and?"), 30)).text == "done"  # behind the one before
+        [result] = [item for item in await child.history() if isinstance(item, ToolResult)]
+        assert result.text == {"budget": "budget", "hook": "failed"}.get(form, "finished")
+
+
+async def test_a_pod_that_reads_anothers_events_until_one_of_its_calls_ends_is_let_be() -> None:
+    async def read_child() -> str:
+        """Read."""
+        async for event in child.stream("do"):
+            if isinstance(event, ToolResulted):
+                break
+        return "read"
+
+    @tool(concurrency="read_only")
+    async def ask_parent() -> str:
+        """Ask."""
+        return (await parent.run("?")).text
+
+    @tool(concurrency="read_only")
+    async def wait() -> str:
+        """Wait so long that who waits is looked at."""
+        await asyncio.sleep(LOOKED_AT)
+        return "waited"
+
+    async with PodSystem() as system:
+        client = ScriptedClient([call("read_child", {}), say("end"), say("answer")])
+        parent = await system.spawn(PodManifest.of(), client=client, tools=[read_child])
+        of_child = ScriptedClient([call("ask_parent", {}) + call("wait", {}), say("done"), say("later")])
+        child = await system.spawn(PodManifest.of(), client=of_child, tools=[ask_parent, wait])
+        assert (await asyncio.wait_for(parent.run("go"), 30)).text == "end"
+        assert (await asyncio.wait_for(child.run("and?"), 30)).text == "later"
+        results = [item.text for item in await child.history() if isinstance(item, ToolResult)]
+        assert sorted(results) == ["answer", "waited"]
+
+
+async def test_what_is_about_to_be_cancelled_waits_for_nothing() -> None:
+    waits = asyncio.create_task(asyncio.sleep(30))
+    await asyncio.sleep(0)
+    assert not may_end_in_time([asyncio.current_task()])
+    asyncio.get_running_loop().call_soon(lambda: waits.cancel("time is up"))
+    assert may_end_in_time([waits])
+    await asyncio.wait({waits})
 
 
 async def test_a_pod_goes_on_though_the_threads_of_its_loop_all_wait_for_it(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
 
 from actors.llm.base import Block, Request
@@ -30,6 +32,20 @@ REFUSED = "would wait for itself"
 
 def play_of(*words: str) -> ScriptedClient:
     return ScriptedClient([call("ask", {}), *map(say, words or ["end"])])
+
+
+class Calls:
+    """A client that calls one tool, and ends all else."""
+
+    model = "calls"
+
+    def __init__(self, name: str) -> None:
+        self._next = [call(name, {})]
+
+    async def stream(self, _request: Request) -> AsyncIterator[Block]:
+        answer = self._next.pop() if self._next else say("end")
+        async for block in answer.stream():
+            yield block
 
 
 async def results(pod: Pod) -> list[str]:
@@ -139,6 +155,80 @@ async def test_an_async_tool_that_waits_for_its_own_pod_is_refused(form: str) ->
         assert "notify() or steer()" in said
         # What was refused does not come later; words do, since they were on their way.
         assert (await words(pod))[1:] == (["words"] if form in {"steer", "notify"} else [])
+
+
+async def gather_two(pod: Pod) -> None:
+    await asyncio.gather(pod.run("again"), pod.run("again"))
+
+
+async def gather_threads(pod: Pod) -> None:
+    loop = asyncio.get_running_loop()
+    await asyncio.gather(*(loop.run_in_executor(None, pod.run("again").get) for _ in range(2)))
+
+
+async def group_of_two(pod: Pod) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.wait_for(pod.run("again"), None))
+        group.create_task(asyncio.to_thread(pod.run("again").get))
+
+
+async def first_of_two(pod: Pod) -> None:
+    tasks = {asyncio.ensure_future(pod.run("again")) for _ in range(2)}
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    await done.pop()
+
+
+async def beside_what_ends(pod: Pod) -> None:
+    await asyncio.gather(pod.run("again"), asyncio.sleep(0.02))
+
+
+async def beside_what_cannot_end_it(pod: Pod) -> None:
+    endless = asyncio.get_running_loop().create_future()
+    asked = asyncio.ensure_future(pod.run("again"))
+    asked.add_done_callback(endless.set_result)
+    for value in await asyncio.gather(asked, endless, return_exceptions=True):
+        if isinstance(value, WouldDeadlock):
+            raise value
+
+
+async def in_a_thread_of_anyio(pod: Pod) -> None:
+    await anyio.to_thread.run_sync(pod.run("again").get)
+
+
+async def in_a_group_of_anyio(pod: Pod) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(first_of_two, pod)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        gather_two,
+        gather_threads,
+        group_of_two,
+        first_of_two,
+        beside_what_ends,
+        beside_what_cannot_end_it,
+        in_a_thread_of_anyio,
+        in_a_group_of_anyio,
+    ],
+)
+async def test_a_tool_that_waits_for_its_own_pod_beside_others_is_refused(
+    form: Callable[[Pod], Awaitable[None]],
+) -> None:
+    async def ask() -> str:
+        """Ask."""
+        said = "not refused"
+        try:
+            await form(pod)
+        except* WouldDeadlock as refused:
+            said = repr(refused.exceptions)
+        return said
+
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=Calls("ask"), tools=[ask])
+        assert (await asyncio.wait_for(pod.run("go"), 30)).text == "end"
+        assert REFUSED in (await results(pod))[0]
 
 
 loop_of_pods: list[asyncio.AbstractEventLoop] = []
@@ -280,6 +370,83 @@ async def test_two_pods_that_wait_for_each_other_are_refused(how: str) -> None:
         # Whoever comes second is refused, so both come to their ends, with nothing left to do.
         assert (await asyncio.wait_for(parent.run("go"), 30)).text == "end"
         assert await words(parent) == ["go"]
+
+
+@pytest.mark.parametrize("form", ["gather", "wait", "threads", "stream"])
+async def test_pods_that_all_wait_for_who_waits_for_them_all_are_refused(form: str) -> None:
+    async def ask_children() -> str:
+        """Ask."""
+        if form == "threads":
+            await asyncio.gather(*(asyncio.to_thread(child.run("do").get) for child in children))
+        elif form == "wait":
+            await asyncio.wait([asyncio.ensure_future(child.run("do")) for child in children])
+        else:
+            ask = read if form == "stream" else ask_child
+            await asyncio.gather(*map(ask, children))
+        return "asked"
+
+    async def ask_child(child: Pod) -> None:
+        await child.run("do")
+
+    async def ask_parent() -> str:
+        """Ask."""
+        return (await parent.run("?")).text
+
+    async with PodSystem() as system:
+        parent = await system.spawn(PodManifest.of(), client=Calls("ask_children"), tools=[ask_children])
+        children = [
+            await system.spawn(PodManifest.of(), client=Calls("ask_parent"), tools=[ask_parent])
+            for _ in range(2)
+        ]
+        assert (await asyncio.wait_for(parent.run("go"), 30)).text == "end"
+        assert await results(parent) == ["asked"]
+        for child in children:
+            assert "which waits for this" in (await results(child))[0]
+
+
+async def test_a_wait_that_lasts_is_refused_though_a_shorter_one_leads_the_same_way() -> None:
+    async def ask_others() -> str:
+        """Ask."""
+        briefly = asyncio.ensure_future(asyncio.wait({asyncio.ensure_future(second.run("x"))}, timeout=0.05))
+        await asyncio.wait({briefly, asyncio.ensure_future(third.run("x"))})
+        return "asked"
+
+    async def ask_first() -> str:
+        """Ask."""
+        return (await first.run("?")).text
+
+    async def ask_second() -> str:
+        """Ask."""
+        return (await second.run("y")).text
+
+    async with PodSystem() as system:
+        first = await system.spawn(PodManifest.of(), client=Calls("ask_others"), tools=[ask_others])
+        second = await system.spawn(PodManifest.of(), client=Calls("ask_first"), tools=[ask_first])
+        third = await system.spawn(PodManifest.of(), client=Calls("ask_second"), tools=[ask_second])
+        assert (await asyncio.wait_for(first.run("go"), 30)).text == "end"
+        refused = [said for pod in (second, third) for said in await results(pod) if "WouldDeadlock" in said]
+        assert len(refused) == 1
+
+
+async def test_a_compaction_that_has_begun_is_not_taken_back_where_it_waits_for_itself() -> None:
+    class Compacts:
+        """A client that waits for the compaction it is asked for, and answers all the same."""
+
+        model = "compacts"
+
+        async def stream(self, _request: Request) -> AsyncIterator[Block]:
+            if asked:
+                with pytest.raises(WouldDeadlock):
+                    await asked[0]
+            async for block in say("words").stream():
+                yield block
+
+    asked: list[Any] = []
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=Compacts())
+        await pod.run("go")
+        asked.append(pod.compact(retained_tokens=0))
+        await asyncio.wait_for(asked[0], 30)
 
 
 async def test_an_agent_that_waits_for_its_own_task_is_refused(tmp_path: Path) -> None:

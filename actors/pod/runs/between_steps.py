@@ -38,8 +38,8 @@ class BetweenSteps:
         self._gone: Callable[[], PodError] = status.gone
         self._tasks = tasks
         self._interruptible = interruptible
-        #: Who waits; None when nobody does.
-        self._waiting: set[AsyncFuture[Any]] | None = None
+        #: Who waits, and for what work at the gate (None: beside the run); None when nobody does.
+        self._waiting: dict[AsyncFuture[Any], Interruptible | None] | None = None
 
     def is_empty(self) -> bool:
         """Whether nobody waits for anything."""
@@ -52,25 +52,24 @@ class BetweenSteps:
 
     def do_at_once(self, reply: AsyncFuture[Any], work: Coroutine[Any, Any, Any]) -> None:
         """Do ``work`` beside the run that goes on, and answer ``reply``."""
-        self._note(reply)
+        self._note(reply, None)
         self._tasks.start_at_once(self._answer(reply, work))
 
     def line_up(self, reply: AsyncFuture[Any]) -> tuple[Interruptible, asyncio.Future[None] | None]:
         """Begin a piece of work, whose reply is answered by who asks, or have it wait for its turn."""
-        self._note(reply)
         waits = self._interruptible()
+        self._note(reply, waits)
         return waits, self._gate.line_up(waits)
 
     def forget(self, reply: AsyncFuture[Any]) -> None:
         """Note that whoever lined up for it answers ``reply``."""
         if self._waiting is not None:
-            self._waiting.discard(reply)
+            self._waiting.pop(reply, None)
 
     def withdraw(self, reply: AsyncFuture[Any], error: Exception) -> bool:
-        """Nobody waits for ``reply``: what has not begun of it never does, and fails. Returns whether it was
-        so.
-        """
-        if self._waiting is None or reply not in self._waiting or reply.done():
+        """Fail ``reply`` where its work has not begun; it never does then. Returns whether that was so."""
+        work = None if self._waiting is None else self._waiting.get(reply)
+        if work is None or work.code is not None or reply.done():
             return False
         reply.set_exception(error)
         return True
@@ -80,10 +79,10 @@ class BetweenSteps:
         waiting, self._waiting = self._waiting, None
         return list(waiting or ())
 
-    def _note(self, reply: AsyncFuture[Any]) -> None:
+    def _note(self, reply: AsyncFuture[Any], work: Interruptible | None) -> None:
         if self._waiting is None:
-            self._waiting = set()
-        self._waiting.add(reply)
+            self._waiting = {}
+        self._waiting[reply] = work
 
     async def _in_turn(
         self, reply: AsyncFuture[Any], work: Between, waits: Interruptible, turn: asyncio.Future[None] | None

@@ -168,9 +168,7 @@ class RunLoop:
             queued.reply.set(RunResult("", "cancelled", Usage(), run_id, session_id))
 
     def withdraw(self, reply: Any, error: Exception) -> bool:
-        """Nobody can wait for ``reply``: what has not begun of it never does, and fails. Returns whether that
-        was so.
-        """
+        """Fail ``reply`` where its work has not begun; it never does then. Returns whether that was so."""
         if self._drop(lambda each: each.reply is reply) is None:
             return self._between is not None and self._between.withdraw(reply, error)
         reply.set_exception(error)

@@ -22,6 +22,8 @@ from protocol.items import AssistantItem, Item, Part
 from protocol.results import RunResult
 
 if TYPE_CHECKING:
+    import asyncio
+
     from actors.pod.resources import PodResources
     from actors.pod.runs.own_options import OwnOptions
     from actors.pod.runs.tool_calls import Sources
@@ -189,6 +191,11 @@ class Run:
         self.pending: list[PendingInput] = []
         #: The replies to send once what is recorded for them is durable.
         self.awaiting_commit: list[AsyncFuture[Any]] = []
+
+    @property
+    def ended_in_time(self) -> asyncio.Task[Any] | None:
+        """The task that ends when the budget of seconds is used up (``awaited``)."""
+        return None if self.waits.code is None else self.waits.code.task
 
     def take_over(self, command: ResumeHere) -> None:
         """Take the options that the run is resumed with."""
