@@ -7,11 +7,8 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from actors.compaction import policy
-from actors.pod.accounts.accounts import Accounts
 from actors.pod.accounts.spending import Spending
-from actors.pod.history.conversation import Conversation
-from actors.pod.resources import PodResources
-from actors.pod.session.journal import Journal
+from actors.pod.pod_parts import PodParts
 from actors.runtime.interruptible import Interruptible, Left
 from actors.sessions.answers import release_session
 from protocol.entries import Parent
@@ -44,21 +41,18 @@ class Compaction:
 
     def __init__(
         self,
-        resources: PodResources,
-        journal: Journal,
-        accounts: Accounts,
-        conversation: Conversation,
+        parts: PodParts,
         close_calls: Callable[[], None],
         wait_for_readers: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         """``close_calls`` gives calls that have no results theirs: behind a summary nobody would find them.
         ``wait_for_readers`` lets what reads the history come to its end.
         """
-        self._resources = resources
-        self._template = resources.template
-        self._journal = journal
-        self._accounts = accounts
-        self._conversation = conversation
+        self._resources = parts.resources
+        self._template = parts.resources.template
+        self._journal = parts.journal
+        self._accounts = parts.accounts
+        self._conversation = parts.conversation
         self._close_calls = close_calls
         self._wait_for_readers = wait_for_readers
 

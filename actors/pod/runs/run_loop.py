@@ -87,18 +87,11 @@ class RunLoop:
 
     def compaction(self) -> Compaction:
         """A new compaction of the history, made where one is due."""
-        parts = self._parts
-        return Compaction(
-            parts.resources,
-            parts.journal,
-            parts.accounts,
-            parts.conversation,
-            lambda: parts.tool_calls.close_open(self.run),
-            self._wait_for_readers,
-        )
+        return Compaction(self._parts, self.close_open_calls, self._wait_for_readers)
 
     async def _wait_for_readers(self) -> None:
-        await self._parts.pod.memory.wait_for_extraction()
+        if (pod := self._parts.pod).has_memory_jobs:
+            await pod.memory.wait_for_extraction()
 
     @property
     def between(self) -> BetweenSteps:

@@ -18,6 +18,10 @@ class HasMemory(Protocol):
     """What has the memory jobs of a pod."""
 
     @property
+    def has_memory_jobs(self) -> bool:
+        """Whether its memory jobs were ever needed."""
+
+    @property
     def memory(self) -> MemoryJobs:
         """The memory jobs."""
 

@@ -118,7 +118,7 @@ class Journal:
 
     def publish(self, kind: type[Event], **fields: Any) -> None:
         """Publish a transient event, behind the durable ones that were recorded before it."""
-        if self.has_subscriber(kind):
+        if not self.bus.silent and self.has_subscriber(kind):
             head = self.head
             event = kind(self.log.pod, head.session_id, head.seq, time.time(), self.run_id, **fields)
             self.log.publish_transient(event)
