@@ -1,4 +1,4 @@
-"""``age_of``: how old something has to be, in the words of an option."""
+"""``age_of``: reads an age such as ``30d``, as options take it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What a person knows a session by: its task, its folder, its model, and what it cost; and what works for it
-that nothing confines.
-"""
+"""What people recognise a session by: task, folder, model and cost, and what of it runs unconfined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``answer_of``: a model's whole answer, for whoever asks outside of a pod; it needs a client alone."""
+"""``answer_of``: asks a client for one whole answer, without a pod."""
 
 from __future__ import annotations
 

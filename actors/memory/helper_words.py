@@ -1,4 +1,4 @@
-"""What a helper agent says where it was to call a tool: weak models write the call down, or just talk."""
+"""Reads the words of a helper agent that did not call its tool: weak models write the call down, or talk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which addresses are on the public internet, pure: what a stranger's words may have us connect to."""
+"""Which addresses are on the public internet, and so may be reached at the request of a model; pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The actor behind the handle of a pod that lives in this process, and its end by its system."""
+"""Reaches the actor behind a pod's handle in this process, and shuts pods down for their system."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from actors.pod.elsewhere import Elsewhere
+from actors.pod.remote_pod import RemotePod
 from actors.runtime.ref import stop_by
 from protocol.errors import PodError
 
@@ -33,13 +33,13 @@ def lives_here(pod: Pod) -> bool:
     return pod._actor is not None  # noqa: SLF001 - put there by who made the pod
 
 
-def elsewhere(pod: Pod | None) -> Elsewhere | None:
+def remote_pod(pod: Pod | None) -> RemotePod | None:
     """What a system asks of a pod that lives in another process; None for one that lives in this."""
-    return pod.address if pod is not None and isinstance(pod.address, Elsewhere) else None
+    return pod.address if pod is not None and isinstance(pod.address, RemotePod) else None
 
 
 def shut_down(pod: Pod) -> AsyncFuture[bool]:
     """End a pod with its run paused: a future of whether it was alive."""
-    if (away := elsewhere(pod)) is not None:
-        return away.shut_down()
+    if (remote := remote_pod(pod)) is not None:
+        return remote.shut_down()
     return stop_by(actor_of(pod), ShutDown())

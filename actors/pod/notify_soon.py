@@ -1,4 +1,4 @@
-"""Sends a pod a notify about what happened beside it, as soon as it takes one."""
+"""Notifies a pod of what happened outside it, again and again until the pod takes that or ends."""
 
 from __future__ import annotations
 

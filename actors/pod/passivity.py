@@ -1,4 +1,4 @@
-"""Which messages a passive pod needs its history for, pure, and what it answers where it cannot have it."""
+"""Whether a passive pod needs its history for a message, and what it answers without it; pure."""
 
 from __future__ import annotations
 

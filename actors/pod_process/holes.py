@@ -1,4 +1,4 @@
-"""``fill_holes``: has what a process allocates from here on lie together.
+"""``fill_holes``: fills the free places in a process's memory, so that what it allocates later lies together.
 
 Between what a process holds there are free places of a few bytes each. What a forked process puts into them
 makes it a copy of a page each time; filled beforehand, they leave it pages of its own.

@@ -1,4 +1,4 @@
-"""Folders that a process holds by a lock of their own, which ends with it however it does."""
+"""Folders that a process has locked for as long as it lives; the lock ends with it, however it ends."""
 
 from __future__ import annotations
 

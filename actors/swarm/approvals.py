@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from actors.pod.handle import Pod
-from actors.pod.local import elsewhere
+from actors.pod.local import remote_pod
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import Mailroom
 from actors.runtime.on_loop import future_of, settle
@@ -72,8 +72,8 @@ class WaitingCalls:
     def _open(self, name: str) -> tuple[ApprovalRequested, ...]:
         actor = self._roster.started(name)
         if actor is None:
-            away = elsewhere(self._roster.pods[name])
-            return () if away is None else tuple(away.open_approvals())
+            remote = remote_pod(self._roster.pods[name])
+            return () if remote is None else tuple(remote.open_approvals())
         return () if actor.approvals is None else actor.approvals.durable_open()
 
     def _asker_of(self, approval_id: str) -> Pod | None:
@@ -85,6 +85,6 @@ class WaitingCalls:
             approvals = None if actor is None else actor.approvals
             if approvals is not None and approvals.knows(approval_id):
                 return pod
-            if (away := elsewhere(pod)) is not None and away.has_asked(approval_id):
+            if (remote := remote_pod(pod)) is not None and remote.has_asked(approval_id):
                 return pod
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from actors.pod.handle import Pod
-from actors.pod.local import actor_of, elsewhere, lives_here
+from actors.pod.local import actor_of, lives_here, remote_pod
 from actors.pod.pod import PodActor
 from actors.runtime.future import AsyncFuture
 from actors.sessions.head import composed
@@ -84,5 +84,5 @@ class Roster:
         """The session of a pod that lives, and its last durable entry."""
         if (actor := self.started(name)) is not None:
             return actor.durable_position()
-        away = elsewhere(self.pods.get(name))
-        return None if away is None else away.durable_position()
+        remote = remote_pod(self.pods.get(name))
+        return None if remote is None else remote.durable_position()

@@ -1,4 +1,4 @@
-"""``Check``: what a command that looks around has found of one thing, and how people read it."""
+"""``Check``: one finding of ``polypod doctor`` or ``config check``, and how people read it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the options of a command to the pod that it wants: a new one, or one whose session goes on."""
+"""From the options of a command to the pod that it asks for: a new one, or one whose session goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which variables a command and the service of a swarm do not have alike; values are compared as digests."""
+"""Compares the variables of a command with those of a swarm's service, by digests of their values."""
 
 from __future__ import annotations
 

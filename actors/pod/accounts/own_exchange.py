@@ -1,6 +1,4 @@
-"""What counts a request that no pod makes: without a budget, at prices of one's own or those that polypod
-knows.
-"""
+"""Counts a request that is made outside of a pod: without a budget, at given prices or the known ones."""
 
 from __future__ import annotations
 

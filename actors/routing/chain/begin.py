@@ -1,4 +1,4 @@
-"""Where the way of a request through a chain begins: at the first tier, or where its task stands already."""
+"""Decides at which tier a request enters a chain: at the first, or at the one that its task has reached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ShownAnswer``: a tier's answer that is shown as it comes, and the time that a step of it may take."""
+"""``ShownAnswer``: passes on a tier's answer as it comes, each step of it within a time limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``Availability``: how many jobs each runner may have, and until when one that is limited takes none."""
+"""``Availability``: how many more jobs each runner may take, and until when a rate-limited one takes none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``Requests``: what is wanted of a queue, gathered for its next turn, and who waits for what of it."""
+"""``Requests``: gathers what is asked of a queue for its next turn, and who waits for the answers."""
 
 from __future__ import annotations
 

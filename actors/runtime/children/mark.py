@@ -1,4 +1,4 @@
-"""Marks of processes: by its number, the time of its start and the boot, one is known again for certain."""
+"""Identifies a process by its number, start time and boot, since numbers are used again."""
 
 from __future__ import annotations
 

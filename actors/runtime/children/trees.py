@@ -1,4 +1,4 @@
-"""Removes a tree of files that programs made: however deep it is, and whatever their modes."""
+"""Removes a tree of files that programs made, however deep it is and whatever its modes."""
 
 from __future__ import annotations
 

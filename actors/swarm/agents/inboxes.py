@@ -1,4 +1,4 @@
-"""Where sockets of a swarm are: in a private folder, by short names, as their paths have to be."""
+"""Where sockets of a swarm are: in a private folder, by short names, since paths of sockets are limited."""
 
 from __future__ import annotations
 

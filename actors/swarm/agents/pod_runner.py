@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from actors.pod.accounts.budget import Budget
 from actors.pod.client_factory import label
 from actors.pod.handle import Pod
-from actors.pod.local import elsewhere, shut_down
+from actors.pod.local import remote_pod, shut_down
 from actors.pod.session.restore import tip
 from actors.runtime.events.subscription import Subscription
 from actors.sessions.answers import settled
@@ -103,7 +103,7 @@ class PodLife:
     @property
     def pid(self) -> int | None:
         """The number of the process that the pod is, None where it is in ours."""
-        process = None if self._pod is None else elsewhere(self._pod)
+        process = None if self._pod is None else remote_pod(self._pod)
         return None if process is None else process.pid
 
     def __aiter__(self) -> AsyncIterator[Event]:
@@ -172,7 +172,7 @@ class PodLife:
 
     async def _note_why_ended(self, pod: Pod) -> None:
         """Note why the pod's process was ended: that ends the pod first, as if it had been asked."""
-        if (process := elsewhere(pod)) is not None:
+        if (process := remote_pod(pod)) is not None:
             self._failure = self._failure or await process.why_ended()
 
     async def _spawn(self) -> Pod:

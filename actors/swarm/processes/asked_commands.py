@@ -1,4 +1,4 @@
-"""``AskedCommands``: what a pod that is a process was asked, until it is answered, by whichever process."""
+"""``AskedCommands``: the commands that a pod in another process has not answered, also over its restarts."""
 
 from __future__ import annotations
 

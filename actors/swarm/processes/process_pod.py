@@ -17,8 +17,8 @@ from msgspec.structs import replace
 
 from actors.pod.accounts.budget import Budget, Totals
 from actors.pod.address import Kinds, Mailboxes, Since
-from actors.pod.elsewhere import Elsewhere
 from actors.pod.handle import Pod
+from actors.pod.remote_pod import RemotePod
 from actors.pod.runs.run_state import RunHere, new_run_id
 from actors.runtime.children.child import Child, Ladder
 from actors.runtime.children.inherited import socket_pair
@@ -76,7 +76,7 @@ class Surroundings(NamedTuple):
     share_servers: Callable[[socket.socket], SharedServers]
 
 
-class ProcessPod(Supervisor, Elsewhere):
+class ProcessPod(Supervisor, RemotePod):
     """Reaches one pod that is a process. All but the address is used on the loop alone.
 
     What is asked before the pod has begun, or while another process takes its place, waits for it.

@@ -1,4 +1,4 @@
-"""A text in another form, with what looks the same made the same, and the way back to the original."""
+"""A text in which what looks alike is the same, with the way from each place back to the original; pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Undoes repositories that a confined program makes of ordinary folders, by git's own names in them.
+"""Undoes git repositories that a confined program has made of ordinary folders.
 
 Git takes such a folder for one where it has no ``.git``, or none that is whole, and runs what its settings
 say. None of the names can be reserved, since all are ordinary: so it is undone, as soon as it is seen.

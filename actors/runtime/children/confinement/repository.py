@@ -1,5 +1,5 @@
-"""A repository that programs make where there is none: they see the folder ``NEW`` in the place of the
-``.git`` that it is in, and what has come to be in there becomes that once the last of them has ended.
+"""Lets confined programs make a git repository where there is none. They see a folder ``NEW`` as the
+``.git``; what they made in it takes the place of the ``.git`` once the last of them has ended.
 
 Nothing that has git run commands is taken over, so that whoever looks at it with git runs none of a
 program's. Until then git takes the ``.git`` for no repository, and goes on looking in the folders above.

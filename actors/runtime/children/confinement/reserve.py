@@ -1,6 +1,4 @@
-"""Reserves names: what is not there, and is not to come to be there while a child runs, is put there empty,
-so that it can be mounted over.
-"""
+"""Reserves names that must not come to exist while a child runs: creates them empty, to be mounted over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``Elsewhere``: what a system asks of a pod that lives in another process, beside what any address does."""
+"""``RemotePod``: a pod in another process, as its system uses it beside its address."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protocol.errors import Failure
 from protocol.events import ApprovalRequested
 
 
-class Elsewhere(abc.ABC):
+class RemotePod(abc.ABC):
     """A pod of a system that has no actor in this process. Used on the system's loop alone."""
 
     @property
