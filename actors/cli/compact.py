@@ -20,7 +20,10 @@ from protocol.manifest import PodManifest
 @click.command(short_help="Fold the older part of a history into a summary.")
 @click.argument("session", shell_complete=complete_sessions)
 @click.option(
-    "--retain", metavar="TOKENS", type=click.IntRange(min=0), help="What stays as it is, at the end."
+    "--retain",
+    metavar="TOKENS",
+    type=click.IntRange(min=0),
+    help="How many tokens of its end stay as they are.",
 )
 @options.model_again
 @options.base_url_again

@@ -56,7 +56,7 @@ def _option(context: click.Context, name: str) -> str | None:
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
 @click.pass_context
 def completion(context: click.Context, shell: str | None) -> None:
-    """Print what has SHELL (by default yours) complete commands, options, sessions and models.
+    """Print the script by which SHELL (by default yours) completes commands, options, sessions and models.
 
     It goes into a file where your shell looks for such: docs/terminal.md and the README name the places.
     """

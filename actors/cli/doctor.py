@@ -51,8 +51,8 @@ _EXTRAS = {"acp": "acp", "fetch": "html_to_markdown", "mcp": "mcp", "top": "text
 @options.looked_at
 @options.as_json
 def doctor(store: str | None, manifest: Path | None, as_json: bool) -> None:
-    """Say what this machine can and cannot do, and what to do about it; exit 1 where something that is set up
-    cannot work. With --manifest also of the MCP servers that it names.
+    """Show what this machine can and cannot do, and what to do about it; exit 1 if something that is set up
+    cannot work. With --manifest, also check the MCP servers that it names.
     """
     failed = False
     for check in chain(_checks(store), _mcp_servers(manifest)):

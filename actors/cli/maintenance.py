@@ -45,15 +45,14 @@ def fork(session: str, at: str | None, store: str | None, as_json: bool) -> None
 
 
 @click.command(short_help="Check every session's hash chain.")
-@click.option("--repair", "mend", is_flag=True, help="Have what is damaged go on from its sound beginning.")
+@click.option("--repair", "mend", is_flag=True, help="Replace damaged sessions by what is sound of them.")
 @options.store
 @options.as_json
 def fsck(mend: bool, store: str | None, as_json: bool) -> None:
-    """Check every session's hash chain; exit 1 where something is not sound.
+    """Check every session's hash chain; exit 1 if anything is damaged.
 
-    With --repair a broken session goes on as its sound beginning left it, in a session that takes its
-    place, and is itself moved out of the store into the folder damaged beside it; exit 1 only where
-    something could not be mended.
+    With --repair a damaged session is replaced by one that goes on from its sound beginning, and is itself
+    moved into the folder damaged beside the store; exit 1 only if something could not be repaired.
     """
     opened, terminal = _open_existing(store), Terminal()
     try:
@@ -145,8 +144,10 @@ def import_(file: BinaryIO, store: str | None, as_json: bool) -> None:
 
 
 @click.command(short_help="Delete old sessions for good.")
-@click.option("--older-than", metavar="AGE", help="What has not changed for so long, like 30d, 12h or 2w.")
-@click.option("--superseded", is_flag=True, help="What a sound compaction has taken the place of.")
+@click.option(
+    "--older-than", metavar="AGE", help="Those that have not changed for so long, like 30d, 12h or 2w."
+)
+@click.option("--superseded", is_flag=True, help="Those that a sound compaction has replaced.")
 @click.option("--dry-run", is_flag=True, help="List what would go, and delete nothing.")
 @options.store
 @options.as_json

@@ -67,12 +67,17 @@ def list_notes(kind: str | None, folder: Path | None, as_json: bool) -> None:
 @click.argument("words", metavar="QUERY...", nargs=-1, required=True)
 @_kind
 @click.option(
-    "--limit", metavar="N", type=click.IntRange(min=1), default=10, show_default=True, help="Notes at most."
+    "--limit",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="The most notes to show.",
 )
 @options.memory
 @options.as_json
 def search(words: tuple[str, ...], kind: str | None, limit: int, folder: Path | None, as_json: bool) -> None:
-    """Find notes by their words, those first that fit best; also what is staged."""
+    """Find notes by their words, the best matches first; also what is staged."""
     kept = _memory(folder)
     from actors.memory.note_index import search as search_notes  # noqa: PLC0415 - paid for by who searches
 

@@ -85,7 +85,7 @@ memory = click.option(
 no_tools = click.option(
     "--no-tools",
     is_flag=True,
-    help="Go on without the tools of yours, and the MCP servers, that the session was opened with.",
+    help="Go on without your own tools and the MCP servers that the session was opened with.",
 )
 model_again = click.option(
     "-m",
@@ -95,7 +95,7 @@ model_again = click.option(
     help="Another model than the session's, from now on.",
 )
 base_url_again = click.option(
-    "--base-url", metavar="URL", callback=checked_base_url, help="Where its server is, up to and with /v1."
+    "--base-url", metavar="URL", callback=checked_base_url, help="The URL of its server, including /v1."
 )
 model = click.option(
     "-m",
@@ -111,25 +111,25 @@ base_url = click.option(
     metavar="URL",
     callback=checked_base_url,
     envvar="POLYPOD_BASE_URL",
-    help="Where its server is, up to and with /v1.",
+    help="The URL of its server, including /v1.",
 )
 manifest = click.option(
     "--manifest",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="A pod manifest in TOML; without one the pod has the tools files, search and shell, here.",
+    help="A pod manifest in TOML; without one the pod works here, with the tools files, search and shell.",
 )
 profile = click.option(
     "--profile",
     metavar="NAME",
     envvar="POLYPOD_PROFILE",
-    help="A [profile.NAME] of polypod.toml, which says what is otherwise: model, tools, scope, budget, ….",
+    help="A [profile.NAME] of polypod.toml, which overrides model, tools, scope, budget, ….",
 )
 looked_at = click.option(
     "--manifest",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="A pod manifest whose MCP servers are looked at too.",
+    help="A pod manifest whose MCP servers are checked too.",
 )
 name = click.option("--name", help="The pod's name.")
 allow = click.option(
@@ -145,8 +145,10 @@ tools = click.option(
     "--tools",
     metavar="FILE.py|MODULE[:NAME]",
     multiple=True,
-    help="Tools of yours that the pod gets too: all that a file or module makes with @tool, or the "
-    "tool, function, source or list of that name; may be repeated. The scope does not fence them.",
+    help=(
+        "Your own tools for the pod: all that a file or module makes with @tool, or the tool, function, "
+        "source or list of that name; may be repeated. The scope does not confine them."
+    ),
 )
 
 
@@ -156,8 +158,10 @@ mcp = click.option(
     metavar="FILE",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="MCP servers whose tools the pod gets too, in the JSON (mcpServers) of other clients; may be "
-    "repeated. Nothing confines them.",
+    help=(
+        "MCP servers whose tools the pod gets, in the JSON (mcpServers) that other clients read; may be "
+        "repeated. Nothing confines them."
+    ),
 )
 
 

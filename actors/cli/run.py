@@ -52,7 +52,7 @@ class Shown(NamedTuple):
 @click.command(short_help="Have a new pod do a task.")
 @click.argument("task")
 @click.option(
-    "-c", "--continue", "goes_on", is_flag=True, help="The task is for the last session of this folder."
+    "-c", "--continue", "goes_on", is_flag=True, help="Give the task to the last session of this folder."
 )
 @of_a_pod()
 @files
@@ -70,7 +70,7 @@ def run(
     loudness: Loudness,
     as_json: bool,
 ) -> None:
-    """Have a new pod do TASK (- reads it from standard input), and print its answer.
+    """Have a new pod do TASK, and print its answer (- reads the task from standard input).
 
     The answer goes to standard output, progress to standard error. Ctrl-C,
     SIGTERM and a terminal that is closed pause the run; the command that goes on
@@ -101,8 +101,7 @@ def resume(session: str, words: str | None, *, given: Given, loudness: Loudness,
 
     WORDS, if any are given, are the task of a new run. Without them the run that
     was interrupted, by a crash or a pause, goes on where it stood. The session has
-    the model, the scope and the tools that it was opened with, where no option
-    says otherwise.
+    the model, the scope and the tools that it was opened with, unless an option says otherwise.
     """
     stdin = private_stdin()
     start: Start = Pod.resume if words is None else lambda pod: pod.run(words)

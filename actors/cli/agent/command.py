@@ -99,7 +99,7 @@ def agent(
     store: str | None,
     idle_timeout: float | None,
 ) -> None:
-    """Be a pod that begins with TASK and then does what comes to its inbox.
+    """Run a pod that begins with TASK and then does what is sent to its inbox.
 
     Put -- before a TASK that begins with a dash. Standard output has a JSON object a
     line, {"type": …, "time": …}: agent_ready once it listens, turn_start, turn_end, and

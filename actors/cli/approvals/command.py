@@ -29,7 +29,7 @@ from protocol.events import ApprovalRequested
 from protocol.text import UNDECODABLE, encodable
 
 _approval_id = click.argument("approval_id", metavar="ID")
-_session = click.option("--session", metavar="SESSION", help="Whose call it is, where several sessions ask.")
+_session = click.option("--session", metavar="SESSION", help="Which session's call it is, if several ask.")
 _note = click.option("--note", metavar="WORDS", help="Words for the model.")
 
 
@@ -50,9 +50,9 @@ class Waiting(NamedTuple):
 @options.store
 @options.as_json
 def approvals(place: str | None, store: str | None, as_json: bool) -> None:
-    """List the calls that wait for a person's word, in whatever process, the oldest first.
+    """List the calls that wait for approval, in whatever process, the oldest first.
 
-    STORE is that of --store in fewer words. At a terminal each call has lines of
+    STORE is short for --store STORE. At a terminal each call has lines of
     its own; elsewhere it is one line of a table.
     """
     now = time.time()
@@ -72,7 +72,7 @@ def approvals(place: str | None, store: str | None, as_json: bool) -> None:
 @click.command(short_help="Allow a call that waits for approval.")
 @_approval_id
 @_note
-@click.option("--always", is_flag=True, help="And the same call with the same arguments from then on.")
+@click.option("--always", is_flag=True, help="Also allow the same call with the same arguments from now on.")
 @click.option("--arguments", "given", metavar="JSON", help="Run it with these arguments instead.")
 @_session
 @options.store

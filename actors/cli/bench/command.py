@@ -26,13 +26,18 @@ from protocol.manifest import PodManifest
     "--manifest",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="A pod manifest in TOML; without one the pod has no words of its own and no tools.",
+    help="A pod manifest in TOML; without one the pod has no system prompt and no tools.",
 )
 @options.model
 @options.base_url
 @options.tools
 @click.option(
-    "--turns", metavar="N", default=20, show_default=True, type=click.IntRange(min=1), help="Turns in all."
+    "--turns",
+    metavar="N",
+    default=20,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="How many turns, in all.",
 )
 @click.option(
     "--pods",
@@ -40,7 +45,7 @@ from protocol.manifest import PodManifest
     default=1,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Pods that do them at once.",
+    help="How many pods do them at once.",
 )
 @click.option("--prompt", default=PROMPT, show_default=True, metavar="TEXT", help="What each turn asks.")
 @click.option(
@@ -64,7 +69,7 @@ from protocol.manifest import PodManifest
     default="memory:",
     show_default=True,
     callback=options.checked_store,
-    help="Where sessions are kept: sqlite:FILE or jsonl:DIR adds what it costs that they last.",
+    help="Where sessions are kept: sqlite:FILE or jsonl:DIR adds the cost of keeping them.",
 )
 @options.as_json
 def bench(

@@ -25,15 +25,15 @@ from protocol.errors import NotTrusted
 
 @click.group(cls=Commands, short_help="Say what polypod.toml sets, and trust a project's.")
 def config() -> None:
-    """What is set in polypod.toml, found upwards from here and then in your configuration folder."""
+    """What polypod.toml sets: here, in the folders above, and in your configuration folder."""
 
 
 @config.command(short_help="Say what was found, and what will come of it.")
 @options.as_json
 def check(as_json: bool) -> None:
-    """Say which polypod.toml holds here, what comes of it, and which servers answer.
+    """Show which polypod.toml applies here, what comes of it, and which servers answer.
 
-    Nothing is started, and no model is asked. Exit 1 where something that is set cannot work.
+    Nothing is started, and no model is asked. Exit 1 if something that is set cannot work.
     """
     failed = asyncio.run(_check(as_json=as_json))
     if failed:
@@ -54,7 +54,7 @@ async def _check(*, as_json: bool) -> bool:
 @config.command("trust", short_help="Look at what a project's file starts, and trust it.")
 @click.argument("folder", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--sha256", metavar="DIGEST", help="Trust it without a question, if this is its content.")
-@click.option("--forget", is_flag=True, help="Trust it no more.")
+@click.option("--forget", is_flag=True, help="Stop trusting it.")
 def trust_command(folder: Path | None, sha256: str | None, forget: bool) -> None:
     """Show what the polypod.toml that holds in FOLDER (by default here) has polypod start and send, and ask
     whether that is fine. It is asked again once a byte of the file changes.

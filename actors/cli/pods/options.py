@@ -77,9 +77,7 @@ budget = click.option(
     callback=_amounts,
     help=f"What the pod may use in all; {EXPECTED}. May be repeated, once for each kind.",
 )
-system = click.option(
-    "-s", "--system", metavar="TEXT", help="What the model is given first, in the place of our own words."
-)
+system = click.option("-s", "--system", metavar="TEXT", help="The system prompt, instead of our own.")
 no_instructions = click.option(
     "--no-instructions", is_flag=True, help="Do not read the project's AGENTS.md files."
 )
@@ -154,7 +152,7 @@ def loudness(command: F) -> F:
     for option in (
         options.as_json,
         click.option("-v", "--verbose", is_flag=True, help="Show reasoning, results and tokens too."),
-        click.option("-q", "--quiet", is_flag=True, help="Show nothing but the answer, and what went wrong."),
+        click.option("-q", "--quiet", is_flag=True, help="Show only the answer and errors."),
     ):
         decorated = option(decorated)
     return decorated  # type: ignore[no-any-return]

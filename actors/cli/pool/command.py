@@ -23,7 +23,7 @@ def _of_a_queue(command: Any) -> Any:
 
 @click.group(cls=Commands, short_help="Queue jobs, and do them with bounded runners.")
 def pool() -> None:
-    """Jobs in a queue that outlives processes, and runners that do so many at once.
+    """Jobs in a queue that outlives processes, and runners that each do several at once.
 
     JOB is an id, as `polypod pool add` prints it, or its number.
     """
@@ -41,14 +41,17 @@ def pool() -> None:
 @click.option(
     "--workspace",
     type=click.Choice(get_args(Workspace)),
-    help="worktree: in a git copy of its own, whose branch has what it did  [default: what [pool] sets]",
+    help=(
+        "worktree: in a git worktree of its own, whose branch keeps what was done  [default: what [pool] "
+        "sets]"
+    ),
 )
 @click.option(
     "--on-lost",
     type=click.Choice(get_args(OnLost)),
     default="requeue",
     show_default=True,
-    help="What becomes of it where the process dies that works on it.",
+    help="What becomes of it if the process that works on it dies.",
 )
 @_of_a_queue
 def add(
@@ -153,8 +156,8 @@ def run(
 ) -> None:
     """Do the jobs of the queue with bounded runners, until none is left; several may do so at once.
 
-    A manifest, a model and folders are those of the runners pod and process. Ctrl-C leaves what is not
-    done to the next. The exit code is 1 where a job that ended meanwhile has failed.
+    A manifest, a model and folders are those of the runners pod and process. After Ctrl-C, unfinished jobs
+    stay in the queue. The exit code is 1 if a job failed meanwhile.
     """
     from actors.cli.pool.working import limit_named, runner_named, work_off  # noqa: PLC0415 - as above
 

@@ -76,8 +76,8 @@ def _of_a_swarm(command: F) -> F:
 def swarm() -> None:
     """Agents at work in the background: pods, and the programs of others.
 
-    They are looked after by one process for each folder, which the first command starts and which
-    ends when no agent lives. AGENT is an id, or the beginning of one.
+    One process for each folder looks after them: the first command starts it, and it ends when no agent is
+    alive. AGENT is an id, or the beginning of one.
     """
 
 
@@ -97,7 +97,10 @@ def swarm() -> None:
 @click.option(
     "--restart",
     type=click.Choice(["pause", "resume"]),
-    help="Start it again where it fails or the service is killed: its task waits, or goes on.",
+    help=(
+        "Start it again if it fails or the service is killed; its task then waits (pause) or goes on "
+        "(resume)."
+    ),
 )
 @click.option("--wait", "waits", is_flag=True, help="Wait for the end of its task, and print the answer.")
 @options.manifest
@@ -252,7 +255,7 @@ def attach(agent: str, root: Path, store: str | None, as_json: bool) -> None:
 @swarm.command(short_help="Print what an agent has done.")
 @click.argument("agent")
 @click.option("--follow", is_flag=True, help="Go on with what it does next, until it ends.")
-@click.option("--since", metavar="N", default=0, help="Only what comes behind its entry N.")
+@click.option("--since", metavar="N", default=0, help="Only what comes after its entry N.")
 @_of_a_swarm
 def logs(agent: str, follow: bool, since: int, root: Path, store: str | None, as_json: bool) -> None:
     """Print what AGENT has done, an event a line."""
@@ -329,9 +332,13 @@ def _show_end(row: Row, terminal: Terminal, *, as_json: bool, removed: bool) -> 
 
 
 _simple("show", "Show how an agent stands.", "Show how AGENT stands; --json has all that is known of it.")
-_simple("cancel", "Cancel what an agent does.", "Cancel what AGENT does; it lives on where it can.")
+_simple(
+    "cancel",
+    "Cancel what an agent does.",
+    "Cancel the task of AGENT, which itself goes on if its program can.",
+)
 _simple("stop", "Stop an agent.", "Stop AGENT. Nothing but polypod swarm resume starts it again.")
-_simple("rm", "Remove what is kept of an agent.", "Remove what is kept of AGENT, which has ended.")
+_simple("rm", "Remove what is kept of an agent.", "Remove the record of AGENT, which must have ended.")
 
 
 @swarm.command(short_help="Have agents that have ended live again.")
@@ -341,10 +348,10 @@ _simple("rm", "Remove what is kept of an agent.", "Remove what is kept of AGENT,
 )
 @_of_a_swarm
 def resume(agents: tuple[str, ...], every: bool, root: Path, store: str | None, as_json: bool) -> None:
-    """Have each AGENT live again, in its conversation; a pod goes on with a task that was interrupted.
+    """Start each AGENT again, in its conversation; a pod goes on with a task that was interrupted.
 
-    With --all that is done with all that were cut off, as by a loss of power. What a person has stopped or
-    cancelled stays as it is, and so does what was done.
+    With --all, start all that were cut off, as by a loss of power. Those that a person has stopped or
+    cancelled stay as they are, and so do those that were done.
     """
     if every == bool(agents):
         raise click.UsageError("name the agents to resume, or give --all")
@@ -359,7 +366,7 @@ def resume(agents: tuple[str, ...], every: bool, root: Path, store: str | None, 
 
 @swarm.command(short_help="Allow what an agent asks for.")
 @click.argument("approval")
-@click.option("--always", is_flag=True, help="The same is not asked for again.")
+@click.option("--always", is_flag=True, help="Do not ask for the same again.")
 @click.option("--note", help="Words for the agent.")
 @_of_a_swarm
 def approve(
@@ -393,9 +400,9 @@ def deny(approval: str, note: str | None, root: Path, store: str | None, as_json
 @root_option
 @options.store
 def serve_command(idle_seconds: float, root: Path, store: str | None) -> None:
-    """Look after the agents of a folder until none lives and nobody asks.
+    """Look after the agents of a folder until none is alive and no command asks.
 
-    The other commands start this where it is not running.
+    The other commands start this if it is not running.
     """
     from actors.cli.swarm.service import only_one, serve  # noqa: PLC0415 - imports all of a swarm
 
