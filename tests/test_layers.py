@@ -24,7 +24,7 @@ LAYERS = {
 LAYERS |= {"pod": 4, "swarm": 5, "routing": 6, "system": 7, "pod_process": 8, "cli": 8}
 #: What a family's folders have in common; the others do not know each other.
 SHARED = {"actors.llm.http", "actors.cli.display", "actors.cli.swarm", "actors.swarm.runners"}
-SHARED |= {"actors.cli.approvals", "actors.cli.pods", "actors.tools.confinement"}
+SHARED |= {"actors.cli.approvals", "actors.cli.pods", "actors.cli.sessions", "actors.tools.confinement"}
 #: The folders of one pod, from the ground up: each is handed what lies above it, and imports only what lies below.
 OF_A_POD = ["session", "accounts", "history", "memory", "runs", "approvals", "delegation"]
 #: Modules that are one choice of many; only the two that put a pod together name them.

@@ -11,7 +11,7 @@ from typing import TypeVar
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from actors.cli.store_reader import LAST, Reading
+from actors.cli.sessions.store_reader import LAST, Reading
 from actors.sessions.head import short_id
 from protocol.errors import PolypodError
 

@@ -17,7 +17,7 @@ from actors.cli.display.event_format import Line
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import PeopleView
 from actors.cli.errors import FAILED, Exit
-from actors.cli.store_reader import Reading
+from actors.cli.sessions.store_reader import Reading
 from protocol.entries import Entry, OtherEntry
 from protocol.events import AssistantMessage, Event, ToolResulted, ToolStart
 from protocol.items import ToolCall

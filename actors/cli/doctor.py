@@ -23,7 +23,7 @@ from actors.cli.display.format import count
 from actors.cli.display.views import put_json
 from actors.cli.errors import Exit
 from actors.cli.places import default_store
-from actors.cli.store_reader import Reading, exists
+from actors.cli.sessions.store_reader import Reading, exists
 from actors.runtime.children.confinement import landlock
 from actors.runtime.children.launcher import Launcher
 from actors.sessions.urls import place_of

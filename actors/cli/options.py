@@ -15,7 +15,7 @@ from protocol.closest import closest
 from protocol.errors import ModelError, PolypodError, StoreError
 
 if TYPE_CHECKING:
-    from actors.cli.store_reader import Reading
+    from actors.cli.sessions.store_reader import Reading
 
 #: Sessions whose pods are looked at for a name that was meant.
 _LOOKED_THROUGH = 1000

@@ -10,8 +10,8 @@ from store_kit import change_entry
 from swarm.agent_kit import wait_for_ever
 
 from actors.cli.errors import SeveralFit
-from actors.cli.inspect import last_words, stand_of
-from actors.cli.store_reader import Reading
+from actors.cli.sessions.inspect import last_words, stand_of
+from actors.cli.sessions.store_reader import Reading
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.sessions.head import short_id
 from actors.swarm.agents.swarm import Swarm

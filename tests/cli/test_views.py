@@ -17,7 +17,7 @@ from actors.cli.display.answer_writer import MarkdownWriter
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import JsonView, PeopleView, View
 from actors.cli.follow import follow_run
-from actors.cli.session_table import Row, print_sessions
+from actors.cli.sessions.table import Row, print_sessions
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.system import PodSystem
 from actors.tools.base import tool

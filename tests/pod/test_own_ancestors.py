@@ -8,7 +8,7 @@ import pytest
 from msgspec import Raw, json
 from store_kit import wait_until_done
 
-from actors.cli.inspect import log as log_command
+from actors.cli.sessions.inspect import log as log_command
 from actors.llm.scripted import ScriptedClient, say
 from actors.pod.session.past_events import spans_of
 from actors.pod.session.past_tree import PastTree

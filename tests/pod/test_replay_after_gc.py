@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.cli.store_reader import Reading
+from actors.cli.sessions.store_reader import Reading
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.sessions import retention
 from actors.system import PodSystem

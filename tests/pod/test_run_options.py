@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors.cli.store_reader import Reading
+from actors.cli.sessions.store_reader import Reading
 from actors.llm.prices import Price, Prices
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.sessions.answers import wait

@@ -21,7 +21,7 @@ from actors.cli.errors import Exit
 from actors.cli.mcp_servers import with_servers
 from actors.cli.places import default_store, memory_folder
 from actors.cli.pods.manifest import Wishes, allowing, manifest_for, with_model
-from actors.cli.store_reader import Reading
+from actors.cli.sessions.store_reader import Reading
 from actors.cli.user_tools import with_tools
 from actors.llm.http.presets import PRESETS
 from actors.pod.handle import Pod

@@ -7,7 +7,7 @@ import time
 import click
 
 from actors.cli.peers import why_no_person
-from actors.cli.store_reader import Reading
+from actors.cli.sessions.store_reader import Reading
 from actors.runtime.user_folders import state_path
 from actors.sessions.answer_token import answer_token
 from actors.sessions.store import SessionInfo

@@ -19,7 +19,7 @@ from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.errors import SeveralFit
 from actors.cli.places import store_option
-from actors.cli.store_reader import Reading
+from actors.cli.sessions.store_reader import Reading
 from actors.sessions.head import short_id
 from actors.sessions.store import Holder, SessionInfo
 from actors.tools.shell.rules import programs_in

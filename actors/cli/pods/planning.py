@@ -13,7 +13,7 @@ from actors.cli.places import default_store
 from actors.cli.pods.instructions import files_note, project_instructions
 from actors.cli.pods.manifest import Wishes, allowing, manifest_for, with_model
 from actors.cli.pods.options import Given
-from actors.cli.store_reader import Reading
+from actors.cli.sessions.store_reader import Reading
 from actors.cli.user_tools import with_tools, with_tools_again
 from actors.config.configuration import Configuration
 from actors.sessions.store import SessionInfo

@@ -17,7 +17,7 @@ from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.places import default_store
 from actors.cli.pool.rows import fields_of, files_of, lines_of
-from actors.cli.store_reader import exists
+from actors.cli.sessions.store_reader import exists
 from actors.config.configuration import Configuration
 from actors.routing.pool.forgetting import forget_ended
 from actors.routing.pool.open_queue import open_queue

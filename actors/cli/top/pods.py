@@ -7,8 +7,8 @@ import time
 from collections.abc import AsyncGenerator, Collection
 
 from actors.cli.approvals.answers import keep_answer, require_person
-from actors.cli.inspect import Stand, last_words, stand_of
-from actors.cli.store_reader import Reading
+from actors.cli.sessions.inspect import Stand, last_words, stand_of
+from actors.cli.sessions.store_reader import Reading
 from actors.cli.swarm.rows import Row
 from actors.sessions.store import SessionInfo
 from protocol.agents import AgentStatus

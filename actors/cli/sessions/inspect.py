@@ -18,9 +18,9 @@ from actors.cli.display.format import ago, clock, count, dollars, seconds, token
 from actors.cli.display.json_rows import LogRow, SessionRow, SessionShown, TreeRow
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
-from actors.cli.session_summary import Summary, summary_of
-from actors.cli.session_table import Row, print_sessions
-from actors.cli.store_reader import Reading
+from actors.cli.sessions.store_reader import Reading
+from actors.cli.sessions.summary import Summary, summary_of
+from actors.cli.sessions.table import Row, print_sessions
 from actors.sessions.replay import Replayed, replay
 from actors.sessions.store import Holder, SessionInfo
 from protocol.errors import SessionError, SessionNotFound, WireError

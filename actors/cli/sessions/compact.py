@@ -11,7 +11,7 @@ from actors.cli.display.views import put_json
 from actors.cli.interrupts import run_interruptible
 from actors.cli.places import memory_folder
 from actors.cli.pods.manifest import Wishes, with_model
-from actors.cli.store_reader import Reading
+from actors.cli.sessions.store_reader import Reading
 from actors.system import PodSystem
 from protocol.events import CompactDone
 from protocol.manifest import PodManifest

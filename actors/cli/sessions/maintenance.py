@@ -16,10 +16,10 @@ from actors.cli.display.json_rows import NewSession
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.errors import Exit
-from actors.cli.inspect import listed, row_of
 from actors.cli.places import default_store
-from actors.cli.session_table import print_sessions
-from actors.cli.store_reader import Reading, exists
+from actors.cli.sessions.inspect import listed, row_of
+from actors.cli.sessions.store_reader import Reading, exists
+from actors.cli.sessions.table import print_sessions
 from actors.sessions import repair, retention
 from actors.sessions.answers import wait
 from actors.sessions.head import new_session_id

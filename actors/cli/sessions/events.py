@@ -17,7 +17,7 @@ from actors.cli.display.event_format import Line, event_line
 from actors.cli.display.format import clock
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
-from actors.cli.store_reader import Reading
+from actors.cli.sessions.store_reader import Reading
 from protocol.events import DurableEvent
 from protocol.wire import decode_entry
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from actors.cli.store_reader import Reading
+from actors.cli.sessions.store_reader import Reading
 from actors.pod.client_factory import label
 from actors.sessions.replay import Replayed
 from actors.swarm.agents.history import POD_RUNNERS

@@ -1,0 +1,1 @@
+"""Commands that list, show, compact, move, check and delete the sessions of a store, without making pods."""
