@@ -25,7 +25,7 @@ from process_kit import descriptors
 
 from actors.llm.base import Block, Request
 from actors.llm.scripted import Reply, ScriptedClient
-from actors.tools.base import tool
+from actors.tools.base import ToolContext, tool
 
 _SCRIPT, _GATE = "POLYPOD_TEST_SCRIPT", "POLYPOD_TEST_GATE"
 
@@ -127,6 +127,15 @@ async def write_garbage() -> str:
 
 
 @tool
+@tool
+async def holds_a_thread(ctx: ToolContext) -> None:
+    """Hold a thread of the loop for ever."""
+    held = threading.Lock()
+    held.acquire()
+    ctx.progress("held")
+    await asyncio.to_thread(held.acquire)
+
+
 async def what_it_was_forked_with() -> str:
     """What it has of the process that it was forked from and that only works there: threads, sockets."""
     own = set(map(id, gc.get_objects()))

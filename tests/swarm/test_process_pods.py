@@ -42,6 +42,7 @@ from protocol.events import (
     RunEnd,
     RunStart,
     TextDelta,
+    ToolProgress,
     UserMessage,
 )
 from protocol.items import ToolResult, UserItem
@@ -398,6 +399,24 @@ async def test_a_stop_ends_a_process_that_stands_still(store: str, system_on: Sy
             assert await pod.stop() is True
             wait_for_end(pid)
             assert system.pods() == []
+
+
+async def test_a_process_ends_by_itself_though_a_tool_holds_a_thread_of_its_loop(
+    store: str, system_on: SystemOn
+) -> None:
+    async with system_on(store) as system:
+        with scripted([call("holds_a_thread")]) as client:
+            tools = ["process_doubles:holds_a_thread"]
+            pod = await system.spawn(ONE, client=client, tools=tools, process=True)
+            with pod.subscribe(kinds=[ToolProgress]) as events:
+                run = pod.run("go")
+                await anext(events)
+            assert isinstance(pod.address, ProcessPod)
+            child = pod.address._child
+            assert child is not None
+            await pod.stop()
+            assert (await run).outcome == "cancelled"
+            assert (await child.wait()).code == 0
 
 
 async def test_a_stopped_pod_does_not_come_back(store: str, system_on: SystemOn) -> None:
