@@ -229,9 +229,9 @@ class ToolRunner:
             scope=self.scope_for(batch.pod),
             pod=batch.pod,
             call_id=call.id,
-            progress=lambda text: batch.report_progress(call, text),
+            progress=partial(batch.report_progress, call),
             extras=self._extras,
-            late=lambda result: batch.report_late(call, result),
+            late=partial(batch.report_late, call),
             deps=batch.deps,
         )
         if self.ask_form is not None:
