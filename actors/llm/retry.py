@@ -156,8 +156,9 @@ async def _take_each(
 ) -> None:
     """Take the blocks of any stream, one by one."""
     end_tier: Callable[[TierEnded], Awaitable[None]] | None = getattr(listener, "end_tier", None)
+    feed = assembler.feed
     async for block in stream:
-        assembler.feed(block)
+        feed(block)
         if type(block) is TierEnded:
             if end_tier is not None:
                 await end_tier(block)

@@ -183,13 +183,13 @@ class SessionLog:
             staged.entries.append(entry)
             staged.events.append(event)
         kind = type(event)
-        if kind.carries_item:
-            head.items.append(event.item)  # type: ignore[attr-defined]
-        elif kind is RunStart:
+        if kind is RunStart:
             head.open_run = event.run_id
         elif kind is RunEnd:
             if event.outcome != "paused":  # type: ignore[attr-defined]
                 head.open_run = None
+        elif kind.carries_item:
+            head.items.append(event.item)  # type: ignore[attr-defined]
         else:
             head.open = still_open(head.open, event)
 

@@ -51,23 +51,20 @@ class Sources(Protocol):
         """The tools as they are now. Raises ToolSourceError."""
 
 
-class _Batch:
+class _Batch(Struct, eq=False):
     """The calls of an answer at work, and how many of them have no result yet."""
 
-    __slots__ = ("_calls", "_going_on", "_journal", "_left", "deps", "pod", "run", "waits")
-
-    def __init__(self, calls: ToolCalls, journal: Journal, pod: str, deps: Any, run: Run, size: int) -> None:
-        self._calls = calls
-        self._journal = journal
-        self.pod = pod
-        self.deps = deps
-        self.run = run
-        #: The piece of work that the calls are part of: no call has any effect once that was left.
-        self.waits: Interruptible = run.waits
-        #: The ids of the calls that were begun and have not ended.
-        self._going_on: set[str] = set()
-        #: How many results are not recorded.
-        self._left = size
+    _calls: ToolCalls
+    _journal: Journal
+    pod: str
+    deps: Any
+    run: Run
+    #: The piece of work that the calls are part of: no call has any effect once that was left.
+    waits: Interruptible
+    #: How many results are not recorded.
+    _left: int
+    #: The ids of the calls that were begun and have not ended.
+    _going_on: set[str] = set()
 
     def check(self) -> None:
         self.waits.check()
@@ -218,7 +215,7 @@ class ToolCalls:
             self._follow_repeats(run)
         resources = self._resources
         deps = resources.deps_for(run.deps)
-        batch = _Batch(self, self._journal, resources.name, deps, run, len(calls))
+        batch = _Batch(self, self._journal, resources.name, deps, run, run.waits, len(calls))
         await run.waits.inline(tools.run(calls, batch), _named(calls))
         return True
 
