@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -24,6 +25,7 @@ from store_kit import (
 from actors.sessions.chain import chained, head_of, verified
 from actors.sessions.jsonl.files import Files
 from actors.sessions.jsonl.store import JsonLinesStore
+from actors.sessions.sqlite.store import SQLiteStore
 from protocol.errors import HeadConflict, SessionNotFound, StoreError
 
 BIG = "x" * 20_000
@@ -74,6 +76,20 @@ def test_a_full_disk_fails_what_does_not_fit_and_nothing_else(tmp_path, open_in)
         again = open_in(disk)
         assert_sound(again, "s", head)
         again.close()
+
+
+def test_a_store_that_cannot_be_opened_since_its_disk_is_full_says_so(tmp_path):
+    """SQLite makes files beside it to read it."""
+    disk = tmp_path / "disk"
+    with small_disk(disk, "200k"):
+        store = SQLiteStore(disk / "pods.db")
+        make(store, "s", "a")
+        store.close()
+        with contextlib.suppress(OSError), (disk / "ballast").open("wb", 0) as ballast:
+            ballast.write(bytes(200_000))
+        with pytest.raises(StoreError, match="the disk is full") as caught:
+            SQLiteStore(disk / "pods.db")
+        assert "free some space" in str(caught.value)
 
 
 def test_a_session_that_does_not_fit_is_not_made(tmp_path, open_in):

@@ -106,6 +106,8 @@ def _code(error: sqlite3.Error) -> int:
 def sqlite_error(error: sqlite3.Error, path: Path) -> StoreError:
     """The typed error that says what a SQLite error means and what to do about it."""
     code = _code(error)
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE:
+        code = sqlite3.SQLITE_FULL  # there was no room to make the index of the log
     if code in _OF_LOCKS and not has_locks(path.parent):
         return store_error(OSError(errno.ENOLCK, "its file system has no locks"), path)
     meaning, hint = _MEANINGS.get(code, (str(error), None))
