@@ -8,7 +8,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 
 from actors.sessions.answers import wait
 from actors.sessions.repair import sound_prefix
-from actors.sessions.store import Holder, SessionInfo, SessionStore
+from actors.sessions.store import SessionInfo, SessionStore
 from protocol.errors import SessionInUse, SessionNotFound
 
 
@@ -57,10 +57,9 @@ def collect(
     """
     before = None if older_than is None else (time.time() if now is None else now) - older_than
     sessions = wait(store.sessions())
-    held = {info.session_id for info in sessions if _holder(store, info) is not None}
     gone: list[SessionInfo] = []
     needed: set[str] = set()
-    for info in doomed(sessions, before=before, superseded=superseded, keep=held):
+    for info in doomed(sessions, before=before, superseded=superseded, keep=_Held(store)):
         if info.session_id not in needed and _may_go(store, info) and (dry_run or _delete(store, info)):
             gone.append(info)
         elif info.parent is not None and not (superseded and _is_compaction(info)):
@@ -105,11 +104,17 @@ def _is_compaction(info: SessionInfo) -> bool:
     return info.parent is not None and info.parent.kind == "compacted_from"
 
 
-def _holder(store: SessionStore, info: SessionInfo) -> Holder | None:
-    try:
-        return wait(store.holder(info.session_id))
-    except SessionNotFound:
-        return None
+class _Held:
+    """The sessions that are held; each is asked about only where it may go."""
+
+    def __init__(self, store: SessionStore) -> None:
+        self._store = store
+
+    def __contains__(self, session_id: object) -> bool:
+        try:
+            return wait(self._store.holder(str(session_id))) is not None
+        except SessionNotFound:
+            return False
 
 
 def _followers_are_sound(store: SessionStore, info: SessionInfo) -> bool:

@@ -115,7 +115,7 @@ def deny(approval_id: str, note: str | None, session: str | None, store: str | N
 def _all(reading: Reading) -> list[Waiting]:
     """What waits and has no answer yet, the oldest first."""
     found: list[Waiting] = []
-    for info in reading.sessions():
+    for info in reading.asking():
         try:
             asked = reading.unanswered(info)
         except (SessionError, WireError):  # deleted meanwhile, or damaged: fsck says so

@@ -15,7 +15,7 @@ from actors.cli.places import default_store
 from actors.pod.approvals.find import open_requests, resolution
 from actors.pod.session.restore import last_run, sessions_of, tip
 from actors.sessions import disk
-from actors.sessions.answers import wait
+from actors.sessions.answers import settled, wait
 from actors.sessions.chain import head_of, verified
 from actors.sessions.head import short_id, spellings
 from actors.sessions.store import Holder, SessionInfo, SessionStore
@@ -255,6 +255,10 @@ class Reading:
         """What is known of one session, by its whole id. Raises SessionNotFound."""
         return wait(self._there().info(session_id))
 
+    def asking(self) -> list[SessionInfo]:
+        """The sessions with calls that wait, answered or not; what cannot be read is left out."""
+        return [] if self._store is None else wait(_asking(self._store))
+
     def open_requests(self, info: SessionInfo) -> tuple[ApprovalRequested, ...]:
         """The calls of a session that wait for approval, answered or not. Raises SessionError, WireError."""
         return wait(open_requests(self._there(), info))
@@ -284,6 +288,15 @@ class Reading:
         if self._store is None:
             raise SessionNotFound(f"there is no store at {self.url}")
         return self._store
+
+
+async def _asking(store: SessionStore) -> list[SessionInfo]:
+    found: list[SessionInfo] = []
+    for info in await settled(store.sessions()):
+        with suppress(SessionError, WireError):  # deleted meanwhile, or damaged: fsck says so
+            if await open_requests(store, info):
+                found.append(info)
+    return found
 
 
 def exists(url: str) -> bool:
