@@ -345,7 +345,9 @@ def _take_signals_back() -> None:
     with contextlib.suppress(ValueError):  # within another interpreter than the first
         signal.set_wakeup_fd(-1)
         for number in signal.valid_signals():
-            if getattr(signal.getsignal(number), "__module__", None) == "asyncio.unix_events":
+            handler = signal.getsignal(number)
+            handler = getattr(handler, "func", handler)  # asyncio.run has a partial of its own
+            if getattr(handler, "__module__", None) in {"asyncio.unix_events", "asyncio.runners"}:
                 is_interrupt = number == signal.SIGINT
                 signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
 

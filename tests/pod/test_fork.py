@@ -235,6 +235,26 @@ async def test_signals_of_a_child_are_no_signals_of_its_parent_and_end_it() -> N
     assert not received
 
 
+def test_an_interrupt_of_a_child_interrupts_it_and_cancels_nothing_of_its_parents() -> None:
+    def forks() -> int:
+        return in_child(lambda: signal.raise_signal(signal.SIGINT))
+
+    async def main() -> str:
+        async with PodSystem() as system:
+            client = ScriptedClient([call("forks"), say("done")])
+            pod = await system.spawn(PLAIN, client=client, tools=[forks])
+            await pod.run("go")
+            return (await pod.history())[2].text  # type: ignore[union-attr]
+
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # which asyncio.run puts its own in place of
+    try:
+        assert asyncio.run(main()) == "3"
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_the_copy_of_a_loop_that_a_child_has_does_not_run_and_the_parents_goes_on(tmp_path: Path) -> None:
     """A child that leaves an async tool instead of ending, in a process that waits for threads afterwards."""
     command = [sys.executable, "-c", _FORKS_IN_ASYNC_TOOL, f"sqlite:{tmp_path / 'a.db'}"]
