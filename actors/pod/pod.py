@@ -413,11 +413,11 @@ class PodActor(AsyncActor):
 
     def _on_refused_wait(self, wait: AnyWait) -> None:
         # While a message waits here, those behind it do, and what was asked may yet be answered at once.
-        error = wait.find_refusal() if self._task is None else None
-        if error is None:
-            wait.is_refused = False
-        elif self.run_loop is None or not wait.is_only_one or not self.run_loop.withdraw(wait.asked, error):
-            wait.fail(error)
+        found = wait.find_refusals() if self._task is None else []
+        wait.is_refused = False
+        for each, error in found:
+            if self.run_loop is None or not each.is_only_one or not self.run_loop.withdraw(each.asked, error):
+                each.fail(error)
 
     # -- its mailbox -----------------------------------------------------------------------------
 

@@ -194,21 +194,33 @@ _END_OF_RUN: Any = getattr(asyncio.base_events, "_run_until_complete_cb", None)
 # -- whose time is limited ---------------------------------------------------------------------------
 
 
-def may_end_in_time(nodes: Iterable[Any], *, of_users: bool = False) -> bool:
-    """Whether a timer may cancel or resolve one of these tasks and futures, or that cannot be seen; from any
-    thread. ``of_users`` leaves out our own, as those of the time that a tool has.
+class Timers:
+    """What timers may cancel or resolve; those of a loop are looked at once. ``of_users`` leaves out our own,
+    as those of the time that a tool has.
     """
-    seen = {id(each): each for each in nodes}
-    loops = {id(each.get_loop()): each.get_loop() for each in nodes if isinstance(each, asyncio.Future)}
-    try:
-        return any(
-            id(each) in seen
-            for loop in loops.values()
-            for handle in _handles(loop)
-            for each in _ended_by(handle, of_users=of_users)
-        )
-    except Exception:  # noqa: BLE001 - another's loop, or a timer that is cancelled meanwhile
-        return True
+
+    def __init__(self, *, of_users: bool = False) -> None:
+        self._of_users = of_users
+        #: By the loop; None where that cannot be seen.
+        self._ended: dict[asyncio.AbstractEventLoop, set[int] | None] = {}
+
+    def may_end(self, nodes: Iterable[Any]) -> bool:
+        """Whether one of these tasks and futures may end so; from any thread."""
+        for each in nodes:
+            if isinstance(each, asyncio.Future):
+                ended = self._ended_on(each.get_loop())
+                if ended is None or id(each) in ended:
+                    return True
+        return False
+
+    def _ended_on(self, loop: asyncio.AbstractEventLoop) -> set[int] | None:
+        if loop not in self._ended:
+            try:
+                found = (_ended_by(handle, of_users=self._of_users) for handle in _handles(loop))
+                self._ended[loop] = {id(each) for ended in found for each in ended}
+            except Exception:  # noqa: BLE001 - another's loop, or a timer that is cancelled meanwhile
+                self._ended[loop] = None
+        return self._ended[loop]
 
 
 def _handles(loop: Any) -> list[Any]:

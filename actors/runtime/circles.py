@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from msgspec import Struct
 
-from actors.runtime.awaited import find_hold, may_end_in_time
+from actors.runtime.awaited import Timers, find_hold
 from actors.runtime.stacks import ends_with
 from actors.runtime.tasks import task_on
 from protocol.errors import WouldDeadlock
@@ -59,6 +59,10 @@ class Work(Struct, eq=False, gc=False):  # untracked, so that it costs a run no 
         with _lock:
             return list(self.waits or ())
 
+    def count_waits(self) -> int:
+        """How many there are."""
+        return len(self.waits or ())
+
     def end(self) -> None:
         """The work has ended: nothing waits for it."""
         with _lock:
@@ -77,7 +81,7 @@ class Place(Protocol):
         """What is at work there, from any thread."""
 
     def refuse_wait(self, wait: AnyWait, /) -> None:
-        """Once all it was asked before is handled, refuse ``wait`` where it still ``find_refusal``s: where it
+        """Once all it was asked before is handled, refuse what ``wait`` still ``find_refusals``: where a wait
         ``is_only_one``, what has not begun never does, and fails; else only who waits does. From any thread.
         """
 
@@ -150,12 +154,19 @@ class AnyWait:
         caller = self.asked.caller
         return caller is not None and caller.get(work_here) is self._work and not self.asked.is_shared
 
-    def find_refusal(self) -> WouldDeadlock | None:
-        """Why this wait would never end; None where it may. From any thread."""
-        if self.asked.done() or self._work is None or self not in self._work.all_waits():
-            return None
-        circle = _find_circle(self._work, self)
-        return None if circle is None else _refusal([edge.place.name for edge in circle])
+    def find_refusals(self) -> list[tuple[AnyWait, WouldDeadlock]]:
+        """The waits for the place of this one that are to be refused with it, and why each would never end;
+        none where it may end. From any thread. They are found together: the next may end once one is refused.
+        """
+        found: list[tuple[AnyWait, WouldDeadlock]] = []
+        place = self.asked.place
+        holding = {} if self._work is None else _find_stuck(self._work, self)
+        for work, edges in holding.items():
+            for edge in edges:
+                circle = _find_way(edge, work, holding) if edge.place is place else None
+                if circle is not None and _last(circle) is edge:
+                    found.append((edge.wait, _refusal([each.place.name for each in circle])))
+        return found
 
     def look(self) -> bool:
         """Where this wait is part of a circle, have the one of it refused for what was asked last. Returns
@@ -164,11 +175,13 @@ class AnyWait:
         work = self._work
         if work is None or work.task is None:
             return False
-        if (circle := _find_circle(work, self)) is not None:
-            last = max(circle, key=lambda edge: edge.wait.asked.number)
-            if not last.wait.is_refused:
-                last.wait.is_refused = True
-                last.place.refuse_wait(last.wait)
+        holding = _find_stuck(work, self)
+        for edge in holding.get(work, ()):
+            if edge.wait is self and (circle := _find_way(edge, work, holding)) is not None:
+                last = _last(circle)
+                if not last.wait.is_refused:
+                    last.wait.is_refused = True
+                    last.place.refuse_wait(last.wait)
         return True
 
 
@@ -298,19 +311,27 @@ def _edges(waits: Iterable[AnyWait]) -> Iterator[_Edge]:
             yield _Edge(wait, place, to)
 
 
-def _find_circle(work: Work, wait: AnyWait) -> list[_Edge] | None:
-    """The waits on the way from one of ``work`` to that work; None where not all of them certainly last."""
+def _find_stuck(work: Work, wait: AnyWait) -> dict[Work, list[_Edge]]:
+    """``work`` and those it waits for where they certainly never go on, each with the waits that hold it up,
+    ``wait`` among those of ``work``; none where that may end.
+    """
     for first in _edges([wait]):
-        if first.to is work and first in _holding(work, {work}, lasting=False):
-            return [first]
-        stuck = _reached(first.to)
-        # Left are those held up by others that are left: none of them ever goes on.
+        if first.to is work and first in (edges := _holding(work, {work}, None)):
+            return {work: edges}
+        stuck = _in_circles(_reached(first.to))
+        timers = Timers()
+        # In the end those are left that are held up by others that are left. Who waits for most is looked at
+        # first: that may go on by any of them.
         while work in stuck:
-            holding = {each: _holding(each, stuck, lasting=True) for each in stuck}
-            if all(holding.values()):
-                return _find_way(first, work, holding)
-            stuck = {each for each in stuck if holding[each]}
-    return None
+            holding: dict[Work, list[_Edge]] = {}
+            for each in sorted(stuck, key=Work.count_waits, reverse=True):
+                holding[each] = _holding(each, stuck, timers)
+                if not holding[each]:
+                    stuck = _in_circles(stuck - {each})
+                    break
+            else:
+                return holding if first in holding[work] else {}
+    return {}
 
 
 def _reached(work: Work) -> set[Work]:
@@ -324,15 +345,24 @@ def _reached(work: Work) -> set[Work]:
     return reached
 
 
-def _holding(work: Work, stuck: set[Work], *, lasting: bool) -> list[_Edge]:
+def _in_circles(works: set[Work]) -> set[Work]:
+    """Those of ``works`` whose code waits for others of them."""
+    while True:
+        left = {each for each in works if any(edge.to in works for edge in _edges(each.all_waits()))}
+        if left == works:
+            return left
+        works = left
+
+
+def _holding(work: Work, stuck: set[Work], timers: Timers | None) -> list[_Edge]:
     """The waits that hold ``work`` up where all that is ``stuck`` never ends; none where it may go on.
 
-    With ``lasting`` nothing counts whose time is limited. Without, only that of what gets its answer all the
-    same once the time is up: the rest never does.
+    With ``timers`` it may where its time is limited. With None, of a work that waits for itself, only where
+    who waits gets the answer all the same once the time is up: else it never does.
     """
     by = work.task
     edges = [
-        edge for edge in _edges(work.all_waits()) if edge.to in stuck and not (lasting and edge.wait.timed)
+        edge for edge in _edges(work.all_waits()) if edge.to in stuck and not (timers and edge.wait.timed)
     ]
     if by is None or by.done() or not edges:
         return []
@@ -340,16 +370,13 @@ def _holding(work: Work, stuck: set[Work], *, lasting: bool) -> list[_Edge]:
         return []
     nodes = set(map(id, hold.nodes))
     edges = [edge for edge in edges if not nodes.isdisjoint(map(id, edge.wait.ends()))]
-    outlasts = hold.outlasts or any(edge.wait.outlasts for edge in edges)
-    if (lasting or outlasts) and may_end_in_time(hold.nodes, of_users=not lasting):
-        return []
-    return edges
+    if timers is None and (hold.outlasts or any(edge.wait.outlasts for edge in edges)):
+        timers = Timers(of_users=True)
+    return [] if timers is not None and timers.may_end(hold.nodes) else edges
 
 
 def _find_way(first: _Edge, to: Work, holding: dict[Work, list[_Edge]]) -> list[_Edge] | None:
     """The shortest way by waits that hold from ``first``, a wait of ``to``, to that; None without one."""
-    if first not in holding[to]:
-        return None
     ways, seen = [[first]], set()
     for way in ways:
         at = way[-1].to
@@ -359,6 +386,11 @@ def _find_way(first: _Edge, to: Work, holding: dict[Work, list[_Edge]]) -> list[
             seen.add(at)
             ways += [[*way, edge] for edge in holding[at]]
     return None
+
+
+def _last(circle: list[_Edge]) -> _Edge:
+    """The one for what was asked last."""
+    return max(circle, key=lambda edge: edge.wait.asked.number)
 
 
 def _after_fork_in_child() -> None:

@@ -22,7 +22,7 @@ from warm import Popen
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
-from actors.runtime.awaited import may_end_in_time
+from actors.runtime import awaited
 from actors.runtime.circles import MOMENT
 from actors.system import PodSystem
 from actors.tools.base import tool
@@ -632,9 +632,9 @@ async def test_a_pod_that_reads_anothers_events_until_one_of_its_calls_ends_is_l
 async def test_what_is_about_to_be_cancelled_waits_for_nothing() -> None:
     waits = asyncio.create_task(asyncio.sleep(30))
     await asyncio.sleep(0)
-    assert not may_end_in_time([asyncio.current_task()])
+    assert not awaited.Timers().may_end([asyncio.current_task()])
     asyncio.get_running_loop().call_soon(lambda: waits.cancel("time is up"))
-    assert may_end_in_time([waits])
+    assert awaited.Timers().may_end([waits])
     await asyncio.wait({waits})
 
 

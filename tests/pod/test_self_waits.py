@@ -174,8 +174,8 @@ async def group_of_two(pod: Pod) -> None:
 
 async def first_of_two(pod: Pod) -> None:
     tasks = {asyncio.ensure_future(pod.run("again")) for _ in range(2)}
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    await done.pop()
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.gather(*tasks)
 
 
 async def beside_what_ends(pod: Pod) -> None:
