@@ -143,9 +143,10 @@ async def _pour(pour: Pour, assembler: Assembler, listener: Listener, attempt: i
     feed, is_wanted = assembler.feed, listener.is_wanted
 
     def take(blocks: Iterable[Block]) -> None:
+        wanted = is_wanted()
         for block in blocks:
             feed(block)
-            if is_wanted():
+            if wanted:
                 _pass_on(block, listener, attempt)
 
     await pour(take)

@@ -121,7 +121,7 @@ class MessagesAnswer(EventAnswer):
     @property
     def metered(self) -> bool:
         """Usage comes with the stop reason or not at all."""
-        return self.finished
+        return bool(self.finish)
 
     @property
     def usage(self) -> Usage | None:
@@ -146,15 +146,15 @@ class MessagesAnswer(EventAnswer):
             for index, content in enumerate(message.content):
                 self._start(index, content, plain[index])
             self._report(self._meter.end(message.usage))
-            self._finish = str(message.stop_reason or "end_turn")
+            self.finish = str(message.stop_reason or "end_turn")
         return blocks
 
     def close(self) -> list[Block]:
-        if not self._finish:
+        if not self.finish:
             raise unfinished(self._where, begun=self._begun)
-        if (failure := failure_of(self._finish, self._where)) is not None:
+        if (failure := failure_of(self.finish, self._where)) is not None:
             raise failure
-        reason = stop_of(self._finish)
+        reason = stop_of(self.finish)
         if reason not in _CUTS and self._lost_a_call():
             raise nameless(self._where)
         if reason == "tool_use" and all(part.kind == "thinking" for part in self._begun_ones):
@@ -210,7 +210,7 @@ class MessagesAnswer(EventAnswer):
         elif kind == "message_delta":
             self._conclude(event)
         elif kind == "message_stop":
-            self._finish = self._finish or "end_turn"
+            self.finish = self.finish or "end_turn"
             self.done = True
 
     def _mended(self, data: bytes) -> Event | None:
@@ -237,7 +237,7 @@ class MessagesAnswer(EventAnswer):
     def _conclude(self, event: Event) -> None:
         self._begun = True
         if event.delta is not None and event.delta.stop_reason:
-            self._finish = encodable(str(event.delta.stop_reason))
+            self.finish = encodable(str(event.delta.stop_reason))
         self._report(self._meter.end(event.usage))
 
     def _start(self, index: _Index, content: Content, plain: dict[str, Any]) -> None:
@@ -335,7 +335,7 @@ class MessagesAnswer(EventAnswer):
     def _break_off(self, failure: ModelError) -> None:
         """Read nothing more; what was finished before stands."""
         self.done = True
-        if not self._finish:
+        if not self.finish:
             self.failure = failure
 
 

@@ -17,18 +17,16 @@ class AnswerReader(Protocol):
 
     ``feed`` and ``whole`` never raise: what is wrong stands in ``failure`` once the blocks before it have
     been given; nothing that comes behind a finished answer fails it. ``done`` says that no more will come,
-    ``finished`` that the server has said why it stopped, without which no answer is complete, ``metered``
+    ``finish`` why the server says that it has stopped, without which no answer is complete, ``metered``
     that its count of tokens need not be waited for; ``usage`` is that count, as far as it is known.
     """
 
     done: bool
+    finish: str
     failure: ModelError | None
 
     @property
     def usage(self) -> Usage | None: ...
-
-    @property
-    def finished(self) -> bool: ...
 
     @property
     def metered(self) -> bool: ...
@@ -47,25 +45,18 @@ class AnswerReader(Protocol):
 
 
 class EventAnswer:
-    """Where an answer stands that comes as events, of whatever format; ``_finish`` is why the server says
-    that it has stopped.
-    """
+    """Where an answer stands that comes as events, of whatever format, as AnswerReader says."""
 
-    __slots__ = ("_blocks", "_finish", "_origin", "_where", "done", "failure", "model")
+    __slots__ = ("_blocks", "_origin", "_where", "done", "failure", "finish", "model")
 
     def __init__(self, where: str, origin: str | None) -> None:
         self._where = where
         self._origin = origin
         self._blocks: list[Block] = []
-        self._finish = ""
+        self.finish = ""
         self.model: str | None = None
         self.failure: ModelError | None = None
         self.done = False
-
-    @property
-    def finished(self) -> bool:
-        """Whether the server has said why it stopped, without which no answer is complete."""
-        return bool(self._finish)
 
     def feed(self, events: list[SSEEvent]) -> list[Block]:
         """The blocks that come with ``events``; look at ``failure`` and ``done`` afterwards."""

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from actors.llm.http.http1 import Framing, Head, HeadReader
+from actors.llm.http.http1 import Framing, HeadReader
 from actors.net.failures import TransportError, lost
 
 #: How long the end of an answer may lag behind its last event before its connection is given up, in seconds.
@@ -126,14 +126,14 @@ class Answer(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self._buffer[:nbytes]))
-
-    def data_received(self, data: bytes) -> None:
+        data = bytes(self._buffer[:nbytes])
         framing = self._framing
         try:
             if framing is None:
-                self._begin(data)
-                return
+                read = self._read_head(data)
+                if read is None:
+                    return
+                framing, data = read
             piece = framing.feed(data)
         except TransportError as error:
             self._fail(error)
@@ -158,22 +158,19 @@ class Answer(asyncio.BufferedProtocol):
             self._fail(TransportError(lost(), unanswered=unanswered))
         self._connection.connection_lost(error)
 
-    def _begin(self, data: bytes) -> None:
+    def _read_head(self, data: bytes) -> tuple[Framing, bytes] | None:
+        """Read the head; gives what reads the body and what came of it, None where more of the head is to
+        come. Raises TransportError.
+        """
         assert self._head is not None
         read = self._head.feed(data)
         if read is None:
-            return
+            return None
         head, rest = read
         self._head = None
-        self._open(head)
-        self._wake()
-        if rest:
-            self.data_received(rest)
-        elif head.framing.over:
-            self._end()
-
-    def _open(self, head: Head) -> None:
         self.status, self.headers, self._framing, self.coding, self._keeps = head
+        self._wake()
+        return head.framing, rest
 
     def _hold(self, piece: bytes) -> None:
         self._waiting.append(piece)

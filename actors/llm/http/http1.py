@@ -222,7 +222,7 @@ class Chunked:
             return self._trail(data, 0)
         end = data.find(b"\r\n") + 2
         size = len(data) - 2 - end
-        if size > 0 and data[-2:] == b"\r\n" and _size_of(data[: end - 2]) == size:
+        if size > 0 and data[-2:] == b"\r\n" and data[:end].lower() == b"%x\r\n" % size:
             return data[end:-2]  # one whole chunk, as most come
         return self._pieces(data)
 

@@ -48,11 +48,25 @@ async def _words_of(reply: Reply) -> bytes:
 class Incoming:
     """Feeds ``answer`` with what ``reply`` brings, as a stream or as one whole object.
 
-    ``read`` waits for the next bytes, ``take`` makes blocks of them, until ``over``; the last ones come from
-    ``end``. ``pour`` does all of it. ``aclose`` lets go of the connection in any case.
+    ``give`` receives the blocks as they come. ``read`` waits for the next bytes, ``take`` makes blocks of
+    them, until ``over``; the last ones come from ``end``. ``pour`` does all of it. ``aclose`` lets go of the
+    connection in any case.
     """
 
-    __slots__ = ("_answer", "_cut", "_parser", "_pieces", "_reply", "_take", "_where", "over")
+    __slots__ = (
+        "_answer",
+        "_cut",
+        "_is_stream",
+        "_parser",
+        "_pieces",
+        "_reply",
+        "_take",
+        "_where",
+        "give",
+        "over",
+    )
+
+    give: Callable[[list[Block]], None]
 
     def __init__(self, where: str, reply: Reply, answer: AnswerReader) -> None:
         self._where = where
@@ -61,23 +75,17 @@ class Incoming:
         self._parser = SSEParser()
         self._pieces: list[bytes] = []  # of an answer that comes whole
         self._cut = False  # what came behind the finish reason was lost
+        self._is_stream = False
         self._take = self._begin
         self.over = False
 
-    async def pour(self, give: Callable[[list[Block]], None]) -> None:
-        """Give the blocks of the answer as they come. Raises ModelError, and what ``give`` raises."""
-
-        def receive(data: bytes) -> bool:
-            blocks = self.take(data)
-            if blocks:
-                give(blocks)
-            return self.over
-
-        failure = await self._reply.pour(receive)
+    async def pour(self) -> None:
+        """Give all blocks of the answer. Raises ModelError, and what ``give`` raises."""
+        failure = await self._reply.pour(self.take)
         if failure is not None:
             self._look_behind(failure)
-            receive(b"")
-        give(self.end())
+            self.take(b"")
+        self.end()
 
     async def read(self) -> bytes:
         """The next bytes, ``b""`` being the end. Raises ModelError."""
@@ -89,42 +97,40 @@ class Incoming:
 
     def _look_behind(self, failure: ModelError) -> None:
         """An answer is not failed by what comes late: behind the finish reason there is nothing to lose."""
-        if not self._answer.finished:
+        if not self._answer.finish:
             raise failure
         self._cut = True
 
-    def take(self, data: bytes) -> list[Block]:
-        """The blocks that come with the next bytes, ``b""`` being the end of the body. Raises ModelError."""
-        blocks = self._take(data)
+    def take(self, data: bytes) -> bool:
+        """Give the blocks that come with the next bytes, ``b""`` being the end of the body; gives back
+        ``over``. Raises ModelError, and what ``give`` raises.
+        """
         answer = self._answer
+        try:
+            # without a call in between: this comes with every chunk
+            blocks = answer.feed(self._parser.feed(data)) if data and self._is_stream else self._take(data)
+        except ValueError as error:
+            raise ModelError(f"{self._where} sent {error}", kind="protocol", where=self._where) from error
         if answer.done:
             self.over = True
-        elif answer.finished:
+        elif answer.finish:
             self._reply.patience = AFTER_USAGE if answer.metered else AFTER_FINISH
-        return blocks
+        if blocks:
+            self.give(blocks)
+        return self.over
 
-    def end(self) -> list[Block]:
-        """The last blocks of an answer that is over. Raises ModelError where it is not complete."""
+    def end(self) -> None:
+        """Give the last blocks of an answer that is over. Raises ModelError where it is not complete."""
         if self._answer.failure is not None:
             raise self._answer.failure
         blocks = self._answer.close()
         if not self._cut:
             self._reply.settle()
-        return blocks
+        self.give(blocks)
 
     async def aclose(self) -> None:
         """Let go of the connection."""
         await self._reply.aclose()
-
-    def _feed(self, data: bytes) -> list[Block]:
-        if not data:
-            blocks = self._answer.feed(whole_ones(self._parser.end()))
-            self._answer.done = True
-            return blocks
-        try:
-            return self._answer.feed(self._parser.feed(data))
-        except ValueError as error:
-            raise ModelError(f"{self._where} sent {error}", kind="protocol", where=self._where) from error
 
     def _begin(self, data: bytes) -> list[Block]:
         """Look at the first bytes: whole answers come though a stream was asked for, and pages of proxies."""
@@ -143,8 +149,14 @@ class Incoming:
                 hint="check base_url, which usually ends in /v1",
                 where=self._where,
             )
-        self._take = self._feed
-        return self._feed(data)
+        self._is_stream = True
+        self._take = self._end_stream
+        return self._answer.feed(self._parser.feed(data)) if data else self._end_stream(data)
+
+    def _end_stream(self, data: bytes) -> list[Block]:  # noqa: ARG002 - there is none
+        blocks = self._answer.feed(whole_ones(self._parser.end()))
+        self._answer.done = True
+        return blocks
 
     def _collect(self, data: bytes) -> list[Block]:
         """One object, read whole before it is looked at."""

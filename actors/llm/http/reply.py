@@ -82,11 +82,8 @@ class Reply:
         """
         if self._pour is None:
             return await self._read_into(take)
-        watch, seconds, deadline = self._watch, self.patience, self._deadline
-        latest = math.inf
-        if deadline is not None:
-            seconds = min(seconds, deadline - time.monotonic())
-            latest = asyncio.get_running_loop().time() + deadline - time.monotonic()
+        watch, deadline = self._watch, self._deadline
+        most = math.inf if deadline is None else deadline - time.monotonic()
         broke: BaseException | None = None
 
         def arrive(data: bytes) -> bool:
@@ -100,10 +97,10 @@ class Reply:
             except BaseException as error:  # noqa: BLE001 - as any other
                 broke = error
                 return True
-            watch.prolong(self.patience, latest)
+            watch.prolong(self.patience)
             return enough
 
-        watch.begin(seconds)
+        watch.begin(min(self.patience, most), most)
         try:
             await self._pour(arrive)
         except asyncio.CancelledError:

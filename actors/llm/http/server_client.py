@@ -232,18 +232,22 @@ class AnswerStream:
         iterator. ``give`` is called on the event loop, but in no task. Raises what it raises, too.
         """
         async with self._begun as incoming:
-            if not self._renamed:
-                await incoming.pour(give)
-                return
-            await incoming.pour(lambda blocks: give([self._named(block) for block in blocks]))
+            renamed = bool(self._renamed)
+            incoming.give = (lambda blocks: give(map(self._named, blocks))) if renamed else give
+            await incoming.pour()
 
     async def _one_by_one(self) -> AsyncGenerator[Block, None]:
         async with self._begun as incoming:
+            come: list[Block] = []
+            incoming.give = come.extend
             while not incoming.over:
-                for block in incoming.take(await incoming.read()):
+                incoming.take(await incoming.read())
+                for block in come:
                     yield self._named(block)
-            for block in incoming.end():
-                yield block
+                come.clear()
+            incoming.end()
+            for block in come:
+                yield self._named(block)
 
     def _named(self, block: Block) -> Block:
         return _with_original_name(block, self._renamed) if self._renamed else block

@@ -32,6 +32,9 @@ class SSEParser:
         if self._after_cr or b"\r" in data:
             data = self._plain_newlines(data)
         held = self._held
+        if not held and data[:6] == b"data: " and data.find(b"\n") == len(data) - 2 and data[-1:] == b"\n":
+            self._started = True
+            return [("message", data[6:-2])]  # one event of one line, as most come
         if held:
             if self._started and not _ends_an_event(held, data):
                 self._hold(data)

@@ -17,7 +17,7 @@ class Watch:
     nothing but that wait.
     """
 
-    __slots__ = ("_cancelling", "_due", "_loop", "_rang", "_rings_at", "_task", "_timer")
+    __slots__ = ("_cancelling", "_due", "_latest", "_loop", "_rang", "_rings_at", "_task", "_timer")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -25,23 +25,26 @@ class Watch:
         self._timer: asyncio.TimerHandle | None = None
         self._cancelling = 0
         self._due = 0.0
+        self._latest = math.inf
         self._rings_at = math.inf
         self._rang = False
 
-    def begin(self, seconds: float) -> None:
+    def begin(self, seconds: float, most: float = math.inf) -> None:
         """Start the time-out for a wait of the running task, of at most so many seconds; ``end`` is called
-        behind that wait.
+        behind that wait. It is not prolonged beyond ``most`` seconds.
         """
         task = self._task = asyncio.current_task(self._loop)
         assert task is not None
         self._cancelling = task.cancelling()
-        due = self._due = self._loop.time() + seconds
+        now = self._loop.time()
+        self._latest = now + most
+        due = self._due = now + seconds
         if due < self._rings_at:
             self._set(due)
 
-    def prolong(self, seconds: float, latest: float) -> None:
-        """Give what is waited for so long again, since it shows signs of life, but not beyond ``latest``."""
-        due = self._due = min(self._loop.time() + seconds, latest)
+    def prolong(self, seconds: float) -> None:
+        """Give what is waited for so long again, since it shows signs of life."""
+        due = self._due = self._loop.time() + seconds
         if due < self._rings_at:
             self._set(due)
 
@@ -75,14 +78,14 @@ class Watch:
     def _set(self, due: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(due, self._ring)
-        self._rings_at = due
+        self._rings_at = min(due, self._latest)
+        self._timer = self._loop.call_at(self._rings_at, self._ring)
 
     def _ring(self) -> None:
         self._timer, self._rings_at = None, math.inf
         if self._task is None:
             return  # nobody waits; the next wait sets the timer anew
-        if self._loop.time() < self._due:
+        if self._loop.time() < min(self._due, self._latest):
             self._set(self._due)
         else:
             self._rang = True

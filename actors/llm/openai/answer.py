@@ -86,8 +86,8 @@ class ChatAnswer(EventAnswer):
         blocks = self.feed([("message", data)])
         if self.failure is not None and not is_closed(data):
             self.failure = unfinished(self._where, begun=True)
-        if self._chosen and not self._finish:
-            self._finish = "stop"
+        if self._chosen and not self.finish:
+            self.finish = "stop"
         self.done = True
         return blocks
 
@@ -96,11 +96,11 @@ class ChatAnswer(EventAnswer):
 
         Raises ModelError where the stream ended before the server said why.
         """
-        if not self._finish:
+        if not self.finish:
             raise unfinished(self._where, begun=self._chosen)
         blocks = self._blocks = []
         self._say_rest()
-        reason = stop_of(self._finish)
+        reason = stop_of(self.finish)
         cut = reason in {"max_tokens", "content_filter"}
         if self._old_call and not self._calls:
             self._calls = self._old_call
@@ -201,17 +201,24 @@ class ChatAnswer(EventAnswer):
         if delta is not None:
             if delta.reasoning_content or delta.reasoning or delta.reasoning_text:
                 self._think(delta)
-            if delta.content:
-                self._say(TextChunk, delta.content)
-            if delta.refusal:
-                self._refused = True
-                self._say(TextChunk, delta.refusal)
-            if delta.tool_calls:
-                self._calls.add(delta.tool_calls, self._blocks)
-            if delta.function_call:
-                self._add_old_call(delta.function_call)
+            if content := delta.content:
+                if type(content) is str and self._kind is TextChunk and self._halves is None:
+                    self._blocks.append(TextChunk(content, self._index))  # as `_say` does, without a call
+                else:
+                    self._say(TextChunk, content)
+            if delta.tool_calls or delta.refusal or delta.function_call:
+                self._add_rarer(delta)
         if choice.finish_reason or choice.usage is not None or choice.error:
             self._conclude(choice)
+
+    def _add_rarer(self, delta: Delta) -> None:
+        if delta.refusal:
+            self._refused = True
+            self._say(TextChunk, delta.refusal)
+        if delta.tool_calls:
+            self._calls.add(delta.tool_calls, self._blocks)
+        if delta.function_call:
+            self._add_old_call(delta.function_call)
 
     def _think(self, delta: Delta) -> None:
         self._reasoning_as = next(each for each in _REASONING if getattr(delta, each))
@@ -231,7 +238,7 @@ class ChatAnswer(EventAnswer):
         elif choice.finish_reason and isinstance(choice.finish_reason, str):
             failure = failure_of(choice.finish_reason, self._where)
             if failure is None:
-                self._finish = choice.finish_reason
+                self.finish = choice.finish_reason
             else:
                 self._stop(failure)
 
@@ -275,7 +282,7 @@ class ChatAnswer(EventAnswer):
     def _stop(self, failure: ModelError) -> None:
         """Read nothing more; what was finished before stands."""
         self.done = True
-        if not self._finish and self.failure is None:
+        if not self.finish and self.failure is None:
             self.failure = failure
 
 

@@ -108,7 +108,7 @@ class ResponsesAnswer(EventAnswer):
     @property
     def metered(self) -> bool:
         """Usage comes with the end or not at all."""
-        return self.finished
+        return bool(self.finish)
 
     @property
     def usage(self) -> Usage | None:
@@ -137,10 +137,10 @@ class ResponsesAnswer(EventAnswer):
         """The last blocks: the ends of calls and the end of the answer. Raises ModelError where the stream
         ended before the server said why.
         """
-        if not self._finish:
+        if not self.finish:
             raise unfinished(self._where, begun=self._begun)
         blocks = self._blocks = []
-        reason = stop_of(self._finish)
+        reason = stop_of(self.finish)
         calls = [each for each in self._outputs.values() if each.kind == "call"]
         for output in self._outputs.values():
             self._say_rest(output)
@@ -380,7 +380,7 @@ class ResponsesAnswer(EventAnswer):
         if (failure := failure_of(word, self._where)) is not None:
             self._fail(failure)
             return
-        self._begun, self._finish, self.done = True, word, True
+        self._begun, self.finish, self.done = True, word, True
 
     def _is_open(self, number: int, item: dict[str, Any]) -> bool:
         """Whether an output has begun, and not all of it has come."""
@@ -411,7 +411,7 @@ class ResponsesAnswer(EventAnswer):
     def _fail(self, failure: ModelError) -> None:
         """Read nothing more; what was finished before stands."""
         self.done = True
-        if not self._finish and self.failure is None:
+        if not self.finish and self.failure is None:
             self.failure = failure
 
 
