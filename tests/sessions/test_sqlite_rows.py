@@ -81,6 +81,18 @@ def test_a_row_that_somebody_changed_gives_no_entry_that_seems_sound(mark: bytes
     assert len(found) == 3
 
 
+@given(st.binary(max_size=5))
+def test_a_row_of_two_that_somebody_changed_gives_two_which_are_not_both_sound(body: bytes):
+    [(first, packed, text)] = pack(chained([b"a", b"b"]), 2)
+    assert text == b"a\nb"
+    entries = unpack([(first, packed, body)], 0, None)
+    assert [entry.seq for entry in entries] == [1, 2]
+    assert unpack([(first, packed, body)], 1, None) == entries[1:]
+    if (body[:1], body[2:]) != (b"a", b"b"):
+        with pytest.raises(SessionCorrupt):
+            verified("s", entries)
+
+
 def test_the_entries_of_a_commit_share_a_row_and_a_long_one_has_its_own(tmp_path: Path):
     store = SQLiteStore(tmp_path / "pods.db")
     head = head_of(make(store, "s", "a", "b", "c"))

@@ -21,7 +21,8 @@ LARGEST_ROW = 8 << 10
 HASH, MARK = 32, 36
 _mark = Struct(f">I{HASH}s")
 _pack, _marks = _mark.pack, _mark.iter_unpack
-_pack_two = Struct(f">I{HASH}sI{HASH}s").pack
+_two_marks = Struct(f">I{HASH}sI{HASH}s")
+_pack_two, _unpack_two = _two_marks.pack, _two_marks.unpack
 
 #: The number of a row's first entry, its mark and its body.
 Row = tuple[int, bytes, bytes]
@@ -90,13 +91,18 @@ def _unpack(rows: Iterable[ReadRow], after: int, most: int, found: list[StoredEn
             if first > after:
                 append(StoredEntry(first, mark, body))
         else:
-            seq, begin = first, 0
-            for length, hash_ in _marks(mark):
-                end = begin + length
-                append(StoredEntry(seq, hash_, body[begin:end]))
-                seq, begin = seq + 1, end + 1
-            if end < len(body):  # what is none of theirs is the last one's, and does not fit its hash
-                found[-1] = StoredEntry(seq - 1, hash_, body[end - length :])
+            if size == 2 * MARK:  # as most that hold several: a fifth of the time of the way below is spared
+                length, hash_, _, last = _unpack_two(mark)
+                append(StoredEntry(first, hash_, body[:length]))
+                append(StoredEntry(first + 1, last, body[length + 1 :]))
+            else:
+                seq, begin = first, 0
+                for length, hash_ in _marks(mark):
+                    end = begin + length
+                    append(StoredEntry(seq, hash_, body[begin:end]))
+                    seq, begin = seq + 1, end + 1
+                if end < len(body):  # what is none of theirs is the last one's, and does not fit its hash
+                    found[-1] = StoredEntry(seq - 1, hash_, body[end - length :])
             if first <= after:
                 del found[: after + 1 - first]
         if len(found) >= most:
