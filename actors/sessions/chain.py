@@ -11,18 +11,12 @@ from protocol.errors import SessionCorrupt
 #: A hash of no bytes yet: a copy of one takes less than to have OpenSSL look it up by its name.
 new_hash = hashlib.sha256().copy
 
-#: Bytes of an entry that take longer to copy than a second call of the hash does.
-LARGE = 1 << 16
-
 
 def link(prev_hash: bytes, body: bytes) -> bytes:
     """The hash of an entry with these bytes behind the entry with that hash."""
     hashing = new_hash()
-    if len(body) < LARGE:
-        hashing.update(prev_hash + body)
-    else:
-        hashing.update(prev_hash)
-        hashing.update(body)
+    hashing.update(prev_hash)
+    hashing.update(body)
     return hashing.digest()
 
 
@@ -61,17 +55,13 @@ def first_break(entries: Sequence[StoredEntry], prev: Head | None = None) -> tup
     if not entries:
         return None
     expected, digest = (entries[0].seq, GENESIS) if prev is None else (prev.seq + 1, prev.hash)
-    large = LARGE  # written out, since a long history is read for this alone
     for entry in entries:
         if entry.seq != expected:
             return expected, f"entry {expected} is missing; the next one there is {entry.seq}"
-        body = entry.body
-        if len(body) < large:
-            hashing = new_hash()
-            hashing.update(digest + body)
-            digest = hashing.digest()
-        else:
-            digest = link(digest, body)
+        hashing = new_hash()  # written out, since a long history is read for this alone
+        hashing.update(digest)
+        hashing.update(entry.body)
+        digest = hashing.digest()
         if digest != entry.hash:
             return expected, "its hash does not fit its bytes and the entry before it"
         expected += 1

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from actors.runtime.in_thread import in_thread
 from actors.sessions.activities import still_open
 from actors.sessions.answers import OF_DRIVERS, Kept, durable, store_failure
-from actors.sessions.chain import LARGE, chained, head_of, link, new_hash
+from actors.sessions.chain import chained, head_of, new_hash
 from actors.sessions.head import SessionHead
 from actors.sessions.store import SessionStore
 from protocol.entries import (
@@ -257,19 +257,14 @@ class SessionLog:
         """The next entry at the tentative end, which it moves on."""
         head = self.head
         seq = head.seq = head.seq + 1
-        if len(body) < LARGE:
-            hashing = new_hash()
-            hashing.update(head.hash + body)
+        if len(body) < LONG or asyncio._get_running_loop() is None:  # noqa: SLF001 - documented
+            hashing = new_hash()  # ``link`` written out
+            hashing.update(head.hash)
+            hashing.update(body)
             hash_ = head.hash = hashing.digest()
         else:
-            hash_ = head.hash = self._link_large(head.hash, body)
+            self._has_long, hash_ = True, head.hash
         return StoredEntry(seq, hash_, body)
-
-    def _link_large(self, prev_hash: bytes, body: bytes) -> bytes:
-        if len(body) < LONG or asyncio._get_running_loop() is None:  # noqa: SLF001 - documented
-            return link(prev_hash, body)
-        self._has_long = True
-        return prev_hash
 
     # -- committing ----------------------------------------------------------------------------
 
