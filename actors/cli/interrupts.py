@@ -11,16 +11,23 @@ import asyncio
 import atexit
 import os
 import signal
+import sys
+import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from actors.cli.streams import let_go_of_lost_terminal
+from actors.runtime.lasting_loop import run_on_own_loop
 
 T = TypeVar("T")
 
 #: The signals by which people and their systems end a command.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+#: How long the threads of event loops have to end, in seconds.
+_MOMENT = 0.5
 
 
 class Interrupted(Exception):  # noqa: N818 - an end, not an error
@@ -67,9 +74,26 @@ def _signals_to_follow() -> list[signal.Signals]:
     return [each for each in SIGNALS if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
 
 
-def ignore_at_the_end() -> None:
-    """Ignore signals at the interpreter's exit: one that comes then would replace its exit code."""
-    atexit.register(_ignore)
+def leave(code: int) -> NoReturn:
+    """Leave with that exit code. Threads of event loops are not waited for: a tool that was left to itself
+    may hold one for ever. Others are, as Python does, until a signal ends the process.
+    """
+    atexit.register(_ignore)  # a signal that comes at the interpreter's exit would replace its exit code
+    held = [each for each in threading.enumerate() if not (each.daemon or each is threading.current_thread())]
+    if held:
+        for number in _signals_to_follow():
+            signal.signal(number, signal.SIG_DFL)  # a handler might not be called before such a thread ends
+        with suppress(RuntimeError):  # no thread can be started
+            threading.Thread(target=_leave_threads_of_loops, args=(held, code), daemon=True).start()
+    sys.exit(code)
+
+
+def _leave_threads_of_loops(held: list[threading.Thread], code: int) -> None:
+    for each in held:
+        if not each.name.startswith("asyncio_"):
+            each.join()
+    time.sleep(_MOMENT)  # in which they end that have nothing to do
+    os._exit(code)
 
 
 @contextmanager
@@ -118,7 +142,7 @@ def catching(
 
 def run_interruptible(work: Coroutine[Any, Any, T]) -> T:
     """Run ``work`` on an event loop of its own; a signal cancels it and raises Interrupted."""
-    return asyncio.run(_interruptible(work))
+    return run_on_own_loop(_interruptible(work))
 
 
 async def _interruptible(work: Coroutine[Any, Any, T]) -> T:

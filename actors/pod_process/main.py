@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +22,7 @@ from actors.pod.service import Service
 from actors.pod_process.leased_budget import LeasedBudget, ParentAccounts, ReportedTotals
 from actors.runtime.events.subscription import Feed
 from actors.runtime.importable import load
+from actors.runtime.lasting_loop import run_on_own_loop
 from actors.swarm.supervision import PodSupervisor
 from actors.system import PodSystem
 from actors.tools.loading import load_tools
@@ -61,20 +61,13 @@ def main() -> NoReturn:
     try:
         begin = receive_begin(commands)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # else asyncio.run would handle it until we do
-        code = asyncio.run(_serve_to_the_end(begin, commands, accounts))
+        code = run_on_own_loop(serve(begin, commands, accounts))
     except (EOFError, OSError, WireError) as error:
         sys.stderr.write(f"polypod: the parent of this pod's process: {error}\n")
     finally:
         with contextlib.suppress(Exception):
             sys.stderr.flush()
         os._exit(code)  # a tool that was left to itself may hold a thread for ever
-
-
-async def _serve_to_the_end(begin: BeginPod, commands: socket.socket, accounts: socket.socket) -> int:
-    try:
-        return await serve(begin, commands, accounts)
-    finally:  # the loop's threads are not waited for either, as asyncio.run does with those that it has then
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
 
 
 def _take_sockets() -> tuple[socket.socket, socket.socket]:

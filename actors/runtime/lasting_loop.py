@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar, TypeVarTuple
 
@@ -42,6 +42,20 @@ class LastingLoop(asyncio.SelectorEventLoop):
         except RuntimeError as error:
             if not is_of_exit(error):
                 raise
+
+
+def run_on_own_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` on an event loop of its own, as ``asyncio.run`` does, and do not wait for threads of the
+    loop that are held in the end: a tool that was left to itself may hold one for ever.
+    """
+    return asyncio.run(_let_go_of_threads(work))
+
+
+async def _let_go_of_threads(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return await work
+    finally:  # the loop is closed with other threads than those that it has now
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
 
 
 def is_of_exit(error: RuntimeError) -> bool:

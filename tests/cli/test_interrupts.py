@@ -3,9 +3,14 @@
 import asyncio
 import io
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from child_kit import in_child
+from warm import ROOT
 
 from actors.cli.chat.interruptible import interruptible
 from actors.cli.display.terminal import Terminal
@@ -53,3 +58,47 @@ async def test_a_command_of_a_chat_that_is_asked_to_end_as_the_command_ends_leav
 
 async def test_ctrl_c_as_a_command_of_a_chat_ends_leaves_what_it_has_done() -> None:
     assert await interruptible(end_with(signal.SIGINT), Terminal(io.StringIO(), io.StringIO())) == "done"
+
+
+HELD = """
+import asyncio, threading
+from actors.cli.interrupts import leave, run_interruptible
+
+def hold():
+    threading.main_thread().join()  # which is over where the interpreter waits for other threads
+    print("held", flush=True)
+    threading.Event().wait()
+
+async def work():
+    {hold}
+    print("done", flush=True)
+
+run_interruptible(work())
+leave(3)
+"""
+
+
+@contextmanager
+def leaving(hold: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", HELD.format(hold=hold)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_command_ends_though_a_tool_holds_a_thread_of_its_loop_for_ever():
+    with leaving("asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)") as process:
+        assert process.communicate(timeout=60) == ("done\n", "")
+        assert process.returncode == 3
+
+
+def test_a_signal_ends_a_command_whose_tool_has_left_a_thread_behind_without_a_traceback():
+    with leaving("threading.Thread(target=hold).start()") as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["done\n", "held\n"]
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == ("", "")
+        assert process.returncode == -signal.SIGINT

@@ -26,6 +26,7 @@ from actors.cli.user_tools import with_tools
 from actors.llm.http.presets import PRESETS
 from actors.pod.handle import Pod
 from actors.pod.local import actor_of
+from actors.runtime.lasting_loop import run_on_own_loop
 from actors.system import PodSystem
 from actors.version import __version__
 from protocol.errors import InvalidInput, PolypodError, SessionNotFound
@@ -121,7 +122,7 @@ def agent(
         idle_timeout,
     )
     output = _own_output()
-    if code := asyncio.run(_live(asked, output)):
+    if code := run_on_own_loop(_live(asked, output)):
         raise Exit(code)
 
 

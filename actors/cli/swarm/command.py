@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -31,6 +30,7 @@ from actors.cli.swarm.files import read_rows
 from actors.cli.swarm.rows import Row, lines_of
 from actors.cli.swarm.wire import Asked, Said
 from actors.runtime.arguments import path_of
+from actors.runtime.lasting_loop import run_on_own_loop
 from actors.runtime.user_folders import state_path
 from protocol.errors import PolypodError
 from protocol.events import Lagged, Retry, StreamRestart
@@ -409,4 +409,4 @@ def serve_command(idle_seconds: float, root: Path, store: str | None) -> None:
     with only_one(root) as alone:
         if alone:
             logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
-            asyncio.run(serve(store or default_store(), root, idle_seconds))
+            run_on_own_loop(serve(store or default_store(), root, idle_seconds))
