@@ -33,6 +33,8 @@ def keep_aside(store: SessionStore, session_id: str, folder: Path) -> Path:
     lines += [batch_lines([_on_one_line(entry)]) for entry in wait(store.read(session_id))]
     try:
         make_private(folder)
+        for left in folder.glob(f".{file_name(session_id)}.*"):  # by a repair that was killed over it
+            left.unlink(missing_ok=True)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         with draft_file(draft, b"".join(lines), at=time.time_ns(), sync=True):
             name_file(draft, path)

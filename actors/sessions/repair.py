@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -209,10 +210,19 @@ def _nobody_listens(*_: object) -> None:
     """A branch has no pod yet, so nobody is subscribed."""
 
 
+def successor_id(finding: Finding) -> str:
+    """The id of the session that takes the place of a damaged one: the same for the same damage, so that a
+    repair after one that was killed finds what that one has made.
+    """
+    digits = hashlib.sha256(f"{finding.session_id!a} {finding.seq} {finding.sound}".encode()).hexdigest()
+    return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-8{digits[17:20]}-{digits[20:32]}"  # RFC 9562, 5.8
+
+
 def mend(
     store: SessionStore, finding: Finding, new_id: str, aside: Path
 ) -> tuple[SessionInfo | None, Path | None]:
-    """Have a damaged session go on as its sound beginning, if there is any, and put what is damaged aside.
+    """Have a damaged session go on as its sound beginning, if there is any, under ``new_id`` (see
+    ``successor_id``), and put what is damaged aside.
 
     The session that takes its place, and the file in the folder ``aside`` that keeps the damaged session as
     it was. A batch that was never finished is cut off instead; what belongs to no session, or is only of a
@@ -231,11 +241,16 @@ def mend(
         raise in_use(session_id, holder)
     if finding.kind == "unreadable":
         _check_it_can_be_read(store, session_id)
-    forked = succeed(store, session_id, new_id) if finding.sound else None
+    forked, made = None, False
+    if finding.sound:
+        try:
+            forked, made = succeed(store, session_id, new_id), True
+        except HeadConflict:  # a repair that was killed behind this has made it
+            forked = wait(store.info(new_id))
     try:
         return forked, wait(store.put_aside(session_id, aside))
     except BaseException:
-        if forked is not None:
+        if made:
             with contextlib.suppress(SessionError):
                 wait(store.info(session_id))  # else the other one is all that is left of it
                 # Else there would be one more with each repair, beside the damaged one.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from actors.sessions.answers import wait
 from actors.sessions.repair import sound_prefix
 from actors.sessions.store import SessionInfo, SessionStore
-from protocol.errors import SessionInUse, SessionNotFound
+from protocol.errors import SessionNotFound
+
+#: Sessions that are deleted together at most, and entries that these have: some 10 ms, for which others wait.
+_BATCH, _ENTRIES = 100, 2000
 
 
 def doomed(
@@ -56,32 +59,38 @@ def collect(
     A session counts as superseded only by one whose chain is sound. Raises StoreError.
     """
     before = None if older_than is None else (time.time() if now is None else now) - older_than
-    sessions = wait(store.sessions())
+    keep = _Held(store) if dry_run else ()  # else they are asked about when they are to go
     gone: list[SessionInfo] = []
     needed: set[str] = set()
-    for info in doomed(sessions, before=before, superseded=superseded, keep=_Held(store)):
-        if info.session_id not in needed and _may_go(store, info) and (dry_run or _delete(store, info)):
-            gone.append(info)
-        elif info.parent is not None and not (superseded and _is_compaction(info)):
-            needed.add(info.parent.session_id)  # which would have gone after this one
+    for batch in _batches(doomed(wait(store.sessions()), before=before, superseded=superseded, keep=keep)):
+        going: dict[str, SessionInfo] = {}
+        for info in batch:
+            if info.session_id not in needed and _followers_are_sound(store, info, going):
+                going[info.session_id] = info
+            elif info.parent is not None and not (superseded and _is_compaction(info)):
+                needed.add(info.parent.session_id)  # which would have gone after this one
+        went = list(going.values()) if dry_run else wait(store.delete_all(list(going.values())))
+        gone += went
+        for each in went:
+            del going[each.session_id]
+        for info in going.values():
+            if info.parent is not None and not (superseded and _is_compaction(info)):
+                needed.add(info.parent.session_id)
     return gone
 
 
-def _may_go(store: SessionStore, info: SessionInfo) -> bool:
-    """Whether a session is as it was when it was listed, and what goes on from it is sound."""
-    try:
-        return wait(store.info(info.session_id)).head == info.head and _followers_are_sound(store, info)
-    except SessionNotFound:  # somebody was faster
-        return False
-
-
-def _delete(store: SessionStore, info: SessionInfo) -> bool:
-    """Delete a session; False where somebody was faster, and has it or has deleted it."""
-    try:
-        wait(store.delete(info.session_id))
-    except (SessionInUse, SessionNotFound):
-        return False
-    return True
+def _batches(sessions: Iterable[SessionInfo]) -> Iterator[list[SessionInfo]]:
+    """Sessions in their order, so many together as are deleted in some milliseconds."""
+    batch: list[SessionInfo] = []
+    entries = 0
+    for info in sessions:
+        if batch and (len(batch) == _BATCH or entries + info.head.seq > _ENTRIES):
+            yield batch
+            batch, entries = [], 0
+        batch.append(info)
+        entries += info.head.seq
+    if batch:
+        yield batch
 
 
 def _children_first(
@@ -117,6 +126,10 @@ class _Held:
             return False
 
 
-def _followers_are_sound(store: SessionStore, info: SessionInfo) -> bool:
-    followers = filter(_is_compaction, wait(store.successors(info.session_id)))
-    return all(sound_prefix(store, follower.session_id)[1] is None for follower in followers)
+def _followers_are_sound(store: SessionStore, info: SessionInfo, going: Container[str]) -> bool:
+    """Whether what a session was compacted into is sound, but for what goes with it: that was asked about."""
+    return all(
+        sound_prefix(store, follower.session_id)[1] is None
+        for follower in wait(store.successors(info.session_id))
+        if _is_compaction(follower) and follower.session_id not in going
+    )

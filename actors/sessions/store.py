@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import os
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +18,14 @@ from actors.sessions.answers import Answer, Kept, then, wait
 from actors.sessions.head import fits
 from protocol.approval import ApprovalAnswer
 from protocol.entries import Head, Parent, StoredEntry
-from protocol.errors import HeadConflict, SessionError, SessionInUse, SessionNotFound, StoreError
+from protocol.errors import (
+    HeadConflict,
+    SessionCorrupt,
+    SessionError,
+    SessionInUse,
+    SessionNotFound,
+    StoreError,
+)
 
 if TYPE_CHECKING:
     from actors.sessions.memory.store import MemoryStore as MemoryStore  # noqa: PLC0414 - for type checkers
@@ -182,6 +190,14 @@ class SessionStore(abc.ABC):
         SessionNotFound, StoreError.
         """
 
+    def delete_all(self, sessions: Sequence[SessionInfo]) -> Answer[list[SessionInfo]]:
+        """Remove sessions for good, children before their parents, and return those that went: what somebody
+        holds or has changed since it was listed stays, and so does what that comes from. Others wait
+        meanwhile, so there should be some hundred at most. Called where no loop runs. Raises StoreError:
+        then some may have gone.
+        """
+        return delete_in_turn(self, sessions, self.delete)
+
     def put_answer(self, answer: ApprovalAnswer) -> Answer[bool]:  # noqa: ARG002
         """Keep an answer to a call that waits for approval: the first of all processes to its id in its
         session. False where there is one already. It outlives the process, and may not outlive a power cut.
@@ -239,6 +255,23 @@ class SessionStore(abc.ABC):
 
     def close(self) -> Answer[None]:
         """Flush and let go of files and claims; idempotent."""
+
+
+def delete_in_turn(
+    store: SessionStore, sessions: Sequence[SessionInfo], delete: Callable[[str], Answer[None]]
+) -> list[SessionInfo]:
+    """What ``delete_all`` does, with ``delete`` for each that may go."""
+    gone: list[SessionInfo] = []
+    needed: set[str] = set()
+    for info in sessions:
+        with contextlib.suppress(SessionCorrupt, SessionInUse, SessionNotFound):
+            if info.session_id not in needed and wait(store.info(info.session_id)).head == info.head:
+                wait(delete(info.session_id))
+                gone.append(info)
+                continue
+        if info.parent is not None:
+            needed.add(info.parent.session_id)
+    return gone
 
 
 def _small(largest: int, page: list[StoredEntry]) -> list[StoredEntry] | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click import Context
 from command_kit import COMMAND, SHOP, Done, Home, paid
 from person import PATIENCE, person
 from store_kit import NOBODY, without_privileges
@@ -214,6 +215,8 @@ def test_a_store_that_may_only_be_read_lists_what_waits_and_takes_no_answer(
     for path in () if os.geteuid() else (shop.state, *shop.state.rglob("*")):
         os.chown(path, NOBODY, NOBODY)  # the token is that of who answers
     store = shop.env["POLYPOD_STORE"]
+    for name in "approvals", "approve":  # what they load may not be readable either
+        assert polypod.get_command(Context(polypod), name)
     with only_readable(shop):
         assert run_guarded(lambda: polypod(["approvals", store, "--json"], standalone_mode=False)) == 0
         assert asked in capfd.readouterr().out

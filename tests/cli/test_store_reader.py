@@ -1,7 +1,9 @@
 """The reader of stores: sessions found, checked and reported without making pods of them."""
 
 import asyncio
+import contextlib
 import os
+import threading
 from pathlib import Path
 
 import click
@@ -10,10 +12,11 @@ from store_kit import change_entry
 from swarm.agent_kit import wait_for_ever
 
 from actors.cli.errors import SeveralFit
-from actors.cli.sessions.inspect import last_words, stand_of
+from actors.cli.sessions.inspect import last_words, listed, stand_of
 from actors.cli.sessions.store_reader import Reading
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.sessions.head import short_id
+from actors.sessions.sqlite.store import SQLiteStore
 from actors.swarm.agents.swarm import Swarm
 from actors.swarm.runners.function import AgentContext
 from actors.system import PodSystem
@@ -185,6 +188,38 @@ async def test_the_last_session_is_one_in_which_something_was_said(store: str):
         only = reading.newest(lambda manifest: manifest.pod.name == "b")
         assert only is not None
         assert only.session_id == empty
+
+
+def test_a_session_is_listed_with_three_queries_and_no_wait_for_another_thread(store: str):
+    made(store)
+    made(store)
+    with Reading(store) as reading:
+        sessions, asked = reading.sessions(), list[str]()
+        reading._opened._connection.set_trace_callback(asked.append)
+        threads = threading.active_count()
+        rows = list(listed(sessions, reading))
+        assert (len(asked), threading.active_count()) == (6, threads)
+    assert [(each.stand.last_run, each.summary.task) for each in rows] == [("finished", "hi")] * 2
+
+
+def test_a_session_whose_last_entries_are_damaged_hides_no_other(store: str, tmp_path: Path):
+    [damaged], [sound] = made(store), made(store)
+    change_entry(tmp_path / "pods.db", 6, b'"finished"', b'"finis"ed"')
+    with Reading(store) as reading:
+        rows = {each.info.session_id: each for each in listed(reading.sessions(), reading)}
+    assert {name: each.stand.last_run for name, each in rows.items()} == {
+        damaged: "unreadable",
+        sound: "finished",
+    }
+    assert rows[damaged].summary.task == "hi"
+
+
+def test_a_session_that_is_deleted_while_others_are_listed_is_left_out(store: str):
+    [gone], [left] = made(store), made(store)
+    with Reading(store) as reading, contextlib.closing(SQLiteStore(store.partition(":")[2])) as other:
+        sessions = reading.sessions()
+        other.delete(gone)
+        assert [each.info.session_id for each in listed(sessions, reading)] == [left]
 
 
 def test_a_session_without_a_sound_beginning_is_an_error_that_names_it(store: str, tmp_path: Path):

@@ -24,6 +24,8 @@ from actors.sessions.repair import (
     import_session,
     mend,
     sound_prefix,
+    succeed,
+    successor_id,
 )
 from actors.sessions.sqlite.store import SQLiteStore
 from protocol.entries import ItemsKept, Parent, SessionOpened
@@ -296,6 +298,25 @@ def test_a_repair_that_cannot_put_the_damaged_session_aside_leaves_no_other(tmp_
         mend(store, finding, "mended", tmp_path / "damaged")
     assert [each.session_id for each in store.sessions()] == ["s"]
     store.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_repair_after_one_that_was_killed_takes_what_that_has_made(tmp_path, kind):
+    with contextlib.closing(KINDS[kind](tmp_path)) as store:
+        conversation(store, "s", "abcd")
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes().replace(b'"text":"d"', b'"text":"e"'))
+    with contextlib.closing(KINDS[kind](tmp_path)) as store:
+        (finding,) = check(store)
+        made = succeed(store, "s", successor_id(finding))
+        folder = tmp_path / "damaged"
+        folder.mkdir()
+        (folder / ".s.jsonl.1234").touch()
+        forked, kept = mend(store, finding, successor_id(finding), folder)
+        assert forked == made
+        assert [each.session_id for each in store.sessions()] == [made.session_id]
+        assert kind.startswith("jsonl") or list(folder.iterdir()) == [kept]
 
 
 def test_a_repair_that_is_interrupted_behind_its_end_leaves_what_takes_the_damaged_ones_place(tmp_path):

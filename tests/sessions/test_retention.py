@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+import sys
+
 import pytest
 from effort import times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from store_kit import KINDS, child_of, make
+from store_kit import KINDS, add, child_of, make
 
+from actors.sessions.chain import head_of
+from actors.sessions.lock import WriterLock
 from actors.sessions.memory.store import MemoryStore
 from actors.sessions.retention import collect, doomed
 from actors.sessions.store import SessionInfo
@@ -51,6 +57,51 @@ def test_what_a_session_was_forked_from_stays_where_that_one_is_taken_up_just_th
     make(store, "other", "d", claim=False)
     assert [each.session_id for each in collect(store, older_than=3600, now=FAR)] == ["other"]
     assert left(store) == ["fork", "middle", "root"]
+
+
+@pytest.mark.parametrize("kind", ["sqlite-process", "jsonl-process"])
+def test_a_hundred_sessions_are_deleted_while_others_wait_once(tmp_path, kind):
+    gate, entered = WriterLock.gate.__wrapped__.__code__, []
+
+    def notice(frame, event, _):
+        if event == "call" and frame.f_code is gate:
+            entered.append(frame)
+
+    with contextlib.closing(KINDS[kind](tmp_path)) as store:
+        for number in range(100):
+            make(store, f"s{number}", "a", claim=False)
+        sys.setprofile(notice)
+        try:
+            assert len(collect(store, older_than=0, now=FAR)) == 100
+        finally:
+            sys.setprofile(None)
+        assert left(store) == []
+    assert len(entered) == 2  # it is a generator, which is left as well
+
+
+def test_of_what_is_deleted_together_that_stays_which_is_held_or_has_changed_and_what_it_comes_from(store):
+    parent = make(store, "s", "a", claim=False)
+    for name in "tu":
+        make(store, name, "b", parent=child_of("s", parent), claim=False)
+    changed = make(store, "v", "a", claim=False)
+    make(store, "w", "a", claim=False)
+    infos = [store.info(name) for name in "tuvws"]
+    store.claim("t", "pod")
+    store.claim("v", "pod")
+    add(store, "v", head_of(changed), "b")
+    store.release("v")
+    store.flush()
+    assert [info.session_id for info in store.delete_all(infos)] == ["u", "w"]
+    assert left(store) == ["s", "t", "v"]
+
+
+def test_a_chain_of_compactions_of_which_the_last_is_damaged_goes_when_it_is_old(tmp_path):
+    with contextlib.closing(KINDS["sqlite-process"](tmp_path)) as store:
+        entries = make(store, "s", "a", claim=False)
+        make(store, "t", "b", parent=child_of("s", entries, "compacted_from"), claim=False)
+        with contextlib.closing(sqlite3.connect(tmp_path / "pods.db")) as db, db:
+            db.execute("UPDATE entries SET hash = zeroblob(32) WHERE session = 2")
+        assert [info.session_id for info in collect(store, older_than=0, now=FAR)] == ["t", "s"]
 
 
 def test_what_was_compacted_into_a_sound_session_goes_when_asked(store):

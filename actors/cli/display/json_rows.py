@@ -51,10 +51,11 @@ class SessionFacts(Struct, frozen=True, kw_only=True):
 class SessionRow(SessionFacts, frozen=True, kw_only=True):
     """A line of ``ps``.
 
-    ``last_run`` is the outcome of the last run, ``open`` where it has no end, ``none`` where there was none;
-    ``holder`` the process that has the session, ``waiting`` how many of its calls wait for approval; ``cost``
-    is in US dollars, null where nobody knows it. ``unconfined`` are its MCP servers and, of an agent, the
-    program of others that it is: nothing confines these.
+    ``last_run`` is the outcome of the last run, ``open`` where it has no end, ``none`` where there was none,
+    ``unreadable`` where the entry that says so is damaged; ``holder`` the process that has the session,
+    ``waiting`` how many of its calls wait for approval; ``cost`` is in US dollars, null where nobody knows
+    it. ``unconfined`` are its MCP servers and, of an agent, the program of others that it is: nothing
+    confines these.
     """
 
     last_run: str

@@ -23,7 +23,7 @@ from actors.cli.sessions.summary import Summary, summary_of
 from actors.cli.sessions.table import Row, print_sessions
 from actors.sessions.replay import Replayed, replay
 from actors.sessions.store import Holder, SessionInfo
-from protocol.errors import SessionError, SessionNotFound, WireError
+from protocol.errors import SessionCorrupt, SessionError, SessionNotFound, WireError
 from protocol.items import AssistantItem
 from protocol.manifest import PodManifest
 from protocol.usage import Usage
@@ -63,7 +63,7 @@ def ps(pod: str | None, everything: bool, store: str | None, as_json: bool) -> N
     """
     limit = None if everything or as_json else _LISTED + 1
     with Reading(store) as reading:
-        sessions = [listed(info, reading) for info in reading.sessions(pod, limit)]
+        sessions = list(listed(reading.sessions(pod, limit), reading))
         url, unreadable = reading.url, reading.unreadable()
         if pod is not None and not sessions:
             raise options.no_such_pod(pod, reading)
@@ -104,9 +104,12 @@ def _report_unreadable(unreadable: dict[str, SessionError], url: str, terminal: 
     )
 
 
-def listed(info: SessionInfo, reading: Reading) -> Listed:
-    """What is listed of a session. Raises SessionError."""
-    return Listed(info, stand_of(info, reading), summary_of(info.session_id, reading))
+def listed(sessions: Iterable[SessionInfo], reading: Reading) -> Iterator[Listed]:
+    """What is listed of sessions; those that are deleted meanwhile are passed over. Raises SessionError."""
+    for info in sessions:
+        with suppress(SessionNotFound):
+            summary, last = summary_of(info.session_id, reading)
+            yield Listed(info, _stand(info, reading, last or _last_run(info, reading)), summary)
 
 
 def row_of(session: Listed) -> Row:
@@ -122,7 +125,19 @@ _MADE_BY = {"compacted_from": "compaction", "forked_from": "fork"}
 
 def stand_of(info: SessionInfo, reading: Reading) -> Stand:
     """How a session stands now. Raises SessionError."""
-    runs, last, waiting = info, reading.last_run(info), 0
+    return _stand(info, reading, _last_run(info, reading))
+
+
+def _last_run(info: SessionInfo, reading: Reading) -> str:
+    """How the last run of a session ended; of one that is damaged where that stands ``unreadable``."""
+    try:
+        return reading.last_run(info)
+    except (SessionCorrupt, WireError):
+        return "unreadable"
+
+
+def _stand(info: SessionInfo, reading: Reading, last: str) -> Stand:
+    runs, waiting = info, 0
     if last == "none":
         with suppress(SessionError, WireError):  # damaged, or its pod's session is gone
             runs = reading.of_runs(info)

@@ -79,7 +79,7 @@ def fsck(mend: bool, store: str | None, as_json: bool) -> None:
 def _mend(store: SessionStore, finding: repair.Finding, terminal: Terminal, *, as_json: bool) -> bool:
     folder = (store.folder or Path.cwd()) / "damaged"
     try:
-        forked, kept = repair.mend(store, finding, new_session_id(), folder)
+        forked, kept = repair.mend(store, finding, repair.successor_id(finding), folder)
     except SessionError as error:
         terminal.note(f"not mended: {error}")
         return False
@@ -165,7 +165,7 @@ def gc(older_than: str | None, superseded: bool, dry_run: bool, store: str | Non
         wait(opened.close())
     if dry_run and gone and not as_json:
         with Reading(opened.url) as reading:
-            print_sessions([row_of(listed(info, reading)) for info in gone], Terminal())
+            print_sessions([row_of(each) for each in listed(gone, reading)], Terminal())
     else:
         _print_sessions(gone, as_json=as_json)
     if not as_json:

@@ -40,7 +40,7 @@ _PAGE = 500
 #: Sessions that are named to a person whose beginning of an id fits several.
 _SHOWN = 8
 #: Entries that are looked through for the first words to a pod, and characters that are shown of it.
-_FIRST, _WORDS = 20, 60
+_FIRST, WORDS = 20, 60
 
 
 class Reading:
@@ -159,7 +159,7 @@ class Reading:
 
     def task(self, session_id: str) -> str:
         """The first words to the pod of a session, on one line; empty where its first entries do not say."""
-        return cut(self.first_words(session_id), _WORDS)
+        return cut(self.first_words(session_id), WORDS)
 
     def first_words(self, session_id: str) -> str:
         """The first words to the pod of a session, whole; where it goes on from others, those that the first
@@ -208,6 +208,17 @@ class Reading:
         while page := wait(self._there().read(session_id, after=after, limit=_PAGE)):
             yield from page
             after = page[-1].seq
+
+    def pages(self, session_id: str) -> Iterator[list[StoredEntry]]:
+        """The entries of a session, as they are kept: a few first, which most often are all there are, so
+        that this takes one query; the chain is not checked.
+        """
+        after, size = 0, _FIRST
+        while page := wait(self._there().read(session_id, after=after, limit=size)):
+            yield page
+            if len(page) < size:
+                break
+            after, size = page[-1].seq, _PAGE
 
     def checked(self, session_id: str) -> Iterator[StoredEntry]:
         """All entries of a session, each checked against the one before. Raises SessionCorrupt."""

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
 
-from actors.cli.sessions.store_reader import Reading
+from actors.cli.display.format import cut
+from actors.cli.sessions.store_reader import WORDS, Reading
 from actors.pod.client_factory import label
+from actors.pod.session.restore import last_run_in
 from actors.sessions.replay import Replayed
 from actors.swarm.agents.history import POD_RUNNERS
 from protocol.agents import spec_of
-from protocol.entries import SessionOpened, StoredEntry
-from protocol.errors import SessionError, WireError
-from protocol.events import PodStarted
+from protocol.entries import Parent, SessionOpened, StoredEntry
+from protocol.errors import SessionCorrupt, SessionError, WireError
+from protocol.events import PodStarted, UserMessage
 from protocol.manifest import PodManifest
 from protocol.wire import decode_entry
 
 #: Runners that start no program of others.
 _OWN_RUNNERS = (*POD_RUNNERS, "local")
-#: How an entry begins that says on which model its pod goes on, and what one that cost something holds.
-_STARTED, _COST = b'{"type":"PodStarted"', b'"cost":'
+#: How an entry begins that says on which model its pod goes on, or what was said to it; what one that cost
+#: something holds.
+_STARTED, _SAID, _COST = b'{"type":"PodStarted"', b'{"type":"UserMessage"', b'"cost":'
 
 
 class Summary(NamedTuple):
@@ -36,32 +40,68 @@ class Summary(NamedTuple):
     unconfined: tuple[str, ...] = ()
 
 
-def summary_of(session_id: str, reading: Reading) -> Summary:
-    """The summary of a session; as much as can be read of a damaged one."""
-    opened, task, model, costs = Summary(), "", "", Replayed()
-    with suppress(SessionError, WireError, msgspec.DecodeError):
-        task = reading.task(session_id)
-        for stored in reading.stored(session_id):
-            if opened == Summary():
-                opened = _opened(stored)
-                model = opened.model
-            if stored.body.startswith(_STARTED):
-                started = decode_entry(stored.body)
-                model = started.model if isinstance(started, PodStarted) else model
-            elif _COST in stored.body:  # nearly all entries are spared the decoding
-                costs.read((stored,))
-    return opened._replace(task=task, model=model, cost=costs.cost)
+def summary_of(session_id: str, reading: Reading) -> tuple[Summary, str | None]:
+    """The summary of a session, and how its last run ended (see ``Reading.last_run``), read once; of one that
+    is damaged as much as can be read, and None. Raises SessionNotFound, StoreError.
+    """
+    found, last = _Found(), "none"
+    try:
+        for page in reading.pages(session_id):
+            found.read(page)
+            last = last_run_in(page) or last
+    except (SessionCorrupt, WireError):
+        return found.summary(reading), None
+    return found.summary(reading), last
 
 
-def _opened(stored: StoredEntry) -> Summary:
-    """What a session was opened with."""
-    opened = decode_entry(stored.body)
-    if not isinstance(opened, SessionOpened):
-        return Summary()
-    if (spec := spec_of(opened.manifest)) is not None:
-        runner = spec.runner if isinstance(spec.runner, str) else " ".join(spec.runner)
-        is_foreign = not (spec.has_objects or spec.runner in _OWN_RUNNERS)
-        return Summary(folder=spec.cwd, model=runner, unconfined=(runner,) if is_foreign else ())
-    manifest = msgspec.json.decode(opened.manifest, type=PodManifest)
-    servers = tuple(each.name for each in manifest.tools.mcp)
-    return Summary(folder=manifest.pod.pwd, model=label(manifest.model), unconfined=servers)
+class _Found:
+    """What was found in the entries of a session so far."""
+
+    def __init__(self) -> None:
+        self._opened = Summary()
+        self._parent: Parent | None = None
+        self._words: str | None = None
+        self._model = ""
+        self._costs = Replayed()
+        self._begun = False
+
+    def read(self, page: Sequence[StoredEntry]) -> None:
+        """Read on. Raises WireError."""
+        if not self._begun:
+            self._begun = True
+            self._open(page[0])
+        for stored in page:
+            body = stored.body
+            if body.startswith(_STARTED):
+                started = decode_entry(body)
+                self._model = started.model if isinstance(started, PodStarted) else self._model
+            elif _COST in body:  # nearly all entries are spared the decoding
+                self._costs.read((stored,))
+            if self._words is None and body.startswith(_SAID):
+                said = decode_entry(body)
+                self._words = said.item.text if isinstance(said, UserMessage) else None
+
+    def _open(self, stored: StoredEntry) -> None:
+        opened = decode_entry(stored.body)
+        if not isinstance(opened, SessionOpened):
+            return
+        self._parent = opened.parent
+        if (spec := spec_of(opened.manifest)) is not None:
+            runner = spec.runner if isinstance(spec.runner, str) else " ".join(spec.runner)
+            is_foreign = not (spec.has_objects or spec.runner in _OWN_RUNNERS)
+            self._opened = Summary(folder=spec.cwd, unconfined=(runner,) if is_foreign else ())
+            self._model, self._words, self._parent = runner, spec.task, None
+            return
+        with suppress(msgspec.DecodeError):  # of a newer version
+            manifest = msgspec.json.decode(opened.manifest, type=PodManifest)
+            servers = tuple(each.name for each in manifest.tools.mcp)
+            self._opened = Summary(folder=manifest.pod.pwd, unconfined=servers)
+            self._model = label(manifest.model)
+
+    def summary(self, reading: Reading) -> Summary:
+        """The summary; what a session goes on from may say how it began."""
+        words = self._words or ""
+        if self._parent is not None:
+            with suppress(SessionError, WireError):
+                words = reading.first_words(self._parent.session_id) or words
+        return self._opened._replace(task=cut(words, WORDS), model=self._model, cost=self._costs.cost)

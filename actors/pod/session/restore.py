@@ -127,13 +127,19 @@ async def last_run(store: SessionStore, info: SessionInfo) -> RunOutcome | Liter
         after = max(through - _TAIL, 0)
         page = await settled(store.read(info.session_id, after=after, limit=_TAIL))
         page = [each for each in page if each.seq <= through]
-        for entry in reversed(page):
-            if (found := _run_word(entry)) is not None:
-                return found
+        if (found := last_run_in(page)) is not None:
+            return found
         if not page or page[0].seq > after + 1:  # the session's first entry: a child's is not number 1
             break
         through = after
     return "none"
+
+
+def last_run_in(page: Sequence[StoredEntry]) -> RunOutcome | Literal["open"] | None:
+    """How the last run ended of which these entries of a session speak; None where they speak of none. Raises
+    WireError.
+    """
+    return next((found for entry in reversed(page) if (found := _run_word(entry)) is not None), None)
 
 
 def _run_word(entry: StoredEntry) -> RunOutcome | Literal["open"] | None:

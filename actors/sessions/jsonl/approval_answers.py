@@ -92,13 +92,13 @@ class AnswersFile:
         now = _Mark(state, place + len(data), ((known.before if place else b"") + data)[-_BEFORE:])
         return now, [] if mark is None else list(_answers(data))
 
-    def forget(self, session_id: str) -> None:
-        """Remove those of a session; called by who holds the gate."""
+    def forget(self, session_ids: Collection[str]) -> None:
+        """Remove those of these sessions; called by who holds the gate."""
         try:
             data = read_file(self._path)
         except FileNotFoundError:
             return
-        kept = [line for line in data.splitlines(keepends=True) if not _is_of(session_id, line)]
+        kept = [line for line in data.splitlines(keepends=True) if not _is_of(session_ids, line)]
         if len(b"".join(kept)) == len(data):
             return
         draft = self._path.with_suffix(".draft")
@@ -138,5 +138,5 @@ def _is_to(answer: ApprovalAnswer, other: ApprovalAnswer) -> bool:
     return (answer.approval_id, answer.session_id) == (other.approval_id, other.session_id)
 
 
-def _is_of(session_id: str, line: bytes) -> bool:
-    return any(answer.session_id == session_id for answer in _answers(line))
+def _is_of(session_ids: Collection[str], line: bytes) -> bool:
+    return any(answer.session_id in session_ids for answer in _answers(line))

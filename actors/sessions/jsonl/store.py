@@ -36,6 +36,7 @@ from actors.sessions.store import (
     SessionInfo,
     SessionStore,
     closed,
+    delete_in_turn,
     in_use,
     not_found,
     this_process,
@@ -299,13 +300,23 @@ class JsonLinesStore(SessionStore):
 
     def delete(self, session_id: str) -> None:
         with self._translated(session_id), self._lock.gate():
+            self._delete(session_id)
+            self._answers.forget({session_id})
+
+    def delete_all(self, sessions: Sequence[SessionInfo]) -> list[SessionInfo]:
+        with self._translated(), self._lock.gate():
+            gone = delete_in_turn(self, sessions, self._delete)
+            self._answers.forget({info.session_id for info in gone})
+        return gone
+
+    def _delete(self, session_id: str) -> None:
+        with self._translated(session_id):
             path, parent = self._path(session_id), None
             with contextlib.suppress(SessionError):  # what is damaged may go as well
                 parent = read_ends(path).header.parent
             if (holder := self.holder(session_id)) is not None:
                 raise in_use(session_id, holder)
             path.unlink()
-            self._answers.forget(session_id)
             self._claims.remove(path.name)
             self._places.pop(session_id, None)
             self._ends.pop(session_id, None)

@@ -36,6 +36,7 @@ from actors.sessions.store import (
     SessionInfo,
     SessionStore,
     closed,
+    delete_in_turn,
     in_use,
     not_found,
     this_process,
@@ -210,14 +211,21 @@ class SQLiteStore(SessionStore):
 
     def delete(self, session_id: str) -> None:
         with self._reader() as db, self._gate(), self._file.transaction(db):
-            row = self._row(db, session_id)
-            held = self._held.get(session_id)
-            holder = self._living(row) if held is None else this_process(held.pod, held.since)
-            if holder is not None:
-                raise in_use(session_id, holder)
-            note_gone(db, session_id)
-            delete(db, row.row, self._file.format)
-            approval_answers.forget(db, session_id)
+            self._delete(db, session_id)
+
+    def delete_all(self, sessions: Sequence[SessionInfo]) -> list[SessionInfo]:
+        with self._reader() as db, self._gate(), self._file.transaction(db):
+            return delete_in_turn(self, sessions, partial(self._delete, db))
+
+    def _delete(self, db: sqlite3.Connection, session_id: str) -> None:
+        row = self._row(db, session_id)
+        held = self._held.get(session_id)
+        holder = self._living(row) if held is None else this_process(held.pod, held.since)
+        if holder is not None:
+            raise in_use(session_id, holder)
+        note_gone(db, session_id)
+        delete(db, row.row, self._file.format)
+        approval_answers.forget(db, session_id)
 
     # -- answers to approvals
 
