@@ -7,23 +7,24 @@ import os
 import threading
 from collections.abc import Callable, Generator
 
-from msgspec import Struct
-
 from protocol.errors import ToolCancelled
 
 # One lock for all flags: it is held for a list append, and a lock per call costs more than it saves.
 _lock = threading.Lock()
 
 
-class Cancel(Struct, eq=False):
+class Cancel:
     """Whether a call is still wanted.
 
     Raised once, never lowered, from any thread. A coroutine is also cancelled the usual way, so it
     rarely needs this; a plain function in a thread can only look here.
     """
 
-    _cancelled: bool = False
-    _callbacks: list[Callable[[], object]] | None = None
+    __slots__ = ("_callbacks", "_cancelled")
+
+    def __init__(self) -> None:
+        self._cancelled = False
+        self._callbacks: list[Callable[[], object]] | None = None
 
     def __repr__(self) -> str:
         return f"<Cancel {'cancelled' if self._cancelled else 'not cancelled'}>"
