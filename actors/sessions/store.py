@@ -231,6 +231,12 @@ class SessionStore(abc.ABC):
         """Sessions that no listing shows, since what describes them is damaged or of a newer version."""
         return {}
 
+    def lately_unreadable(self, looked_at: int) -> Answer[dict[str, SessionError]]:  # noqa: ARG002
+        """What ``unreadable`` gives, at least of the ``looked_at`` sessions that changed last: for a store
+        that has to look at each.
+        """
+        return self.unreadable()
+
     def put_aside(self, session_id: str, folder: Path) -> Answer[Path | None]:
         """Take a damaged session out of the store, and keep it as it is in a file in ``folder``: that file;
         None where nothing is left of it to keep. Called where no loop runs.

@@ -3,26 +3,35 @@
 import asyncio
 import contextlib
 import os
-import threading
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
-from store_kit import change_entry
+from msgspec import Raw
+from store_kit import change_entry, make
 from swarm.agent_kit import wait_for_ever
 
 from actors.cli.errors import SeveralFit
 from actors.cli.sessions.inspect import last_words, listed, stand_of
 from actors.cli.sessions.store_reader import Reading
+from actors.cli.top.pods import rows_of_pods
 from actors.llm.scripted import ScriptedClient, call, say
+from actors.pod.approvals.find import open_requests
+from actors.sessions.chain import chained
 from actors.sessions.head import short_id
+from actors.sessions.jsonl.store import JsonLinesStore
 from actors.sessions.sqlite.store import SQLiteStore
 from actors.swarm.agents.swarm import Swarm
 from actors.swarm.runners.function import AgentContext
 from actors.system import PodSystem
 from actors.tools.base import tool
+from protocol.entries import SessionOpened
 from protocol.errors import ModelError, RunFailed, SessionCorrupt, SessionNotFound
+from protocol.events import RunStart
 from protocol.manifest import PodManifest
+from protocol.wire import encode
 
 
 @pytest.fixture
@@ -196,10 +205,68 @@ def test_a_session_is_listed_with_three_queries_and_no_wait_for_another_thread(s
     with Reading(store) as reading:
         sessions, asked = reading.sessions(), list[str]()
         reading._opened._connection.set_trace_callback(asked.append)
-        threads = threading.active_count()
-        rows = list(listed(sessions, reading))
-        assert (len(asked), threading.active_count()) == (6, threads)
+        with hops_counted() as hops:
+            rows = list(listed(sessions, reading))
+        assert (len(asked), hops) == (6, [])
     assert [(each.stand.last_run, each.summary.task) for each in rows] == [("finished", "hi")] * 2
+
+
+def test_an_interrupted_session_in_which_nothing_was_asked_is_listed_as_quickly(tmp_path: Path):
+    opened = SessionOpened(session_id="s", seq=1, at=1.0, pod="p", manifest=Raw(b'{"pod":{}}'))
+    started = RunStart(pod="p", session_id="s", seq=2, at=1.0, run_id="r")
+    with contextlib.closing(SQLiteStore(tmp_path / "pods.db")) as store:
+        store.create("s", "p", None, chained(map(encode, [opened, started])), claim=False)
+    with Reading(f"sqlite:{tmp_path}/pods.db") as reading:
+        sessions = reading.sessions()
+        with hops_counted() as hops:
+            [row] = listed(sessions, reading)
+    assert (row.stand, hops) == (("open", None, 0), [])
+
+
+@contextlib.contextmanager
+def hops_counted() -> Iterator[list[str]]:
+    """The waits of this thread for what another one does on a loop."""
+    hops: list[str] = []
+
+    def notice(frame, event: str, _) -> None:
+        if event == "call" and frame.f_code is asyncio.run_coroutine_threadsafe.__code__:
+            hops.append(frame.f_back.f_code.co_name)
+
+    sys.setprofile(notice)
+    try:
+        yield hops
+    finally:
+        sys.setprofile(None)
+
+
+async def test_the_loop_has_nothing_to_close_when_a_session_was_looked_through_for_questions(store: str):
+    await asyncio.to_thread(made, store)
+    left, hooks = list[object](), sys.get_asyncgen_hooks()
+    with contextlib.closing(SQLiteStore(store.partition(":")[2])) as opened:
+        [info] = opened.sessions()
+        sys.set_asyncgen_hooks(finalizer=left.append)
+        try:
+            assert await open_requests(opened, info) == ()
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+    assert left == []
+
+
+def test_of_many_files_the_last_changed_ones_are_looked_at_for_damage(tmp_path: Path):
+    with contextlib.closing(JsonLinesStore(tmp_path)) as store:
+        for name in "st":
+            make(store, name, "a", claim=False)
+        (tmp_path / "s.jsonl").write_bytes(b"nonsense\n")
+        os.utime(tmp_path / "s.jsonl", (1, 1))
+        assert (store.lately_unreadable(1), list(store.unreadable())) == ({}, ["s"])
+        assert list(store.lately_unreadable(2)) == ["s"]
+
+
+def test_a_damaged_session_is_a_row_beside_agents(store: str, tmp_path: Path):
+    made(store)
+    change_entry(tmp_path / "pods.db", 6, b'"finished"', b'"finis"ed"')
+    [row] = rows_of_pods(store, ())
+    assert (row.activity, row.task) == ("unreadable", "hi")
 
 
 def test_a_session_whose_last_entries_are_damaged_hides_no_other(store: str, tmp_path: Path):

@@ -64,7 +64,7 @@ def ps(pod: str | None, everything: bool, store: str | None, as_json: bool) -> N
     limit = None if everything or as_json else _LISTED + 1
     with Reading(store) as reading:
         sessions = list(listed(reading.sessions(pod, limit), reading))
-        url, unreadable = reading.url, reading.unreadable()
+        url, unreadable = reading.url, reading.unreadable(lately=limit is not None)
         if pod is not None and not sessions:
             raise options.no_such_pod(pod, reading)
     terminal = Terminal()
@@ -108,8 +108,8 @@ def listed(sessions: Iterable[SessionInfo], reading: Reading) -> Iterator[Listed
     """What is listed of sessions; those that are deleted meanwhile are passed over. Raises SessionError."""
     for info in sessions:
         with suppress(SessionNotFound):
-            summary, last = summary_of(info.session_id, reading)
-            yield Listed(info, _stand(info, reading, last or _last_run(info, reading)), summary)
+            summary, last, asks = summary_of(info.session_id, reading)
+            yield Listed(info, _stand(info, reading, last or _last_run(info, reading), asks=asks), summary)
 
 
 def row_of(session: Listed) -> Row:
@@ -136,13 +136,14 @@ def _last_run(info: SessionInfo, reading: Reading) -> str:
         return "unreadable"
 
 
-def _stand(info: SessionInfo, reading: Reading, last: str) -> Stand:
+def _stand(info: SessionInfo, reading: Reading, last: str, *, asks: bool = True) -> Stand:
+    """``asks``: whether the session may have calls that wait for approval."""
     runs, waiting = info, 0
     if last == "none":
         with suppress(SessionError, WireError):  # damaged, or its pod's session is gone
             runs = reading.of_runs(info)
             last = reading.last_run(runs)
-    if last in {"open", "paused"}:
+    if last in {"open", "paused"} and (asks or runs is not info):
         with suppress(SessionError, WireError):  # damaged: fsck says so
             waiting = len(reading.unanswered(runs))
     return Stand(last, reading.holder(info.session_id), waiting)

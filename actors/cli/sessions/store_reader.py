@@ -67,9 +67,13 @@ class Reading:
         """The sessions there are, the last changed one first, at most ``limit``."""
         return [] if self._store is None else wait(sessions_of(self._store, pod, limit))
 
-    def unreadable(self) -> dict[str, SessionError]:
-        """What lies among the sessions and cannot be read as one, by its id, with what is wrong with it."""
-        return {} if self._store is None else wait(self._store.unreadable())
+    def unreadable(self, *, lately: bool = False) -> dict[str, SessionError]:
+        """What lies among the sessions and cannot be read as one, by its id, with what is wrong with it;
+        ``lately``: among the last changed ones alone, where the store would have to look at each.
+        """
+        if self._store is None:
+            return {}
+        return wait(self._store.lately_unreadable(_LOOKED_THROUGH) if lately else self._store.unreadable())
 
     def find(self, beginning: str) -> SessionInfo:
         """The one session whose id, or short id, begins so, or the one that changed last for ``last``; of one

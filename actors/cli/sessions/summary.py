@@ -26,6 +26,8 @@ _OWN_RUNNERS = (*POD_RUNNERS, "local")
 #: How an entry begins that says on which model its pod goes on, or what was said to it; what one that cost
 #: something holds.
 _STARTED, _SAID, _COST = b'{"type":"PodStarted"', b'{"type":"UserMessage"', b'"cost":'
+#: What an entry holds that says of a call that it waits for approval.
+_ASKED = b'"ApprovalRequested"'
 
 
 class Summary(NamedTuple):
@@ -40,9 +42,10 @@ class Summary(NamedTuple):
     unconfined: tuple[str, ...] = ()
 
 
-def summary_of(session_id: str, reading: Reading) -> tuple[Summary, str | None]:
-    """The summary of a session, and how its last run ended (see ``Reading.last_run``), read once; of one that
-    is damaged as much as can be read, and None. Raises SessionNotFound, StoreError.
+def summary_of(session_id: str, reading: Reading) -> tuple[Summary, str | None, bool]:
+    """The summary of a session, how its last run ended (see ``Reading.last_run``), and whether it may have
+    calls that wait for approval, read once; of one that is damaged as much as can be read, and None. Raises
+    SessionNotFound, StoreError.
     """
     found, last = _Found(), "none"
     try:
@@ -50,8 +53,8 @@ def summary_of(session_id: str, reading: Reading) -> tuple[Summary, str | None]:
             found.read(page)
             last = last_run_in(page) or last
     except (SessionCorrupt, WireError):
-        return found.summary(reading), None
-    return found.summary(reading), last
+        return found.summary(reading), None, True
+    return found.summary(reading), last, found.asks
 
 
 class _Found:
@@ -64,6 +67,8 @@ class _Found:
         self._model = ""
         self._costs = Replayed()
         self._begun = False
+        #: Whether any entry says of a call that it waits for approval.
+        self.asks = False
 
     def read(self, page: Sequence[StoredEntry]) -> None:
         """Read on. Raises WireError."""
@@ -77,6 +82,7 @@ class _Found:
                 self._model = started.model if isinstance(started, PodStarted) else self._model
             elif _COST in body:  # nearly all entries are spared the decoding
                 self._costs.read((stored,))
+            self.asks = self.asks or _ASKED in body
             if self._words is None and body.startswith(_SAID):
                 said = decode_entry(body)
                 self._words = said.item.text if isinstance(said, UserMessage) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Collection
+from contextlib import suppress
 
 from actors.cli.approvals.answers import keep_answer, require_person
 from actors.cli.sessions.inspect import Stand, last_words, stand_of
@@ -14,6 +15,7 @@ from actors.sessions.store import SessionInfo
 from protocol.agents import AgentStatus
 from protocol.approval import ApprovalAnswer
 from protocol.entries import Entry, OtherEntry
+from protocol.errors import SessionCorrupt, SessionNotFound, WireError
 from protocol.wire import decode_entry
 
 #: Sessions that are listed, and seconds between two looks at what is new in one.
@@ -33,16 +35,22 @@ def rows_of_pods(store: str, agents: Collection[str]) -> list[Row]:
     with Reading(store) as reading:
         sessions = reading.sessions(limit=_LISTED + 2 * len(agents))
         newest = {info.pod: info for info in reversed(sessions) if info.pod.partition(".")[0] not in agents}
-        return [_row(info, reading) for info in list(reversed(newest.values()))[:_LISTED]]
+        rows: list[Row] = []
+        for info in list(reversed(newest.values()))[:_LISTED]:
+            with suppress(SessionNotFound):  # deleted meanwhile
+                rows.append(_row(info, reading))
+        return rows
 
 
 def _row(info: SessionInfo, reading: Reading) -> Row:
-    stand = stand_of(info, reading)
+    stand, task = stand_of(info, reading), ""
+    with suppress(SessionCorrupt, WireError):  # damaged: fsck says so
+        task = reading.task(info.session_id)
     return Row(
         id=info.pod,
         status=_status(stand),
         activity=last_words(info, stand),
-        task=reading.task(info.session_id),
+        task=task,
         runner="pod",
         cwd="",
         created_at=info.updated_at,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from actors.pod.session.restore import tip
 from actors.sessions.answers import settled
@@ -27,20 +28,22 @@ async def open_requests(store: SessionStore, info: SessionInfo) -> tuple[Approva
     """
     found: list[ApprovalRequested | ApprovalResolved] = []
     state, started_again = NO_APPROVALS, False
-    async for entry in _backwards(store, info):
-        if isinstance(entry, ApprovalRequested) and entry.form is not None and started_again:
-            continue  # whoever asked by a form is gone, with its process
-        if isinstance(entry, ApprovalRequested | ApprovalResolved):
-            found.append(entry)
-        elif isinstance(entry, PodStarted):
-            started_again = True
-        elif isinstance(entry, RunEnd) and entry.outcome != "paused":
-            return ()
-        elif isinstance(entry, SessionOpened):
-            state = Approvals(entry.waiting)
-            break
-        elif isinstance(entry, RunStart) and entry.reason != "resume":  # else older questions wait too
-            break
+    # Closed here, since the loop would be woken to close each that is not read to its end.
+    async with aclosing(_backwards(store, info)) as entries:
+        async for entry in entries:
+            if isinstance(entry, ApprovalRequested) and entry.form is not None and started_again:
+                continue  # whoever asked by a form is gone, with its process
+            if isinstance(entry, ApprovalRequested | ApprovalResolved):
+                found.append(entry)
+            elif isinstance(entry, PodStarted):
+                started_again = True
+            elif isinstance(entry, RunEnd) and entry.outcome != "paused":
+                return ()
+            elif isinstance(entry, SessionOpened):
+                state = Approvals(entry.waiting)
+                break
+            elif isinstance(entry, RunStart) and entry.reason != "resume":  # else older questions wait too
+                break
     for event in reversed(found):
         state = state.after(event)
     return state.open if state.open and await tip(store, info.session_id) == info.session_id else ()
@@ -58,7 +61,7 @@ async def resolution(
     return None
 
 
-async def _backwards(store: SessionStore, info: SessionInfo) -> AsyncIterator[Entry | OtherEntry]:
+async def _backwards(store: SessionStore, info: SessionInfo) -> AsyncGenerator[Entry | OtherEntry, None]:
     """The entries of a session that concern its last run, the last one first."""
     through, size = info.head.seq, _FIRST
     while through > 0:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -333,8 +334,14 @@ class JsonLinesStore(SessionStore):
         return ends.size - ends.sound
 
     def unreadable(self) -> dict[str, SessionError]:
+        return self._unreadable(self._changes())
+
+    def lately_unreadable(self, looked_at: int) -> dict[str, SessionError]:
+        return self._unreadable(heapq.nlargest(looked_at, self._changes()))
+
+    def _unreadable(self, changes: Iterable[tuple[int, str]]) -> dict[str, SessionError]:
         found: dict[str, SessionError] = {}
-        for _, session_id in self._changes():
+        for _, session_id in changes:
             try:
                 self.info(session_id)
             except SessionNotFound:
