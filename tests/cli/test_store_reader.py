@@ -15,6 +15,7 @@ from swarm.agent_kit import wait_for_ever
 
 from actors.cli.errors import SeveralFit
 from actors.cli.sessions.inspect import last_words, listed, stand_of
+from actors.cli.sessions.maintenance import _find
 from actors.cli.sessions.store_reader import Reading
 from actors.cli.top.pods import rows_of_pods
 from actors.llm.scripted import ScriptedClient, call, say
@@ -260,6 +261,28 @@ def test_of_many_files_the_last_changed_ones_are_looked_at_for_damage(tmp_path: 
         os.utime(tmp_path / "s.jsonl", (1, 1))
         assert (store.lately_unreadable(1), list(store.unreadable())) == ({}, ["s"])
         assert list(store.lately_unreadable(2)) == ["s"]
+
+
+def test_what_rm_names_by_its_whole_id_is_found_without_a_look_at_all_files(tmp_path: Path):
+    looks: list[str] = []
+
+    def notice(_, event: str, called: object) -> None:
+        if event == "c_call" and called is os.scandir:
+            looks.append(event)
+
+    url = f"jsonl:{tmp_path}"
+    with contextlib.closing(JsonLinesStore(tmp_path)) as store, Reading(url) as reading:
+        make(store, "sound", "a", claim=False)
+        make(store, "damaged-more", "a", claim=False)
+        (tmp_path / "damaged.jsonl").write_bytes(b"nonsense\n")
+        assert reading.sessions()
+        sys.setprofile(notice)
+        try:
+            found = [_find(reading, store, each) for each in ("sound", "damaged")]
+        finally:
+            sys.setprofile(None)
+        assert (found, looks) == (["sound", "damaged"], [])
+        assert _find(reading, store, "damaged-m") == "damaged-more"
 
 
 def test_a_damaged_session_is_a_row_beside_agents(store: str, tmp_path: Path):

@@ -25,7 +25,7 @@ from actors.sessions.answers import wait
 from actors.sessions.head import new_session_id
 from actors.sessions.store import SessionInfo, SessionStore
 from actors.sessions.urls import open_store
-from protocol.errors import SessionError
+from protocol.errors import SessionError, SessionNotFound
 
 
 @click.command(short_help="Open a session that branches off.")
@@ -108,7 +108,13 @@ def rm(sessions: tuple[str, ...], store: str | None) -> None:
 
 def _find(reading: Reading, store: SessionStore, beginning: str) -> str:
     """Find the id of a session by its beginning; an unreadable session is found by its whole id only."""
-    return beginning if beginning in wait(store.unreadable()) else reading.find(beginning).session_id
+    try:
+        wait(store.holder(beginning))  # one of just that id, which may be unreadable, without a look at all
+    except SessionNotFound:
+        return reading.find(beginning).session_id
+    except SessionError:
+        return beginning if beginning in wait(store.unreadable()) else reading.find(beginning).session_id
+    return beginning
 
 
 @click.command(short_help="Write a session to a file.")

@@ -122,7 +122,11 @@ class Reading:
     def _uppermost(found: list[SessionInfo]) -> Iterator[SessionInfo]:
         """The sessions of pods that are no sub-agents of others."""
         names = {info.pod for info in found}
-        return (info for info in found if not any(info.pod.startswith(f"{name}.") for name in names))
+        return (
+            info
+            for info in found
+            if not any(info.pod[:at] in names for at, letter in enumerate(info.pod) if letter == ".")
+        )
 
     def _used_first(self, found: Iterable[SessionInfo]) -> Iterator[SessionInfo]:
         """The sessions, behind the others those that a person does not mean to go on with: records of agents,
