@@ -93,7 +93,8 @@ def _leave_threads_of_loops(held: list[threading.Thread], code: int) -> None:
         if not each.name.startswith("asyncio_"):
             each.join()
     time.sleep(_MOMENT)  # in which they end that have nothing to do
-    os._exit(code)
+    if any(each.is_alive() for each in held):  # else Python ends by itself, however long atexit takes
+        os._exit(code)
 
 
 @contextmanager

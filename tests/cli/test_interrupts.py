@@ -61,13 +61,20 @@ async def test_ctrl_c_as_a_command_of_a_chat_ends_leaves_what_it_has_done() -> N
 
 
 HELD = """
-import asyncio, threading
+import asyncio, atexit, threading
+import actors.cli.interrupts
 from actors.cli.interrupts import leave, run_interruptible
 
 def hold():
     threading.main_thread().join()  # which is over where the interpreter waits for other threads
     print("held", flush=True)
     threading.Event().wait()
+
+def wait_for_who_ends_the_process():
+    for each in threading.enumerate():
+        if each.daemon:
+            each.join()
+    print("flushed", flush=True)
 
 async def work():
     {hold}
@@ -102,3 +109,13 @@ def test_a_signal_ends_a_command_whose_tool_has_left_a_thread_behind_without_a_t
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=60) == ("", "")
         assert process.returncode == -signal.SIGINT
+
+
+def test_what_a_tool_has_python_do_at_the_end_is_done_whole_where_all_threads_end():
+    with leaving(
+        "actors.cli.interrupts._MOMENT = 0;"
+        "threading.Thread(target=threading.main_thread().join).start();"
+        "atexit.register(wait_for_who_ends_the_process)"
+    ) as process:
+        assert process.communicate(timeout=60) == ("done\nflushed\n", "")
+        assert process.returncode == 3
