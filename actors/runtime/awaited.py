@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import concurrent.futures
 import contextlib
 import functools
@@ -243,19 +244,29 @@ def _ended_by(handle: Any, *, of_users: bool) -> Iterator[Any]:
             yield getattr(each, "ended_in_time", None)
 
 
+#: What is looked into where an object has it.
+_CONTAINERS = frozenset({dict, list, set, tuple, collections.deque})
+
+
 def _mentioned(value: Any, depth: int) -> Iterator[Any]:
-    """``value`` and what it knows; no code of users is called."""
+    """``value`` and what it knows, and what is in its containers; no code of users is called."""
     yield value
-    if depth == 0:
-        return
     kind = type(value)
+    if depth == 0:
+        yield from gc.get_referents(value) if kind in _CONTAINERS else ()
+        return
     if kind is FunctionType:
+        known = value.__globals__
         inner = [*_cells(value).values(), *(value.__defaults__ or ())]
+        inner += [known[name] for name in value.__code__.co_names if name in known]
     elif kind in {MethodType, BuiltinFunctionType}:
         inner = [value.__self__]
     elif kind is functools.partial:
         inner = [value.func, *value.args, *value.keywords.values()]
+    elif issubclass(kind, asyncio.AbstractEventLoop):  # it knows all timers
+        inner = []
     else:
         inner = gc.get_referents(value)
+        inner += [each for its in inner if type(its) is dict for each in its.values()]  # its attributes
     for each in inner:
         yield from _mentioned(each, depth - 1)

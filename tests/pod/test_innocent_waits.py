@@ -480,6 +480,41 @@ async def cancel_by_timer(pod: Pod) -> None:
     raise TimeoutError
 
 
+class Cancels:
+    """Cancels tasks, whose attributes stand in a dictionary of its own."""
+
+    def __init__(self, *tasks: asyncio.Task[Any]) -> None:
+        self.tasks = set(tasks)
+        assert vars(self)
+
+    def cancel_all(self) -> None:
+        for each in self.tasks:
+            each.cancel()
+
+
+async def cancel_by_method(pod: Pod) -> None:
+    asked = asyncio.create_task(ask_again(pod))
+    asyncio.get_running_loop().call_later(LOOKED_AT, Cancels(asked).cancel_all)
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    raise TimeoutError
+
+
+by_name: dict[str, asyncio.Task[Any]] = {}
+
+
+def cancel_named() -> None:
+    by_name.pop("asked").cancel()
+
+
+async def cancel_by_global(pod: Pod) -> None:
+    asked = by_name["asked"] = asyncio.create_task(ask_again(pod))
+    asyncio.get_running_loop().call_later(LOOKED_AT, cancel_named)
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    raise TimeoutError
+
+
 async def cancel_by_anyio(pod: Pod) -> None:
     with anyio.fail_after(LOOKED_AT):
         await pod.run("?")
@@ -508,6 +543,8 @@ TIMED: dict[str, Callable[[Pod], Awaitable[Any]]] = {
     "task": lambda pod: asyncio.wait_for(asyncio.create_task(ask_again(pod)), LOOKED_AT),
     "thread": lambda pod: asyncio.to_thread(partial(pod.run("?").get, timeout=LOOKED_AT)),
     "timer": cancel_by_timer,
+    "method": cancel_by_method,
+    "global": cancel_by_global,
     "anyio": cancel_by_anyio,
     "gather": gather_beside_error,
     "group": group_beside_error,
