@@ -74,26 +74,41 @@ def _signals_to_follow() -> list[signal.Signals]:
     return [each for each in SIGNALS if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
 
 
+def ignore_signals_at_the_end() -> None:
+    """Ignore signals once what is registered with ``atexit`` from now on has been called: one that comes so
+    late would replace the exit code.
+    """
+    atexit.register(_ignore)
+
+
 def leave(code: int) -> NoReturn:
     """Leave with that exit code. Threads of event loops are not waited for: a tool that was left to itself
-    may hold one for ever. Others are, as Python does, until a signal ends the process.
+    may hold one for ever. Others are, as Python does, and what ``atexit`` calls: until a signal ends that.
     """
-    atexit.register(_ignore)  # a signal that comes at the interpreter's exit would replace its exit code
-    held = [each for each in threading.enumerate() if not (each.daemon or each is threading.current_thread())]
-    if held:
-        for number in _signals_to_follow():
-            signal.signal(number, signal.SIG_DFL)  # a handler might not be called before such a thread ends
+    for number in _signals_to_follow():
+        signal.signal(number, signal.SIG_DFL)  # a handler might not be called before a thread ends
+    if _threads(of_loops=True):
         with suppress(RuntimeError):  # no thread can be started
-            threading.Thread(target=_leave_threads_of_loops, args=(held, code), daemon=True).start()
+            threading.Thread(target=_leave_threads_of_loops, args=(code,), daemon=True).start()
     sys.exit(code)
 
 
-def _leave_threads_of_loops(held: list[threading.Thread], code: int) -> None:
-    for each in held:
-        if not each.name.startswith("asyncio_"):
-            each.join()
+def _threads(*, of_loops: bool) -> list[threading.Thread]:
+    """The threads that the interpreter waits for at its exit."""
+    held = [each for each in threading.enumerate() if not (each.daemon or each is threading.main_thread())]
+    return [each for each in held if each.name.startswith("asyncio_") is of_loops]
+
+
+def _leave_threads_of_loops(code: int) -> None:
+    while others := _threads(of_loops=False):  # each may have started another
+        with suppress(RuntimeError):  # it is just being started
+            others[0].join()
     time.sleep(_MOMENT)  # in which they end that have nothing to do
-    if any(each.is_alive() for each in held):  # else Python ends by itself, however long atexit takes
+    if _threads(of_loops=True):  # else the interpreter ends by itself
+        atexit.unregister(_ignore)  # which only the main thread can do
+        atexit._run_exitfuncs()  # noqa: SLF001 - what tools have registered: folders to delete, say
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
         os._exit(code)
 
 

@@ -10,7 +10,7 @@ import click
 from actors.cli.completion import answer_shell
 from actors.cli.display.help_format import Commands, HelpContext
 from actors.cli.errors import run_guarded
-from actors.cli.interrupts import leave
+from actors.cli.interrupts import ignore_signals_at_the_end, leave
 from actors.cli.streams import open_closed
 from actors.version import __version__
 from protocol.text import encodable
@@ -111,6 +111,7 @@ def main() -> None:
     if (answered := answer_shell(polypod)) is not None:
         sys.exit(answered)
     open_closed()
+    ignore_signals_at_the_end()
     leave(run_guarded(lambda: polypod(prog_name="polypod", standalone_mode=False)))
 
 

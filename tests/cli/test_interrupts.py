@@ -62,24 +62,42 @@ async def test_ctrl_c_as_a_command_of_a_chat_ends_leaves_what_it_has_done() -> N
 
 HELD = """
 import asyncio, atexit, threading
-import actors.cli.interrupts
-from actors.cli.interrupts import leave, run_interruptible
+from actors.cli import interrupts
+from actors.cli.interrupts import ignore_signals_at_the_end, leave, run_interruptible
+
+interrupts._MOMENT = 0.1
 
 def hold():
     threading.main_thread().join()  # which is over where the interpreter waits for other threads
     print("held", flush=True)
     threading.Event().wait()
 
-def wait_for_who_ends_the_process():
+def hold_at_exit():
+    print("held", flush=True)
+    threading.Event().wait()
+
+def start_another():
+    threading.Event().wait(0.1)
+    threading.Thread(target=print_later).start()
+
+def print_later():
+    threading.Event().wait(0.3)  # longer than the threads of loops have
+    print("printed")
+
+def outlast_the_wait_for_loops():
     for each in threading.enumerate():
         if each.daemon:
             each.join()
-    print("flushed", flush=True)
+    print("outlasted")
+
+async def in_loop(work):
+    asyncio.get_running_loop().run_in_executor(None, work)
 
 async def work():
     {hold}
     print("done", flush=True)
 
+ignore_signals_at_the_end()
 run_interruptible(work())
 leave(3)
 """
@@ -111,11 +129,30 @@ def test_a_signal_ends_a_command_whose_tool_has_left_a_thread_behind_without_a_t
         assert process.returncode == -signal.SIGINT
 
 
-def test_what_a_tool_has_python_do_at_the_end_is_done_whole_where_all_threads_end():
-    with leaving(
-        "actors.cli.interrupts._MOMENT = 0;"
-        "threading.Thread(target=threading.main_thread().join).start();"
-        "atexit.register(wait_for_who_ends_the_process)"
-    ) as process:
-        assert process.communicate(timeout=60) == ("done\nflushed\n", "")
+def test_a_command_that_leaves_a_thread_of_its_loop_does_what_atexit_has_been_given():
+    with leaving("atexit.register(print, 'tidied'); await in_loop(threading.Event().wait)") as process:
+        assert process.communicate(timeout=60) == ("done\ntidied\n", "")
         assert process.returncode == 3
+
+
+def test_what_a_tool_has_python_do_at_the_end_is_done_whole_where_all_threads_end():
+    ends = "threading.Thread(target=threading.main_thread().join, name='asyncio_0').start()"
+    with leaving(f"atexit.register(outlast_the_wait_for_loops); {ends}") as process:
+        assert process.communicate(timeout=60) == ("done\noutlasted\n", "")
+        assert process.returncode == 3
+
+
+def test_a_thread_that_a_thread_of_a_tool_starts_is_waited_for():
+    work = "threading.Thread(target=start_another).start(); await in_loop(threading.Event().wait)"
+    with leaving(work) as process:
+        assert process.communicate(timeout=60) == ("done\nprinted\n", "")
+        assert process.returncode == 3
+
+
+def test_a_signal_ends_a_command_whose_tool_has_given_atexit_what_does_not_end():
+    with leaving("atexit.register(hold_at_exit)") as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["done\n", "held\n"]
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == ("", "")
+        assert process.returncode == -signal.SIGINT
