@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -302,6 +303,15 @@ def test_a_session_whose_last_entries_are_damaged_hides_no_other(store: str, tmp
         sound: "finished",
     }
     assert rows[damaged].summary.task == "hi"
+
+
+def test_how_a_run_ended_is_known_though_an_entry_before_it_is_damaged(store: str, tmp_path: Path):
+    made(store, runs=16, fails=True)
+    with contextlib.closing(sqlite3.connect(tmp_path / "pods.db")) as db, db:
+        db.execute("UPDATE entries SET n = 'three' WHERE n = 3")
+    with Reading(store) as reading:
+        [session] = listed(reading.sessions(), reading)
+    assert session.stand.last_run == "failed"
 
 
 def test_a_session_that_is_deleted_while_others_are_listed_is_left_out(store: str):

@@ -108,7 +108,7 @@ def listed(sessions: Iterable[SessionInfo], reading: Reading) -> Iterator[Listed
     """What is listed of sessions; those that are deleted meanwhile are passed over. Raises SessionError."""
     for info in sessions:
         with suppress(SessionNotFound):
-            summary, last, asks = summary_of(info.session_id, reading)
+            summary, last, asks = summary_of(info, reading)
             yield Listed(info, _stand(info, reading, last or _last_run(info, reading), asks=asks), summary)
 
 

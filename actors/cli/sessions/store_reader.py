@@ -217,16 +217,16 @@ class Reading:
             yield from page
             after = page[-1].seq
 
-    def pages(self, session_id: str) -> Iterator[list[StoredEntry]]:
-        """The entries of a session, as they are kept: a few first, which most often are all there are, so
-        that this takes one query; the chain is not checked.
+    def pages(self, info: SessionInfo) -> Iterator[list[StoredEntry]]:
+        """The entries of a session as it was listed, as they are kept: a few first, which most often are all
+        there are, so that this takes one query; the chain is not checked.
         """
         after, size = 0, _FIRST
-        while page := wait(self._there().read(session_id, after=after, limit=size)):
+        while page := wait(self._there().read(info.session_id, after=after, limit=size)):
             yield page
-            if len(page) < size:
-                break
             after, size = page[-1].seq, _PAGE
+            if after >= info.head.seq > 0:  # damage may hide where it ends
+                break
 
     def checked(self, session_id: str) -> Iterator[StoredEntry]:
         """All entries of a session, each checked against the one before. Raises SessionCorrupt."""

@@ -13,6 +13,7 @@ from actors.cli.sessions.store_reader import WORDS, Reading
 from actors.pod.client_factory import label
 from actors.pod.session.restore import last_run_in
 from actors.sessions.replay import Replayed
+from actors.sessions.store import SessionInfo
 from actors.swarm.agents.history import POD_RUNNERS
 from protocol.agents import spec_of
 from protocol.entries import Parent, SessionOpened, StoredEntry
@@ -42,14 +43,14 @@ class Summary(NamedTuple):
     unconfined: tuple[str, ...] = ()
 
 
-def summary_of(session_id: str, reading: Reading) -> tuple[Summary, str | None, bool]:
+def summary_of(info: SessionInfo, reading: Reading) -> tuple[Summary, str | None, bool]:
     """The summary of a session, how its last run ended (see ``Reading.last_run``), and whether it may have
     calls that wait for approval, read once; of one that is damaged as much as can be read, and None. Raises
     SessionNotFound, StoreError.
     """
     found, last = _Found(), "none"
     try:
-        for page in reading.pages(session_id):
+        for page in reading.pages(info):
             found.read(page)
             last = last_run_in(page) or last
     except (SessionCorrupt, WireError):

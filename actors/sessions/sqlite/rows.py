@@ -76,6 +76,8 @@ def unpack(rows: Iterable[ReadRow], after: int, limit: int | None) -> list[Store
     try:
         _unpack(rows, after, most, found)
     except TypeError:
+        if found and type(found[-1].seq) is not int:  # where it came to light by the next one's number
+            found.pop()
         if not found:
             raise
     return found if len(found) <= most else found[:most]
