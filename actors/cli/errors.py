@@ -156,7 +156,9 @@ def _report(error: BaseException) -> None:
     try:
         _drop_output() if isinstance(error, _NO_READER) else _flush_output()
         said = words_for(error)
-        if said is not None:
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            error.show()
+        elif said is not None:
             terminal = Terminal()
             terminal.note(f"polypod: {' '.join(said[0].split())}", "error")
             for line in error.lines if isinstance(error, SeveralFit) else ():

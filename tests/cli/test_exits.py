@@ -68,6 +68,15 @@ def test_a_usage_error_says_where_help_is(capfd: pytest.CaptureFixture[str]):
     assert capfd.readouterr().err == "polypod: the task is empty\n  hint: see polypod --help\n"
 
 
+def test_a_group_of_commands_that_is_given_none_prints_its_help(capfd: pytest.CaptureFixture[str]):
+    group = click.Group("pool", help="Jobs.", commands=[click.Command("ls", help="List them.")])
+    assert errors.run_guarded(lambda: group(args=[], prog_name="pool", standalone_mode=False)) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("Usage: pool ")
+    assert "\n  ls  List them.\n" in err
+
+
 def test_a_defect_is_reported_as_one_and_shown_on_demand(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
