@@ -59,7 +59,8 @@ def collect(
     A session counts as superseded only by one whose chain is sound. Raises StoreError.
     """
     before = None if older_than is None else (time.time() if now is None else now) - older_than
-    keep = _Held(store) if dry_run else ()  # else they are asked about when they are to go
+    # Else they are asked about when they are to go: what they come from stays then.
+    keep = _Held(store) if dry_run or superseded else ()
     gone: list[SessionInfo] = []
     needed: set[str] = set()
     for batch in _batches(doomed(wait(store.sessions()), before=before, superseded=superseded, keep=keep)):

@@ -113,6 +113,15 @@ def test_what_was_compacted_into_a_sound_session_goes_when_asked(store):
     assert left(store) == ["other", "t"]
 
 
+def test_what_was_compacted_goes_though_what_goes_on_from_it_is_as_old_and_held(store):
+    entries = make(store, "s", "a", claim=False)
+    make(store, "t", "b", parent=child_of("s", entries, "compacted_from"))
+    for dry_run in (True, False):
+        gone = collect(store, superseded=True, older_than=1, now=FAR, dry_run=dry_run)
+        assert [info.session_id for info in gone] == ["s"]
+    assert left(store) == ["t"]
+
+
 def test_what_a_session_was_forked_from_stays_with_it(store):
     entries = make(store, "s", "a", claim=False)
     make(store, "t", "b", parent=child_of("s", entries, "compacted_from"), claim=False)
