@@ -55,7 +55,7 @@ async def _let_go_of_threads(work: Coroutine[Any, Any, T]) -> T:
     try:
         return await work
     finally:  # the loop is closed with other threads than those that it has now
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1, "asyncio"))
 
 
 def is_of_exit(error: RuntimeError) -> bool:

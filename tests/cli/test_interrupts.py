@@ -61,7 +61,7 @@ async def test_ctrl_c_as_a_command_of_a_chat_ends_leaves_what_it_has_done() -> N
 
 
 HELD = """
-import asyncio, atexit, threading
+import asyncio, atexit, contextlib, threading
 from actors.cli import interrupts
 from actors.cli.interrupts import ignore_signals_at_the_end, leave, run_interruptible
 
@@ -93,12 +93,19 @@ def outlast_the_wait_for_loops():
 async def in_loop(work):
     asyncio.get_running_loop().run_in_executor(None, work)
 
+async def hold_at_cancellation():
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.to_thread(hold_at_exit)
+
 async def work():
     {hold}
     print("done", flush=True)
 
 ignore_signals_at_the_end()
-run_interruptible(work())
+with contextlib.suppress(KeyboardInterrupt):
+    run_interruptible(work())
 leave(3)
 """
 
@@ -156,3 +163,12 @@ def test_a_signal_ends_a_command_whose_tool_has_given_atexit_what_does_not_end()
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=60) == ("", "")
         assert process.returncode == -signal.SIGINT
+
+
+def test_ctrl_c_ends_a_command_whose_tool_has_left_a_task_that_needs_a_thread_for_ever():
+    with leaving("task = asyncio.create_task(hold_at_cancellation()); await asyncio.sleep(0)") as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["done\n", "held\n"]
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == ("", "")
+        assert process.returncode == 3
