@@ -329,3 +329,17 @@ def test_a_session_without_a_sound_beginning_is_an_error_that_names_it(store: st
         with pytest.raises(SessionCorrupt, match=f"session {session} is damaged at entry 1"):
             reading.manifest(session)
         assert stand_of(reading.info(session), reading).last_run == "finished"
+
+
+@pytest.mark.parametrize("name", ["caf\u00e9", "cafe\u0301"])
+def test_sessions_of_a_pod_that_an_older_version_named_otherwise_are_listed_beside_its_new_ones(
+    store: str, name: str
+):
+    with contextlib.closing(SQLiteStore(store.partition(":")[2])) as opened:
+        for session, pod in ("s", "cafe\u0301"), ("t", "caf\u00e9"), ("u", "cafe"):
+            make(opened, session, "a", pod=pod, claim=False)
+        with Reading(store) as reading:
+            listed = reading.sessions(name)
+            assert {each.session_id for each in listed} == {"s", "t"}
+            assert listed == sorted(listed, key=lambda info: info.updated_at, reverse=True)
+            assert reading.sessions(name, limit=1) == listed[:1]

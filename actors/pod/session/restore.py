@@ -171,10 +171,10 @@ async def interrupted(store: SessionStore, pod: str | None, limit: int) -> list[
 
 async def sessions_of(store: SessionStore, pod: str | None, limit: int | None) -> list[SessionInfo]:
     """The sessions of a pod (None: of all), however its name is written, the last changed one first."""
-    for name in (None,) if pod is None else spellings(pod):
-        if found := await settled(store.sessions(pod=name, limit=limit)):
-            return found
-    return []
+    if pod is None or len(names := spellings(pod)) == 1:
+        return await settled(store.sessions(pod=pod, limit=limit))
+    found = [each for name in names for each in await settled(store.sessions(pod=name, limit=limit))]
+    return sorted(found, key=lambda info: info.updated_at, reverse=True)[:limit]
 
 
 async def _is_pod(store: SessionStore, session_id: str) -> bool:
