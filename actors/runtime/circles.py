@@ -21,8 +21,8 @@ from protocol.errors import WouldDeadlock
 
 #: After how many seconds a wait is looked at: nearly all answers that need no turn are there by then.
 MOMENT = 0.01
-#: It is looked at again, since what stands beside it may end: each time after so many times as long, and at
-#: last each so many seconds.
+#: One that is part of a circle is looked at again, since what stands beside it may end: each time after so
+#: many times as long, and at last each so many seconds.
 _LONGER = 5
 _LOOK_AGAIN = 1.0
 
@@ -182,7 +182,8 @@ class AnyWait:
                 if not last.wait.is_refused:
                     last.wait.is_refused = True
                     last.place.refuse_wait(last.wait)
-        return True
+        # Without a circle it takes another wait to close one, which is looked at itself.
+        return any(work in _reached(edge.to) for edge in _edges([self]))
 
 
 class Wait(AnyWait):

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import anyio
@@ -23,7 +24,7 @@ from warm import Popen
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.runtime import awaited
-from actors.runtime.circles import MOMENT
+from actors.runtime.circles import MOMENT, AnyWait
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol.errors import PodBusy, RunFailed
@@ -465,6 +466,36 @@ async def test_waits_of_which_none_leads_back_look_at_no_timers() -> None:
         first = await spawn(ask_second, "ask_second")
         assert (await asyncio.wait_for(first.run("go"), 30)).text == "end"
     assert timers.looks == 0
+
+
+async def test_a_wait_of_which_none_leads_back_is_looked_at_once() -> None:
+    async def ask_second() -> str:
+        """Ask."""
+        return (await second.run("do")).text
+
+    async def wait() -> str:
+        """Wait so long that who waits for this would be looked at again."""
+        await asyncio.sleep(10 * MOMENT)
+        return "waited"
+
+    looks = 0
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        nonlocal looks
+        looks += event == "call" and frame.f_code is AnyWait.look.__code__
+
+    async with PodSystem() as system:
+        client = ScriptedClient([call("wait", {}), say("end")])
+        second = await system.spawn(PodManifest.of(), client=client, tools=[wait])
+        client = ScriptedClient([call("ask_second", {}), say("end")])
+        first = await system.spawn(PodManifest.of(), client=client, tools=[ask_second])
+        before = sys.getprofile()
+        sys.setprofile(count)
+        try:
+            assert (await asyncio.wait_for(first.run("go"), 30)).text == "end"
+        finally:
+            sys.setprofile(before)
+    assert looks == 1
 
 
 async def ask_within_timeout(pod: Pod) -> None:
