@@ -10,7 +10,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from actors.runtime.in_thread import in_thread
-from protocol.foreign import named_words
+from protocol.errors import PolypodError
+from protocol.foreign import named_words, words_of
 from protocol.shared_servers import ListedTool
 
 if TYPE_CHECKING:
@@ -137,4 +138,4 @@ def _words(error: BaseException) -> str:
     """The words of an error; of a group, those of its first."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return named_words(error)
+    return words_of(error) if isinstance(error, PolypodError) else named_words(error)
