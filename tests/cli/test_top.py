@@ -191,6 +191,17 @@ async def test_keys_that_come_at_once_are_words_for_the_question_and_no_commands
         assert "is stopped" not in seen.line
 
 
+async def test_enter_and_a_new_line_come_behind_the_keys_before_them(home: Swarm) -> None:
+    async with looking(home) as seen:
+        sent = list[str | None]()
+        seen.app.push_screen(Words("what?"), sent.append)
+        await seen.until(lambda: isinstance(seen.app.focused, TextArea))
+        for key in ("a", "b", "ctrl+j", "c", "enter"):
+            seen.app.post_message(Key(key, key if len(key) == 1 else None))
+        await seen.until(lambda: bool(sent))
+        assert sent == ["ab\nc"]
+
+
 @pytest.mark.parametrize(("key", "answered"), [("y", "3 words"), ("n", "denied")])
 async def test_what_waits_for_approval_is_answered(home: Swarm, key: str, answered: str) -> None:
     manifest = home.write("asker.toml", ASKING)

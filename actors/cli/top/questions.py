@@ -9,6 +9,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
+from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Footer, Static, TextArea
 
@@ -17,18 +18,30 @@ from protocol.events import ApprovalRequested
 from protocol.wire import encode
 
 
+class _Field(TextArea):
+    """A field that has the keys of its screen act in turn: a binding acts before the keys that precede it are
+    written, and words were sent without their end.
+    """
+
+    async def _on_key(self, event: Key) -> None:
+        if action := {"enter": "send", "ctrl+j": "begin_line"}.get(event.key):
+            event.stop()
+            event.prevent_default()
+            await self.screen.run_action(action)
+
+
 class Words(ModalScreen[str | None]):
     """Asks for words, which may have several lines; None where the person goes back."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "send", "send", priority=True),  # else it would begin a line
-        Binding("ctrl+j", "begin_line", "new line", priority=True),
+        Binding("enter", "send", "send"),
+        Binding("ctrl+j", "begin_line", "new line"),
         Binding("escape", "dismiss(None)", "back", priority=True),
     ]
 
     def __init__(self, question: str, draft: str = "") -> None:
         super().__init__()
-        self._question, self._words = question, TextArea(draft)
+        self._question, self._words = question, _Field(draft)
 
     def compose(self) -> ComposeResult:
         with Vertical():
