@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, get_args, overload
 
-from msgspec import Struct, field
-
 from actors.tools.cancel import Cancel
 from actors.tools.docstring import described
 from actors.tools.invoke import is_async
@@ -35,11 +33,7 @@ OUTPUT_CAP = 16_384
 AskPerson = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any] | None]]
 
 
-def _ignore(_: object) -> None:
-    """Progress that nobody listens to, or the end of a call that nobody waits for."""
-
-
-class ToolContext(Struct, Generic[D], kw_only=True, eq=False):
+class ToolContext(Generic[D]):
     """What a call may know of where it runs; a tool gets it by a parameter of this type (or ``ctx``).
 
     ``deps`` is what ``spawn(deps=…)`` or ``run(deps=…)`` hands to tools: a database, a client, the user who
@@ -52,25 +46,51 @@ class ToolContext(Struct, Generic[D], kw_only=True, eq=False):
     event loop, with what came of a call that had been given up.
     """
 
-    pwd: Path
-    scope: Scope
-    cancel: Cancel = field(default_factory=Cancel)
-    pod: str = ""
-    call_id: str = ""
-    progress: Callable[[str], object] = _ignore
-    extras: dict[str, Any] = {}
-    late: Callable[[ToolResult], object] = _ignore
-    deps: D = None  # type: ignore[assignment]  # of a pod that has none
-    output_cap: int = OUTPUT_CAP
-    keep_in: Path | None = None
-    began: float | None = None
-    seconds: float | None = None
-    #: Asks a person in the middle of a call: words and the JSON Schema of the answer in, the answer out,
-    #: or None where nobody gives one. None where the pod asks nobody.
-    ask_person: AskPerson | None = None
+    __slots__ = (
+        "ask_person",
+        "began",
+        "call_id",
+        "cancel",
+        "deps",
+        "extras",
+        "keep_in",
+        "late",
+        "output_cap",
+        "pod",
+        "progress",
+        "pwd",
+        "scope",
+        "seconds",
+    )
 
-    def __repr__(self) -> str:
-        return f"<ToolContext of pod {self.pod!r}, call {self.call_id!r}>"
+    def __init__(
+        self,
+        pwd: Path,
+        scope: Scope,
+        cancel: Cancel | None = None,
+        pod: str = "",
+        call_id: str = "",
+        progress: Callable[[str], None] | None = None,
+        extras: dict[str, Any] | None = None,
+        late: Callable[[ToolResult], object] | None = None,
+        deps: Any = None,
+    ) -> None:
+        self.deps: D = deps
+        self.pwd = pwd
+        self.scope = scope
+        self.cancel = Cancel() if cancel is None else cancel
+        self.pod = pod
+        self.call_id = call_id
+        self.progress = _ignore if progress is None else progress
+        self.extras = {} if extras is None else extras
+        self.output_cap = OUTPUT_CAP
+        self.keep_in: Path | None = None
+        self.began: float | None = None
+        self.seconds: float | None = None
+        self.late = _ignore_result if late is None else late
+        #: Asks a person in the middle of a call: words and the JSON Schema of the answer in, the answer out,
+        #: or None where nobody gives one. None where the pod asks nobody.
+        self.ask_person: AskPerson | None = None
 
     @property
     def is_at_work(self) -> bool:
@@ -196,3 +216,11 @@ def tool(
         )
 
     return made if function is None else made(function)
+
+
+def _ignore(_: str) -> None:
+    """Progress that nobody listens to."""
+
+
+def _ignore_result(_: ToolResult) -> None:
+    """The end of a call that nobody waits for."""

@@ -224,15 +224,16 @@ class ToolRunner:
         return self._fenced if self.scope_of is None else fenced(self.scope_of(pod), self._fence)
 
     def _context(self, call: ToolCall, batch: Batch) -> ToolContext:
-        ctx = ToolContext(
-            pwd=self._pwd,
-            scope=self.scope_for(batch.pod),
-            pod=batch.pod,
-            call_id=call.id,
-            progress=partial(batch.report_progress, call),
-            extras=self._extras,
-            late=partial(batch.report_late, call),
-            deps=batch.deps,
+        ctx = ToolContext(  # without keywords, since these take as long as all the rest
+            self._pwd,
+            self.scope_for(batch.pod),
+            None,
+            batch.pod,
+            call.id,
+            partial(batch.report_progress, call),
+            self._extras,
+            partial(batch.report_late, call),
+            batch.deps,
         )
         if self.ask_form is not None:
             ctx.ask_person = partial(self.ask_form, call, batch)
