@@ -85,12 +85,30 @@ def leave(code: int) -> NoReturn:
     """Leave with that exit code. Threads of event loops are not waited for: a tool that was left to itself
     may hold one for ever. Others are, as Python does, and what ``atexit`` calls: until a signal ends that.
     """
-    for number in _signals_to_follow():
-        signal.signal(number, signal.SIG_DFL)  # a handler might not be called before a thread ends
+    _end_on_signals()
     if _threads(of_loops=True):
         with suppress(RuntimeError):  # no thread can be started
             threading.Thread(target=_leave_threads_of_loops, args=(code,), daemon=True).start()
     sys.exit(code)
+
+
+def _end_on_signals() -> None:
+    """Have a signal end the process at once, also where the main thread waits for another, in which it may
+    call no handler.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    for number in _signals_to_follow():
+        signal.signal(number, _end_at_once)
+    signal.set_wakeup_fd(writer)
+    with suppress(RuntimeError):  # no thread can be started
+        threading.Thread(target=_end_on_signal, args=(reader,), daemon=True).start()
+
+
+def _end_on_signal(reader: int) -> None:
+    while (number := os.read(reader, 1)[0]) not in SIGNALS:
+        pass
+    os._exit(128 + number)
 
 
 def _threads(*, of_loops: bool) -> list[threading.Thread]:

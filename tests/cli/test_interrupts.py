@@ -86,7 +86,7 @@ def print_later():
 
 def outlast_the_wait_for_loops():
     for each in threading.enumerate():
-        if each.daemon:
+        if each.daemon and each.name.endswith('(_leave_threads_of_loops)'):
             each.join()
     print("outlasted")
 
@@ -133,7 +133,7 @@ def test_a_signal_ends_a_command_whose_tool_has_left_a_thread_behind_without_a_t
         assert [process.stdout.readline() for _ in range(2)] == ["done\n", "held\n"]
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=60) == ("", "")
-        assert process.returncode == -signal.SIGINT
+        assert process.returncode == 130
 
 
 def test_a_command_that_leaves_a_thread_of_its_loop_does_what_atexit_has_been_given():
@@ -162,7 +162,7 @@ def test_a_signal_ends_a_command_whose_tool_has_given_atexit_what_does_not_end()
         assert [process.stdout.readline() for _ in range(2)] == ["done\n", "held\n"]
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=60) == ("", "")
-        assert process.returncode == -signal.SIGINT
+        assert process.returncode == 130
 
 
 def test_ctrl_c_ends_a_command_whose_tool_has_left_a_task_that_needs_a_thread_for_ever():
