@@ -158,7 +158,8 @@ def _report(error: BaseException) -> None:
         said = words_for(error)
         if isinstance(error, click.exceptions.NoArgsIsHelpError):
             error.show()
-        elif said is not None:
+            said = ("no command was given", None)
+        if said is not None:
             terminal = Terminal()
             terminal.note(f"polypod: {' '.join(said[0].split())}", "error")
             for line in error.lines if isinstance(error, SeveralFit) else ():
