@@ -121,6 +121,16 @@ def leaving(hold: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+def code_after_ctrl_c(hold: str) -> int:
+    """The exit code of a command that is held at its end, and that Ctrl-C then ends without a word."""
+    with leaving(hold) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["done\n", "held\n"]
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == ("", "")
+        return process.returncode
+
+
 def test_a_command_ends_though_a_tool_holds_a_thread_of_its_loop_for_ever():
     with leaving("asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)") as process:
         assert process.communicate(timeout=60) == ("done\n", "")
@@ -128,12 +138,7 @@ def test_a_command_ends_though_a_tool_holds_a_thread_of_its_loop_for_ever():
 
 
 def test_a_signal_ends_a_command_whose_tool_has_left_a_thread_behind_without_a_traceback():
-    with leaving("threading.Thread(target=hold).start()") as process:
-        assert process.stdout is not None
-        assert [process.stdout.readline() for _ in range(2)] == ["done\n", "held\n"]
-        process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=60) == ("", "")
-        assert process.returncode == 130
+    assert code_after_ctrl_c("threading.Thread(target=hold).start()") == 130
 
 
 def test_a_command_that_leaves_a_thread_of_its_loop_does_what_atexit_has_been_given():
@@ -157,18 +162,10 @@ def test_a_thread_that_a_thread_of_a_tool_starts_is_waited_for():
 
 
 def test_a_signal_ends_a_command_whose_tool_has_given_atexit_what_does_not_end():
-    with leaving("atexit.register(hold_at_exit)") as process:
-        assert process.stdout is not None
-        assert [process.stdout.readline() for _ in range(2)] == ["done\n", "held\n"]
-        process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=60) == ("", "")
-        assert process.returncode == 130
+    assert code_after_ctrl_c("atexit.register(hold_at_exit)") == 130
 
 
 def test_ctrl_c_ends_a_command_whose_tool_has_left_a_task_that_needs_a_thread_for_ever():
-    with leaving("task = asyncio.create_task(hold_at_cancellation()); await asyncio.sleep(0)") as process:
-        assert process.stdout is not None
-        assert [process.stdout.readline() for _ in range(2)] == ["done\n", "held\n"]
-        process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=60) == ("", "")
-        assert process.returncode == 3
+    assert (
+        code_after_ctrl_c("task = asyncio.create_task(hold_at_cancellation()); await asyncio.sleep(0)") == 3
+    )
