@@ -1,4 +1,5 @@
-"""Dumps whatever a tool returned as JSON text: by then the tool has run, so nothing here fails.
+"""Dumps whatever a tool returned as JSON text: by then the tool has run, so nothing here fails, also where
+the value's own code raises SystemExit or KeyboardInterrupt.
 
 msgspec writes what it knows. The rest is made plain first: models are dumped by their own library,
 arrays and tables by their own method, iterators are drained up to a bound, and what has no form as
@@ -39,7 +40,7 @@ def dump(value: Any) -> str:
     if not pydantic_types.is_loaded():  # a dataclass may be pydantic's, with a dump of its own
         try:
             return _encode(value).decode()
-        except Exception:  # noqa: BLE001, S110 - whatever it was, what follows does not mind
+        except BaseException:  # noqa: BLE001, S110 - whatever it was, what follows does not mind
             pass
     shown = plain(value)
     if isinstance(shown, str) and _is_mute(value):
@@ -81,7 +82,7 @@ class _Dump:
         self._around.add(id(value))
         try:
             return self._entered(value)
-        except Exception as error:  # noqa: BLE001 - its own methods may raise anything
+        except BaseException as error:  # noqa: BLE001 - its own methods may raise anything
             what = type(value).__qualname__
             return f"[{what}: the tool ran, but this cannot be shown: {named_words(error)}]"
         finally:
@@ -124,7 +125,7 @@ class _Dump:
             if callable(method):
                 try:
                     made = method(mode="json") if name == "model_dump" else method()
-                except Exception:  # noqa: BLE001, S112 - another way may work
+                except BaseException:  # noqa: BLE001, S112 - another way may work
                     continue
                 if made is not value:
                     return True, self.plain(made)

@@ -77,6 +77,35 @@ def test_it_is_the_result_of_its_call(error: Any, timeout: float | None, *, plai
     assert other.text == "done"
 
 
+@pytest.mark.parametrize("lives", ["in a thread", "on the loop", "at once"])
+@pytest.mark.parametrize("error", ERRORS)
+def test_whatever_a_returned_object_raises_as_it_is_dumped_the_tool_has_run(error: Any, lives: str) -> None:
+    class Report:
+        def model_dump(self, **_: Any) -> Any:
+            raise error()
+
+        def __str__(self) -> str:
+            raise error()
+
+    async def on_loop() -> Any:
+        return Report()
+
+    function = on_loop if lives == "on the loop" else Report
+    returns = tool(name="returns", blocking=lives != "at once")(function)
+    client = ScriptedClient([call("returns"), say("so")])
+
+    async def main() -> None:
+        async with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(name="p"), client=client, tools=[returns])
+            assert (await pod.run("go")).text == "so"
+
+    asyncio.run(main())
+    result = client.requests[1].items[-1]
+    assert isinstance(result, ToolResult)
+    assert "Report: the tool ran, but this cannot be shown: " in result.text
+    assert not result.is_error
+
+
 def test_a_tool_that_returns_with_a_cancel_pending_has_returned() -> None:
     @tool
     async def leaves_one() -> str:
