@@ -66,6 +66,7 @@ class Plan(NamedTuple):
             for encoded in events.drain():
                 if isinstance(encoded.event, Alert):
                     view.show_encoded(encoded)
+                    view.shown.add((encoded.event.session_id, encoded.seq))
         return pod
 
 
@@ -180,6 +181,10 @@ class _Shown:
             self._view.show_encoded(encoded)
         elif event.pod.startswith(f"{self._pod.name}."):
             self._view.show_sub_agent(encoded, event.pod.removeprefix(f"{self._pod.name}."))
+        else:
+            return
+        if isinstance(event, MEMORY_FAILURES):
+            self._view.shown.add((event.session_id, event.seq))
 
     def _note(self, event: Event) -> None:
         self.session_id = event.session_id or self.session_id
@@ -226,8 +231,9 @@ async def _finishing(approver: Approver) -> AsyncIterator[None]:
         await approver.finish()
 
 
-async def finish_memory_jobs(pod: Pod, terminal: Terminal, failures: Subscription) -> None:
-    """Wait at most MEMORY_PATIENCE for the memory jobs that a run has started, and print their failures.
+async def finish_memory_jobs(pod: Pod, view: View, terminal: Terminal, failures: Subscription) -> None:
+    """Wait at most MEMORY_PATIENCE for the memory jobs that a run has started, and print their failures that
+    ``view`` has not shown.
 
     ``failures`` is a subscription to MEMORY_FAILURES. A stop of the system waits less long.
     """
@@ -235,7 +241,8 @@ async def finish_memory_jobs(pod: Pod, terminal: Terminal, failures: Subscriptio
         terminal.busy("keeping what matters in memory…")
         await pod.wait_for_memory_jobs(timeout=MEMORY_PATIENCE)
         terminal.idle()
-    for line in dict.fromkeys(event_line(event, terminal.width) for event in failures.drain()):
+    left = (each for each in failures.drain() if (each.session_id, each.seq) not in view.shown)
+    for line in dict.fromkeys(event_line(event, terminal.width) for event in left):
         terminal.say(line)
 
 

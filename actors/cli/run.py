@@ -140,7 +140,7 @@ async def _run(
             async with resumable(lambda: way_on, terminal), pausing_sub_agents(pod, terminal, go_on):
                 with pod.subscribe(MEMORY_FAILURES) as failures:
                     done = await follow_until_signal(system, pod, start, view, terminal, answering(system))
-                    await finish_memory_jobs(pod, terminal, failures)
+                    await finish_memory_jobs(pod, view, terminal, failures)
         finally:
             terminal.idle()
     if CODES[done.result.outcome]:

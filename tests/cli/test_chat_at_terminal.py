@@ -51,6 +51,31 @@ def test_a_chat_answers_turn_by_turn_and_remembers_what_was_typed(home: Home):
     assert history.stat().st_mode & 0o777 == 0o600
 
 
+#: A manifest whose server cannot be started, and the alert in which a run says so.
+OUT_OF_REACH = '[model]\nscheme = "offline"\n[[tools.mcp]]\nname = "gone"\ncommand = "no-such-program"\n'
+ALERT = "MCP server 'gone' could not be reached"
+
+
+@pytest.mark.parametrize("how", [(), ("--quiet",), ("--verbose",), ("--json",)])
+def test_an_alert_of_a_run_is_shown_once(home: Home, how: tuple[str, ...]):
+    home.write("pod.toml", OUT_OF_REACH)
+    with person(home, "run", "hello", "--manifest", "pod.toml", *how) as somebody:
+        assert somebody.leaves_with() == 0
+    assert somebody.written.count(ALERT) == 1
+
+
+def test_an_alert_of_a_chat_is_shown_once(home: Home):
+    home.write("pod.toml", OUT_OF_REACH)
+    with person(home, "chat", "--manifest", "pod.toml") as somebody:
+        somebody.sees(PROMPT)
+        somebody.press("hello" + ENTER)
+        somebody.sees("finished")
+        somebody.sees(PROMPT)
+        somebody.press(CTRL_D)
+        assert somebody.leaves_with() == 0
+    assert somebody.written.count(ALERT) == 1
+
+
 def test_ctrl_c_at_the_prompt_leaves_when_pressed_twice(home: Home):
     with person(home, "chat", "--model", "offline") as somebody:
         somebody.sees(PROMPT)

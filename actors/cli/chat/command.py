@@ -132,4 +132,4 @@ async def _talk(talk: Talk, asker: Asker, seat: _Seat) -> None:
     with talk.current.system.subscribe(kinds=MEMORY_FAILURES) as failures:
         while (typed := await talk.next_line(asker)) is not None and await carry_out(typed, talk, asker):
             pass
-        await finish_memory_jobs(talk.current.pod, seat.terminal, failures)
+        await finish_memory_jobs(talk.current.pod, seat.view, seat.terminal, failures)

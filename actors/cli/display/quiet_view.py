@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from actors.cli.display.answer import write_answer
+from actors.cli.display.event_format import event_line
 from actors.cli.display.terminal import Terminal
 from actors.runtime.events.encoded import EncodedEvent
 from protocol import events
@@ -14,6 +15,7 @@ class QuietView:
     """Nothing but the last answer, on standard output. Why a run stopped short of one is still said."""
 
     def __init__(self, terminal: Terminal) -> None:
+        self.shown: set[tuple[str, int]] = set()
         self._terminal = terminal
         self._answer = ""
         self._why: Failure | None = None
@@ -29,8 +31,8 @@ class QuietView:
                 self._answer = "" if item.calls else item.text
             case events.RunEnd(error=error):
                 self._why = error
-            case events.Alert() as alert:
-                self._terminal.note(alert.text, "error")
+            case events.Alert() | events.ExtractFailed() | events.ConsolidateFailed() as failure:
+                self._terminal.say(event_line(failure, self._terminal.width))
 
     def show_sub_agent(self, event: EncodedEvent, name: str) -> None:
         """Sub-agents are not shown."""

@@ -32,6 +32,9 @@ _DIFF_LINES = 40
 class View(Protocol):
     """What shows a run: each event in order, then how it ended."""
 
+    #: The failures of memory that were shown, each by its session and number; who shows them puts them here.
+    shown: set[tuple[str, int]]
+
     def note(self, text: str) -> None:
         """Say something about the set-up."""
 
@@ -50,6 +53,9 @@ class View(Protocol):
 
 class JsonView:
     """Each event as a line of JSON on standard output, and last an object of type ``RunResult``."""
+
+    def __init__(self) -> None:
+        self.shown: set[tuple[str, int]] = set()
 
     def note(self, text: str) -> None:
         """Programs have no use for it."""
@@ -105,6 +111,7 @@ class PeopleView:
         self, terminal: Terminal, *, structured: bool = False, writer: AnswerWriter | None = None
     ) -> None:
         """``writer`` writes answers as they come; by default as they are."""
+        self.shown: set[tuple[str, int]] = set()
         self._terminal = terminal
         self._streams = terminal.live and not structured
         self._writer = PlainWriter(terminal) if writer is None else writer
