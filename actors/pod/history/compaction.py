@@ -70,7 +70,33 @@ class Compaction:
         ``wanted`` is how many tokens to keep, ``window`` the context window that a server reported; ``waits``
         is the piece of work that this is part of. Raises CancelledError and Left as that does.
         """
-        failed = await self._fold(reason, waits, wanted, window)
+        from actors.pod.history.summarizer import Folding  # noqa: PLC0415 - paid for by who compacts
+
+        journal, conversation = self._journal, self._conversation
+        if not journal.head.items:
+            return CompactionFailed("there is nothing to compact: the history is empty")
+        self._close_calls()
+        occupancy = conversation.occupancy()
+        journal.log.record(CompactStart, journal.run_id, reason=reason, occupancy=occupancy)
+        try:
+            await journal.commit()
+        except SessionError as error:
+            waits.check()
+            return error
+        limits = self._template.limits.within(window)
+        folding = Folding(
+            items=journal.head.items[:],
+            context=conversation.context(),
+            limits=limits,
+            retained=limits.retained_for(reason, occupancy, wanted),
+            occupancy=occupancy,
+            reason=reason,
+            spending=Spending(self._resources),
+            density=conversation.density(),
+            without_model=policy.without_model(reason, conversation.guard),
+            mid_run=journal.head.open_run is not None,
+        )
+        failed = await self._carry_out(folding, waits)
         waits.check()
         return failed
 
@@ -85,20 +111,9 @@ class Compaction:
             raise error
         raise CompactionFailed(f"the compaction failed: {error}") from error
 
-    async def _fold(
-        self, reason: CompactReason, waits: Interruptible, wanted: int | None, window: int | None
-    ) -> BaseException | None:
+    async def _carry_out(self, folding: Folding, waits: Interruptible) -> BaseException | None:
+        """Write the summary and go on in the new session; returns why that failed, once it is recorded."""
         journal = self._journal
-        if not journal.head.items:
-            return CompactionFailed("there is nothing to compact: the history is empty")
-        self._close_calls()
-        occupancy = self._conversation.context().occupancy()
-        journal.log.record(CompactStart, journal.run_id, reason=reason, occupancy=occupancy)
-        try:
-            await journal.commit()
-        except SessionError as error:
-            return error
-        folding = self._folding(reason, occupancy, wanted, window)
         try:
             folded = await waits.apart(self._run_summarizer(folding), "the compaction")
             old = journal.head.session_id
@@ -109,28 +124,8 @@ class Compaction:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a client throws
             return await self._fail(folding, error)
         release_session(self._template.store, old)
-        self._conversation.guard = self._conversation.guard.compacted(reason)
+        self._conversation.guard = self._conversation.guard.compacted(folding.reason)
         return None
-
-    def _folding(
-        self, reason: CompactReason, occupancy: int, wanted: int | None, window: int | None
-    ) -> Folding:
-        from actors.pod.history.summarizer import Folding  # noqa: PLC0415 - paid for by who compacts
-
-        conversation, head = self._conversation, self._journal.head
-        limits = self._template.limits.within(window)
-        return Folding(
-            items=head.items[:],
-            context=conversation.context(),
-            limits=limits,
-            retained=limits.retained_for(reason, occupancy, wanted),
-            occupancy=occupancy,
-            reason=reason,
-            spending=Spending(self._resources),
-            density=conversation.density(),
-            without_model=policy.without_model(reason, conversation.guard),
-            mid_run=head.open_run is not None,
-        )
 
     async def _run_summarizer(self, folding: Folding) -> Folded:
         from actors.pod.history.summarizer import fold  # noqa: PLC0415 - paid for by who compacts

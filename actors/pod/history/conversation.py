@@ -82,13 +82,13 @@ class Conversation:
         """Whether the threshold for the start of a run is reached."""
         limits = self._template.limits
         return bool(limits.before_run) and policy.before_run(
-            limits, self.guard, self.context().occupancy(), len(self._head.items)
+            limits, self.guard, self.occupancy(), len(self._head.items)
         )
 
     def before_request(self) -> policy.Verdict:
         """What the compaction policy says of a request with the history as it is; there is a threshold."""
         limits = self._template.limits
-        occupancy = self.context().occupancy()
+        occupancy = self.occupancy()
         verdict = policy.before_request(limits, self.guard, occupancy, len(self._head.items))
         if verdict == "compact" and not policy.can_shrink(occupancy, self._kept(occupancy)):
             return "send"  # what fills the context has to stay: to fold the rest would only fail the run
