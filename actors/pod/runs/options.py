@@ -59,43 +59,26 @@ def run_command(content: Content, output: Any, options: RunOptions, run_id: str 
     """The command that begins a run. Raises TypeError for an ``output`` that has no JSON Schema,
     ManifestError and InvalidInput for options that cannot be.
     """
-    return _run_command(content, output, run_id, **options)
-
-
-def _run_command(
-    content: Content,
-    output: Any,
-    run_id: str | None,
-    *,
-    busy: Literal["queue", "reject"] = "queue",
-    deps: Any = None,
-    cancel_on_abandon: bool = False,  # noqa: ARG001 - the future's, not the run's
-    **own: Any,
-) -> RunHere:
+    deps, given = _split(options)
+    busy = given.pop("busy", "queue")
     if busy not in _BUSY:
         raise InvalidInput(f"busy: expected 'queue' or 'reject', got {shown(busy)}")
-    made = _own("run", own, RunOptions.__annotations__) if own else None
-    return RunHere(parts_of(content), busy, _schema(output), run_id, output=output, deps=deps, own=made)
+    own = _own("run", given, RunOptions.__annotations__)
+    return RunHere(parts_of(content), busy, _schema(output), run_id, output=output, deps=deps, own=own)
 
 
 def resume_command(output: Any, options: ResumeOptions) -> ResumeHere:
     """The command by which a paused run goes on. Raises as ``run_command``."""
-    return _resume_command(output, **options)
+    deps, given = _split(options)
+    own = _own("resume", given, ResumeOptions.__annotations__)
+    return ResumeHere(_schema(output), output=output, deps=deps, own=own)
 
 
-def _resume_command(
-    output: Any,
-    *,
-    deps: Any = None,
-    cancel_on_abandon: bool = False,  # noqa: ARG001 - the same
-    **own: Any,
-) -> ResumeHere:
-    return ResumeHere(
-        _schema(output),
-        output=output,
-        deps=deps,
-        own=_own("resume", own, ResumeOptions.__annotations__) if own else None,
-    )
+def _split(options: ResumeOptions) -> tuple[Any, dict[str, Any]]:
+    """The ``deps`` of a run, and its other options but ``cancel_on_abandon``, which is the future's."""
+    given: dict[str, Any] = {**options}
+    given.pop("cancel_on_abandon", None)
+    return given.pop("deps", None), given
 
 
 def run_from_wire(command: Run, options: WireOptions) -> RunHere:
@@ -130,27 +113,18 @@ def _options_for_wire(command: RunHere | ResumeHere) -> WireOptions | None:
     return None if command.own is None else command.own.for_wire()
 
 
-def _own(method: str, own: dict[str, Any], known: Collection[str]) -> OwnOptions | None:
-    """The options ``own`` that a program has given a ``method`` of a pod, which knows these."""
-    for name in own:
+def _own(method: str, given: dict[str, Any], known: Collection[str]) -> OwnOptions | None:
+    """The options of its own that a program has given a run; the ``method`` knows those in ``known``."""
+    if not given:
+        return None
+    for name in given:
         if name not in known:
             setting = f"; it is one of the model_settings={{{name!r}: …}}" if name in NAMES else ""
             raise InvalidInput(
                 f"{method}() got an unexpected keyword argument {name!r}{setting}",
                 hint=f"there are output, {', '.join(sorted(known))}",
             )
-    return _own_of(**own)
-
-
-def _own_of(
-    *,
-    model: Any = None,
-    model_settings: Any = None,
-    system_prompt: Any = None,
-    tools: Iterable[Any] = (),
-    output_validator: Any = None,
-) -> OwnOptions | None:
-    return own_options(model, model_settings, system_prompt, tools, output_validator)
+    return own_options(**given)
 
 
 def _schema(output: Any) -> dict[str, Any] | None:

@@ -75,11 +75,12 @@ class OwnOptions(Struct, frozen=True, eq=False):
 
 
 def own_options(
-    model: AnyModel | None,
-    settings: ModelSettings | Mapping[str, Any] | None,
-    prompt: str | MakePrompt | None,
-    tools: Iterable[Any],
-    validator: Any,
+    *,
+    model: AnyModel | None = None,
+    model_settings: ModelSettings | Mapping[str, Any] | None = None,
+    system_prompt: str | MakePrompt | None = None,
+    tools: Iterable[Any] = (),
+    output_validator: Any = None,
 ) -> OwnOptions | None:
     """The options of a run as a program gave them; None where there are none. Raises ManifestError,
     InvalidInput.
@@ -88,19 +89,20 @@ def own_options(
     for each in tools:
         if is_source(each):
             raise InvalidInput("tools: a source of tools belongs to a pod", hint="give it to spawn")
-    if prompt is not None and not isinstance(prompt, str):
-        prompt = checked_prompt(prompt)
-    if validator is not None and not callable(validator):
-        raise InvalidInput(f"output_validator: expected a function, got {shown(validator)}")
-    own = OwnOptions(
-        _model(model), None if settings is None else ModelSettings.of(settings), prompt, tools, validator
-    )
+    if system_prompt is not None and not isinstance(system_prompt, str):
+        system_prompt = checked_prompt(system_prompt)
+    if output_validator is not None and not callable(output_validator):
+        raise InvalidInput(f"output_validator: expected a function, got {shown(output_validator)}")
+    settings = None if model_settings is None else ModelSettings.of(model_settings)
+    own = OwnOptions(_model(model), settings, system_prompt, tools, output_validator)
     return own if own.given() else None
 
 
 def from_wire(options: WireOptions) -> OwnOptions | None:
     """What came from another process. Raises as ``own_options``."""
-    return own_options(options.model, options.model_settings, options.system_prompt, (), None)
+    return own_options(
+        model=options.model, model_settings=options.model_settings, system_prompt=options.system_prompt
+    )
 
 
 def _model(
