@@ -11,6 +11,7 @@ from actors.pod.runs.run_state import resolve
 from actors.runtime.future import AsyncFuture
 from actors.sessions.answers import release_session
 from protocol.events import RunOutcome
+from protocol.lifecycle import PodState
 
 if TYPE_CHECKING:
     from actors.pod.pod import PodActor
@@ -26,21 +27,25 @@ class Ending:
         #: Resolve once the pod has stopped; None while nobody has stopped it.
         self._replies: list[AsyncFuture[Any]] | None = None
 
-    def begin(self, outcome: RunOutcome, reply: AsyncFuture[Any], *, did_nothing: bool) -> None:
-        """End the pod, and before it the run that goes on by ``outcome``; ``reply`` resolves then.
-        ``did_nothing`` says that there is no run, no memory job and no paused run.
-        """
+    def begin(self, outcome: RunOutcome, reply: AsyncFuture[Any]) -> None:
+        """End the pod, and before it the run that goes on by ``outcome``; ``reply`` resolves then."""
         if self._replies is not None:
             self._replies.append(reply)
             return
         self._replies = [reply]
-        pod = self._pod
-        has_children = pod.delegation is not None and pod.delegation.has_any
-        if did_nothing and not has_children and pod.journal.at_rest:
+        if self._has_nothing_to_end():
             self._stop_at_once()
             return
-        pod.runs.interrupt_all(outcome)
-        pod.tasks.start_at_once(self._wind_down(outcome))
+        self._pod.runs.interrupt_all(outcome)
+        self._pod.tasks.start_at_once(self._wind_down(outcome))
+
+    def _has_nothing_to_end(self) -> bool:
+        """Whether there is no run, also no paused one, no memory job, no sub-agent and nothing to commit."""
+        pod = self._pod
+        has_children = pod.delegation is not None and pod.delegation.has_any
+        has_parts = pod.run_loop is not None or pod.has_memory_jobs
+        is_idle = pod.status.state is PodState.IDLE
+        return is_idle and not has_parts and not has_children and pod.journal.at_rest
 
     def _stop_at_once(self) -> None:
         """End a pod that has done nothing in this life."""

@@ -569,10 +569,7 @@ class PodActor(AsyncActor):
         it has ended.
         """
         self.status.stopping = True
-        did_nothing = self.run_loop is None and self._memory is None and self.status.state is _IDLE
-        if self.delegation is not None and self.delegation.has_any:  # of an earlier life
-            did_nothing = False
-        self.ending.begin(ending, self.defer_reply(), did_nothing=did_nothing)
+        self.ending.begin(ending, self.defer_reply())
         return DEFERRED
 
     def enter_stopped(self) -> None:
@@ -588,7 +585,7 @@ class PodActor(AsyncActor):
             self.supervisor.note_stop()
 
     def end_by_defect(self, error: BaseException) -> None:
-        """End the pod, since one of its tasks raised what nobody expects."""
+        """End the pod, since one of its tasks raised what nobody expects, or its request hangs."""
         if not self._stopped:
             self._handle_error(error, None)
 
@@ -607,10 +604,6 @@ class PodActor(AsyncActor):
     def refuse(self, message: Any, reply_to: AsyncFuture[Any] | None) -> None:
         """Answer a message that came too late, once there is no supervisor to take it."""
         self._refuse(message, reply_to)
-
-    def expire(self, error: Exception) -> None:
-        """End the pod as by a defect, since its request hangs."""
-        self.end_by_defect(error)
 
     def request_progress(self) -> tuple[object, int, int] | None:
         """How far the request under way is: its exchange, its attempt, and what came of that; None where none

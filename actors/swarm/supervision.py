@@ -251,7 +251,9 @@ class PodSupervisor(Supervisor):
         if self._watch.hangs:
             self._watch = Watch()
             idle = self._section.idle_seconds
-            actor.expire(WatchdogExpired(f"the model of pod {self.pod.name!r} sent nothing for {idle:g} s"))
+            actor.end_by_defect(
+                WatchdogExpired(f"the model of pod {self.pod.name!r} sent nothing for {idle:g} s")
+            )
         self._look_later()
 
 
