@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -20,6 +21,7 @@ from actors.runtime.interruptible import Interruptible
 from protocol import commands
 from protocol.errors import InvalidInput, PodStopped, SessionError
 from protocol.events import (
+    Alert,
     AssistantMessage,
     RunOutcome,
     SessionForked,
@@ -190,7 +192,7 @@ def _on_describe(pod: PodActor, _: commands.Describe) -> PodDescription:
         session_id=log.durable_session,
         head=log.durable_hash.hex(),
         extract_pointer=log.durable_pointer,
-        occupancy=pod.conversation.context().occupancy() if pod.weighed is None else pod.weighed,
+        occupancy=pod.conversation.occupancy() if pod.weighed is None else pod.weighed,
         usage=accounts.usage or Usage(),
         cost=accounts.cost,
         passive=pod.passive,
@@ -241,7 +243,13 @@ def _on_consolidated(pod: PodActor, message: Consolidated) -> None:
 
 
 def _on_ended_late(pod: PodActor, message: EndedLate) -> None:
-    pod.tasks.start(pod.runs.record_late(message))
+    pod.tasks.start(_record_late(pod, message))
+
+
+async def _record_late(pod: PodActor, message: EndedLate) -> None:
+    pod.journal.log.record(Alert, message.run_id, text=message.text)
+    with suppress(SessionError):
+        await pod.journal.commit()
 
 
 def _on_passivate(pod: PodActor, _: commands.Passivate) -> bool:

@@ -211,7 +211,7 @@ class AskingToolCalls(ToolCalls):
         not_begun = self._approvals.not_begun
         for request in self._approvals.state.open:
             self._approvals.resolve(request, "run", approved=False)
-        self._close(run, open_calls(self._journal.head.items), not_begun)
+        self.close(run, open_calls(self._journal.head.items), not_begun)
         self._approvals.drop_granted()
 
     def close_at_end(self, run: Run, outcome: RunOutcome) -> None:
@@ -235,7 +235,7 @@ class AskingToolCalls(ToolCalls):
 
     def _close_but(self, kept: frozenset[str], run: Run | None) -> None:
         calls = open_calls(self._journal.head.items)
-        self._close(run, [call for call in calls if call.id not in kept], self._approvals.not_begun)
+        self.close(run, [call for call in calls if call.id not in kept], self._approvals.not_begun)
 
 
 def _denied_words(request: ApprovalRequested, by: str, note: str | None) -> str:

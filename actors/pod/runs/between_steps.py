@@ -11,7 +11,7 @@ from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
 from actors.runtime.circles import enter_work
 from actors.runtime.future import AsyncFuture
-from actors.runtime.interruptible import Interruptible, Left
+from actors.runtime.interruptible import Interruptible, Left, Owner
 from protocol.errors import PodError
 
 #: What work between two steps gives where its reply is answered by another.
@@ -24,20 +24,20 @@ Between = Callable[[Interruptible], Coroutine[Any, Any, Any]]
 class BetweenSteps:
     """Has each piece of work wait for its turn at the gate, and answers who asked for it."""
 
-    __slots__ = ("_gate", "_gone", "_interruptible", "_tasks", "_waiting")
+    __slots__ = ("_gate", "_gone", "_owner", "_tasks", "_waiting")
 
     def __init__(
         self,
         gate: Gate,
         status: Status,
         tasks: TasksAtWork,
-        interruptible: Callable[[], Interruptible],
+        owner: Owner,
     ) -> None:
-        """``interruptible`` makes a piece of work of this pod's."""
+        """``owner`` owns what is done here, as it does the runs."""
         self._gate = gate
         self._gone: Callable[[], PodError] = status.gone
         self._tasks = tasks
-        self._interruptible = interruptible
+        self._owner = owner
         #: Who waits, and for what work at the gate (None: beside the run); None when nobody does.
         self._waiting: dict[AsyncFuture[Any], Interruptible | None] | None = None
 
@@ -57,7 +57,7 @@ class BetweenSteps:
 
     def line_up(self, reply: AsyncFuture[Any]) -> tuple[Interruptible, asyncio.Future[None] | None]:
         """Begin a piece of work, whose reply is answered by who asks, or have it wait for its turn."""
-        waits = self._interruptible()
+        waits = Interruptible(self._owner)
         self._note(reply, waits)
         return waits, self._gate.line_up(waits)
 

@@ -17,6 +17,7 @@ from actors.pod.runs.run_parts import RunParts
 from actors.pod.runs.run_state import QueuedRun, Run
 from actors.runtime.circles import enter_work
 from actors.runtime.interruptible import Interruptible, Left
+from actors.runtime.interruptible import Owner as WorkOwner
 from actors.sessions.replay import open_calls
 from protocol.errors import CompactionFailed, Failure, ModelRetry, OutputInvalid, SessionError
 from protocol.events import RunEnd, RunOutcome, RunReason, RunStart, SystemMessage
@@ -28,14 +29,11 @@ from protocol.usage import Usage
 MOST_INVALID_OUTPUTS = 2
 
 
-class Owner(Compacting, Protocol):
+class Owner(Compacting, WorkOwner, Protocol):
     """Whose runs are played."""
 
     async def finish(self, run: Run, outcome: RunOutcome) -> None:
         """Make the recorded end of the run durable, and resolve its future."""
-
-    def interruptible(self) -> Interruptible:
-        """A new piece of work, as which a run goes on."""
 
 
 class Play:
@@ -155,7 +153,7 @@ class Play:
     async def _mend(self, run: Run, step: decide.CloseCalls | decide.Compact) -> None:
         """Close calls whose outcome nobody knows, or fold a history that has grown too long."""
         if isinstance(step, decide.CloseCalls):
-            self._parts.tool_calls.close_begun(run, step.calls)
+            self._parts.tool_calls.close(run, step.calls)
         elif isinstance(step, decide.Compact):
             failed = await self._owner.compaction().fold("request_threshold", run.waits)
             self._model_calls.end_compaction(run, failed)
@@ -210,7 +208,7 @@ class Play:
         """Go on with a run in another task; the one that it was in has no effect any more."""
         exchange = run.exchange
         steps = self._after_tools(run) if exchange is None else self._after_request(run, exchange)
-        left, run.waits = run.waits, self._owner.interruptible()
+        left, run.waits = run.waits, Interruptible(self._owner)
         run.waits.asked = True
         self._gate.hand_over(left, run.waits)
         self._parts.tasks.start(self._play(run, run.waits, steps), run.caller)

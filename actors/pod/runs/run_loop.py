@@ -24,7 +24,6 @@ from actors.pod.runs.run_state import (
     new_run_id,
     resolve,
 )
-from actors.pod.runs.tool_calls import EndedLate
 from actors.pod.supervisor import Waiting
 from actors.runtime.future import AsyncFuture
 from actors.runtime.interruptible import Interruptible
@@ -98,7 +97,7 @@ class RunLoop:
         """What is done between two steps of a run."""
         if self._between is None:
             parts = self._parts
-            self._between = BetweenSteps(self.gate, parts.status, parts.tasks, self.interruptible)
+            self._between = BetweenSteps(self.gate, parts.status, parts.tasks, self)
         return self._between
 
     @property
@@ -181,10 +180,6 @@ class RunLoop:
     def between_steps(self, reply: AsyncFuture[Any], work: Between) -> None:
         """Do ``work`` now, or between two steps of the run that goes on, and answer ``reply``."""
         self.between.do(reply, work)
-
-    def interruptible(self) -> Interruptible:
-        """A new piece of work of this pod's."""
-        return Interruptible(self)
 
     def go_on(self, left: Interruptible) -> None:
         """Go on with the run in another task, since a client or a tool is stuck in its present one."""
@@ -391,15 +386,13 @@ class RunLoop:
 
     def _resume_now(self, reply: AsyncFuture[Any], command: commands.Resume, waits: Interruptible) -> None:
         self.between.forget(reply)
-        if reply.done():  # it was withdrawn
-            self.gate.leave(waits)
-            return
-        if self._parts.status.stopping:
-            reply.set_exception(self._parts.status.gone())
-            self.gate.leave(waits)
-            return
-        if self._parts.status.state is not PodState.PAUSED:  # it was, when it was asked for
-            reply.set_exception(self.not_paused())
+        status = self._parts.status
+        if not reply.done():  # else it was withdrawn
+            if status.stopping:
+                reply.set_exception(status.gone())
+            elif status.state is not PodState.PAUSED:  # it was, when it was asked for
+                reply.set_exception(self.not_paused())
+        if reply.done():
             self.gate.leave(waits)
             return
         run, head = self.run, self._parts.journal.head
@@ -486,10 +479,6 @@ class RunLoop:
         raise UnknownApproval(f"pod {self._parts.resources.name!r} asks for no approvals")
 
     # -- compactions that are asked for ----------------------------------------------------------
-
-    async def record_late(self, message: EndedLate) -> None:
-        """Record what came of a call that was not waited for any longer."""
-        await self._parts.tool_calls.record_late(message)
 
     async def compact(self, wanted: int | None, waits: Interruptible) -> str:
         """Compact the history by hand: the new session's id. Raises CompactionFailed, WaitingForApproval."""

@@ -22,8 +22,8 @@ from actors.runtime.loop import Mailroom
 from actors.sessions.replay import open_calls
 from actors.tools.toolbox import INTERRUPTED
 from protocol import commands
-from protocol.errors import SessionError, ToolLoop
-from protocol.events import Alert, RunOutcome, ToolProgress, ToolResulted, ToolStart
+from protocol.errors import ToolLoop
+from protocol.events import RunOutcome, ToolProgress, ToolResulted, ToolStart
 from protocol.items import AssistantItem, ToolCall, ToolResult, UserItem
 from protocol.text import encodable
 
@@ -150,7 +150,7 @@ class ToolCalls:
         last = items[-1]
         if type(last) is UserItem or (type(last) is AssistantItem and not last.calls):
             return  # as nearly always
-        self._close(run, open_calls(items))
+        self.close(run, open_calls(items))
 
     def close_at_end(self, run: Run, outcome: RunOutcome) -> None:  # noqa: ARG002 - nothing waits for a resume
         """Give every open call its deterministic result, since the run comes to that end."""
@@ -177,9 +177,10 @@ class ToolCalls:
     def deny_open(self, run: Run, note: str) -> None:
         """Record that none of the calls that wait is run: here none waits."""
 
-    def _close(
+    def close(
         self, run: Run | None, calls: Iterable[ToolCall], not_begun: AbstractSet[str] = frozenset()
     ) -> None:
+        """Give these calls, which have none, a result that says whether they were begun."""
         # Calls that are older than a run's first answer are of another run, or another process: these may
         # have begun, whatever became of an earlier commit that said so.
         started = None if run is None or run.answer is None else run.started_calls
@@ -188,12 +189,6 @@ class ToolCalls:
             text = NOT_RUN if never_ran else INTERRUPTED
             result = ToolResult.of(call, text, is_error=True)
             self._journal.log.record(ToolResulted, None if run is None else run.run_id, item=result)
-
-    def close_begun(self, run: Run, calls: list[ToolCall]) -> None:
-        """Give calls that were begun, and whose step ended without their results, a result that says so."""
-        for call in calls:
-            result = ToolResult.of(call, INTERRUPTED, is_error=True)
-            self._journal.log.record(ToolResulted, run.run_id, item=result)
 
     async def run(self, run: Run, calls: list[ToolCall]) -> bool:
         """Run ``calls``, which are durable before they begin. False where none was begun, since the run was
@@ -251,14 +246,6 @@ class ToolCalls:
             _log.warning("after the end of its pod: %s", text)
         else:
             self.mailroom.send(self._pod, EndedLate(run_id, text), None)
-
-    async def record_late(self, message: EndedLate) -> None:
-        """Record what came of a call that was not waited for any longer."""
-        self._journal.log.record(Alert, message.run_id, text=message.text)
-        try:
-            await self._journal.commit()
-        except SessionError:
-            return
 
     # -- failure tracking ------------------------------------------------------------------------
 
