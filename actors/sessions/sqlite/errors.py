@@ -69,6 +69,7 @@ _CHANGES: dict[Change, tuple[str, str]] = {
         "its write-ahead log or the index of that was cut off",
         "what the database has stands; leave the files beside it alone",
     ),
+    "snapshot": ("it was written just now, or may be, and could only be read before", "try again"),
 }
 
 
@@ -137,4 +138,4 @@ def change_error(change: Change, path: Path) -> StoreError:
         except OSError as error:
             if not isinstance(error, FileNotFoundError | NotADirectoryError):
                 return store_error(error, path)
-    return StoreError(f"cannot write {path}: {what}", hint=hint)
+    return StoreError(f"cannot {'read' if change == 'snapshot' else 'write'} {path}: {what}", hint=hint)

@@ -38,6 +38,7 @@ from actors.sessions.sqlite.quarantine import (
     remove_made,
 )
 from actors.sessions.sqlite.schema import OPEN_PATIENCE, SCHEMA_VERSION, is_logged, prepare
+from actors.sessions.sqlite.snapshot import Snapshot
 from actors.sessions.sqlite.watch import Change, FileWatch, Identity, identity_of, status_of
 from protocol.errors import StoreError
 
@@ -89,6 +90,8 @@ class SQLiteFile:
         #: is open none of them is the last; and it may not write.
         self._anchor: sqlite3.Connection | None = None
         self._merger: Merger | None = None
+        #: What is open where it could be read in no other way; there is no anchor and no merger then.
+        self._snapshot: Snapshot | None = None
         #: The version of its format, which says how entries stand in rows, and how those are found.
         self.format = SCHEMA_VERSION
         self.page_size = 0
@@ -142,7 +145,7 @@ class SQLiteFile:
             if self.change is not None:
                 put_aside(self._watch, self.change)
                 self._may_be_half = self.change in _NOT_MERGED
-            self.change = None
+            self.change = self._snapshot = None
             self._watch.forget()
 
     def check(self, *, to_write: bool = False) -> None:
@@ -150,10 +153,25 @@ class SQLiteFile:
         then, unless they are gone and may come back. A log that is lost is merged first, from what is open
         of it. ``to_write``: for who writes next, and looks at the names again under SQLite's write lock.
         """
+        self.check_snapshot()
         change = self.change or self._watch.changed(names_follow=to_write)
         if change is not None:
             with self._mutex:
                 self._refuse(change)
+
+    def is_outdated(self) -> bool:
+        """Whether the files could only be read when they were opened, and may be written by now, or were.
+        Then each connection must be closed.
+        """
+        if self._snapshot is None or self._snapshot.is_current():
+            return False
+        self.change = self.change or "snapshot"
+        return True
+
+    def check_snapshot(self) -> None:
+        """Raise StoreError where what was just read may be half old and half new."""
+        if self.is_outdated():
+            raise change_error("snapshot", self.path)
 
     def begin(self, connection: sqlite3.Connection) -> bool:
         """Begin to write. False where the files were lost since ``check``, which says so then.
@@ -286,6 +304,11 @@ class SQLiteFile:
         connection: sqlite3.Connection | None = None
         try:
             if is_kept_with_log(self._watch, self.path):
+                if Snapshot.is_needed(self._watch, self.path):
+                    self._snapshot = Snapshot(self._watch, self.path)
+                    connection = self._open_connection(synchronous, patience)
+                    self._watch.remember(before)
+                    return connection
                 self._anchor = self._open_anchor()
             connection = self._open_connection(synchronous, patience)
             self._anchor = self._anchor or self._open_anchor()
@@ -298,6 +321,7 @@ class SQLiteFile:
             self._close_anchor()
             if connection is not None:
                 connection.close()  # as the last: it merges what a log holds which was deleted just now
+            self._snapshot = None
             self._watch.forget()
             remove_made(self._watch, self.path, found)
             raise
@@ -379,13 +403,17 @@ class SQLiteFile:
 
     def _open_plain(self, mode: str, timeout: float) -> sqlite3.Connection:
         put_stray_journal_aside(self._watch, self.path)
-        return sqlite3.connect(
-            f"{self._uri}?mode={mode}",
+        snapshot = self._snapshot
+        connection = sqlite3.connect(
+            f"{self._uri}?mode={mode if snapshot is None else f'ro&{snapshot.options}'}",
             uri=True,
             timeout=timeout,
             isolation_level=None,
             check_same_thread=False,
         )
+        if snapshot is not None:
+            connection.execute(snapshot.first_statement)
+        return connection
 
     def _close_anchor(self) -> None:
         anchor, self._anchor = self._anchor, None

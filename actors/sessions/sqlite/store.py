@@ -99,7 +99,7 @@ class SQLiteStore(SessionStore):
         self._held: dict[str, Held] = {}
         self._connection: sqlite3.Connection | None = None
         self._reading = threading.RLock()
-        self._stale = False
+        self._stale = self._read_only = False
         self._closed = False
         #: Whether a forked child opened what its parent had open at the fork: each use is refused, like
         #: that of the parent's own store.
@@ -373,22 +373,23 @@ class SQLiteStore(SessionStore):
         leave as StoreError.
         """
         self._check_open()
-        if self._file.change is not None:
+        if self._file.is_outdated() or self._file.change is not None:
             self._let_go()
         if not self._reading.acquire(blocking=False):
             with self._another_reader() as db:
                 yield db
             return
         try:
-            if self._stale:
+            # What is opened for reading alone would stay so when the file may be written again.
+            if self._stale or (self._read_only and self._file.may_be_written()):
                 self._disconnect()
             if self._connection is None:
                 self._connection = self._connect()
-                # What is opened for reading alone would stay so when the file may be written again.
-                self._stale = not self._file.may_be_written()
+                self._stale, self._read_only = False, not self._file.may_be_written()
             else:
                 self._check_files()
             yield self._connection
+            self._file.check_snapshot()
         except sqlite3.Error as error:
             self._stale = self._stale or needs_reopening(error)
             raise self._file.error(error) from error
@@ -409,6 +410,7 @@ class SQLiteStore(SessionStore):
             db = self._connect()
             try:
                 yield db
+                self._file.check_snapshot()
             finally:
                 self._file.disconnect(db)
 

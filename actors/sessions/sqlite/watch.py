@@ -25,8 +25,10 @@ from actors.sessions.disk import store_error
 #: back); ``replaced``: another stands in its place; ``relinked``: a link to it leads elsewhere;
 #: ``overwritten``: it has another content; ``log``: its write-ahead log is gone or another; ``index``:
 #: the index of that is; ``superseded``: so it is, and another process has gone on with new ones; ``cut``: log
-#: or index was cut off.
-Change = Literal["gone", "replaced", "relinked", "overwritten", "log", "index", "superseded", "cut"]
+#: or index was cut off; ``snapshot``: what nobody could write when it was opened may have been written since.
+Change = Literal[
+    "gone", "replaced", "relinked", "overwritten", "log", "index", "superseded", "cut", "snapshot"
+]
 #: Device and inode.
 Identity = tuple[int, int]
 
@@ -172,7 +174,7 @@ class FileWatch:
 
     def _logs_changed(self) -> Change | None:
         """What has happened to the log and its index, by their names."""
-        if self.log_id is None:  # a file that may only be read, and has none
+        if None in {self.log_id, self.index_id}:  # a file that may only be read, and has none
             self._remember_logs()
             return None
         folder = os.fstat(self._folder).st_mtime_ns
