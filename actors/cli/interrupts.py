@@ -26,6 +26,9 @@ T = TypeVar("T")
 #: The signals by which people and their systems end a command.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+#: The first thread that does what ``atexit`` calls keeps it: another waits there until the process ends.
+_first = threading.RLock()
+
 #: How long the threads of event loops have to end, in seconds.
 _MOMENT = 0.5
 
@@ -86,6 +89,7 @@ def leave(code: int) -> NoReturn:
     may hold one for ever. Others are, as Python does, and what ``atexit`` calls: until a signal ends that.
     """
     _end_on_signals()
+    atexit.register(_first.acquire)
     if _threads(of_loops=True):
         with suppress(RuntimeError):  # no thread can be started
             threading.Thread(target=_leave_threads_of_loops, args=(code,), daemon=True).start()
@@ -101,6 +105,7 @@ def _end_on_signals() -> None:
     for number in _signals_to_follow():
         signal.signal(number, _end_at_once)
     signal.set_wakeup_fd(writer)
+    os.register_at_fork(after_in_child=_follow_no_signals)
     with suppress(RuntimeError):  # no thread can be started
         threading.Thread(target=_end_on_signal, args=(reader,), daemon=True).start()
 
@@ -109,6 +114,13 @@ def _end_on_signal(reader: int) -> None:
     while (number := os.read(reader, 1)[0]) not in SIGNALS:
         pass
     os._exit(128 + number)
+
+
+def _follow_no_signals() -> None:
+    """Have signals do in a process that a tool has forked what they do in any: its pipe is its parent's."""
+    signal.set_wakeup_fd(-1)
+    for number in _signals_to_follow():
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _threads(*, of_loops: bool) -> list[threading.Thread]:
@@ -123,6 +135,7 @@ def _leave_threads_of_loops(code: int) -> None:
             others[0].join()
     time.sleep(_MOMENT)  # in which they end that have nothing to do
     if _threads(of_loops=True):  # else the interpreter ends by itself
+        _first.acquire()
         atexit.unregister(_ignore)  # which only the main thread can do
         atexit._run_exitfuncs()  # noqa: SLF001 - what tools have registered: folders to delete, say
         with suppress(OSError, ValueError):

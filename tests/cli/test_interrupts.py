@@ -61,7 +61,7 @@ async def test_ctrl_c_as_a_command_of_a_chat_ends_leaves_what_it_has_done() -> N
 
 
 HELD = """
-import asyncio, atexit, contextlib, threading
+import asyncio, atexit, contextlib, os, signal, threading
 from actors.cli import interrupts
 from actors.cli.interrupts import ignore_signals_at_the_end, leave, run_interruptible
 
@@ -89,6 +89,22 @@ def outlast_the_wait_for_loops():
         if each.daemon and each.name.endswith('(_leave_threads_of_loops)'):
             each.join()
     print("outlasted")
+
+freed, again = threading.Event(), threading.Event()
+
+def free_and_wait():
+    print("tidied", flush=True)
+    if freed.is_set():
+        again.set()
+    freed.set()
+    again.wait(1)  # in which the main thread could do the same
+
+def end_a_forked_process():
+    threading.main_thread().join()
+    if (child := os.fork()) == 0:
+        signal.raise_signal(signal.SIGTERM)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 async def in_loop(work):
     asyncio.get_running_loop().run_in_executor(None, work)
@@ -163,6 +179,18 @@ def test_a_thread_that_a_thread_of_a_tool_starts_is_waited_for():
 
 def test_a_signal_ends_a_command_whose_tool_has_given_atexit_what_does_not_end():
     assert code_after_ctrl_c("atexit.register(hold_at_exit)") == 130
+
+
+def test_what_a_tool_has_given_atexit_is_done_once_though_that_ends_the_thread_that_is_held():
+    with leaving("atexit.register(free_and_wait); await in_loop(freed.wait)") as process:
+        assert process.communicate(timeout=60) == ("done\ntidied\n", "")
+        assert process.returncode == 3
+
+
+def test_a_signal_to_a_process_that_a_tools_thread_forks_at_a_commands_end_ends_that_alone():
+    with leaving("threading.Thread(target=end_a_forked_process).start()") as process:
+        assert process.communicate(timeout=60) == ("done\n-15\n", "")
+        assert process.returncode == 3
 
 
 def test_ctrl_c_ends_a_command_whose_tool_has_left_a_task_that_needs_a_thread_for_ever():
