@@ -133,6 +133,20 @@ def test_each_module_that_the_architecture_names_is_there() -> None:
     assert not [name for name in named if not any(path.endswith(f"/{name}") for path in there)]
 
 
+#: Pages whose TOML is that of ``polypod.toml``.
+CONFIGURED = {"chains", "configuration"}
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+def test_each_manifest_that_a_page_shows_loads(page: Path) -> None:
+    shown = re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    for text in shown:
+        if page.stem in CONFIGURED:
+            msgspec.toml.decode(text, type=Config)
+        else:
+            PodManifest.from_toml(text)
+
+
 @pytest.mark.parametrize("program", page_programs(), ids=lambda program: program.page)
 def test_each_program_runs_as_pasted(program: PageProgram, tmp_path: Path) -> None:
     if program.page == "mcp":

@@ -231,9 +231,7 @@ def test_what_a_checkout_offers_can_be_imported_as_it_is_said():
 
 
 def test_the_manifest_loads():
-    [memory] = [text for text in blocks("toml") if text.startswith("[memory]")]
     [text] = [text for text in blocks("toml") if text.startswith("[pod]")]
-    assert PodManifest.from_toml(memory).memory.recall_tokens == 1000
     manifest = PodManifest.from_toml(text)
     assert manifest.name == "reviewer"
     assert manifest.model.api_key_env == "MY_KEY"
