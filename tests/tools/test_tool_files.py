@@ -12,8 +12,11 @@ from effort import times
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from actors.tools.base import ToolContext
 from actors.tools.builtin import BUILTIN_GROUPS, builtin
-from protocol.errors import ManifestError
+from actors.tools.filesystem.files import read_file
+from actors.tools.scope import resolved
+from protocol.errors import ManifestError, ToolCancelled
 from protocol.scope import Rule, Scope
 
 ALL = ("read_file", "list_files", "count_words", "write_file", "edit_file")
@@ -217,6 +220,31 @@ def test_appending_to_a_file_with_other_names_leaves_those_alone(pwd, use):
     assert not use("write_file", path="in", content="b\n", append=True).is_error
     assert (pwd / "in").read_text() == "a\nb\n"
     assert outside.read_text() == "a\n"
+
+
+def test_a_file_with_other_names_is_not_copied_however_large_it_is(pwd, use):
+    with (pwd / "huge").open("wb") as file:
+        file.truncate(1 << 40)
+    (pwd / "in").hardlink_to(pwd / "huge")
+    result = use("write_file", path="in", content="b\n", append=True)
+    assert "has other names (hard links), and 1,099,511,627,776 bytes are too many" in result.text
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="what this process has read is counted there")
+def test_a_read_that_is_cancelled_ends_within_a_monstrous_line(pwd):
+    with (pwd / "a").open("wb") as file:
+        file.write(b"a" * 9000)
+        file.truncate(1 << 30)
+    ctx = ToolContext(pwd=pwd, scope=resolved(Scope.readable(pwd)))
+    ctx.cancel.set()
+    before = read_by_this_process()
+    with pytest.raises(ToolCancelled):
+        read_file("a", ctx=ctx)
+    assert read_by_this_process() - before < 1 << 20
+
+
+def read_by_this_process() -> int:
+    return int(Path("/proc/self/io").read_text().partition("rchar: ")[2].split()[0])
 
 
 def test_a_program_that_was_rewritten_no_longer_runs_with_its_owners_rights(pwd, use):

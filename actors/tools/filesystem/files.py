@@ -10,6 +10,7 @@ from typing import Annotated, BinaryIO
 from msgspec import Meta
 
 from actors.tools.base import ToolContext, tool
+from actors.tools.cancel import Cancel
 from actors.tools.filesystem import place
 from actors.tools.filesystem.ignored import ignored_at
 from actors.tools.filesystem.replacing import diff, edit, with_ends_of
@@ -44,7 +45,7 @@ def read_file(
     with place.opened(where.path) as file:
         refuse_binary(file, path)
         number = 0
-        for number, line in enumerate(_lines(file), 1):
+        for number, line in enumerate(_lines(file, ctx.cancel), 1):
             ctx.cancel.raise_if_cancelled()
             if number < offset:
                 continue
@@ -159,7 +160,7 @@ def edit_file(
             raise ToolError(f"{path} has {stamp.size:,} bytes; edit_file takes at most {_EDIT_CAP:,}")
         refuse_binary(file, path)
         # Bytes that are no UTF-8 go back as they came.
-        text = file.read().decode("utf-8", "surrogateescape")
+        text = file.read(_EDIT_CAP + 1).decode("utf-8", "surrogateescape")
     edited = edit(text, old, new, everywhere=replace_all, any_form=any_form, name=path)
     data = edited.text.encode("utf-8", "surrogateescape")
     place.replace(where.path, data, may_make=_makes(ctx), expected=stamp)
@@ -198,13 +199,14 @@ def _noted(where: Located, text: str) -> str:
     return f"{where.note}\n{text}" if where.note else text
 
 
-def _lines(file: BinaryIO) -> Iterator[str]:
+def _lines(file: BinaryIO, cancel: Cancel) -> Iterator[str]:
     """The lines of a file with ``\\n`` at their ends, each at most _LINE_CAP characters, then a mark."""
     if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
         file.seek(0)
     while raw := file.readline(_CHUNK):
         ended = raw.endswith(b"\n")
         while not ended and (rest := file.readline(_CHUNK)):
+            cancel.raise_if_cancelled()
             ended = rest.endswith(b"\n")  # what a monstrous line goes on with is never held
         line = raw.decode("utf-8", "replace").rstrip("\r\n")
         mark = f" [… cut after {_LINE_CAP:,} characters]" if len(line) > _LINE_CAP else ""

@@ -43,7 +43,8 @@ _WORDS = {
     errno.EIO: "the system cannot read or write it (an input/output error)",
 }
 
-
+#: Bytes of a file that is copied since it has other names.
+_COPIED_MOST = 64 << 20
 #: Held from the look at what is replaced until it is: of two threads that change a file one is refused.
 _REPLACING = threading.Lock()
 #: Control characters, line ends, and what turns the direction of writing.
@@ -184,7 +185,13 @@ def append(path: Path, data: bytes, *, may_make: Callable[[Path], bool]) -> None
                 file.write(data)
                 return
     with opened(path) as file:
-        before, expected = file.read(), stamp(file)
+        expected = stamp(file)
+        if expected.size > _COPIED_MOST:
+            raise ToolError(
+                f"{path} has other names (hard links), and {expected.size:,} bytes are too many to be copied",
+                hint="make a copy of it, and add to that",
+            )
+        before = file.read(_COPIED_MOST + 1)  # one that has grown meanwhile is not replaced
     replace(path, before + data, may_make=may_make, expected=expected)
 
 

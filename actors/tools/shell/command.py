@@ -35,6 +35,9 @@ _EVERY = 0.1
 _MOST_SHOWN = 4096
 #: What a shell adds to the number of the signal that ended a program, for its own exit code.
 _BY_SIGNAL = 128
+#: Characters that may be too many for a command (on Linux it has less than 128 KiB), and what is said then.
+_LONG = 32_000
+_SHORTER = "put what is long into a file, by write_file or piece by piece, and name that in the command"
 
 
 def shell_program() -> str:
@@ -157,7 +160,8 @@ async def start(
             confinement=confinement,
         )
     except ChildError as error:
-        raise ToolError(f"the command was not run: {error}", hint=error.hint) from error
+        hint = error.hint or (_SHORTER if len(text) > _LONG else None)
+        raise ToolError(f"the command was not run: {error}", hint=hint) from error
     recording = Recording(ctx.output_cap, ctx.keep_in, "shell")
     return Command(text, child, recording, ctx.progress, confined=confinement is not None)
 
