@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures.thread import _threads_queues
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
@@ -31,6 +32,8 @@ _first = threading.RLock()
 
 #: How long the threads of event loops have to end, in seconds.
 _MOMENT = 0.5
+#: How long others are waited for without a word, in seconds, and how many are named then.
+_PATIENCE, _NAMED = 2.0, 5
 
 
 class Interrupted(Exception):  # noqa: N818 - an end, not an error
@@ -91,9 +94,15 @@ def leave(code: int) -> NoReturn:
     _end_on_signals()
     atexit.register(_first.acquire)
     if _threads(of_loops=True):
-        with suppress(RuntimeError):  # no thread can be started
-            threading.Thread(target=_leave_threads_of_loops, args=(code,), daemon=True).start()
+        _begin(_leave_threads_of_loops, code)
+    if _threads(of_loops=False):
+        _begin(_name_threads_at_work)
     sys.exit(code)
+
+
+def _begin(work: Callable[..., object], *args: object) -> None:
+    with suppress(RuntimeError):  # no thread can be started
+        threading.Thread(target=work, args=args, daemon=True).start()
 
 
 def _end_on_signals() -> None:
@@ -106,8 +115,7 @@ def _end_on_signals() -> None:
         signal.signal(number, _end_at_once)
     signal.set_wakeup_fd(writer)
     os.register_at_fork(after_in_child=_follow_no_signals)
-    with suppress(RuntimeError):  # no thread can be started
-        threading.Thread(target=_end_on_signal, args=(reader,), daemon=True).start()
+    _begin(_end_on_signal, reader)
 
 
 def _end_on_signal(reader: int) -> None:
@@ -124,9 +132,19 @@ def _follow_no_signals() -> None:
 
 
 def _threads(*, of_loops: bool) -> list[threading.Thread]:
-    """The threads that the interpreter waits for at its exit."""
-    held = [each for each in threading.enumerate() if not (each.daemon or each is threading.main_thread())]
-    return [each for each in held if each.name.startswith("asyncio_") is of_loops]
+    """The threads that the interpreter waits for at its exit: daemons too, where they are an executor's."""
+    held = {each for each in threading.enumerate() if not each.daemon} | {*_threads_queues}
+    held.discard(threading.main_thread())
+    return [each for each in held if each.is_alive() and each.name.startswith("asyncio_") is of_loops]
+
+
+def _name_threads_at_work() -> None:
+    time.sleep(_PATIENCE)
+    if held := _threads(of_loops=False):
+        names = ", ".join(ascii(each.name) for each in held[:_NAMED])
+        words = f"waiting for threads that tools have left at work: {names}; Ctrl-C ends them"
+        with suppress(OSError):
+            os.write(2, f"{words}\n".encode())
 
 
 def _leave_threads_of_loops(code: int) -> None:

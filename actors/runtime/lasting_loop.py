@@ -12,6 +12,9 @@ from typing import Any, TypeVar, TypeVarTuple
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+#: How long tasks that are left at the end have to stop, in seconds.
+_GRACE = 1.0
+
 
 class LastingLoop(asyncio.SelectorEventLoop):
     """A loop that calls functions in threads also once the main thread has ended, be it for a thread that
@@ -45,17 +48,29 @@ class LastingLoop(asyncio.SelectorEventLoop):
 
 
 def run_on_own_loop(work: Coroutine[Any, Any, T]) -> T:
-    """Run ``work`` on an event loop of its own, as ``asyncio.run`` does, and do not wait for threads of the
-    loop that are held in the end: a tool that was left to itself may hold one for ever.
+    """Run ``work`` on an event loop of its own, as ``asyncio.run`` does, and do not wait for what a tool that
+    was left to itself may hold for ever: threads of the loop, and tasks that go on though they are cancelled.
     """
-    return asyncio.run(_let_go_of_threads(work))
+    return asyncio.run(_let_go_of_the_rest(work))
 
 
-async def _let_go_of_threads(work: Coroutine[Any, Any, T]) -> T:
+async def _let_go_of_the_rest(work: Coroutine[Any, Any, T]) -> T:
     try:
         return await work
-    finally:  # the loop is closed with other threads than those that it has now
+    finally:
+        await _let_go_of_tasks()
+        # the loop is closed with other threads than those that it has now
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1, "asyncio"))
+
+
+async def _let_go_of_tasks() -> None:
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    left = (await asyncio.wait(rest, timeout=_GRACE))[1] if rest else ()
+    for task in left:  # as if they had ended, so that nobody waits for them or reports that they have not
+        asyncio._unregister_task(task)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
 def is_of_exit(error: RuntimeError) -> bool:

@@ -62,10 +62,11 @@ async def test_ctrl_c_as_a_command_of_a_chat_ends_leaves_what_it_has_done() -> N
 
 HELD = """
 import asyncio, atexit, contextlib, os, signal, threading
+from concurrent.futures import ThreadPoolExecutor
 from actors.cli import interrupts
 from actors.cli.interrupts import ignore_signals_at_the_end, leave, run_interruptible
 
-interrupts._MOMENT = 0.1
+interrupts._MOMENT, interrupts._PATIENCE = 0.1, {patience}
 
 def hold():
     threading.main_thread().join()  # which is over where the interpreter waits for other threads
@@ -115,6 +116,11 @@ async def hold_at_cancellation():
     finally:
         await asyncio.to_thread(hold_at_exit)
 
+async def go_on():
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
 async def work():
     {hold}
     print("done", flush=True)
@@ -127,8 +133,8 @@ leave(3)
 
 
 @contextmanager
-def leaving(hold: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", HELD.format(hold=hold)]
+def leaving(hold: str, patience: float = 3600) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", HELD.format(hold=hold, patience=patience)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT) as process:
         try:
@@ -193,7 +199,20 @@ def test_a_signal_to_a_process_that_a_tools_thread_forks_at_a_commands_end_ends_
         assert process.returncode == 3
 
 
-def test_ctrl_c_ends_a_command_whose_tool_has_left_a_task_that_needs_a_thread_for_ever():
-    assert (
-        code_after_ctrl_c("task = asyncio.create_task(hold_at_cancellation()); await asyncio.sleep(0)") == 3
-    )
+@pytest.mark.parametrize("daemon", [False, True])
+def test_threads_of_a_tools_own_executor_that_hold_a_command_are_named(daemon: bool):
+    begin = "ThreadPoolExecutor(1, 'own\\t').submit(hold)"  # a daemon where a plain tool does that
+    work = f"begin = threading.Thread(target=lambda: {begin}, daemon={daemon}); begin.start(); begin.join()"
+    with leaving(work, patience=0.1) as process:
+        assert process.stderr is not None
+        words = "waiting for threads that tools have left at work: 'own\\t_0'; Ctrl-C ends them\n"
+        assert process.stderr.readline() == words
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+
+
+def test_a_command_ends_though_a_tool_has_left_tasks_that_go_on_when_they_are_cancelled():
+    work = "tasks = [asyncio.create_task(each()) for each in (go_on, hold_at_cancellation)]; await asyncio.sleep(0)"
+    with leaving(work) as process:
+        assert process.communicate(timeout=60) == ("done\nheld\n", "")
+        assert process.returncode == 3
