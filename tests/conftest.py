@@ -1,4 +1,6 @@
-"""What all tests share: how much they try, bytecode that is kept, and SIGINT that reaches children."""
+"""What all tests share: how much they try, when they are past their time, bytecode that is kept, and SIGINT
+that reaches children.
+"""
 
 import gc
 import os
@@ -10,6 +12,7 @@ import pytest
 from effort import times
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from overdue import pytest_timeout_set_timer  # noqa: F401 - a hook
 from pod_processes import system_on  # noqa: F401 - a fixture
 
 # How fast something is, no property judges by the clock.
