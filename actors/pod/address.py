@@ -53,7 +53,7 @@ class Subscribe(Protocol[T_co]):
 
 
 class Mailboxes:
-    """The address of all pods of one system; what is the pod's own is its actor."""
+    """The address of all pods of one system: what belongs to one pod is found through its actor."""
 
     __slots__ = ("_feed", "_subscribe")
 

@@ -1,4 +1,4 @@
-"""``Assembly``: builds what a pod works with, from its manifest and from what it was given."""
+"""``Assembly``: builds what a pod works with, from its manifest and the arguments of ``spawn``."""
 
 from __future__ import annotations
 
@@ -104,14 +104,14 @@ class Assembly:
         *,
         session_id: str | None = None,
     ) -> PodResources:
-        """What one pod works with, a sub-agent of ``parent`` where that is given. Raises ManifestError,
-        ModelError, BudgetError, ToolDefinitionError, and InvalidInput for what is no hook.
+        """What one pod works with; ``parent`` is given for a sub-agent. Raises ManifestError, ModelError,
+        BudgetError, ToolDefinitionError, and InvalidInput for something that is not a hook.
         """
         template = self._template(manifest, given.client, given.tools, given.hooks)
         return self._resources(template, name, given, parent, session_id)
 
     def renewed(self, failed: PodResources) -> PodResources:
-        """What a pod works with that takes the place of one that failed, and goes on in its session."""
+        """The resources of a pod that replaces a failed one and continues its session."""
         delegation = failed.delegation
         given = Given(None, (), failed.deps, (), failed.make_prompt)
         if delegation is not None:
@@ -148,7 +148,7 @@ class Assembly:
         )
 
     def draw_on(self, name: str, budget: Budget) -> None:
-        """Have the pod that is made next under that name draw on another pod's budget."""
+        """Have the next pod of that name draw on another pod's budget."""
         self._drawn_on[name] = budget
 
     def _delegation(
@@ -161,7 +161,7 @@ class Assembly:
         return made
 
     def protect(self, place: Path) -> None:
-        """Keep the tools of pods that are made from here on out of a place, whatever their scope."""
+        """Keep the tools of all pods made from now on out of a place, whatever their scope."""
         self.tools.protect(place)
         self._template = Latest(self._make_template)
 
@@ -283,7 +283,7 @@ def _name_of(client: LLMClient) -> str:
 
 
 def _encoded(manifest: PodManifest) -> bytes:
-    """A manifest's bytes; a working directory may have a name that is no text."""
+    """A manifest's bytes; the name of a working directory may not be valid text."""
     try:
         return encode(manifest)
     except UnicodeEncodeError:
@@ -291,14 +291,14 @@ def _encoded(manifest: PodManifest) -> bytes:
 
 
 def _asks(manifest: PodManifest, toolbox: Toolbox) -> bool:
-    """Whether a call may need a person's word, or be denied by a rule."""
+    """Whether a call may need a person's approval, or be denied by a rule."""
     if manifest.approval or manifest.tools.mcp or manifest.approvals.default != "allow":
         return True
     return any(each.asks for each in toolbox)
 
 
 def _mistakes(manifest: PodManifest, toolbox: Toolbox, *, more_may_come: bool) -> tuple[str, ...]:
-    """What people should know of the manifest's rules."""
+    """Warnings about the manifest's rules."""
     if not manifest.approval:
         return ()
     from actors.pod.approvals.rule_check import mistakes  # noqa: PLC0415 - paid for by pods that have rules

@@ -52,7 +52,8 @@ _LOOP_CLOSED = "the event loop of its handle is closed"
 async def connect(reader: StreamReader, writer: StreamWriter) -> Pod:
     """The handle of the pod that the other end serves; the connection lasts until ``pod.address.close()``.
 
-    Raises PodUnreachable, and what ``describe`` does: then, or where it is cancelled, it is closed at once.
+    Raises PodUnreachable, and what ``describe`` does; in that case, or if it is cancelled, the connection is
+    closed at once.
     """
     address = Channel(reader, writer)
     try:
@@ -65,11 +66,11 @@ async def connect(reader: StreamReader, writer: StreamWriter) -> Pod:
 
 
 class Channel:
-    """Asks a pod in another process, or on another machine, over two streams; see ``connect``.
+    """Reaches a pod in another process, or on another machine, over two streams; see ``connect``.
 
-    A run's ``output`` is made here of what the pod answered, and is not asked for anew where it does not
-    fit; of its options objects and functions cannot travel. What is under way when the connection ends raises
-    PodUnreachable; the pod lives on.
+    A run's ``output`` is made here from the pod's answer, and the model is not asked again if it does not
+    fit. Options of a run that are objects or functions cannot travel. Whatever is under way when the
+    connection ends raises PodUnreachable; the pod lives on.
     """
 
     def __init__(self, reader: StreamReader, writer: StreamWriter) -> None:
@@ -126,7 +127,7 @@ class Channel:
 
     async def close(self) -> None:
         """End the connection; the pod at the other end lives on. What was asked last is still sent, unless
-        the other end takes nothing for a second.
+        the other end reads nothing for a second.
         """
         self._writer.close()
         await asyncio.wait({self._reading}, timeout=_PATIENCE)
@@ -228,7 +229,7 @@ class Channel:
         self._let_go(message.id, bus)
 
     def _let_go(self, follow: int, bus: Bus) -> None:
-        """Have no more events sent to a subscription that nobody holds any more."""
+        """Stop the events of a subscription that nobody holds any more."""
         if bus.silent:
             del self._followed[follow]
             self._writer.write(channel.frame(Unfollow(follow)))
@@ -264,12 +265,16 @@ def _frame(ask: Ask) -> bytes:
 
 
 def _chosen(kinds: Kinds) -> Kinds:
-    """The kinds to subscribe to for ``kinds``: ``Lagged`` also reports what was lost at the other end."""
+    """The kinds to subscribe to for ``kinds``: ``Lagged`` is always among them, since events may be lost at
+    the other end too.
+    """
     return None if kinds is None else kinds_of(kinds) | {Lagged}
 
 
 def _with_output(kind: Any, result: RunResult[Any]) -> RunResult[Any]:
-    """The result with the instance that was asked for. Raises RunFailed where the answer is none."""
+    """The result with its ``output`` converted to the type that was asked for. Raises RunFailed if the answer
+    does not fit.
+    """
     if result.outcome != "finished":
         return result
     read = parse_output(result.text, kind)

@@ -54,7 +54,7 @@ def _checked_part(part: Any) -> Part:
 
 
 def checked_item(item: Any) -> Item:
-    """``item`` as it reads back from the log. Raises InvalidInput for what is no item of a conversation."""
+    """``item`` as it reads back from the log. Raises InvalidInput for anything that is not an item."""
     if not isinstance(item, _ITEMS):
         raise InvalidInput(f"{type(item).__name__} is no item of a conversation", hint="see protocol.items")
     try:

@@ -33,16 +33,14 @@ _OF_SERVERS = (
 
 
 class ClientFactory:
-    """The clients of one system, made when a pod first needs them; pods of one model share one, and those of
-    a chain where they also work in one folder.
+    """The clients of one system, made when a pod first needs them. Pods with the same model share one; those
+    with the same chain share it if they also work in the same folder.
     """
 
     def __init__(
         self, chains: Mapping[str, LLMClient] | None = None, find_chain: FindChain | None = None
     ) -> None:
-        """``chains`` are given by their names, and closed by whoever gave them; ``find_chain``
-        makes others.
-        """
+        """``chains`` are given by name, and closed by whoever gave them; ``find_chain`` makes others."""
         self._http: HttpPool | None = None
         self._clients: dict[bytes, LLMClient] = {}
         self._given = chains or {}
@@ -133,9 +131,8 @@ class ClientFactory:
 
 
 def local_client(section: LocalModelSection) -> OpenAIClient:
-    """A client of the local model, with connections of its own: whoever has it closes it (``aclose``).
-
-    Raises ConfigError for an endpoint that is none, MissingKey, InvalidKey.
+    """A client of the local model, with connections of its own, which the caller closes (``aclose``). Raises
+    ConfigError for an endpoint that is not a URL, MissingKey, InvalidKey.
     """
     from actors.llm.address import base_url_of  # noqa: PLC0415 - paid for by who has a local model
     from actors.llm.http.presets import server_for  # noqa: PLC0415
@@ -156,7 +153,7 @@ _LEFT = frozenset({"temperature", "max_tokens", "attempts"})
 
 
 def _refuse_settings(section: ModelSection) -> None:
-    """Raise ManifestError where the embedded model is given a setting that it cannot have."""
+    """Raise ManifestError for a setting that the embedded model does not support."""
     others = given(section).keys() - _LEFT
     others |= {name for name in ("num_ctx", "api_version") if getattr(section, name) is not None}
     for name in sorted(others):
@@ -174,7 +171,7 @@ _FAMILIES = (
 
 
 def likely_model(section: ModelSection, schemes: list[str]) -> str | None:
-    """What a model of an unknown kind was meant to be, as ``kind/name``; None where nobody can guess."""
+    """A guess at what a model of an unknown kind was meant to be, as ``kind/name``; None if there is none."""
     name = "/".join(filter(None, (section.scheme, section.model_id)))
     for family, scheme in _FAMILIES:
         if not section.model_id and re.match(family, name, re.IGNORECASE):

@@ -1,4 +1,4 @@
-"""``Ending``: ends a pod: its run, sub-agents, memory jobs and session; then answers who waits for that."""
+"""``Ending``: ends a pod: its run, sub-agents, memory jobs and session; then answers those who wait."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Ending:
-    """The end of one pod, by a stop or by a defect. Made when the first of these comes."""
+    """The end of one pod, by a stop or by a defect; made when the first of these comes."""
 
     __slots__ = ("_pod", "_replies")
 
@@ -28,7 +28,9 @@ class Ending:
         self._replies: list[AsyncFuture[Any]] | None = None
 
     def begin(self, outcome: RunOutcome, reply: AsyncFuture[Any]) -> None:
-        """End the pod, and before it the run that goes on by ``outcome``; ``reply`` resolves then."""
+        """End the pod; a run that is under way ends first, with ``outcome``. ``reply`` resolves when the pod
+        has ended.
+        """
         if self._replies is not None:
             self._replies.append(reply)
             return
@@ -40,7 +42,9 @@ class Ending:
         self._pod.tasks.start_at_once(self._wind_down(outcome))
 
     def _has_nothing_to_end(self) -> bool:
-        """Whether there is no run, also no paused one, no memory job, no sub-agent and nothing to commit."""
+        """Whether there is no run (not even a paused one), no memory job, no sub-agent and
+        nothing to commit.
+        """
         pod = self._pod
         has_children = pod.delegation is not None and pod.delegation.has_any
         has_parts = pod.run_loop is not None or pod.has_memory_jobs
@@ -82,7 +86,7 @@ class Ending:
             await self._pod.memory.finish()
 
     async def _turn_away(self) -> None:
-        """Answer all who wait for a run, a memory job or a commit: there will be none."""
+        """Answer everyone who waits for a run, a memory job or a commit: there will be none."""
         pod = self._pod
         pod.runs.turn_away()
         if pod.has_memory_jobs:
@@ -111,7 +115,9 @@ class Ending:
     # -- by a defect -------------------------------------------------------------------------------
 
     async def fail(self, error: BaseException) -> None:
-        """End the pod by a defect, record that, and answer all who wait; a supervisor may start it again."""
+        """End the pod because of a defect, record that, and answer everyone who waits; a supervisor may
+        restart it.
+        """
         pod, supervisor = self._pod, self._pod.supervisor
         if supervisor is None:
             await self._end_failed(error)

@@ -1,4 +1,4 @@
-"""``Pod``: the handle by which programs use a pod, from any thread and any event loop."""
+"""``Pod``: the handle through which programs use a pod, from any thread and any event loop."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Pod:
     __slots__ = ("__weakref__", "_actor", "address", "name")
 
     def __init__(self, name: str, address: Address, actor: PodActor | None = None) -> None:
-        """``actor`` is that of a pod which lives in this process."""
+        """``actor`` is the pod's actor if it lives in this process."""
         self.name = name
         self.address = address
         self._actor = actor
@@ -48,7 +48,7 @@ class Pod:
 
     @property
     def ref(self) -> pykka.ActorRef[PodActor]:
-        """Pykka's ActorRef of the pod's actor. Raises PodError where that lives in another process."""
+        """Pykka's ActorRef of the pod's actor. Raises PodError if that lives in another process."""
         return actor_of(self).actor_ref
 
     def _ask(self, command: commands.Command) -> AsyncFuture[Any]:
@@ -105,25 +105,27 @@ class Pod:
     def stream(
         self, content: Content, *, output: Any = None, **options: Unpack[RunOptions]
     ) -> RunStream[Any]:
-        """Give the pod work and iterate over its events; the last is ``RunEnd``. Options as of ``run``."""
+        """Give the pod work and iterate over its events; the last is ``RunEnd``. Takes the options of
+        ``run``.
+        """
         return RunStream(self, run_command(content, output, options, new_run_id()))
 
     def steer(self, content: Content) -> AsyncFuture[None]:
-        """Say something to the run that goes on; resolves when it is logged. Raises NotRunning."""
+        """Say something to the current run; resolves when it is logged. Raises NotRunning."""
         return self._ask(commands.Steer(parts_of(content)))
 
     def notify(self, content: Content) -> AsyncFuture[None]:
-        """Send the pod words: joins the run that goes on or waits to begin, or starts one; resolves when
-        it is logged.
+        """Send the pod words: they join the current run or the next one in the queue, or start a run;
+        resolves when they are logged.
         """
         return self._ask(commands.Notify(parts_of(content)))
 
     def cancel(self) -> AsyncFuture[None]:
-        """End the run that goes on with outcome ``cancelled``; resolves when it has ended."""
+        """End the current run with outcome ``cancelled``; resolves when it has ended."""
         return self._ask(commands.Cancel())
 
     def pause(self) -> AsyncFuture[None]:
-        """Interrupt the run that goes on, to be resumed; resolves when it has stopped."""
+        """Interrupt the current run so that it can be resumed; resolves when it has stopped."""
         return self._ask(commands.Pause())
 
     @overload
@@ -138,10 +140,10 @@ class Pod:
     def resume(self, *, output: Any, **options: Unpack[ResumeOptions]) -> AsyncFuture[RunResult[Any]]: ...
 
     def resume(self, *, output: Any = None, **options: Unpack[ResumeOptions]) -> AsyncFuture[RunResult[Any]]:
-        """Go on with the paused run; resolves with its RunResult.
+        """Continue the paused run; resolves with its RunResult.
 
-        A run that was paused in this process goes on as it was asked for; one of a session that was restored
-        has forgotten its ``output`` and its options, unless they are given here. Raises as ``run``, and
+        A run that was paused in this process goes on as it was asked for; the run of a restored session has
+        forgotten its ``output`` and its options, unless they are given here. Raises as ``run``, and
         NotPaused.
         """
         future = self._ask(resume_command(output, options))
@@ -154,11 +156,11 @@ class Pod:
         return self._ask(commands.Compact(retained_tokens))
 
     def try_pre_run_compact(self) -> AsyncFuture[None]:
-        """Compact if the threshold says so; gives None and never raises."""
+        """Compact if the threshold is exceeded; resolves with None and never raises."""
         return _unfailing(self._ask(commands.TryPreRunCompact()))
 
     def try_post_run_extract(self) -> AsyncFuture[None]:
-        """Extract memory if the threshold says so, to the end; gives None and never raises."""
+        """Extract memory, to the end, if the threshold is exceeded; resolves with None and never raises."""
         return _unfailing(self._ask(commands.TryPostRunExtract()))
 
     def spawn_memory_jobs(self) -> AsyncFuture[None]:
@@ -166,18 +168,20 @@ class Pod:
         return self._ask(commands.SpawnMemoryJobs())
 
     def wait_for_memory_jobs(self, timeout: float | None = None) -> AsyncFuture[bool]:
-        """Wait for the memory jobs at most ``timeout`` seconds; gives whether they have ended."""
+        """Wait at most ``timeout`` seconds for the memory jobs; resolves with whether they have ended."""
         return self._ask(commands.WaitForMemoryJobs(timeout))
 
     def wait_for_sub_agents(self, timeout: float | None = None) -> AsyncFuture[bool]:
         """Wait at most ``timeout`` seconds for all sub-agents to end, and for the runs in which the model
-        learns of that; gives whether they have. Sub-agents that were interrupted, since the pod was restored,
-        go on. While the pod itself is paused they do not, and this does not wait.
+        learns of that; resolves with whether they have.
+
+        Sub-agents that were interrupted because the pod was restored go on. While the pod itself is paused
+        they do not, and this does not wait.
         """
         return self._ask(commands.WaitForSubAgents(timeout))
 
     def push_item(self, item: Item) -> AsyncFuture[None]:
-        """Put ``item`` into the history as it is; resolves when it is logged."""
+        """Append ``item`` to the history as it is; resolves when it is logged."""
         return self._ask(commands.PushItem(item))
 
     def approve(
@@ -192,15 +196,17 @@ class Pod:
 
         With ``always``, later calls of this tool with the same arguments need no approval. ``arguments``
         replace those of the model, which is shown both, and ``note``. Raises AlreadyResolved,
-        UnknownApproval, and InvalidInput for arguments that the call cannot be run with: then it goes on
-        waiting.
+        UnknownApproval, and InvalidInput for arguments that the call cannot be run with, in which case it
+        keeps waiting.
         """
         return self._ask(commands.Approve(approval_id, always, arguments, note))
 
     def deny(
         self, approval_id: str, *, note: str | None = None, by: Literal["person", "nobody"] = "person"
     ) -> AsyncFuture[None]:
-        """Refuse the call that waits under that id: it is not run, and ``note`` says why to the model.
+        """Refuse the call that waits under that id: it is not run, and the model is given ``note`` as the
+        reason.
+
         ``by="nobody"`` says that there was no person to ask. Resolves and raises as ``approve``.
         """
         return self._ask(commands.Disapprove(approval_id, note, by))
@@ -210,26 +216,27 @@ class Pod:
         return self._ask(commands.History())
 
     def describe(self) -> AsyncFuture[PodDescription]:
-        """What the pod is and how it is doing."""
+        """The pod's name, state, session, size and usage."""
         return self._ask(commands.Describe())
 
     def passivate(self) -> AsyncFuture[bool]:
         """Have the pod drop its history from memory; the next message that needs it reads it back from the
-        store. Gives whether it did: a pod that is at work keeps its history, unless it only waits for
-        approval of calls. ``describe`` gives the occupancy that was last known, and reads the history only if
-        none was.
+        store.
+
+        Resolves with whether it did: a busy pod keeps its history, unless it only waits for approvals.
+        ``describe`` then gives the occupancy that was last known, and reads the history back only if none
+        was.
         """
         return self._ask(commands.Passivate())
 
     def fork(self, at: str | None = None) -> AsyncFuture[str]:
-        """Open a session that branches off after the entry with hash ``at`` (hex; None: the head).
-
-        Resolves with the new session's id, for ``spawn(resume=…)``. Raises UnknownEntry.
+        """Open a session that branches off after the entry with hash ``at`` (hex; None: the head). Resolves
+        with the new session's id, for ``spawn(resume=…)``. Raises UnknownEntry.
         """
         return self._ask(commands.Fork(at))
 
     def stop(self) -> AsyncFuture[bool]:
-        """End the pod; its session stays. Gives whether it was alive."""
+        """End the pod; its session stays. Resolves with whether it was alive."""
         return self.address.stop(self)
 
     def subscribe(
@@ -242,5 +249,5 @@ class Pod:
 
 
 def _unfailing(asked: AsyncFuture[None]) -> AsyncFuture[None]:
-    """The result of ``asked``, but None also where the pod has stopped or stops meanwhile."""
+    """The result of ``asked``, or None if the pod has stopped or stops meanwhile."""
     return AsyncFuture.derived([asked], lambda _: None, lambda _: None)

@@ -14,7 +14,7 @@ _SLICE = 0.002
 
 
 class Sleeper(Protocol):
-    """What a reaper knows of a pod."""
+    """What a reaper needs to know of a pod."""
 
     #: When it last had something to do, by the loop's clock.
     active_at: float
@@ -26,14 +26,14 @@ class Sleeper(Protocol):
         """Whether it has stopped for good."""
 
     def passivate(self) -> bool:
-        """Give back the history unless something is under way; returns whether it is given back."""
+        """Drop the history unless something is under way; returns whether it was dropped."""
 
 
 class IdleReaper:
     """Passivates the pods of one system that were idle for ``after`` seconds.
 
-    A message costs its pod one look at the clock; a pod is looked at when its time may have come, so
-    at most once in ``after`` seconds and once more when it comes to rest. All on the system's loop.
+    A message costs its pod one look at the clock; the reaper looks at a pod when its time may have come, so
+    at most once in ``after`` seconds and once more when it comes to rest. Used on the system's loop only.
     """
 
     __slots__ = ("_due", "_loop", "_numbers", "_timer", "after", "now")
@@ -48,7 +48,7 @@ class IdleReaper:
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, pod: Sleeper) -> None:
-        """Look after a pod that has its history, from now on."""
+        """Watch a pod that has its history, from now on."""
         pod.active_at = self.now()
         if not pod.watched:
             pod.watched = True
@@ -56,7 +56,7 @@ class IdleReaper:
             self._set_timer()
 
     def stop(self) -> None:
-        """Stop looking after pods."""
+        """Stop watching pods."""
         if self._timer is not None:
             self._timer.cancel()
         self._due.clear()

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class ShutDown(Struct, frozen=True):
-    """Sent to a pod whose system is left: end, with the open run paused, so that it can be resumed."""
+    """Sent to a pod whose system is left: it ends, with its open run paused so that it can be resumed."""
 
 
 def actor_of(pod: Pod) -> PodActor:
-    """The actor of a pod. Raises PodError where that lives in another process."""
+    """The actor of a pod. Raises PodError if that lives in another process."""
     actor = pod._actor  # noqa: SLF001 - put there by who made the pod
     if actor is None:
         raise PodError(f"pod {pod.name!r} lives in another process: no actor of this one is behind it")
@@ -34,7 +34,7 @@ def lives_here(pod: Pod) -> bool:
 
 
 def remote_pod(pod: Pod | None) -> RemotePod | None:
-    """What a system asks of a pod that lives in another process; None for one that lives in this."""
+    """The RemotePod of a pod that lives in another process; None for one that lives in this."""
     return pod.address if pod is not None and isinstance(pod.address, RemotePod) else None
 
 

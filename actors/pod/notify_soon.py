@@ -1,4 +1,4 @@
-"""Notifies a pod of what happened outside it, again and again until the pod takes that or ends."""
+"""Notifies a pod of what happened outside it, retrying until the pod accepts that or ends."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _AGAIN = 5.0
 
 
 async def notify(pod: PodActor, words: str) -> bool:
-    """Notify a pod, also one that cannot be notified yet (calls of it wait for a person, or its store refuses
-    an entry). False where it ends before that.
+    """Notify a pod, even one that cannot be notified yet because calls of it wait for a person, or its store
+    refuses an entry. Returns False if it ends before that.
     """
     while not pod.stopping:
         try:

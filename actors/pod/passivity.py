@@ -1,4 +1,4 @@
-"""Whether a passive pod needs its history for a message, and what it answers without it; pure."""
+"""Which messages need a passive pod's history, and what is answered without it; pure."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def needs_history(kind: type, state: PodState, *, weighed: int | None) -> bool:
 
 
 def answer_without_history(message: Any, error: Exception) -> Any:
-    """The answer to a message whose pod could not read its history back, in the form that its command
+    """The answer to a message of a pod that could not read its history back, in the form that its command
     promises.
     """
     if isinstance(message, commands.TryPreRunCompact | commands.TryPostRunExtract):

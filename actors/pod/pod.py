@@ -1,4 +1,4 @@
-"""``PodActor``: one pod: its mailbox, and the parts that do what its commands ask for."""
+"""``PodActor``: one pod: its mailbox, and the parts that carry out its commands."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ _RECALL_AGAIN = 1.0
 class PodActor(AsyncActor):
     """One pod. It takes commands, one at a time, and never waits on model, tool or disk.
 
-    See ``protocol.lifecycle`` for its states. While it is passive it has given back its history, and
-    keeps its name, its claim on the session, where the session ends, a paused run, its sums. A message that
-    needs the history waits until it is read back, and those behind it wait too.
+    See ``protocol.lifecycle`` for its states. A passive pod has dropped its history, and keeps only its name,
+    its claim on the session, the position where that ends, a paused run, and its sums. A message that needs
+    the history waits until it is read back, and those behind it wait too.
     """
 
     # What every pod comes to have, and what each message looks at, has a slot; the rest stands in the class
@@ -106,7 +106,7 @@ class PodActor(AsyncActor):
     _approvals_left = NO_APPROVALS
 
     def __init__(self, resources: PodResources, resume: Resumed | None) -> None:
-        """``resume`` is the session to go on with."""
+        """``resume`` is the session to continue."""
         self.resources = resources
         if resume is not None:
             self._resume = resume
@@ -151,7 +151,7 @@ class PodActor(AsyncActor):
     def _parts(
         self,
     ) -> tuple[PodResources, Status, Journal, Accounts, Conversation, TasksAtWork, Mailroom]:
-        """What a PodParts has."""
+        """The fields of a PodParts."""
         made = self.accounts, self.conversation, self.tasks
         return self.resources, self.status, self.journal, *made, self._mailroom
 
@@ -197,7 +197,7 @@ class PodActor(AsyncActor):
 
     @property
     def approvals(self) -> OpenApprovals | None:
-        """What people are asked, and have answered; None where no call can need that."""
+        """What people were asked and have answered; None if no call can need that."""
         if self._approvals is None and (
             self._approvals_left is not NO_APPROVALS or self.resources.template.asks
         ):
@@ -208,7 +208,7 @@ class PodActor(AsyncActor):
 
     @property
     def tasks(self) -> TasksAtWork:
-        """What the pod does beside its mailbox."""
+        """The pod's tasks beside its mailbox."""
         if self._tasks_at_work is None:
             self._tasks_at_work = TasksAtWork(self._mailroom, self.resources.name, self)
         return self._tasks_at_work
@@ -233,7 +233,7 @@ class PodActor(AsyncActor):
         return Lifecycle(self.resources, self.journal, self.status)
 
     def carried(self) -> dict[str, Any]:
-        """What a session that takes the place of the pod's takes over."""
+        """What a session that takes the place of the pod's inherits."""
         carried = self.accounts.carried(self.journal.head)
         if self.approvals is not None:
             carried |= self.approvals.carried()
@@ -245,7 +245,7 @@ class PodActor(AsyncActor):
 
     @property
     def stopping(self) -> bool:
-        """Whether the pod is about to end, or has."""
+        """Whether the pod is about to end, or has ended."""
         return self.status.stopping
 
     def notify(self, words: str) -> AsyncFuture[None]:
@@ -265,7 +265,7 @@ class PodActor(AsyncActor):
         self.tasks.start(send())
 
     def sums(self) -> tuple[Usage | None, float | None, float]:
-        """What the pod took in its life, with its sub-agents that have ended: usage, US dollars, seconds."""
+        """What the pod and its ended sub-agents used up in its life: usage, US dollars, seconds."""
         accounts = self.accounts
         if self.delegation is None:
             return accounts.usage, accounts.cost, accounts.seconds
@@ -277,7 +277,7 @@ class PodActor(AsyncActor):
         )
 
     def _leave_children(self, state: Children) -> None:
-        """Record the end of sub-agents from an earlier life, since the pod can have none any more."""
+        """Record the end of sub-agents from an earlier life, because the pod can no longer have any."""
         from actors.pod.delegation.sub_agent import record_ended  # noqa: PLC0415 - paid for by who had any
 
         for child in state.open:
@@ -328,8 +328,8 @@ class PodActor(AsyncActor):
         await self.lifecycle.restore(resumed, take_over)
 
     async def _restore_or_open(self, resumed: Resumed) -> None:
-        """Go on in the session of that name, or make it. Where another made it meanwhile, go on in that one,
-        or fail as it is held.
+        """Continue the session of that name, or make it. If another process makes it meanwhile, continue that
+        one, or fail because it is held.
         """
         with suppress(SessionNotFound):
             await self._restore(resumed)
@@ -352,7 +352,7 @@ class PodActor(AsyncActor):
             self._begin_life()
 
     async def _in_patience(self, work: Coroutine[Any, Any, None]) -> None:
-        """Wait for the store while all messages wait; once a stop waits too, not for ever. Raises
+        """Wait for the store while all messages wait; once a stop waits too, only for a bounded time. Raises
         StoreError.
         """
         self._patience = Patience(self._given_up_at)
@@ -391,18 +391,20 @@ class PodActor(AsyncActor):
         _send(self, message, reply_to)
 
     def note_turn(self, message: Any, reply: AsyncFuture[Any]) -> None:
-        """Have who is to wait for ``reply`` not do so for ever, where that comes in the pod's turn."""
+        """Mark ``reply`` if it comes in the pod's turn, so that a wait for it that can never end
+        is refused.
+        """
         kind = type(message)
         if kind in _IN_TURN or (kind is _WaitForSubAgents and self._waits_long(message)):
             reply.place, reply.number = self, next_number()
 
     def _waits_long(self, message: commands.WaitForSubAgents) -> bool:
-        """Whether an answer waits for what sub-agents and runs come to."""
+        """Whether an answer waits for sub-agents and runs to end."""
         return message.timeout is None and self.delegation is not None
 
     @property
     def at_work(self) -> Work | None:
-        """The code of what is at work on the history."""
+        """The work that now holds the history, as its code sees it."""
         run_loop = self.run_loop  # which another thread may take away
         holder = None if run_loop is None else run_loop.gate.holder
         return None if holder is None else holder.code
@@ -456,8 +458,8 @@ class PodActor(AsyncActor):
         return self._stopped
 
     def passivate(self) -> bool:
-        """Give back the history unless something is under way; returns whether it is given back. A run that
-        waits for a person's word has it back before it goes on.
+        """Drop the history unless something is under way; returns whether the pod is passive. A run that
+        waits for a person reads it back before it goes on.
         """
         parked = not self.passive and self._is_parked()
         if parked:
@@ -474,7 +476,7 @@ class PodActor(AsyncActor):
 
     def _is_at_rest(self) -> bool:
         """Whether the store has everything, and nobody waits for anything. Memory jobs that have reported
-        their end may still be leaving: they need no history.
+        their end may still be finishing: they need no history.
         """
         return (
             self.status.state in _RESTING
@@ -486,7 +488,7 @@ class PodActor(AsyncActor):
         )
 
     def _is_parked(self) -> bool:
-        """Whether the only thing under way is a run that waits for a person's word."""
+        """Whether the only thing under way is a run that waits for a person."""
         return (
             self._approvals is not None
             and self._approvals.parked
@@ -497,7 +499,7 @@ class PodActor(AsyncActor):
         )
 
     def _let_run_recall(self) -> None:
-        """Have the run that waits read the history back before it goes on."""
+        """Have the waiting run read the history back before it goes on."""
         assert self._approvals is not None
         run = self.runs.run
         assert run is not None
@@ -507,8 +509,8 @@ class PodActor(AsyncActor):
             self._approvals.recall = partial(self._recall_for, run, is_begun_here=is_begun_here)
 
     async def _recall_for(self, run: Run, *, is_begun_here: bool) -> None:
-        """Read the history back for a run, which can do nothing without it: it waits for the store, and where
-        the pod ends it does no more. Raises Left, SessionError.
+        """Read the history back for a run, which cannot go on without it: the run waits for the store, and if
+        the pod ends it does nothing more. Raises Left, SessionError.
         """
         while self.passive:
             try:
@@ -535,13 +537,13 @@ class PodActor(AsyncActor):
                     self.reaper.watch(self)
 
     def _lacks_history(self, message: Any) -> bool:
-        """Whether a passive pod has to have its history for a message."""
+        """Whether the history must be read back before a passive pod can handle a message."""
         status = self.status
         return not status.stopping and needs_history(type(message), status.state, weighed=self.weighed)
 
     async def _receive_with_history(self, message: Any) -> Any:
-        """Handle a message once the history is there. Where it cannot be read, only this message fails:
-        the pod stays passive, and the next one tries again.
+        """Handle a message once the history has been read back. If it cannot be read, only this message
+        fails: the pod stays passive, and the next message tries again.
         """
         try:
             await self._in_patience(self._recall())
@@ -565,8 +567,8 @@ class PodActor(AsyncActor):
         return self._stop_by("paused")
 
     def _stop_by(self, ending: RunOutcome) -> Any:
-        """End the pod, and before it the open run with outcome ``ending``; the reply comes once
-        it has ended.
+        """End the pod; an open run ends first, with outcome ``ending``. The reply comes once the pod has
+        ended.
         """
         self.status.stopping = True
         self.ending.begin(ending, self.defer_reply())
@@ -585,12 +587,12 @@ class PodActor(AsyncActor):
             self.supervisor.note_stop()
 
     def end_by_defect(self, error: BaseException) -> None:
-        """End the pod, since one of its tasks raised what nobody expects, or its request hangs."""
+        """End the pod, because one of its tasks raised an unexpected error, or its request hangs."""
         if not self._stopped:
             self._handle_error(error, None)
 
     def on_failure(self, _type: Any, error: Any, _traceback: Any) -> Any:
-        """Publish that a defect ended the pod, and answer all who wait."""
+        """Publish that a defect ended the pod, and answer everyone who waits."""
         self.status.stopping = True
         self.runs.break_off(error)
         return self.ending.fail(error)
@@ -598,23 +600,23 @@ class PodActor(AsyncActor):
     # -- as its supervisor sees it ---------------------------------------------------------------
 
     def take_up(self, waiting: Waiting, *, resume: bool) -> None:
-        """Go on with what waited for a pod that failed, whose place this one takes."""
+        """Take over what waited for the failed pod that this one replaces."""
         self.runs.take_up(waiting, resume=resume)
 
     def refuse(self, message: Any, reply_to: AsyncFuture[Any] | None) -> None:
-        """Answer a message that came too late, once there is no supervisor to take it."""
+        """Answer a message that came too late, once no supervisor is left to take it."""
         self._refuse(message, reply_to)
 
     def request_progress(self) -> tuple[object, int, int] | None:
-        """How far the request under way is: its exchange, its attempt, and what came of that; None where none
-        is.
+        """How far the request under way is: its exchange, its attempt, and how much has arrived; None if
+        there is none.
         """
         run = None if self.run_loop is None else self.run_loop.run
         return None if run is None or run.exchange is None else run.exchange.progress()
 
 
 def _asking(of: tuple[Any, ...], approvals: OpenApprovals) -> tuple[type[RunLoop], ToolCalls]:
-    """The runs and the calls of a pod whose calls may need a person's word."""
+    """The classes of runs and calls for a pod whose calls may need a person's approval."""
     from actors.pod.approvals.asking_calls import AskingToolCalls  # noqa: PLC0415 - paid for by pods that ask
     from actors.pod.approvals.asking_runs import AskingRuns  # noqa: PLC0415 - paid for by pods that ask
 

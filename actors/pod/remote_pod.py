@@ -1,4 +1,4 @@
-"""``RemotePod``: a pod in another process, as its system uses it beside its address."""
+"""``RemotePod``: what a system knows of a pod in another process, beside its address."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from protocol.events import ApprovalRequested
 
 
 class RemotePod(abc.ABC):
-    """A pod of a system that has no actor in this process. Used on the system's loop alone."""
+    """A pod of a system that has no actor in this process. Used on the system's loop only."""
 
     @property
     @abc.abstractmethod
@@ -24,16 +24,16 @@ class RemotePod(abc.ABC):
 
     @abc.abstractmethod
     def why_ended(self) -> AsyncFuture[Failure | None]:
-        """A future of why it has ended for good, once it has; of None where it was asked to."""
+        """A future that resolves once the pod has ended for good, with why; with None if it was asked to."""
 
     @abc.abstractmethod
     def durable_position(self) -> tuple[str, int] | None:
-        """Its session, and the last durable entry that is known here; None while it is being started."""
+        """Its session, and the last durable entry known here; None while it is being started."""
 
     @abc.abstractmethod
     def open_approvals(self) -> Iterable[ApprovalRequested]:
-        """Its calls that wait for a person's word."""
+        """Its calls that wait for a person's approval."""
 
     @abc.abstractmethod
     def has_asked(self, approval_id: str) -> bool:
-        """Whether one of its calls waits, or waited, for an approval of that id."""
+        """Whether one of its calls waits, or has waited, for an approval of that id."""

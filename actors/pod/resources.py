@@ -1,4 +1,4 @@
-"""What a pod works with: what pods of one manifest share, and what is its own."""
+"""What a pod works with: what pods of one manifest share, and what belongs to one pod."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class PodTemplate(Struct, frozen=True, eq=False):
     settings: ModelSettings | None
 
     def with_prompt(self, prompt: str | None) -> PodTemplate:
-        """The template with another system prompt, where there is one."""
+        """The template with another system prompt, if one is given."""
         if prompt is None:
             return self
         manifest = self.manifest
@@ -102,7 +102,7 @@ MakePrompt = Callable[..., Any]
 
 
 class Given(Struct, frozen=True, eq=False):
-    """What a pod is given beside its manifest; its sub-agents have it too."""
+    """What a pod is given beside its manifest; its sub-agents inherit it."""
 
     #: Of a pod that is a process its client, tools and hooks are where they are imported from.
     client: LLMClient | str | None
@@ -133,16 +133,18 @@ class PodResources(Struct, frozen=True, eq=False):
     make_prompt: MakePrompt | None = None
 
     def with_prompt(self, own: OwnOptions | None) -> OwnOptions:
-        """The options of a run, with what makes the pod's prompts unless it has a prompt of its own."""
+        """The options of a run, with the function that makes the pod's prompts unless the run has a prompt of
+        its own.
+        """
         from actors.pod.runs.own_options import OwnOptions  # noqa: PLC0415 - paid for by pods that have it
 
         pods = OwnOptions(prompt=self.make_prompt)
         return pods if own is None else own.over(pods)
 
     def deps_for(self, own: Any) -> Any:
-        """What the tools of a run are handed: ``own``, or else the pod's."""
+        """The ``deps`` for the tools of a run: ``own``, or else the pod's."""
         return self.deps if own is None else own
 
     def context(self, own: Any) -> ToolContext:
-        """What hooks may know of a run outside of its calls; ``own`` is its ``deps``."""
+        """The context for hooks outside of a call; ``own`` is the run's ``deps``."""
         return self.template.tools.context(self.name, self.deps_for(own))

@@ -38,7 +38,7 @@ class RunStream(Generic[T]):
     """
 
     def __init__(self, pod: Pod, command: RunHere) -> None:
-        """``command`` has the id that its run is to go by."""
+        """``command`` contains the id for its run."""
         self._pod = pod
         self._run_id = command.run_id
         self._events = pod.subscribe()
@@ -81,7 +81,9 @@ class RunStream(Generic[T]):
                     wait.look()
 
     def _fail(self, error: WouldDeadlock) -> None:
-        """End the stream: the run would never come to anything while whoever reads waits for it."""
+        """End the stream with an error: the run would never come to anything while the reader
+        waits for it.
+        """
         self._refused = error
         self._events.close()
 
@@ -140,8 +142,8 @@ class RunStream(Generic[T]):
 
 
 class TextStream:
-    """The pieces of text of a run, as its model gives them; what it says after calls of tools is a paragraph
-    of its own.
+    """The text of a run in pieces, as its model gives them; what it says after tool calls begins a new
+    paragraph.
     """
 
     def __init__(self, events: RunStream[Any]) -> None:

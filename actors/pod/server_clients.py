@@ -1,4 +1,4 @@
-"""The client of a model server, in the format that it speaks, with what the manifest says of it."""
+"""The client of a model server, in the format that the server speaks, as the manifest configures it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from protocol.manifest import ModelSection
 
 
 def client_for(section: ModelSection, preset: Preset, server: Server, http: HttpPool) -> ServerClient[Any]:
-    """The client of a server. Raises ManifestError for a setting that it has not."""
+    """The client of a server. Raises ManifestError for a setting that the server does not have."""
     _check(section)
     common: dict[str, Any] = {
         "http": http,
@@ -54,8 +54,8 @@ def _check(section: ModelSection) -> None:
 
 
 def azure_address(base_url: str, deployment: str, version: str | None) -> tuple[str, str]:
-    """The base URL of Azure's chat completions, and what stands behind the path: without a version those that
-    need none, with one those of a deployment.
+    """The base URL of Azure's chat completions, and the query string: without an API version for endpoints
+    that need none, with one for a deployment.
     """
     root = base_url.removesuffix("/v1").removesuffix("/openai")
     if version is None:

@@ -1,4 +1,4 @@
-"""``serve_pod``: has a pod follow the commands that come over a stream, and sends back answers and events."""
+"""``serve_pod``: has a pod carry out commands from a stream, and sends back answers and events."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _KINDS = {kind.__name__: kind for kind in EVENTS}
 
 
 async def serve_pod(pod: Pod, reader: StreamReader, writer: StreamWriter) -> None:
-    """Have ``pod`` follow the commands that come over ``reader``, until that ends; the pod lives on, and so
-    does what it was asked to do. Raises WireError for what is no command.
+    """Have ``pod`` carry out the commands that arrive on ``reader`` until that ends; the pod, and what it was
+    asked to do, live on. Raises WireError for anything that is not a command.
     """
     service = Service(pod, writer)
     try:
@@ -39,7 +39,7 @@ async def serve_pod(pod: Pod, reader: StreamReader, writer: StreamWriter) -> Non
 
 
 class Service:
-    """Has a pod follow commands, and sends what they come to, with the events that are followed."""
+    """Has a pod carry out commands, and sends back their answers and the events that are subscribed to."""
 
     def __init__(self, pod: Pod, writer: StreamWriter) -> None:
         self._pod = pod
@@ -48,25 +48,25 @@ class Service:
         self._follows: dict[int, Feed] = {}
 
     async def serve(self, reader: StreamReader) -> None:
-        """Take commands until no more come. Raises WireError."""
+        """Take commands until the stream ends. Raises WireError."""
         with contextlib.suppress(asyncio.IncompleteReadError, OSError):
             while True:
                 self._take(channel.decode_to_pod(await read_frame(reader)))
                 await self._writer.drain()  # who reads no answers is not listened to
 
     def send_events(self, follow: int, feed: Feed) -> None:
-        """Send the events of ``feed``, from what is there now, under that number."""
+        """Send the events of ``feed``, from what it holds now, under that number."""
         self._follows[follow] = feed
         self._publish(follow, feed.there(sys.maxsize))
         self._begin(self._follow_on(follow, feed))
 
     async def finish(self) -> None:
-        """Send the answers that are still to come, and the events up to the end of their feeds."""
+        """Send the answers still to come, and the events up to the end of their feeds."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     async def close(self) -> None:
-        """Send nothing more; the pod's work goes on."""
+        """Send nothing more; the pod's work continues."""
         for feed in self._follows.values():
             feed.close()
         for task in self._tasks:
@@ -125,7 +125,7 @@ class Service:
             await self.send(Followed(follow))
 
     def _publish(self, follow: int, events: Iterable[bytes]) -> None:
-        """Send events, small ones together."""
+        """Send events, small ones together in one write."""
         parts, size = list[bytes](), 0
         try:
             for event in events:
@@ -147,7 +147,7 @@ class Service:
             self._writer.write(channel.frame(Refusal(follow, Failure.of(error))))
 
     async def send(self, message: FromPod) -> None:
-        """Send a message, and wait until the other end takes more."""
+        """Send a message, and wait until the other end can take more."""
         with contextlib.suppress(OSError):  # the reader notices the end too
             self._writer.write(channel.frame(message))
             await self._writer.drain()

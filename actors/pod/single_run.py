@@ -1,4 +1,4 @@
-"""A pod for one run: made, run once, and stopped, whatever comes of that."""
+"""A pod for one run: made, run once, and stopped, whatever the outcome."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class SingleRun:
     """The one run of a pod that is stopped after it."""
 
     def __init__(self, spawning: AsyncFuture[Pod], command: RunHere) -> None:
-        """``command`` has the id that its run is to go by."""
+        """``command`` contains the id for its run."""
         self._spawning = spawning
         self._command = command
         self._pod: Pod | None = None
@@ -33,7 +33,7 @@ class SingleRun:
             await pod.stop()
 
     def cancel(self) -> None:
-        """End the run as cancelled, also one that has not begun."""
+        """End the run as cancelled, even one that has not begun."""
         self._cancelled = True
         if self._pod is not None:
             self._pod.address.ask(self._pod, commands.Cancel(self._command.run_id))

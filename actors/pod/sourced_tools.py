@@ -1,4 +1,4 @@
-"""``SourcedTools``: the current tools of pods that were given tool sources, plain ones included."""
+"""``SourcedTools``: the current tools of pods with tool sources, their plain tools included."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LEFT_OUT = "left out, since another tool has its name:"
 
 
 class SourcedTools:
-    """The plain tools of pods of one template, and behind them those of their sources."""
+    """The plain tools of pods of one template, followed by those of their sources."""
 
     __slots__ = ("_made", "_plain", "_reported", "_seen", "_sources")
 
@@ -28,7 +28,7 @@ class SourcedTools:
         self._reported = ""
 
     def with_plain(self, plain: ToolRunner) -> SourcedTools:
-        """The same sources behind other plain tools, for a run that brings its own."""
+        """The same sources with other plain tools, for a run that brings its own."""
         made = SourcedTools(plain, ())
         made._sources = self._sources
         return made
@@ -44,7 +44,7 @@ class SourcedTools:
             each.release()
 
     def writers(self) -> list[str]:
-        """The names of those sources that have a process at work which could write."""
+        """The names of the sources that run a process which could write."""
         return [each.name for each in self._sources if each.may_write]
 
     @property
@@ -54,21 +54,19 @@ class SourcedTools:
 
     @property
     def are_listed(self) -> bool:
-        """Whether all sources have said which tools they have."""
+        """Whether all sources have listed their tools."""
         return all(each.is_listed for each in self._sources)
 
     async def wait_open(self) -> None:
-        """Have the sources opened, all at once, and wait for that. Raises ToolSourceError."""
+        """Open the sources, all at once, and wait for that. Raises ToolSourceError."""
         for each in self._sources:
             each.begin_to_open()
         for each in self._sources:
             await each.wait_open()
 
     def look(self, alert: Callable[[str], object]) -> ToolRunner:
-        """The tools as they are now. ``alert`` is called once, with words, about a list that cannot be
-        used as it is.
-
-        Raises ToolSourceError where a source has not yet said which tools it has.
+        """The tools as they are now. ``alert`` is called, once, with a message about a list that cannot be
+        used as it is. Raises ToolSourceError if a source has not listed its tools yet.
         """
         looked = [each.look() for each in self._sources]
         runner, left_out = self._made(*[tools for tools, _ in looked])
@@ -80,8 +78,8 @@ class SourcedTools:
         return runner
 
     def _make(self, *lists: tuple[Tool, ...]) -> tuple[ToolRunner, list[str]]:
-        """The tools and specs that these lists make, and in words what is left out of them: of two tools of
-        one name the first stands, since no model takes both.
+        """The tools and specs of these lists, and a message about what was left out: of two tools with one
+        name the first stands, since no model accepts both.
         """
         chosen = {each.name: each for each in self._plain.toolbox}
         left_out: list[str] = []

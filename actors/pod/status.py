@@ -11,8 +11,8 @@ from protocol.lifecycle import MOVES, PodState
 
 
 class Status:
-    """A pod's state, with its one setter. Once ``stopping`` it begins nothing more; ``restarts`` is whether
-    it failed and another takes its place.
+    """A pod's state, with its one setter. Once ``stopping``, it begins nothing more; ``restarts`` says that
+    it failed and another pod takes its place.
     """
 
     __slots__ = ("_journal", "restarts", "state", "stopping")
@@ -37,7 +37,7 @@ class Status:
             )
 
     def gone(self) -> PodStopped:
-        """The error that a pod which has stopped answers."""
+        """The error for commands to a pod that has stopped."""
         name = self._journal.log.pod
         if self.restarts:
             return PodStopped(f"pod {name!r} failed and is started again", hint="ask it again")

@@ -1,4 +1,4 @@
-"""``Supervisor``: what a pod notifies of its failure and its end, and what it leaves to its successor."""
+"""``Supervisor``: who is notified of a pod's failure or end, and what the pod leaves to its successor."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 class Waiting(NamedTuple):
-    """What waits for a pod that failed: its queue, whether a run was ``interrupted``, and which end somebody
-    had asked for.
+    """What waits for a pod that failed: its queue, whether a run was ``interrupted``, and which end was asked
+    for.
     """
 
     queue: RunQueue | None
@@ -22,21 +22,21 @@ class Waiting(NamedTuple):
 
 
 class Supervisor(Protocol):
-    """Who starts a pod again when it fails; all on the pod's loop."""
+    """Restarts a pod when it fails; used on the pod's loop only."""
 
     #: What the pod that failed left for the one that takes its place.
     waiting: Waiting | None
 
     def decide(self, error: BaseException) -> bool:
-        """Whether the pod, which failed, is to be started again; counts it."""
+        """Whether to restart the pod, which failed; counts the restart."""
 
     def on_failed(self, error: BaseException) -> None:
-        """Take the place of the pod, which has failed, now that its session is free."""
+        """Restart the pod, which has failed, now that its session is free."""
 
     def note_stop(self) -> None:
         """Note that the pod has stopped, as it was asked to."""
 
     def take(self, message: Any, reply_to: AsyncFuture[Any] | None) -> bool:
-        """Take a message that came to a pod that has ended, for the one that takes its place; returns whether
+        """Take a message that came to a pod that has ended, for the one that replaces it; returns whether
         there is one.
         """

@@ -1,4 +1,4 @@
-"""``TasksAtWork``: starts and keeps the asyncio tasks of one pod; an unexpected error in one ends the pod."""
+"""``TasksAtWork``: starts and keeps the asyncio tasks of a pod; an unexpected error in one ends the pod."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Owner(Protocol):
     """Whose tasks they are."""
 
     def end_by_defect(self, error: BaseException) -> None:
-        """End, since one of the tasks raised what nobody expects."""
+        """End, because one of the tasks raised an unexpected error."""
 
 
 class TasksAtWork:
-    """Starts the asyncio tasks of a pod beside its mailbox, and keeps them alive: a loop alone does not."""
+    """Starts the asyncio tasks of a pod beside its mailbox. A loop alone does not keep its tasks alive."""
 
     __slots__ = ("_mailroom", "_owner", "loop", "name")
 
@@ -39,12 +39,12 @@ class TasksAtWork:
         asyncio.Task(self._run_guarded(work, counted=True), loop=self.loop, name=self.name, context=context)
 
     def start_at_once(self, work: Coroutine[Any, Any, None], caller: Context | None = None) -> None:
-        """As ``start``, but run the work up to its first wait before this returns."""
+        """As ``start``, but runs the work up to its first wait before this returns."""
         context = Context() if caller is None else caller
         begin_task(self._run_guarded(work, counted=False), self.loop, context, self.name)
 
     async def _run_guarded(self, work: Coroutine[Any, Any, None], *, counted: bool) -> None:
-        """Carry out ``work``; ``counted`` says that the mail room counts it as waited for."""
+        """Carry out ``work``; ``counted`` says that the mail room counts it as waiting to begin."""
         if counted:
             self._mailroom.to_begin -= 1
         task = task_on(self.loop)

@@ -1,4 +1,4 @@
-"""``ToolFactory``: makes the tools that manifests ask for, and has what the tools of one system share."""
+"""``ToolFactory``: makes the tools that manifests ask for, and holds what the tools of a system share."""
 
 from __future__ import annotations
 
@@ -41,8 +41,10 @@ _COMMANDS = frozenset({"shell", "shell_output", "shell_stop"})
 
 
 class ToolFactory:
-    """Makes tools for the pods of one system. Pods of one manifest share their tools, so a tool finds what
-    belongs to the pod that it works for by that pod's name.
+    """Makes tools for the pods of one system.
+
+    Pods of one manifest share their tools, so a tool finds what belongs to its current pod by that pod's
+    name.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class ToolFactory:
         threads: ToolThreads | None,
         grace: float,
     ) -> None:
-        """The files of ``store`` are kept from tools, ``outputs`` is where long results are kept whole, and
-        ``memory`` the folder of notes. ``threads`` is None for those that all systems of the process share.
+        """Tools are kept away from the files of ``store``; ``outputs`` is where long results are kept whole,
+        ``memory`` the folder of notes. ``threads`` is None for the pool that all systems of the process
+        share.
         """
         self._store = store
         self._outputs = outputs
@@ -88,7 +91,7 @@ class ToolFactory:
         return self._memory if manifest.memory.folder is None else Path(manifest.memory.folder)
 
     def protect(self, place: Path) -> None:
-        """Keep the tools of pods that are made from here on out of a place, whatever their scope."""
+        """Keep the tools of all pods made from now on out of a place, whatever their scope."""
         self._protected.append(place)
         self._fence = None
         self._runner = Latest(self._make_runner)
@@ -98,9 +101,9 @@ class ToolFactory:
     def make(
         self, manifest: PodManifest, given: tuple[Any, ...], hooks: tuple[Any, ...]
     ) -> tuple[ToolRunner, SourcedTools | None]:
-        """The plain tools of a manifest and of what its pods were given, and these with those of sources;
-        None where there is no source. Raises ManifestError, ToolDefinitionError, and InvalidInput for what
-        is no hook.
+        """The plain tools of a manifest and those its pods were given; and the same with those of sources,
+        None if there is no source. Raises ManifestError, ToolDefinitionError, and InvalidInput for something
+        that is not a hook.
         """
         tools = (*_own(manifest), *self._mcp_sources(manifest), *given)
         sources = [each for each in tools if is_source(each)]
@@ -141,7 +144,7 @@ class ToolFactory:
         )
 
     def _own_places(self) -> tuple[Rule, ...]:
-        """Rules that keep every tool out of what polypod keeps for itself, and of what steers it."""
+        """Rules that keep every tool away from polypod's own files, and from the files that configure it."""
         if self._fence is None:
             own = state_path(), configuration_path(), runtime_path()
             places = *own, *self._store.files, *self._protected
@@ -158,7 +161,7 @@ class ToolFactory:
         return self._mcp.sources(manifest.tools.mcp, manifest.pod.pwd)
 
     def own_connections(self) -> OwnConnections:
-        """The MCP servers of this process, which are also there for its pods in processes of their own."""
+        """The MCP servers of this process, which its pods in processes of their own use too."""
         if self._own_connections is None:
             from actors.tools.mcp.connections import OwnConnections  # noqa: PLC0415 - the same
 
@@ -175,14 +178,14 @@ class ToolFactory:
         return SourcedTools(plain, map(self._sources.shared, sources))
 
     async def close_sources(self) -> None:
-        """Close the sources of tools that are still open: no pod uses any of them any more."""
+        """Close the tool sources that are still open: no pod uses them any more."""
         if self._sources is not None:
             await self._sources.aclose()
 
     # -- what tools work with that belongs to one pod --------------------------------------------
 
     def keep_delegation(self, name: str, delegation: Delegation) -> None:
-        """Let tools find the sub-agents of the pod of that name."""
+        """Register the sub-agents of the pod of that name for its tools."""
         self._delegations[name] = delegation
 
     def make_commands(self, name: str, manifest: PodManifest, runner: ToolRunner) -> PodCommands:
@@ -208,14 +211,14 @@ class ToolFactory:
         return self._task_lists[pod].tasks()
 
     def _sub_agents(self, pod: str) -> DelegationTools | None:
-        """What a pod's model asks of its sub-agents; None where it can have none."""
+        """What a pod's model can do with its sub-agents; None if it can have none."""
         from actors.pod.delegation.tools import DelegationTools  # noqa: PLC0415 - the same
 
         delegation = self._delegations.get(pod)
         return None if delegation is None else DelegationTools(delegation)
 
     def _scope_now(self, pod: str) -> Scope:
-        """What a pod may touch that may have given some of it away."""
+        """The scope of a pod that may have given some of it away."""
         return self._delegations[pod].scope.left
 
     def _note_call(self, pod: str, tool: str, ctx: ToolContext) -> None:
@@ -231,7 +234,7 @@ class ToolFactory:
 def add_tools(
     runner: ToolRunner, sources: SourcedTools | None, more: tuple[Any, ...]
 ) -> tuple[ToolRunner, SourcedTools | None]:
-    """Plain tools, and these with those of sources, with ``more`` behind the plain ones. Raises
+    """The plain tools with ``more`` after them, and the same for the tools with sources. Raises
     ToolDefinitionError.
     """
     if more:
@@ -242,7 +245,7 @@ def add_tools(
 
 
 def _own(manifest: PodManifest) -> Iterable[Any]:
-    """The tools, and sources of tools, that a manifest names by their files and modules."""
+    """The tools, and tool sources, that a manifest names by file and module."""
     if not manifest.tools.modules:
         return ()
     from actors.tools.loading import load_tools  # noqa: PLC0415 - paid for by pods that have any
@@ -269,7 +272,7 @@ def _hooks(objects: tuple[Any, ...], threads: ToolThreads) -> Hooks:
 
 
 def _keeps_tasks(toolbox: Toolbox) -> bool:
-    """Whether any of the tools is one of those that keep a task list."""
+    """Whether any of the tools keeps a task list."""
     if not toolbox.specs:
         return False
     from actors.pod.history.task_tools import TASK_TOOLS  # noqa: PLC0415 - paid for by pods that have any tools
@@ -278,7 +281,7 @@ def _keeps_tasks(toolbox: Toolbox) -> bool:
 
 
 def _delegates(manifest: PodManifest) -> bool:
-    """Whether pods of that manifest have sub-agents."""
+    """Whether pods of that manifest can have sub-agents."""
     if not manifest.tools.builtin:
         return False
     from actors.pod.delegation.grants import DELEGATES  # noqa: PLC0415 - paid for by pods that have any built-in tools

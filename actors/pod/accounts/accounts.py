@@ -1,4 +1,4 @@
-"""``Accounts``: what a pod has taken in tokens, US dollars and time."""
+"""``Accounts``: what a pod has used up in tokens, US dollars and time."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from protocol.usage import Usage
 
 
 class Accounts:
-    """What all of a pod's calls took, how long its ended runs did, and how far its open run is.
+    """The usage and cost of all of a pod's calls, the length of its ended runs, and the figures of its open
+    run.
 
     ``usage`` and ``cost`` (US dollars) are None where nothing is known; ``seconds`` sums the runs that have
-    ended; ``steps`` counts the requests of the run that goes on, or that a restored session left open, and
-    ``run_usage`` and ``run_cost`` are what they took, with the compactions in that run.
+    ended; ``steps`` counts the requests of the current run, or of the run that a restored session left open;
+    ``run_usage`` and ``run_cost`` are what that run used up, its compactions included.
     """
 
     __slots__ = (
@@ -51,14 +52,14 @@ class Accounts:
         self._held_at: float | None = None
 
     def take_over(self, state: Replayed) -> None:
-        """Take over what a restored session says that the pod used up in earlier lives."""
+        """Take over what the pod used up in earlier lives, as a restored session records it."""
         self.steps, self.earlier_attempts = state.open_steps, state.open_attempts
         self.usage, self.cost, self.seconds = state.usage, state.cost, state.seconds
         if self._budget is not None:
             self._budget.carry(state.usage or Usage(), state.cost, state.seconds)
 
     def carried(self, head: SessionHead) -> dict[str, Any]:
-        """What a session that takes the place of this one takes over."""
+        """What a session that takes the place of this one inherits."""
         return {
             "steps": self.steps,
             "usage": self.usage,
@@ -68,13 +69,13 @@ class Accounts:
         }
 
     def begin_run(self) -> None:
-        """Begin to count for a new run, which has taken nothing yet."""
+        """Start counting for a new run, which has used up nothing yet."""
         self.steps, self.run_usage, self.run_cost = 0, None, None
         self.earlier_attempts = ()
         self._started_at = time.monotonic()
 
     def count(self, usage: Usage | None, cost: float | None) -> None:
-        """Add what a request of the run took."""
+        """Add what one request of the run used up."""
         used = usage or Usage()
         self.run_usage = used if self.run_usage is None else self.run_usage + used
         self.usage = used if self.usage is None else self.usage + used
@@ -83,8 +84,8 @@ class Accounts:
             self.run_cost = cost if self.run_cost is None else self.run_cost + cost
 
     def count_helper(self, spending: Spending | None, *, in_run: bool = False) -> Spent:
-        """Add once what a helper agent's calls took, to the open run too where they are part of it; the event
-        of the helper's end carries the sum.
+        """Add, once, what a helper agent's calls used up; also to the open run where they are part of it. The
+        event of the helper's end carries the sum.
         """
         if spending is None:
             return Spent()
@@ -105,7 +106,7 @@ class Accounts:
     # -- time ------------------------------------------------------------------------------------
 
     def go_on(self) -> None:
-        """Let the clock run again for a run that was paused."""
+        """Start the clock again for a run that was paused."""
         self._started_at = time.monotonic()
 
     def stop_clock(self) -> float:
@@ -120,7 +121,7 @@ class Accounts:
         return seconds
 
     def run_seconds(self, head: SessionHead) -> float:
-        """How long the open run has taken, including what the log says of it."""
+        """How long the open run has taken, including the time that the log records of it."""
         if self._started_at is None or head.open_run is None:
             return 0.0
         return (self._held_at or time.monotonic()) - self._started_at

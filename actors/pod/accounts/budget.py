@@ -23,8 +23,8 @@ _OWNERS = {"pod": "pod", "parent": "parent pod", "system": "system"}
 
 
 class Exceeded(NamedTuple):
-    """Which limit would not hold: ``used`` is what was spent, ``reserved`` what is held back for calls under
-    way together with what the next call may take.
+    """Which limit would be exceeded: ``used`` is what was spent, ``reserved`` what is held back for calls
+    under way plus what the next call may take.
     """
 
     budget: Resource
@@ -143,8 +143,8 @@ class Budget:
 
     @property
     def answer_tokens(self) -> int:
-        """How many tokens an answer without ``max_tokens`` is expected to need: as many as answers took of
-        late.
+        """How many tokens an answer without ``max_tokens`` is expected to need: as many as recent answers
+        took.
         """
         if self._answer is not None:
             return self._answer
@@ -158,11 +158,10 @@ class Budget:
         perhaps: Reservation | None = None,
         timed: bool = True,
     ) -> Exceeded | None:
-        """Which limit, here or above, ``tokens`` and ``cost`` more would break; None if none.
-
-        ``perhaps`` is what the call may take beyond that though nobody knows: it counts only beside other
-        calls under way, since a call alone can go past a limit by no more than its own answer. Seconds are
-        looked at where it is ``timed``.
+        """Which limit, here or above, ``tokens`` and ``cost`` more would exceed; None if none. ``perhaps`` is
+        what the call might take on top of that: it counts only beside other calls under way, since a single
+        call can overrun a limit by no more than its own answer. The limit of seconds is checked only with
+        ``timed``.
         """
         limits = self.limits
         if self.children is None:
@@ -196,7 +195,7 @@ class Budget:
         return self.parent.out_of_time()._replace(whose="system")
 
     def use(self) -> BudgetUse:
-        """What is used up to now, as data."""
+        """What has been used up so far, as data."""
         return BudgetUse(
             self.limits,
             self.tokens,
@@ -216,7 +215,7 @@ class Budget:
         return own if above is None else min(own, above)
 
     def reserve(self, tokens: int, cost: float) -> Reservation:
-        """Hold back ``tokens`` and ``cost``; ask ``exceeded`` first."""
+        """Hold back ``tokens`` and ``cost``; check ``exceeded`` first."""
         self.hold(tokens, cost, 1)
         return Reservation(tokens, cost)
 
@@ -295,8 +294,8 @@ class Budget:
 
 
 class ChildBudget(Budget):
-    """A sub-agent's node. What it is limited to is set aside in its parent's from the start, until ``close``;
-    on what it is not limited to it draws call by call, like any.
+    """A sub-agent's node. Its own limits are set aside in its parent from the start, until ``close``; what it
+    has no limit for it draws from the parent call by call, like any other node.
     """
 
     __slots__ = ("_above",)
@@ -385,7 +384,7 @@ def check_left(asked: BudgetSection, parent: Budget) -> None:
 
 
 def set_aside(asked: BudgetSection, parent: Budget | None) -> Budget | None:
-    """The budget of a sub-agent that is to have ``asked``, or had it before a restart; None where nothing
+    """The budget of a sub-agent that asked for ``asked``, or had it before a restart; None where nothing
     limits it.
     """
     if parent is None:

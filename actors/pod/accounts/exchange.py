@@ -75,8 +75,8 @@ class Payer(Protocol):
 
 
 class FailedAttempt(NamedTuple):
-    """An attempt that gave no answer: what it took (None: nothing), and what was shown of it, marked as cut
-    (None: nothing).
+    """An attempt that gave no answer: what it used up (None: nothing), and what was shown of it, marked as
+    cut (None: nothing).
     """
 
     attempt: int
@@ -100,10 +100,11 @@ def _silent(*_: object, **__: object) -> None:
 
 
 class Exchange:
-    """One request with all its attempts: reserves before each what it may take, and settles after it what it
-    took. ``failed`` has the attempts that gave no answer. Used on the pod's loop alone.
+    """One request with all its attempts: reserves before each attempt what it may take, and settles
+    afterwards what it took.
 
-    ``prompt_tokens`` gives the request's size, asked for where no server reports it.
+    ``failed`` holds the attempts that gave no answer. ``prompt_tokens`` gives the size of the request, used
+    where the server does not report it. Used on the pod's loop only.
     """
 
     __slots__ = (
@@ -173,8 +174,8 @@ class Exchange:
         self._reservation = budget.reserve(tokens, cost)
 
     def _settle(self, usage: Usage | None, output: int) -> float | None:
-        """Count what an attempt took, and its cost where that is known. The budget counts at least ``output``
-        tokens for an answer whose length is not known for sure.
+        """Count what an attempt took, and its cost where that is known. Where an answer's length is not known
+        for sure, the budget is charged at least ``output`` tokens.
         """
         resources, held = self._resources, self._reservation
         cost = resources.template.price(usage)
@@ -215,12 +216,12 @@ class Exchange:
         self._publish(kind, attempt=failed.attempt, wait=wait, error=failed.failure)
 
     async def end_tier(self, ended: TierEnded) -> None:
-        """Take what came of a tier of a chain; only clients that announce their tiers are counted, so here
+        """Take the result of a tier. Only clients that announce their tiers are counted by tier, so here
         nothing is.
         """
 
     def progress(self) -> tuple[object, int, int] | None:
-        """The exchange itself, the attempt under way, and how much came of it; None between attempts."""
+        """The exchange itself, the attempt under way, and how much of it has arrived; None when none is."""
         assembler = self._assembler
         return None if assembler is None else (self, self._attempt, assembler.size)
 
@@ -238,7 +239,7 @@ class Exchange:
             self._fail(error)
 
     def take_shown(self) -> FailedAttempt | None:
-        """The last attempt that something was shown of, removed from ``failed``."""
+        """The last attempt of which something was shown, removed from ``failed``."""
         for index in range(len(self.failed) - 1, -1, -1):
             if self.failed[index].shown is not None:
                 return self.failed.pop(index)
@@ -266,15 +267,15 @@ class Exchange:
 
 
 def took_nothing(error: BaseException) -> bool:
-    """Whether a failure before any output says that the request was not accepted."""
+    """Whether a failure before any output means that the server did not accept the request."""
     if isinstance(error, ScriptExhausted):
         return True
     return isinstance(error, ModelError) and error.kind in _TOOK_NOTHING
 
 
 def taken(reported: Usage | None, prompt_tokens: Callable[[], int], came: int) -> Usage:
-    """What a request took that was cut after ``came`` tokens of output, given the usage ``reported`` up to
-    then. The result is marked as incomplete where it holds an estimate.
+    """What a request used up that was cut off after ``came`` tokens of output, given the usage ``reported``
+    by then. The result is marked as incomplete where it contains an estimate.
     """
     reported = reported or Usage()
     prompt, output = reported.input_tokens, reported.output_tokens
@@ -291,6 +292,6 @@ def taken(reported: Usage | None, prompt_tokens: Callable[[], int], came: int) -
 
 
 def request_tokens(request: Request) -> int:
-    """Estimate a request in tokens, by its bytes."""
+    """Estimate a request's size in tokens from its bytes."""
     size = sum(map(encoded_size, request.items)) + len(encode(request.tools))
     return tokens_in(size) + text_tokens(request.system or "")

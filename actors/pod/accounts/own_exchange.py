@@ -20,7 +20,7 @@ _NO_LIMITS = Limits(None, None, 0)
 
 
 class Shows(Struct, frozen=True, eq=False):
-    """What is shown an answer as it comes: its text, and events of all else."""
+    """What is shown an answer as it arrives: its text, and everything else as events."""
 
     publish: Publish
     publish_text: PublishText
@@ -64,7 +64,7 @@ def own_meter(
     on_tier: Callable[[TierSpent], Awaitable[None]] = _ignore,
     shows: Shows | None = None,
 ) -> TieredExchange:
-    """What counts a request to a client that asks several models, each at its own price."""
+    """The counter for a request to a client that asks several models, each at its own price."""
     payer = _Payer(_asked(client, _unknown, prices))
     return TieredExchange(payer, *_of(request, shows), on_tier=on_tier)
 
@@ -77,8 +77,8 @@ def own_exchange(
     prices: Prices | None = None,
     shows: Shows | None = None,
 ) -> Exchange:
-    """What counts a request to a client that asks one model, at the price of ``model`` (``scheme/model_id``);
-    None costs nothing.
+    """The counter for a request to a client that asks one model, at the price of ``model``
+    (``scheme/model_id``); None costs nothing.
     """
     price = _free if model is None else partial(_cost, prices, model)
     return Exchange(_Payer(_asked(client, price, prices)), *_of(request, shows))

@@ -28,15 +28,15 @@ class Pricing:
         return cost(model, usage, self.prices)
 
     def price_of(self, section: ModelSection, client: LLMClient, *, is_named: bool) -> Price:
-        """The function from usage to cost: for a chain by its dearest model, for other clients by the
-        manifest's model where the client ``is_named`` by it.
+        """The function from usage to cost: for a chain the price of its most expensive model, for another
+        client that of the manifest's model if the client ``is_named`` by it.
         """
         if (models := models_of(client)) is not None:
             return partial(self._dearest, models)
         return partial(self.cost, priced_as(section)) if is_named else _unknown_price
 
     def _dearest(self, models: Sequence[str], usage: Usage | None) -> float | None:
-        """What a call costs at most, whichever of these models is asked; None where the price of one is
+        """The highest price that a call of any of these models can cost; None where the price of one is
         unknown.
         """
         costs = [self.cost(each, usage) for each in models]
@@ -49,8 +49,8 @@ class Pricing:
         return next((each for each in models if self.cost(each, Usage(1, 1)) is None), models[0])
 
     def check(self, manifest: PodManifest, client: LLMClient, price: Price, shared: Budget | None) -> None:
-        """Raise BudgetError where the pod, or the budget that it draws on (``shared``), limits dollars and
-        nobody knows what a call costs.
+        """Raise BudgetError where the pod, or the budget it draws on (``shared``), limits dollars and the
+        cost of a call is unknown.
         """
         limits = manifest.budget
         in_dollars = [

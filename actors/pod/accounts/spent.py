@@ -20,7 +20,7 @@ NOTHING = Spent()
 
 
 def sum_of(parts: Iterable[Spent]) -> Spent:
-    """The sum; what is unknown of a part is left out."""
+    """The sum; parts that are unknown are left out."""
     usage: Usage | None = None
     cost: float | None = None
     for each in parts:

@@ -1,4 +1,4 @@
-"""``TieredExchange``: one request to a client that has several models asked, each call at its own price."""
+"""``TieredExchange``: one request to a client that asks several models, each call at its own price."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NO_LIMITS = Limits(None, None, 0)
 
 
 class TierSpent(NamedTuple):
-    """What came of a tier, what is not counted yet of what it took, and the attempts that gave no answer."""
+    """The result of a tier: what it used up that is not counted yet, and the attempts that gave no answer."""
 
     attempt: AttemptRecord
     spent: Spent
@@ -104,7 +104,7 @@ class _Call(Exchange):
 
 
 class _OfChain(Exchange):
-    """A call of a chain within the chain: what its own calls take is counted where they are made."""
+    """A call of a chain within the chain: its own calls are counted where they are made."""
 
     __slots__ = ("_whole",)
 
@@ -128,10 +128,10 @@ class _OfChain(Exchange):
 
 
 class TieredExchange(Exchange):
-    """Has the client ask here for each of its calls: it is the ``meter`` of the request.
+    """Serves as the ``meter`` of the request: the client asks here for each of its calls.
 
-    ``on_tier`` gets what came of each tier that was not accepted, once, before the next is asked. What the
-    accepted one took besides its answer is in ``accepted``, to be counted with the answer.
+    ``on_tier`` gets the result of each tier that was not accepted, once, before the next is asked. What the
+    accepted tier used up besides its answer is in ``accepted``, to be counted with the answer.
     """
 
     __slots__ = ("_besides", "_calls", "_on_tier", "accepted", "answered")
@@ -162,7 +162,7 @@ class TieredExchange(Exchange):
     # -- the client's own calls ------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raise OverBudget where nothing more may be asked."""
+        """Raise OverBudget if nothing more may be asked."""
         budget = self._resources.budget
         if budget is not None and (exceeded := budget.exceeded()) is not None:
             raise OverBudget(exceeded)
@@ -191,7 +191,7 @@ class TieredExchange(Exchange):
         self.answered = spent
 
     async def end_tier(self, ended: TierEnded) -> None:
-        """Count what a tier took, which is done."""
+        """Count what a tier used up, now that it has ended."""
         earlier, self.accepted = self.accepted, []
         for each in earlier:  # of a chain within the chain, whose answer is an attempt of this one
             await self._on_tier(each)

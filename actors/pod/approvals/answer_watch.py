@@ -1,4 +1,4 @@
-"""``AnswerWatch``: looks for answers that other processes give, while any pod waits for one."""
+"""``AnswerWatch``: polls the store for answers given in other processes, while any pod waits for one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INTERVAL = 0.25
 
 
 class AnswerWatch:
-    """Asks a store for new answers, once for all pods of a system that wait; never while none does."""
+    """Polls a store for new answers, once for all waiting pods of a system, and never while none waits."""
 
     def __init__(self, store: SessionStore) -> None:
         self._store = store
@@ -34,8 +34,8 @@ class AnswerWatch:
 
     @property
     def has_begun(self) -> bool:
-        """Whether answers from now on are found: those that come before somebody listens, once
-        somebody does.
+        """Whether new answers are noticed from now on. Answers given before the first pod listens are noticed
+        once one does.
         """
         return self._mark is not None
 

@@ -1,4 +1,4 @@
-"""``AskingToolCalls``: batches of calls that wait or run, and what people answer about those that wait."""
+"""``AskingToolCalls``: batches of calls of which some wait for a person, and the answers to those."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from protocol.recordable import recordable
 
 
 class _AskingSources:
-    """Tools that come and go, of a pod that asks."""
+    """The tool sources of a pod that asks for approvals."""
 
     def __init__(self, sources: Sources, approvals: OpenApprovals) -> None:
         self._sources = sources
@@ -45,7 +45,7 @@ class _AskingSources:
 
 
 class AskingToolCalls(ToolCalls):
-    """Runs batches of tool calls of which some need a person's word, and takes what people say."""
+    """Runs batches of tool calls of which some need a person's approval, and takes the answers."""
 
     __slots__ = ("_approvals",)
 
@@ -66,7 +66,7 @@ class AskingToolCalls(ToolCalls):
     # -- what people say -------------------------------------------------------------------------
 
     async def claim_answer(self, command: commands.Approve | commands.Disapprove) -> None:
-        """Be the first of all processes to answer. Raises as ``answer``, and SessionError."""
+        """Claim the right to answer before other processes do. Raises as ``answer``, and SessionError."""
         request = self._approvals.find(command.approval_id)
         if request.ends_at <= time.time():
             self._approvals.wake()
@@ -88,11 +88,11 @@ class AskingToolCalls(ToolCalls):
         await self._approvals.claim(answer)
 
     def _lacks_tools(self) -> bool:
-        """Whether a source of tools has not said yet which it has."""
+        """Whether a source has not listed its tools yet."""
         return self._sources is not None and not self._sources.are_listed
 
     async def _open_sources(self) -> None:
-        """Have the sources of tools say which they have. Raises InvalidInput."""
+        """Have the sources list their tools. Raises InvalidInput."""
         assert self._sources is not None
         try:
             await self._sources.wait_open()
@@ -100,8 +100,8 @@ class AskingToolCalls(ToolCalls):
             raise InvalidInput(f"other arguments cannot be checked: {error.message}") from error
 
     async def make_ready(self, run: Run) -> None:
-        """Have the tools of the calls that wait, in a resumed run that has sent no request in this life of
-        the pod. Raises ToolSourceError, SessionError, CancelledError.
+        """Make the tools of the waiting calls available in a resumed run that has sent no request in this
+        life of the pod. Raises ToolSourceError, SessionError, CancelledError.
         """
         if self._approvals.not_begun and self._lacks_tools():
             assert self._sources is not None
@@ -111,7 +111,7 @@ class AskingToolCalls(ToolCalls):
             self._sources.look(self._journal.alert)
 
     def answer(self, run: Run | None, command: commands.Approve | commands.Disapprove) -> None:
-        """Record what a person says of a call that waits. Raises AlreadyResolved, UnknownApproval, and
+        """Record a person's answer to a waiting call. Raises AlreadyResolved, UnknownApproval, and
         InvalidInput for arguments that the call cannot be run with.
         """
         request = self._approvals.find(command.approval_id)
@@ -122,7 +122,7 @@ class AskingToolCalls(ToolCalls):
             self._approve(request, arguments, command.note, always=command.always)
 
     def take_answers(self, run: Run) -> None:
-        """Record what other processes have answered to calls that wait still."""
+        """Record the answers that other processes gave to calls that still wait."""
         answers, self._approvals.answers = self._approvals.answers, []
         for answer in answers:
             request = self._approvals.state.find(answer.approval_id)
@@ -161,7 +161,7 @@ class AskingToolCalls(ToolCalls):
         self._approvals.resolve(request, "person", approved=True, arguments=arguments, note=note, rule=rule)
 
     def deny_open(self, run: Run, note: str) -> None:
-        """Record that none of the calls that wait is run, since the user has said something else."""
+        """Deny all waiting calls, since the user has said something else."""
         for request in self._approvals.state.open:
             self._deny(run, request, "steer", note)
 
@@ -183,17 +183,15 @@ class AskingToolCalls(ToolCalls):
     def _arguments(
         self, request: ApprovalRequested, arguments: dict[str, Any] | None
     ) -> dict[str, Any] | None:
-        """The arguments that an approval gives: others than were asked about, or what a form asks for. Raises
-        InvalidInput.
+        """The arguments that an approval brings: changed arguments of the call, or the fields of a form.
+        Raises InvalidInput.
         """
         if request.form is not None:
             return checked_form(request.form, arguments or {})
         return None if arguments is None else self._mended(request, arguments)
 
     def _mended(self, request: ApprovalRequested, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The arguments that an approval puts in the place of those asked about, checked. Raises
-        InvalidInput.
-        """
+        """The changed arguments of an approval, checked by tool and rules. Raises InvalidInput."""
         call = recordable(ToolCall(request.call_id, request.tool, arguments))
         tools = self._tools if self._sources is None else self._sources.look(self._journal.alert)
         checked = tools.toolbox.check(call)
@@ -207,7 +205,7 @@ class AskingToolCalls(ToolCalls):
     # -- ends ------------------------------------------------------------------------------------
 
     def close_open(self, run: Run | None) -> None:
-        """Give every call without a result its deterministic one: those that waited were not run."""
+        """Give every call without a result its fixed result: calls that waited were not run."""
         not_begun = self._approvals.not_begun
         for request in self._approvals.state.open:
             self._approvals.resolve(request, "run", approved=False)
@@ -215,7 +213,7 @@ class AskingToolCalls(ToolCalls):
         self._approvals.drop_granted()
 
     def close_at_end(self, run: Run, outcome: RunOutcome) -> None:
-        """Close the open calls at the end of a run; at a pause the calls that wait go on waiting."""
+        """Close the open calls at the end of a run; when it is paused, waiting calls keep waiting."""
         if outcome == "paused":
             self._approvals.close_forms()
             self._close_but(self._approvals.awaited, run)
@@ -224,7 +222,9 @@ class AskingToolCalls(ToolCalls):
             self.close_open(run)
 
     def close_before_resume(self, run: Run) -> None:
-        """Close what was interrupted; calls that wait, or were approved meanwhile, belong to what goes on."""
+        """Close the calls that were interrupted; those that wait, or were approved meanwhile, remain in the
+        run.
+        """
         kept = self._approvals.not_begun
         self._approvals.close_forms()
         self._close_but(kept, None if run.restored else run)

@@ -1,4 +1,4 @@
-"""``AskingPlay``: a run that waits for a person where nothing else is left to do, with its clock held."""
+"""``AskingPlay``: a run that waits for a person, with its clock stopped, once nothing else is left to do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from protocol.lifecycle import PodState
 
 
 class AskingPlay(Play):
-    """Plays runs of which some calls wait for a person."""
+    """Plays runs in which some calls wait for a person."""
 
     __slots__ = ("_approvals", "_held_turn", "_status")
 
@@ -72,7 +72,7 @@ class AskingPlay(Play):
         super().go_on(run)
 
     async def _await_answer(self, run: Run) -> None:
-        """Wait until there may be something to do, with the run's clock held."""
+        """Wait, with the run's clock stopped, until there may be something to do."""
         waits = run.waits
         await self._parts.journal.commit()  # results, and requests, that nothing else makes durable
         waits.check()
@@ -94,7 +94,7 @@ class AskingPlay(Play):
             waits.check()
 
     async def _park(self, waits: Interruptible) -> None:
-        """Wait for a person's word; where the pod has given back its history meanwhile, it is read back."""
+        """Wait for a person's answer; if the pod dropped its history meanwhile, it is read back."""
         approvals = self._approvals
         approvals.parked = True
         try:
@@ -105,7 +105,7 @@ class AskingPlay(Play):
                 await recall()
 
     def _wait_for_people(self) -> None:
-        """Note that all calls at work wait for what people answer to forms."""
+        """Note that every call at work waits for a person to fill in a form."""
         self._hold_clock()
         self._status.to(PodState.WAITING)
 
@@ -115,7 +115,7 @@ class AskingPlay(Play):
             self._release_clock(run)
 
     def _waits_for_all(self) -> bool:
-        """Whether the run can still go on by nothing but a person's word."""
+        """Whether only a person's answer can move the run on."""
         awaited = self._approvals.awaited
         calls = open_calls(self._parts.journal.head.items)
         return bool(calls) and all(call.id in awaited for call in calls)

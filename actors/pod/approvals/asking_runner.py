@@ -1,4 +1,4 @@
-"""``AskingRunner``: the pipeline of tool calls of which some wait for a person, while the others run."""
+"""``AskingRunner``: the pipeline of tool calls when some wait for a person while the others run."""
 
 from __future__ import annotations
 
@@ -23,23 +23,22 @@ from protocol.tools import Concurrency
 
 
 class _Parked(Exception):  # noqa: N818 - no error: it ends the way of a call that has to be asked for
-    """A call that hooks have changed has to be asked for."""
+    """Raised for a call that a hook has changed so that it now needs approval."""
 
     def __init__(self, call: ToolCall, found: ApprovalVerdict, injected: tuple[str, ...]) -> None:
         self.call, self.found, self.injected = call, found, injected
 
 
 class AskingRunner(ToolRunner):
-    """Runs calls that need no person's word or have it, and asks for the others.
+    """Runs the calls that need no approval or have it, and asks for the others.
 
-    The requests of a batch are made before any of its calls is run, so those are the calls that
-    hooks are asked about first.
+    All requests of a batch are made before any of its calls runs, so hooks see those calls first.
     """
 
     __slots__ = ("_approvals", "_past_hooks", "_prepared", "_ready", "_shared_ids")
 
     def __init__(self, runner: ToolRunner, approvals: OpenApprovals) -> None:
-        """Have the tools and hooks of ``runner``, for the pod whose ``approvals`` these are."""
+        """Wrap the tools and hooks of ``runner``, for the pod that ``approvals`` belongs to."""
         for name in ToolRunner.__slots__:
             setattr(self, name, getattr(runner, name))
         self._approvals = approvals
@@ -54,8 +53,8 @@ class AskingRunner(ToolRunner):
         self._ready: list[ToolCall] | None = None
 
     def ask_ahead(self, calls: list[ToolCall]) -> None:
-        """Record the requests of the next batch already, where nothing has to be waited for: they become
-        durable together with the answer of the model that has the calls.
+        """Record the requests of the next batch early, where that needs no waiting: they then become durable
+        together with the model's answer that contains the calls.
         """
         self._ready = None
         approvals = self._approvals
@@ -77,7 +76,7 @@ class AskingRunner(ToolRunner):
                 approvals.request(call, asked[1].why, (), hint=asked[1].hint)
 
     async def run(self, calls: list[ToolCall], batch: Batch) -> None:
-        """Ask for those calls that need it, all at once, and run the others as their kinds allow."""
+        """Ask for the calls that need approval, all at once, and run the others as their kinds allow."""
         self._prepared.clear()
         ready, self._ready = self._ready, None
         if ready is None:
@@ -107,7 +106,7 @@ class AskingRunner(ToolRunner):
         )
 
     async def _run_as_approved(self, ready: list[ToolCall], batch: Batch) -> None:
-        """Run ``ready``, and beside them the calls that are approved meanwhile."""
+        """Run ``ready``, and beside them calls as they are approved."""
         batch.expect_more()
         calls = self._approvals.open_calls()
         numbers = {call.id: number for number, call in enumerate(calls)}
@@ -135,7 +134,9 @@ class AskingRunner(ToolRunner):
         )
 
     async def _wait_for_granted(self, begun: AbstractSet[str], batch: Batch) -> AbstractSet[str]:
-        """Wait until calls that waited are approved, durably: their ids; none where none waits any more."""
+        """Wait until waiting calls are approved, durably, and return their ids; returns none once no call
+        waits.
+        """
         approvals = self._approvals
         while approvals.not_begun - begun:
             if approvals.answers:
@@ -152,7 +153,7 @@ class AskingRunner(ToolRunner):
         return frozenset()
 
     async def _asked_first(self, call: ToolCall, batch: Batch) -> bool:
-        """Whether that call is not to be run now: it waits, or has its result already."""
+        """Whether the call must not run now, because it waits or already has its result."""
         asked = self._to_ask(call)
         if asked is None:
             return False
@@ -175,7 +176,7 @@ class AskingRunner(ToolRunner):
         return await self._ask_one(call, found, injected, batch)
 
     def _to_ask(self, call: ToolCall) -> tuple[Checked, ApprovalVerdict] | None:
-        """A call that a person has to be asked about, with the reason; None for any other."""
+        """The call if a person has to be asked about it, with the reason; else None."""
         if call.id in self._approvals.not_begun:
             return None
         checked = self.toolbox.check(call)
@@ -187,7 +188,7 @@ class AskingRunner(ToolRunner):
     async def _ask_one(
         self, call: ToolCall, found: ApprovalVerdict, injected: tuple[str, ...], batch: Batch
     ) -> bool:
-        """Record that ``call`` waits; where nobody could answer for it, that it is not run."""
+        """Record that ``call`` waits; or, if nobody could answer, that it is not run."""
         because = None
         if call.id in self._shared_ids:
             because = "another call of the same answer has its id; make the call again, alone"
@@ -205,8 +206,8 @@ class AskingRunner(ToolRunner):
     async def _ask_form(
         self, call: ToolCall, batch: Batch, words: str, form: dict[str, Any]
     ) -> dict[str, Any] | None:
-        """Ask a person on behalf of the tool of a running call; None where nobody answers. The call keeps its
-        turn and its place meanwhile.
+        """Ask a person on behalf of a running tool; None if nobody answers. The call keeps its turn and its
+        slot meanwhile.
         """
         approvals = self._approvals
         if approvals.nobody_answers():
@@ -223,7 +224,7 @@ class AskingRunner(ToolRunner):
     async def run_call(
         self, call: ToolCall, batch: Batch, texts: tuple[str, ...] = (), asked: ToolCall | None = None
     ) -> None:
-        """Run one call, once it needs no approval any more; with it end the questions of its tool."""
+        """Run one call that needs no more approval; when it ends, so do the questions that its tool asked."""
         with self._clock().at_work():
             await self._run_call(call, batch, texts, asked)
         if self._approvals.close_forms(call.id):
@@ -281,8 +282,8 @@ class AskingRunner(ToolRunner):
     async def _ask_about_given(
         self, hooks: Hooks, given: ToolCall, batch: Batch
     ) -> tuple[ToolCall | ToolResult, tuple[str, ...]]:
-        """What hooks make of a call with arguments that a person gave, which are new to them. Raises
-        ``_Parked`` where they have put others in their place that have to be asked for.
+        """Ask hooks about arguments that a person gave, which they have not seen. Raises ``_Parked`` if they
+        change them so that approval is needed again.
         """
         checked = self.toolbox.check(given)
         if isinstance(checked, ToolResult):  # the tool is another one by now
@@ -298,14 +299,14 @@ class AskingRunner(ToolRunner):
     async def _run_prepared(
         self, call: ToolCall, batch: Batch, texts: tuple[str, ...], asked: ToolCall
     ) -> None:
-        """Run a call that hooks were asked about before, and that has its approval."""
+        """Run an approved call that hooks were asked about earlier."""
         changed = None if call.arguments == asked.arguments else asked
         await self._past_hooks.run_call(call, batch, texts, changed)
 
     async def _ask_before(
         self, hooks: Hooks, checked: Checked, ctx: ToolContext, batch: Batch
     ) -> tuple[Checked | ToolResult, tuple[str, ...]]:
-        """What hooks make of a call, and what policy says of that. Raises ``_Parked``."""
+        """Ask hooks about a call, and check what they return against the policy. Raises ``_Parked``."""
         answer, injected = await super()._ask_before(hooks, checked, ctx, batch)
         if isinstance(answer, ToolResult):
             return answer, injected
@@ -324,7 +325,7 @@ class AskingRunner(ToolRunner):
 
 
 def _said(arguments: dict[str, Any] | None, note: str | None) -> tuple[str, ...]:
-    """Texts by which the model learns how a call was approved."""
+    """Texts from which the model learns how a call was approved."""
     texts = (
         None if arguments is None else f"A person changed the arguments; it ran with {_json(arguments)}",
         note and f"A person says: {note}",

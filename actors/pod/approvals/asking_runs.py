@@ -1,4 +1,4 @@
-"""``AskingRuns``: the runs of a pod of whose calls some wait for a person, and what people say meanwhile."""
+"""``AskingRuns``: the runs of a pod whose calls may wait for a person, and the answers to those calls."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from protocol.items import Part, TextPart
 
 
 class AskingRuns(RunLoop):
-    """The runs of a pod whose calls may wait for a person: whatever comes between two steps wakes a run that
-    waits.
+    """The runs of a pod whose calls may wait for a person: anything done between two steps wakes a waiting
+    run.
     """
 
     __slots__ = ("_approvals",)
@@ -38,7 +38,7 @@ class AskingRuns(RunLoop):
         self._approvals.wake()
 
     def steer(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> None:
-        """As ``RunLoop.steer``; none of the calls that wait is run then."""
+        """As ``RunLoop.steer``; the waiting calls are denied."""
         super().steer(content, reply)
         if self._approvals.state.open:
             assert self.run is not None
@@ -52,11 +52,11 @@ class AskingRuns(RunLoop):
         self._approvals.wake()
 
     def check_none_waits(self) -> None:
-        """Raise WaitingForApproval where the history cannot be changed, since calls in it wait."""
+        """Raise WaitingForApproval if calls wait, since the history cannot be changed then."""
         self._approvals.check_none_open()
 
     def answer(self, command: commands.Approve | commands.Disapprove, reply: AsyncFuture[Any]) -> None:
-        """Take what a person says of a call that waits; ``reply`` is answered once it is durable."""
+        """Take a person's answer to a waiting call; ``reply`` is answered once that is durable."""
         self.between.do_at_once(reply, self._take_answer(command))
 
     async def _take_answer(self, command: commands.Approve | commands.Disapprove) -> None:
@@ -68,6 +68,6 @@ class AskingRuns(RunLoop):
             self._approvals.wake()
 
     async def try_compact(self, waits: Interruptible) -> None:
-        """As ``RunLoop.try_compact``; nothing while calls wait."""
+        """As ``RunLoop.try_compact``; does nothing while calls wait."""
         if not self._approvals.state.open:
             await super().try_compact(waits)

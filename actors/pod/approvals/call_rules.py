@@ -1,4 +1,4 @@
-"""``CallRules``: what becomes of a pod's call by rules: it runs, it is denied, or a person is asked."""
+"""``CallRules``: decides by rules whether a pod's call runs, is denied, or needs a person's approval."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class CallRules:
         self._commands = resources.commands
 
     def verdict(self, call: ToolCall, tool: Tool | None, always: tuple[ApprovalRule, ...]) -> ApprovalVerdict:
-        """What becomes of a ``call`` of ``tool``. The rules that people have made by answering "always" come
-        before those of the manifest.
+        """What the rules say of a ``call`` of ``tool``. Rules that people have added by answering "always"
+        come before those of the manifest.
         """
         default = self._default
         asks = default == "allow" and tool is not None and tool.asks and not self._is_confined(tool)
@@ -32,7 +32,7 @@ class CallRules:
         return verdict((*always, *self._rules), default, call.name, call.arguments, programs, unbounded)
 
     def _unbounded(self, tool: str) -> ApprovalVerdict:
-        """Why a call that no scope bounds is asked about, and what lets it run."""
+        """Why a call that no scope bounds needs approval, and what would let it run without."""
         unconfined = None if tool != "shell" or self._commands is None else self._commands.unconfined
         if unconfined is None:
             allowed = f'approval = "allow" of its server in [[tools.mcp]] does; else {A_RULE}'
@@ -44,15 +44,15 @@ class CallRules:
         return tool.name == "shell" and self._commands is not None and self._commands.unconfined is None
 
     async def look_at_commands(self, calls: Iterable[ToolCall]) -> str | None:
-        """Find out whether commands can be confined, where one of ``calls`` is a command; what people should
-        know of that.
+        """Find out whether commands can be confined, if one of ``calls`` is a command; returns what people
+        should know about that.
         """
         if self._commands is None or self.knows_confinement(calls):
             return None
         return await self._commands.look()
 
     def knows_confinement(self, calls: Iterable[ToolCall]) -> bool:
-        """Whether ``look_at_commands`` has nothing to look at any more."""
+        """Whether ``look_at_commands`` has nothing left to find out."""
         commands = self._commands
         return commands is None or commands.has_looked or not any(call.name == "shell" for call in calls)
 

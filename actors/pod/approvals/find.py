@@ -1,4 +1,4 @@
-"""Finds the calls that wait for approval in a session, whoever has it, from the end of its log."""
+"""Finds the calls of a session that wait for approval, whoever holds it, by reading its log backwards."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _MARKS = tuple(
 
 
 async def open_requests(store: SessionStore, info: SessionInfo) -> tuple[ApprovalRequested, ...]:
-    """The calls of a session that wait for approval; none where it goes on in another. What was asked by a
-    form in an earlier life of its pod is not among them. Raises SessionError, WireError.
+    """The calls of a session that wait for approval; none if another session continues it. Forms that were
+    asked in an earlier life of its pod are not included. Raises SessionError, WireError.
     """
     found: list[ApprovalRequested | ApprovalResolved] = []
     state, started_again = NO_APPROVALS, False
@@ -52,7 +52,7 @@ async def open_requests(store: SessionStore, info: SessionInfo) -> tuple[Approva
 async def resolution(
     store: SessionStore, request: ApprovalRequested, info: SessionInfo
 ) -> ApprovalResolved | None:
-    """How a call was answered since its session stood as ``info`` says. Raises SessionError, WireError."""
+    """How a call was answered after the point that ``info`` describes. Raises SessionError, WireError."""
     for stored in await settled(store.read(info.session_id, after=info.head.seq)):
         if _MARKS[1] in stored.body:
             entry = decode_entry(stored.body)

@@ -40,9 +40,8 @@ _FORMATS = {
 
 
 def checked_form(form: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
-    """The answer as it may be recorded and sent. Raises InvalidInput, which names the field.
-
-    What else the schema wants the tool checks itself, since it has to in any case.
+    """The answer, fit to be recorded and sent. Raises InvalidInput, which names the field. Anything else that
+    the schema demands is left to the tool, which has to check it in any case.
     """
     answer = recordable(ToolCall("", "", answer)).arguments
     fields = form.get("properties")
@@ -60,7 +59,7 @@ def checked_form(form: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]
 
 
 def misfit(value: Any, schema: Any) -> str | None:
-    """What is expected in the place of a field's value; None where it fits."""
+    """What is expected instead of a field's value; None if it fits."""
     schema = schema if isinstance(schema, dict) else {}
     kind = schema.get("type")
     types, called = _TYPES.get(kind, _ANY) if isinstance(kind, str) else _ANY
@@ -82,8 +81,8 @@ def misfit(value: Any, schema: Any) -> str | None:
 
 
 def choices_of(schema: dict[str, Any]) -> list[tuple[Any, str]]:
-    """The values that a field may have, or each value of a list, with what people call them; empty where it
-    may have any.
+    """The values that a field (or each item of a list) may have, with their labels; empty if any value is
+    allowed.
     """
     within = schema.get("items") if schema.get("type") == "array" else schema
     within = within if isinstance(within, dict) else {}
@@ -98,7 +97,7 @@ def choices_of(schema: dict[str, Any]) -> list[tuple[Any, str]]:
 
 
 def bounds_words(schema: dict[str, Any]) -> str:
-    """How much or many a field may be; empty where nothing says so."""
+    """The bounds of a field, in words; empty if there are none."""
     for least, most, counted in _BOUNDS:
         low, high = _number(schema.get(least)), _number(schema.get(most))
         if low is not None and high is not None:

@@ -1,4 +1,4 @@
-"""``OpenApprovals``: a pod's rules, and which of its calls wait for a person's word."""
+"""``OpenApprovals``: a pod's approval rules, and which of its calls wait for a person."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ _RETRY = 2.0
 
 
 class OpenApprovals:
-    """What a pod has asked people and been answered, as recorded; made only for pods that have rules.
+    """What a pod has asked people and what they answered, as recorded; made only for pods that have rules.
 
-    ``state`` holds all that is recorded, durable or not; ``rewind`` leads back where a commit was refused.
+    ``state`` includes what is not durable yet; ``rewind`` goes back to what is durable after a refused
+    commit.
     """
 
     __slots__ = (
@@ -93,7 +94,7 @@ class OpenApprovals:
     # -- how it stands ---------------------------------------------------------------------------
 
     def verdict(self, call: ToolCall, tool: Tool | None) -> ApprovalVerdict:
-        """What becomes of a ``call`` of ``tool``."""
+        """What the rules say of a ``call`` of ``tool``."""
         return self.rules.verdict(call, tool, self.state.rules)
 
     @property
@@ -107,7 +108,7 @@ class OpenApprovals:
         return self.awaited.union(granted.request.call_id for granted in self.state.granted)
 
     def durable_open(self) -> tuple[ApprovalRequested, ...]:
-        """The requests that are durable, that nobody has answered, and that may be answered still."""
+        """The durable requests that nobody has answered and that can still be answered."""
         now = time.time()
         return tuple(
             each
@@ -119,7 +120,7 @@ class OpenApprovals:
         )
 
     def carried(self) -> dict[str, Any]:
-        """What a session that takes the place of the pod's takes over."""
+        """What a session that takes the place of the pod's inherits."""
         durable = self._durable()
         waiting = tuple(each for each in durable.open if each.form is None)
         return {"waiting": waiting, "approval_rules": durable.rules}
@@ -129,12 +130,12 @@ class OpenApprovals:
         return next((before for seq, before in self._before if seq > durable_seq), self.state)
 
     def nobody_answers(self) -> bool:
-        """Whether nobody subscribes to a question that must not wait for somebody to come."""
+        """Whether nobody subscribes to a question that must be answered at once or not at all."""
         subscribed = self._template.bus.has_subscriber(self.pod, ApprovalRequested)
         return self._section.headless == "deny" and not subscribed
 
     def check_none_open(self) -> None:
-        """Raise WaitingForApproval where calls wait."""
+        """Raise WaitingForApproval if calls wait."""
         if self.state.open:
             tools = ", ".join(dict.fromkeys(request.tool for request in self.state.open))
             raise WaitingForApproval(
@@ -178,8 +179,8 @@ class OpenApprovals:
     async def form_answer(
         self, request: ApprovalRequested, take: Callable[[], object]
     ) -> dict[str, Any] | None:
-        """What a person has answered to a form; None where nobody has. ``take`` has the run take the answers
-        of other processes.
+        """A person's answer to a form; None if nobody has answered. ``take`` has the run take the answers of
+        other processes.
         """
         answered, store = self._forms[request.approval_id], self._template.store
         while not answered.done():
@@ -194,9 +195,7 @@ class OpenApprovals:
         return answered.result()
 
     def close_forms(self, call_id: str | None = None) -> bool:
-        """Record that nobody waits for an answer to forms (of one call) any more; returns whether there were
-        any.
-        """
+        """Record that the forms (of one call) are no longer waited for; returns whether there were any."""
         open_forms = [each for each in self.state.open if each.form is not None]
         gone = [each for each in open_forms if call_id in {None, each.call_id}]
         for request in gone:
@@ -232,7 +231,7 @@ class OpenApprovals:
         return request
 
     def resolve(self, request: ApprovalRequested, by: str, *, approved: bool, **said: Any) -> None:
-        """Record that a call waits no more, since somebody has answered or its run is over."""
+        """Record that a call no longer waits, since somebody has answered or its run is over."""
         self._resolved.add(request.approval_id)
         if self._template.answers.askers.get(request.approval_id) is self:
             del self._template.answers.askers[request.approval_id]
@@ -250,14 +249,14 @@ class OpenApprovals:
             answered.set_result((resolved.arguments or {}) if approved else None)
 
     def take(self, call_id: str) -> Granted | None:
-        """Note that a call begins; returns that it was approved, where it was."""
+        """Note that a call begins; returns its approval, if it had one."""
         found = next((each for each in self.state.granted if each.request.call_id == call_id), None)
         if found is not None:
             self._without_granted(call_id)
         return found
 
     def drop_granted(self) -> None:
-        """Forget approvals of calls that have not begun: none of them begins any more."""
+        """Forget the approvals of calls that have not begun: none of them will."""
         if self.state.granted:
             self._without_granted(*(granted.request.call_id for granted in self.state.granted))
 
@@ -268,7 +267,7 @@ class OpenApprovals:
         self._before = [each for each in self._before if each[0] <= durable_seq]
 
     def wake(self) -> None:
-        """Have a run that waits look again whether it can go on."""
+        """Have a waiting run check again whether it can go on."""
         if self._changed is not None and not self._changed.done():
             self._changed.set_result(None)
 
@@ -290,9 +289,7 @@ class OpenApprovals:
                 timer.cancel()
 
     async def _end_overdue(self) -> float | None:
-        """Deny what was not answered in time; returns in how many seconds the run has to look again, if at
-        all.
-        """
+        """Deny what was not answered in time; returns in how many seconds to check again, None for never."""
         now, answered = time.time(), {each.approval_id for each in self.answers}
         for request in self.state.open:
             if request.ends_at <= now and request.approval_id not in answered:
@@ -312,8 +309,8 @@ class OpenApprovals:
             self._receive(end)
 
     async def _listen(self, session_id: str) -> bool:
-        """Receive the answers of other processes, those that are there and those to come; returns whether
-        they could be read.
+        """Take the answers of other processes, those that exist and those to come; returns whether they could
+        be read.
         """
         store = self._template.store
         try:
@@ -333,7 +330,7 @@ class OpenApprovals:
             self.wake()
 
     async def claim(self, answer: ApprovalAnswer) -> None:
-        """Have that answer be the first of all processes, which holds. Raises AlreadyResolved,
+        """Put this answer into the store as the first, and therefore the valid one. Raises AlreadyResolved,
         SessionError.
         """
         if not await self.signed.put(answer):

@@ -1,4 +1,4 @@
-"""``PeopleClock``: whether of a batch's calls that are at work all wait for people."""
+"""``PeopleClock``: stops a run's clock while all calls at work in a batch wait for people."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 
 class PeopleClock:
-    """Holds a run's clock while every call of it that has begun waits for what a person answers to a form.
+    """Stops a run's clock while every call that has begun waits for a person to fill in a form.
 
-    ``hold`` and ``release`` are called in turn, on the loop.
+    ``hold`` and ``release`` are called alternately, on the loop.
     """
 
     __slots__ = ("_asking", "_at_work", "_held", "_hold", "_release")
@@ -44,7 +44,7 @@ class PeopleClock:
             self._turn()
 
     def close(self) -> None:
-        """End the count: the batch is over, or goes on without its run."""
+        """Stop counting: the batch is over, or goes on without its run."""
         self._asking = 0
         self._turn()
 

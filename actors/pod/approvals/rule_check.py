@@ -1,4 +1,4 @@
-"""Finds approval rules that can match no call, such as one with a name that is misspelt; pure."""
+"""Finds approval rules that can match no call, such as one with a misspelt name; pure."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _SCHEMA_TYPES = {"integer": "number"}
 def mistakes(
     rules: Iterable[ApprovalRule], tools: Iterable[ToolSpec], *, more_may_come: bool = False
 ) -> tuple[str, ...]:
-    """What people should know of ``rules`` of a pod with these ``tools``: which of them can match no call.
+    """Warnings about those ``rules`` of a pod with these ``tools`` that can match no call.
 
-    Where ``more_may_come``, from sources of tools, a name that no tool has is a mistake only where it is
-    nearly that of one. A name of a built-in tool is none.
+    With ``more_may_come`` from tool sources, a name that no tool has is a mistake only if it closely
+    resembles one. The name of a built-in tool never is.
     """
     specs = {each.name: each for each in tools}
     return tuple(
@@ -59,7 +59,7 @@ def _why(rule: ApprovalRule, specs: dict[str, ToolSpec], *, more_may_come: bool)
 
 
 def _property(spec: ToolSpec, key: str) -> Any | None:
-    """The schema of an argument, an empty one where nothing is known of it; None where it cannot be given."""
+    """The schema of an argument, empty if nothing is known about it; None if the argument cannot be given."""
     schema = spec.input_schema
     found = schema.get("properties", {}).get(key)
     if found is None and schema.get("additionalProperties") is False:
@@ -68,7 +68,7 @@ def _property(spec: ToolSpec, key: str) -> Any | None:
 
 
 def _may_be(schema: Any, value: Any) -> bool:
-    """Whether a value of that type may be given; what a schema does not say plainly may be all."""
+    """Whether a value of that type may be given; where a schema is unclear, anything may."""
     said = schema.get("type") if isinstance(schema, dict) else None
     if not isinstance(said, str) or value is None:
         return True

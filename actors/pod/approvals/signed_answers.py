@@ -13,7 +13,7 @@ from protocol.events import ApprovalRequested
 
 
 class SignedAnswers:
-    """What one pod puts into the store, and believes of what is there."""
+    """What one pod puts into the store, and which answers it accepts from there."""
 
     __slots__ = ("_store",)
 
@@ -21,8 +21,8 @@ class SignedAnswers:
         self._store = store
 
     def token_id(self) -> str | None:
-        """The id of the token that an answer of another process has to prove: empty where none can be kept,
-        None where the store keeps no answers.
+        """The id of the token that an answer from another process must prove; empty if no token can be kept,
+        None if the store keeps no answers.
         """
         if not self._store.keeps_answers:
             return None
@@ -32,7 +32,7 @@ class SignedAnswers:
             return ""
 
     def proves(self, request: ApprovalRequested, answer: ApprovalAnswer) -> bool:
-        """Whether ``answer``, from the store, is from someone who has the token."""
+        """Whether ``answer``, which was read from the store, comes from someone who has the token."""
         if request.token is None:  # of an earlier version
             return True
         try:
@@ -42,7 +42,7 @@ class SignedAnswers:
         return request.token == token.id and token.proves(answer)
 
     async def put(self, answer: ApprovalAnswer) -> bool:
-        """Put an answer into a store that keeps any; False where another was there first. Raises
+        """Put an answer into a store that keeps answers; returns False if another was there first. Raises
         SessionError.
         """
         if not self._store.keeps_answers:

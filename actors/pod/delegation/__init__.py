@@ -1,1 +1,1 @@
-"""Sub-agents of a pod: what they are given, how they begin and end, and what its model asks of them."""
+"""Sub-agents of a pod: what they are given, how they begin and end, and the tools to manage them."""

@@ -56,8 +56,8 @@ _NAME = re.compile(r"[\w-]+")
 class Delegation:
     """Gives work to sub-agents, and takes back what they were given when they have ended.
 
-    What has begun and ended is what the log says: ``state`` is folded from the events of the pod as they
-    become durable (``note_own``). Beside it stand those whose start is being recorded.
+    Which ones have begun and ended is what the log says: ``state`` is folded from the pod's events as they
+    become durable (``note_own``). Sub-agents whose start is still being recorded are kept beside it.
     """
 
     def __init__(
@@ -91,13 +91,13 @@ class Delegation:
         self._bringing_back: AsyncFuture[None] | None = None
 
     def attach(self, actor: PodActor, journal: Journal) -> None:
-        """Belong to that pod, from its start on."""
+        """Attach to the pod, before it starts."""
         self._actor = actor
         self.journal = journal
 
     @property
     def tasks(self) -> TasksAtWork:
-        """What the pod does beside its mailbox."""
+        """The pod's tasks beside its mailbox."""
         return self._actor.tasks
 
     @property
@@ -118,7 +118,7 @@ class Delegation:
     # -- what the log says -----------------------------------------------------------------------
 
     def note_own(self, events: Sequence[Event]) -> None:
-        """Take events of the pod that are published."""
+        """Take the pod's own published events."""
         for event in events:
             if isinstance(event, ChildStarted):
                 self.state = self.state.after(event)
@@ -132,7 +132,7 @@ class Delegation:
                 self._wake_waiting()
 
     def note_child(self, pod: str, events: Sequence[Event]) -> None:
-        """Take events of a sub-agent that are published."""
+        """Take the published events of a sub-agent."""
         child = self.by_pod.get(pod)
         if child is None:
             return
@@ -154,17 +154,17 @@ class Delegation:
             child.publish_news()
 
     def carried(self) -> dict[str, Any]:
-        """What a session that takes the place of the pod's takes over."""
+        """What a session that takes the place of the pod's inherits."""
         return {"children": self.state}
 
     def _given(self) -> dict[str, Scope]:
-        """What was given to those that live, by their names."""
+        """The scopes given to living sub-agents, by name."""
         return {name: child.started.scope for name, child in self.living.items()}
 
     # -- beginnings ------------------------------------------------------------------------------
 
     def admit(self, asked: Asked) -> SubAgent:
-        """A new sub-agent as asked for, where that is within what the pod has. Raises ToolError."""
+        """A new sub-agent as asked for, if that is within what the pod has. Raises ToolError."""
         section = self.template.manifest.delegation
         if section.max_depth < 1:
             raise ToolError("delegation.max_depth: this pod may have no sub-agents of its own")
@@ -210,7 +210,7 @@ class Delegation:
         self.scope.leave_out(self._given().values())
 
     def _drop(self, child: SubAgent) -> None:
-        """Forget a sub-agent that has ended, or never was: what it had is the pod's again."""
+        """Forget a sub-agent that has ended or never started: what it was given is the pod's again."""
         if self.living.get(child.started.name) is child:
             del self.living[child.started.name]
         self.by_pod = {name: each for name, each in self.by_pod.items() if each is not child}
@@ -221,7 +221,7 @@ class Delegation:
         self._wake_waiting()
 
     async def begin(self, child: SubAgent, began: AsyncFuture[None]) -> None:
-        """Record that a sub-agent starts, then have it live and work."""
+        """Record that a sub-agent starts, then start it and give it its task."""
         started, resources = child.started, child.resources
         assert resources is not None
         fields = {
@@ -249,7 +249,7 @@ class Delegation:
         began.set(None)
 
     def _work(self, child: SubAgent) -> None:
-        """Have a sub-agent begin its task, or go on with it."""
+        """Have a sub-agent begin its task, or continue it."""
         if child.pod is None or child.ending or not (child.fresh or child.held):
             return
         if child.fresh:
@@ -269,7 +269,7 @@ class Delegation:
                 self._follow(child, child.pod.resume())
 
     def _follow(self, child: SubAgent, run: AsyncFuture[Any]) -> None:
-        """End the sub-agent where the start of a run is refused: such a run has no event of its end."""
+        """End the sub-agent if the start of its run is refused: such a run has no end event."""
 
         def look_how_it_ended() -> None:
             error = run.exception()
@@ -288,7 +288,7 @@ class Delegation:
                 child.held, child.pausing = True, child.pod.pause()
 
     def _go_on(self) -> None:
-        """Have the sub-agents go on, since the pod does, and give it the ends that it does not know."""
+        """Have the sub-agents continue, since the pod does, and notify it of those that ended meanwhile."""
         self._held = False
         for child in list(self.living.values()):
             self._work(child)
@@ -303,7 +303,7 @@ class Delegation:
             self.tasks.start(self._end(child, outcome, error))
 
     async def _end(self, child: SubAgent, outcome: RunOutcome, error: Failure | None) -> None:
-        """End the pod of a sub-agent that has done its work, and record that."""
+        """End the pod of a sub-agent that has finished its work, and record that."""
         if child.pod is not None:
             last = child.last
             if await goes_on(actor_of(child.pod)):  # it got words in the last moment
@@ -325,13 +325,13 @@ class Delegation:
         error: Failure | None = None,
         took: Sums = UNKNOWN,
     ) -> None:
-        """Record the end of a sub-agent, with what it took."""
+        """Record the end of a sub-agent, with what it used up."""
         record_ended(self.journal.log, started, outcome, error, took)
         with contextlib.suppress(SessionError):  # then it goes with the next batch that the store takes
             await self.journal.commit()
 
     def _take_back(self, event: ChildEnded) -> None:
-        """Take back what a sub-agent had, since its end is durable."""
+        """Take back what a sub-agent was given, since its end is durable."""
         self.state = self.state.after(event)
         child = self.by_pod.get(event.child)
         if child is not None and child.session == event.child_session:
@@ -359,9 +359,10 @@ class Delegation:
         self.state = self.state.reported(session)
 
     async def wait_for_all(self, seconds: float | None) -> bool:
-        """Have sub-agents go on that stand still though the pod is not paused, and wait until all have ended
-        and no run of the pod is left that their ends have started. Returns whether that is so within
-        ``seconds``. Raises PodStopped.
+        """Wait until all sub-agents have ended, and with them the runs that their ends started; those that
+        stand still though the pod is not paused go on.
+
+        Returns whether that happened within ``seconds``. Raises PodStopped.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -371,7 +372,7 @@ class Delegation:
         return not self.living
 
     async def _has_more(self) -> bool:
-        """Whether a sub-agent, or a run of the pod, may have more to come, once there is news of that."""
+        """Whether a sub-agent, or a run of the pod, is still under way, once there is news."""
         if self._actor.stopping:
             raise self._actor.status.gone()
         state = self._actor.status.state
@@ -410,7 +411,7 @@ class Delegation:
                         await child.ended
 
     async def shut_down_all(self, seconds: float) -> None:
-        """End all sub-agents with their runs paused, within so many seconds, since the pod ends so."""
+        """End all sub-agents with their runs paused, within so many seconds, because the pod is shut down."""
         self._wake_waiting()
         if self.spawner.leaving:
             return  # it has all pods end so
@@ -425,7 +426,7 @@ class Delegation:
     # -- after a restart -------------------------------------------------------------------------
 
     def take_over(self, state: Children, items: Sequence[Any]) -> None:
-        """Take over what a restored session says of sub-agents: none works until the pod does."""
+        """Take over what a restored session records of sub-agents: none works until the pod does."""
         for ended in output.reported_in(state.unreported, items):
             state = state.reported(ended.child_session)
         self.state, self._held = state, True
@@ -437,7 +438,7 @@ class Delegation:
             self._bringing_back = AsyncFuture()
 
     async def bring_back(self) -> None:
-        """Start the sub-agents again that had not ended, with their runs paused."""
+        """Start again, with their runs paused, the sub-agents that had not ended."""
         for child in list(self.living.values()):
             try:
                 await bring_back(self, child)
@@ -455,7 +456,7 @@ class Delegation:
             self._go_on()
 
     async def wait_for_restored(self) -> None:
-        """Wait until the sub-agents of an earlier life live again."""
+        """Wait until the sub-agents of an earlier life have been started again."""
         if self._bringing_back is not None:
             await self._bringing_back
 

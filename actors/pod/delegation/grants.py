@@ -1,4 +1,4 @@
-"""What a sub-agent is given of what its parent has: it only ever narrows; pure."""
+"""What a sub-agent is given of what its parent has: each grant only narrows; pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def child_manifest(parent: PodManifest, name: str, asked: Asked, scope: Scope) -
 
 
 def refuse_beyond(own: Scope, asked: Scope, given: Mapping[str, Scope]) -> None:
-    """Refuse what goes beyond the parent's ``own`` scope, or what it has ``given`` to others, by their names.
+    """Refuse what exceeds the parent's ``own`` scope, or overlaps what it has ``given`` to others, by name.
     Raises ToolError, which names the rule.
     """
     if (found := beyond(own, asked)) is not None:

@@ -1,4 +1,4 @@
-"""Narrowing: whether a scope goes beyond the one it is taken from, and what is left of that one; pure."""
+"""Narrowing: whether a scope exceeds the one it is taken from, and what remains of that one; pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from protocol.scope import Permission, Rule, Scope, all_rules, unnamed
 
 
 class Beyond(Struct, frozen=True):
-    """What a scope would allow that the one it is taken from does not: ``rule``, the ``index``-th that it
-    allows by, asks for ``wanted`` at ``path``. ``denied_by`` is the rule that denies it, None where there is
-    none that allows it.
+    """What a scope would allow that the one it is taken from does not: its ``index``-th allow rule, ``rule``,
+    asks for ``wanted`` at ``path``. ``denied_by`` is the rule that denies it, None if it is simply not
+    allowed.
     """
 
     index: int
@@ -37,10 +37,10 @@ def rule_words(rule: Rule) -> str:
 
 
 def beyond(granted: Scope, asked: Scope) -> Beyond | None:
-    """What ``asked`` would allow at any path that ``granted`` does not; None where nothing.
+    """What ``asked`` would allow, at any path, that ``granted`` does not; None if there is nothing.
 
-    Targets must be absolute and without symlinks. What rules say changes only at their targets, so it is
-    enough to look at each folder on the way to one, at something in it, and at something further below.
+    Targets must be absolute and without symlinks. Rules change their verdict only at their targets, so it is
+    enough to check each folder on the way to one, a path in it, and a path further below.
     """
     for path in _places([*all_rules(granted, asked)]):
         for index, rule in enumerate(asked.allow):
@@ -51,15 +51,15 @@ def beyond(granted: Scope, asked: Scope) -> Beyond | None:
 
 
 def withdrawn(scope: Scope, given: Iterable[Scope]) -> Scope:
-    """``scope`` without the permission to write where the scopes that were ``given`` away allow it. What
-    these deny below a target that they may write is withdrawn as well.
+    """``scope`` without write permission where the scopes ``given`` away have it. What those deny below a
+    target they may write is withdrawn too.
     """
     denied = tuple(write for each in given for write in writes(each))
     return Scope(scope.allow, (*scope.deny, *denied), scope.within) if denied else scope
 
 
 def writes(scope: Scope) -> tuple[Rule, ...]:
-    """The rules of a scope that allow to write."""
+    """The rules of a scope that allow writing."""
     return tuple(rule for rule in scope.allow if rule.permission == "write")
 
 
@@ -72,7 +72,7 @@ def _places(rules: Sequence[Rule]) -> list[PurePath]:
 
 
 def _denying(scope: Scope, path: PurePath, wanted: Permission) -> Rule | None:
-    """The rule that denies ``wanted`` at ``path``, where it would be allowed without any denial."""
+    """The rule that denies ``wanted`` at ``path``, if it would be allowed otherwise."""
     for rule in scope.deny:
         if rule.matches(path) and (wanted == "write" or rule.permission == "read"):
             return rule

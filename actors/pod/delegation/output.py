@@ -24,15 +24,15 @@ _SHOWN = 8_000
 
 
 class Said(Struct, frozen=True):
-    """What was said, and the number of the last entry that was looked at."""
+    """What was said, and the number of the last entry read."""
 
     texts: list[str]
     next: int
 
 
 async def answers_after(store: SessionStore, session_id: str, after: int) -> Said:
-    """The answers of a sub-agent in the entries numbered above ``after``, through all of its compactions,
-    which continue the numbers.
+    """The answers of a sub-agent in the entries numbered above ``after``, across all its compactions, which
+    continue the numbering.
     """
     try:
         session_id = await tip(store, session_id)
@@ -47,7 +47,7 @@ async def answers_after(store: SessionStore, session_id: str, after: int) -> Sai
 
 
 async def last_answer(store: SessionStore, session_id: str) -> str:
-    """What a sub-agent said last; empty where it has said nothing."""
+    """A sub-agent's last answer; empty if it has given none."""
     try:
         session_id = await tip(store, session_id)
         through = (await settled(store.info(session_id))).head.seq

@@ -1,4 +1,4 @@
-"""Has the sub-agents of a restored pod live again, from what their sessions say."""
+"""Starts the sub-agents of a restored pod again, from what their sessions say."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _OUTCOMES = frozenset({"finished", "refused", "limit_reached", "cancelled", "bud
 
 
 async def bring_back(delegation: Delegation, child: SubAgent) -> None:
-    """Start a sub-agent again with its run paused; the end of one that had done its work is recorded. Raises
-    PolypodError.
+    """Start a sub-agent again with its run paused; if it had finished its work, its end is recorded instead.
+    Raises PolypodError.
     """
     store, started = delegation.template.store, child.started
     session = await tip(store, child.session)
@@ -50,7 +50,7 @@ async def bring_back(delegation: Delegation, child: SubAgent) -> None:
 
 async def _manifest_of(delegation: Delegation, started: ChildStarted, session: str) -> PodManifest:
     """The manifest of a restored sub-agent: what it was given, within what its parent has now, which may be
-    less than it had then.
+    less than before.
     """
     first = await settled(delegation.template.store.read(session, after=0, limit=1))
     opened = decode_entry(first[0].body) if first else None

@@ -1,4 +1,4 @@
-"""``SharedScope``: what of its scope a pod may use itself, and what of it a sub-agent may be given."""
+"""``SharedScope``: which part of its scope a pod may use itself, and which it may give to a sub-agent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 
 class SharedScope:
-    """The scope of one pod, of which sub-agents have parts; where one of them may write it writes alone."""
+    """The scope of one pod, of which sub-agents have parts; where a sub-agent may write, only that one
+    writes.
+    """
 
     def __init__(self, template: PodTemplate) -> None:
         self._template = template
@@ -32,20 +34,20 @@ class SharedScope:
         self._calls: list[tuple[str, ToolContext]] = []
 
     def leave_out(self, given: Iterable[Scope]) -> None:
-        """Have the pod use what is left beside the scopes that are ``given`` to sub-agents now."""
+        """Restrict the pod to what remains beside the scopes now ``given`` to sub-agents."""
         self.left = withdrawn(self._own, given)
 
     def part(self, scope: Scope) -> Scope:
-        """The part of a scope that is within the pod's own."""
+        """The part of a scope that lies within the pod's own."""
         return self._own.narrow(scope)
 
     def note_call(self, tool: str, ctx: ToolContext) -> None:
-        """Note that a call of the pod begins in a thread, which may outlive it."""
+        """Note that a call of the pod begins in a thread, and may outlive its cancel."""
         self._calls = [*(each for each in self._calls if each[1].is_at_work), (tool, ctx)]
 
     def check_asked(self, asked: Asked, given: Mapping[str, Scope], commands: PodCommands | None) -> Scope:
-        """The scope that is asked for, if it is within what the pod has beside what is ``given`` to others,
-        by their names. Raises ToolError.
+        """The requested scope, if it is within what the pod has beside what is ``given`` to others, by name.
+        Raises ToolError.
         """
         scope = self._resolved(asked)
         if writes(scope):
@@ -54,7 +56,9 @@ class SharedScope:
         return scope
 
     def _resolved(self, asked: Asked) -> Scope:
-        """The scope that is asked for. Raises ToolError for a scope or budget that no manifest may have."""
+        """The requested scope with its paths resolved. Raises ToolError for a scope or budget that no
+        manifest may have.
+        """
         given = ScopeAsked() if asked.scope is None else asked.scope
         scope = Scope(given.allow, given.deny)
         try:
@@ -64,8 +68,8 @@ class SharedScope:
         return resolved(anchored(scope, Path(self._template.manifest.pod.pwd)))
 
     def _refuse_beside_writers(self, commands: PodCommands | None) -> None:
-        """Refuse to give write permission away while something of the pod might write there still. Raises
-        ToolError.
+        """Refuse to give away write permission while a call or command of the pod might still write there.
+        Raises ToolError.
         """
         sources = self._template.sources
         at_work = [] if commands is None else commands.at_work

@@ -1,4 +1,4 @@
-"""``SubAgent``: what a pod knows of a sub-agent that has not ended; ``ChildSpawner``: what makes those."""
+"""``SubAgent``: what a pod knows of a sub-agent that has not ended; ``ChildSpawner``: what starts them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ChildSpawner(Protocol):
-    """Makes the pods that are sub-agents."""
+    """Starts the pods that are sub-agents."""
 
     @property
     def leaving(self) -> bool:
@@ -34,7 +34,7 @@ class ChildSpawner(Protocol):
         """Make what a sub-agent works with. Raises NameTaken, ManifestError, ModelError, BudgetError."""
 
     def start(self, resources: PodResources, resumed: Resumed | None) -> AsyncFuture[Pod]:
-        """Have it live; the future fails as that of ``spawn``."""
+        """Start it; the future fails as that of ``spawn``."""
 
     def shut_down(self, pod: Pod) -> AsyncFuture[bool]:
         """End it with its run paused; the future resolves once it has ended."""
@@ -104,7 +104,7 @@ def record_ended(
     error: Failure | None = None,
     took: Sums = UNKNOWN,
 ) -> None:
-    """Record the end of a sub-agent in its parent's log, with what it took in its life."""
+    """Record the end of a sub-agent in its parent's log, with what it used up in its life."""
     usage, cost, seconds = took
     log.record_end(
         ChildEnded,

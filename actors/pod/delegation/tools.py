@@ -1,4 +1,4 @@
-"""``DelegationTools``: what a pod's model asks of its sub-agents: start, send, read, stop, list."""
+"""``DelegationTools``: what a model can do with its sub-agents: start, send, read, stop, list."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DelegationTools:
         self._delegation = delegation
 
     async def spawn(self, asked: Asked) -> dict[str, Any]:
-        """Give a task to a new sub-agent. Raises ToolError."""
+        """Start a sub-agent and give it a task. Raises ToolError."""
         delegation = self._delegation
         await delegation.wait_for_restored()
         child = delegation.admit(asked)
@@ -38,7 +38,7 @@ class DelegationTools:
         return {"name": asked.name, "pod": child.started.child, "session": child.session}
 
     async def send(self, name: str, text: str) -> str:
-        """Send a sub-agent words. Raises ToolError."""
+        """Send a message to a sub-agent. Raises ToolError."""
         child = await self._find(name)
         if child.ending or child.pod is None:
             raise ToolError(child.why or f"{name!r} has ended, and receives nothing any more")
@@ -49,8 +49,8 @@ class DelegationTools:
         return f"{name} has got it"
 
     async def read(self, name: str, after: int, wait: float) -> dict[str, Any]:
-        """What a sub-agent has said after entry ``after``; where nothing, wait up to ``wait`` seconds for
-        more.
+        """What a sub-agent has said after entry ``after``; if nothing, wait up to ``wait``
+        seconds for more.
         """
         delegation = self._delegation
         await delegation.wait_for_restored()
@@ -92,7 +92,7 @@ class DelegationTools:
         return f"{name} has ended: {ended.outcome}"
 
     async def list(self) -> list[dict[str, Any]]:
-        """The sub-agents that live, and the last that have ended."""
+        """The living sub-agents, and the last that have ended."""
         delegation = self._delegation
         await delegation.wait_for_restored()
         living = [

@@ -45,8 +45,8 @@ class Compaction:
         close_calls: Callable[[], None],
         wait_for_readers: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
-        """``close_calls`` gives calls that have no results theirs: behind a summary nobody would find them.
-        ``wait_for_readers`` lets what reads the history come to its end.
+        """``close_calls`` closes calls that have no results: nobody would find them behind a summary.
+        ``wait_for_readers`` waits for those who read the history.
         """
         self._resources = parts.resources
         self._template = parts.resources.template
@@ -182,7 +182,7 @@ class Compaction:
         self._count(folding.spending)
 
     def _count(self, spending: Spending) -> None:
-        """Count what the summariser took; within a run it is part of what the run took."""
+        """Count what the summariser used up; within a run it is part of the run's usage."""
         in_run = self._journal.run_id is not None
         fresh = not spending.counted
         spent = self._accounts.count_helper(spending, in_run=in_run)

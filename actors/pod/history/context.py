@@ -19,9 +19,9 @@ _PART = 4000
 
 
 class Context(Struct, eq=False, gc=False):  # untracked, since nothing that it has leads back to it
-    """The request view of one list of items; a list that takes its place gets a context of its own.
+    """The request view of one list of items; a list that replaces it gets a context of its own.
 
-    ``scratch`` is for the client, which keeps there what it has encoded already.
+    ``scratch`` is for the client, which keeps there what it has already encoded.
     """
 
     items: list[Item]
@@ -33,8 +33,8 @@ class Context(Struct, eq=False, gc=False):  # untracked, since nothing that it h
 
     @classmethod
     def of(cls, items: list[Item], calls: Iterable[tuple[int, Usage]] = ()) -> Self:
-        """The view of ``items``; ``calls`` are the measured ones in this history: items in the request, and
-        usage.
+        """The view of ``items``; ``calls`` are the measured calls in this history: number of items in the
+        request, and usage.
         """
         pruner = Pruner(items)
         meter = TokenMeter(items, pruner)
@@ -43,8 +43,8 @@ class Context(Struct, eq=False, gc=False):  # untracked, since nothing that it h
         return cls(items, pruner, meter)
 
     def view(self) -> Sequence[Item]:
-        """The history for a request: turns that were refused are left out of it but for a notice of what was
-        done in them, old and long tool results are cut, nothing else.
+        """The history for a request: refused turns are replaced by a notice of what was done in them, and
+        old, long tool results are cut; nothing else is changed.
         """
         view: Sequence[Item] = self._pruner.view()
         if self._pruner.refused:
@@ -54,8 +54,8 @@ class Context(Struct, eq=False, gc=False):  # untracked, since nothing that it h
         return view
 
     def hide_links(self, length: int) -> bool:
-        """Show words in the place of pictures by a URL in the first ``length`` items, from now on; whether
-        there are any that were shown.
+        """From now on, replace pictures given by URL in the first ``length`` items by words; returns whether
+        there were any.
         """
         before = len(self._unlinked)
         self._unlinked |= {id(item): shown for item, shown in without_links(self.items[:length])}
@@ -78,9 +78,11 @@ class Context(Struct, eq=False, gc=False):  # untracked, since nothing that it h
         return self._meter.since(index)
 
     def look_through(self, *, counted: bool, read: int | None) -> Iterator[None]:
-        """Look through a history that was read back, one part at each step of the iterator, and weigh what
-        will be asked for: all of it if it is ``counted`` and no server has, else what comes after the
-        first ``read`` items. The first request then costs no more than any other.
+        """Prepare a history that was read back, one part at each step of the iterator, so that the first
+        request costs no more than any other.
+
+        It is weighed in advance: all of it if it is ``counted`` and no server has counted it, else what comes
+        after the first ``read`` items.
         """
         start = 0 if counted and not self._meter.records else read
         for until in range(_PART, len(self.items) + _PART, _PART):
@@ -91,5 +93,5 @@ class Context(Struct, eq=False, gc=False):  # untracked, since nothing that it h
             yield
 
     def rewind(self) -> None:
-        """Follow a history that was cut back at its end, to what is durable."""
+        """Follow a history whose end was cut back to what is durable."""
         self._meter.rewind()

@@ -15,12 +15,12 @@ _NEW_GUARD = Guard()
 
 
 class Conversation:
-    """The view of the history, its meter, and the guard against compactions that lead nowhere."""
+    """The view of the history, its meter, and the guard against compactions that achieve nothing."""
 
     __slots__ = ("_context", "_density", "_head", "_measured", "_template", "guard")
 
     def __init__(self, resources: PodResources, measured: list[tuple[int, Usage]] | None) -> None:
-        """``measured`` are the calls that a session which was read back has."""
+        """``measured`` are the measured calls of a session that was read back."""
         self._template = resources.template
         self._head: SessionHead = resources.log.head
         self._context: Context | None = None
@@ -30,8 +30,8 @@ class Conversation:
         self.guard = _NEW_GUARD
 
     def context(self) -> Context:
-        """The request view of the history; made when it is first needed, and anew when another list of items
-        has taken the history's place.
+        """The request view of the history; made when it is first needed, and again when another list of items
+        has replaced the history.
         """
         context = self._context
         if context is None or context.items is not self._head.items:
@@ -44,7 +44,7 @@ class Conversation:
         return self.context().occupancy()
 
     def density(self) -> float:
-        """How many of the server's tokens an estimated one stands for, as far as that was ever known."""
+        """How many of the server's tokens an estimated one stands for, as last known."""
         self._density = self.context().density() or self._density
         return self._density
 
@@ -62,13 +62,13 @@ class Conversation:
         self._measured = measured
 
     def rewind(self) -> None:
-        """Follow a history that was cut back at its end, to what is durable."""
+        """Follow a history whose end was cut back to what is durable."""
         if self._context is not None:
             self._context.rewind()
 
     async def look_through(self) -> None:
-        """Estimate a history that was read back before anything is asked of it, in slices that leave the loop
-        its turn.
+        """Estimate a history that was read back, before it is used, in slices that let the loop run in
+        between.
         """
         limits, memory = self._template.limits, self._template.manifest.memory
         counted = bool(limits.before_run or limits.before_request)
@@ -86,7 +86,7 @@ class Conversation:
         )
 
     def before_request(self) -> policy.Verdict:
-        """What the compaction policy says of a request with the history as it is; there is a threshold."""
+        """The compaction policy's verdict on a request with the history as it is; there is a threshold."""
         limits = self._template.limits
         occupancy = self.occupancy()
         verdict = policy.before_request(limits, self.guard, occupancy, len(self._head.items))

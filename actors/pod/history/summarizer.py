@@ -1,4 +1,4 @@
-"""The summarizer: a helper agent that writes the summary of a history, and what is made of it."""
+"""The summarizer: a helper agent that writes the summary of a history, and what is made of its result."""
 
 from __future__ import annotations
 
@@ -44,9 +44,11 @@ MOST_READ = 8 << 20
 
 
 class Folding(NamedTuple):
-    """What is to be folded: the history, what it weighs, and how much of its end shall stay; and by whom:
-    its worker's calls, or ``without_model``. ``density`` is how many of the server's tokens an estimated
-    one stands for; ``mid_run`` says that a run is open, whose model may not have seen its last results.
+    """What is to be folded: the history, its size, how much of its end to keep, and who pays.
+
+    ``without_model`` asks for an extractive summary. ``density`` is how many of the server's tokens an
+    estimated one stands for; ``mid_run`` says that a run is open, whose model may not have seen its last
+    results.
     """
 
     items: list[Item]
@@ -74,7 +76,7 @@ class Folding(NamedTuple):
 
 
 class SummaryDraft:
-    """What the summariser's tools work on: what it wrote, which files it requires, where it points to."""
+    """What the summariser's tools work on: the summary, the files it requires, and its references."""
 
     def __init__(self, room: int) -> None:
         """``room`` is what the texts of required files may take together, in tokens."""
@@ -96,7 +98,7 @@ async def write_summary(text: str, ctx: ToolContext[SummaryDraft]) -> str:
 
 @tool
 def mark_read_required(path: str, ctx: ToolContext[SummaryDraft]) -> str:
-    """Have the text of a file at hand after the compaction."""
+    """Keep the text of a file at hand after the compaction."""
     draft = ctx.deps
     if any(file.path == path for file in draft.files):
         return f"{path} will be at hand already"
@@ -134,7 +136,7 @@ def _toolbox(*, may_read: bool) -> Toolbox:
 
 
 class _Reading(NamedTuple):
-    """What there is to fold, and its transcript."""
+    """The items to fold, and their transcript."""
 
     halves: Split
     words: list[str]
@@ -145,7 +147,7 @@ class _Reading(NamedTuple):
 
     @classmethod
     def of(cls, items: list[Item], at: Cut) -> _Reading:
-        """Read a history. It takes time by the length of that, so it is not done on a loop."""
+        """Read a history. That takes time in proportion to its length, so it is not done on a loop."""
         halves = split(items, at)
         folded = halves.folded
         snapshot = TaskStore.replayed(items).snapshot()
@@ -161,13 +163,13 @@ class Folded(NamedTuple):
 
 
 async def fold(resources: PodResources, folding: Folding) -> Folded:
-    """The history with its older part folded into a summary.
+    """The history with its older part folded into a summary. Raises CompactionFailed, OverBudget, or what the
+    client raises.
 
-    Raises CompactionFailed, OverBudget, or what the client raises. Only where the summariser's own request
-    does not fit its context is it given less to read, and in the end none at all: then the summary is
-    extractive, as it is where the folding is to go ``without_model``, and where the summariser refuses, or
-    neither calls its tool nor says a word; only who asked for a compaction by hand learns that it failed by
-    that.
+    If the summariser's own request does not fit its context, it is given less to read, and in the end
+    nothing: then the summary is extractive. It is extractive too for a folding ``without_model``, and where
+    the summariser refuses, or neither calls its tool nor says a word; in these last cases a compaction by
+    hand fails instead.
     """
     at = cut(folding.items, folding.context.since, folding.retained, keep_open_turn=folding.mid_run)
     read = await in_thread(_Reading.of, folding.items, at)
@@ -182,7 +184,7 @@ async def fold(resources: PodResources, folding: Folding) -> Folded:
 
 
 def _composed(folding: Folding, read: _Reading, draft: SummaryDraft, written: str | None) -> Composed:
-    """The new history with the summary that was ``written``, or else with an extractive one."""
+    """The new history with the summary that was ``written``, or else an extractive one."""
     room, occupancy = folding.room, folding.estimated(folding.occupancy)
     words = policy.words_budget(folding.reason, occupancy, room if folding.limits.room else None)
     longest = policy.summary_budget(room)
@@ -224,8 +226,8 @@ class _Summarizer:
         self._by_hand = folding.reason == "manual"
 
     async def written(self) -> str | None:
-        """The summary by the model; None where even the least it can be given does not fit its context, or
-        where it writes none or refuses to (a compaction by hand raises then).
+        """The model's summary; None if even the shortest request does not fit its context, or if it writes
+        none or refuses (a compaction by hand raises then).
         """
         prompt = text_tokens(SUMMARISER_PROMPT + self._read.snapshot)
         fixed = prompt + tokens_in(len(encode(self._agent.toolbox.specs)))
@@ -242,7 +244,7 @@ class _Summarizer:
         return None
 
     async def _summarize_parts(self, texts: list[str]) -> str | None:
-        """The summary of a transcript in parts, each request with the summary of the parts before."""
+        """The summary of a transcript in parts; each request contains the summary of the parts before."""
         read, written = self._read, self._read.earlier
         for part, text in enumerate(texts, 1):
             self._draft.summary = None
@@ -260,7 +262,7 @@ class _Summarizer:
         return written
 
     async def _summarize_part(self, request: str) -> str | None:
-        """What the summariser writes about one part; it is reminded once of what it forgot. Where it then
+        """What the summariser writes about one part; it is reminded once of what it forgot. If it then
         answers in words, those are the summary.
         """
         draft, words, reminded = self._draft, "", False

@@ -23,7 +23,7 @@ MOST_CLOSED = 20
 
 
 class Task(Struct, frozen=True):
-    """Something to do. A deleted task keeps its id, and can still be asked for by it."""
+    """Something to do. A deleted task keeps its id and can still be looked up."""
 
     taskid: int
     subject: str
@@ -37,8 +37,9 @@ class Task(Struct, frozen=True):
 
 
 class Written(Struct, frozen=True):
-    """The result for a model that wrote a task: short, so that no cap on outputs can cut it. The words are
-    those that are not the model's, where a hook or a person has changed its call.
+    """The result for a model that wrote a task: short, so that no cap on outputs can cut it.
+
+    It repeats only words that are not the model's own, where a hook or a person has changed its call.
     """
 
     taskid: int
@@ -55,7 +56,9 @@ class _Update(Struct, frozen=True):
 
 
 class TaskStore:
-    """The tasks of one pod, as its history has them: what a tool does counts once its result is there."""
+    """The tasks of one pod, as its history has them: a tool's change counts once its result is in the
+    history.
+    """
 
     __slots__ = ("_calls", "_tasks", "next_id")
 
@@ -70,9 +73,8 @@ class TaskStore:
 
     @classmethod
     def replayed(cls, items: Sequence[Item]) -> Self:
-        """The store that a history leads to: its newest snapshot, and the calls after it that succeeded.
-
-        Only the runtime's own words are taken for a snapshot, never a user's or a tool's.
+        """The store that a history leads to: its newest snapshot, and the successful calls after it. Only the
+        runtime's own words count as a snapshot, never a user's or a tool's.
         """
         store = cls()
         store.read(items)
@@ -91,15 +93,13 @@ class TaskStore:
                 self._take(item.text)
 
     def copy(self) -> TaskStore:
-        """A store of its own with the same tasks."""
+        """An independent store with the same tasks."""
         other = TaskStore()
         other._tasks, other.next_id, other._calls = dict(self._tasks), self.next_id, dict(self._calls)
         return other
 
     def written(self, task: Task, call_id: str) -> Written:
-        """What that call, which is done here as the model asked for it, has written where it has written
-        ``task``.
-        """
+        """The result of that call, carried out here as the model asked for it, if it has written ``task``."""
         said, call = Written(task.taskid, task.status), self._calls.get(call_id)
         if call is None:
             return said
@@ -113,7 +113,7 @@ class TaskStore:
         )
 
     def create(self, subject: str, description: str) -> Task:
-        """Add a task, to be done; ids count from 1 and never come again."""
+        """Add a task with status "to do"; ids count from 1 and are never used again."""
         return self._put(Task(self.next_id, subject, description))
 
     def update(
@@ -123,7 +123,7 @@ class TaskStore:
         subject: str | None = None,
         description: str | None = None,
     ) -> Task:
-        """Change what is given of a task. Raises ToolError."""
+        """Change those fields of a task that are given. Raises ToolError."""
         if status is None and subject is None and description is None:
             raise ToolError("at least one of status, subject, description is required")
         task = self.get(taskid)
@@ -137,7 +137,7 @@ class TaskStore:
         )
 
     def get(self, taskid: int) -> Task:
-        """The task of that id, a deleted one too. Raises ToolError."""
+        """The task of that id, even a deleted one. Raises ToolError."""
         task = self._tasks.get(taskid)
         if task is None:
             raise ToolError(f"taskid {taskid} not found")
@@ -148,7 +148,7 @@ class TaskStore:
         return [task for task in self._tasks.values() if task.status != "deleted"]
 
     def snapshot(self) -> str:
-        """The store as text for a model, from which ``replayed`` makes it again."""
+        """The store as text for a model, from which ``replayed`` restores it."""
         closed = [taskid for taskid, task in self._tasks.items() if not task.is_open]
         forgotten = set(closed[:-MOST_CLOSED])
         kept = [task for taskid, task in self._tasks.items() if taskid not in forgotten]
@@ -161,7 +161,7 @@ class TaskStore:
         return task
 
     def _repeat(self, call: ToolCall, result: str) -> None:
-        """Do again what a recorded call did: as its result says, and else as the model asked for it."""
+        """Repeat what a recorded call did: as its result says, or else as the model asked for it."""
         ran = dict(call.arguments)
         with contextlib.suppress(*UNDECODABLE):  # a hook's words stand there
             ran |= msgspec.to_builtins(msgspec.json.decode(result, type=Written))
@@ -190,17 +190,17 @@ class TaskStore:
 
 
 def _said_by_tool(result: ToolResult) -> str:
-    """What the tool itself has said: what hooks and people add to a result stands in parts behind that."""
+    """The tool's own part of a result: what hooks and people add stands in parts after it."""
     first = result.content[0] if result.content else None
     return first.text if isinstance(first, TextPart) else ""
 
 
 class TaskListReader:
-    """Reads a pod's task list out of its history, each time no more than what is new there.
+    """Reads a pod's task list from its history, each time only what is new.
 
-    It remembers the last item it has read and not the list, which a compaction, a fork of a stalled pod
-    or a rest exchanges and a refused commit cuts back: where that item no longer stands in its place,
-    all is read again.
+    It remembers the last item it has read rather than the list of items, because a compaction, a fork of a
+    stalled pod or a passive time replaces that list, and a refused commit cuts it back. If the item is no
+    longer in its place, everything is read again.
     """
 
     __slots__ = ("__weakref__", "_head", "_last", "_length", "_session_id", "_store")
@@ -216,8 +216,8 @@ class TaskListReader:
         self._last: Item | None = None
 
     def tasks(self) -> TaskStore:
-        """The tasks as of now, in a store of the caller's own: changes to that are forgotten unless they get
-        into the history.
+        """The current tasks, in a store of the caller's own: changes to it are forgotten unless they get into
+        the history.
         """
         items = self._head.items
         if not self._stands(items):

@@ -1,1 +1,1 @@
-"""What a pod does for lasting memory: when its jobs run, and what a new session is brought."""
+"""What a pod does for lasting memory: when its jobs run, and what a new session recalls."""

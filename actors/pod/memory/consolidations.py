@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Consolidations:
-    """One consolidation after the other, by a detached actor, as long as anything is due."""
+    """Runs one consolidation after the other, each in a detached actor, as long as any is due."""
 
     __slots__ = (
         "_accounts",
@@ -63,7 +63,7 @@ class Consolidations:
         return self._consolidator is not None
 
     def start(self, caller: Context | None) -> None:
-        """Start a consolidation, which itself finds out whether it is due; its client sees the context of
+        """Start a consolidation, which checks itself whether it is due; its client sees the context of
         ``caller``.
         """
         resources = self._resources
@@ -99,7 +99,7 @@ class Consolidations:
         self._mailroom.send(self._pod, message, None)
 
     def begin(self, message: Consolidating, reply: AsyncFuture[bool]) -> None:
-        """Answer whether a consolidation may begin, once its start is published; it may not where the store
+        """Answer whether a consolidation may begin, once its start is published; it may not if the store
         refuses that.
         """
         self._tasks.start(self._begin(message, reply))
@@ -120,7 +120,7 @@ class Consolidations:
             answer(reply, accepted=self._consolidator is consolidator)
 
     def end(self, message: Consolidated) -> None:
-        """Take the end of a consolidation."""
+        """Handle the end of a consolidation."""
         self._tasks.start(self._end(message))
 
     async def _end(self, message: Consolidated) -> None:
@@ -172,7 +172,7 @@ class Consolidations:
             self._jobs.track_leaving(consolidator.leave(self._resources.template.grace))
 
     def abandon(self) -> None:
-        """Leave the consolidation to itself: publish an end where its start was published."""
+        """Abandon the consolidation: publish an end if its start was published."""
         if self._published:
             left = PodError("the pod has stopped while memory was consolidated; nothing staged is lost")
             self._record_end(Consolidated(error=left))

@@ -1,4 +1,4 @@
-"""``Extractions``: has what is new in a pod's history read for what will matter later, one job at a time."""
+"""``Extractions``: extracts from a pod's history what will matter later, one job at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST_LEFT_OUT = 32
 
 
 class Extractions:
-    """One extraction after the other, by a detached actor; a trigger meanwhile has another follow."""
+    """Runs one extraction after the other, each in a detached actor; a trigger meanwhile causes one more."""
 
     __slots__ = (
         "_accounts",
@@ -84,15 +84,15 @@ class Extractions:
         return self._proposed is not None
 
     def after_run(self, caller: Context | None) -> None:
-        """Start an extraction after a run of ``caller``, unless one failed of late."""
+        """Start an extraction after a run of ``caller``, unless one failed recently."""
         if self._left_out > 0:
             self._left_out -= 1
             return
         self.start_if_due(caller)
 
     def extract(self, reply: AsyncFuture[Any]) -> bool:
-        """Start an extraction if enough is new; returns whether one goes on, at whose end ``reply`` is
-        answered.
+        """Start an extraction if enough is new; returns whether one is under way, whose end answers
+        ``reply``.
         """
         self._left_out = 0
         self.start_if_due(reply.caller)
@@ -110,8 +110,8 @@ class Extractions:
         self._waiting.append(reply)
 
     def start_if_due(self, caller: Context | None) -> None:
-        """Start an extraction if enough is new; while one is under way it will be followed by another. Later
-        ones see the context variables of ``caller``, or none.
+        """Start an extraction if enough is new; while one is under way, another follows it. Later ones see
+        the context variables of ``caller``, or none.
         """
         if not self._template.manifest.memory.extract_threshold:
             return
@@ -170,7 +170,7 @@ class Extractions:
         )
 
     def _reading_budget(self) -> int:
-        """The tokens of history that an extraction is given at once, as we estimate them."""
+        """How many (estimated) tokens of history one extraction is given."""
         from actors.memory.findings import (  # noqa: PLC0415 - paid for by who extracts
             EXTRACTOR_PROMPT,
             EXTRACTOR_TOKENS,
@@ -182,8 +182,8 @@ class Extractions:
         return min(EXTRACTOR_TOKENS, summariser_budget(known, answer, text_tokens(EXTRACTOR_PROMPT)))
 
     def take(self, proposal: Proposal, reply: AsyncFuture[bool]) -> None:
-        """Take what an extraction read, and answer whether it is accepted: only if its part of the history
-        has not changed, and once the store has kept that.
+        """Take the result of an extraction, and answer whether it is accepted: only if its part of the
+        history has not changed, and once the store has kept that.
         """
         self._tasks.start(self._take(proposal, reply))
 
@@ -209,9 +209,11 @@ class Extractions:
         await self._end_extraction(reply, spent, accepted=error is None)
 
     async def _end_extraction(self, reply: AsyncFuture[bool], spent: Spent, *, accepted: bool) -> None:
-        """Make the end of an extraction durable. Where the store refuses that, it has failed, which is
-        published once it can be; what was staged is taken back, and nothing is read again at once. Where the
-        pod ends before the store answers, what was staged stays: it may be all that is left of it.
+        """Make the end of an extraction durable.
+
+        If the store refuses that, the extraction has failed, which is published once it can be; what it
+        staged is taken back, and nothing is read again at once. If the pod ends before the store answers,
+        what was staged stays: it may be all that is left of it.
         """
         again = accepted or self._triggered
         try:
@@ -255,7 +257,7 @@ class Extractions:
         return PodError(f"the history was {how} while it was read: what was found is left out")
 
     def _end_job(self) -> Spent:
-        """Take the end of a job, or give it up; what it took counts in either case."""
+        """Handle the end of a job, or give it up; what it used up counts in either case."""
         job, self._job = self._job, None
         spending, self._spending, self._proposed = self._spending, None, None
         if job is not None:
@@ -271,7 +273,9 @@ class Extractions:
         )
 
     def _finish(self, *, consolidate: bool = True) -> None:
-        """Go on after the last extraction that was due: consolidate what is staged, answer who waits."""
+        """Go on after the last extraction that was due: consolidate what is staged, and answer those who
+        wait.
+        """
         if consolidate and not self._status.stopping:
             self._jobs.consolidate()
         waiting, self._waiting = self._waiting, None
@@ -281,18 +285,18 @@ class Extractions:
     # -- the end of the pod ----------------------------------------------------------------------
 
     def cancel(self) -> None:
-        """Cancel what an extraction asks its model, until it has ended."""
+        """Cancel an extraction's requests to its model, until it has ended."""
         if self._job is not None:
             self._jobs.track_leaving(self._job.leave(self._template.grace))
 
     def abandon(self) -> None:
-        """Leave an extraction to itself: what it did not get to is read when the session is resumed."""
+        """Abandon an extraction: what it did not get to is read when the session is resumed."""
         if self._job is not None:
             self._record_failure(PodError("the pod stopped before its memory was read"), self._end_job())
         self._finish(consolidate=False)
 
     def give_up(self) -> None:
-        """Expect nothing more of an extraction, and answer everyone who waits for one."""
+        """Expect nothing more from an extraction, and answer everyone who waits for one."""
         self._job = None
         if self._proposed is not None:
             answer(self._proposed, accepted=False)

@@ -1,4 +1,4 @@
-"""``Jobs``: what extractions and consolidations know of the memory jobs whose parts they are."""
+"""``Jobs``: what extractions and consolidations know of the memory jobs that they are part of."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Jobs(Protocol):
     caller: Context | None
 
     def ask_pod(self, message: Any) -> AsyncFuture[bool]:
-        """Bring a message to the pod's mailbox."""
+        """Send a message to the pod's mailbox."""
 
     def track_leaving(self, ended: AsyncFuture[bool]) -> None:
         """Count a job that has reported its end as at work until ``ended`` resolves."""
@@ -24,10 +24,10 @@ class Jobs(Protocol):
         """Consolidate what extractions have staged."""
 
     def count_as_at_work(self) -> None:
-        """Count one memory job more as at work, until ``note_job_ended``."""
+        """Count one more memory job as at work, until ``note_job_ended``."""
 
     def note_job_ended(self) -> None:
-        """Count one job less as at work, and answer who waits for the last."""
+        """Count one job less as at work, and answer those who wait if it was the last."""
 
     def answer_if_done(self) -> None:
         """Answer those who wait for all memory jobs, if that was the last."""

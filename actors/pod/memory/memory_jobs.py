@@ -18,9 +18,10 @@ from actors.runtime.on_loop import future_of
 
 
 class MemoryJobs:
-    """The memory jobs of one pod, each a detached actor. One extraction goes on at a time; a trigger
-    meanwhile has another follow. After it comes one consolidation at a time, which goes on by itself until
-    nothing is due.
+    """The memory jobs of one pod, each a detached actor.
+
+    One extraction runs at a time; a trigger meanwhile causes another. It is followed by one consolidation at
+    a time, which continues by itself until nothing is due.
     """
 
     __slots__ = (
@@ -35,7 +36,7 @@ class MemoryJobs:
     )
 
     def __init__(self, parts: PodParts, pod: AsyncActor) -> None:
-        """``pod`` gets what the detached actors say."""
+        """``pod`` gets the messages of the detached actors."""
         self._template = parts.resources.template
         self._mailroom = parts.mailroom
         self._pod = pod
@@ -70,8 +71,8 @@ class MemoryJobs:
             self.answer_if_done()
 
     def wait_for_all(self, reply: AsyncFuture[Any], timeout: float | None) -> bool:
-        """Returns whether ``reply`` will be answered, once all memory jobs have ended or their time is up;
-        else none is at work.
+        """Returns whether ``reply`` will be answered, once all memory jobs have ended or their time is up; if
+        not, none is at work.
         """
         if not self.at_work:
             return False
@@ -97,7 +98,7 @@ class MemoryJobs:
     # -- as its jobs see it ----------------------------------------------------------------------
 
     def ask_pod(self, message: Any) -> AsyncFuture[bool]:
-        """Bring a message to the pod's mailbox."""
+        """Send a message to the pod's mailbox."""
         answer: AsyncFuture[bool] = future_of(self._mailroom)
         self._mailroom.send(self._pod, message, answer)
         return answer
@@ -108,11 +109,11 @@ class MemoryJobs:
         ended.when_done(self.note_job_ended)
 
     def count_as_at_work(self) -> None:
-        """Count one memory job more as at work, until ``note_job_ended``."""
+        """Count one more memory job as at work, until ``note_job_ended``."""
         self._jobs_leaving += 1
 
     def note_job_ended(self) -> None:
-        """Count one job less as at work, and answer who waits for the last."""
+        """Count one job less as at work, and answer those who wait if it was the last."""
         self._jobs_leaving = max(self._jobs_leaving - 1, 0)
         self.answer_if_done()
 
@@ -130,8 +131,8 @@ class MemoryJobs:
     # -- the end of the pod ----------------------------------------------------------------------
 
     async def finish(self) -> None:
-        """Wait for the memory jobs that are under way. Those that take too long are cancelled, and waited for
-        once more, for a bounded time.
+        """Wait for the memory jobs under way. Those that take too long are cancelled, and waited for once
+        more, for a bounded time.
         """
         if not self.at_work:
             return
@@ -154,8 +155,8 @@ class MemoryJobs:
         return True
 
     def _abandon(self) -> None:
-        """Leave memory jobs to themselves: what an extraction did not get to is read when the session is
-        resumed, and what is staged stays until another consolidation.
+        """Abandon memory jobs: what an extraction did not get to is read when the session is resumed, and
+        what is staged stays until another consolidation.
         """
         self._cancel_jobs()
         self.consolidations.abandon()

@@ -1,4 +1,4 @@
-"""``Recall``: brings what lasting memory holds of a session's first words into its history."""
+"""``Recall``: searches lasting memory for a session's first words, and adds what it finds to the history."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RECALL_SECONDS = 3.0
 
 
 class Recall:
-    """Searches memory once, for the first run of a session that is new: its history is no other's."""
+    """Searches memory once, for the first run of a session that continues no other."""
 
     __slots__ = ("_done", "_journal", "_template")
 

@@ -1,4 +1,4 @@
-"""Answers for those who wait for memory jobs: each is given once, and none to those who have given up."""
+"""Answers those who wait for memory jobs: each once, and none that has given up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from actors.runtime.future import AsyncFuture
 
 
 def answer(reply: AsyncFuture[bool], *, accepted: bool) -> None:
-    """Answer a detached actor, or whoever waits for it, unless that was done."""
+    """Answer a detached actor, or whoever waits for it, unless that has been done."""
     if not reply.done():
         reply.set(accepted)
 

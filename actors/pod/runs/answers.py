@@ -1,4 +1,4 @@
-"""Records what came of a run's requests: answers, what was shown of broken ones, and what all of it took."""
+"""Records the results of a run's requests: answers, what was shown of failed ones, and their usage."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ MAX_PAUSES = 10
 
 
 def record_answer(parts: RunParts, run: Run, exchange: Exchange, answer: Answer) -> bool:
-    """Settle the request and record its answer; returns whether the turn ends with it, since it has no calls.
-    The run is to fail where no log can hold the answer.
+    """Settle the request and record its answer; returns whether the turn ends with it, because it has no
+    calls. If no log can hold the answer, the run is set to fail.
     """
     cost = exchange.settle_answer(answer)
     run.exchange = None
@@ -72,7 +72,7 @@ def record_answer(parts: RunParts, run: Run, exchange: Exchange, answer: Answer)
 
 
 def record_tier(parts: RunParts, run: Run, ended: TierSpent) -> None:
-    """Record and count what a tier of a chain took."""
+    """Record and count what a tier of a chain used up."""
     record_failed(parts, run, ended.failed)
     usage, cost = ended.spent.usage, ended.spent.cost
     log, head = parts.journal.log, parts.journal.head
@@ -93,7 +93,7 @@ def record_tier(parts: RunParts, run: Run, ended: TierSpent) -> None:
 
 
 def record_failed(parts: RunParts, run: Run, failed: list[FailedAttempt]) -> None:
-    """Record and count what attempts took that gave no answer."""
+    """Record and count what attempts used up that gave no answer."""
     for each in failed:
         if each.usage is not None:
             parts.journal.log.record(
@@ -108,8 +108,8 @@ def record_failed(parts: RunParts, run: Run, failed: list[FailedAttempt]) -> Non
 
 
 def is_refused(parts: RunParts, run: Run, error: BaseException) -> bool:
-    """Whether the server would refuse each later request that holds what the run has in it: its filter
-    refuses that, or it cannot take a picture.
+    """Whether the server would refuse every later request that contains this run's items, because of its
+    content filter or because it cannot take a picture.
     """
     if isinstance(error, ModelError) and error.kind == "content_filter":
         return True
@@ -119,7 +119,7 @@ def is_refused(parts: RunParts, run: Run, error: BaseException) -> bool:
 
 
 def is_about_picture(error: BaseException) -> bool:
-    """Whether the server has refused a request since it cannot take a picture in it."""
+    """Whether the server has refused a request because it cannot take a picture in it."""
     if not isinstance(error, ModelError) or error.kind != "invalid_request":
         return False
     from actors.llm.errors import names_picture  # noqa: PLC0415 - a server that has refused has imported it
@@ -128,7 +128,7 @@ def is_about_picture(error: BaseException) -> bool:
 
 
 def record_shown(parts: RunParts, run: Run, exchange: Exchange, *, refused: bool) -> None:
-    """Record what people saw of an answer that never came whole, marked as cut or refused."""
+    """Record what people saw of an answer that was never completed, marked as cut or refused."""
     shown = exchange.take_shown()
     record_failed(parts, run, exchange.failed)
     if shown is None:
@@ -152,7 +152,7 @@ def record_shown(parts: RunParts, run: Run, exchange: Exchange, *, refused: bool
 
 
 def _look_at_pause(parts: RunParts, run: Run, answer: Answer) -> None:
-    """Ask a model that pauses to go on, as long as that leads anywhere."""
+    """Ask a model that paused its turn to go on, as long as that gets anywhere."""
     if answer.stop_reason != "pause":
         run.pauses, run.paused = 0, None
         return
@@ -165,26 +165,26 @@ def _look_at_pause(parts: RunParts, run: Run, answer: Answer) -> None:
 
 
 def _as_refused(parts: RunParts, run: Run, item: AssistantItem) -> AssistantItem:
-    """The item marked as refused: its calls are not run, and it says how many items of its run came before,
-    which later requests leave out.
+    """The item marked as refused: its calls are not run, and it says how many items of its run came before
+    it, which later requests leave out.
     """
     of_run = len(_own_items(parts, run)) if run.began_in is parts.journal.head.items else 0
     return replace(item, refused=True, calls=(), refused_items=of_run)
 
 
 def _own_items(parts: RunParts, run: Run) -> Sequence[Item]:
-    """The items of the run; all there are where it has gone on in a compacted session."""
+    """The items of the run; all items if it has gone on in a compacted session."""
     items = parts.journal.head.items
     return items[run.began_at :] if run.began_in is items else items
 
 
 def _model_of(parts: RunParts, run: Run) -> str:
-    """What the model of a run is called."""
+    """The name of a run's model."""
     return (run.resources or parts.resources).template.model
 
 
 def _count(parts: RunParts, usage: Usage | None, cost: float | None) -> None:
-    """Add to what the pod and its run took, and publish the sum."""
+    """Add to the usage of the pod and its run, and publish the sum."""
     accounts = parts.accounts
     accounts.count(usage, cost)
     journal = parts.journal

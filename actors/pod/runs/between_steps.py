@@ -1,4 +1,4 @@
-"""``BetweenSteps``: what is done between two steps of a run (fork, compact, push), and who waits for it."""
+"""``BetweenSteps``: work that is done between two steps of a run (fork, compact, push), and its replies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Between = Callable[[Interruptible], Coroutine[Any, Any, Any]]
 
 
 class BetweenSteps:
-    """Has each piece of work wait for its turn at the gate, and answers who asked for it."""
+    """Has each piece of work wait for its turn at the gate, and answers whoever asked for it."""
 
     __slots__ = ("_gate", "_gone", "_owner", "_tasks", "_waiting")
 
@@ -33,7 +33,7 @@ class BetweenSteps:
         tasks: TasksAtWork,
         owner: Owner,
     ) -> None:
-        """``owner`` owns what is done here, as it does the runs."""
+        """``owner`` owns the work done here, as it owns the runs."""
         self._gate = gate
         self._gone: Callable[[], PodError] = status.gone
         self._tasks = tasks
@@ -46,28 +46,28 @@ class BetweenSteps:
         return not self._waiting
 
     def do(self, reply: AsyncFuture[Any], work: Between) -> None:
-        """Do ``work`` now, or between two steps of the run that goes on, and answer ``reply``."""
+        """Do ``work`` now, or between two steps of the current run, and answer ``reply``."""
         waits, turn = self.line_up(reply)
         self._tasks.start_at_once(self._in_turn(reply, work, waits, turn), reply.caller)
 
     def do_at_once(self, reply: AsyncFuture[Any], work: Coroutine[Any, Any, Any]) -> None:
-        """Do ``work`` beside the run that goes on, and answer ``reply``."""
+        """Do ``work`` beside the current run, and answer ``reply``."""
         self._note(reply, None)
         self._tasks.start_at_once(self._answer(reply, work))
 
     def line_up(self, reply: AsyncFuture[Any]) -> tuple[Interruptible, asyncio.Future[None] | None]:
-        """Begin a piece of work, whose reply is answered by who asks, or have it wait for its turn."""
+        """Begin a piece of work, or have it wait for its turn; the caller answers ``reply``."""
         waits = Interruptible(self._owner)
         self._note(reply, waits)
         return waits, self._gate.line_up(waits)
 
     def forget(self, reply: AsyncFuture[Any]) -> None:
-        """Note that whoever lined up for it answers ``reply``."""
+        """Note that ``reply`` is answered by whoever lined up for it."""
         if self._waiting is not None:
             self._waiting.pop(reply, None)
 
     def withdraw(self, reply: AsyncFuture[Any], error: Exception) -> bool:
-        """Fail ``reply`` where its work has not begun; it never does then. Returns whether that was so."""
+        """Fail ``reply`` if its work has not begun, which it then never does. Returns whether that was so."""
         work = None if self._waiting is None else self._waiting.get(reply)
         if work is None or work.code is not None or reply.done():
             return False
@@ -75,7 +75,7 @@ class BetweenSteps:
         return True
 
     def take_waiting(self) -> list[AsyncFuture[Any]]:
-        """All replies that wait, which another answers."""
+        """Remove and return all waiting replies; the caller answers them."""
         waiting, self._waiting = self._waiting, None
         return list(waiting or ())
 

@@ -1,4 +1,4 @@
-"""What a run does next, decided from where it stands; pure."""
+"""What a run does next, decided from its state; pure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from protocol.items import AssistantItem, ToolCall
 
 
 class TurnState(Struct, frozen=True, gc=False):
-    """Where a run stands between two steps.
+    """The state of a run between two steps.
 
-    ``ending`` is how a command wants it to end, ``answer`` the model's last answer in this run with
-    its ``stop_reason``, ``open_calls`` its calls without results, ``started_calls`` the ids of those of its
-    calls that were begun, ``pending`` whether somebody said something that the model has not seen,
-    ``fullness`` what the compaction policy says of a request.
+    ``ending`` is the outcome that a command asks for, ``answer`` the model's last answer in this run with its
+    ``stop_reason``, ``open_calls`` its calls without results, ``started_calls`` the ids of those that were
+    begun, ``pending`` whether somebody said something that the model has not seen, ``fullness`` what the
+    compaction policy says of a request.
     """
 
     ending: RunOutcome | None
@@ -46,15 +46,15 @@ class RunTools(Struct, frozen=True):
 
 
 class CloseCalls(Struct, frozen=True):
-    """Give these calls a result: they were begun and have none, nobody knows their outcome, and they are not
-    run again.
+    """Give these calls a result: they were begun and have none, so nobody knows their outcome, and they are
+    not run again.
     """
 
     calls: list[ToolCall]
 
 
 class AwaitAnswer(Struct, frozen=True):
-    """Wait: all calls that have no result need a person's word."""
+    """Wait: all calls that have no result need a person's approval."""
 
     calls: list[ToolCall]
 
@@ -65,7 +65,9 @@ class Compact(Struct, frozen=True, gc=False):
 
 @final
 class Finish(Struct, frozen=True, gc=False):
-    """The run is over; ``why`` where it failed, ``limit`` is what it reached where that is its outcome."""
+    """The run is over. ``why`` says why if it failed, ``limit`` which limit it reached if that is its
+    outcome.
+    """
 
     outcome: RunOutcome
     why: str | None = None
@@ -81,7 +83,7 @@ Step = CallModel | RunTools | CloseCalls | Compact | Finish
 
 
 def next_step(at: TurnState) -> Step:
-    """What a run does next. A call that was begun is never begun again, unless the model asks anew."""
+    """What a run does next. A call that was begun is never begun again, unless the model makes it again."""
     if at.ending is not None:
         return Finish(at.ending)
     if at.open_calls:
@@ -97,15 +99,15 @@ def next_step(at: TurnState) -> Step:
 
 
 def of_calls(step: RunTools, awaited: AbstractSet[str]) -> RunTools | AwaitAnswer:
-    """Which calls of ``step`` are run, where those whose ids are ``awaited`` wait for a person's word: first
-    the others, and where there are none, the step is to wait.
+    """Which calls of ``step`` to run while those whose ids are ``awaited`` wait for approval: the others
+    first; if there are none, the step is to wait.
     """
     ready = [call for call in step.calls if call.id not in awaited]
     return RunTools(ready) if ready else AwaitAnswer(step.calls)
 
 
 def _answered(answer: AssistantItem, stop_reason: StopReason | None) -> Finish:
-    """How a run ends with that answer."""
+    """How a run ends with this answer."""
     if answer.refused:
         return REFUSED
     return FINISHED if stop_reason != "max_tokens" else Finish("limit_reached", limit="max_tokens")

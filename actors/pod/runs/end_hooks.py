@@ -1,4 +1,4 @@
-"""``EndHooks``: notifies hooks of the end of a run, which is durable whatever becomes of them."""
+"""``EndHooks``: notifies hooks of the end of a run, which is durable whatever they do."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class EndHooks:
         self._journal = journal
 
     async def notify(self, run: Run, result: RunResult) -> None:
-        """Notify the hooks. Those of a run that was interrupted have as long as what is cancelled has to
-        end. Raises Left.
+        """Notify the hooks. After an interrupted run they have as long as a cancelled tool has to end. Raises
+        Left.
         """
         waits = run.waits
         waits.check()

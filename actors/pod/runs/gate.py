@@ -17,9 +17,9 @@ class Owner(Protocol):
 
 
 class Gate:
-    """Lets one piece of work at a time on a pod's history: a run, a compaction, a fork, a pushed item.
+    """Lets one piece of work at a time use a pod's history: a run, a compaction, a fork, a pushed item.
 
-    A run holds it from its beginning to its end and lets those that wait pass between two of its steps.
+    A run holds it from beginning to end, and lets those that wait pass between two of its steps.
     """
 
     __slots__ = ("_last", "_owner", "holder", "waiting")
@@ -38,12 +38,12 @@ class Gate:
         return self.holder is None and not self.waiting
 
     def take(self, work: Interruptible) -> None:
-        """Begin ``work``, which is at work already or finds nothing that is."""
+        """Begin ``work``, which holds the gate already or finds it free."""
         assert self.holder is None or self.holder is work
         self.holder = work
 
     def line_up_last(self, work: Interruptible) -> asyncio.Future[None] | None:
-        """As ``line_up``, for what comes once all else has ended, and not between two steps."""
+        """As ``line_up``, for work that comes once everything else has ended, and not between two steps."""
         if self.holder is None:
             self.holder = work
             return None
@@ -52,7 +52,9 @@ class Gate:
         return turn
 
     def line_up(self, work: Interruptible) -> asyncio.Future[None] | None:
-        """Begin ``work`` at once, or have it wait for what came before it: its turn, for ``begin_at``."""
+        """Begin ``work`` at once (None), or have it wait behind what came before: returns its turn, for
+        ``begin_at``.
+        """
         if self.holder is None:
             self.holder = work
             return None
@@ -61,7 +63,7 @@ class Gate:
         return turn
 
     async def begin_at(self, turn: asyncio.Future[None], work: Interruptible) -> None:
-        """Wait for the turn of ``work``. Raises CancelledError where it never comes."""
+        """Wait for the turn of ``work``. Raises CancelledError if it never comes."""
         try:
             await turn
         except asyncio.CancelledError:
@@ -70,7 +72,7 @@ class Gate:
             raise
 
     async def let_pass(self, work: Interruptible) -> None:
-        """Between two steps of ``work``, which is going on: let those that wait come before the next."""
+        """Between two steps of ``work``, let those that wait go before the next."""
         if not self.waiting:
             return
         turn: Uncancelled[None] = Uncancelled(loop=asyncio.get_running_loop())
@@ -84,7 +86,7 @@ class Gate:
         self.waiting.append((work, turn, begun))
 
     def leave(self, work: Interruptible) -> None:
-        """End ``work``, or have it let others pass; does nothing where it is not at work any more."""
+        """End ``work``, or have it let others pass; does nothing if it no longer holds the gate."""
         if self.holder is not work:
             return
         self.holder = None
@@ -105,12 +107,12 @@ class Gate:
             turn.set_result(None)
 
     def hand_over(self, work: Interruptible, to: Interruptible) -> None:
-        """Have ``work`` go on as ``to``, in another task."""
+        """Have ``work`` continue as ``to``, in another task."""
         if self.holder is work:
             self.holder = to
 
     def close(self) -> None:
-        """Begin nothing more: the owner's history has come to its end."""
+        """Begin nothing more: the owner's history has ended."""
         self.holder = self._owner = None
 
     def refuse_waiting(self) -> None:

@@ -1,4 +1,4 @@
-"""``ModelCalls``: sends a run's requests to the model, and decides what follows where one fails."""
+"""``ModelCalls``: sends a run's requests to the model, and decides what follows when one fails."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ class Compacting(Protocol):
     """Whose history is compacted."""
 
     def compaction(self) -> Compaction:
-        """What compacts the history."""
+        """A compaction of the history."""
 
 
 class ModelCalls:
-    """Asks the model for one run after the other of one pod."""
+    """Sends the model requests of one pod's runs, one run after the other."""
 
     __slots__ = (
         "_owner",
@@ -124,7 +124,7 @@ class ModelCalls:
         self._take_answer(run, exchange, answer)
 
     def _prepare(self, run: Run) -> None:
-        """Record all that the model is to see."""
+        """Record everything that the model is to see."""
         if run.pending:
             self.join_pending(run)
         last = self._parts.journal.head.items[-1]
@@ -133,7 +133,7 @@ class ModelCalls:
         run.has_unseen_input = True
 
     def join_pending(self, run: Run) -> None:
-        """Have what was said meanwhile join the history."""
+        """Add to the history what was said meanwhile."""
         for pending in run.pending:
             self.add_words(run, UserItem(pending.content), pending.source)
             run.awaiting_commit.append(pending.reply)
@@ -150,8 +150,8 @@ class ModelCalls:
         run.words_seq = head.seq
 
     async def _look(self, run: Run, sources: SourcedTools) -> ToolRunner | None:
-        """The tools as their sources list them now, which whoever needs them first has opened; None where the
-        run is to end instead. Raises SessionError, Left.
+        """The tools that the sources list now; the first run to need them has them opened. None if the run is
+        to end instead. Raises SessionError, Left.
         """
         waits = run.waits
         try:
@@ -169,7 +169,7 @@ class ModelCalls:
     def _make_exchange(
         self, run: Run, resources: PodResources, size: Callable[[], int], max_tokens: int | None
     ) -> Exchange:
-        """Make what counts the request."""
+        """Make the exchange that counts the request."""
         journal = self._parts.journal
         asked = (
             resources,
@@ -215,8 +215,8 @@ class ModelCalls:
         )
 
     async def make_own(self, run: Run, own: OwnOptions) -> None:
-        """Make what the run works with in the place of what its pod does, or end it. Nothing is recorded that
-        is not durable. Raises Left.
+        """Make the resources of a run that has options of its own, or end the run. Records nothing that is
+        not durable. Raises Left.
         """
         resources = self._parts.resources
         try:
@@ -234,8 +234,8 @@ class ModelCalls:
     async def _ask_hooks(
         self, hooks: Hooks, run: Run, request: Request, size: Callable[[], int]
     ) -> tuple[Request, Callable[[], int]] | None:
-        """The request as hooks would have it, and what gives its size; None where the run is to end instead.
-        Raises Left.
+        """The request as changed by hooks, and a function that gives its size; None if the run is to end
+        instead. Raises Left.
         """
         shown = ModelView(tuple(request.items), request.system, request.tools)
         ctx = self._parts.resources.context(run.deps)
@@ -279,19 +279,19 @@ class ModelCalls:
             self._publish_turn(TurnEnd)
 
     def hold_turn(self) -> bool:
-        """Have ``end_turn`` end no turn until ``release_turn``; gives whether one goes on."""
+        """Keep ``end_turn`` from ending the turn until ``release_turn``; returns whether one is open."""
         open_, self._turn_open = self._turn_open, False
         return open_
 
     def release_turn(self) -> None:
-        """Have the turn go on that was held."""
+        """Let the held turn go on."""
         self._turn_open = True
 
     # -- no answer -------------------------------------------------------------------------------
 
     async def fail_request(self, run: Run, exchange: Exchange, error: BaseException) -> None:
         """Handle a failed request: compact once if the server says it is too long, leave out pictures of
-        earlier runs if it cannot load them any more, else end the run.
+        earlier runs if it can no longer load them, else end the run.
         """
         exchange.end(error)
         run.exchange = None
@@ -310,7 +310,9 @@ class ModelCalls:
         self.end_by_error(run, error)
 
     def end_by_error(self, run: Run, error: BaseException) -> None:
-        """End the run by an error. An end that was asked for stands, whatever came of its cancel."""
+        """End the run by an error. If an end was asked for already, that one stands, whatever its cancel led
+        to.
+        """
         cancelled = isinstance(error, asyncio.CancelledError)
         if run.ending in {"cancelled", "paused"} or (run.ending is not None and cancelled):
             return
@@ -320,12 +322,12 @@ class ModelCalls:
             run.error, run.ending = error, "failed"
 
     def note_exceeded(self, run: Run, exceeded: Exceeded) -> None:
-        """Record which budget the run has reached; it ends with that."""
+        """Record which budget the run has reached; the run ends with that."""
         self._parts.journal.log.record(BudgetExceeded, run.run_id, **exceeded._asdict())
         run.ending, run.limit = "budget", budget_reached(exceeded)
 
     async def _record_tier(self, run: Run, ended: TierSpent) -> None:
-        """Record what came of a tier that was not accepted, durably before the next is asked. Raises
+        """Record the result of a tier that was not accepted, durably, before the next is asked. Raises
         SessionError, Left.
         """
         run.waits.check()
@@ -334,20 +336,20 @@ class ModelCalls:
         run.waits.check()
 
     def _too_long(self, error: BaseException) -> ModelError | None:
-        """The error, if it says that the request was too long and a compaction is to answer that."""
+        """The error, if it says that the request was too long and a compaction may help."""
         if not isinstance(error, ModelError) or error.kind != "context_overflow":
             return None
         items = self._parts.journal.head.items
         return error if policy.after_overflow(self._parts.conversation.guard, len(items)) else None
 
     async def _compact_too_long(self, run: Run, exchange: Exchange, overflow: ModelError) -> None:
-        """Answer an overflow with a compaction, after which the same request is sent once more."""
+        """Compact the history after an overflow; then the same request is sent again."""
         self._void_attempt(run, exchange, overflow)
         failed = await self._owner.compaction().fold("overflow", run.waits, window=overflow.context_window)
         self.end_compaction(run, failed, overflow)
 
     def _hide_links(self, run: Run) -> bool:
-        """Have words stand for pictures of earlier runs that were given by a URL; whether there are any."""
+        """Replace pictures of earlier runs that were given by URL by words; returns whether there are any."""
         items, journal = self._parts.journal.head.items, self._parts.journal
         before = run.began_at if run.began_in is items else 0
         if not self._parts.conversation.context().hide_links(before):
@@ -358,7 +360,7 @@ class ModelCalls:
         return True
 
     def _void_attempt(self, run: Run, exchange: Exchange, error: BaseException) -> None:
-        """Record that a request failed which is sent once more."""
+        """Record that a request failed and is sent again."""
         self._parts.accounts.steps -= 1  # the request that follows is this one again
         record_failed(self._parts, run, exchange.failed)
         if exchange.failed and exchange.failed[-1].shown is not None:
@@ -371,7 +373,7 @@ class ModelCalls:
     ) -> None:
         """End the run if a compaction in the middle of it failed; else its request follows.
 
-        ``overflow`` is what the compaction was to answer; where it fails the run's error names both.
+        ``overflow`` is the error that led to the compaction; if that failed, the run's error names both.
         """
         if error is None or run.ending is not None:
             return

@@ -1,4 +1,4 @@
-"""What a run may be given beside its words, and the commands that carry it to the pod."""
+"""The options of a run, and the commands that carry them to the pod."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _BUSY = ("queue", "reject")
 
 
 class ResumeOptions(TypedDict, total=False):
-    """What a run may be given as it begins, or as it goes on after a pause.
+    """The options of a run, also as it goes on after a pause.
 
     ``deps`` is what its tools find as ``ctx.deps``, instead of what the pod was spawned with. With
-    ``cancel_on_abandon`` the run is cancelled if the task that awaits it is; else it goes on.
+    ``cancel_on_abandon`` the run is cancelled if the task that awaits it is; otherwise it goes on.
 
     ``model`` answers instead of the pod's: ``scheme/model_id``, a ``[model]`` section or a client.
     ``model_settings`` override those of the manifest, ``system_prompt`` (or a function that makes it, once
     for the run) replaces the pod's, ``tools`` are added to the pod's. ``output_validator`` is called with the
-    answer: the instance of ``output``, or else the text. What it returns stands in the answer's place (None:
-    the answer stands), and a ModelRetry that it raises goes to the model, at most twice.
+    answer: the instance of ``output``, or else the text. What it returns replaces the answer (None: the
+    answer stands), and a ModelRetry that it raises goes to the model, at most twice.
     """
 
     deps: Any
@@ -48,16 +48,16 @@ class ResumeOptions(TypedDict, total=False):
 
 
 class RunOptions(ResumeOptions, total=False):
-    """What a run may be given as it begins. While another run goes on this one waits behind it (at most 32
-    do), or raises PodBusy with ``busy="reject"``.
+    """The options of a run as it begins. While another run is under way, a new one waits behind it (at most
+    32 do), or raises PodBusy with ``busy="reject"``.
     """
 
     busy: Literal["queue", "reject"]
 
 
 def run_command(content: Content, output: Any, options: RunOptions, run_id: str | None) -> RunHere:
-    """The command that begins a run. Raises TypeError for an ``output`` that has no JSON Schema,
-    ManifestError and InvalidInput for options that cannot be.
+    """The command that begins a run. Raises TypeError for an ``output`` that has no JSON Schema, and
+    ManifestError and InvalidInput for invalid options.
     """
     deps, given = _split(options)
     busy = given.pop("busy", "queue")
@@ -68,39 +68,43 @@ def run_command(content: Content, output: Any, options: RunOptions, run_id: str 
 
 
 def resume_command(output: Any, options: ResumeOptions) -> ResumeHere:
-    """The command by which a paused run goes on. Raises as ``run_command``."""
+    """The command that continues a paused run. Raises as ``run_command``."""
     deps, given = _split(options)
     own = _own("resume", given, ResumeOptions.__annotations__)
     return ResumeHere(_schema(output), output=output, deps=deps, own=own)
 
 
 def _split(options: ResumeOptions) -> tuple[Any, dict[str, Any]]:
-    """The ``deps`` of a run, and its other options but ``cancel_on_abandon``, which is the future's."""
+    """The ``deps`` of a run, and its other options except ``cancel_on_abandon``, which concerns its future
+    alone.
+    """
     given: dict[str, Any] = {**options}
     given.pop("cancel_on_abandon", None)
     return given.pop("deps", None), given
 
 
 def run_from_wire(command: Run, options: WireOptions) -> RunHere:
-    """The run that another process asks for. Raises ManifestError, InvalidInput."""
+    """A run that another process asks for. Raises ManifestError, InvalidInput."""
     own = from_wire(options)
     return RunHere(command.content, command.busy, command.output_schema, command.run_id, own=own)
 
 
 def resume_from_wire(command: Resume, options: WireOptions) -> ResumeHere:
-    """The resumed run that another process asks for. Raises ManifestError, InvalidInput."""
+    """A resumed run that another process asks for. Raises ManifestError, InvalidInput."""
     return ResumeHere(command.output_schema, own=from_wire(options))
 
 
 def run_for_wire(command: RunHere) -> Run:
-    """The run as another process is asked for it. Raises InvalidInput for what cannot travel."""
+    """The run in the form that is sent to another process. Raises InvalidInput for what cannot travel."""
     return Run(
         command.content, command.busy, command.output_schema, command.run_id, _options_for_wire(command)
     )
 
 
 def resume_for_wire(command: ResumeHere) -> Resume:
-    """The resumed run as another process is asked for it. Raises InvalidInput for what cannot travel."""
+    """The resumed run in the form that is sent to another process. Raises InvalidInput for what cannot
+    travel.
+    """
     return Resume(command.output_schema, _options_for_wire(command))
 
 
@@ -114,7 +118,9 @@ def _options_for_wire(command: RunHere | ResumeHere) -> WireOptions | None:
 
 
 def _own(method: str, given: dict[str, Any], known: Collection[str]) -> OwnOptions | None:
-    """The options of its own that a program has given a run; the ``method`` knows those in ``known``."""
+    """The checked options of a run; ``known`` are all that the ``method`` takes, for the error about an
+    unknown one.
+    """
     if not given:
         return None
     for name in given:

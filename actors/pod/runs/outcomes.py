@@ -1,4 +1,4 @@
-"""The failures that a run's end may carry, in words and as data; pure."""
+"""The failures that the end of a run may carry, in words and as data; pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from protocol.items import AssistantItem
 
 
 def steps_reached(max_steps: int) -> Failure:
-    """The failure that says how many requests a run has sent, in its end."""
+    """The failure of a run that has sent as many requests as it may."""
     return Failure(
         "LimitReached",
         f"the run reached max_steps, {max_steps} requests to the model",
@@ -18,7 +18,7 @@ def steps_reached(max_steps: int) -> Failure:
 
 
 def tokens_reached(max_tokens: int | None) -> Failure:
-    """The failure that says what has cut a run's last answer, in its end."""
+    """The failure of a run whose last answer was cut off, naming what cut it."""
     if max_tokens is None:
         return Failure(
             "LimitReached",
@@ -35,7 +35,7 @@ def tokens_reached(max_tokens: int | None) -> Failure:
 
 
 def refused(answer: AssistantItem, stop_reason: str | None) -> Failure:
-    """The failure that says who would not answer, and in which words, in a run's end."""
+    """The failure of a run whose model or provider refused to answer, in its own words."""
     who = (
         "the provider's content filter cut the answer"
         if stop_reason == "content_filter"
@@ -51,25 +51,25 @@ def refused(answer: AssistantItem, stop_reason: str | None) -> Failure:
 
 
 def said_nothing() -> Failure:
-    """The failure that says that a run's last answer is empty, in a run's end."""
+    """The failure of a run whose last answer is empty."""
     return Failure("EmptyAnswer", "the model answered with nothing", "ask again, or look at the server's log")
 
 
 def paused_in_vain(model: str, pauses: int) -> ModelError:
-    """The error of a model that paused time after time, or with nothing to go on with."""
+    """The error of a model that kept pausing its turn, or paused with nothing to continue from."""
     words = f"{pauses} times in a row" if pauses > 1 else "with nothing to go on with"
     return ModelError(f"{model} paused its turn {words}", kind="protocol", retryable=False)
 
 
 def budget_reached(exceeded: Exceeded) -> Failure:
-    """The failure that says which budget a run has reached, in a run's end."""
+    """The failure of a run that has reached a budget, naming which."""
     words = f"{exceeded}" if exceeded.budget == "seconds" else f"the next call does not fit {exceeded}"
     hint = f"raise the budget of {exceeded.budget}"
     return Failure("BudgetExceeded", words, hint, exceeded._asdict())
 
 
 def still_too_long(overflow: ModelError, failed: BaseException) -> ModelError:
-    """The error of a request that was too long and of the compaction that failed to mend that: it names
+    """The error of a request that was too long when the compaction meant to shorten it failed too: it names
     both, and the compaction's error is its cause.
     """
     failure = Failure.of(failed)

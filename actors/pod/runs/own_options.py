@@ -1,4 +1,4 @@
-"""``OwnOptions``: what a run works with in the place of what its pod does: a model, settings, a prompt."""
+"""``OwnOptions``: what one run uses in place of its pod's model, settings, prompt, tools or validator."""
 
 from __future__ import annotations
 
@@ -53,17 +53,17 @@ class OwnOptions(Struct, frozen=True, eq=False):
     validator: Any = None
 
     def over(self, before: OwnOptions | None) -> OwnOptions:
-        """These options, completed by those ``before``."""
+        """These options, completed by ``before``."""
         return self if before is None else replace(before, **self.given())
 
     def given(self) -> dict[str, Any]:
-        """The options that the run is given, by their names; an empty prompt is one, no tools are none."""
+        """The options that the run is given, by name; an empty prompt counts as given, no tools do not."""
         options = ((name, getattr(self, name)) for name in self.__struct_fields__)
         return {name: value for name, value in options if value is not None and (name != "tools" or value)}
 
     def for_wire(self) -> WireOptions:
-        """The options as they travel. Raises InvalidInput for what stays in its process: objects,
-        functions.
+        """The options in the form that is sent to another process. Raises InvalidInput for objects and
+        functions, which cannot be.
         """
         model = self.model if isinstance(self.model, ModelSection) else None
         prompt = self.prompt if isinstance(self.prompt, str) else None
@@ -99,7 +99,7 @@ def own_options(
 
 
 def from_wire(options: WireOptions) -> OwnOptions | None:
-    """What came from another process. Raises as ``own_options``."""
+    """The options that another process sent. Raises as ``own_options``."""
     return own_options(
         model=options.model, model_settings=options.model_settings, system_prompt=options.system_prompt
     )
@@ -120,7 +120,7 @@ def _model(
 
 
 def checked_prompt(prompt: Any) -> MakePrompt:
-    """What makes a system prompt. Raises InvalidInput for what is no function."""
+    """A function that makes a system prompt. Raises InvalidInput for anything that is not a function."""
     if not callable(prompt):
         raise InvalidInput(f"system_prompt: expected a text or a function, got {shown(prompt)}")
     made: MakePrompt = prompt
@@ -128,8 +128,8 @@ def checked_prompt(prompt: Any) -> MakePrompt:
 
 
 def settings_now(settings: ModelSettings, tools: Iterable[ToolSpec], steps: int) -> ModelSettings:
-    """The settings of a run's request behind ``steps`` others: only the first demands a call. Raises
-    InvalidInput where it names a tool that does not exist.
+    """The settings of a run's request after ``steps`` others: only the first demands a call. Raises
+    InvalidInput if they name a tool that does not exist.
     """
     choice = settings.tool_choice
     if choice in _OPEN_CHOICES:
@@ -144,7 +144,7 @@ def settings_now(settings: ModelSettings, tools: Iterable[ToolSpec], steps: int)
 
 
 async def make_prompt(make: MakePrompt, ctx: ToolContext, resources: PodResources) -> str | None:
-    """The system prompt that a function makes. Raises InvalidInput for what is no text, and whatever the
+    """The system prompt that a function makes. Raises InvalidInput if it is not a text, and whatever the
     function raises.
     """
     from actors.tools.user_functions import call_function  # noqa: PLC0415 - paid for by who has one
@@ -157,7 +157,7 @@ async def make_prompt(make: MakePrompt, ctx: ToolContext, resources: PodResource
 
 
 async def validate(validator: Any, value: Any, ctx: ToolContext, resources: PodResources) -> Any:
-    """What a validator gives for an answer: another one, or None where that stands. Raises whatever it
+    """What a validator returns for an answer: another one, or None if the answer stands. Raises whatever it
     raises.
     """
     from actors.tools.user_functions import call_function  # noqa: PLC0415 - the same
@@ -167,7 +167,7 @@ async def validate(validator: Any, value: Any, ctx: ToolContext, resources: PodR
 
 
 def _arguments(function: Any, ctx: ToolContext, before: int = 0) -> tuple[ToolContext, ...]:
-    """The context as an argument, for a function that has a parameter for it behind ``before`` others."""
+    """The context as an argument, for a function that has a parameter for it after ``before`` others."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):

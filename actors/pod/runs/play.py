@@ -30,7 +30,7 @@ MOST_INVALID_OUTPUTS = 2
 
 
 class Owner(Compacting, WorkOwner, Protocol):
-    """Whose runs are played."""
+    """The RunLoop whose runs are played."""
 
     async def finish(self, run: Run, outcome: RunOutcome) -> None:
         """Make the recorded end of the run durable, and resolve its future."""
@@ -66,7 +66,7 @@ class Play:
         self._parts.tasks.start(self._play(run, run.waits, self._from_input(run, queued)), run.caller)
 
     def begin_at_once(self, run: Run, queued: QueuedRun) -> None:
-        """Begin a run with its input. Where that was the only mail, it begins now, since then it overtakes
+        """Begin a run with its input: at once if its command was the only mail, since then it overtakes
         nothing.
         """
         parts = self._parts
@@ -77,7 +77,7 @@ class Play:
             self.begin(run, queued)
 
     def resume(self, run: Run) -> None:
-        """Go on with a run that was paused."""
+        """Continue a run that was paused."""
         self._parts.accounts.go_on()
         self._set_alarm(run)
         self._parts.tasks.start(self._play(run, run.waits, self._from_pause(run)), run.caller)
@@ -116,7 +116,7 @@ class Play:
     async def _play(  # noqa: C901 - a run's steps, side by side
         self, run: Run, waits: Interruptible, begin: Coroutine[Any, Any, None]
     ) -> None:
-        """Carry out ``begin``, then step by step the rest of the run."""
+        """Carry out ``begin``, then the rest of the run step by step."""
         code = waits.code = enter_work(self._parts.tasks.loop)
         try:
             await begin
@@ -161,7 +161,7 @@ class Play:
             assert_never(step)
 
     async def _let_others_pass(self, run: Run) -> None:
-        """Do now what waits for a gap between two steps."""
+        """Let the work pass that waits for a gap between two steps."""
         waits = run.waits
         await self._gate.let_pass(waits)
         waits.check()
@@ -205,7 +205,7 @@ class Play:
     # -- a client or a tool that goes on though it was cancelled ---------------------------------
 
     def go_on(self, run: Run) -> None:
-        """Go on with a run in another task; the one that it was in has no effect any more."""
+        """Continue a run in another task; the one that it was in has no effect any more."""
         exchange = run.exchange
         steps = self._after_tools(run) if exchange is None else self._after_request(run, exchange)
         left, run.waits = run.waits, Interruptible(self._owner)
@@ -223,8 +223,8 @@ class Play:
     # -- the end ---------------------------------------------------------------------------------
 
     def _conclude(self, run: Run, step: decide.Finish) -> RunOutcome | None:
-        """Note on the run what it ends with, and give its outcome; None where it goes on, since its answer is
-        not of the type that was asked for.
+        """Note on the run what it ends with, and return its outcome; None if it goes on, because its answer
+        is not of the type that was asked for.
         """
         answer, outcome = run.answer, step.outcome
         if outcome == "finished":
@@ -249,8 +249,8 @@ class Play:
         return tokens_reached(template.max_tokens)
 
     def _take_output(self, run: Run) -> bool:
-        """Take the answer as an instance of the type asked for; returns whether it is one. If not, the model
-        learns why, or, once too often, the run fails with that.
+        """Convert the answer to the type asked for; returns whether that succeeded. If not, the model gets
+        the reason, or, after too many attempts, the run fails with it.
         """
         assert run.answer is not None
         read = parse_output(run.answer.text, run.output_kind)
@@ -262,8 +262,8 @@ class Play:
         return False
 
     def _ask_again(self, run: Run, why: str) -> None:
-        """Record for the model why its answer will not do; once too often, the run fails with
-        that instead.
+        """Record for the model why its answer will not do; after too many attempts the run fails with that
+        instead.
         """
         run.invalid_outputs += 1
         if run.invalid_outputs > MOST_INVALID_OUTPUTS:
@@ -275,8 +275,8 @@ class Play:
         run.has_unseen_input = True
 
     async def _validate(self, run: Run, validator: Any) -> RunOutcome | None:
-        """How the run ends once its validator has seen the answer; None where it goes on. Raises
-        SessionError, Left.
+        """How the run ends once its validator has seen the answer; None if it goes on. Raises SessionError,
+        Left.
         """
         from actors.pod.runs.own_options import validate  # noqa: PLC0415 - paid for by who has one
 
@@ -343,7 +343,7 @@ class Play:
         return self._parts.accounts.stop_clock()
 
     def _out_of_time(self, run: Run) -> None:
-        """End the run, since the budget of seconds is used up."""
+        """End the run, because the budget of seconds is used up."""
         if run.waits.left or run.ending is not None:
             return
         budget = self._parts.resources.budget

@@ -1,4 +1,4 @@
-"""Detects a model that repeats itself in vain, pure: items of a history in, numbers of repetitions out."""
+"""Detects a model that repeats itself without progress; pure: items in, numbers of repetitions out."""
 
 from __future__ import annotations
 
@@ -48,11 +48,13 @@ class _Came(Struct, frozen=True):
 
 
 class Repeats:
-    """Follows the items of a history. Words of a user begin anew, and so does a call or a result that was
-    not there before (of failures, only one that succeeded): a test that is run again after each change is
-    no loop. A look at what goes on in the background counts only where it fails. What one answer calls at
-    once counts once, since the model has seen none of its results, and in whatever order they come: each is
-    held against what was there before the answer.
+    """Follows the items of a history and counts repetitions.
+
+    A user's words start the count anew, and so does a call or a result that was not there before (among
+    failures, only a call that succeeds): a test that is run again after each change is not a loop. A look at
+    background work counts only if it fails. The calls of one answer count once, since the model has seen none
+    of their results, and each is compared with what was there before that answer, in whatever order the
+    results come.
     """
 
     __slots__ = ("_calls", "_failed", "_known", "_times", "_turn")
@@ -74,7 +76,7 @@ class Repeats:
         self._turn: list[_Came] = []
 
     def add(self, item: Item) -> Repeated | None:
-        """Take the next item; of a result, how often it repeats what was there before."""
+        """Take the next item; for a result, return how often it repeats what was there before."""
         if isinstance(item, UserItem):
             self._start()
         elif isinstance(item, AssistantItem):
@@ -88,7 +90,7 @@ class Repeats:
 
     @property
     def worst(self) -> Repeated | None:
-        """The most repeated thing of the last answer's calls, as far as they have results."""
+        """The most repeated call of the last answer, as far as there are results."""
         made = self._made()
         found = [self._repeated(came, *made) for came in self._turn]
         return max(found, key=_times, default=None)
@@ -135,7 +137,7 @@ class Repeats:
 
 
 def _counts(result: ToolResult) -> bool:
-    """Whether a result says anything of whether its call was in vain."""
+    """Whether a result says whether its call was useless."""
     return result.text not in _NO_RESULTS and (result.is_error or result.name not in _WATCHING)
 
 
@@ -144,7 +146,7 @@ def _times(repeated: Repeated) -> int:
 
 
 def noticed(result: ToolResult, repeated: Repeated, most: int) -> ToolResult:
-    """``result`` with a notice of its repetitions, where there are enough of them."""
+    """``result`` with a notice of its repetitions, if there are enough of them."""
     if not NOTICE_FROM <= repeated.times < most:
         return result
     notice = f"{_MARK}{repeated.words}; try something else, the run ends after {most}]"
@@ -174,7 +176,7 @@ def answers_since_last_words(items: list[Item], *, at_least: int) -> bool:
 
 
 def since_last_words(items: list[Item]) -> list[Item]:
-    """The items behind the last words of a user."""
+    """The items after the user's last words."""
     for index in range(len(items) - 1, -1, -1):
         if isinstance(items[index], UserItem):
             return items[index + 1 :]

@@ -52,7 +52,9 @@ _RESTING = frozenset({_IDLE, _PAUSED})
 
 
 class RunLoop:
-    """The queue and the one run that goes on; ``Play`` plays it, ``BetweenSteps`` comes between its steps."""
+    """The queue and the current run; ``Play`` plays it, ``BetweenSteps`` does other work between
+    its steps.
+    """
 
     __slots__ = (
         "_between",
@@ -85,7 +87,7 @@ class RunLoop:
         self._lost: Exchange | None = None
 
     def compaction(self) -> Compaction:
-        """A new compaction of the history, made where one is due."""
+        """A new compaction of the history."""
         return Compaction(self._parts, self.close_open_calls, self._wait_for_readers)
 
     async def _wait_for_readers(self) -> None:
@@ -94,7 +96,7 @@ class RunLoop:
 
     @property
     def between(self) -> BetweenSteps:
-        """What is done between two steps of a run."""
+        """The work that is done between two steps of a run."""
         if self._between is None:
             parts = self._parts
             self._between = BetweenSteps(self.gate, parts.status, parts.tasks, self)
@@ -116,11 +118,11 @@ class RunLoop:
 
     @property
     def has_more(self) -> bool:
-        """Whether a run goes on, is paused, or waits in line."""
+        """Whether a run is under way, paused, or queued."""
         return self.run is not None or self.queue is not None
 
     def submit(self, queued: QueuedRun) -> None:
-        """Begin a run, or have it wait for what goes on. Raises PodBusy."""
+        """Begin a run, or queue it. Raises PodBusy."""
         running = self._parts.status.state not in _RESTING
         if not running and self.queue is None and self.gate.is_free():
             self._play.begin_at_once(self._enter_with(queued, Interruptible(self)), queued)
@@ -140,7 +142,7 @@ class RunLoop:
             self._parts.tasks.start(self._begin_in_turn(waits, self.gate.line_up(waits)))
 
     async def _begin_in_turn(self, waits: Interruptible, turn: asyncio.Future[None] | None) -> None:
-        """Begin the oldest run that waits, behind what was asked for before it; a paused one is closed."""
+        """Begin the oldest queued run, after what was asked for before it; a paused run is closed."""
         if turn is not None:
             await self.gate.begin_at(turn, waits)
         if (
@@ -153,14 +155,14 @@ class RunLoop:
             self.gate.leave(waits)
 
     def drop_queued(self, run_id: str) -> None:
-        """Remove a run that waits in line; it leaves no trace."""
+        """Remove a queued run; it leaves no trace."""
         queued = self._drop(lambda each: each.command.run_id == run_id)
         if queued is not None:
             session_id = self._parts.journal.log.durable_session
             queued.reply.set(RunResult("", "cancelled", Usage(), run_id, session_id))
 
     def withdraw(self, reply: Any, error: Exception) -> bool:
-        """Fail ``reply`` where its work has not begun; it never does then. Returns whether that was so."""
+        """Fail ``reply`` if its work has not begun, which it then never does. Returns whether that was so."""
         if self._drop(lambda each: each.reply is reply) is None:
             return self._between is not None and self._between.withdraw(reply, error)
         reply.set_exception(error)
@@ -178,25 +180,25 @@ class RunLoop:
         return queued
 
     def between_steps(self, reply: AsyncFuture[Any], work: Between) -> None:
-        """Do ``work`` now, or between two steps of the run that goes on, and answer ``reply``."""
+        """Do ``work`` now, or between two steps of the current run, and answer ``reply``."""
         self.between.do(reply, work)
 
     def go_on(self, left: Interruptible) -> None:
-        """Go on with the run in another task, since a client or a tool is stuck in its present one."""
+        """Continue the run in another task, because a client or a tool is stuck in its present one."""
         run = self.run
         assert run is not None
         assert run.waits is left
         self._play.go_on(run)
 
     def let_go(self, left: Interruptible) -> None:
-        """Wait no longer for a client that is stuck in work that is over."""
+        """Stop waiting for a client that is stuck in work that is over."""
         exchange, self._lost = self._lost, None
         if exchange is not None:
             exchange.end(asyncio.CancelledError())
         self.gate.leave(left)
 
     def note_overdue(self, text: str) -> None:
-        """Record that a client or tool goes on though it was cancelled."""
+        """Record that a client or tool has ignored its cancel."""
         self._parts.journal.alert(text)
 
     def begin_waiting(self) -> None:
@@ -218,7 +220,7 @@ class RunLoop:
     # -- a run -----------------------------------------------------------------------------------
 
     def _begin_next(self, waits: Interruptible) -> None:
-        """Begin the oldest run that waits as the work ``waits``."""
+        """Begin the oldest queued run as the work ``waits``."""
         queue = self.queue
         assert queue is not None
         queued = queue.runs.popleft()
@@ -299,7 +301,7 @@ class RunLoop:
         )
 
     async def _answer_end(self, run: Run, outcome: RunOutcome) -> None:
-        """Answer who asked for the end that the run has come to."""
+        """Answer those who asked for the end that the run has come to."""
         if outcome == "paused" and run.ending == "cancelled":  # cancelled while its pause became durable
             try:
                 await self._drop_paused()
@@ -313,7 +315,7 @@ class RunLoop:
         return asked or []
 
     def close_open_calls(self) -> None:
-        """Give every call without a result its deterministic one; nothing is run again."""
+        """Give every call without a result its fixed one; nothing is run again."""
         self._parts.tool_calls.close_open(self.run)
 
     def close_left_over(self) -> None:
@@ -327,7 +329,7 @@ class RunLoop:
     # -- interrupting ----------------------------------------------------------------------------
 
     def end_soon(self, ending: RunOutcome, reply: AsyncFuture[Any]) -> None:
-        """Have the run that goes on end; ``reply`` is answered once it has."""
+        """Have the current run end; ``reply`` is answered once it has."""
         run = self.run
         assert run is not None
         if self._end_asked is None:
@@ -338,7 +340,9 @@ class RunLoop:
         run.waits.interrupt()
 
     def interrupt_all(self, ending: RunOutcome) -> None:
-        """End the run by ``ending``, and whatever else is at work or waits, since the pod stops."""
+        """End the current run with outcome ``ending``, and whatever else is at work or waits, because the pod
+        stops.
+        """
         run = self.run
         if run is not None and self._parts.status.state in AT_WORK:
             run.ending = run.ending or ending
@@ -347,7 +351,7 @@ class RunLoop:
             self.gate.holder.interrupt()
 
     async def cancel_paused(self, _: Interruptible) -> None:
-        """End the paused run as cancelled, unless another has closed it meanwhile."""
+        """End the paused run as cancelled, unless another command has closed it meanwhile."""
         if self._parts.status.state is PodState.PAUSED:
             await self._drop_paused()
 
@@ -362,7 +366,7 @@ class RunLoop:
         self._parts.status.to(PodState.IDLE)
 
     def resume(self, reply: AsyncFuture[Any], command: commands.Resume) -> None:
-        """Go on with the paused run, once nothing else is at work."""
+        """Continue the paused run, once nothing else is at work."""
         waits, turn = self.between.line_up(reply)
         if turn is None:
             self._resume_now(reply, command, waits)
@@ -413,20 +417,20 @@ class RunLoop:
         self._play.resume(run)
 
     def not_paused(self) -> NotPaused:
-        """The error that is answered where no run is paused."""
+        """The error for a resume when no run is paused."""
         return NotPaused(f"pod {self._parts.resources.name!r} has no paused run")
 
     # -- words that join -------------------------------------------------------------------------
 
     def steer(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> None:
-        """Have words join the run that goes on. Raises NotRunning."""
+        """Add words to the current run. Raises NotRunning."""
         if self.run is None or self._parts.status.state not in AT_WORK:
             raise self._not_running()
         self.run.pending.append(PendingInput(content, "steer", reply))
 
     def notify(self, content: tuple[Part, ...], reply: AsyncFuture[Any]) -> None:
-        """Have words join the run that goes on or is paused, or else the one that begins next, or
-        start one.
+        """Add words to the current or paused run, or else to the next in the queue, or start a
+        run with them.
         """
         if self._parts.status.state in AT_WORK and self.run is not None:
             self.run.pending.append(PendingInput(content, "notify", reply))
@@ -454,7 +458,7 @@ class RunLoop:
         return None
 
     def _came_late(self, pending: PendingInput) -> None:
-        """Handle words that came while the end of their run became durable."""
+        """Handle words that arrived while the end of their run became durable."""
         if self._parts.status.stopping:
             pending.reply.set_exception(self._parts.status.gone())
         elif pending.source == "steer":
@@ -468,32 +472,36 @@ class RunLoop:
     # -- where calls may wait for a person: ``AskingRuns`` -----------------------------------------
 
     def check_none_waits(self) -> None:
-        """Raise WaitingForApproval where the history cannot be changed: here no call waits."""
+        """Raise WaitingForApproval if calls wait, since the history cannot be changed then: here
+        none does.
+        """
 
     def answer(
         self,
         command: commands.Approve | commands.Disapprove,  # noqa: ARG002 - none is asked for
         reply: AsyncFuture[Any],  # noqa: ARG002
     ) -> None:
-        """Take a person's answer about a call that waits. Raises UnknownApproval."""
+        """Take a person's answer to a waiting call. Raises UnknownApproval."""
         raise UnknownApproval(f"pod {self._parts.resources.name!r} asks for no approvals")
 
     # -- compactions that are asked for ----------------------------------------------------------
 
     async def compact(self, wanted: int | None, waits: Interruptible) -> str:
-        """Compact the history by hand: the new session's id. Raises CompactionFailed, WaitingForApproval."""
+        """Compact the history by hand; returns the new session's id. Raises CompactionFailed,
+        WaitingForApproval.
+        """
         self.check_none_waits()
         return await self.compaction().fold_by_hand(wanted, waits)
 
     async def try_compact(self, waits: Interruptible) -> None:
-        """Compact the history if the threshold for the start of a run says so, whatever comes of it."""
+        """Compact the history if the threshold for the start of a run is exceeded; a failure is ignored."""
         if self._parts.conversation.due_before_run():
             await self.compaction().fold("threshold", waits)
 
     # -- ends that nobody asked for --------------------------------------------------------------
 
     def lose(self, error: BaseException) -> None:
-        """Fail the run, since the store could not keep what was recorded; the pod lives on."""
+        """Fail the run, because the store could not keep what was recorded; the pod lives on."""
         run = self.run
         if run is None or self._parts.status.state not in AT_WORK:
             return
@@ -526,7 +534,7 @@ class RunLoop:
         resolve(self._take_end_asked())
 
     def break_off(self, error: BaseException) -> None:
-        """Stop the run where it is, since a defect ends the pod."""
+        """Stop the run where it is, because a defect ends the pod."""
         self.gate.refuse_waiting()
         if (run := self.run) is not None:
             if self._parts.status.state in AT_WORK:
@@ -540,15 +548,17 @@ class RunLoop:
             self.gate.holder.leave()
 
     def take_waiting(self) -> Waiting:
-        """What waits behind the run that a defect broke off, taken out for the pod that takes its place."""
+        """Remove and return what waits behind the run that a defect broke off, for the pod that replaces this
+        one.
+        """
         run = self.run if self._parts.status.state in AT_WORK else None
         waiting = Waiting(self.queue, run is not None, None if run is None else run.ending)
         self.queue = None
         return waiting
 
     def take_up(self, waiting: Waiting, *, resume: bool) -> None:
-        """Go on with what waited for a pod that failed. The run that was broken off is resumed, or stays
-        paused; it is cancelled where somebody had asked for that.
+        """Continue with what waited for a pod that failed. The run that was broken off is resumed, or stays
+        paused; it is cancelled if somebody had asked for that.
         """
         self.queue = waiting.queue
         if self._parts.status.state is PodState.IDLE:
@@ -559,7 +569,7 @@ class RunLoop:
             self.resume(AsyncFuture(), commands.Resume())
 
     def turn_away(self) -> None:
-        """Answer all who still wait, since the pod has ended."""
+        """Answer everyone who still waits, because the pod has ended."""
         run, self.run = self.run, None
         self._play.stop_clock()
         waiting = [] if self.queue is None else self.queue.replies()
@@ -573,7 +583,9 @@ class RunLoop:
         resolve(self._take_end_asked())
 
     def close(self) -> None:
-        """Let go of the parts that know this one, once the pod has stopped and nothing is played any more."""
+        """Drop the parts that refer back to this one, once the pod has stopped and nothing is played any
+        more.
+        """
         self.gate.close()
         del self._play
 

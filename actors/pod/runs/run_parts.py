@@ -1,4 +1,4 @@
-"""``RunParts``: the parts of a pod that its runs work with, as they are handed on when these are made."""
+"""``RunParts``: the parts of a pod that its runs work with, handed on together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class HasMemory(Protocol):
-    """What has the memory jobs of a pod."""
+    """The owner of a pod's memory jobs."""
 
     @property
     def has_memory_jobs(self) -> bool:

@@ -1,4 +1,4 @@
-"""The state of the current run, and of the input that waits for it or behind it."""
+"""The state of the current run, and the input that waits for it or behind it."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 
 class RunHere(commands.Run, frozen=True, gc=True):
-    """A run with what only this process knows: the type ``output`` that its answer has to be an instance of,
-    ``deps`` that its tools are handed, and its ``own`` options.
+    """A run with what only this process knows: ``output``, the type that its answer must be an instance of,
+    ``deps`` for its tools, and its ``own`` options.
     """
 
     output: Any = None
@@ -41,7 +41,7 @@ class RunHere(commands.Run, frozen=True, gc=True):
 
 
 class ResumeHere(commands.Resume, frozen=True, gc=True):
-    """A resumed run, with what only this process knows of it, as ``RunHere``."""
+    """A resumed run with what only this process knows, as ``RunHere``."""
 
     output: Any = None
     deps: Any = None
@@ -57,7 +57,7 @@ class QueuedRun(Struct, frozen=True):
 
 
 class PendingInput(Struct, frozen=True):
-    """Words for the run that goes on, which join the history before its next request."""
+    """Words for the current run, which join the history before its next request."""
 
     content: tuple[Part, ...]
     source: UserSource
@@ -69,9 +69,7 @@ QUEUE_LIMIT = 32
 
 
 class RunQueue:
-    """Runs that wait for their turn, and words for the one that begins next. There is one only where any
-    run waits.
-    """
+    """The queued runs, and words for the one that begins next. It exists only while a run waits."""
 
     __slots__ = ("runs", "words")
 
@@ -80,7 +78,7 @@ class RunQueue:
         self.words: list[PendingInput] = []
 
     def is_full(self) -> bool:
-        """Whether no other run may wait."""
+        """Whether no more runs may wait."""
         return len(self.runs) >= QUEUE_LIMIT
 
     def drop(self, wanted: Callable[[QueuedRun], bool]) -> QueuedRun | None:
@@ -92,7 +90,7 @@ class RunQueue:
         return None
 
     def replies(self) -> list[AsyncFuture[Any]]:
-        """Who waits for an answer."""
+        """The replies of everyone who waits."""
         return [*(queued.reply for queued in self.runs), *(words.reply for words in self.words)]
 
 
@@ -100,7 +98,9 @@ _NONE: set[str] = set()
 
 
 class Run:
-    """The run that goes on, or is paused. ``waits`` is the piece of work as which it can be interrupted."""
+    """The run that is under way or paused. ``waits`` is the piece of work through which it can be
+    interrupted.
+    """
 
     __slots__ = (
         "answer",
@@ -138,7 +138,7 @@ class Run:
     )
 
     def __init__(self, run_id: str, caller: Context | None, waits: Interruptible) -> None:
-        """``caller`` has the context variables of who asked for the run, or last resumed it."""
+        """``caller`` has the context variables of whoever asked for the run, or last resumed it."""
         self.run_id = run_id
         self.caller = caller
         self.waits = waits
@@ -208,7 +208,7 @@ class Run:
             self.own, self.resources, self.own_tools = command.own.over(self.own), None, None
 
     def replies_to_words(self) -> list[AsyncFuture[Any]]:
-        """Who waits for words that have joined it, or are to join it, to be durable."""
+        """The replies that wait for words of this run to become durable."""
         return [*self.awaiting_commit, *(pending.reply for pending in self.pending)]
 
     def failure(self) -> Failure | None:
@@ -217,7 +217,7 @@ class Run:
 
 
 def new_run_id() -> str:
-    """A new id for a run, also in a program that seeds ``random``; from any thread."""
+    """A new id for a run, unique even in a program that seeds ``random``; from any thread."""
     while True:
         try:
             return _new_ids.pop()
@@ -242,7 +242,7 @@ def resolve(replies: list[AsyncFuture[Any]]) -> None:
 
 
 def fail(replies: list[AsyncFuture[Any]], error: BaseException) -> None:
-    """Answer all replies with ``error`` that are not answered yet."""
+    """Answer with ``error`` all replies that are not answered yet."""
     for reply in replies:
         if not reply.done():
             reply.set_exception(error)

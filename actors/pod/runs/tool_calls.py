@@ -1,4 +1,4 @@
-"""``ToolCalls``: has the calls of an answer run, and records what came of each when it ends."""
+"""``ToolCalls``: runs the calls of an answer, and records the result of each when it ends."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ _log = logging.getLogger("polypod.tools")
 
 
 class EndedLate(Struct, frozen=True):
-    """Sent to the pod by a tool that it no longer waited for: what came of the call, in words."""
+    """Sent to the pod by a tool that it no longer waited for: the call's result, in words."""
 
     run_id: str
     text: str
 
 
 class Sources(Protocol):
-    """The sources of tools, for pods whose tools come and go."""
+    """The tool sources of pods whose tools change."""
 
     @property
     def are_listed(self) -> bool:
-        """Whether all have said which tools they have."""
+        """Whether all sources have listed their tools."""
 
     async def wait_open(self) -> None:
-        """Have all opened, and wait for that. Raises ToolSourceError."""
+        """Have all sources opened, and wait for that. Raises ToolSourceError."""
 
     def look(self, alert: Callable[[str], object], /) -> ToolRunner:
         """The tools as they are now. Raises ToolSourceError."""
@@ -133,7 +133,7 @@ class ToolCalls:
         mailroom: Mailroom,
         pod: AsyncActor,
     ) -> None:
-        """``pod`` gets the messages that come later; once it has stopped, what ends late goes to the log."""
+        """``pod`` gets the messages that come later; once it has stopped, late results go to the log."""
         self._resources = resources
         self._template = resources.template
         self._tools = resources.template.tools
@@ -143,7 +143,7 @@ class ToolCalls:
         self._pod = pod
 
     def close_open(self, run: Run | None) -> None:
-        """Give every call without a result its deterministic one; nothing is run again."""
+        """Give every call without a result its fixed one; nothing is run again."""
         items = self._journal.head.items
         if not items:
             return
@@ -153,16 +153,16 @@ class ToolCalls:
         self.close(run, open_calls(items))
 
     def close_at_end(self, run: Run, outcome: RunOutcome) -> None:  # noqa: ARG002 - nothing waits for a resume
-        """Give every open call its deterministic result, since the run comes to that end."""
+        """Give every open call its fixed result, because the run ends with that outcome."""
         self.close_open(run)
 
     def close_before_resume(self, run: Run) -> None:
-        """Give every open call its deterministic result, since a paused run is about to go on."""
+        """Give every open call its fixed result, because a paused run is about to continue."""
         self.close_open(None if run.restored else run)
 
     async def claim_answer(self, command: commands.Approve | commands.Disapprove) -> None:
-        """Be the first of all processes to answer a call. Here none waits, since the pod asks for no
-        approvals.
+        """Claim the right to answer a call, before other processes do. Here no call waits, since the pod asks
+        for no approvals.
         """
 
     def answer(self, run: Run | None, command: commands.Approve | commands.Disapprove) -> None:
@@ -175,7 +175,7 @@ class ToolCalls:
         """Record what other processes have answered: nothing, since the pod asks for no approvals."""
 
     def deny_open(self, run: Run, note: str) -> None:
-        """Record that none of the calls that wait is run: here none waits."""
+        """Deny all waiting calls: here none waits."""
 
     def close(
         self, run: Run | None, calls: Iterable[ToolCall], not_begun: AbstractSet[str] = frozenset()
@@ -191,10 +191,10 @@ class ToolCalls:
             self._journal.log.record(ToolResulted, None if run is None else run.run_id, item=result)
 
     async def run(self, run: Run, calls: list[ToolCall]) -> bool:
-        """Run ``calls``, which are durable before they begin. False where none was begun, since the run was
-        asked to end meanwhile.
+        """Run ``calls``, once they are durable. Returns False if none was begun, because the run was asked to
+        end meanwhile.
 
-        Raises what ends the batch before its time: CancelledError where it was interrupted, SessionError.
+        Raises what ends the batch early: CancelledError if it was interrupted, SessionError.
         """
         tools, sources = self._tools, self._sources
         if (own := run.own_tools) is not None:
@@ -222,7 +222,7 @@ class ToolCalls:
         waited: float | None,
         arguments: dict[str, Any] | None,
     ) -> None:
-        """Record the result of a call, with a notice where the model repeats itself in vain."""
+        """Record the result of a call, with a notice if the model repeats itself without progress."""
         log, head = self._journal.log, self._journal.head
         log.add(
             ToolResulted(
@@ -241,7 +241,7 @@ class ToolCalls:
     # -- what came of a call later ---------------------------------------------------------------
 
     def send_late(self, run_id: str, text: str) -> None:
-        """Send the pod the end of a tool that was cancelled, or whose time was up."""
+        """Send the pod the result of a tool that was cancelled, or whose time was up."""
         if self._pod.actor_stopped.is_set():
             _log.warning("after the end of its pod: %s", text)
         else:
@@ -250,7 +250,7 @@ class ToolCalls:
     # -- failure tracking ------------------------------------------------------------------------
 
     def _follow_repeats(self, run: Run) -> None:
-        """Have the run's failure tracking know the calls that are about to be run."""
+        """Count the calls that are about to run for the detection of repetitions."""
         if run.repeats is None:
             most = self._template.manifest.worker.max_repeats
             items = self._journal.head.items
@@ -260,7 +260,7 @@ class ToolCalls:
             run.repeats.add(run.answer)
 
     def _tracked(self, run: Run, result: ToolResult) -> ToolResult:
-        """The result, with a notice where the model repeats itself in vain."""
+        """The result, with a notice if the model repeats itself without progress."""
         if run.repeats is None:
             return result
         repeated = run.repeats.add(result)
@@ -269,7 +269,7 @@ class ToolCalls:
         return noticed(result, repeated, self._template.manifest.worker.max_repeats)
 
     def end_loop(self, run: Run) -> None:
-        """End a run whose model goes on repeating itself, unless somebody has said something meanwhile."""
+        """End a run whose model keeps repeating itself, unless somebody has said something meanwhile."""
         worst = None if run.repeats is None else run.repeats.worst
         most = self._template.manifest.worker.max_repeats
         if worst is not None and worst.times >= most and run.ending is None and not run.pending:

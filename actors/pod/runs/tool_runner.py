@@ -1,4 +1,4 @@
-"""``ToolRunner``: the one pipeline of a tool call, from policy over hooks to its recorded result."""
+"""``ToolRunner``: the one pipeline of a tool call: policy, hooks, the tool, hooks, its recorded result."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ NOT_RUN = "not run: the run ended before this call was started"
 
 
 class Batch(Protocol):
-    """Receives what becomes of the calls of one answer; the pod implements it."""
+    """Receives the results of the calls of one answer; the pod implements it."""
 
     #: The pod's name, and what its tools are handed.
     pod: str
     deps: Any
 
     def check(self) -> None:
-        """Raise what ends the batch, where it has ended."""
+        """Raise what ended the batch, if it has ended."""
 
     def begin(self, call: ToolCall) -> None:
         """Note that a call is about to begin. Raises what ends the batch."""
@@ -45,19 +45,20 @@ class Batch(Protocol):
         waited: float | None = None,
         arguments: dict[str, Any] | None = None,
     ) -> None:
-        """Record the result of a call, with its seconds if it ran, the seconds until a thread was free, and
-        the arguments that it ran with where these were changed. No later call begins before that. Raises what
-        ends the batch.
+        """Record the result of a call, with its seconds if it ran, the seconds it waited for a thread, and
+        the arguments that it ran with if they were changed.
+
+        No later call begins before that. Raises what ends the batch.
         """
 
     async def alert(self, text: str) -> None:
-        """Record what people should know. Raises what ends the batch."""
+        """Record an alert. Raises what ends the batch."""
 
     def take_answers(self) -> None:
         """Record the answers of other processes to calls that wait for approval."""
 
     def expect_more(self) -> None:
-        """Make every result durable at once from now on, since other calls may join the batch."""
+        """From now on make every result durable at once, since other calls may join the batch."""
 
     def report_progress(self, call: ToolCall, text: str) -> None:
         """Publish how far a call is; from any thread."""
@@ -125,7 +126,7 @@ class ToolRunner:
         self.runs_commands = runs_commands
 
     def with_tools(self, tools: Iterable[Tool], gone: Collection[str]) -> ToolRunner:
-        """A runner with other tools; those called ``gone`` were there before."""
+        """A runner with other tools; ``gone`` are the names of tools that no longer exist."""
         old, runner = self.toolbox, self._copy()
         runner.toolbox = Toolbox(
             tools, threads=old.threads, output_cap=old.output_cap, keep_in=old.keep_in, gone=gone
@@ -133,7 +134,7 @@ class ToolRunner:
         return runner
 
     def past_hooks(self) -> ToolRunner:
-        """A runner for calls that hooks were asked about before: it asks them about results alone."""
+        """A runner for calls that hooks have already seen: it asks them about results only."""
         runner = self._copy()
         if self.hooks is not None:
             runner.hooks = self.hooks.after_only()
@@ -145,11 +146,11 @@ class ToolRunner:
         return copy(self)
 
     def context(self, pod: str, deps: Any = None) -> ToolContext:
-        """The context of a call outside of a batch, for the helper agents and hooks of ``pod``."""
+        """The context of a call outside a batch, for the helper agents and hooks of ``pod``."""
         return ToolContext(pwd=self._pwd, scope=self.scope_for(pod), pod=pod, extras=self._extras, deps=deps)
 
     def run(self, calls: list[ToolCall], batch: Batch) -> Coroutine[Any, Any, None]:
-        """Run a batch of calls; cancelling ends it and interrupts every tool that is at work."""
+        """Run a batch of calls; a cancel ends it and interrupts every tool that is at work."""
         return self.run_call(calls[0], batch) if len(calls) == 1 else self._run_several(calls, batch)
 
     async def _run_several(self, calls: list[ToolCall], batch: Batch) -> None:
@@ -193,7 +194,7 @@ class ToolRunner:
     async def _ask_before(
         self, hooks: Hooks, checked: Checked, ctx: ToolContext, batch: Batch
     ) -> tuple[Checked | ToolResult, tuple[str, ...]]:
-        """What is to be run, or why nothing is; and the texts to add to the result."""
+        """The call to run, or the result if it is not to run; and the texts to append to the result."""
         said = await hooks.before(checked.call, ctx)
         for failed in said.failed:
             await batch.alert(failed.message)
@@ -205,7 +206,7 @@ class ToolRunner:
     async def _ask_after(
         self, hooks: Hooks, call: ToolCall, result: ToolResult, ctx: ToolContext, batch: Batch
     ) -> ToolResult:
-        """The result of a call that has run, as the model gets it."""
+        """The result of a call that has run, as the model sees it."""
         said = await hooks.after(call, result, ctx)
         for failed in said.failed:
             await batch.alert(failed.message)
@@ -220,7 +221,7 @@ class ToolRunner:
         return tuple(limited(text, self.toolbox.output_cap) for text in texts)
 
     def scope_for(self, pod: str) -> Scope:
-        """What a pod may touch now, without what polypod keeps for itself."""
+        """What a pod may touch now, without the places that polypod keeps for itself."""
         return self._fenced if self.scope_of is None else fenced(self.scope_of(pod), self._fence)
 
     def _context(self, call: ToolCall, batch: Batch) -> ToolContext:
@@ -241,7 +242,7 @@ class ToolRunner:
 
 
 def with_texts(result: ToolResult, texts: tuple[str, ...]) -> ToolResult:
-    """``result`` with texts behind it."""
+    """``result`` with texts appended."""
     if not texts:
         return result
     return replace(result, content=(*result.content, *(TextPart(f"\n{text}") for text in texts)))

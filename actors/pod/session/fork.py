@@ -1,4 +1,4 @@
-"""Forks: a new session that goes on from an entry of another."""
+"""Forks: a new session that continues from an entry of another."""
 
 from __future__ import annotations
 
@@ -25,16 +25,15 @@ _PAGE = 50
 
 
 class Branch(NamedTuple):
-    """The new session and the hex hash of the entry it goes on from."""
+    """The new session and the hex hash of the entry it continues from."""
 
     session_id: str
     at_hash: str
 
 
 async def branch_off(resources: PodResources, at: str | None) -> Branch:
-    """Open a session that goes on from the last entry kept, or the pod's entry with hash ``at`` (hex).
-
-    Raises UnknownEntry, StoreError; the pod's own session is as it was.
+    """Open a session that continues from the last durable entry, or from the pod's entry with hash ``at``
+    (hex). Raises UnknownEntry, StoreError; the pod's own session is left as it was.
     """
     log = resources.log  # what a memory job has just recorded stands at the head already, and may be refused
     session_id, last = log.durable_session, Head(log.durable_seq, log.durable_hash)
@@ -53,7 +52,7 @@ async def branch_off(resources: PodResources, at: str | None) -> Branch:
 
 async def before_open_answer(resources: PodResources) -> str:
     """The hex hash of the entry before the answer whose calls wait, as ``branch_off`` takes it. Raises
-    UnknownEntry where that answer stands in an earlier session.
+    UnknownEntry if that answer is in an earlier session.
     """
     store, log = resources.template.store, resources.log
     session_id, through = log.durable_session, log.durable_seq
@@ -90,8 +89,8 @@ async def open_branch(
     pointer: int | None,
     left: tuple[Sequence[Activity], str | None],
 ) -> Branch:
-    """Make the new session, with the items it takes over, in one transaction; what is ``left`` open there
-    (activities and a run) ends here. Where it is cancelled, no session is left behind.
+    """Make the new session, with the items it takes over, in one transaction; activities and a run that were
+    ``left`` open are closed in it. If this is cancelled, no session is left behind.
     """
     parent = Parent("forked_from", session_id, last.hash.hex(), last.seq)
     log = SessionLog(
@@ -113,7 +112,7 @@ async def open_branch(
 
 
 async def drop_branch(resources: PodResources, session_id: str) -> None:
-    """Delete a new branch that nobody knows of; where the store refuses that too, it stays."""
+    """Delete a new branch that nobody knows of; if the store refuses that too, it stays."""
     with contextlib.suppress(SessionError):
         await settled(resources.template.store.delete(session_id))
 

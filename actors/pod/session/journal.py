@@ -1,4 +1,4 @@
-"""``Journal``: commits what a pod records, in order, then publishes it; forks if another took the session."""
+"""``Journal``: commits what a pod records, in order, then publishes it; forks if its session was taken."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Owner(Protocol):
     """The pod, as its journal needs it."""
 
     def carried(self) -> dict[str, Any]:
-        """What a session that takes the place of the pod's takes over."""
+        """What a session that takes the place of the pod's inherits."""
 
     def store_refused(self, error: BaseException) -> None:
         """Undo what the store did not keep; the log is back at what is durable."""
@@ -42,8 +42,8 @@ class Owner(Protocol):
 class Journal:
     """A pod's session log, and when what is recorded in it becomes durable and is published.
 
-    One commit at a time; what is recorded meanwhile goes with the next. Where the store refuses, the log is
-    back at what is durable, its owner is notified, then the waiting commits raise; ends of activities whose
+    One commit at a time; what is recorded meanwhile goes with the next. If the store refuses, the log goes
+    back to what is durable, its owner is notified, then the waiting commits raise. Ends of activities whose
     start is durable are recorded again, for the next commit.
     """
 
@@ -126,7 +126,7 @@ class Journal:
     # -- committing ------------------------------------------------------------------------------
 
     def alert(self, text: str) -> None:
-        """Record an ``Alert``: something that a person should know."""
+        """Record an ``Alert``, which a person should see."""
         self.log.record(Alert, self.run_id, text=text)
 
     @property
@@ -135,14 +135,14 @@ class Journal:
         return self.log.is_clean() and self._under_way is None
 
     def has_refused_ends(self) -> bool:
-        """Whether ends wait that the store refused once, and nothing else takes them to it."""
+        """Whether ends wait that the store refused once, and no commit under way takes them along."""
         return not (self.log.is_clean() or self._under_way or self._refused_again)
 
     def commit(self) -> Awaitable[None]:
-        """Make all that is recorded durable, whoever cancels meanwhile, and publish it.
+        """Make everything that is recorded durable, whoever cancels meanwhile, and publish it.
 
-        To be awaited at once: nothing may come between what is recorded and this, or a refusal of another's
-        commit drops it silently. Raises SessionError.
+        Await it at once: nothing may come between the recording and this, or the refusal of another commit
+        silently drops what was recorded. Raises SessionError.
         """
         if self._under_way is not None or self.closed:
             return self._commit_behind()
@@ -150,7 +150,7 @@ class Journal:
         return AT_ONCE if given is None else to_its_end(given)
 
     async def _commit_behind(self) -> None:
-        """Make all that is recorded durable, behind a commit that is under way."""
+        """Make everything that is recorded durable, after the commit that is under way."""
         behind = False
         while self._under_way is not None and not self.closed:
             waiter = DirectWait(loop=self._mailroom.loop)
@@ -171,8 +171,8 @@ class Journal:
         return StoreError(f"pod {self.log.pod!r} has ended")
 
     async def start_successor(self, record: Callable[[Parent], None]) -> None:
-        """Go on in a new session that takes this one's place; ``record`` records what it begins with. All of
-        it is durable, or nothing. Raises SessionError.
+        """Continue in a new session that takes this one's place; ``record`` records what it begins with. All
+        of it becomes durable, or nothing. Raises SessionError.
         """
         while not self.at_rest:
             await self.commit()
@@ -187,25 +187,24 @@ class Journal:
             await to_its_end(given)
 
     async def retry(self) -> None:
-        """Give the store once more the ends that it refused; if refused again they wait for
-        another commit.
-        """
+        """Give the store again the ends that it refused; if it refuses again they wait for another commit."""
         self._refused_again = True
         with contextlib.suppress(SessionError):
             await self.commit()
 
     def carried(self) -> dict[str, Any]:
-        """What a session that takes the place of this one takes over besides items."""
+        """What a session that takes the place of this one inherits besides items."""
         assert self._owner is not None
         return self._owner.carried()
 
     def stop_branching(self) -> None:
-        """Do not fork at a conflict any more, since the pod ends."""
+        """Stop forking at a conflict, because the pod ends."""
         self._branching = True
 
     def _give(self, give: Callable[[], Kept], alone: bool = False) -> DirectWait | None:
-        """Give the store what is recorded: None where it is kept at once, else a future of its answer. Raises
-        SessionError. Where it is given ``alone`` and refused, only its giver gets the error.
+        """Give the store what is recorded: returns None if it is durable at once, else a future of the
+        store's answer. Raises SessionError. If it is given ``alone`` and refused, only its giver gets the
+        error.
         """
         try:
             kept = give()
@@ -235,7 +234,7 @@ class Journal:
             self._mailroom.post(self._take_answer, done)
 
     def _take_answer(self, done: Pending) -> None:
-        """Confirm or roll back what was given to the store, and answer who waits for it."""
+        """Confirm or roll back what was given to the store, and answer those who wait for it."""
         cancelled = not isinstance(done, AsyncFuture) and done.cancelled()
         error = asyncio.CancelledError() if cancelled else done.exception()
         if self._under_way is not done:  # the pod has given up waiting
@@ -258,7 +257,7 @@ class Journal:
             self._answer()
 
     def _answer(self, error: BaseException | None = None) -> None:
-        """Answer all who wait; they go on at once where it ended well, and the loop is in nothing else."""
+        """Answer everyone who waits. They resume at once if it succeeded and the loop is idle."""
         given, self._given = self._given, None
         waiting, self._waiting = self._waiting, None
         at_once = error is None and not self._mailroom.is_busy()
@@ -277,8 +276,8 @@ class Journal:
             release_session(self._template.store, left)
 
     def _handle_refusal(self, error: SessionError, *, alone: bool) -> DirectWait | None:
-        """Handle what the store did not keep. Where another has taken the session, go on in one of our own;
-        else notify all. Returns and raises as ``_give``.
+        """Handle what the store refused. If another process has taken the session, continue in a fork; else
+        notify everyone. Returns and raises as ``_give``.
         """
         taken = isinstance(error, HeadConflict | SessionInUse | SessionNotFound)
         if taken and self._template.on_conflict == "fork" and not self._branching:
@@ -295,8 +294,8 @@ class Journal:
         return self.log.branch(new_session_id(), self._template.opening, "taken", **self.carried())
 
     def close(self) -> None:
-        """End all waits for commits, since the pod has ended. A commit that is still awaited is cancelled,
-        and may be kept or not.
+        """End all waits for commits, because the pod has ended. A commit that is still awaited is cancelled,
+        and may become durable or not.
         """
         self.closed, self._owner = True, None
         if isinstance(pending := self._under_way, asyncio.Future):
@@ -308,7 +307,7 @@ class Journal:
     # -- the end ---------------------------------------------------------------------------------
 
     async def abandon(self, seconds: float) -> None:
-        """Roll back to what is durable, at the end of a pod by a defect; ends are recorded again."""
+        """Roll back to what is durable, when a defect ends the pod; ends are recorded again."""
         pending, self._under_way = self._under_way, None
         if pending is not None:
             await self.wait_for_last(pending, seconds)
@@ -316,7 +315,7 @@ class Journal:
         self.log.restage()
 
     async def commit_last(self, seconds: float) -> None:
-        """Commit once more, in ``seconds`` at most, where nobody is left to handle a refusal."""
+        """Commit once more, within ``seconds``, when nobody is left to handle a refusal."""
         if self._under_way is not None:
             last = asyncio.ensure_future(self.commit())
             last.add_done_callback(_ignore_outcome)

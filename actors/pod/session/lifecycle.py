@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 
 class Resumed(Struct, frozen=True):
-    """The session to go on with: the newest of its compactions, or with ``exact`` that very one. With
-    ``or_new`` it is made where it does not exist.
+    """The session to continue: its newest compaction, or with ``exact`` that very one. With ``or_new`` it is
+    made if it does not exist.
     """
 
     session_id: str
@@ -40,7 +40,7 @@ class Resumed(Struct, frozen=True):
 
 
 def open_session(resources: PodResources) -> Kept:
-    """Make a session: None, or what resolves when it is durable. Raises SessionError."""
+    """Make a session; returns None, or a future that resolves when it is durable. Raises SessionError."""
     log, template, parent = resources.log, resources.template, resources.parent
     log.open(template.opening)
     log.record(PodStarted, model=template.model, parent=parent)
@@ -66,7 +66,7 @@ class Lifecycle:
     # -- the beginning ---------------------------------------------------------------------------
 
     async def await_opened(self, kept: Future[None] | Awaitable[None]) -> None:
-        """Wait until a session that was made is durable. Raises SessionError."""
+        """Wait until a new session is durable. Raises SessionError."""
         log = self._journal.log
         try:
             await durable(kept)
@@ -79,7 +79,7 @@ class Lifecycle:
     async def restore(
         self, resumed: Resumed, take_over: Callable[[Replayed], Coroutine[Any, Any, None]]
     ) -> None:
-        """Go on in an existing session, and publish that; ``take_over`` gets what it says of the pod's
+        """Continue an existing session, and publish that; ``take_over`` gets what it records of the pod's
         earlier lives. Raises SessionError.
         """
         store, log = self._template.store, self._journal.log
@@ -113,7 +113,7 @@ class Lifecycle:
         raise missing
 
     async def _claim_last(self, session_id: str) -> Claim:
-        """Claim a session; where its pod has just compacted it, the one after."""
+        """Claim a session; if its pod has just compacted it, its successor."""
         store = self._template.store
         session_id = await tip(store, session_id)
         while True:
@@ -128,8 +128,8 @@ class Lifecycle:
             await self._release(claim.session_id)
 
     async def _claim_one(self, session_id: str) -> Claim:
-        """Claim a session. Where this is cancelled no claim is left behind: it is released once
-        it is there.
+        """Claim a session. If this is cancelled no claim is left behind: it is released once it has been
+        granted.
         """
         claimed = self._template.store.claim(session_id, self._resources.name)
         if not isinstance(claimed, Awaitable):
@@ -149,7 +149,7 @@ class Lifecycle:
         await release_and_wait(self._template.store, session_id, self._template.store_grace)
 
     def close_activities(self, why: str) -> None:
-        """Record the end of all activities that can have no other end any more."""
+        """Record the end of all activities that cannot end otherwise any more."""
         head = self._journal.head
         for kind, run_id, fields in ends_of(head.open, head.open_run, why):
             self._journal.log.record_end(kind, run_id, **fields)
@@ -157,8 +157,8 @@ class Lifecycle:
     # -- without its history ---------------------------------------------------------------------
 
     async def read_back(self, conversation: Conversation) -> None:
-        """Read the history up to where it ended; if another has written behind it, the next commit notices.
-        Raises SessionError.
+        """Read the history back, up to the entry where it ended; if another process has written more, the
+        next commit notices. Raises SessionError.
         """
         log, head = self._journal.log, self._journal.head
         last, session_id = head.last, head.session_id
@@ -175,8 +175,8 @@ class Lifecycle:
     # -- the end ---------------------------------------------------------------------------------
 
     def end_session(self) -> Kept:
-        """Record the end of the pod; returns what resolves when it is durable, None where it is or will not
-        be.
+        """Record the end of the pod; returns a future that resolves when it is durable, None if it is durable
+        or never will be.
         """
         self._journal.stop_branching()
         self._journal.log.record(PodEnded)
@@ -186,8 +186,8 @@ class Lifecycle:
             return None
 
     async def stop(self, runs: RunLoop, finish_jobs: Callable[[], Awaitable[None]]) -> None:
-        """Record the end of the pod and release its session, once the interrupted run has ended. All of it is
-        bounded: a store that never answers is not waited for.
+        """Record the end of the pod and release its session, once the interrupted run has ended. All waits
+        are bounded: a store that never answers is not waited for.
         """
         last = Interruptible(runs)
         with contextlib.suppress(TimeoutError):
@@ -202,7 +202,7 @@ class Lifecycle:
             await self._journal.commit_last(self._template.store_grace)
 
     async def fail(self, error: BaseException) -> None:
-        """Record that a defect ends the pod, with the ends of all that was started."""
+        """Record that a defect ends the pod, with the ends of everything that was started."""
         journal = self._journal
         await journal.abandon(self._template.store_grace)
         self.close_activities("a defect ended the pod")

@@ -19,14 +19,14 @@ _PAGE = 200
 
 
 class Span(NamedTuple):
-    """A session, and its last entry that counts."""
+    """A session, and the last of its entries that counts."""
 
     session_id: str
     through: int
 
 
 class Missing(NamedTuple):
-    """An ancestor that no longer exists, and the number of the last entry that it would have given."""
+    """An ancestor that no longer exists, and the number of the last entry that it would have contributed."""
 
     session_id: str
     through: int
@@ -46,7 +46,7 @@ class _Log:
 
 
 class PastEvents:
-    """What a subscription replays first: of some pods all that is durable above the numbers given."""
+    """What a subscription replays first: everything durable of some pods above the numbers given."""
 
     def __init__(
         self,
@@ -55,8 +55,8 @@ class PastEvents:
         started: Callable[[str], Awaitable[None]],
         position: Callable[[str], tuple[str, int] | None],
     ) -> None:
-        """``started`` waits for a pod that is being started; ``position`` gives the session of one that
-        lives, and its last durable entry.
+        """``started`` waits for a pod that is being started; ``position`` gives the session of a living pod,
+        and its last durable entry.
         """
         self._store = store
         self._since = since
@@ -80,7 +80,9 @@ class PastEvents:
         return {log.pod: log.through for log in self._logs}
 
     async def page(self) -> Iterable[StoredEntry | Lagged] | None:
-        """The next entries, events or not; None where there are no more. Raises SessionError."""
+        """The next entries, whether they are events or not; None if there are no more. Raises
+        SessionError.
+        """
         while self._logs:
             page = await self._next(self._logs[0])
             if page:
@@ -105,7 +107,7 @@ class PastEvents:
 
 
 async def last_session(store: SessionStore, name: str) -> tuple[str, int]:
-    """The last session of a pod that does not live, and its last entry. Raises SessionNotFound."""
+    """The last session of a pod that is not alive, and its last entry. Raises SessionNotFound."""
     sessions = await sessions_of(store, name, limit=1)
     if sessions:
         return sessions[0].session_id, sessions[0].head.seq
@@ -113,7 +115,7 @@ async def last_session(store: SessionStore, name: str) -> tuple[str, int]:
 
 
 def gone(pod: str, missing: Missing, since: int) -> Lagged:
-    """What a replay shows in the place of the events of a deleted session."""
+    """What a replay shows in place of the events of a deleted session."""
     return Lagged(
         pod=pod,
         session_id=missing.session_id,
@@ -128,8 +130,8 @@ def gone(pod: str, missing: Missing, since: int) -> Lagged:
 async def spans_of(
     store: SessionStore, session_id: str, since: int, through: int
 ) -> tuple[list[Span], Missing | None]:
-    """The sessions that hold the entries above ``since`` and up to ``through``, the oldest ancestor that is
-    there first; and what of it is there no more. Raises SessionNotFound where the session itself is gone.
+    """The sessions that hold the entries above ``since`` and up to ``through``, oldest existing ancestor
+    first, and which of these entries no longer exist. Raises SessionNotFound if the session itself is gone.
     """
     spans, parent = [Span(session_id, through)], (await settled(store.info(session_id))).parent
     # A session begins behind its parent's entries: one that does not was written by somebody, and may be its
@@ -147,8 +149,8 @@ async def spans_of(
 async def entries_after(
     store: SessionStore, session_id: str, since: int, through: int, limit: int
 ) -> list[StoredEntry]:
-    """The entries numbered above ``since`` and up to ``through``, at most ``limit``, those of parents first,
-    as far back as there are any.
+    """The entries numbered above ``since`` and up to ``through``, at most ``limit``; those of parents come
+    first, as far back as there are any.
     """
     spans, missing = await spans_of(store, session_id, since, through)
     after, found = since if missing is None else max(since, missing.through), list[StoredEntry]()

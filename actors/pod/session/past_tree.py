@@ -1,4 +1,4 @@
-"""``PastTree``: reads past events of a pod and its sub-agents, those that have ended too, in one order."""
+"""``PastTree``: reads past events of a pod and its sub-agents, ended ones included, in one order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PAGE = 200
 
 
 class _Next(NamedTuple):
-    """An entry that was read and not given yet, and when it was made."""
+    """An entry that was read and not returned yet, and when it was made."""
 
     at: float
     entry: StoredEntry
@@ -46,7 +46,7 @@ class _Log:
         self.open: dict[str, _Log] = {}
 
     async def next(self) -> _Next | None:
-        """The next entry, which stays at hand; None at the end."""
+        """The next entry, without taking it; None at the end."""
         while not self.hand and self.read < self.through:
             page = await entries_after(self._store, self.session_id, self.read, self.through, _PAGE)
             self.read = page[-1].seq if page else self.through
@@ -58,8 +58,8 @@ class PastTree:
     """What a subscription to a pod and its sub-agents replays first.
 
     Each log is read in its own order, a sub-agent's between its beginning and its end in the log of its
-    parent, and logs beside each other by the time of their entries. Sub-agents whose end was recorded up to
-    the number that is asked for are left out; of others all is given that is above their own number.
+    parent, and parallel logs by the time of their entries. Sub-agents whose end was recorded at or before the
+    requested number are left out; of the others, everything is replayed that is above their own number.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class PastTree:
         started: Callable[[str], Awaitable[None]],
         living: Callable[[], dict[str, tuple[str, int]]],
     ) -> None:
-        """``started`` waits for a pod that is being started; ``living`` gives the pod and all below, as far
-        as they live, with their sessions and last durable entries.
+        """``started`` waits for a pod that is being started; ``living`` gives the living pods of the tree,
+        with their sessions and last durable entries.
         """
         self._store = store
         self._pod = pod
@@ -84,8 +84,8 @@ class PastTree:
         self._begun = False
 
     async def begin(self) -> dict[str, int]:
-        """The number up to which each pod's events will be replayed; "*" stands for those that have ended,
-        all of which will be. Raises SessionNotFound, StoreError.
+        """The number up to which each pod's events will be replayed; "*" stands for pods that have ended,
+        which are replayed entirely. Raises SessionNotFound, StoreError.
         """
         await self._started(self._pod)
         last = None if self._pod in self._find_living() else await last_session(self._store, self._pod)
@@ -100,7 +100,9 @@ class PastTree:
         return _Log(self._store, pod, session_id, through, self._since.get(pod, 0))
 
     async def page(self) -> Iterable[StoredEntry | Lagged] | None:
-        """The next entries, events or not; None where there are no more. Raises SessionError."""
+        """The next entries, whether they are events or not; None if there are no more. Raises
+        SessionError.
+        """
         found: list[StoredEntry | Lagged] = []
         if not self._begun:
             self._begun = True
@@ -114,7 +116,7 @@ class PastTree:
         return found or None
 
     async def _next_log(self) -> _Log | None:
-        """The log whose next entry comes next; None where all are at their end."""
+        """The log whose next entry comes next; None if all are at their end."""
         best: _Log | None = None
         for log in reversed(self._logs):  # sub-agents before their parents, which may wait for them
             if (head := await log.next()) is None:
@@ -133,8 +135,8 @@ class PastTree:
     # -- sub-agents --------------------------------------------------------------------------------
 
     async def _begin_log(self, log: _Log) -> list[Lagged]:
-        """Pass over what is not asked for, and begin with the sub-agents that lived then. Gives what stands
-        in the place of what was deleted.
+        """Skip what is not asked for, and begin with the sub-agents that were alive then. Returns what stands
+        in for deleted entries.
         """
         found: list[Lagged] = []
         open_then: dict[str, ChildStarted] = {}
@@ -156,7 +158,7 @@ class PastTree:
         return found
 
     async def _open_child(self, parent: _Log, started: ChildStarted) -> list[Lagged]:
-        """Read the log of a sub-agent from here on; gives what stands in its place where it was deleted."""
+        """Read the log of a sub-agent from here on; returns what stands in for it if it was deleted."""
         name, began = started.child, started.child_session
         living = self._living.get(name)
         try:
@@ -173,7 +175,7 @@ class PastTree:
         return await self._begin_log(child)
 
     async def _goes_on_from(self, position: tuple[str, int], session_id: str) -> bool:
-        """Whether a living pod has that session, or one that goes on from it."""
+        """Whether a living pod has that session, or one that continues it."""
         if position[0] == session_id:
             return True
         spans, _ = await spans_of(self._store, position[0], 0, position[1])
@@ -190,7 +192,7 @@ def _child_event(entry: StoredEntry) -> ChildStarted | ChildEnded | None:
 
 
 def _is_held(log: _Log) -> bool:
-    """Whether the next entry is the end of a sub-agent of which more is to come."""
+    """Whether the next entry is the end of a sub-agent that has more to come."""
     if not log.open:
         return False
     event = _child_event(log.hand[0].entry)
@@ -198,6 +200,6 @@ def _is_held(log: _Log) -> bool:
 
 
 def _taken_over(hand: Iterable[_Next]) -> tuple[ChildStarted, ...]:
-    """The sub-agents that lived where the oldest existing session began."""
+    """The sub-agents that were alive where the oldest existing session began."""
     first = next((decode_entry(each.entry.body) for each in hand), None)
     return first.children.open if isinstance(first, SessionOpened) else ()

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Patience:
-    """Waits for work with a store, until who stops a pod meanwhile has waited for long enough."""
+    """Waits for work with a store, until a stop that arrived meanwhile has waited long enough."""
 
     __slots__ = ("_over", "_timer")
 
@@ -25,8 +25,8 @@ class Patience:
             self.end_at(end_at)
 
     async def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of ``work``. Raises StoreError where it was given up: then it is cancelled, and not
-        waited for any more.
+        """The result of ``work``. Raises StoreError if it was given up; it is then cancelled and not waited
+        for.
         """
         task: asyncio.Task[T] = begin_task(work)
         try:

@@ -41,8 +41,7 @@ _FIRST = 2
 
 
 async def restore(store: SessionStore, session_id: str, until: bytes | None = None) -> tuple[Replayed, Head]:
-    """The session's state and head, its chain checked; ``until`` ends it at the entry with that hash.
-
+    """The session's state and head, with its chain checked; ``until`` ends it at the entry with that hash.
     Raises SessionNotFound, SessionCorrupt, StoreError, UnknownEntry.
     """
     state, head, limit = Replayed(), None, _FIRST
@@ -82,14 +81,16 @@ async def restore(store: SessionStore, session_id: str, until: bytes | None = No
 
 
 def _place(page: Sequence[StoredEntry], wanted: bytes) -> int | None:
-    """Where the entry with that hash stands."""
+    """The position of the entry with that hash."""
     return next((index for index, entry in enumerate(page) if entry.hash == wanted), None)
 
 
 async def tip(store: SessionStore, session_id: str) -> str:
-    """The session in which another goes on: the last in line of its compactions, and of the branches that its
-    pods have made where it was cut off under them. Where somebody has written a store in which such a line
-    comes back to one of its own, there is no last, and the session stands for itself.
+    """The session in which another continues: the last in its line of compactions, and of the branches that
+    its pods made when it was cut off under them.
+
+    If somebody has written a store in which such a line leads back to itself, there is no last one, and the
+    session itself is returned.
     """
     first, line = session_id, {session_id}
     while children := await settled(store.successors(session_id)):
@@ -107,7 +108,7 @@ async def tip(store: SessionStore, session_id: str) -> str:
 async def _rescue(
     store: SessionStore, session_id: str, branches: Sequence[SessionInfo]
 ) -> SessionInfo | None:
-    """The last branch in which a pod has gone on that found its session shorter than it had left it."""
+    """The last branch in which a pod continued after it found its session shorter than it had left it."""
     try:
         end = (await settled(store.info(session_id))).head.seq
     except SessionError:  # it was deleted, or who reads it finds out what is wrong with it
@@ -136,7 +137,7 @@ async def last_run(store: SessionStore, info: SessionInfo) -> RunOutcome | Liter
 
 
 def last_run_in(page: Sequence[StoredEntry]) -> RunOutcome | Literal["open"] | None:
-    """How the last run ended of which these entries of a session speak; None where they speak of none. Raises
+    """How the last run ended that these entries of a session speak of; None if they speak of none. Raises
     WireError.
     """
     return next((found for entry in reversed(page) if (found := _run_word(entry)) is not None), None)
@@ -154,7 +155,7 @@ def _run_word(entry: StoredEntry) -> RunOutcome | Literal["open"] | None:
 
 
 async def interrupted(store: SessionStore, pod: str | None, limit: int) -> list[SessionInfo]:
-    """The sessions, of those that changed last, whose last run can be resumed and that nobody holds."""
+    """Those of the most recently changed sessions whose last run can be resumed and that nobody holds."""
     found: list[SessionInfo] = []
     for info in await sessions_of(store, pod, limit):
         await asyncio.sleep(0)
@@ -170,7 +171,7 @@ async def interrupted(store: SessionStore, pod: str | None, limit: int) -> list[
 
 
 async def sessions_of(store: SessionStore, pod: str | None, limit: int | None) -> list[SessionInfo]:
-    """The sessions of a pod (None: of all), however its name is written, the last changed one first."""
+    """The sessions of a pod (None: of all), however its name is written, most recently changed first."""
     if pod is None or len(names := spellings(pod)) == 1:
         return await settled(store.sessions(pod=pod, limit=limit))
     found = [each for name in names for each in await settled(store.sessions(pod=name, limit=limit))]
@@ -178,15 +179,16 @@ async def sessions_of(store: SessionStore, pod: str | None, limit: int | None) -
 
 
 async def _is_pod(store: SessionStore, session_id: str) -> bool:
-    """Whether a session is a pod's, and no agent's, which a swarm resumes."""
+    """Whether a session belongs to a pod rather than to an agent, which a swarm resumes."""
     page = await settled(store.read(session_id, limit=1))
     opened = decode_entry(page[0].body) if page else None
     return not isinstance(opened, SessionOpened) or spec_of(opened.manifest) is None
 
 
 async def activities_left(store: SessionStore, session_id: str, state: Replayed) -> tuple[Activity, ...]:
-    """What was started in a session that was read back, and ended nowhere. A compaction that succeeded
-    has recorded its end in the session that it led to.
+    """What was started in a session that was read back, and ended nowhere.
+
+    A compaction that succeeded has recorded its end in the session that it led to.
     """
     left = state.open
     if "compaction" in left and await tip(store, session_id) != session_id:
