@@ -314,6 +314,61 @@ def test_how_a_run_ended_is_known_though_an_entry_before_it_is_damaged(store: st
     assert session.stand.last_run == "failed"
 
 
+#: What may happen to a row of the last ones of a session, or to a line of its file.
+ROW_DAMAGE = (
+    "UPDATE entries SET body = 7",
+    "UPDATE entries SET body = replace(body, 'Run', 'Fun')",
+    "UPDATE entries SET hash = 'x'",
+    "UPDATE entries SET n = 'n' || n",
+    "UPDATE entries SET session = 77",
+    "DELETE FROM entries",
+)
+LINE_DAMAGE = (
+    lambda line: b"garbage\n",
+    lambda line: line[:20] + b"\n" + line[20:],
+    lambda line: line.replace(b"Run", b"Fun"),
+    lambda line: line + line,
+    lambda line: b"",
+)
+
+
+@pytest.mark.parametrize("damage", ROW_DAMAGE)
+def test_a_damaged_row_never_has_an_earlier_run_taken_for_the_last(store: str, tmp_path: Path, damage: str):
+    made(store, runs=3, fails=True)
+    with contextlib.closing(sqlite3.connect(tmp_path / "pods.db")) as db:
+        # But the last one, and the one by which it is found: without those the session ends before.
+        found_by = "SELECT max(id) FROM entries WHERE follows = 0"
+        *rows, _ = [row for (row,) in db.execute(f"SELECT id FROM entries WHERE id <> ({found_by})")]
+        for row in rows:
+            with db:
+                db.execute("CREATE TEMP TABLE sound AS SELECT * FROM entries")
+                db.execute(f"{damage} WHERE id = ?", (row,))
+            assert last_runs(store) <= {"failed", "unreadable"}, row
+            with db:
+                db.execute("DELETE FROM entries")
+                db.execute("INSERT INTO entries SELECT * FROM sound")
+                db.execute("DROP TABLE sound")
+    assert last_runs(store) == {"failed"}
+
+
+@pytest.mark.parametrize("damage", LINE_DAMAGE)
+def test_a_damaged_line_never_has_an_earlier_run_taken_for_the_last(tmp_path: Path, damage):
+    store = f"jsonl:{tmp_path / 'pods'}"
+    made(store, runs=3, fails=True)
+    [path] = (tmp_path / "pods").glob("*.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    for at in range(1, len(lines) - 1):
+        path.write_bytes(b"".join([*lines[:at], damage(lines[at]), *lines[at + 1 :]]))
+        assert last_runs(store) <= {"failed", "unreadable"}, at
+
+
+def last_runs(store: str) -> set[str]:
+    """How the last run of the only session ended, by all entries and by the last ones."""
+    with Reading(store) as reading:
+        [session] = listed(reading.sessions(), reading)
+        return {session.stand.last_run, stand_of(session.info, reading).last_run}
+
+
 def test_a_session_that_is_deleted_while_others_are_listed_is_left_out(store: str):
     [gone], [left] = made(store), made(store)
     with Reading(store) as reading, contextlib.closing(SQLiteStore(store.partition(":")[2])) as other:

@@ -11,7 +11,8 @@ import msgspec
 from actors.cli.display.format import cut
 from actors.cli.sessions.store_reader import WORDS, Reading
 from actors.pod.client_factory import label
-from actors.pod.session.restore import last_run_in
+from actors.pod.session.restore import check_end, last_run_in
+from actors.sessions.chain import head_of
 from actors.sessions.replay import Replayed
 from actors.sessions.store import SessionInfo
 from actors.swarm.agents.history import POD_RUNNERS
@@ -48,11 +49,13 @@ def summary_of(info: SessionInfo, reading: Reading) -> tuple[Summary, str | None
     calls that wait for approval, read once; of one that is damaged as much as can be read, and None. Raises
     SessionNotFound, StoreError.
     """
-    found, last = _Found(), "none"
+    found, last, end = _Found(), "none", None
     try:
         for page in reading.pages(info):
             found.read(page)
-            last = last_run_in(page) or last
+            last = last_run_in(info.session_id, page, end) or last
+            end = head_of(page)
+        check_end(info, end.seq if end else 0)
     except (SessionCorrupt, WireError):
         return found.summary(reading), None, True
     return found.summary(reading), last, found.asks

@@ -8,7 +8,7 @@ from typing import Literal
 
 from actors.runtime.in_thread import in_thread
 from actors.sessions.answers import settled
-from actors.sessions.chain import verified
+from actors.sessions.chain import head_of, verified
 from actors.sessions.head import spellings
 from actors.sessions.replay import Replayed
 from actors.sessions.store import SessionInfo, SessionStore
@@ -122,25 +122,56 @@ async def _rescue(
 
 
 async def last_run(store: SessionStore, info: SessionInfo) -> RunOutcome | Literal["open", "none"]:
-    """How the last run of a session ended: ``open`` if it has no end, ``none`` if there was no run."""
-    through = info.head.seq
-    while through > 0:
-        after = max(through - _TAIL, 0)
-        page = await settled(store.read(info.session_id, after=after, limit=_TAIL))
-        page = [each for each in page if each.seq <= through]
-        if (found := last_run_in(page)) is not None:
+    """How the last run of a session ended: ``open`` if it has no end, ``none`` if there was no run. Raises
+    SessionCorrupt where damage may hide that, WireError.
+    """
+    session_id, through = info.session_id, info.head.seq
+    begin = 0 if info.parent is None else info.parent.at_seq
+    check_end(info, through)
+    while through > begin:
+        after = max(through - _TAIL, begin)
+        before = None if after == begin else await _between(store, session_id, after - 1, after)
+        page = await _between(store, session_id, after, through)
+        if (found := last_run_in(session_id, page, head_of(before) if before else None)) is not None:
             return found
-        if not page or page[0].seq > after + 1:  # the session's first entry: a child's is not number 1
-            break
         through = after
     return "none"
 
 
-def last_run_in(page: Sequence[StoredEntry]) -> RunOutcome | Literal["open"] | None:
-    """How the last run ended that these entries of a session speak of; None if they speak of none. Raises
-    WireError.
+async def _between(store: SessionStore, session_id: str, after: int, through: int) -> list[StoredEntry]:
+    """The entries with numbers above ``after`` up to ``through``. Raises SessionCorrupt where they end
+    before.
     """
-    return next((found for entry in reversed(page) if (found := _run_word(entry)) is not None), None)
+    found: list[StoredEntry] = []
+    while after < through:
+        page = await settled(store.read(session_id, after=after, limit=_TAIL))
+        if not page or page[0].seq > through:
+            raise SessionCorrupt(session_id, through, "it is missing")
+        found += [each for each in page if each.seq <= through]
+        after = page[-1].seq
+    return found
+
+
+def check_end(info: SessionInfo, seq: int) -> None:
+    """Raise SessionCorrupt where a session that was read to the entry ``seq`` does not end there, or its last
+    row does not say where it ends.
+    """
+    if not info.head.seq or seq < info.head.seq:
+        raise SessionCorrupt(info.session_id, seq + 1, "it cannot be read")
+
+
+def last_run_in(
+    session_id: str, page: Sequence[StoredEntry], before: Head | None = None
+) -> RunOutcome | Literal["open"] | None:
+    """How the last run ended of which these entries of a session speak, behind the entry ``before``; None
+    where they speak of none. Raises SessionCorrupt where the chain is broken from there on, WireError.
+    """
+    at, found = len(page), None
+    while at and found is None:
+        at -= 1
+        found = _run_word(page[at])
+    verified(session_id, page[at:], head_of(page[:at]) if at else before)
+    return found
 
 
 def _run_word(entry: StoredEntry) -> RunOutcome | Literal["open"] | None:
@@ -165,7 +196,7 @@ async def interrupted(store: SessionStore, pod: str | None, limit: int) -> list[
             waits = waits and await tip(store, info.session_id) == info.session_id
             if waits and await _is_pod(store, info.session_id):
                 found.append(info)
-        except (SessionNotFound, WireError):  # deleted meanwhile, or damaged: a resume would say so
+        except (SessionNotFound, SessionCorrupt, WireError):  # deleted or damaged: a resume would say so
             continue
     return found
 
