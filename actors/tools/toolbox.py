@@ -8,6 +8,7 @@ import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from protocol.text import encodable
 
 #: From how long on a function that was said not to block is complained of, in seconds.
 HELD = 0.05
+#: How many tools are named to a model that has called one that is not there.
+_NAMED = 100
 #: The result of a call that was begun and whose end nobody saw.
 INTERRUPTED = (
     "interrupted, outcome unknown: the tool may or may not have taken effect; check before calling it again"
@@ -222,7 +225,9 @@ class Toolbox:
         return ToolResult(call.id, call.name, output.parts, kept=output.kept)
 
     def _unknown(self, name: str) -> ToolError:
-        known = ", ".join(self._tools) or "none"
+        more = len(self._tools) - _NAMED
+        names = [*islice(self._tools, _NAMED), *([f"and {more:,} more"] if more > 0 else [])]
+        known = ", ".join(names) or "none"
         if name in self._gone:
             return ToolError(f"there is no tool {name!r} any more: it was withdrawn; the tools are: {known}")
         near = closest(name, self._tools)

@@ -27,6 +27,7 @@ TOOLS = (
     "pid",
     "pause",
     "strange",
+    "nearly",
 )
 
 
@@ -102,6 +103,8 @@ def answer(request: dict) -> None:
         )
     elif method == "tools/list" and "unlisted" in SINS:
         send({"id": number, "error": {"code": -1, "message": "no licence " + "x" * 100_000}})
+    elif method == "tools/list" and "null" in SINS:
+        send({"id": number, "result": None})
     elif method == "tools/list" and "circling" in SINS:
         page = {"name": f"page_of_{number}", "inputSchema": {"type": "object"}}
         send({"id": number, "result": {"tools": [page], "nextCursor": "the same"}})
@@ -185,6 +188,8 @@ def call(number: object, name: str, arguments: dict, meta: dict) -> None:
             "no block",
         ]
         send({"id": number, "result": {"content": blocks}})
+    elif name == "nearly":
+        print(json.dumps({"id": number, **arguments}), flush=True)
     elif name == "pid":
         result(number, str(os.getpid()))
     elif name == "pause":

@@ -23,6 +23,29 @@ async def test_answers_to_nobody_and_second_answers_are_dropped() -> None:
     assert played.texts == ["as a text", "the first", "fine"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"result": {"content": [{"type": "text", "text": "of no version"}]}}, "of no version"),
+        ({"jsonrpc": "2.0", "result": None}, "MCP server 'raw' gave back what is no result"),
+        ({"jsonrpc": "2.0", "result": "done"}, "MCP server 'raw' gave back what is no result"),
+        ({"jsonrpc": "2.0", "error": "no licence"}, "MCP server 'raw' refused: no licence (-32603)"),
+        ({"jsonrpc": "2.0", "error": {"message": None}}, "MCP server 'raw' refused: None (-32603)"),
+    ],
+)
+async def test_an_answer_that_is_nearly_one_ends_its_call_at_once(
+    answer: dict[str, object], words: str
+) -> None:
+    played = await play(("raw__nearly", answer), ("raw__echo", {"text": "fine"}), of=raw())
+    assert played.texts[0].startswith(words)
+    assert played.texts[1] == "fine"
+
+
+async def test_a_list_that_is_null_is_reported_at_once() -> None:
+    played = await play("raw__echo", of=raw("null"))
+    assert "MCP server 'raw' cannot be used" in played.alerts[0]
+
+
 async def test_a_line_that_is_too_long_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.tools.mcp.streams.LONGEST_MESSAGE", 100_000)
     played = await play(("raw__huge", {"size": 200_000}), of=raw())

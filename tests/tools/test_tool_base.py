@@ -255,6 +255,12 @@ def test_a_call_that_cannot_be_run_gets_a_result_that_says_why(call, words):
     assert words in result.text
 
 
+def test_of_very_many_tools_only_some_are_named_where_one_is_not_there():
+    tools = [Tool(sphinx, name=f"tool_{n}") for n in range(3_000)]
+    result = asyncio.run(Toolbox(tools).run(ToolCall("c", "zzz"), context()))
+    assert result.text.endswith("tool_98, tool_99, and 2,900 more")
+
+
 def test_a_tool_errors_words_reach_the_model_with_their_hint():
     async def refuse() -> None:
         raise ToolError("no such thing", hint="look elsewhere")

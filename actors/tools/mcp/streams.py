@@ -11,7 +11,7 @@ from typing import Any, Self
 import anyio
 from mcp.client._transport import ReadStream
 from mcp.shared.message import SessionMessage
-from mcp_types import ContentBlock, JSONRPCResponse, jsonrpc_message_adapter
+from mcp_types import INTERNAL_ERROR, ContentBlock, JSONRPCResponse, jsonrpc_message_adapter
 from pydantic import TypeAdapter, ValidationError
 
 from actors.runtime.children.pipes import ChildInput, ChildOutput
@@ -212,6 +212,23 @@ def _message(line: bytes) -> Any:
     except ValueError:
         pass
     try:  # once more for texts that are no Unicode, and without what is nested too deep
-        return jsonrpc_message_adapter.validate_python(decoded(line), by_name=False)
+        given = decoded(line)
+        return jsonrpc_message_adapter.validate_python(_mended_answer(given) or given, by_name=False)
     except (ValueError, RecursionError):
         return None
+
+
+def _mended_answer(given: Any) -> dict[str, Any] | None:
+    """An answer as the protocol has it, in the place of what is nearly one: its call ends with it. None for
+    what answers nothing.
+    """
+    if not isinstance(given, dict) or "method" in given or given.get("id") is None:
+        return None
+    answer = {"jsonrpc": "2.0", "id": given["id"]}
+    error, result = given.get("error"), given.get("result")
+    if error is None:
+        return {**answer, "result": result if isinstance(result, dict) else {}}
+    words = error.get("message") if isinstance(error, dict) else error
+    code = error.get("code") if isinstance(error, dict) else None
+    is_number = isinstance(code, int) and not isinstance(code, bool)
+    return {**answer, "error": {"code": code if is_number else INTERNAL_ERROR, "message": str(words)}}
