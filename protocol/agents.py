@@ -1,4 +1,4 @@
-"""Agents: what one was asked to be, how it stands, and how its task ended."""
+"""Agents: what an agent was asked to be, its state, and how its task ended."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class AgentSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``runner`` is the name of a runner, or the command of a program; ``root`` the folder of its swarm. With
     ``keep`` its program may outlive the process that started it. ``has_objects`` says that it was given
-    objects of that process (a client, tools, a function), without which no other starts it again by itself.
-    ``starter`` is the session of the pod whose model has started it, None where a program or a person has.
+    objects of that process (a client, tools, a function), so no other process can start it again by itself.
+    ``starter`` is the session of the pod whose model started it, None if a program or a person did.
     """
 
     id: str
@@ -45,10 +45,11 @@ class AgentSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class AgentResult(Struct, frozen=True, kw_only=True):
-    """How an agent's task ended: ``done``, ``failed`` or ``killed`` (it was cancelled, or its agent stopped).
+    """How an agent's task ended: ``done``, ``failed`` or ``killed`` (it was cancelled, or its agent was
+    stopped).
 
-    ``text`` is its last answer; ``usage``, ``cost`` (US dollars) and ``seconds`` are what the task took, None
-    where nobody knows.
+    ``text`` is its last answer; ``usage``, ``cost`` (US dollars) and ``seconds`` are what the task used up,
+    None where unknown.
     """
 
     status: AgentStatus
@@ -67,12 +68,12 @@ _openings = msgspec.json.Decoder(_Opening)
 
 
 def opening_of(spec: AgentSpec) -> Raw:
-    """What stands in the place of a manifest in the first entry of an agent's session."""
+    """What the first entry of an agent's session holds in place of a manifest."""
     return Raw(msgspec.json.encode(_Opening(spec)))
 
 
 def spec_of(manifest: Raw) -> AgentSpec | None:
-    """The agent whose session's first entry has this; None where it is a pod's."""
+    """The agent described by the first entry of its session; None if the session is a pod's."""
     try:
         return _openings.decode(manifest).agent
     except msgspec.DecodeError:

@@ -1,4 +1,4 @@
-"""Approval rules: which calls of tools are run, which are asked for, and which are refused; pure."""
+"""Approval rules: which tool calls run, which need a person's approval, and which are denied; pure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Policy = Literal["allow", "ask", "deny"]
 
 
 class ProgramText(Protocol):
-    """A program of a shell among the arguments of a call. What allows has to mean all of it for certain; what
-    asks or denies need only mean some command in it perhaps.
+    """A shell program among the arguments of a call. A rule that allows must certainly match all of it; one
+    that asks or denies need only possibly match some command in it.
     """
 
     def certainly(self, pattern: str) -> bool:
@@ -28,12 +28,13 @@ _NO_PROGRAMS: Mapping[str, ProgramText] = {}
 
 
 class ApprovalRule(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One rule, ``[[approval]]``: what becomes of the calls that it matches.
+    """One rule, ``[[approval]]``: what happens to the calls that it matches.
 
-    ``tool`` is the name of a tool, or a pattern of names. ``match`` says what arguments have to be: a text is
-    a pattern, in which ``*`` stands for any text and ``?`` for one character; all else has to be equal. Of a
-    program of a shell it means the commands in it, as words with a blank between them. With
-    ``exact`` the arguments have to be those of ``match`` and no others, and no text in it is a pattern.
+    ``tool`` is the name of a tool, or a pattern of names. ``match`` says what the arguments must be: a text
+    is a pattern, in which ``*`` stands for any text and ``?`` for one character; any other value must be
+    equal. For a shell program the pattern is compared with the commands in it, as words separated by one
+    blank. With ``exact`` the arguments must be those of ``match`` and no others, and no text in it is a
+    pattern.
     """
 
     tool: str
@@ -42,14 +43,14 @@ class ApprovalRule(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     exact: bool = False
 
     def names(self, tool: str) -> bool:
-        """Whether the rule speaks of calls of ``tool``, with whatever arguments."""
+        """Whether the rule is about calls of ``tool``, whatever their arguments."""
         return fits(self.tool, tool)
 
     def matches(
         self, tool: str, arguments: Mapping[str, Any], programs: Mapping[str, ProgramText] = _NO_PROGRAMS
     ) -> bool:
-        """Whether the rule speaks of a call of ``tool`` with ``arguments``, as the model gave them;
-        ``programs`` are those of them that are programs of a shell.
+        """Whether the rule matches a call of ``tool`` with ``arguments``, as the model gave them;
+        ``programs`` are those arguments that are shell programs.
         """
         if not self.names(tool):
             return False
@@ -67,9 +68,9 @@ class ApprovalRule(Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 class ApprovalsSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """``[approvals]``: what becomes of calls that no rule matches, and of those that have to be asked for
-    where nobody is subscribed to the question: refused, or waiting until somebody comes. What nobody has
-    answered after ``timeout`` seconds is denied; None is never.
+    """``[approvals]``: what happens to calls that no rule matches, and to calls that need approval while
+    nobody is subscribed to the question: they are denied, or wait until somebody comes. A question that is
+    not answered after ``timeout`` seconds is denied; None means never.
     """
 
     default: Policy = "allow"
@@ -78,11 +79,11 @@ class ApprovalsSection(Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
 
 class ApprovalAnswer(Struct, frozen=True, omit_defaults=True):
-    """An answer to a call that waits for approval, as a store keeps it for whichever process has the pod.
+    """An answer to a call that waits for approval, kept in the store for whichever process has the pod.
 
     ``at`` is when it was given (seconds since the epoch); ``by``, ``arguments`` and ``note`` are those of
-    ``ApprovalResolved``, and ``always`` has the same call allowed from then on. ``proof`` shows that who gave
-    it has the token that ``ApprovalRequested.token`` names.
+    ``ApprovalResolved``, and ``always`` allows the same call from then on. ``proof`` shows that its sender
+    has the token that ``ApprovalRequested.token`` names.
     """
 
     approval_id: str
@@ -101,7 +102,7 @@ A_RULE = "a rule of [[approval]] may allow it"
 
 
 class ApprovalVerdict(Struct, frozen=True, gc=False):
-    """What becomes of a call, in words which rule or setting says so, and what lets it run."""
+    """What happens to a call, which rule or setting says so, in words, and what would let it run."""
 
     policy: Policy
     why: str
@@ -116,8 +117,8 @@ def verdict(
     programs: Mapping[str, ProgramText] = _NO_PROGRAMS,
     unbounded: ApprovalVerdict | None = None,
 ) -> ApprovalVerdict:
-    """What becomes of a call: a rule that denies it wins, else the first that matches, else what is said of
-    one that is ``unbounded``, else ``default``.
+    """What happens to a call: a rule that denies it wins, else the first rule that matches, else the verdict
+    for one that is ``unbounded``, else ``default``.
     """
     matching = [rule for rule in rules if rule.matches(tool, arguments, programs)]
     decisive = next((rule for rule in matching if rule.policy == "deny"), None) or next(iter(matching), None)

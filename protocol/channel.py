@@ -114,22 +114,22 @@ def frame(message: ToPod | FromPod) -> bytes:
 
 
 def event_frame(follow: int, event: bytes) -> tuple[bytes, ...]:
-    """The frame of a ``Published`` in parts, to be sent one behind the other; the event's bytes are not
-    looked at. Raises as ``frame``.
+    """The frame of a ``Published`` in parts, to be sent one after the other; the event's bytes are not
+    decoded. Raises as ``frame``.
     """
     start = b'{"type":"Told","id":%d,"event":' % follow
     return head(len(start) + len(event) + 1), start, event, b"}"
 
 
 def head(length: int) -> bytes:
-    """What a frame of so many bytes begins with. Raises WireError for one that is too large."""
+    """The first bytes of a frame of that many bytes. Raises WireError for one that is too large."""
     if length > LARGEST_FRAME:
         raise WireError(f"a frame has at most {LARGEST_FRAME} bytes, not {length}")
     return _length.pack(length)
 
 
 def frame_length(head: bytes) -> int:
-    """How many bytes follow the ``HEAD`` bytes of a frame. Raises WireError for what is no length."""
+    """How many bytes follow the ``HEAD`` bytes of a frame. Raises WireError if they are not a length."""
     length: int = _length.unpack(head)[0]
     if length > LARGEST_FRAME:
         raise WireError(f"a frame of {length} bytes: the other end does not speak this protocol")
@@ -137,13 +137,13 @@ def frame_length(head: bytes) -> int:
 
 
 def decode_to_pod(body: bytes) -> ToPod:
-    """What came for a pod. Raises WireError."""
+    """Decode what was sent to a pod. Raises WireError."""
     message: ToPod = _decode(_to_pod, body)
     return message
 
 
 def decode_from_pod(body: bytes) -> FromPod:
-    """What came from a pod; the event of a ``Published`` is not looked at. Raises WireError."""
+    """Decode what a pod sent; the event of a ``Published`` is left as bytes. Raises WireError."""
     match = _PUBLISHED.match(body)
     if match is not None and body.endswith(b"}"):
         return Published(int(match[1]), Raw(memoryview(body)[match.end() : -1]))

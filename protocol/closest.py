@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """The first of ``known`` that begins so, or the one that is most like ``name``: first one with the same
-    letters in another order. None where none is like it.
+    """The first of ``known`` that begins with ``name``, or the one most like it; one with the same letters in
+    another order comes first. None if none resembles it.
     """
     import difflib  # noqa: PLC0415 - only who mistypes pays for it
 

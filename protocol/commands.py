@@ -17,7 +17,7 @@ class Command(Struct, frozen=True, gc=False, tag=True, omit_defaults=True):
 
 
 class WireOptions(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
-    """What one run works with in the place of what its pod does, as far as it can travel."""
+    """What one run uses in place of its pod's settings, as far as that can be sent to another process."""
 
     model: ModelSection | None = None
     model_settings: ModelSettings | None = None
@@ -25,9 +25,10 @@ class WireOptions(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unkn
 
 
 class Run(Command, frozen=True, gc=False):
-    """Start a run, or queue it behind the one that goes on (``busy``). ``output_schema`` is the
-    JSON Schema that the answer has to fit; ``run_id`` lets the sender know its run's events; ``options`` hold
-    for this run alone.
+    """Start a run, or queue it behind the current one (``busy``).
+
+    ``output_schema`` is the JSON Schema that the answer must fit; ``run_id`` lets the sender recognise its
+    run's events; ``options`` apply to this run only.
     """
 
     content: tuple[Part, ...]
@@ -50,30 +51,30 @@ class Run(Command, frozen=True, gc=False):
 
 
 class Steer(Command, frozen=True, gc=False):
-    """Say something to the run that goes on; it joins before the next request."""
+    """Say something to the current run; it joins before the next request."""
 
     content: tuple[Part, ...]
 
 
 class Notify(Command, frozen=True, gc=False):
-    """Say something to the pod: joins the run that goes on, or starts one."""
+    """Say something to the pod: the words join the current run, or start one."""
 
     content: tuple[Part, ...]
 
 
 class Cancel(Command, frozen=True, gc=False):
-    """End the run that goes on, or only the run with that id, also while it still waits."""
+    """End the current run, or only the run with that id, even if it is still queued."""
 
     run_id: str | None = None
 
 
 class Pause(Command, frozen=True, gc=False):
-    """Interrupt the run that goes on so that it can be resumed."""
+    """Interrupt the current run so that it can be resumed."""
 
 
 class Resume(Command, frozen=True, gc=False):
-    """Go on with a paused run; ``output_schema`` and ``options`` as of Run, in the place of what it was asked
-    for and given.
+    """Continue a paused run; ``output_schema`` and ``options`` are as of Run, and replace those that it was
+    started with.
     """
 
     output_schema: dict[str, Any] | None = None
@@ -87,11 +88,11 @@ class Compact(Command, frozen=True, gc=False):
 
 
 class TryPreRunCompact(Command, frozen=True, gc=False):
-    """Compact if the threshold says so; never an error."""
+    """Compact if the threshold is exceeded; never an error."""
 
 
 class TryPostRunExtract(Command, frozen=True, gc=False):
-    """Run memory extraction to its end if the threshold says so; never an error."""
+    """Run memory extraction to its end if the threshold is exceeded; never an error."""
 
 
 class SpawnMemoryJobs(Command, frozen=True, gc=False):
@@ -105,15 +106,15 @@ class WaitForMemoryJobs(Command, frozen=True, gc=False):
 
 
 class WaitForSubAgents(Command, frozen=True, gc=False):
-    """Have sub-agents that stand still go on, and wait until all have ended and the model has been sent what
-    became of them, at most ``timeout`` seconds.
+    """Have interrupted sub-agents go on, and wait until all have ended and the model has been sent their
+    results, at most ``timeout`` seconds.
     """
 
     timeout: float | None = None
 
 
 class PushItem(Command, frozen=True, gc=False):
-    """Put an item into the history as it is."""
+    """Append an item to the history as it is."""
 
     item: UserItem | AssistantItem | SystemItem | ToolResult
 
@@ -123,16 +124,16 @@ class History(Command, frozen=True, gc=False):
 
 
 class Describe(Command, frozen=True, gc=False):
-    """Reply with what the pod is and how it does."""
+    """Reply with the pod's name, state, session, size and usage."""
 
 
 class Passivate(Command, frozen=True, gc=False):
-    """Leave the history to the store until it is needed, unless something is under way."""
+    """Drop the history from memory until it is needed, unless something is under way."""
 
 
 class Approve(Command, frozen=True, gc=False):
-    """Let a waiting call run, with other ``arguments`` if any are given; with ``always``, calls of this tool
-    with the same arguments are not asked for any more. ``note`` is for the model.
+    """Let a waiting call run, with changed ``arguments`` if any are given; with ``always``, calls of this
+    tool with the same arguments need no approval any more. ``note`` is for the model.
     """
 
     approval_id: str
@@ -142,8 +143,8 @@ class Approve(Command, frozen=True, gc=False):
 
 
 class Disapprove(Command, frozen=True, gc=False):
-    """Have a waiting call not run; ``note`` says why to the model. ``by`` is ``nobody`` where there was no
-    person to ask.
+    """Deny a waiting call; ``note`` gives the model the reason. ``by`` is ``nobody`` if there was no person
+    to ask.
     """
 
     approval_id: str

@@ -23,9 +23,9 @@ _ENV = "env:"
 class LocalModelSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """``[local_model]``: a model on a server that speaks chat completions, for jobs and for the classifier.
 
-    ``endpoint`` is up to and with ``/v1``; where it is empty there is no local model. ``model`` may be empty
-    where the server has one alone. An answer may take ``timeout_seconds``. ``api_key`` is the key itself, or
-    ``env:NAME``, the variable of the environment that holds it.
+    ``endpoint`` is the URL up to and including ``/v1``; if it is empty there is no local model. ``model`` may
+    be empty if the server has only one. An answer may take ``timeout_seconds``. ``api_key`` is the key
+    itself, or ``env:NAME``, the environment variable that holds it.
     """
 
     endpoint: str = ""
@@ -39,22 +39,22 @@ class LocalModelSection(Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
     @property
     def api_key_env(self) -> str | None:
-        """The variable of the environment that holds the key, where one is named."""
+        """The environment variable that holds the key, if one is named."""
         return self.api_key.removeprefix(_ENV) if self.api_key.startswith(_ENV) else None
 
     def key(self, environment: Mapping[str, str]) -> str:
-        """The key itself; empty where there is none, or its variable is not set."""
+        """The key itself; empty if there is none, or its variable is not set."""
         name = self.api_key_env
         return self.api_key if name is None else environment.get(name, "")
 
 
 class RunnerSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """``[[runner]]``: what is otherwise with a runner.
+    """``[[runner]]``: what is changed about a runner.
 
     ``name`` is that of a runner (``claude``, ``acp:COMMAND``), or a new one for a ``command`` that prints our
-    lines. ``command`` stands in place of the program's own, ``args`` come behind it, ``env`` names variables
-    that it may have besides. ``max_retries``, ``max_wait`` and ``quiet_seconds`` bound what it does when its
-    model server fails.
+    lines. ``command`` replaces the program's own, ``args`` are appended to it, ``env`` names further
+    variables that it may have. ``max_retries``, ``max_wait`` and ``quiet_seconds`` limit what it does when
+    its model server fails.
     """
 
     name: str
@@ -67,7 +67,7 @@ class RunnerSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class ChainEntrySection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """An entry of a ``[[chain]]`` that is more than the name of a model. What is not set follows from the
+    """An entry of a ``[[chain]]`` that is more than the name of a model. What is not set is derived from the
     model's name.
     """
 
@@ -77,9 +77,9 @@ class ChainEntrySection(Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 
 class VerifierSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """``verifier`` of a ``[[chain]]``: a ``command`` that ends with code 0 where an answer is good, or a
-    ``model`` that judges it by a ``rubric``, each within ``timeout_seconds``. Where both are set, both have
-    to accept.
+    """``verifier`` of a ``[[chain]]``: a ``command`` that exits with code 0 if an answer is good, or a
+    ``model`` that judges it by a ``rubric``, each within ``timeout_seconds``. If both are set, both have to
+    accept.
     """
 
     command: tuple[str, ...] = ()
@@ -105,9 +105,9 @@ class ChainSection(Struct, frozen=True, forbid_unknown_fields=True, omit_default
 class PoolSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """``[pool]``: who does jobs, and how many at a time.
 
-    ``runners`` are names of runners, ``limits`` how many jobs each may have at a time. ``classifier`` is
-    whether one chooses the runner of a job that names none: the local model, or, where there is none, the
-    command given here. A job works in the folder itself, or in a ``worktree`` of its own.
+    ``runners`` are names of runners, ``limits`` how many jobs each may have at a time. ``classifier`` says
+    whether a classifier chooses the runner of a job that names none: the local model, or, if there is none,
+    the command given here. A job works in the folder itself, or in a ``worktree`` of its own.
     """
 
     runners: tuple[str, ...] = ()
@@ -129,8 +129,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
 
 def config_of(data: dict[str, Any], where: str, base: Path) -> Config:
-    """The config that TOML came to; relative paths of profiles are relative to ``base``. Raises ConfigError,
-    which names ``where``, the key and what was expected.
+    """The config that a TOML text was decoded to; relative paths of profiles are relative to ``base``. Raises
+    ConfigError, which names ``where``, the key and what was expected.
     """
     try:
         config = msgspec.convert(data, Config)
@@ -144,7 +144,7 @@ def config_of(data: dict[str, Any], where: str, base: Path) -> Config:
 
 
 def _check(config: Config, where: str, base: Path) -> None:
-    """What types alone do not say. Raises ManifestError."""
+    """Check what the types alone do not express. Raises ManifestError."""
     _check_names("runner", [each.name for each in config.runner], where)
     _check_names("chain", [each.name for each in config.chain], where)
     local = config.local_model

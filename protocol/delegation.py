@@ -16,7 +16,7 @@ class Children(Struct, frozen=True, omit_defaults=True):
     """The sub-agents of a pod, as its log has them.
 
     ``open`` have not ended; ``ended`` are the last that have, and ``unreported`` those whose end the pod's
-    model may not know. ``usage``, ``cost`` and ``seconds`` are what all that have ended took.
+    model may not know of. ``usage``, ``cost`` and ``seconds`` are what all ended ones used up.
     """
 
     open: tuple[ChildStarted, ...] = ()
@@ -27,7 +27,7 @@ class Children(Struct, frozen=True, omit_defaults=True):
     seconds: float = 0.0
 
     def after(self, event: ChildStarted | ChildEnded) -> Children:
-        """How it stands after ``event``."""
+        """The state after ``event``."""
         others = tuple(each for each in self.open if each.child_session != event.child_session)
         if isinstance(event, ChildStarted):
             return replace(self, open=(*others, event))
@@ -41,7 +41,7 @@ class Children(Struct, frozen=True, omit_defaults=True):
         )
 
     def reported(self, child_session: str) -> Children:
-        """How it stands once the model knows of the end of that one."""
+        """The state once the model knows of that sub-agent's end."""
         return replace(
             self, unreported=tuple(each for each in self.unreported if each.child_session != child_session)
         )
@@ -51,10 +51,10 @@ NO_CHILDREN = Children()
 
 
 def usage_sum(one: Usage | None, other: Usage | None) -> Usage | None:
-    """Both together; None where neither is known."""
+    """The sum of both; None if neither is known."""
     return other if one is None else one if other is None else one + other
 
 
 def cost_sum(one: float | None, other: float | None) -> float | None:
-    """Both together; None where neither is known."""
+    """The sum of both; None if neither is known."""
     return other if one is None else one if other is None else one + other

@@ -28,7 +28,7 @@ GENESIS = bytes(32)
 
 
 class Parent(Struct, frozen=True, gc=False):
-    """Where a session comes from: the session and its entry after which this one goes on."""
+    """Where a session comes from: the session, and the entry after which this one continues it."""
 
     kind: Literal["forked_from", "compacted_from"]
     session_id: str
@@ -39,11 +39,11 @@ class Parent(Struct, frozen=True, gc=False):
 class SessionOpened(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_defaults=True):
     """The first entry of a session. ``manifest`` is what the pod was asked to be, without secrets.
 
-    A session that was compacted from another in the middle of a run takes over the run, its ``steps`` and
-    the ``run_seconds`` it has taken; ``usage``, ``cost`` and ``seconds`` are what the pod has consumed
-    before, that run's time apart. ``open`` is what was started in the parent and has not ended there,
-    ``waiting`` are its calls that wait for a person's word, and ``approval_rules`` are what people have said
-    that they always allow. ``children`` are the pod's sub-agents.
+    A session that was compacted in the middle of a run takes over the run, its ``steps`` and the
+    ``run_seconds`` it has taken; ``usage``, ``cost`` and ``seconds`` are what the pod had consumed before,
+    without that run's time. ``open`` are activities that began in the parent and have not ended there,
+    ``waiting`` are its calls that wait for a person's approval, and ``approval_rules`` the rules that people
+    have added by answering "always". ``children`` are the pod's sub-agents.
     """
 
     session_id: str
@@ -81,7 +81,7 @@ class MemoryPointer(Struct, frozen=True, gc=False, kw_only=True, tag=True, omit_
 
 
 class OtherEntry(Struct, frozen=True, gc=False):
-    """An entry of a kind that a newer version has added, which brings no items: readers pass it over."""
+    """An entry of a kind added by a newer version, which adds no items: readers skip it."""
 
     kind: str
     seq: int = 0

@@ -13,8 +13,8 @@ from protocol.errors import (
 
 
 def error_of(failure: Failure) -> PolypodError:
-    """The error that a failure describes: of its class where that is polypod's, with what a program may want
-    to know of it, as far as this version knows that too; else a ForeignError.
+    """The error that a failure describes: an instance of its class if that is polypod's, with the details
+    that this version knows; otherwise a ForeignError.
     """
     kind = _classes().get(failure.kind)
     message, hint, details = failure.message, failure.hint, failure.details
@@ -44,7 +44,7 @@ _OF_MODELS = frozenset({"kind", "status", "retry_after", "where", "prompt_tokens
 
 
 def _classes() -> dict[str, type[PolypodError]]:
-    """All errors by their names; those of programs that use polypod are none of ours."""
+    """All of polypod's errors by name, without subclasses that programs define."""
     found: dict[str, type[PolypodError]] = {}
     kinds = [PolypodError]
     while kinds:

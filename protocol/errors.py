@@ -149,7 +149,7 @@ class PolypodError(Exception):
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
     def details(self) -> dict[str, Any]:
-        """What a program may want to know besides the words; never a secret."""
+        """What a program may want to know besides the message; never a secret."""
         return {}
 
 
@@ -162,7 +162,7 @@ class ConfigError(ManifestError):
 
 
 class NotTrusted(ConfigError):  # noqa: N818 - a public name
-    """What a project's ``polypod.toml`` may start was not looked at by a person, or has changed since."""
+    """A person has not looked at what a project's ``polypod.toml`` may start, or it has changed since."""
 
 
 class SystemNotRunning(PolypodError, RuntimeError):  # noqa: N818
@@ -188,7 +188,7 @@ class WouldDeadlock(PolypodError, RuntimeError):  # noqa: N818
 
 
 class PodError(PolypodError):
-    """A command that a pod cannot follow."""
+    """A command that a pod cannot carry out."""
 
 
 class NameTaken(PodError):  # noqa: N818
@@ -202,7 +202,7 @@ class PodNotFound(PodError, KeyError):  # noqa: N818
 
 
 class PodBusy(PodError):  # noqa: N818
-    """A run is going on and the caller would not wait, or too many wait already."""
+    """A run is under way and the caller did not want to wait, or too many wait already."""
 
 
 class NotRunning(PodError):  # noqa: N818
@@ -214,19 +214,19 @@ class NotPaused(PodError):  # noqa: N818
 
 
 class WaitingForApproval(PodError):  # noqa: N818
-    """The history cannot be changed while calls in it wait for a person's word."""
+    """The history cannot be changed while calls in it wait for a person's approval."""
 
 
 class UnknownApproval(PodError):  # noqa: N818
-    """No call waits under that id, and none did as far as is known."""
+    """No call waits under that id, and as far as is known none ever did."""
 
 
 class AlreadyResolved(PodError):  # noqa: N818
-    """That call waits no more: somebody has answered, or its run has ended."""
+    """That call no longer waits: somebody has answered, or its run has ended."""
 
 
 class _AlsoAnEvent(type):
-    """The metaclass of an error under whose name an event was once published: ``isinstance`` knows both."""
+    """The metaclass of an error whose name an event once had: ``isinstance`` accepts both."""
 
     event: type | None
 
@@ -237,8 +237,8 @@ class _AlsoAnEvent(type):
 class PodStopped(PodError, metaclass=_AlsoAnEvent):  # noqa: N818
     """The pod has stopped, or stopped while the command waited.
 
-    The event of it is ``PodEnded``. It once had the name of this error, so in old programs this
-    class also matches it in ``isinstance``, ``match`` and ``kinds=``.
+    The event for that is ``PodEnded``. It once had the name of this error, so for old programs this class
+    also matches it in ``isinstance``, ``match`` and ``kinds=``.
     """
 
     event: type | None = None
@@ -249,19 +249,19 @@ class TooManyRestarts(PodError):  # noqa: N818
 
 
 class WatchdogExpired(PodError):  # noqa: N818
-    """A model sent nothing for longer than its pod's ``idle_seconds`` allow, and did not end either."""
+    """A model sent nothing for longer than its pod's ``idle_seconds``, without ending its answer."""
 
 
 class PodUnreachable(PodError):  # noqa: N818
-    """The connection to a pod that lives elsewhere has ended; what it was asked may have been done."""
+    """The connection to a pod that lives elsewhere has ended; what it was asked to do may have been done."""
 
 
 class PodLost(PodUnreachable):
-    """The process of a pod has ended, or was killed; what it was asked may have been done."""
+    """The process of a pod has ended, or was killed; what it was asked to do may have been done."""
 
 
 class RunFailed(PodError):  # noqa: N818
-    """A run ended by an error. ``cause`` is that error, ``failure`` the same as data."""
+    """A run ended with an error. ``cause`` is that error, ``failure`` the same as data."""
 
     def __init__(self, cause: BaseException, *, run_id: str | None = None) -> None:
         self.cause = cause
@@ -277,8 +277,8 @@ class RunFailed(PodError):  # noqa: N818
 
 
 def _hide_chain(error: PolypodError) -> None:
-    """Have a traceback show ``error`` in one line: it says in words what happened, and how polypod and its
-    libraries came upon it, some hundred lines, says nothing more. Debuggers find it as ``__context__``.
+    """Have a traceback show ``error`` in one line. It says in words what happened; the hundred lines of how
+    polypod and its libraries arrived there add nothing. Debuggers find the chain as ``__context__``.
     """
     came_from = error.__cause__ or error.__context__
     error.__cause__ = None  # which also suppresses the context
@@ -339,23 +339,23 @@ class ToolLoop(PodError):  # noqa: N818
 
 
 class AgentError(PolypodError):
-    """Something about an agent, and the program that it runs."""
+    """An error of an agent, or of the program that it runs."""
 
 
 class AgentBusy(AgentError):  # noqa: N818
-    """An agent works on a task, and its program takes no words meanwhile; send them once it is idle."""
+    """An agent works on a task, and its program takes no input meanwhile; send it once the agent is idle."""
 
 
 class AgentNotRunning(AgentError):  # noqa: N818
-    """The program of an agent has ended, or is not up yet; what was sent did not reach it."""
+    """The program of an agent has ended, or has not started yet; what was sent did not reach it."""
 
 
 class AgentFailed(AgentError):  # noqa: N818
-    """The program of an agent reports that its task failed, or ended without a word about it.
+    """The program of an agent reports that its task failed, or ended without reporting anything.
 
-    ``kind`` is one of MODEL_ERROR_KINDS where the program says that its model server failed, ``status`` the
-    HTTP status of that, 0 where none is known. ``died`` is whether it ended in the middle of a task without
-    saying how that went.
+    ``kind`` is one of MODEL_ERROR_KINDS if the program says that its model server failed, ``status`` the HTTP
+    status of that, 0 if unknown. ``died`` is whether it ended in the middle of a task without saying how that
+    went.
     """
 
     kind: str = ""
@@ -380,11 +380,11 @@ class AgentFailed(AgentError):  # noqa: N818
 
 
 class UnknownAgent(AgentError):  # noqa: N818
-    """No agent has that id, or several have ids that begin so."""
+    """No agent has that id, or several have ids that begin with it."""
 
 
 class UnknownRunner(AgentError):  # noqa: N818
-    """No runner has that name, and it is no command either."""
+    """No runner has that name, and it is not a command either."""
 
 
 class RoutingError(PolypodError):
@@ -392,7 +392,7 @@ class RoutingError(PolypodError):
 
 
 class ClassificationRefused(RoutingError):  # noqa: N818
-    """The classifier named an agent that is not known, or one that is limited now."""
+    """The classifier named an agent that is unknown, or one that is rate-limited now."""
 
 
 class ChainInvalid(RoutingError, ValueError):  # noqa: N818
@@ -400,7 +400,7 @@ class ChainInvalid(RoutingError, ValueError):  # noqa: N818
 
 
 class RateLimited(RoutingError):  # noqa: N818
-    """A runner's provider takes no more tasks before ``until``, seconds since the epoch."""
+    """A runner's provider accepts no more tasks before ``until``, seconds since the epoch."""
 
     until: float = 0.0
 
@@ -413,11 +413,11 @@ class RateLimited(RoutingError):  # noqa: N818
 
 
 class PoolError(RoutingError):
-    """A pool cannot be set up, or a job not be queued, as was asked."""
+    """A pool cannot be set up, or a job cannot be queued, as was asked."""
 
 
 class UnknownJob(PoolError):  # noqa: N818
-    """No job has that id, or several have ids that begin so."""
+    """No job has that id, or several have ids that begin with it."""
 
 
 class WorkspaceError(PoolError):
@@ -425,7 +425,7 @@ class WorkspaceError(PoolError):
 
 
 class NotImportable(PolypodError, TypeError):  # noqa: N818
-    """Something that a pod in another process is to work with cannot be imported there."""
+    """Something that a pod in another process should use cannot be imported there."""
 
 
 class BudgetError(PolypodError):
@@ -433,7 +433,7 @@ class BudgetError(PolypodError):
 
 
 class SessionError(PolypodError):
-    """Something about a session or its store."""
+    """An error of a session or its store."""
 
 
 class SessionNotFound(SessionError, KeyError):  # noqa: N818
@@ -510,12 +510,12 @@ class StoreError(SessionError):
 class ModelError(PolypodError):
     """A model server's refusal or failure.
 
-    ``kind`` is one of MODEL_ERROR_KINDS, ``status`` the HTTP status where there was one, ``retry_after`` the
+    ``kind`` is one of MODEL_ERROR_KINDS, ``status`` the HTTP status if there was one, ``retry_after`` the
     seconds the server asked to wait, ``where`` its host and port, ``retryable`` whether the same request may
     work later, ``counts`` whether it uses up one of a request's attempts. It does not if our own circuit
     breaker sent nothing, or if a server that has answered before cannot be reached: that server is waited for
-    as long as the run may wait. Of an overflow, ``prompt_tokens`` and ``context_window`` are what the server
-    reported of the prompt and of its room, in tokens.
+    as long as the run may wait. For an overflow, ``prompt_tokens`` and ``context_window`` are the prompt's
+    size and the context window that the server reported, in tokens.
     """
 
     def __init__(
@@ -597,8 +597,8 @@ class ScriptExhausted(ModelError):  # noqa: N818
 class ChainExhausted(ModelError, RoutingError):  # noqa: N818
     """No tier of a chain gave an answer that was accepted; never retried.
 
-    ``attempts`` says what came of each tier, ``best`` is the output of the last one that was rejected (None
-    where there was none), ``errors`` has for each tier, by its name, why it gave no answer or was rejected.
+    ``attempts`` has the result of each tier, ``best`` is the output of the last one that was rejected (None
+    if there was none), ``errors`` has for each tier, by its name, why it gave no answer or was rejected.
     ``kind``, ``status``, ``where`` and ``retry_after`` are of the last tier's error.
     """
 
@@ -657,7 +657,7 @@ class ToolDefinitionError(PolypodError, TypeError):
 
 
 class ToolSourceError(PolypodError):
-    """A source of tools could not be opened, or could not say which tools it has; ``source`` is its name."""
+    """A source of tools could not be opened, or could not list its tools; ``source`` is its name."""
 
     source: str = ""
 
@@ -682,7 +682,7 @@ class ToolTimeout(ToolError):  # noqa: N818
 
 
 class ToolCancelled(ToolError):  # noqa: N818
-    """The call is no longer wanted; a tool in a thread raises it to leave."""
+    """The call is no longer wanted; a tool in a thread raises it to end early."""
 
 
 class ScopeRefused(ToolError):  # noqa: N818
@@ -690,11 +690,11 @@ class ScopeRefused(ToolError):  # noqa: N818
 
 
 class ChildError(PolypodError):
-    """Something about a child process."""
+    """An error of a child process."""
 
 
 class ChildNotStarted(ChildError):  # noqa: N818
-    """A program could not be started; ``program`` is what was asked for, ``why`` what kept it from it."""
+    """A program could not be started; ``program`` is what was asked for, ``why`` the reason."""
 
     program: str = ""
     why: str = ""
@@ -716,7 +716,7 @@ class ChildNotStarted(ChildError):  # noqa: N818
 
 class TooManyChildren(ChildError):  # noqa: N818
     """As many child processes are at work as may be at once, and none ended in time; ``program`` is what was
-    to be started, ``most`` how many there may be.
+    to be started, ``most`` the limit.
     """
 
     program: str = ""
@@ -742,7 +742,7 @@ class TooManyChildren(ChildError):  # noqa: N818
 
 
 class ChildNotConfined(ChildNotStarted):
-    """A program was to be confined to its scope, and this machine cannot do that: it was not started."""
+    """A program was to be confined to its scope, but this machine cannot do that: it was not started."""
 
 
 class ChildLost(ChildError):  # noqa: N818
@@ -756,7 +756,7 @@ class ChildNotListening(ChildError):  # noqa: N818
 
 
 class LineTooLong(ChildError):  # noqa: N818
-    """A child wrote a line that is longer than was allowed; the rest of that line is passed over."""
+    """A child wrote a line that is longer than allowed; the rest of that line is skipped."""
 
 
 class WireError(PolypodError, ValueError):

@@ -97,16 +97,18 @@ class PodFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class RunStart(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """A run began, or goes on after a pause with the same ``run_id`` (``reason`` is resume)."""
+    """A run began, or continues after a pause with the same ``run_id`` (``reason`` is resume)."""
 
     reason: RunReason = "run"
 
 
 class RunEnd(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """A run ended. ``steps`` counts its requests to the model, ``seconds`` is how long it took since it
-    began or was resumed (None where nobody knows); ``error`` says why it failed, or which limit or
-    budget it reached. ``cost`` (US dollars) is what a foreign agent reports of the run as a whole; what a
-    pod's run cost is the sum of its answers.
+    """A run ended.
+
+    ``steps`` counts its requests to the model, ``seconds`` is how long it took since it began or was resumed
+    (None where unknown); ``error`` says why it failed, or which limit or budget it reached. ``cost`` (US
+    dollars) is what a foreign agent reports for the run as a whole; the cost of a pod's run is the sum of its
+    answers.
     """
 
     outcome: RunOutcome
@@ -129,8 +131,8 @@ class UserMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
 class AssistantMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
     """An answer of the model entered the history.
 
-    ``usage`` is what the server reported of this call, ``cost`` in US dollars, None where unknown. Of an
-    answer that was cut (``item.cut``), ``usage`` has estimates for what was not reported.
+    ``usage`` is what the server reported for this call, ``cost`` in US dollars, None where unknown. For an
+    answer that was cut (``item.cut``), ``usage`` contains estimates for what was not reported.
     """
 
     carries_item: ClassVar[bool] = True
@@ -144,8 +146,10 @@ class AssistantMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class AttemptFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """An attempt of a request (``attempt`` counts from 1) took tokens and gave no answer: it broke, or was
-    cancelled. ``usage`` and ``cost`` as of AssistantMessage; what no server reported is an estimate.
+    """An attempt of a request (``attempt`` counts from 1) used tokens and gave no answer: it broke off, or
+    was cancelled.
+
+    ``usage`` and ``cost`` as of AssistantMessage; what no server reported is an estimate.
     """
 
     counts_usage: ClassVar[bool] = True
@@ -157,9 +161,10 @@ class AttemptFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class TierAttempted(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """A tier of an escalation chain is done: it was accepted, rejected or failed. ``attempt`` says what came
-    of it. ``usage`` and ``cost`` (US dollars) are what it and its verifier took beyond what other events
-    have: the calls of an accepted tier are those of AssistantMessage.
+    """A tier of an escalation chain is done: it was accepted, rejected or failed.
+
+    ``attempt`` has its result. ``usage`` and ``cost`` (US dollars) are what it and its verifier used up that
+    no other event has: the calls of an accepted tier are in its AssistantMessage.
     """
 
     counts_usage: ClassVar[bool] = True
@@ -170,7 +175,7 @@ class TierAttempted(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class SystemMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """The runtime put words of its own into the history."""
+    """The runtime added words of its own to the history."""
 
     carries_item: ClassVar[bool] = True
 
@@ -178,9 +183,11 @@ class SystemMessage(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class ToolResulted(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """A call got its result. ``seconds`` is the tool's own time, None where it did not run; ``waited`` the
-    seconds that a plain function waited before that for a free thread, None where it needed none;
-    ``arguments`` what a hook had it run with, None where that is what the model asked for.
+    """A call got its result.
+
+    ``seconds`` is the tool's own time, None if it did not run; ``waited`` the seconds that a plain function
+    waited before that for a free thread, None if it needed none; ``arguments`` those that it ran with if they
+    were changed, None if they are the model's own.
     """
 
     carries_item: ClassVar[bool] = True
@@ -201,11 +208,11 @@ class CompactStart(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class CompactDone(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """The history is compacted and goes on in ``new_session_id``; before and after in tokens.
+    """The history is compacted and goes on in ``new_session_id``; ``before`` and ``after`` are in tokens.
 
     ``source`` says where the summary comes from: the summariser's ``tool``, its ``words`` (it was asked twice
-    and called no tool), or without a model ``extractive``; None in older logs. ``usage`` and ``cost`` (US
-    dollars) are what the summariser's calls took, None where it made none.
+    and called no tool), or ``extractive``, without a model; None in older logs. ``usage`` and ``cost`` (US
+    dollars) are what the summariser's calls used up, None if it made none.
     """
 
     counts_usage: ClassVar[bool] = True
@@ -266,7 +273,7 @@ class ExtractFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class ConsolidateStart(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """A detached memory job began to work ``files`` staged files (``size`` bytes) into lasting memory."""
+    """A detached memory job began to merge ``files`` staged files (``size`` bytes) into lasting memory."""
 
     starts: ClassVar[Activity | None] = "consolidation"
 
@@ -275,9 +282,11 @@ class ConsolidateStart(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class ConsolidateDone(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """What ``files`` staged files held is kept in lasting memory, in ``notes`` notes that are new or
-    changed; ``mechanical`` where no model took part. ``left`` finds were not worked in by the model and are
-    kept as they were found. ``usage`` and ``cost`` as of ExtractDone.
+    """The contents of ``files`` staged files are now in lasting memory, in ``notes`` new or changed notes;
+    ``mechanical`` if no model took part.
+
+    ``left`` findings were not merged by the model and are kept as they were found. ``usage`` and ``cost`` as
+    of ExtractDone.
     """
 
     counts_usage: ClassVar[bool] = True
@@ -292,8 +301,8 @@ class ConsolidateDone(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class ConsolidateFailed(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """A consolidation failed or wrote nothing; all that was staged is kept. ``usage`` and ``cost`` as of
-    ExtractDone.
+    """A consolidation failed or wrote nothing; everything that was staged is kept. ``usage`` and ``cost`` as
+    of ExtractDone.
     """
 
     counts_usage: ClassVar[bool] = True
@@ -313,13 +322,14 @@ class SessionForked(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class ApprovalRequested(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """The call ``call_id`` waits for a person's word before it is run with ``arguments``; ``why`` says which
-    rule or setting wants that, and ``hint`` what lets such calls run. ``injected`` is what hooks put behind
-    its result. Where nobody has answered ``timeout`` seconds after the event's own time, the call is denied.
-    An answer of another process is accepted if it proves that its sender has the token with the id ``token``;
-    None requires no proof, and with an empty one no answer is accepted. With a ``form`` the call has begun,
-    and its tool asks a person what ``why`` says: an approval has ``arguments`` of that schema, a denial
-    leaves the question unanswered.
+    """The call ``call_id`` waits for a person's approval before it runs with ``arguments``.
+
+    ``why`` says which rule or setting demands that, and ``hint`` what would let such calls run without.
+    ``injected`` is what hooks append to its result. If nobody has answered ``timeout`` seconds after the
+    event's own time, the call is denied. An answer from another process is accepted if it proves that its
+    sender has the token with the id ``token``; None requires no proof, and with an empty one no answer is
+    accepted. With a ``form`` the call has begun, and its tool asks a person the question in ``why``: an
+    approval has ``arguments`` of that schema, a denial leaves the question unanswered.
     """
 
     approval_id: str
@@ -340,12 +350,12 @@ class ApprovalRequested(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class ApprovalResolved(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """A call waits no more: somebody has answered (``by`` is ``person`` or ``steer``), nobody could
-    (``nobody``), nobody did in time (``timeout``), what stands in the store for an answer bears no proof
-    (``unproved``), or its run has ended (``run``).
+    """A call no longer waits.
 
-    ``arguments`` take the place of those that were asked about, ``note`` is for the model, and ``rule`` holds
-    from now on for the pod.
+    ``by`` says why: somebody has answered (``person`` or ``steer``), nobody could (``nobody``), nobody did in
+    time (``timeout``), the answer in the store bears no proof (``unproved``), or its run has ended (``run``).
+    ``arguments`` replace those that were asked about, ``note`` is for the model, and ``rule`` applies to the
+    pod from now on.
     """
 
     approval_id: str
@@ -359,8 +369,10 @@ class ApprovalResolved(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 class ChildStarted(DurableEvent, frozen=True, gc=False, kw_only=True):
     """The pod has given ``task`` to a sub-agent: the pod ``child`` with session ``child_session``, which its
-    parent calls ``name``. What ``scope`` lets the sub-agent write, its parent may not write until it has
-    ended; what ``budget`` limits is set aside from the parent's.
+    parent calls ``name``.
+
+    Where ``scope`` lets the sub-agent write, its parent may not write until it has ended; what ``budget``
+    limits is set aside from the parent's budget.
     """
 
     child: str
@@ -372,11 +384,11 @@ class ChildStarted(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class ChildEnded(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """The sub-agent ``child`` has ended, with the ``outcome`` of its last run (``cancelled`` where it had
-    none), and all that it had been given is its parent's again.
+    """The sub-agent ``child`` has ended, with the ``outcome`` of its last run (``cancelled`` if it had none),
+    and everything that it had been given is its parent's again.
 
-    ``usage``, ``cost`` (US dollars) and ``seconds`` are what it took in its life, with its own sub-agents;
-    None where nobody knows. ``error`` says why it failed.
+    ``usage``, ``cost`` (US dollars) and ``seconds`` are what it used up in its life, with its own sub-agents;
+    None where unknown. ``error`` says why it failed.
     """
 
     owed: ClassVar[bool] = True
@@ -415,7 +427,7 @@ class AgentActivity(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class AgentIdle(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """An agent has no task, and waits for words."""
+    """An agent has no task, and waits for input."""
 
 
 class AgentOutput(DurableEvent, frozen=True, gc=False, kw_only=True):
@@ -426,8 +438,8 @@ class AgentOutput(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class AgentStopRequested(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """A person wants the agent to end: recorded before anything is asked of its program. Nothing but a person
-    who resumes it starts it again.
+    """A person wants the agent to end; recorded before its program is asked to. Only a person who resumes it
+    starts it again.
     """
 
 
@@ -444,8 +456,8 @@ class AgentStopped(DurableEvent, frozen=True, gc=False, kw_only=True):
 
 
 class AgentRestarted(DurableEvent, frozen=True, gc=False, kw_only=True):
-    """An agent that had ended lives again, for the ``restarts``-th time of late; ``error`` is why it had
-    ended. None where a person resumed it.
+    """An agent that had ended lives again; ``restarts`` counts its recent restarts, and ``error`` is why it
+    had ended, None if a person resumed it.
     """
 
     restarts: int = 0
@@ -456,8 +468,8 @@ class BudgetExceeded(DurableEvent, frozen=True, gc=False, kw_only=True):
     """The next call would not fit the budget of the pod, of the pod whose sub-agent it is, or of all pods of
     its system (``whose``).
 
-    ``used`` is what was spent, ``reserved`` what is held back for calls under way together with what the
-    next call may take.
+    ``used`` is what was spent, ``reserved`` what is held back for calls under way plus what the next call may
+    take.
     """
 
     budget: Literal["tokens", "cost_usd", "seconds"]
@@ -526,7 +538,7 @@ class ToolProgress(Event, frozen=True, gc=False, kw_only=True):
 
 
 class UsageUpdate(Event, frozen=True, gc=False, kw_only=True):
-    """What the call (or the compaction) that just ended consumed, and the run up to now."""
+    """What the call (or the compaction) that just ended consumed, and the run so far."""
 
     usage: Usage
     run_usage: Usage
@@ -543,7 +555,7 @@ class Retry(Event, frozen=True, gc=False, kw_only=True):
 
 class StreamRestart(Event, frozen=True, gc=False, kw_only=True):
     """Output of attempt ``attempt`` is void: the stream broke and the request is sent again in ``wait``
-    seconds. Published in the place of Retry once there was any output.
+    seconds. Published instead of Retry once there was any output.
     """
 
     attempt: int
@@ -563,7 +575,7 @@ class RestartsExhausted(Event, frozen=True, gc=False, kw_only=True):
 
 
 class ProcessLost(Event, frozen=True, gc=False, kw_only=True):
-    """The pod's process has ended, or was killed, though nobody had asked for that: ``error`` says how.
+    """The pod's process has ended, or was killed, without having been asked to: ``error`` says how.
     ``restarts`` is whether another takes its place.
     """
 
@@ -579,13 +591,12 @@ class StateChanged(Event, frozen=True, gc=False, kw_only=True):
 
 
 class Lagged(Event, frozen=True, gc=False, kw_only=True):
-    """A subscriber was too slow: ``missed`` events were dropped from its queue at this place.
+    """A subscriber was too slow: ``missed`` events were dropped from its queue at this point.
 
-    Subscribing again with ``since`` replays every durable one of them. Of a subscription to all
-    pods, ``since`` maps pod names to numbers.
-
-    Where they were ``deleted``, no replay has them: ``session_id`` is the session that is there no more,
-    through whose entry ``since`` the events are gone, ``missed`` of them at most.
+    Subscribing again with ``since`` replays every durable one of them. For a subscription to all pods,
+    ``since`` maps pod names to numbers. If events were ``deleted``, no replay has them: ``session_id`` is the
+    session that no longer exists, the events up to its entry ``since`` are gone, and ``missed`` is the most
+    that they can be.
     """
 
     missed: int

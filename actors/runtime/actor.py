@@ -1,4 +1,4 @@
-"""``AsyncActor``: a pykka actor whose messages are handled on an event loop, not on a thread of its own."""
+"""``AsyncActor``: a pykka actor whose messages are handled on an event loop, not in a thread of its own."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _CATCHING_UP = "catching up"
 
 
 class _Deferred:
-    """What a handler returns when it took the reply to give it later."""
+    """Returned by a handler that has taken the reply, to give it later."""
 
 
 DEFERRED = _Deferred()
@@ -54,7 +54,7 @@ class Registry(Protocol):
 
 
 class Unregistered:
-    """A registry for actors that only their maker knows: it keeps none."""
+    """A registry that keeps nothing, for actors that only their maker knows."""
 
     def register(self, actor: Any, /) -> None:
         """Do nothing: nobody looks for it."""
@@ -82,11 +82,11 @@ PYKKAS_REGISTRY = PykkasRegistry()
 class AsyncActor(pykka.Actor):
     """A pykka actor on an event loop: the running one, or one that serves the whole process.
 
-    ``on_receive``, proxied methods and the life-cycle hooks may be plain or ``async def``. An actor
-    handles one message at a time, in order of arrival, and while an ``async`` handler waits its next
-    messages wait too. An exception goes to who asked; of a ``tell`` it ends the actor.
-    ``KeyboardInterrupt`` and ``SystemExit`` out of a handler end this actor and go on to the loop.
-    A loop that ends takes the actors with it whose handlers it cancels.
+    ``on_receive``, proxied methods and the life-cycle hooks may be plain or ``async def``. An actor handles
+    one message at a time, in order of arrival; while an ``async`` handler waits, its next messages wait too.
+    An exception goes to whoever asked; if the message was a ``tell``, it ends the actor.
+    ``KeyboardInterrupt`` and ``SystemExit`` from a handler end this actor and propagate to the loop. A loop
+    that ends takes with it the actors whose handlers it cancels.
     """
 
     # Many actors are made, and quickly: what each message looks at has a slot; the rest stands in the class
@@ -112,8 +112,8 @@ class AsyncActor(pykka.Actor):
 
     @classmethod
     def start(cls, *args: Any, **kwargs: Any) -> AsyncActorRef[Self]:
-        """Start an actor on the loop that runs here, or else on the one that serves the whole process, and
-        have it known to pykka.
+        """Start an actor on the running loop, or else on the one that serves the whole process, and register
+        it with pykka.
         """
         actor = cls.make(mailroom_here(), PYKKAS_REGISTRY, *args, **kwargs)
         actor.begin()
@@ -121,8 +121,8 @@ class AsyncActor(pykka.Actor):
 
     @classmethod
     def make(cls, mailroom: Mailroom, registry: Registry, *args: Any, **kwargs: Any) -> Self:
-        """An actor on the loop of ``mailroom``, known to ``registry`` instead of pykka's list, which is
-        searched from its front at every stop; ``begin`` starts it.
+        """An actor on the loop of ``mailroom``, registered with ``registry`` instead of pykka's list, which
+        is searched from its front at every stop; ``begin`` starts it.
         """
         actor = cls.__new__(cls)
         actor._mailroom = mailroom
@@ -137,14 +137,14 @@ class AsyncActor(pykka.Actor):
 
     @property
     def actor_urn(self) -> str:  # type: ignore[override]
-        """A universally unique name, made when somebody first asks."""
+        """A universally unique name, made when it is first asked for."""
         if self._urn is None:
             self._urn = uuid.uuid4().urn
         return self._urn
 
     @property
     def actor_ref(self) -> AsyncActorRef[Self]:
-        """What the actor is reached by, made when somebody first asks."""
+        """The reference by which the actor is reached, made when it is first asked for."""
         if self._ref is None:
             self._ref = AsyncActorRef(self)
         return self._ref
@@ -156,7 +156,7 @@ class AsyncActor(pykka.Actor):
 
     @property
     def actor_stopped(self) -> StopFlag:  # type: ignore[override]
-        """Pykka's flag that says it has stopped."""
+        """Pykka's flag for a stopped actor."""
         return StopFlag(self)
 
     def actor_lives(self) -> bool:
@@ -164,7 +164,7 @@ class AsyncActor(pykka.Actor):
         return not (self._stopped or self._mailroom.loop.is_closed())
 
     def actor_send(self, message: Any, reply_to: AsyncFuture[Any]) -> None:
-        """Have it get a message, to be answered on ``reply_to``: also if it is dead. From any thread."""
+        """Send the actor a message, to be answered on ``reply_to``, even if it is dead. From any thread."""
         reply_to._loop = self._mailroom.loop
         if self._stopped:
             reply_to.set_exception(pykka.ActorDeadError(f"{self.actor_ref} not found"))
@@ -195,7 +195,7 @@ class AsyncActor(pykka.Actor):
             self._mailroom.post(self._begin)
 
     def _begin(self, _: object = None) -> None:
-        """Call ``on_start``, then take messages: also those that came while the actor was made."""
+        """Call ``on_start``, then take messages, including those that came while the actor was made."""
         hook = None
         try:
             if type(self).on_start is not pykka.Actor.on_start:
@@ -209,7 +209,7 @@ class AsyncActor(pykka.Actor):
     # -- one message ---------------------------------------------------------------------------
 
     def _arrive(self, message: Any, reply_to: Any) -> None:
-        """Handle a message, or keep it until the handler that waits has ended."""
+        """Handle a message, or keep it until the handler that is waiting has ended."""
         if self._task is not None:
             if self._backlog is None:
                 self._backlog = deque()
@@ -249,7 +249,7 @@ class AsyncActor(pykka.Actor):
 
     def defer_reply(self) -> AsyncFuture[Any]:
         """Take the reply of the message being handled, to give it later; the handler then returns
-        ``DEFERRED``. Of a ``tell``, what is set on it reaches nobody.
+        ``DEFERRED``. For a ``tell``, what is set on it reaches nobody.
         """
         return AsyncFuture() if self._reply_to is None else self._reply_to
 
@@ -298,7 +298,9 @@ class AsyncActor(pykka.Actor):
     def _report_error(
         self, error: BaseException, reply_to: AsyncFuture[Any] | None
     ) -> Coroutine[Any, Any, None] | None:
-        """A handler failed: reply with the error, or end the actor; what is left to be awaited of that."""
+        """Handle the error of a handler: reply with it, or end the actor. Returns what is left to
+        be awaited.
+        """
         if isinstance(error, _FATAL):
             if reply_to is not None and not reply_to.done():
                 reply_to.set_exception(_ended_by(self, error))
@@ -341,7 +343,7 @@ class AsyncActor(pykka.Actor):
         return self._hook(self.on_stop)
 
     def _lose_loop(self, reply_to: AsyncFuture[Any] | None) -> None:
-        """End the actor in the middle of a message, since its loop ends: no hook can be awaited."""
+        """End the actor in the middle of a message, because its loop ends: no hook can be awaited."""
         self._end()
         if reply_to is not None and not reply_to.done():
             reply_to.set_exception(pykka.ActorDeadError(f"the event loop of {self} ended before it answered"))
@@ -350,8 +352,8 @@ class AsyncActor(pykka.Actor):
             self._refuse(*backlog.popleft())
 
     def _hook(self, hook: Callable[[], Any]) -> Coroutine[Any, Any, None] | None:
-        """Call a life-cycle hook; what is left to be awaited of an ``async`` one. An error in it is
-        logged and ends the actor, by pykka's rule.
+        """Call a life-cycle hook; returns what is left to be awaited of an ``async`` one. As in pykka, an
+        error in it is logged and ends the actor.
         """
         try:
             response = hook()
@@ -388,8 +390,8 @@ def _ended_by(actor: AsyncActor, error: BaseException) -> pykka.ActorDeadError:
 
 
 def _loop_ends(error: BaseException) -> bool:
-    """Whether it is the handler's own task that was cancelled, or thrown away with its loop, and not
-    something that the handler waited for.
+    """Whether the handler's own task was cancelled, or discarded with its loop, rather than something that
+    the handler waited for.
     """
     if isinstance(error, GeneratorExit):
         return True

@@ -1,4 +1,4 @@
-"""Checks the arguments that programs give: what cannot be used is refused by an error that names it."""
+"""Checks the arguments that programs give, and refuses unusable ones with an error that names them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from protocol.text import encodable
 
 
 def several(what: str, given: Iterable[Any]) -> tuple[Any, ...]:
-    """The members of the list that was given as ``what``; a text is none. Raises InvalidInput."""
+    """The members of the list given as ``what``; a text is not a list. Raises InvalidInput."""
     if type(given) is tuple or type(given) is list:  # as nearly always, and quicker to ask for
         return tuple(given)
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
@@ -24,22 +24,22 @@ def several(what: str, given: Iterable[Any]) -> tuple[Any, ...]:
 
 
 def table_of(what: str, given: Mapping[Any, Any]) -> dict[Any, Any]:
-    """The members of the dict that was given as ``what``. Raises InvalidInput."""
+    """The members of the dict given as ``what``. Raises InvalidInput."""
     if not isinstance(given, Mapping):
         raise InvalidInput(f"{what}: expected a dict, got {shown(given)}")
     return dict(given)
 
 
 def text_of(what: str, given: object) -> str:
-    """The text that was given as ``what``, such that UTF-8 can hold it. Raises InvalidInput."""
+    """The text given as ``what``, if UTF-8 can encode it. Raises InvalidInput."""
     if not isinstance(given, str):
         raise InvalidInput(f"{what}: expected a text, got {shown(given)}")
     return encodable(given)
 
 
 def path_of(what: str, given: str | os.PathLike[str]) -> Path:
-    """The path that was given as ``what``, in which ``~`` and ``~name`` are homes. Raises InvalidInput for
-    what no file can be called, and for the home of nobody.
+    """The path given as ``what``, with ``~`` and ``~name`` expanded. Raises InvalidInput for a name that no
+    file can have, and for the home of an unknown user.
     """
     try:
         path = Path(given).expanduser()
@@ -56,8 +56,8 @@ def path_of(what: str, given: str | os.PathLike[str]) -> Path:
 
 
 def command_of(what: str, given: str | Sequence[str | os.PathLike[str]]) -> list[str]:
-    """The program and the arguments that were given as ``what``: a list, or a text as a shell reads it.
-    Raises InvalidInput.
+    """The program and arguments given as ``what``: a list, or a text as a shell splits it. Raises
+    InvalidInput.
     """
     import shlex  # noqa: PLC0415 - paid for by who gives one
 
@@ -69,12 +69,12 @@ def command_of(what: str, given: str | Sequence[str | os.PathLike[str]]) -> list
 
 
 def is_number(given: object) -> TypeGuard[int | float]:
-    """Whether it is a number; True and False are none."""
+    """Whether it is a number; True and False are not."""
     return isinstance(given, int | float) and not isinstance(given, bool)
 
 
 def is_time(given: object) -> TypeGuard[int | float]:
-    """Whether it is a number of seconds, 0 or more, that comes to an end."""
+    """Whether it is a finite number of seconds, 0 or more."""
     try:
         return is_number(given) and 0 <= float(given) < math.inf
     except OverflowError:  # an int that no float can be
@@ -82,8 +82,8 @@ def is_time(given: object) -> TypeGuard[int | float]:
 
 
 def check_seconds(what: str, given: object, *, zero: bool = True, words: str = "") -> None:
-    """Raise InvalidInput where what was given as ``what`` is no number, and ValueError where it is no time:
-    below 0, 0 unless ``zero``, or without end.
+    """Raise InvalidInput if what was given as ``what`` is not a number, and ValueError if it is not a time:
+    negative, 0 unless ``zero``, or infinite.
     """
     if not is_number(given):
         raise InvalidInput(f"{what}: expected a number of seconds, got {shown(given)}")
@@ -93,7 +93,7 @@ def check_seconds(what: str, given: object, *, zero: bool = True, words: str = "
 
 
 def wait_of(what: str, given: object) -> float | None:
-    """How many seconds to wait at most, as was given as ``what``; None is for ever, below 0 not at all.
+    """How many seconds to wait at most, given as ``what``; None means for ever, a negative number not at all.
     Raises InvalidInput.
     """
     if given is None:
@@ -104,7 +104,7 @@ def wait_of(what: str, given: object) -> float | None:
 
 
 def check_count(what: str, given: object, least: int, of: str) -> None:
-    """Raise InvalidInput where what was given as ``what`` is no whole number, and ValueError where it is less
+    """Raise InvalidInput if what was given as ``what`` is not a whole number, and ValueError if it is less
     than ``least``; ``of`` says what is counted.
     """
     if not isinstance(given, int) or isinstance(given, bool):

@@ -1,4 +1,4 @@
-"""What never goes on while other tasks and futures do not end, as far as asyncio and the threads show it."""
+"""Finds what can never go on while other tasks and futures do not end, as asyncio and threads show it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from actors.runtime.stacks import ends_with, ends_with_loop, threads_that_wait
 
 
 class Hold(NamedTuple):
-    """Why a task is held up: by all of ``nodes``, tasks and futures from what never ends to the task itself.
-    One that ``outlasts`` others goes on where who waits for it is cancelled, and what is behind it so does.
+    """Why a task is held up: by all of ``nodes``, the tasks and futures between what never ends and the task
+    itself.
+
+    A node that ``outlasts`` others goes on if whoever waits for it is cancelled, and so does what is behind
+    it.
     """
 
     nodes: list[Any]
@@ -27,12 +30,13 @@ class Hold(NamedTuple):
 
 
 def find_hold(asked: Iterable[Any], by: asyncio.Task[Any], *, by_any: bool = False) -> Hold | None:
-    """What holds ``by`` up for ever where none of the tasks and futures ``asked`` ever ends; None where it
-    may go on all the same. From any thread. With ``by_any`` it is enough that it waits for one of several.
+    """What holds ``by`` up for ever if none of the tasks and futures ``asked`` ever ends; None if it may go
+    on all the same. From any thread.
 
-    Only what is certain counts, since who is taken for one that waits may be refused: asyncio's ways, anyio's
-    and our own. What users' callbacks do is not known, and what is shielded goes on without who waits. Who
-    waits for several, and goes on with one of them or by an error of one, is held up by all together.
+    With ``by_any`` it is enough that it waits for one of several. Only what is certain counts, since a wait
+    that is found may be refused: the ways of asyncio, anyio and polypod. What users' callbacks do is unknown,
+    and what is shielded goes on without its waiter. A task that waits for several, and goes on with one of
+    them or by an error of one, is held up by all together.
     """
     held: dict[int, Any] = {}
     waiting: dict[int, _Waiting] = {}
@@ -73,8 +77,8 @@ def _way_back(by: asyncio.Task[Any], waiting: dict[int, _Waiting]) -> Hold:
 
 
 class _GoesOn(NamedTuple):
-    """What goes on once something has ended, but not ``after`` less than so many such; ``outlasts`` says that
-    a cancel of what waits does not reach what it waits for.
+    """What goes on once something has ended, but only ``after`` that many have; ``outlasts`` says that
+    cancelling the waiter does not reach what it waits for.
     """
 
     what: Any
@@ -107,9 +111,8 @@ def _waiting_for(each: Any) -> Iterator[_GoesOn]:
 
 
 def _resolved_by(callback: Any) -> _GoesOn | None:
-    """What goes on by a callback, and not before; None where that is not certain.
-
-    Of an object of users nothing is asked: it may be a proxy that raises.
+    """What a callback lets go on, and nothing else does; None if that is not certain. Objects of users are
+    not asked anything: one may be a proxy that raises.
     """
     kind: Any = type(callback)
     if kind is BuiltinFunctionType:
@@ -127,7 +130,7 @@ def _resolved_by(callback: Any) -> _GoesOn | None:
 
 
 def _cells(function: FunctionType) -> dict[str, Any]:
-    """The variables of the functions around it that it uses and that have a value."""
+    """The closure variables that it uses and that have a value."""
     found = {}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
@@ -148,7 +151,9 @@ def _of_wait(cells: dict[str, Any]) -> _GoesOn:
 
 
 def _of_group(group: Any) -> _GoesOn:
-    """One of its tasks that fails ends the others. Who is within its body does not wait for them yet."""
+    """A task of the group that fails ends the others. Code within the group's body does not wait for them
+    yet.
+    """
     return _GoesOn(group._on_completed_fut, len(group._tasks))
 
 
@@ -196,8 +201,8 @@ _END_OF_RUN: Any = getattr(asyncio.base_events, "_run_until_complete_cb", None)
 
 
 class Timers:
-    """What timers may cancel or resolve; those of a loop are looked at once. ``of_users`` leaves out our own,
-    as those of the time that a tool has.
+    """What timers may cancel or resolve; the timers of a loop are looked at once. ``of_users`` leaves out
+    polypod's own, such as a tool's time-out.
     """
 
     def __init__(self, *, of_users: bool = False) -> None:
@@ -225,14 +230,16 @@ class Timers:
 
 
 def _handles(loop: Any) -> list[Any]:
-    """The timers of that loop, and what it is about to call, as a timer whose time is up. Raises
-    AttributeError for other loops than asyncio's own.
+    """The timers of that loop, and what it is about to call, such as a timer whose time is up. Raises
+    AttributeError for loops other than asyncio's own.
     """
     return [*list(loop._scheduled), *list(loop._ready)]
 
 
 def _ended_by(handle: Any, *, of_users: bool) -> Iterator[Any]:
-    """What may end by that call: of ours that is known, of others all that they can get hold of directly."""
+    """What that call may end: for polypod's own calls that is known, for others it is everything that they
+    can reach directly.
+    """
     callback, args = handle._callback, handle._args or ()
     kind = type(callback)
     if kind not in {MethodType, FunctionType} or not (callback.__module__ or "").startswith("actors."):
@@ -249,7 +256,7 @@ _CONTAINERS = frozenset({dict, list, set, tuple, collections.deque})
 
 
 def _mentioned(value: Any, depth: int) -> Iterator[Any]:
-    """``value`` and what it knows, and what is in its containers; no code of users is called."""
+    """``value``, what it refers to, and what is in its containers; no code of users is called."""
     yield value
     kind = type(value)
     if depth == 0:

@@ -29,18 +29,18 @@ _local = _Local()
 
 
 def belong_to(host: Host) -> None:
-    """Notify ``host`` from now on whenever the calling thread blocks."""
+    """From now on notify ``host`` whenever the calling thread blocks."""
     _local.host = host
 
 
 def do_for(future: Any, work: Callable[[], T]) -> T:  # noqa: ARG001 - it is read off the stack
-    """What ``work`` gives; that ``future`` ends only then is seen on the thread's stack (``stacks``)."""
+    """The result of ``work``; the thread's stack shows that ``future`` ends only with it (``stacks``)."""
     return work()
 
 
 @contextlib.contextmanager
 def blocked() -> Iterator[None]:
-    """Count the calling thread as one that waits, and not as one that works, during the body."""
+    """During the body, count the calling thread as waiting rather than working."""
     host = _local.host
     if host is None:
         yield

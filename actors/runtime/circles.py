@@ -49,7 +49,7 @@ class Work(Struct, eq=False, gc=False):  # untracked, so that it costs a run no 
             self.waits.add(wait)
 
     def end_wait(self, wait: AnyWait) -> None:
-        """Note that it does no more."""
+        """Note that its code no longer waits for it."""
         with _lock:
             if self.waits is not None:
                 self.waits.discard(wait)
@@ -70,7 +70,7 @@ class Work(Struct, eq=False, gc=False):  # untracked, so that it costs a run no 
 
 
 class Place(Protocol):
-    """Who does one piece of work at a time: what it is asked waits for what is at work."""
+    """Something that does one piece of work at a time: what it is asked waits for what is at work."""
 
     @property
     def name(self) -> str:
@@ -81,17 +81,20 @@ class Place(Protocol):
         """What is at work there, from any thread."""
 
     def refuse_wait(self, wait: AnyWait, /) -> None:
-        """Once all it was asked before is handled, refuse what ``wait`` still ``find_refusals``: where a wait
-        ``is_only_one``, what has not begun never does, and fails; else only who waits does. From any thread.
+        """Once everything it was asked before is handled, refuse what ``wait`` still ``find_refusals``. If a
+        wait ``is_only_one``, work that has not begun never does, and fails; otherwise only the waiter does.
+        From any thread.
         """
 
 
 class Asked(Protocol):
-    """What was asked of a place, to come in a turn of its own; ``number`` is ``next_number()`` of then."""
+    """Something that a place was asked, to come in a turn of its own; ``number`` is ``next_number()`` at that
+    moment.
+    """
 
     @property
     def place(self) -> Place | None:
-        """Where that is; None once it is there."""
+        """Where it was asked; None once the answer is there."""
 
     @property
     def number(self) -> int:
@@ -99,14 +102,14 @@ class Asked(Protocol):
 
     @property
     def caller(self) -> Context | None:
-        """The context variables of who asked, where they are known."""
+        """The context variables of whoever asked, where they are known."""
 
     @property
     def is_shared(self) -> bool:
         """Whether several wait for it."""
 
     def done(self) -> bool:
-        """Whether it is there."""
+        """Whether the answer is there."""
 
 
 #: The work in whose course the running code is called.
@@ -123,7 +126,7 @@ def enter_work(loop: asyncio.AbstractEventLoop) -> Work:
 
 
 class AnyWait:
-    """A wait, within ``work``, for what comes in a turn of its own."""
+    """A wait, within ``work``, for an answer that comes in a turn of its own."""
 
     __slots__ = ("_work", "asked", "is_refused")
 
@@ -139,11 +142,11 @@ class AnyWait:
         self.is_refused = False
 
     def ends(self) -> Sequence[Any]:
-        """The tasks and futures that end only once who waits goes on; from any thread."""
+        """The tasks and futures that end only once the waiter goes on; from any thread."""
         raise NotImplementedError
 
     def fail(self, error: WouldDeadlock) -> None:
-        """Have who waits raise ``error``; from any thread."""
+        """Make the waiter raise ``error``; from any thread."""
         raise NotImplementedError
 
     @property
@@ -155,8 +158,8 @@ class AnyWait:
         return caller is not None and caller.get(work_here) is self._work and not self.asked.is_shared
 
     def find_refusals(self) -> list[tuple[AnyWait, WouldDeadlock]]:
-        """The waits for the place of this one that are to be refused with it, and why each would never end;
-        none where it may end. From any thread. They are found together: the next may end once one is refused.
+        """The waits for this one's place that must be refused with it, and why each would never end; none if
+        it may end. From any thread. They are found together, because once one is refused the next may end.
         """
         found: list[tuple[AnyWait, WouldDeadlock]] = []
         place = self.asked.place
@@ -169,8 +172,8 @@ class AnyWait:
         return found
 
     def look(self) -> bool:
-        """Where this wait is part of a circle, have the one of it refused for what was asked last. Returns
-        whether to look again later.
+        """If this wait is part of a circle, have the wait refused in it whose answer was asked for last.
+        Returns whether to look again later.
         """
         work = self._work
         if work is None or work.task is None:
@@ -187,8 +190,8 @@ class AnyWait:
 
 
 class Wait(AnyWait):
-    """A wait of the running task, within ``work``, for what comes in a turn of its own: while this is
-    entered, ``fail`` is called on the loop if it comes to be known that the wait can never end.
+    """A wait of the running task, within ``work``, for an answer that comes in a turn of its own: while it is
+    entered, ``fail`` is called on the loop if it turns out that the wait can never end.
     """
 
     __slots__ = ("_fail", "_loop", "_next_look", "_task", "_timer")
@@ -225,9 +228,11 @@ class Wait(AnyWait):
 
 
 class ThreadWait(AnyWait):
-    """A wait of the calling thread for what comes in a turn of its own; ``fail`` is called, on any thread, if
-    it comes to be known that it can never end. The thread has to ``look`` itself, after ``next_look`` seconds
-    each time. ``timed`` says that it waits for so long only.
+    """A wait of the calling thread for an answer that comes in a turn of its own; ``fail`` is called, on any
+    thread, if it turns out that it can never end.
+
+    The thread itself has to ``look``, after ``next_look`` seconds each time. ``timed`` says that it waits
+    only for a limited time.
     """
 
     __slots__ = ("_ends", "_fail", "_place", "next_look", "timed")
@@ -313,8 +318,8 @@ def _edges(waits: Iterable[AnyWait]) -> Iterator[_Edge]:
 
 
 def _find_stuck(work: Work, wait: AnyWait) -> dict[Work, list[_Edge]]:
-    """``work`` and those it waits for where they certainly never go on, each with the waits that hold it up,
-    ``wait`` among those of ``work``; none where that may end.
+    """``work`` and those it waits for if they can certainly never go on, each with the waits that hold it up,
+    ``wait`` among those of ``work``; none if that may end.
     """
     for first in _edges([wait]):
         if first.to is work and first in (edges := _holding(work, {work}, None)):
@@ -356,10 +361,10 @@ def _in_circles(works: set[Work]) -> set[Work]:
 
 
 def _holding(work: Work, stuck: set[Work], timers: Timers | None) -> list[_Edge]:
-    """The waits that hold ``work`` up where all that is ``stuck`` never ends; none where it may go on.
+    """The waits that hold ``work`` up if everything that is ``stuck`` never ends; none if it may go on.
 
-    With ``timers`` it may where its time is limited. With None, of a work that waits for itself, only where
-    who waits gets the answer all the same once the time is up: else it never does.
+    With ``timers``, a limited time lets it go on. With None, for a work that waits for itself, that counts
+    only if the waiter still gets the answer after its time is up; otherwise it never does.
     """
     by = work.task
     edges = [
@@ -377,7 +382,9 @@ def _holding(work: Work, stuck: set[Work], timers: Timers | None) -> list[_Edge]
 
 
 def _find_way(first: _Edge, to: Work, holding: dict[Work, list[_Edge]]) -> list[_Edge] | None:
-    """The shortest way by waits that hold from ``first``, a wait of ``to``, to that; None without one."""
+    """The shortest way, by waits that hold, from ``first``, a wait of ``to``, back to it; None if there is
+    none.
+    """
     ways, seen = [[first]], set()
     for way in ways:
         at = way[-1].to
@@ -390,7 +397,7 @@ def _find_way(first: _Edge, to: Work, holding: dict[Work, list[_Edge]]) -> list[
 
 
 def _last(circle: list[_Edge]) -> _Edge:
-    """The one for what was asked last."""
+    """The wait whose answer was asked for last."""
     return max(circle, key=lambda edge: edge.wait.asked.number)
 
 

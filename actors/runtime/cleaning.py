@@ -1,4 +1,4 @@
-"""``Cleaner`` and ``cleaned``: what a program writes for a terminal, as text that can be read."""
+"""``Cleaner`` and ``cleaned``: turn what a program writes for a terminal into text that can be read."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ _REPLACED = "\ufffd"
 
 
 class Cleaner:
-    """Takes bytes as they come. Escape sequences and control characters are left out, of a line that was
-    written over and over (a progress bar) its last state stays, and bytes that are no UTF-8 are replaced.
+    """Takes bytes as they come.
+
+    Escape sequences and control characters are left out, a line that was overwritten (a progress bar) keeps
+    its last state, and bytes that are not UTF-8 are replaced.
     """
 
     def __init__(self) -> None:
@@ -37,7 +39,7 @@ class Cleaner:
 
     @property
     def is_binary(self) -> bool:
-        """Whether what came is no text."""
+        """Whether the output is binary rather than text."""
         if self._nul * 10 > self._size * 6:  # hardly anything of it would be seen
             return True
         return self._bad > 0 and (self._nul > 0 or self._bad * 10 > self._size * 3)
@@ -58,7 +60,7 @@ class Cleaner:
         return _plain(text[:end])
 
     def flush(self) -> str:
-        """What is held back, since somebody wants to see all there is."""
+        """The text held back so far, because somebody wants to see everything there is."""
         text, self._held = self._held, ""
         return _plain(text)
 
@@ -72,7 +74,7 @@ class Cleaner:
 
 
 def cleaned(text: str) -> str:
-    """What a program wrote, whole, without what only a terminal obeys."""
+    """Everything a program wrote, without what only a terminal interprets."""
     return Cleaner().feed(encodable(text).encode(), final=True)
 
 

@@ -11,7 +11,7 @@ _parents: list[Any] = []
 
 
 def let_be(*things: Any) -> None:
-    """Keep what is the parent's from being collected, also when the interpreter ends."""
+    """Keep the parent's objects from being collected, even when the interpreter ends."""
     if things and not _parents:
         with contextlib.suppress(ImportError, AttributeError):
             import ctypes  # noqa: PLC0415 - nobody pays for it but a forked child

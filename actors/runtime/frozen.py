@@ -1,4 +1,4 @@
-"""Helpers of a frozen application, whose executable is no Python: it is started once more to be one."""
+"""Helpers of a frozen application, whose executable is not Python: it is started once more to be one."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ _supported = False
 
 def freeze_support() -> None:
     """In an application that is frozen into an executable (PyInstaller, cx_Freeze): call this first, under
-    ``if __name__ == "__main__":``. Where it was started to be a helper that starts children, or that searches
-    files, it is one, and this does not return. Without it such an application cannot start child processes.
+    ``if __name__ == "__main__":``.
+
+    If it was started as a helper that starts children or searches files, it becomes that helper and this does
+    not return. Without it such an application cannot start child processes.
     """
     global _supported  # noqa: PLW0603 - of the application
     _supported = True
@@ -32,7 +34,7 @@ def freeze_support() -> None:
 
 
 def is_frozen() -> bool:
-    """Whether the executable is an application, and no Python."""
+    """Whether the executable is an application rather than Python."""
     return bool(getattr(sys, "frozen", False))
 
 

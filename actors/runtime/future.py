@@ -1,4 +1,4 @@
-"""A pykka future that can be awaited from any event loop or got from any thread."""
+"""``AsyncFuture``: a pykka future that can be awaited in any event loop, or got on any thread."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
         combine: Callable[[list[Any]], T],
         recover: Callable[[BaseException], T] | None = None,
     ) -> AsyncFuture[T]:
-        """A future made of others: ``combine`` gets their values when somebody asks for it;
-        ``recover`` may turn the error of a source into a value, or raise.
+        """A future made from others: ``combine`` gets their values when the result is asked for; ``recover``
+        may turn the error of a source into a value, or raise.
         """
         return _Derived(sources, combine, recover)
 
@@ -156,7 +156,7 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
             _call_all(callbacks)
 
     def set_get_hook(self, func: Callable[[float | None], T]) -> None:
-        """Have ``func(timeout)`` bring the value when it is asked for. Raises queue.Full if it is there."""
+        """Have ``func(timeout)`` provide the value when it is asked for. Raises queue.Full if it is there."""
         with _lock:
             if self._done:
                 raise queue.Full
@@ -164,7 +164,7 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
             self.is_lazy = True
 
     def _keep(self, value: T) -> None:
-        """Remember what a hook gave; of two threads that asked at once, the first one's stands."""
+        """Keep what a hook returned; if two threads asked at once, the first result stands."""
         with _lock:
             if self._done:
                 return
@@ -408,7 +408,7 @@ class _Derived(AsyncFuture[T]):
 
 
 class _Waiter:
-    """One task of some loop that waits for a future; forgotten where task or loop are gone."""
+    """One task of some loop that waits for a future; forgotten once the task or the loop is gone."""
 
     __slots__ = ("future", "loop", "thread")
 
@@ -438,7 +438,7 @@ class _Waiter:
 
 
 def _call_all(callbacks: list[Callable[[], object]] | None) -> None:
-    """Call what waits for a future: its errors are not those of the actor that sets the value."""
+    """Call the callbacks of a future: their errors are not those of the actor that sets the value."""
     for callback in callbacks or ():
         try:
             callback()
@@ -447,7 +447,7 @@ def _call_all(callbacks: list[Callable[[], object]] | None) -> None:
 
 
 def _deadline(timeout: float | None) -> float | None:
-    """When a wait of so many seconds is over; None for never. Raises InvalidInput."""
+    """When a wait of that many seconds is over; None for never. Raises InvalidInput."""
     seconds = wait_of("timeout", timeout)
     return None if seconds is None else time.monotonic() + seconds
 
@@ -462,8 +462,8 @@ def _awaitable(future: pykka.Future[Any]) -> AsyncFuture[Any]:
 
 
 def on_own_thread(work: Callable[[], T]) -> AsyncFuture[T]:
-    """What ``work`` gives, done on a daemon thread: it may block for ever, and then must not keep the
-    loop from its end, as one of the loop's own pool would.
+    """The result of ``work``, done on a daemon thread: it may block for ever, and on a thread of the loop's
+    own pool it would then keep the loop from ending.
     """
     future: AsyncFuture[T] = AsyncFuture()
 

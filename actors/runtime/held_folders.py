@@ -1,4 +1,4 @@
-"""Folders that a process has locked for as long as it lives; the lock ends with it, however it ends."""
+"""Folders that a process keeps locked while it lives; the lock ends with it, however it ends."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 def hold_folder(path: str) -> int | None:
-    """Hold a folder that was just made: a descriptor, which is closed to let go. None where another process
-    took it for one that nobody holds. Raises OSError.
+    """Lock a folder that was just made: returns a descriptor, which is closed to release it. None if another
+    process took the folder for an unused one. Raises OSError.
     """
     try:
         handle = os.open(path, _FOLDER)

@@ -1,4 +1,4 @@
-"""What another process imports by ``module:name``, since no object can travel there."""
+"""What another process imports by ``module:name``, since objects cannot travel there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 def import_path(value: object, what: str) -> str:
-    """``value``, where it is the path of something that another process can import. Raises NotImportable."""
+    """``value``, if it is the path of something that another process can import. Raises NotImportable."""
     if not isinstance(value, str):
         kind = type(value).__name__
         raise NotImportable(
@@ -31,7 +31,9 @@ def import_path(value: object, what: str) -> str:
 
 
 def load(path: str, what: str) -> Any:
-    """What ``path`` names; a class or a function is called, and gives it. Raises NotImportable."""
+    """The object that ``path`` names; a class or a function is called, and its result used. Raises
+    NotImportable.
+    """
     place, _, name = path.partition(":")
     try:
         found: Any = import_module(place)

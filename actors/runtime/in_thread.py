@@ -1,4 +1,4 @@
-"""``in_thread``: brief work of our own in a thread, whatever the threads of the program wait for."""
+"""``in_thread``: brief internal work in a thread, whatever the program's own threads wait for."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ _THREADS = 32
 
 
 async def in_thread(work: Callable[P, T], /, *args: P.args, **named: P.kwargs) -> T:
-    """What ``work`` gives, as by ``asyncio.to_thread``, but in none of the loop's own threads: those are few,
-    and tools that wait in them for other pods may hold all that those pods would need.
+    """The result of ``work``, as by ``asyncio.to_thread``, but in none of the loop's own threads: those are
+    few, and tools that wait in them for other pods may occupy all that those pods would need.
     """
     return await begin_in_thread(work, *args, **named)
 
 
 def begin_in_thread(work: Callable[P, T], /, *args: P.args, **named: P.kwargs) -> asyncio.Future[T]:
-    """Begin ``work`` in a thread, with the context variables of the caller: a future of what it gives.
-
-    Where no thread can be started, the calling one does it, at once.
+    """Begin ``work`` in a thread, with the caller's context variables; returns a future of its result. If no
+    thread can be started, the calling one does it at once.
     """
     given: Future[T] = Future()
     do = functools.partial(settle, given, functools.partial(copy_context().run, work, *args, **named))
@@ -58,7 +57,9 @@ def _call_once(calls: list[Callable[[], None]]) -> None:
 
 
 async def wait_to_the_end(brief: asyncio.Future[T]) -> T:
-    """What brief work gives; a cancel meanwhile is raised once it is done, so that none goes on unseen."""
+    """The result of brief work; a cancel meanwhile is raised once it is done, so that no work goes on
+    unnoticed.
+    """
     try:
         return await asyncio.shield(brief)
     except asyncio.CancelledError:
@@ -69,7 +70,7 @@ async def wait_to_the_end(brief: asyncio.Future[T]) -> T:
 
 
 def end_threads() -> None:
-    """Wait for the work that is at hand, and end all threads; the next work has new ones."""
+    """Wait for the work in progress, and end all threads; later work gets new ones."""
     _threads().shutdown()
     _threads.cache_clear()
 

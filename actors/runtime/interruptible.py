@@ -26,20 +26,22 @@ class Owner(Protocol):
 
     @property
     def grace(self) -> float:
-        """How many seconds what was cancelled has to end."""
+        """How many seconds cancelled work has to end."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """Where the work is done."""
+        """The loop that the work runs on."""
 
     def note_overdue(self, text: str) -> None:
         """Record, in words, what did not end in that time."""
 
     def go_on(self, left: Interruptible) -> None:
-        """``left`` waits in its task for what does not end: go on with its work in another."""
+        """Continue the work of ``left`` in another task, because its own is stuck in a wait that does not
+        end.
+        """
 
     def let_go(self, left: Interruptible) -> None:
-        """Work that was over for all others is not waited for any more, and no other task goes on with it."""
+        """Stop waiting for ``left``, whose work is over for everyone else; no other task continues it."""
 
 
 #: The task that is waited for, and what to call it.
@@ -50,10 +52,11 @@ _left_behind: set[asyncio.Task[Any]] = set()
 
 
 class Interruptible(Struct, eq=False):
-    """A piece of work, as far as it can be interrupted: while it waits for a client or a tool.
+    """A piece of work that can be interrupted while it waits for a client or a tool, and only then.
 
-    Commits and all else between two such waits run to their end. ``asked`` says that it was interrupted:
-    it waits for nothing any more. ``left`` says that the work goes on without the task that did it.
+    Commits and everything else between two such waits run to their end. ``asked`` says that it was
+    interrupted: it waits for nothing any more. ``left`` says that the work goes on without the task that did
+    it.
     """
 
     _owner: Owner
@@ -69,15 +72,15 @@ class Interruptible(Struct, eq=False):
 
     @property
     def under_way(self) -> bool:
-        """Whether something is waited for that can be interrupted."""
+        """Whether it is in a wait that can be interrupted."""
         return self._under_way is not None
 
     async def inline(self, work: Coroutine[Any, Any, T], what: str) -> T:
-        """What ``work``, called ``what``, gives; awaited in this very task, which saves a task. Where it
-        does not end though it was cancelled, its task is left, and another goes on.
+        """The result of ``work``, called ``what``, awaited in this very task, which saves a task. If it does
+        not end after a cancel, its task is left behind, and another continues.
 
-        Raises what it raises: CancelledError where it was interrupted, PodError where it raised
-        CancelledError by itself.
+        Raises what it raises: CancelledError if it was interrupted, PodError if it raised CancelledError by
+        itself.
         """
         if self.asked:
             work.close()
@@ -105,7 +108,7 @@ class Interruptible(Struct, eq=False):
 
     async def apart(self, work: Coroutine[Any, Any, T], what: str, context: Context | None = None) -> T:
         """Wait for ``work`` in a task of its own, in that context or a copy of this one, so that it can be
-        interrupted. Where it does not end it is left, and CancelledError raised here.
+        interrupted. If it does not end after a cancel it is left behind, and CancelledError raised here.
         """
         if self.asked:
             work.close()
@@ -135,12 +138,12 @@ class Interruptible(Struct, eq=False):
         raise _by_itself(what)
 
     def check(self) -> None:
-        """Raise Left where the work goes on without whoever asks, or is over."""
+        """Raise Left if the work is over, or continues without the caller."""
         if self.left:
             raise Left
 
     def interrupt(self) -> None:
-        """Cancel what is waited for; nothing is waited for any more."""
+        """Cancel the present wait; the work waits for nothing any more."""
         self.asked = True
         if self._under_way is None:
             return
@@ -151,12 +154,12 @@ class Interruptible(Struct, eq=False):
             self._overdue = task.get_loop().call_later(self._owner.grace, self._give_up)
 
     def leave(self) -> None:
-        """The work is over for all others: whatever its task still comes to has no effect."""
+        """End the work for everyone else: whatever its task still does has no effect."""
         self.left = True
         self.interrupt()
 
     def _give_up(self) -> None:
-        """Wait no longer for what was cancelled and goes on."""
+        """Stop waiting for something that was cancelled and goes on all the same."""
         if self._under_way is None:
             return
         task, what = self._under_way
@@ -188,7 +191,7 @@ def _by_itself(what: str) -> PodError:
 
 
 def _forget(left: asyncio.Task[Any]) -> None:
-    """Whatever came of it is nobody's."""
+    """Retrieve the outcome of an abandoned task, which concerns nobody."""
     _left_behind.discard(left)
     if not left.cancelled():
         left.exception()
@@ -200,8 +203,8 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 
 async def _with_errors_only(work: Coroutine[Any, Any, T], what: str) -> T:
-    """What ``work`` gives; what it raises that is no Exception becomes one, since that would end the loop out
-    of a task, or be taken for our own.
+    """The result of ``work``. If it raises something that is not an Exception, an error is raised instead:
+    the original would end the loop, or be mistaken for our own.
     """
     task = asyncio.current_task()
     try:
@@ -216,8 +219,8 @@ async def _with_errors_only(work: Coroutine[Any, Any, T], what: str) -> T:
 
 
 class Uncancelled(asyncio.Future[T]):
-    """A future that a cancel of who waits for it does not reach: asyncio then throws the cancel once the
-    future is done. For ``to_its_end``.
+    """A future that cancelling its waiter does not reach: asyncio then raises the cancel once the future is
+    done. For ``to_its_end``.
     """
 
     def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002
@@ -225,8 +228,10 @@ class Uncancelled(asyncio.Future[T]):
 
 
 class DirectWait(Uncancelled[None]):
-    """A future that no cancel reaches, for what one task waits for. The task can go on within the call of
-    ``end``, which saves a turn of the loop for each of the many tasks that may wait for one thing.
+    """A future that no cancel reaches, for one waiting task.
+
+    The task can go on within the call of ``end``, which saves a turn of the loop for each of the many tasks
+    that may wait for the same thing.
     """
 
     _wake_up: tuple[Callable[[Any], object], Context] | None = None
@@ -238,7 +243,7 @@ class DirectWait(Uncancelled[None]):
             super().add_done_callback(callback, context=context)
 
     def end(self, error: BaseException | None = None) -> None:
-        """End the wait, well or with an error; whoever waits goes on in its turn of the loop."""
+        """End the wait, well or with an error; the waiter continues in a turn of its loop."""
         if error is None:
             self.set_result(None)
         else:
@@ -249,8 +254,8 @@ class DirectWait(Uncancelled[None]):
             self.get_loop().call_soon(callback, self, context=context)
 
     def end_at_once(self) -> None:
-        """It is over, well, and who waits goes on now; for a loop that is in no task, and in nothing that
-        must not be come back into.
+        """End the wait well, and let the waiter continue now. Only for a loop that is in no task, and in
+        nothing that must not be re-entered.
         """
         self.set_result(None)
         if self._wake_up is None:
@@ -263,7 +268,7 @@ class DirectWait(Uncancelled[None]):
 
 
 class _NoLoop:
-    """The loop of a future that is done, and that no loop need be notified of."""
+    """The loop of a future that is done, where no loop need be notified."""
 
     def get_debug(self) -> bool:
         return False
@@ -275,7 +280,7 @@ AT_ONCE.set_result(None)
 
 
 async def to_its_end(future: Uncancelled[T]) -> T:
-    """What ``future`` gives, awaited to its end: a cancel meanwhile comes at the next wait."""
+    """The result of ``future``, awaited to its end: a cancel meanwhile is raised at the next wait."""
     try:
         return await future
     except asyncio.CancelledError:

@@ -17,8 +17,8 @@ _GRACE = 1.0
 
 
 class LastingLoop(asyncio.SelectorEventLoop):
-    """A loop that calls functions in threads also once the main thread has ended, be it for a thread that
-    lives longer or for ``atexit``: Python's executors refuse from then on.
+    """A loop that can still call functions in threads once the main thread has ended, for a thread that lives
+    longer or for ``atexit``: Python's executors refuse from then on.
     """
 
     def run_in_executor(
@@ -48,8 +48,8 @@ class LastingLoop(asyncio.SelectorEventLoop):
 
 
 def run_on_own_loop(work: Coroutine[Any, Any, T]) -> T:
-    """Run ``work`` on an event loop of its own, as ``asyncio.run`` does, and do not wait for what a tool that
-    was left to itself may hold for ever: threads of the loop, and tasks that go on though they are cancelled.
+    """Run ``work`` on an event loop of its own, as ``asyncio.run`` does, but do not wait for what an
+    abandoned tool may hold for ever: threads of the loop, and tasks that ignore their cancel.
     """
     return asyncio.run(_let_go_of_the_rest(work))
 

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Latest(Generic[T]):
-    """Makes something anew only when it is asked for with other arguments than the last time."""
+    """Remakes something only when it is asked for with other arguments than the last time."""
 
     def __init__(self, make: Callable[..., T]) -> None:
         self._make = make
@@ -25,8 +25,8 @@ class Latest(Generic[T]):
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether these are the same objects, and not only such as compare equal while they hold the same. A
-    method is another object each time that it is asked for; of tuples, what they hold counts.
+    """Whether these are the same objects, rather than ones that only compare equal for now. A bound method is
+    a new object each time it is asked for; of tuples, what they hold counts.
     """
     if one is other:
         return True

@@ -49,11 +49,11 @@ _OURS = ("polypod", "pykka")
 
 
 def configure(level: Level = "info", *, json: bool = False, stream: TextIO | None = None) -> None:
-    """Have this process log to ``stream`` (by default standard error), one line a fact: for people, or
-    with ``json`` as JSON.
+    """Have this process log to ``stream`` (by default standard error), one line per fact: for people, or with
+    ``json`` as JSON.
 
-    For entry points alone: it takes over the root logger, so that the lines of libraries look the same and
-    have their secrets taken out too. A second call replaces the first.
+    For entry points only: it takes over the root logger, so that lines of libraries look the same and have
+    their secrets removed too. A second call replaces the first.
     """
     import structlog  # noqa: PLC0415 - 20 ms that a program without logs does not pay
 
@@ -95,19 +95,19 @@ def _renderer(json: bool, stream: TextIO) -> structlog.typing.Processor:
 
 
 def redact(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A processor of structlog that takes secrets out of a line, whatever is in it."""
+    """A processor of structlog that removes secrets from a line, wherever they are in it."""
     clean: MutableMapping[str, Any] = without_secrets(line)
     return clean
 
 
 async def follow(events: AsyncIterable[Event]) -> None:
-    """Log the events of a subscription until its end; make it with ``kinds=LOGGED``."""
+    """Log the events of a subscription until it ends; make it with ``kinds=LOGGED``."""
     async for event in events:
         log_event(event)
 
 
 def log_event(event: Event) -> None:
-    """Make ``event`` a line of the log, if it is of a kind that makes one."""
+    """Log ``event`` as a line, if its kind is logged."""
     level = level_of(event)
     if level is not None:
         import structlog  # noqa: PLC0415
@@ -117,7 +117,7 @@ def log_event(event: Event) -> None:
 
 
 def level_of(event: Event) -> Level | None:
-    """Durable facts are of level info, what failed an error; None is for what makes no line."""
+    """Durable facts have level info, failures error; None for what is not logged."""
     if isinstance(event, RunEnd):
         return _OUTCOMES.get(event.outcome, "info")
     if isinstance(event, _FAILURES):
@@ -128,8 +128,8 @@ def level_of(event: Event) -> Level | None:
 
 
 def fields_of(event: Event) -> dict[str, Any]:
-    """What a line says of an event: its plain fields and of the rest what can be counted. The words of
-    a conversation stay out of the log.
+    """The fields of an event's line: its plain fields, and counts of the rest. The words of a conversation
+    stay out of the log.
     """
     fields: dict[str, Any] = {}
     for field in msgspec.structs.fields(event):

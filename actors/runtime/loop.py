@@ -1,4 +1,4 @@
-"""Event loops that actors live on: one mail room a loop, and a loop in a thread where none runs."""
+"""Event loops that actors live on: one mail room per loop, and a loop in a thread where none runs."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _yield: Callable[[], None] = getattr(os, "sched_yield", partial(time.sleep, 0))
 
 
 def comes_soon(there: Callable[[], object]) -> bool:
-    """Whether what ``there`` looks for comes while this thread yields the processor a few times.
+    """Whether what ``there`` checks for arrives while this thread yields the processor a few times.
 
-    Two threads that answer each other in turn hand the interpreter over that way, without the kernel
+    Two threads that answer each other in turn can hand the interpreter over that way, without the kernel
     putting either to sleep: 6 us a round instead of 20 (on one core) or 60 (on two).
     """
     until = time.monotonic() + _PATIENCE
@@ -50,14 +50,14 @@ def comes_soon(there: Callable[[], object]) -> bool:
 
 
 class Receiver(Protocol):
-    """Whom mail is for."""
+    """A receiver of mail."""
 
     def _arrive(self, message: Any, reply_to: Any) -> None:
         """Take a message; called on the loop."""
 
 
 class _Errands:
-    """Receives work for the loop that is no actor's: a function and what it is called with."""
+    """Receives work for the loop that belongs to no actor: a function and its argument."""
 
     def _arrive(self, work: Callable[[Any], object], argument: Any) -> None:
         work(argument)
@@ -69,9 +69,9 @@ _ERRANDS = _Errands()
 class Mailroom:
     """All the mail of one loop's actors, in order of arrival.
 
-    One queue a loop instead of one an actor keeps idle actors small, and wakes the loop once for any
-    number of messages. A piece of mail is one tuple, since what waits is what the garbage collector
-    walks over.
+    One queue per loop instead of one per actor keeps idle actors small, and wakes the loop once for any
+    number of messages. A piece of mail is one tuple, since the garbage collector walks over everything that
+    waits.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -107,9 +107,8 @@ class Mailroom:
         self.send(_ERRANDS, work, argument)
 
     def send(self, receiver: Receiver, message: Any, reply_to: Any) -> None:
-        """Have ``receiver`` get the message on the loop; from any thread.
-
-        Raises pykka.ActorDeadError if the loop is closed, SystemOfParent in a forked child.
+        """Deliver a message to ``receiver`` on the loop; from any thread. Raises pykka.ActorDeadError if the
+        loop is closed, SystemOfParent in a forked child.
         """
         self._mail.append((receiver, message, reply_to))
         # A loop that was closed before its turn came never lets the flag fall.
@@ -117,8 +116,8 @@ class Mailroom:
             self._wake()
 
     def at_work(self) -> bool:
-        """Whether the calling thread is the loop's, in the middle of a task or of its mail: what is ready by
-        then is seen before the loop sleeps. A signal's handler may be called where it sleeps already.
+        """Whether the calling thread is the loop's, in the middle of a task or of its mail: the loop then
+        sees what is ready before it sleeps. A signal handler may be called while it already sleeps.
         """
         return self.here() and self.is_busy()
 
@@ -127,9 +126,11 @@ class Mailroom:
         return self._delivering or task_on(self.loop) is not None
 
     def deliver_now(self) -> bool:
-        """Deliver what waits, for a task of the loop that is about to wait for an answer: it saves a turn of
-        the loop, and one more where the answer comes by that. Returns whether the loop can do without
-        that one. What a delivery raises is not for who waits.
+        """Deliver what waits, for a task of the loop that is about to wait for an answer: that saves a turn
+        of the loop, and one more if the answer arrives with it. Returns whether the loop can do without that
+        second one.
+
+        What a delivery raises is not raised here.
         """
         if not self._mail or self._delivering:
             return False
@@ -195,8 +196,8 @@ class Mailroom:
             self.alone = False
 
     def spin_before_sleep(self) -> bool:
-        """For a loop that has nothing to do: whether who wrote last from another thread writes again
-        within moments. Nobody has to wake the loop for such mail.
+        """For a loop that has nothing to do: whether the thread that last sent mail sends more within
+        moments. Nobody has to wake the loop for such mail.
         """
         if not self._from_afar:
             return False
@@ -230,7 +231,7 @@ def mailroom_here() -> Mailroom:
 
 
 def forget_closed_loops() -> None:
-    """Let go of the mail rooms of loops that are closed."""
+    """Drop the mail rooms of loops that are closed."""
     for known in list(_mailrooms):
         if known.is_closed():
             _mailrooms.pop(known, None)
@@ -322,8 +323,8 @@ def of_parent(loop: asyncio.AbstractEventLoop | None) -> bool:
 
 
 class _ParentsSelector(selectors.SelectSelector):
-    """The selector of a forked child's copy of a loop, which may not run: the kernel has one selector for
-    both processes, so a child that closes its copy, as ``asyncio.run`` does in the end, would make the
+    """The selector of a forked child's copy of a loop, which must not run: the kernel has one selector for
+    both processes, so a child that closed its copy, as ``asyncio.run`` does in the end, would make the
     parent's loop deaf.
     """
 
@@ -339,8 +340,8 @@ def _part_from_parent(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _take_signals_back() -> None:
-    """Have signals for a forked child be its own: its copies of a loop's handlers hand them to the parent's
-    loop, which would end where somebody ends the child.
+    """Give a forked child its own signals back: its copies of a loop's handlers pass them to the parent's
+    loop, which would end when somebody ends the child.
     """
     with contextlib.suppress(ValueError):  # within another interpreter than the first
         signal.set_wakeup_fd(-1)

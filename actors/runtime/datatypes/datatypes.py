@@ -18,14 +18,12 @@ from protocol.foreign import named_words
 
 
 class Unfit(ValueError):  # noqa: N818 - what it says of data is no error of ours
-    """Data that is no instance of a type; the words name the place and what was expected."""
+    """Data that is not an instance of a type; the message names the place and what was expected."""
 
 
 class DataType(Protocol):
-    """A type at the edge of JSON.
-
-    ``schema`` is its JSON Schema, whole in itself; what it allows ``convert`` takes, and the other
-    way round.
+    """A type at the edge of JSON. ``schema`` is its JSON Schema, self-contained; it allows exactly what
+    ``convert`` accepts.
     """
 
     schema: dict[str, Any]
@@ -35,7 +33,7 @@ class DataType(Protocol):
 
 
 def data_type(kind: Any) -> DataType:
-    """``kind`` as a DataType. Raises TypeError, which says what in it JSON cannot express."""
+    """``kind`` as a DataType. Raises TypeError, which says what in it cannot be expressed in JSON."""
     if pydantic_types.owns(kind):
         try:
             return _Foreign(kind)
@@ -136,7 +134,7 @@ def _convert(data: Any, kind: Any) -> Any:
 
 
 def _whole_numbers(data: Any) -> Any:
-    """``data`` with 5 for each 5.0; itself where there is none."""
+    """``data`` with 5 in place of each 5.0; ``data`` itself if there is none."""
     if isinstance(data, float):
         return int(data) if data.is_integer() else data
     if isinstance(data, dict):
@@ -169,7 +167,7 @@ def _decode_custom(kind: type, value: Any) -> Any:
 
 
 def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema with its ``$defs`` put in their places, for one that stands within another."""
+    """A schema with its ``$defs`` inlined, for use within another."""
     definitions = schema.get("$defs", {})
 
     def put(value: Any, around: tuple[str, ...]) -> Any:

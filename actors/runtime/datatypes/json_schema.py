@@ -85,8 +85,8 @@ def clean(schema: Any) -> Any:
 
 
 def merge(schema: Schema, definitions: Schema) -> Schema:
-    """``schema`` without its ``$defs``, which join ``definitions``; where a name there means something
-    else already, the new one is renamed.
+    """``schema`` without its ``$defs``, which are added to ``definitions``; a name that already means
+    something else there is renamed.
     """
     own = schema.pop("$defs", {})
     renamed = {}

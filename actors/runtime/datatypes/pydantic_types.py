@@ -49,7 +49,7 @@ def is_field(default: Any) -> bool:
 
 
 class PydanticType:
-    """``kind`` through pydantic's eyes. Raises TypeError where it cannot be one of its types."""
+    """``kind`` as pydantic sees it. Raises TypeError if it cannot be one of its types."""
 
     __slots__ = ("_adapter", "schema")
 

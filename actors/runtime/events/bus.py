@@ -29,8 +29,8 @@ _ALL_KINDS: frozenset[type[Event]] = frozenset(EVENTS)
 class Bus:
     """Delivers the events of one system's pods. ``publish`` is called on the system's loop.
 
-    Publishing goes through tuples that are exchanged, never changed, so that it takes no lock; after a
-    change the next event makes the tuple anew.
+    Publishing reads tuples that are replaced, never changed, so it takes no lock; after a change the next
+    event makes the tuple again.
     """
 
     def __init__(self) -> None:
@@ -53,8 +53,8 @@ class Bus:
         _buses.add(self)
 
     def publish(self, events: Sequence[Event], entries: Sequence[StoredEntry] = ()) -> None:
-        """Hand ``events``, which are all of one pod, in their order to their subscribers' queues; never
-        blocks, never raises. Among ``entries`` are those of the durable ones, as far as there are any.
+        """Put ``events``, all of one pod, in order into the queues of their subscribers; never blocks, never
+        raises. ``entries`` are the stored entries of those that are durable, if any.
         """
         if self.silent or not events:
             return
@@ -77,7 +77,7 @@ class Bus:
             self.publish_encoded(EncodedEvent(event, bodies.get(event.seq) if event.durable else None))
 
     def publish_encoded(self, encoded: EncodedEvent) -> None:
-        """Hand an event to those alone who want its bytes."""
+        """Give an event only to subscribers that want its bytes."""
         far, kind = self._far, type(encoded.event)
         for group in (far.of_all, far.of_pod.get(encoded.event.pod)):
             if group is not None:
@@ -98,7 +98,9 @@ class Bus:
             return self._near.wants(pod, kind) or self._far.wants(pod, kind)
 
     def subscribed_kinds(self, pod: str) -> tuple[int, frozenset[type[Event]]]:
-        """The transient kinds of ``pod`` that have a subscriber, and as of which of the ``changes``."""
+        """The transient kinds of ``pod`` that have a subscriber, and the number of ``changes`` that this
+        reflects.
+        """
         with self._lock:
             return self.changes, frozenset(self._near.transient_kinds(pod)).union(
                 self._far.transient_kinds(pod)
@@ -112,11 +114,11 @@ class Bus:
         size: int = QUEUE_SIZE,
         children: bool = False,
     ) -> Subscription:
-        """A new subscription to one pod or all, to some kinds of events or all; from any thread. With
-        ``children`` it gets those of the pod's sub-agents too, and of theirs, also of those to come.
+        """A new subscription to one pod or all, to some kinds of events or all; from any thread.
 
-        ``size`` is how many events wait before the oldest are dropped, at least 1. On a closed bus the
-        subscription is closed from its start. Raises TypeError for what is no kind of event.
+        With ``children`` it also gets those of the pod's sub-agents, at any depth, including future ones.
+        ``size`` is how many events may wait before the oldest are dropped, at least 1. On a closed bus the
+        subscription is closed from the start. Raises TypeError for anything that is not a kind of event.
         """
         return Subscription(self, self._listen(self._near, pod, kinds, size, children=children))
 
@@ -129,14 +131,14 @@ class Bus:
         children: bool = False,
         drops_durable: bool = True,
     ) -> Feed:
-        """As ``subscribe``, for who wants the events as bytes. A full queue drops its oldest event, or all
-        transient ones, and then grows by those that are durable.
+        """As ``subscribe``, for those who want the events as bytes. A full queue drops its oldest event, or
+        all transient ones, and then grows by the durable ones.
         """
         queue = self._listen(self._far, pod, kinds, size, children=children, drops_durable=drops_durable)
         return Feed(self, queue)
 
     def subscribe_encoded(self) -> EncodedSubscription:
-        """A new subscription to all events, for who wants their bytes as well."""
+        """A new subscription to all events, for those who want their bytes as well."""
         return EncodedSubscription(self, self._listen(self._far, None, None, QUEUE_SIZE))
 
     def _listen(
@@ -167,7 +169,7 @@ class Bus:
         return queue
 
     def adopt(self, child: str, parent: str) -> None:
-        """Have subscribers to ``parent`` and its sub-agents get the events of ``child`` too, its new
+        """Have subscribers to ``parent`` and its sub-agents also get the events of ``child``, its new
         sub-agent.
         """
         if self._parents.get(child) == parent:
@@ -187,7 +189,7 @@ class Bus:
                 self._refresh()
 
     def below(self, pod: str) -> list[str]:
-        """The living sub-agents of ``pod``, and theirs."""
+        """The living sub-agents of ``pod``, at any depth."""
         with self._lock:
             return self._below(pod)
 
@@ -196,12 +198,12 @@ class Bus:
         return [*found, *(each for child in found for each in self._below(child))]
 
     def _forget(self, queue: EventQueue[Any]) -> None:
-        """Let go of a queue that is closed."""
+        """Drop a queue that is closed."""
         with self._lock:
             self._remove(queue)
 
     def _abandon(self, queue: EventQueue[Any]) -> None:
-        """Let go of a queue whose subscription was collected, perhaps while this thread holds the lock."""
+        """Drop a queue whose subscription was garbage-collected, perhaps while this thread holds the lock."""
         self._abandoned.append(queue)
         if self._lock.acquire(blocking=False):  # else who comes by next removes it
             try:
@@ -214,7 +216,7 @@ class Bus:
             self._remove_abandoned()
 
     def _remove_abandoned(self) -> None:
-        """Let go of what nobody holds any more; the lock must be held."""
+        """Drop the queues that nobody holds any more; the lock must be held."""
         while self._abandoned:
             self._remove(self._abandoned.popleft())
 
@@ -246,7 +248,7 @@ class Bus:
         return {"subscriptions": len(queues), "queued": sum(map(len, queues))}
 
     def close(self) -> None:
-        """End all subscriptions, also those to come; their readers get what is queued, then an end."""
+        """End all subscriptions, future ones included; their readers get what is queued, then an end."""
         with self._lock:
             self._closed = True
             queues = self._queues()
@@ -259,12 +261,14 @@ class Bus:
 
 
 def _of_kinds(events: Sequence[Event], kinds: frozenset[type[Event]]) -> Sequence[Event]:
-    """Those of ``events`` that are of these kinds."""
+    """The ``events`` that are of these kinds."""
     return [event for event in events if type(event) in kinds]
 
 
 def kinds_of(kinds: Collection[EventKind] | EventKind | None) -> frozenset[type[Event]]:
-    """The kinds that are asked for, None for all. Raises TypeError for what is no kind of event."""
+    """The kinds that are asked for, None for all. Raises TypeError for anything that is not a
+    kind of event.
+    """
     if kinds is None:
         return _ALL_KINDS
     given = (kinds,) if isinstance(kinds, type) else several("kinds", kinds)

@@ -7,7 +7,9 @@ from protocol.wire import encode_recordable
 
 
 class EncodedEvent:
-    """An event that waits for those who send it on; ``body`` is what the log keeps of it, if it does."""
+    """An event that waits for subscribers who forward it; ``body`` is what the log keeps of it,
+    if anything.
+    """
 
     __slots__ = ("_body", "event")
 
@@ -17,7 +19,7 @@ class EncodedEvent:
 
     @property
     def body(self) -> bytes:
-        """The event's bytes; who first asks has them made, where the log has not."""
+        """The event's bytes; they are made when first asked for, unless the log has them."""
         body = self._body
         if body is None:
             body = self._body = encode_recordable(self.event)

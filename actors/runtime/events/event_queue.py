@@ -16,7 +16,7 @@ from protocol.events import Event, Lagged
 
 
 class Numbered(Protocol):
-    """An event, in whatever form it waits."""
+    """An event with its number, in whatever form it waits."""
 
     @property
     def pod(self) -> str: ...
@@ -30,10 +30,11 @@ Q = TypeVar("Q", bound=Numbered)
 
 
 class EventQueue(Generic[Q]):
-    """What waits for one subscriber. The bus puts from its loop; the subscriber takes on any thread.
+    """The events that wait for one subscriber. The bus puts from its loop; the subscriber takes on any
+    thread.
 
-    Putting takes no lock while there is room. Dropping and taking exclude each other, so that the gap
-    is always before the oldest event that waits: that is where ``Lagged`` goes.
+    Putting takes no lock while there is room. Dropping and taking exclude each other, so that the gap is
+    always before the oldest waiting event: that is where ``Lagged`` goes.
     """
 
     __slots__ = (
@@ -77,7 +78,7 @@ class EventQueue(Generic[Q]):
         return len(self._events)
 
     def renew_lock(self) -> None:
-        """Be usable in a forked child."""
+        """Make the queue usable in a forked child."""
         self._lock = threading.Lock()
 
     def put(self, event: Q) -> None:
@@ -114,7 +115,7 @@ class EventQueue(Generic[Q]):
             self._since.setdefault(lost.pod, lost.seq - 1 if lost.durable else lost.seq)
 
     def take(self, limit: int = sys.maxsize) -> list[Q | Lagged]:
-        """What is there now, the oldest first, at most ``limit`` events and what was missed before."""
+        """What is there now, oldest first: at most ``limit`` events, and what was missed before them."""
         with self._lock:
             taken: list[Q | Lagged] = [self._take_lagged()] if self._missed else []
             next_ = self._events.popleft
@@ -122,8 +123,8 @@ class EventQueue(Generic[Q]):
         return taken
 
     def leave_out(self, through: dict[str, int]) -> None:
-        """Take out what a replay of all that is durable ``through`` these numbers gives, and transient events
-        that were published before the last of those; "*" stands for the pods that are not named.
+        """Remove what a replay of everything durable ``through`` these numbers covers, and transient events
+        published before the last of those; "*" stands for the pods that are not named.
         """
         others = through.get("*", 0)
         with self._lock:
@@ -164,7 +165,7 @@ class EventQueue(Generic[Q]):
         return None if there or self.closed else waiter
 
     def wake(self) -> None:
-        """Have who waits look again."""
+        """Have a waiting reader look again."""
         with self._lock:
             waiter, self.waiter = self.waiter, None
         if waiter is not None:

@@ -31,7 +31,7 @@ class Source(Protocol[T_co]):
 
 class Prefetch(Generic[T]):
     """The events of a source. While it answers at once, each page but the first is fetched within the call
-    that needs it; of one that had to be awaited, some are fetched ahead.
+    that needs it; if a page had to be awaited, some are fetched ahead.
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class Prefetch(Generic[T]):
         begun: Callable[[dict[str, int]], None],
         wake: Callable[[], None],
     ) -> None:
-        """``on_loop`` does something on the loop and waits for it; ``begun`` receives there up to where
-        events will come, ``wake`` is called when there are some, or an end. Raises what the source raises
-        where it begins, unless that comes later.
+        """``on_loop`` runs something on the loop and waits for it; there ``begun`` receives the numbers up to
+        which events will come, and ``wake`` is called when there are some, or an end. Raises what the source
+        raises as it begins, unless that comes later.
         """
         self._source = source
         self._on_loop = on_loop
@@ -67,11 +67,11 @@ class Prefetch(Generic[T]):
 
     @property
     def on_its_way(self) -> bool:
-        """Whether there is nothing to read just now, but will be."""
+        """Whether there is nothing to read now, but will be."""
         return self._task is not None and not (self._over or self._pages)
 
     def next(self) -> T | None:
-        """The next event, None where there is none yet, or no more. Raises what the source raised."""
+        """The next event, None if there is none yet, or no more. Raises what the source raised."""
         while not self._hand:
             over = self._over  # before the pages, which were there first
             if self._pages:

@@ -14,8 +14,8 @@ _TRANSIENT: frozenset[type[Event]] = frozenset(TRANSIENT_EVENTS) - {Lagged}
 
 
 class Group(Generic[Q]):
-    """The open queues of one pod or of all, in the order of their making; to add and to remove one costs
-    the same however many there are. ``kind_counts`` has how many want each transient kind.
+    """The open queues of one pod or of all, in the order they were made; adding and removing cost the same
+    however many there are. ``kind_counts`` counts how many want each transient kind.
     """
 
     __slots__ = ("kind_counts", "order", "queues")
@@ -45,7 +45,7 @@ class Group(Generic[Q]):
 
 
 class Subscribers(Generic[Q]):
-    """Who wants events in one form. To be changed, and gone through, under the lock of its bus."""
+    """Who wants events in one form. Changed and iterated over only under the lock of its bus."""
 
     __slots__ = ("empty", "of_all", "of_pod")
 
@@ -73,9 +73,7 @@ class Subscribers(Generic[Q]):
         self.of_pod.setdefault(child, Group()).add(queue)
 
     def drop_child(self, child: str) -> None:
-        """Note that a sub-agent has ended: only subscribers to its own name get what is published
-        under that.
-        """
+        """Note that a sub-agent has ended: events under its name then go only to subscribers to that name."""
         group = self.of_pod.get(child)
         for queue in () if group is None else list(group.queues):
             if queue.children is not None and queue.pod != child:
@@ -109,7 +107,7 @@ class Subscribers(Generic[Q]):
             yield from group.kind_counts
 
     def wants(self, pod: str, kind: type[Event]) -> bool:
-        """Whether anybody has asked for such events of ``pod``, durable ones too."""
+        """Whether anybody has asked for such events of ``pod``, including durable ones."""
         groups = (self.of_all, self.of_pod.get(pod))
         return any(kind in queue.kinds for group in groups if group is not None for queue in group.queues)
 

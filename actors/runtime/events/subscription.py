@@ -1,4 +1,4 @@
-"""How a subscriber reads what a bus hands it: as events, as their bytes, or as both."""
+"""How a subscriber reads what a bus gives it: as events, as their bytes, or as both."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ class _Reading(Generic[Q, T]):
         raise NotImplementedError
 
     def _past(self, what: StoredEntry | Lagged) -> T:
-        """What a reader is given for an event of a replay. Raises WireError, NewerVersion."""
+        """What a reader gets for an event of a replay. Raises WireError, NewerVersion."""
         raise NotImplementedError
 
     def replay(
         self, source: Source[StoredEntry | Lagged], on_loop: Callable[[Callable[[], None]], None]
     ) -> None:
-        """Deliver first the events of ``source``, which is asked by ``on_loop``; what is queued of that is
-        left out. Raises what the source raises, unless that comes later.
+        """Deliver first the events of ``source``, which is asked by ``on_loop``; what it covers is removed
+        from the queue. Raises what the source raises, unless that comes later.
         """
         queue = self._queue
         self._replay = Prefetch(source, on_loop, queue.leave_out, queue.wake)
@@ -75,7 +75,7 @@ class _Reading(Generic[Q, T]):
         return None
 
     def _next(self) -> T | None:
-        """The next event that is there, or None."""
+        """The next event, or None."""
         if self._replay is not None:
             event = self._take_replayed()
             if event is not None or self._replay is not None:
@@ -204,12 +204,13 @@ class EncodedSubscription(_Reading[EncodedEvent, EncodedEvent]):
 
 
 class Feed(_Reading[EncodedEvent, bytes]):
-    """A subscription for those who send events on: it gives their bytes, which ``protocol.wire`` decodes.
+    """A subscription for those who forward events: it gives their bytes, which ``protocol.wire`` decodes.
+
     Those of durable events are the bytes that the log keeps; those of others are made once, for all feeds.
     """
 
     def there(self, room: int) -> Iterator[bytes]:
-        """What is there now, until so many bytes are filled; without waiting. Raises what a replay does."""
+        """What is there now, up to that many bytes; without waiting. Raises what a replay does."""
         while room > 0 and (event := self._next()) is not None:
             room -= len(event)
             yield event
