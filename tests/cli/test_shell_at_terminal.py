@@ -47,3 +47,14 @@ def test_without_a_terminal_it_is_denied_in_words(tmp_path: Path) -> None:
     said = home.polypod("run", "run echo made > made", "--manifest", "pod.toml")
     assert "shell was not run: it needs a person's approval" in said.out
     assert not (home.folder / "made").exists()
+
+
+def test_a_command_that_is_killed_or_stopped_as_it_works_leaves_the_terminal_its_cursor(
+    tmp_path: Path,
+) -> None:
+    with person(Home(tmp_path), "run", "run sleep 60", "--model", "offline") as somebody:
+        somebody.sees("shell(command=")
+        somebody.process.kill()
+        somebody.leaves_with()
+    shown, hidden = (somebody.written.rfind(f"\x1b[?25{how}") for how in "hl")
+    assert shown > hidden

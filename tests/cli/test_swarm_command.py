@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import sys
@@ -468,6 +469,17 @@ def test_a_service_that_does_not_start_is_said_in_its_own_words(home: Swarm) -> 
     assert done.code == 1
     assert "did not start" in done.err
     assert "of an earlier service" not in done.err
+
+
+def test_a_service_that_cannot_even_write_why_it_does_not_start_is_said_to_be_one(home: Swarm) -> None:
+    started = home.start(
+        "swarm", "ls", "--store", "sqlite:/dev/null/pods.db",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+    )  # fmt: skip
+    with started as process:
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"did not start: it could not write why to {home.root / 'serve.log'}" in said
 
 
 def test_agents_are_listed_as_their_files_have_them_where_no_service_starts(home: Swarm) -> None:

@@ -226,6 +226,7 @@ class _Busy:
         spinner.text = self._words
         self._live = Live(spinner, console=console, transient=True, refresh_per_second=10)
         self._live.start()
+        console.show_cursor()  # rich hides it, and whoever stops or kills the process would be left without
 
     def say(self, words: str) -> None:
         """Other words from the next frame on; the time behind them goes on."""

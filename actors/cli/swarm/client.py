@@ -163,9 +163,10 @@ class Client:
             os.close(log)
 
     def _last_words(self) -> str:
+        words = ""
         with contextlib.suppress(OSError):
-            return self._log.read_bytes()[self._log_start :].decode(errors="replace")[-_TAIL:].strip()
-        return ""
+            words = self._log.read_bytes()[self._log_start :].decode(errors="replace")[-_TAIL:].strip()
+        return words or f"it could not write why to {self._log} (the disk may be full)"
 
 
 def _open_log(path: Path) -> int:
