@@ -31,11 +31,14 @@ _length = struct.Struct(">I")
 HEAD = _length.size
 
 
-class Ask(Struct, frozen=True, tag=True):
-    """To the pod: a command, answered by a ``Reply`` or a ``Refusal`` of the same id."""
+class Ask(Struct, frozen=True, tag=True, omit_defaults=True):
+    """To the pod: a command, answered by a ``Reply`` or a ``Refusal`` of the same id. Where it ``checks``,
+    each answer of the run that it begins or resumes is sent as a ``Check`` before that run ends with it.
+    """
 
     id: int
     command: AnyCommand
+    checks: bool = False
 
 
 class Follow(Struct, frozen=True, tag=True, omit_defaults=True):
@@ -56,6 +59,13 @@ class Unfollow(Struct, frozen=True, tag=True):
     id: int
 
 
+class Checked(Struct, frozen=True, tag=True):
+    """To the pod: what is wrong with the answer of that ``Check``, in words for the model; or None."""
+
+    id: int
+    why: str | None = None
+
+
 class Reply(Struct, frozen=True, tag=True):
     """From the pod: what a command resolved with."""
 
@@ -68,6 +78,16 @@ class Refusal(Struct, frozen=True, tag=True):
 
     id: int
     failure: Failure
+
+
+class Check(Struct, frozen=True, tag=True):
+    """From the pod: is this the answer that was asked for by that ``Ask``? Answered by a ``Checked`` of the
+    number ``check``.
+    """
+
+    id: int
+    check: int
+    text: str
 
 
 class Published(Struct, frozen=True, tag="Told"):
@@ -86,8 +106,8 @@ class Followed(Struct, frozen=True, tag=True):
 #: How a ``Published`` begins, up to its event; on the wire it keeps its first name.
 _PUBLISHED = re.compile(rb'\{"type":"Told","id":(\d+),"event":')
 
-ToPod = Ask | Follow | Unfollow
-FromPod = Reply | Refusal | Published | Followed
+ToPod = Ask | Follow | Unfollow | Checked
+FromPod = Reply | Refusal | Check | Published | Followed
 
 #: What each command resolves with; those that are not here resolve with None.
 RESULTS: dict[type[commands.Command], Any] = {

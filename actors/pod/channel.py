@@ -13,10 +13,10 @@ from typing import Any
 import pykka
 from msgspec.structs import replace
 
-from actors.llm.output import Fit, parse_output
 from actors.pod.address import Kinds, Since
 from actors.pod.handle import Pod
 from actors.pod.runs.options import resume_for_wire, run_for_wire
+from actors.pod.runs.output_check import OutputCheck, OutputChecks, TypeCheck
 from actors.pod.runs.run_state import ResumeHere, RunHere
 from actors.runtime.events.bus import Bus, kinds_of
 from actors.runtime.events.encoded import EncodedEvent
@@ -26,11 +26,10 @@ from actors.runtime.loop import mailroom_here
 from actors.runtime.on_loop import future_of
 from actors.runtime.read_frame import read_frame
 from protocol import channel, commands
-from protocol.channel import Ask, Follow, Followed, FromPod, Published, Refusal, Unfollow
+from protocol.channel import Ask, Check, Checked, Follow, Followed, FromPod, Published, Refusal, Unfollow
 from protocol.error_of import error_of
 from protocol.errors import (
     InvalidInput,
-    OutputInvalid,
     PodUnreachable,
     PolypodError,
     RunFailed,
@@ -39,6 +38,7 @@ from protocol.errors import (
 from protocol.events import Lagged
 from protocol.recordable import UNFIT, recordable
 from protocol.results import RunResult
+from protocol.text import encodable
 from protocol.wire import decode_event
 
 _log = logging.getLogger("polypod.channel")
@@ -68,9 +68,9 @@ async def connect(reader: StreamReader, writer: StreamWriter) -> Pod:
 class Channel:
     """Reaches a pod in another process, or on another machine, over two streams; see ``connect``.
 
-    A run's ``output`` is made here from the pod's answer, and the model is not asked again if it does not
-    fit. Options of a run that are objects or functions cannot travel. Whatever is under way when the
-    connection ends raises PodUnreachable; the pod lives on.
+    A run's ``output`` is made here from the pod's answer: the pod has each answer checked here, and asks the
+    model again if it does not fit. Options of a run that are objects or functions cannot travel. Whatever is
+    under way when the connection ends raises PodUnreachable; the pod lives on.
     """
 
     def __init__(self, reader: StreamReader, writer: StreamWriter) -> None:
@@ -81,6 +81,9 @@ class Channel:
         self._mailroom = mailroom_here()
         self._ids = itertools.count(1)
         self._asked: dict[int, tuple[commands.Command, AsyncFuture[Any]]] = {}
+        self._checks = OutputChecks()
+        #: The looks at answers that have not been sent yet.
+        self._looks: set[asyncio.Task[None]] = set()
         self._followed: dict[int, Bus] = {}
         #: Why nothing can be asked any more.
         self._lost: str | None = None
@@ -92,15 +95,17 @@ class Channel:
         return self._lost is None and not self._mailroom.loop.is_closed()
 
     def ask(self, _: Pod, command: commands.Command) -> AsyncFuture[Any]:
-        kind = None
+        check: OutputCheck | None = None
         if isinstance(command, RunHere | ResumeHere):
-            kind = command.output
+            if command.output is not None:
+                check = TypeCheck(command.output)
+            elif command.own is not None:
+                check = command.own.check  # of who has asked from elsewhere for a pod that is elsewhere
             try:
                 command = run_for_wire(command) if isinstance(command, RunHere) else resume_for_wire(command)
             except InvalidInput as error:
                 return AsyncFuture.failed(error)
-        answer = self._send(command)
-        return answer if kind is None else answer.map(partial(_with_output, kind))
+        return self._send(command, check)
 
     def stop(self, _: Pod) -> AsyncFuture[bool]:
         return self._send(commands.Stop())
@@ -137,9 +142,9 @@ class Channel:
 
     # -- on its loop -----------------------------------------------------------------------------
 
-    def _send(self, command: commands.Command) -> AsyncFuture[Any]:
+    def _send(self, command: commands.Command, check: OutputCheck | None = None) -> AsyncFuture[Any]:
         future = future_of(self._mailroom)
-        ask = Ask(next(self._ids), command)
+        ask = Ask(next(self._ids), command, check is not None)
         try:
             frame = _frame(ask)
         except (PolypodError, TypeError, ValueError) as error:
@@ -152,7 +157,9 @@ class Channel:
             return AsyncFuture.failed(
                 InvalidInput(f"{type(command).__name__} cannot be asked so: {error.message}")
             )
-        self._on_loop(partial(self._post, ask, frame, future), lambda: self._refuse(future, _LOOP_CLOSED))
+        self._on_loop(
+            partial(self._post, ask, frame, future, check), lambda: self._refuse(future, _LOOP_CLOSED)
+        )
         return future
 
     def _on_loop(self, work: Callable[[], None], otherwise: Callable[[], object]) -> None:
@@ -164,11 +171,13 @@ class Channel:
         except pykka.ActorDeadError:
             otherwise()
 
-    def _post(self, ask: Ask, frame: bytes, future: AsyncFuture[Any]) -> None:
+    def _post(self, ask: Ask, frame: bytes, future: AsyncFuture[Any], check: OutputCheck | None) -> None:
         if self._lost is not None:
             self._refuse(future, self._lost)
             return
         self._asked[ask.id] = (ask.command, future)
+        if check is not None:
+            self._checks.add(ask.id, check)
         self._writer.write(frame)
 
     def _follow(self, follow: Follow, bus: Bus) -> None:
@@ -200,15 +209,26 @@ class Channel:
         elif message.id in self._followed and isinstance(message, Refusal):
             _log.warning("pod %r refused a subscription: %s", self.pod.name, message.failure)
             self._end(message.id)
+        elif isinstance(message, Check):
+            look = self._mailroom.loop.create_task(self._look(message))
+            self._looks.add(look)
+            look.add_done_callback(self._looks.discard)
         elif (asked := self._asked.pop(message.id, None)) is not None:
             command, future = asked
             if isinstance(message, Refusal):
+                self._checks.drop(message.id)
                 future.set_exception(error_of(message.failure))
                 return
             try:
-                future.set(channel.decode_result(command, message.value))
-            except WireError as error:
+                result = channel.decode_result(command, message.value)
+                future.set(self._checks.complete(message.id, result) if type(result) is RunResult else result)
+            except (WireError, RunFailed) as error:
                 future.set_exception(error)
+
+    async def _look(self, message: Check) -> None:
+        """Look at an answer, and say what is wrong with it."""
+        why = await self._checks.why_not(message.id, message.text)
+        self._writer.write(channel.frame(Checked(message.check, why if why is None else encodable(why))))
 
     def _publish(self, message: Published) -> None:
         bus = self._followed.get(message.id)
@@ -269,15 +289,3 @@ def _chosen(kinds: Kinds) -> Kinds:
     the other end too.
     """
     return None if kinds is None else kinds_of(kinds) | {Lagged}
-
-
-def _with_output(kind: Any, result: RunResult[Any]) -> RunResult[Any]:
-    """The result with its ``output`` converted to the type that was asked for. Raises RunFailed if the answer
-    does not fit.
-    """
-    if result.outcome != "finished":
-        return result
-    read = parse_output(result.text, kind)
-    if isinstance(read, Fit):
-        return replace(result, output=read.value)
-    raise RunFailed(OutputInvalid(f"the model did not answer as asked: {read.why}"), run_id=result.run_id)

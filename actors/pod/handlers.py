@@ -56,7 +56,7 @@ def _on_run(pod: PodActor, command: commands.Run) -> Any:
     if content is not command.content:
         command = msgspec.structs.replace(command, content=content)
     if command.options is not None:
-        command = run_from_wire(command, command.options)
+        command = run_from_wire(command)
     runs = pod.run_loop or pod.runs  # the first is as fast as it gets
     runs.submit(QueuedRun(command, "run", pod.defer_reply()))
     return DEFERRED
@@ -96,7 +96,7 @@ def _on_resume(pod: PodActor, command: commands.Resume) -> Any:
     if pod.status.state is not PodState.PAUSED:
         raise pod.runs.not_paused()
     if command.options is not None:
-        command = resume_from_wire(command, command.options)
+        command = resume_from_wire(command)
     pod.runs.resume(pod.defer_reply(), command)
     return DEFERRED
 

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import sys
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Coroutine, Iterable
+from functools import partial
 from itertools import chain
 from typing import Any
 
+import pykka
 from msgspec import Raw
 
 from actors.pod.handle import Pod
+from actors.pod.runs.options import resume_from_wire, run_from_wire
+from actors.pod.runs.output_check import OutputCheck
 from actors.runtime.events.subscription import Feed
 from actors.runtime.future import AsyncFuture
+from actors.runtime.loop import mailroom_here
+from actors.runtime.on_loop import ask_on
 from actors.runtime.read_frame import read_frame
 from protocol import channel, commands
-from protocol.channel import Ask, Follow, Followed, FromPod, Refusal, Reply, ToPod
-from protocol.errors import Failure, WireError
+from protocol.channel import Ask, Check, Checked, Follow, Followed, FromPod, Refusal, Reply, ToPod
+from protocol.errors import Failure, InvalidInput, ManifestError, WireError
 from protocol.events import EVENTS
 from protocol.wire import encode
 
@@ -46,6 +53,11 @@ class Service:
         self._writer = writer
         self._tasks: set[asyncio.Task[None]] = set()
         self._follows: dict[int, Feed] = {}
+        self._mailroom = mailroom_here()
+        self._numbers = itertools.count(1)
+        #: The answers that were sent to be checked, by number: a future of what is wrong with each.
+        self._looked_at: dict[int, asyncio.Future[str | None]] = {}
+        self._closed = False
 
     async def serve(self, reader: StreamReader) -> None:
         """Take commands until the stream ends. Raises WireError."""
@@ -66,7 +78,11 @@ class Service:
             await asyncio.wait(self._tasks)
 
     async def close(self) -> None:
-        """Send nothing more; the pod's work continues."""
+        """Send nothing more; the pod's work continues, and its answers are accepted unchecked."""
+        self._closed = True
+        for looked_at in self._looked_at.values():
+            if not looked_at.done():
+                looked_at.set_result(None)
         for feed in self._follows.values():
             feed.close()
         for task in self._tasks:
@@ -76,14 +92,47 @@ class Service:
 
     def _take(self, message: ToPod) -> None:
         if isinstance(message, Ask):
-            address, command = self._pod.address, message.command
-            stops = isinstance(command, commands.Stop)
-            asked = address.stop(self._pod) if stops else address.ask(self._pod, command)
-            self._begin(self._answer(message.id, asked))
+            self._begin(self._answer(message.id, self._ask(message)))
         elif isinstance(message, Follow):
             self._follow(message)
+        elif isinstance(message, Checked):
+            looked_at = self._looked_at.get(message.id)
+            if looked_at is not None and not looked_at.done():
+                looked_at.set_result(message.why)
         elif (feed := self._follows.get(message.id)) is not None:
             feed.close()
+
+    def _ask(self, message: Ask) -> AsyncFuture[Any]:
+        """Ask the pod."""
+        address, command = self._pod.address, message.command
+        if isinstance(command, commands.Stop):
+            return address.stop(self._pod)
+        if message.checks:
+            check = _CheckElsewhere(self, message.id)
+            try:
+                if isinstance(command, commands.Run):
+                    command = run_from_wire(command, check)
+                elif isinstance(command, commands.Resume):
+                    command = resume_from_wire(command, check)
+            except (InvalidInput, ManifestError) as error:
+                return AsyncFuture.failed(error)
+        return address.ask(self._pod, command)
+
+    def look_at(self, ask: int, text: str) -> AsyncFuture[str | None]:
+        """Have an answer of the run that this ``Ask`` began checked by whoever sent the ``Ask``."""
+        return ask_on(self._mailroom, partial(self._look_at, ask, text))
+
+    async def _look_at(self, ask: int, text: str) -> str | None:
+        if self._closed:
+            return None
+        number = next(self._numbers)
+        looked_at: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._looked_at[number] = looked_at
+        try:
+            await self.send(Check(ask, number, text))
+            return await looked_at
+        finally:
+            del self._looked_at[number]
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -151,3 +200,16 @@ class Service:
         with contextlib.suppress(OSError):  # the reader notices the end too
             self._writer.write(channel.frame(message))
             await self._writer.drain()
+
+
+class _CheckElsewhere(OutputCheck):
+    """Has answers checked by whoever asked for the run. Once they are gone, answers are accepted."""
+
+    def __init__(self, service: Service, ask: int) -> None:
+        self._service, self._ask = service, ask
+
+    async def why_not(self, text: str) -> str | None:
+        try:
+            return await self._service.look_at(self._ask, text)
+        except pykka.ActorDeadError:
+            return None

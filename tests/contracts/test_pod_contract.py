@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from channel_kit import REACHES, Reached, at_the_other_end, here
+from channel_kit import REACHES, Reached, at_the_other_end
 from msgspec import Struct
 from pod_processes import SystemOn
 from pod_stage import GatedClient
@@ -42,7 +42,7 @@ from protocol.errors import (
     WireError,
 )
 from protocol.events import RunEnd, RunStart, TextDelta, UserMessage
-from protocol.items import AssistantItem, ToolResult, UserItem
+from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
 from protocol.model_settings import ModelSettings
@@ -222,12 +222,60 @@ def test_a_typed_run_gives_the_instance(reach: Reached) -> None:
 
 def test_a_typed_run_whose_answer_never_fits_fails(reach: Reached) -> None:
     async def scene(pod: Pod) -> None:
-        with pytest.raises(RunFailed) as failed:
+        with pytest.raises(RunFailed, match="it holds no JSON") as failed:
             await pod.run("where", output=Point)
         assert isinstance(failed.value.cause, OutputInvalid)
 
-    asked = 3 if reach is here else 1  # elsewhere nobody knows the type, so that the model is not asked anew
-    play(reach, ScriptedClient([say("nowhere")] * asked), scene)
+    play(reach, ScriptedClient([say("nowhere")] * 3), scene)
+
+
+class Even(Struct):
+    """More than its schema says."""
+
+    n: int
+
+    def __post_init__(self) -> None:
+        if self.n % 2:
+            raise ValueError("n is odd")
+
+
+@pytest.mark.parametrize(
+    ("kind", "answers", "corrections", "output"),
+    [
+        (Point, ['{"x": 1}', '{"x": 1, "y": 2}'], ["missing required field `y`"], Point(1, 2)),
+        (Even, ['{"n": 1}', '{"n": 2}'], ["n is odd"], Even(2)),
+        (Point, ['{"x": 1, "y": 2} {"x": 3, "y": 4}', '{"x": 3, "y": 4}'], ["several values"], Point(3, 4)),
+        (int, ["none", "nil", "3"], ["it holds no JSON"] * 2, 3),
+    ],
+)
+def test_a_model_whose_answer_is_not_of_the_type_is_asked_again(
+    reach: Reached, kind: Any, answers: list[str], corrections: list[str], output: Any
+) -> None:
+    async def scene(pod: Pod) -> None:
+        result = await pod.run("which", output=kind)
+        assert (result.output, result.steps) == (output, len(answers))
+        asked = [item.text for item in await pod.history() if isinstance(item, SystemItem)]
+        assert all(
+            why in text and "JSON Schema" in text for why, text in zip(corrections, asked, strict=True)
+        )
+
+    play(reach, ScriptedClient([say(answer) for answer in answers]), scene)
+
+
+def test_a_typed_run_that_is_resumed_is_still_asked_for_its_type(reach: Reached) -> None:
+    client = GatedClient([say("never said"), say('{"x": 1}'), say('{"x": 1, "y": 2}')])
+
+    async def scene(pod: Pod) -> None:
+        run = pod.run("where", output=Point)
+        await client.asked.acquire()
+        await pod.pause()
+        assert (await run).outcome == "paused"
+        for _ in range(4):
+            client.gate.release()
+        result = await pod.resume()
+        assert result.output == Point(1, 2)
+
+    play(reach, client, scene)
 
 
 def test_a_handle_is_used_from_other_threads(reach: Reached) -> None:
@@ -327,6 +375,33 @@ def test_a_pod_elsewhere_has_no_actor_here_and_takes_no_deps() -> None:
         assert repr(pod) == "<Pod p alive>"
 
     elsewhere([], scene)
+
+
+async def test_answers_are_looked_at_across_two_connections() -> None:
+    replies = [say("no"), say('{"x": 1, "y": 2}')]
+    async with PodSystem() as system, asyncio.timeout(60):
+        pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient(replies))
+        async with at_the_other_end(pod) as near, at_the_other_end(near) as reached:
+            result = await reached.run("where", output=Point)
+    assert (result.output, result.steps) == (Point(1, 2), 2)
+
+
+async def test_an_answer_that_nobody_is_left_to_look_at_ends_its_run() -> None:
+    client = GatedClient([say("no")])
+    async with PodSystem() as system, asyncio.timeout(60):
+        pod = await system.spawn(PodManifest.of(name="p"), client=client)
+        near, far = socket.socketpair()
+        serving = asyncio.create_task(serve_pod(pod, *await asyncio.open_connection(sock=far)))
+        reached = await connect(*await asyncio.open_connection(sock=near))
+        with pod.subscribe(RunEnd) as ends:
+            run = reached.run("where", output=Point)
+            await client.asked.acquire()
+            near.shutdown(socket.SHUT_RDWR)
+            with pytest.raises(PodUnreachable):
+                await run
+            await serving
+            client.gate.release()
+            assert (await anext(ends)).outcome == "finished"  # type: ignore[attr-defined]
 
 
 def test_a_run_elsewhere_is_cancelled_with_who_awaits_it() -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypedDict
 
 from actors.llm.base import LLMClient
 from actors.llm.output import schema_for
+from actors.pod.runs.output_check import OutputCheck
 from actors.pod.runs.own_options import OwnOptions, from_wire, own_options
 from actors.pod.runs.run_state import ResumeHere, RunHere
 from actors.tools.base import ToolContext
@@ -83,15 +84,17 @@ def _split(options: ResumeOptions) -> tuple[Any, dict[str, Any]]:
     return given.pop("deps", None), given
 
 
-def run_from_wire(command: Run, options: WireOptions) -> RunHere:
-    """A run that another process asks for. Raises ManifestError, InvalidInput."""
-    own = from_wire(options)
+def run_from_wire(command: Run, check: OutputCheck | None = None) -> RunHere:
+    """A run that another process asks for, its answers checked by ``check``. Raises ManifestError,
+    InvalidInput.
+    """
+    own = from_wire(command.options, check)
     return RunHere(command.content, command.busy, command.output_schema, command.run_id, own=own)
 
 
-def resume_from_wire(command: Resume, options: WireOptions) -> ResumeHere:
-    """A resumed run that another process asks for. Raises ManifestError, InvalidInput."""
-    return ResumeHere(command.output_schema, own=from_wire(options))
+def resume_from_wire(command: Resume, check: OutputCheck | None = None) -> ResumeHere:
+    """A resumed run that another process asks for. Raises as ``run_from_wire``."""
+    return ResumeHere(command.output_schema, own=from_wire(command.options, check))
 
 
 def run_for_wire(command: RunHere) -> Run:

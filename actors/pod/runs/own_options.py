@@ -11,10 +11,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from actors.llm.base import LLMClient, is_client
+from actors.pod.runs.output_check import OutputCheck
 from actors.runtime.arguments import several
 from actors.tools.source import is_source
 from protocol.commands import WireOptions
-from protocol.errors import InvalidInput
+from protocol.errors import InvalidInput, ModelRetry
 from protocol.foreign import shown
 from protocol.manifest import ModelSection, PodManifest
 from protocol.model_settings import ModelSettings
@@ -61,13 +62,18 @@ class OwnOptions(Struct, frozen=True, eq=False):
         options = ((name, getattr(self, name)) for name in self.__struct_fields__)
         return {name: value for name, value in options if value is not None and (name != "tools" or value)}
 
+    @property
+    def check(self) -> OutputCheck | None:
+        """The check of answers in the process that asked for the run; None if there is none."""
+        return self.validator if isinstance(self.validator, OutputCheck) else None
+
     def for_wire(self) -> WireOptions:
         """The options in the form that is sent to another process. Raises InvalidInput for objects and
         functions, which cannot be.
         """
         model = self.model if isinstance(self.model, ModelSection) else None
         prompt = self.prompt if isinstance(self.prompt, str) else None
-        travels, given = OwnOptions(model, self.settings, prompt).given(), self.given()
+        travels, given = OwnOptions(model, self.settings, prompt, (), self.check).given(), self.given()
         for name, (option, hint) in _STAYS.items():
             if name in given and name not in travels:
                 raise InvalidInput(f"a run's {option} cannot travel to a pod in another process", hint=hint)
@@ -98,11 +104,14 @@ def own_options(
     return own if own.given() else None
 
 
-def from_wire(options: WireOptions) -> OwnOptions | None:
-    """The options that another process sent. Raises as ``own_options``."""
-    return own_options(
+def from_wire(options: WireOptions | None, check: OutputCheck | None) -> OwnOptions | None:
+    """The options that another process sent, with its check of answers. Raises as ``own_options``."""
+    if options is None:
+        return OwnOptions(validator=check)
+    own = own_options(
         model=options.model, model_settings=options.model_settings, system_prompt=options.system_prompt
     )
+    return own if check is None else OwnOptions(validator=check).over(own)
 
 
 def _model(
@@ -160,6 +169,10 @@ async def validate(validator: Any, value: Any, ctx: ToolContext, resources: PodR
     """What a validator returns for an answer: another one, or None if the answer stands. Raises whatever it
     raises.
     """
+    if isinstance(validator, OutputCheck):
+        if (why := await validator.why_not(value)) is not None:
+            raise ModelRetry(why)
+        return None
     from actors.tools.user_functions import call_function  # noqa: PLC0415 - the same
 
     threads = resources.template.tools.toolbox.threads
