@@ -23,11 +23,11 @@ _SECRETS = frozenset(
         *(".netrc", "_netrc", ".npmrc", ".pypirc", ".git-credentials", ".pgpass", "pgpass.conf", ".my.cnf"),
         *(".mylogin.cnf", ".htpasswd", ".dockercfg", ".s3cfg", ".boto", ".vault-token", ".terraformrc"),
         *("terraform.rc", "credentials.tfrc.json", "application_default_credentials.json", "kaggle.json"),
-        ".credentials.json",
+        *(".credentials.json", "oauth_creds.json", ".claude.json", ".sentryclirc"),
         *(".databrickscfg", ".authinfo", ".authinfo.gpg", "rclone.conf", ".rediscli_auth"),
         *(".secrets", ".secret", ".password", ".passwd", ".dev.vars", "local.settings.json", "kubeconfig"),
         *(".netrc.gpg", "secring.gpg", "rootkey.csv", "accesskeys.csv", _STEERING),
-        *(".ssh", ".gnupg", ".aws", ".kube", ".azure", ".password-store"),
+        *(".ssh", ".gnupg", ".aws", ".kube", ".azure", ".password-store", ".oci", ".mozilla"),
     }
 )
 #: The same, of names that say it only together with the folder they are in.
@@ -42,6 +42,19 @@ _SECRETS_WITHIN = frozenset(
             (".bundle", "config"),
             (".nuget", "nuget.config"),
             (".subversion", "auth"),
+        ),
+        *(
+            (".config", "google-chrome"),
+            (".config", "chromium"),
+            (".config", "doctl"),
+            (".fly", "config.yml"),
+        ),
+        *(("huggingface", "token"), ("huggingface", "stored_tokens"), (".huggingface", "token")),
+        *(
+            ("containers", "auth.json"),
+            ("opencode", "auth.json"),
+            ("nuget", "nuget.config"),
+            ("age", "keys.txt"),
         ),
         *(("run", "secrets"), ("etc", "shadow"), ("etc", "gshadow")),
     }

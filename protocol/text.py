@@ -1,4 +1,4 @@
-"""Makes every text encodable: a lone surrogate, which no UTF-8 can hold, becomes U+FFFD."""
+"""Makes texts encodable (a lone surrogate, which no UTF-8 can hold, becomes U+FFFD), and numbers plain."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import msgspec
 
 #: What decoding JSON may raise, whoever wrote it: RecursionError where it is nested too deep.
 UNDECODABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
+#: From which number on fractions are left out.
+_LARGE = 1_000
 
 
 def encodable(text: str) -> str:
@@ -27,6 +29,11 @@ def encodable(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
+
+
+def amount(number: float) -> str:
+    """A number as people read it: large ones with all digits before the point and none behind it."""
+    return f"{number:,.0f}" if abs(number) >= _LARGE else f"{number:g}"
 
 
 def encodable_json(value: Any) -> Any:

@@ -26,6 +26,7 @@ SECRET = [
     *("passwords.csv", "secret.json", "credentials.yml", "terraform.tfstate", "prod.tfvars", ".key", ".p12"),
     *("ssh_host_ed25519_key", "x-firebase-adminsdk-1.json", ".bash_history", ".openai_api_key", ".dev.vars"),
     *(".ssh", ".aws", ".gnupg", ".kube", ".htpasswd", "client_secret_1.apps.json", ".vault-token"),
+    *("oauth_creds.json", ".claude.json", ".sentryclirc", ".oci", ".mozilla"),
 ]
 OPEN = [
     *(
@@ -87,6 +88,9 @@ def test_what_only_looks_like_a_secret_is_open(name):
         (".config", "gh"),
         ("git", "credentials"),
         (".Cargo", "credentials.toml"),
+        ("huggingface", "token"),
+        ("NuGet", "NuGet.Config"),
+        ("containers", "auth.json"),
     ],
 )
 def test_some_names_are_secret_in_their_folder_alone(folder, name):

@@ -12,6 +12,7 @@ from protocol.errors import Failure
 from protocol.events import Event
 from protocol.items import AssistantItem, ToolCall, ToolResult
 from protocol.routing import AttemptRecord
+from protocol.text import amount
 
 #: What a line is about; a terminal gives each its colour.
 TONES = ("user", "answer", "tool", "error", "note", "quiet")
@@ -200,7 +201,8 @@ _EVENTS: dict[type[Event], Callable[[Any, int], Line]] = {
     ),
     events.AgentRestarted: lambda e, _: Line("note", failed("agent started again", e.error)),
     events.BudgetExceeded: lambda e, _: Line(
-        "error", f"budget of {e.budget}: {e.used:g} of {e.limit:g} used, {e.reserved:g} reserved"
+        "error",
+        f"budget of {e.budget}: {amount(e.used)} of {amount(e.limit)} used, {amount(e.reserved)} reserved",
     ),
     events.Alert: lambda e, _: Line("error", failed(cut(e.text, 300), e.error)),
     events.TurnStart: lambda e, _: Line("quiet", f"request {e.turn}"),

@@ -9,6 +9,7 @@ from msgspec import Struct
 from protocol.errors import BudgetError
 from protocol.manifest import BudgetSection
 from protocol.results import BudgetUse
+from protocol.text import amount
 from protocol.usage import Usage
 
 Resource = Literal["tokens", "cost_usd", "seconds"]
@@ -36,11 +37,12 @@ class Exceeded(NamedTuple):
     def __str__(self) -> str:
         """What a person reads."""
         text = (
-            f"the {_OWNERS[self.whose]}'s budget of {self.limit:g} {_NOUNS[self.budget]}: {self.used:g} used"
+            f"the {_OWNERS[self.whose]}'s budget of {amount(self.limit)} {_NOUNS[self.budget]}: "
+            f"{amount(self.used)} used"
         )
         if self.budget == "seconds":
             return text
-        return f"{text}, and {self.reserved:g} needed for the next call and those under way"
+        return f"{text}, and {amount(self.reserved)} needed for the next call and those under way"
 
 
 class OverBudget(BudgetError):  # noqa: N818 - says what it is
@@ -380,7 +382,7 @@ def check_left(asked: BudgetSection, parent: Budget) -> None:
         raise BudgetError(f"budget.{over.budget} goes beyond what is left of {over}")
     left = parent.seconds_left()
     if asked.seconds is not None and left is not None and asked.seconds > left:
-        raise BudgetError(f"budget.seconds goes beyond what is left of the pod's: {left:g} seconds")
+        raise BudgetError(f"budget.seconds goes beyond what is left of the pod's: {amount(left)} seconds")
 
 
 def set_aside(asked: BudgetSection, parent: Budget | None) -> Budget | None:

@@ -20,7 +20,7 @@ from protocol.errors import ManifestError, ToolError, ToolTimeout
 from protocol.items import Part
 from protocol.mcp import McpServer, expand, header_value
 from protocol.shared_servers import ListedTool
-from protocol.text import encodable
+from protocol.text import amount, encodable
 from protocol.urls import HIDDEN
 
 #: A server that ended by itself, or could not be started, is started again so often.
@@ -339,5 +339,5 @@ class Call:
 
 
 def _progress_words(done: float, total: float | None, words: str | None) -> str:
-    far = f"{done:g}" if total is None else f"{done:g} of {total:g}"
+    far = amount(done) if total is None else f"{amount(done)} of {amount(total)}"
     return far if not words else f"{words} ({far})"
