@@ -127,9 +127,10 @@ class Reply:
             enough = take(data) or not data
         return None
 
-    async def read_all(self, limit: int = MAX_ANSWER_BYTES, *, begun: bytes = b"") -> bytes:
-        """The whole body (behind ``begun``), cut at ``limit`` bytes. Raises ModelError as ``read`` does."""
-        pieces, size = [begun], len(begun)
+    async def read_all(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
+        """The whole body, cut at ``limit`` bytes. Raises ModelError as ``read`` does."""
+        pieces: list[bytes] = []
+        size = 0
         while size < limit and (data := await self.read()):
             pieces.append(data)
             size += len(data)

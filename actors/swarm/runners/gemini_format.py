@@ -1,4 +1,4 @@
-"""What ``gemini --output-format stream-json`` prints, and ``json``."""
+"""What ``gemini --output-format stream-json`` prints."""
 
 from __future__ import annotations
 
@@ -138,68 +138,10 @@ class GeminiTranslator(LineTranslator):
         yield from self.recorder.end_run(outcome=outcome, usage=usage, error=failure)
 
 
-class GeminiJsonTranslator(LineTranslator):
-    """One run, as one JSON document, which comes at the end; an error is one on standard error."""
-
-    def __init__(self, recorder: Recorder, **more: Any) -> None:
-        super().__init__(recorder, **more)
-        self.is_ready = True
-        self._printed = bytearray()
-        self._errors: list[str] = []
-
-    def feed(self, data: bytes) -> list[Event]:
-        """Keep what it prints: nothing is known before the end."""
-        if len(self._printed) <= self._limit:
-            self._printed += data
-        return []
-
-    def feed_errors(self, line: str) -> list[Event]:
-        """Keep what may be the document of an error."""
-        if len(self._errors) < _MOST_ERRORS:
-            self._errors.append(line)
-        return super().feed_errors(line)
-
-    def finish(self) -> list[Event]:
-        """The document."""
-        found = object_of(bytes(self._printed))
-        make = self.recorder.make
-        self.session = text_of(found, "session_id") or None
-        response, events = found.get("response"), list[Event]()
-        if isinstance(response, str):
-            usage = _json_usage(inner(found, "stats", "models"))
-            events.append(make(AssistantMessage, item=AssistantItem.of(response)))
-            if usage != Usage():
-                events.append(make(UsageUpdate, usage=usage, run_usage=usage))
-            return events + self.recorder.end_run(outcome="finished", usage=usage)
-        if self._printed.strip():
-            events.append(self.stray("stdout", self._printed[:_MOST_SHOWN].decode("utf-8", "replace")))
-        if error := inner(found, "error") or inner(self._last_document(), "error"):
-            events += self.recorder.end_run(outcome="failed", error=_failure(error, ""))
-        return events
-
-    def _last_document(self) -> dict[str, Any]:
-        """What stands behind the last line of standard error that is a brace and no more."""
-        lines = [line.rstrip() for line in self._errors]
-        begins = len(lines) - lines[::-1].index("{") - 1 if "{" in lines else len(lines)
-        return object_of("\n".join(lines[begins:]))
-
-
-#: Lines of standard error that are kept, and bytes that are shown of what is no document.
-_MOST_ERRORS, _MOST_SHOWN = 2000, 4000
-
-
 def _usage(stats: dict[str, Any]) -> Usage:
     """What the run took; nothing at all is what it says where it does not know."""
     taken = number_of(stats, "input_tokens"), number_of(stats, "output_tokens")
     return Usage(*taken, number_of(stats, "cached")) if any(taken) else Usage()
-
-
-def _json_usage(models: dict[str, Any]) -> Usage:
-    counts = [inner(each, "tokens") for each in models.values() if isinstance(each, dict)]
-    sums = [[number_of(each, name) for each in counts] for name in ("prompt", "candidates", "cached")]
-    known = [[each for each in column if each is not None] for column in sums]
-    prompt, output, cached = [sum(column) if column else None for column in known]
-    return Usage(prompt, output, cached) if prompt or output else Usage()
 
 
 def _failure(error: dict[str, Any], other: str) -> Failure:

@@ -9,7 +9,7 @@ import msgspec
 from actors.swarm.runners.agent_format import AgentTranslator
 from actors.swarm.runners.claude_format import ClaudeTranslator
 from actors.swarm.runners.codex_format import CodexTranslator
-from actors.swarm.runners.gemini_format import GeminiJsonTranslator, GeminiTranslator
+from actors.swarm.runners.gemini_format import GeminiTranslator
 from actors.swarm.runners.lines import LineTranslator
 from actors.swarm.runners.stream import Recorder
 from polypod import AssistantMessage, Event, RunEnd
@@ -30,7 +30,7 @@ def translator_of(name: str, **more: Any) -> LineTranslator:
         return CodexTranslator(recorder, **more)
     if name.startswith("agent"):
         return AgentTranslator(recorder, **more)
-    return (GeminiJsonTranslator if name.endswith("_json") else GeminiTranslator)(recorder, **more)
+    return GeminiTranslator(recorder, **more)
 
 
 def printed(name: str) -> bytes:

@@ -43,9 +43,7 @@ ENDS: dict[str, tuple[str, str] | None] = {
     "codex_midstream": ("failed", ""),
     "codex_overflow": ("failed", "context_overflow"),
     "gemini_cutstream": ("failed", ""),
-    "gemini_cutstream_json": ("failed", ""),
     "gemini_e401": ("failed", "auth"),
-    "gemini_e401_json": ("failed", "auth"),
     "gemini_e429": None,
     "gemini_midstream": ("failed", ""),
     "gemini_overflow": ("failed", "context_overflow"),
@@ -110,7 +108,6 @@ def test_usage_is_of_the_whole_prompt_and_of_one_run():
     assert [round(end.cost or 0, 6) for end in ends] == [0.0021] * 2
     assert one(events_of("codex_tool"), RunEnd).usage == Usage(200, 14, 160, 0)
     assert one(events_of("gemini_tool"), RunEnd).usage == Usage(200, 14, 160)
-    assert one(events_of("gemini_tool_json"), RunEnd).usage == Usage(200, 14, 160)
 
 
 def test_usage_of_codex_is_of_its_conversation_and_without_what_is_known_of_before():
@@ -131,9 +128,7 @@ def test_usage_counts_what_was_asked_for_again_without_streaming():
     assert end.usage == Usage(2110, 7, 2000, 100)
 
 
-@pytest.mark.parametrize(
-    "name", ["claude_e401_retries1", "codex_e401", "gemini_e401", "gemini_midstream", "gemini_e401_json"]
-)
+@pytest.mark.parametrize("name", ["claude_e401_retries1", "codex_e401", "gemini_e401", "gemini_midstream"])
 def test_usage_that_is_not_known_is_null(name: str):
     events = events_of(name)
     end = one(events, RunEnd)
@@ -201,7 +196,7 @@ def test_a_warning_of_codex_is_an_alert():
     assert "fallback metadata" in one(events_of("codex_text"), Alert).text
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("_json")])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_program_says_by_what_it_is_resumed(name: str):
     translator = translator_of(name)
     assert not translator.is_ready
@@ -320,7 +315,7 @@ def mixed(value: object, data: st.DataObject) -> object:
 
 @given(st.data())
 def test_values_of_other_types_raise_nothing(data: st.DataObject):
-    name = data.draw(st.sampled_from([name for name in NAMES if not name.endswith("_json")]))
+    name = data.draw(st.sampled_from(NAMES))
     lines = [mixed(json.loads(line), data) for line in printed(name).splitlines()]
     plain(read(translator_of(name), [json.dumps(line).encode() + b"\n" for line in lines]))
 
