@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -26,7 +25,7 @@ class Sending(Struct, frozen=True):
     settings: ModelSettings | None = None
 
 
-def sending_of(settings: ModelSettings | None, environment: Mapping[str, str] = os.environ) -> Sending:
+def sending_of(settings: ModelSettings | None) -> Sending:
     """What settings say of that. Raises ManifestError for a header whose variable is not set."""
     if settings is None:
         return Sending()
@@ -39,7 +38,7 @@ def sending_of(settings: ModelSettings | None, environment: Mapping[str, str] = 
     # Whoever asks a model for something else than a run, a summary say, neither ends nor calls as a run does.
     besides = replace(settings_of_model(settings), tool_choice=None, stop=())
     return Sending(
-        {name: _value(name, value, environment) for name, value in settings.extra_headers.items()},
+        {name: _value(name, value) for name, value in settings.extra_headers.items()},
         replace(Timeouts(), **set_ones) if set_ones else None,
         RateLimits.of(settings),
         of_requests(besides),
@@ -51,9 +50,9 @@ def settings_of_model(settings: ModelSettings) -> ModelSettings:
     return ModelSettings(**{name: getattr(settings, name) for name in ModelSettings.__struct_fields__})
 
 
-def _value(name: str, text: str, environment: Mapping[str, str]) -> str:
+def _value(name: str, text: str) -> str:
     try:
-        return expand(text, environment)
+        return expand(text, os.environ)
     except ManifestError as error:
         raise ManifestError(
             f"manifest: model.extra_headers.{name}: {error.message}", hint=error.hint

@@ -18,18 +18,18 @@ from protocol.errors import PoolError
 
 def configured_pool(
     system: Any,
-    folder: str | Path | None = None,
     *,
     runners: Mapping[str, PoolRunner] | None = None,
     limits: Mapping[str, int] | None = None,
     **options: Any,
 ) -> Pool:
-    """A pool as it is set for work in ``folder``, by default the working directory; ``runners`` are those
-    instead of the ones that are set, ``limits`` and the other options of ``Pool`` go before what is. Raises
-    PoolError where no runner is set either, and what ``Pool`` raises; NotTrusted where nobody has looked at
-    what a project's file starts.
+    """A pool as ``[pool]`` configures it for the working directory. ``runners`` replace the configured ones;
+    ``limits`` and the other options of ``Pool`` override what is configured.
+
+    Raises PoolError if no runner is configured or given, NotTrusted if nobody has looked at what a project's
+    file starts, and what ``Pool`` raises.
     """
-    place = Path.cwd() if folder is None else Path(folder)
+    place = Path.cwd()
     configuration = Configuration.load(place)
     section = configuration.pool
     chosen = runners or {name: name for name in section.runners}
