@@ -1,4 +1,4 @@
-"""Addresses of model servers as people write them, and the secrets in what is sent there."""
+"""Addresses of model servers as people write them, and the secrets in what is sent to them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from protocol.urls import hides_credentials, without_secrets
 
 
 def base_url_of(text: str) -> str:
-    """A base URL without what people add to it: a slash at its end, or the path of the endpoint itself.
-
-    Raises ModelError where it is no http URL, and where it is one of a session, which keeps no credentials.
+    """A base URL without what people append to it: a trailing slash, or the path of the endpoint itself.
+    Raises ModelError if it is not an http URL, or if it was read from a session, which keeps no credentials.
     """
     url = trimmed(text).rstrip("/").removesuffix("/chat/completions").rstrip("/")
     try:

@@ -10,14 +10,14 @@ from protocol.errors import ModelError
 
 
 class _Nobody:
-    """Nobody wants to see how the answer comes."""
+    """A listener for whom nobody watches the answer arrive."""
 
     def __init__(self) -> None:
         self.is_wanted: Callable[[], bool] = lambda: False
         self.text: Callable[[str, int], None] = lambda _text, _attempt: None
 
     def begin(self, attempt: int, assembler: Assembler) -> None:
-        """Let it be sent."""
+        """Allow it to be sent."""
 
     def block(self, block: Block, attempt: int) -> None:
         """Show nothing."""
@@ -27,5 +27,7 @@ class _Nobody:
 
 
 async def answer_of(client: LLMClient, request: Request) -> Answer:
-    """The model's answer to ``request``, asked for again where its server wants that. Raises ModelError."""
+    """The model's answer to ``request``, which is sent again where the server's failure allows that. Raises
+    ModelError.
+    """
     return await ask(client, request, _Nobody())

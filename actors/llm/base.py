@@ -26,17 +26,16 @@ StopReason = Literal["end_turn", "tool_use", "max_tokens", "content_filter", "re
 class Request(Struct, frozen=True):
     """One request to a model.
 
-    ``items`` is the history as the model shall see it: a view that must not be changed, and that
-    grows only at its end from one request of a pod to the next (until a prune, a compaction, or a hook that
-    replaces it).
-    ``scratch`` is a dict that the pod keeps from request to request for its client alone, say for
+    ``items`` is the history as the model is to see it: a view that must not be changed, and that grows only
+    at its end from one request of a pod to the next (until a prune, a compaction, or a hook that replaces
+    it). ``scratch`` is a dict that the pod keeps from request to request for its client only, for example for
     items that are already encoded. ``deadline`` (``time.monotonic()`` seconds) bounds all attempts.
-    ``forced_tool`` names the one of ``tools`` that has to be called, for servers that hold a model to that.
-    ``settings`` are the other model settings of the pod or the run; None where nobody has set any.
-    ``output_kind`` is the type that ``output_schema`` was made of, ``task_items`` how many of the last items
-    are of the task at hand (None: not known), ``earlier_attempts`` what came of tiers that were asked for it
-    before the session was restored, ``is_of_helper`` says that a helper agent asks. ``meter`` is there where
-    who asks counts each of the calls that a client makes for the one request: see ``Meter``.
+    ``forced_tool`` names the one of ``tools`` that must be called, for servers that can enforce that.
+    ``settings`` are the other model settings of the pod or the run; None if nobody has set any.
+    ``output_kind`` is the type that ``output_schema`` was made from, ``task_items`` how many of the last
+    items belong to the current task (None: unknown), ``earlier_attempts`` the results of tiers that were
+    asked for it before the session was restored, ``is_of_helper`` says that a helper agent asks. ``meter`` is
+    set if the caller counts each call that a client makes for this one request: see ``Meter``.
     """
 
     items: Sequence[Item]
@@ -74,8 +73,10 @@ class ThinkingChunk(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class CallStart(Struct, frozen=True, gc=False, omit_defaults=True):
-    """The model began a tool call; ``id`` is unique within the answer. ``in_order`` says that calls are
-    numbered together with text and reasoning, so that ``index`` is also the call's place among these.
+    """The model began a tool call; ``id`` is unique within the answer.
+
+    ``in_order`` says that calls are numbered together with text and reasoning, so that ``index`` is also the
+    call's place among these.
     """
 
     index: int
@@ -92,14 +93,14 @@ class CallChunk(Struct, frozen=True, gc=False):
 
 
 class CallEnd(Struct, frozen=True, gc=False):
-    """The argument text of the call at ``index`` is complete; without it the call was cut."""
+    """The argument text of the call at ``index`` is complete; without this the call was cut."""
 
     index: int
 
 
 class VendorChunk(Struct, frozen=True, gc=False, omit_defaults=True):
-    """What the server gave besides and wants back, unread: with the message, the call at ``index`` or the
-    block at ``index``. A block of which nothing else comes is one of the vendor's own.
+    """Data that the server gave and wants back, unread: for the message, the call at ``index`` or the block
+    at ``index``. A block that consists of nothing else is one of the vendor's own.
     """
 
     data: dict[str, Any]
@@ -108,14 +109,14 @@ class VendorChunk(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class UsageReport(Struct, frozen=True, gc=False):
-    """The call's tokens up to now, as the server reports them; a later report replaces an earlier one."""
+    """The call's tokens so far, as the server reports them; a later report replaces an earlier one."""
 
     usage: Usage
 
 
 class End(Struct, frozen=True, gc=False, omit_defaults=True):
-    """The one terminal block: the answer is complete, and why it stopped. ``origin`` and ``reasoning_as``
-    as of AssistantItem.
+    """The one terminal block: the answer is complete, with the reason why it stopped. ``origin`` and
+    ``reasoning_as`` as of AssistantItem.
     """
 
     stop_reason: StopReason
@@ -125,14 +126,14 @@ class End(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class TierStarted(Struct, frozen=True, gc=False):
-    """What follows is of that tier of an escalation chain."""
+    """What follows comes from that tier of an escalation chain."""
 
     model: str
 
 
 class TierEnded(Struct, frozen=True, gc=False):
-    """A tier of an escalation chain is done, with what came of it; nothing of a tier that was not accepted is
-    part of the answer.
+    """A tier of an escalation chain is done, with its result; nothing of a tier that was not accepted is part
+    of the answer.
     """
 
     attempt: AttemptRecord
@@ -173,11 +174,11 @@ class Meter(Protocol):
 class LLMClient(Protocol):
     """A model client: streams the answer to a request.
 
-    Contract of ``stream``: called on the pod's event loop, any number of times at once. It yields blocks and
-    ends after exactly one ``End``, or raises a ModelError (before or between blocks) and then yields nothing
-    more. It must not retry once it has yielded a block. Closing the iterator early (``aclose``) frees the
-    connection. A client may have ``model`` (what to call it) and ``async aclose()`` (its owner is done with
-    it); a client given to ``spawn`` is closed by whoever made it.
+    Contract of ``stream``: it is called on the pod's event loop, any number of times concurrently. It yields
+    blocks and ends after exactly one ``End``, or raises a ModelError (before or between blocks) and then
+    yields nothing more. It must not retry once it has yielded a block. Closing the iterator early
+    (``aclose``) frees the connection. A client may have ``model`` (its name) and ``async aclose()`` (called
+    when its owner is done with it); a client given to ``spawn`` is closed by whoever made it.
     """
 
     def stream(self, request: Request) -> AsyncIterator[Block]:
@@ -186,15 +187,15 @@ class LLMClient(Protocol):
 
 
 def is_client(value: object) -> bool:
-    """Whether a value can be an LLMClient: it has a method ``stream``, and is no class."""
+    """Whether a value can be an LLMClient: it has a method ``stream`` and is not a class."""
     if hasattr(type(value), "stream"):  # as nearly always, and quicker to ask for
         return True
     return not isinstance(value, type) and callable(getattr(value, "stream", None))
 
 
 def models_of(client: object) -> tuple[str, ...] | None:
-    """The names of the models that a client may ask for one request (``prices_of``); None where it asks its
-    own server alone.
+    """The names of the models that a client may ask for one request (``prices_of``); None if it asks only its
+    own server.
     """
     names = getattr(client, "prices_of", None)
     return names if isinstance(names, tuple) else None
@@ -231,7 +232,7 @@ class Assembler:
         self._tier: str | None = None
 
     def feed(self, block: Block) -> None:
-        """Take the next block. Raises ModelError for what a client may not give."""
+        """Take the next block. Raises ModelError for one that a client may not give."""
         kind = type(block)
         if kind is TextChunk or kind is ThinkingChunk:
             text = block.text  # type: ignore[union-attr]
@@ -290,29 +291,29 @@ class Assembler:
 
     @property
     def begun(self) -> bool:
-        """Whether any output has come."""
+        """Whether any output has arrived."""
         return bool(self._texts or self._calls or self._vendor)
 
     @property
     def ended(self) -> bool:
-        """Whether the terminal block has come."""
+        """Whether the terminal block has arrived."""
         return self._end is not None
 
     @property
     def size(self) -> int:
-        """The characters of output that have come: of text, reasoning and calls."""
+        """How many characters of output have arrived: text, reasoning and calls."""
         texts = sum(len(str(chunk.text)) for chunks in self._texts.values() for chunk in chunks)
         return texts + sum(len(str(piece)) for _, pieces in self._calls.values() for piece in pieces)
 
     def cut(self) -> AssistantItem:
-        """What has come of an answer that does not come to its end: its text and reasoning, no calls and
-        nothing that a vendor wants back whole.
+        """What has arrived of an answer that will not be completed: its text and reasoning, without calls and
+        without data that a vendor wants back whole.
         """
         content = tuple(part for _, chunks in sorted(self._texts.items()) for part in _parts(chunks))
         return AssistantItem(content, cut=True, tier=self._tier)
 
     def answer(self) -> Answer:
-        """The whole answer. Raises ModelError if the terminal block has not come."""
+        """The whole answer. Raises ModelError if the terminal block has not arrived."""
         end = self._end
         if end is None:
             raise ModelError("the model's stream ended without an end", kind="protocol")
@@ -371,14 +372,14 @@ def _no_block(block: Any) -> ModelError:
 
 
 def _holds_more_than_text(item: AssistantItem) -> bool:
-    """Whether anything of the item is a matter between us and the server it came from."""
+    """Whether the item holds anything that concerns only us and the server it came from."""
     if item.calls or item.vendor is not None:
         return True
     return any(type(part) is not TextPart or part.vendor is not None for part in item.content)
 
 
 def _parts(chunks: list[TextChunk | ThinkingChunk], vendor: dict[str, Any] | None = None) -> list[Part]:
-    """The parts of one block; a thinking block with nothing in it is none."""
+    """The parts of one block; none for an empty thinking block."""
     if not chunks:
         return [VendorPart(vendor)] if vendor is not None else []
     text = encodable(chunks[0].text if len(chunks) == 1 else "".join([chunk.text for chunk in chunks]))
@@ -391,7 +392,7 @@ def _parts(chunks: list[TextChunk | ThinkingChunk], vendor: dict[str, Any] | Non
 
 
 def _call(start: CallStart, text: str, vendor: dict[str, Any] | None, *, complete: bool) -> ToolCall:
-    """A call with its arguments, or with the text that is none in ``invalid``."""
+    """A call with its arguments, or with the text that is not valid arguments in ``invalid``."""
     id_, name, text = encodable(start.id), encodable(start.name), encodable(text)
     if complete:
         if not text.strip():
@@ -415,7 +416,7 @@ def _object_in(text: str) -> Any:
 
 
 def sound_usage(usage: Any) -> Usage | None:
-    """A client's report of a call's tokens in whole numbers, none below 0, or None where it is no report."""
+    """A client's report of a call's tokens as whole numbers, none negative; None if it is not a report."""
     if type(usage) is not Usage:
         return None
     counts = (

@@ -1,4 +1,4 @@
-"""``CassetteClient``: records what any client answers to a file, and plays it again in tests."""
+"""``CassetteClient``: records to a file what any client answers, and replays it in tests."""
 
 from __future__ import annotations
 
@@ -28,9 +28,8 @@ from protocol.errors import ModelError, ScriptExhausted, ScriptLeftover, WireErr
 
 
 class CassetteClient(Closing):
-    """A client with a cassette in it; made by ``record`` or ``replay``.
-
-    ``redact`` takes secrets out of texts; a cassette is replayed with the one it was recorded with.
+    """A client with a cassette; made by ``record`` or ``replay``. ``redact`` removes secrets from texts; a
+    cassette is replayed with the same function it was recorded with.
     """
 
     model: str
@@ -57,7 +56,7 @@ class CassetteClient(Closing):
 
 
 class Recorder(CassetteClient):
-    """Records: each exchange is a line of the file once it has ended, a failed or broken off one too."""
+    """Records: each exchange becomes a line of the file once it has ended, even if it failed or broke off."""
 
     def __init__(self, client: LLMClient, path: Path, redact: Redact) -> None:
         self.model = str(getattr(client, "model", ""))
@@ -127,9 +126,8 @@ class Recorder(CassetteClient):
 
 
 class Player(CassetteClient):
-    """Replays: a request gets the first answer not yet played that was given to the same request.
-
-    ``check()`` raises ScriptLeftover where answers are left.
+    """Replays: a request gets the first unplayed answer that was given to the same request. ``check()``
+    raises ScriptLeftover if answers are left.
     """
 
     def __init__(self, path: Path, redact: Redact) -> None:

@@ -1,4 +1,4 @@
-"""Reads the body of a refused request, pure: any of the forms in which servers word their errors."""
+"""Reads the body of a refused request, in any of the forms in which servers word errors; pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SAYS_NOTHING = frozenset({"", "provider returned error", "upstream error", "bad
 
 
 class Complaint(Struct, frozen=True):
-    """What a body says, whatever its form: in words, by ``type``, by ``code``, and in numbers."""
+    """What a body says, whatever its form: words, ``type``, ``code``, and numbers."""
 
     words: str = ""
     type: str = ""
@@ -32,17 +32,17 @@ class Complaint(Struct, frozen=True):
 
     @property
     def identifiers(self) -> str:
-        """The server's own names for what is wrong, in lower case."""
+        """The server's own names for the error, in lower case."""
         return f"{self.type} {self.code}".lower()
 
     @property
     def text(self) -> str:
-        """All that can be searched, in lower case."""
+        """All searchable text of it, in lower case."""
         return f"{self.identifiers} {self.words}".lower()
 
     @property
     def overflow(self) -> Overflow | None:
-        """The numbers of tokens of a prompt that does not fit, as the body says; None where it speaks of
+        """The token counts of a prompt that does not fit, as the body states them; None if it is about
         something else.
         """
         found = overflow_of(self.identifiers, self.words)
@@ -89,7 +89,7 @@ def _read(data: Any, depth: int) -> Complaint:
 
 
 def _unwrapped(said: Complaint, raw: Any, depth: int) -> Complaint:
-    """``said``, or what it only passes on from the server behind it."""
+    """``said``, or the error of a server behind it that it only passes on."""
     if depth <= 0:
         return said
     for wrapped in _wrapped_in(raw, said.words):

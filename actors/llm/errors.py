@@ -169,8 +169,8 @@ def _kind_of_too_large(text: str) -> ModelErrorKind:
 
 
 def _kind_of_failure(status: int, complaint: Complaint) -> ModelErrorKind:
-    """The kind of error of a server that failed: one that passes, unless it is known to fail at this request
-    for ever.
+    """The kind of error of a server that failed: a temporary one, unless the server is known to fail at this
+    request every time.
     """
     named = _kind_by_name(complaint)
     if named is not None and named in _PASSING:
@@ -219,7 +219,7 @@ def _number(value: str | None) -> float | None:
 
 
 def _sane(seconds: float) -> float | None:
-    """A time to wait in seconds, at most a year; None for what is no number."""
+    """A time to wait in seconds, at most a year; None for anything that is not a number."""
     return min(max(0.0, seconds), _LONGEST) if math.isfinite(seconds) else None
 
 
@@ -259,8 +259,8 @@ def _hint(kind: ModelErrorKind, status: int | None, overflow: Overflow | None, *
 
 
 def names_picture(words: str) -> bool:
-    """Whether the words of a refusal are about a picture: it cannot be read, is too large, or is not where it
-    was said to be.
+    """Whether the words of a refusal are about a picture: that it cannot be read, is too large, or is not at
+    its URL.
     """
     return re.search(r"image|picture|base64|media.?type|\burl\b|download", words.lower()) is not None
 
@@ -281,7 +281,7 @@ _NAMED_KEY = (
 
 
 def _clipped(words: str) -> str:
-    """Words of a length for a line, without anything that looks like a key."""
+    """The words, cut to fit a line, without anything that looks like a key."""
     words = redacted(re.sub(_LOGIN, "//…@", words[: 8 * MAX_WORDS])).replace(REDACTED, "…")
     for pattern in (_KEY, _BEARER, _NAMED_KEY):
         words = re.sub(pattern, r"\1…", words)

@@ -1,4 +1,4 @@
-"""``FunctionClient``: a model that is a function of its request; for tests of what is asked."""
+"""``FunctionClient``: a model that is a function of its request; for tests of what the model is asked."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ Given = Reply | str
 
 
 class FunctionClient:
-    """Answers each request with what ``function(request)`` gives: a reply of ``say`` and ``call``, or a text.
+    """Answers each request with what ``function(request)`` returns: a reply made of ``say`` and ``call``, or
+    a text.
 
-    The function may be ``async``, and what it raises is raised in the place of an answer. ``requests`` keeps
-    what was asked, for tests to look at.
+    The function may be ``async``, and what it raises is raised instead of an answer. ``requests`` keeps what
+    was asked, for tests to look at.
     """
 
     model = "function"
@@ -35,7 +36,9 @@ class FunctionClient:
         return f"<FunctionClient {getattr(self._function, '__name__', '?')}, {len(self.requests)} requests>"
 
     async def stream(self, request: Request) -> AsyncIterator[Block]:
-        """Answer ``request``. Raises what the function raises, and TypeError for what is no reply."""
+        """Answer ``request``. Raises what the function raises, and TypeError for anything that is not a
+        reply.
+        """
         self.requests.append(request)
         given: Any = self._function(request)
         if inspect.isawaitable(given):

@@ -62,7 +62,7 @@ _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def short_id(given: str) -> str:
-    """Nine letters and digits that stand for an id; always the same."""
+    """Nine letters and digits that stand for an id; always the same for one id."""
     number = int.from_bytes(hashlib.sha256(given.encode("utf-8", "replace")).digest())
     letters = []
     for _ in range(9):
@@ -72,14 +72,16 @@ def short_id(given: str) -> str:
 
 
 def legal_name(name: str) -> str:
-    """A tool's name in the letters that servers take; changed ones stay distinct."""
+    """A tool's name in the characters that servers accept; changed names stay distinct."""
     if _NAME.fullmatch(name):
         return name
     return f"{re.sub('[^a-zA-Z0-9_-]', '_', name)[:54]}_{short_id(name)}"
 
 
 def original_names(tools: Sequence[ToolSpec]) -> dict[str, str]:
-    """The names of tools that are sent changed, by what they are sent as: what a model then calls."""
+    """The original names of tools that are sent under changed names, by those names, which a model then
+    calls.
+    """
     changed = [tool.name for tool in tools if not _NAME.fullmatch(tool.name)]
     if not changed:
         return {}
@@ -88,7 +90,7 @@ def original_names(tools: Sequence[ToolSpec]) -> dict[str, str]:
 
 
 def first_change(items: Sequence[Item], done: list[Item]) -> int | None:
-    """Where ``items`` first differ from those that are ``done``; None where they begin with all of these."""
+    """Where ``items`` first differ from ``done``; None if they begin with all of ``done``."""
     known = items[: len(done)]
     # list equality looks at identity first: 5 ns an item where nothing was replaced
     if (known if isinstance(known, list) else list(known)) == done:
@@ -114,7 +116,7 @@ class LegalHistory:
         self._held: list[SystemItem] = []
 
     def take(self, item: Item, place: int) -> list[Item]:
-        """What is sent for the item at ``place``; nothing where it says nothing."""
+        """What is sent for the item at ``place``; nothing if it says nothing."""
         item = self._with_sound_pictures(item)
         if isinstance(item, ToolResult):
             return self._answer(item)
@@ -138,7 +140,7 @@ class LegalHistory:
         return items
 
     def go_back(self, items: Sequence[Item], length: int) -> None:
-        """Forget what came behind the first ``length`` of ``items``, which are those that were taken."""
+        """Forget what followed the first ``length`` of ``items``, which are those that were taken."""
         while self._used:
             sent, place = self._used.popitem()
             if place < length:

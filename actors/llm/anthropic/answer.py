@@ -74,7 +74,7 @@ class _Open:
         self.vendor: dict[str, Any] | None = None
 
     def has_arguments(self) -> bool:
-        """Whether the arguments are a whole object with something in it."""
+        """Whether the arguments are a complete object with something in it."""
         text = "".join(self.pieces) or self.given
         try:
             decoded = decode_any(text) if isinstance(text, str) else text
@@ -84,10 +84,8 @@ class _Open:
 
 
 class MessagesAnswer(EventAnswer):
-    """One answer as it comes in, as AnswerReader says.
-
-    ``answer_tool`` names the tool by which a typed answer is given (see ``answer_tool_of``): its
-    arguments are the text of the answer and no call.
+    """One answer as it arrives; see AnswerReader. ``answer_tool`` names the tool through which a typed answer
+    is given (see ``answer_tool_of``): its arguments are the text of the answer rather than a call.
     """
 
     __slots__ = (
@@ -222,7 +220,7 @@ class MessagesAnswer(EventAnswer):
             return None
 
     def _odd(self, data: bytes) -> None:
-        """Read one event that is no JSON object."""
+        """Read one event that is not a JSON object."""
         if data == b"[DONE]":
             self.done = True
         elif data:
@@ -340,7 +338,7 @@ class MessagesAnswer(EventAnswer):
 
 
 def _json(given: Any) -> str:
-    """Arguments that came whole, as the text that others come as."""
+    """Arguments that arrived whole, as the text that they otherwise arrive as."""
     return encodable(given) if isinstance(given, str) else _encode(encodable_json(given)).decode()
 
 
@@ -350,12 +348,12 @@ def _piece(value: Any) -> str:
 
 
 def _argued(part: _Open, text: str) -> Block:
-    """Add a piece of arguments that are the text of the answer, where its type was asked for."""
+    """Add a piece of the arguments that are the text of a typed answer."""
     return TextChunk(text, part.index) if part.kind == "answer" else CallChunk(part.index, text)
 
 
 def _rest_of(part: _Open) -> list[Block]:
-    """Half a character at the end of a block, whose other half never came."""
+    """Half a character at the end of a block whose other half never came."""
     rest = part.halves.rest()
     if not rest or part.kind in {"nameless", "other"}:
         return []

@@ -33,13 +33,13 @@ _OF_A_HISTORY = ("reasoning", "unsigned", "thinking_option")
 
 
 class AnthropicClient(ServerClient[Dialect]):
-    """Talks to one model at one base URL (with or without ``/v1`` at its end), with or without a key.
+    """Talks to one model at one base URL (with or without a final ``/v1``), with or without a key.
 
     ``http`` holds the connections and is shared by the clients of a system; a client without one makes its
     own and closes it in ``aclose``. ``streaming=False`` asks for whole answers instead of streams,
-    ``caching`` says how long the vendor keeps what requests begin with (None: not at all). ``extra`` are
-    fields that every request has besides (``{"thinking": …}``), ``headers`` the same for its head;
-    ``settings`` are those of the model. Raises ManifestError for a setting that this API has not.
+    ``caching`` says how long the vendor keeps the beginnings of requests (None: not at all). ``extra`` are
+    further fields of every request (``{"thinking": …}``), ``headers`` further headers; ``settings`` are those
+    of the model. Raises ManifestError for a setting that this API does not have.
     """
 
     misunderstood = frozenset({400, 415, 422})
@@ -88,7 +88,9 @@ class AnthropicClient(ServerClient[Dialect]):
         return adapted(dialect, words, unsigned=_has_unsigned(request, self._origin(request)))
 
     def _learn(self, peer: Peer, request: Request, model: str, dialect: Dialect) -> None:
-        """Keep what has proved right: of options for all, of a history's reasoning for that history."""
+        """Remember what the server accepted: options for all requests, and what it takes of a history's
+        reasoning for that history.
+        """
         request.scratch[_OF_HISTORY] = _of_a_history(dialect)
         theirs = _of_a_history(self._first_dialect)
         peer.learnt[_DIALECT + model] = msgspec.structs.replace(dialect, **theirs)

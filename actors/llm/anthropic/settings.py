@@ -19,7 +19,7 @@ _CHOICES = {"auto": {"type": "auto"}, "none": {"type": "none"}, "required": {"ty
 
 
 def fields_of(settings: ModelSettings, dialect: Dialect = Dialect()) -> dict[str, Any]:  # noqa: B008 - frozen
-    """The fields of a request. Raises ManifestError for a setting that this API has not."""
+    """The fields of a request. Raises ManifestError for a setting that this API does not have."""
     _refuse(settings)
     fields: dict[str, Any] = {}
     if settings.top_p is not None:

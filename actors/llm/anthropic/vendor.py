@@ -31,7 +31,7 @@ _MEMBERS: dict[Any, frozenset[str]] = {
 
 
 def vendor_members(block: dict[str, Any]) -> dict[str, Any] | None:
-    """What goes back unread of a block as it begins."""
+    """What goes back unread of a block, as the block begins."""
     kind = block.get("type")
     known = _MEMBERS.get(kind) if isinstance(kind, str) else None
     return encodable_json(block) if known is None else unknown_members(block, known) or None

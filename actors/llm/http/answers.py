@@ -13,12 +13,12 @@ from protocol.usage import Usage
 
 
 class AnswerReader(Protocol):
-    """One answer as it comes in: events (or one whole answer) in, blocks out.
+    """Reads one answer as it arrives: events (or one whole answer) in, blocks out.
 
-    ``feed`` and ``whole`` never raise: what is wrong stands in ``failure`` once the blocks before it have
-    been given; nothing that comes behind a finished answer fails it. ``done`` says that no more will come,
-    ``finish`` why the server says that it has stopped, without which no answer is complete, ``metered``
-    that its count of tokens need not be waited for; ``usage`` is that count, as far as it is known.
+    ``feed`` and ``whole`` never raise: an error is in ``failure`` once the blocks before it have been given;
+    nothing that follows a finished answer fails it. ``done`` says that no more will come, ``finish`` why the
+    server says that it stopped, without which no answer is complete, ``metered`` that its token count need
+    not be waited for; ``usage`` is that count, as far as it is known.
     """
 
     done: bool
@@ -45,7 +45,7 @@ class AnswerReader(Protocol):
 
 
 class EventAnswer:
-    """Where an answer stands that comes as events, of whatever format, as AnswerReader says."""
+    """The state of an answer that arrives as events, in whatever format; see AnswerReader."""
 
     __slots__ = ("_blocks", "_origin", "_where", "done", "failure", "finish", "model")
 
@@ -132,12 +132,12 @@ _OVERFULL = frozenset({"model_context_window_exceeded", "context_window_exceeded
 
 
 def stop_of(reason: str) -> StopReason:
-    """What the end of an answer means; a word that nobody knows is an ordinary end."""
+    """The meaning of an answer's finish reason; an unknown word is an ordinary end."""
     return _STOPS.get(_word(reason), "end_turn")
 
 
 def failure_of(reason: str, where: str) -> ModelError | None:
-    """The error that the end of an answer stands for; None where it is a proper end."""
+    """The error that a finish reason stands for; None for a proper end."""
     word = _word(reason)
     if word in _OVERFULL:
         return ModelError(
@@ -152,7 +152,7 @@ def failure_of(reason: str, where: str) -> ModelError | None:
 
 
 def _word(reason: str) -> str:
-    """The reason alone: some add what it was (``content_filter: RECITATION``)."""
+    """The reason alone: some servers append details (``content_filter: RECITATION``)."""
     return reason.partition(":")[0].strip().lower()
 
 
@@ -162,7 +162,7 @@ def nameless(where: str) -> ModelError:
 
 
 def callless(where: str) -> ModelError:
-    """The error of an answer that ends with "the tools, please", and holds neither a call nor a word."""
+    """The error of an answer that ends as if it called tools, but holds neither a call nor a word."""
     said = "ended its answer to have a tool called, but sent neither a call nor a word"
     return _misread(f"{where} {said}", where)
 
@@ -173,7 +173,7 @@ def _misread(message: str, where: str) -> ModelError:
 
 
 def whole_ones(events: list[SSEEvent]) -> list[SSEEvent]:
-    """The events that are whole among those whose blank line never came; half an event is none."""
+    """The events that are complete among those whose blank line never came; half an event is discarded."""
     return [event for event in events if event[0] == "error" or _is_whole(event[1].strip())]
 
 
@@ -182,12 +182,12 @@ def _is_whole(data: bytes) -> bool:
 
 
 def means_something(arguments: str) -> bool:
-    """Whether the argument text of a call says anything at all."""
+    """Whether the argument text of a call contains anything."""
     return arguments.strip() not in {"", "{}", "null"}
 
 
 def is_object(text: str) -> bool:
-    """Whether ``text`` is a whole JSON object."""
+    """Whether ``text`` is a complete JSON object."""
     try:
         return isinstance(decode_any(text), dict)
     except UNREADABLE:
@@ -195,7 +195,7 @@ def is_object(text: str) -> bool:
 
 
 def count_of(value: Any) -> int | None:
-    """A server's number of tokens, or None where ``value`` is none."""
+    """A server's number of tokens; None if ``value`` is not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
         return None
     return int(value)

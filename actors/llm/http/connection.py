@@ -25,20 +25,20 @@ Take = Callable[[bytes], bool]
 
 
 class Pool(Protocol):
-    """Whose connections they are."""
+    """The owner of connections."""
 
     #: What each read of the network goes into.
     buffer: memoryview
 
     def keep(self, connection: Connection) -> None:
-        """Keep the free connection of a request that is over for the next."""
+        """Keep the free connection of a finished request for the next."""
 
     def forget(self, connection: Connection) -> None:
         """Forget a connection that is closed."""
 
 
 class Connection(asyncio.Protocol):
-    """A connection between two requests; while one is under way its Answer receives what comes."""
+    """A connection between two requests; while one is under way its Answer receives the bytes."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
         self._pool.forget(self)
 
     def take_back(self, *, keep: bool) -> None:
-        """Take the connection back from a request that is over: the next one may use it, or it is closed."""
+        """Take the connection back from a finished request: the next one may use it, or it is closed."""
         self.transport.set_protocol(self)
         if keep and not self.transport.is_closing():
             self.transport.resume_reading()
@@ -159,8 +159,8 @@ class Answer(asyncio.BufferedProtocol):
         self._connection.connection_lost(error)
 
     def _read_head(self, data: bytes) -> tuple[Framing, bytes] | None:
-        """Read the head; gives what reads the body and what came of it, None where more of the head is to
-        come. Raises TransportError.
+        """Read the head; returns what reads the body and the bytes of it that have arrived, None while the
+        head is incomplete. Raises TransportError.
         """
         assert self._head is not None
         read = self._head.feed(data)
@@ -180,7 +180,7 @@ class Answer(asyncio.BufferedProtocol):
         self._wake()
 
     def _end(self) -> None:
-        """Let go of the connection, since the body has come whole."""
+        """Release the connection, because the body is complete."""
         assert self._framing is not None
         sent = self._unsent is None and not self._held_back
         self._let_go(keep=self._keeps and sent and not self._framing.surplus)
@@ -203,7 +203,7 @@ class Answer(asyncio.BufferedProtocol):
             waiter.set_result(None)
 
     async def _wait(self) -> None:
-        """Wait until something has happened. Raises TransportError where the connection has failed."""
+        """Wait until something has happened. Raises TransportError if the connection has failed."""
         if self._error is not None:
             raise self._error
         self._waiter = self._loop.create_future()
@@ -215,7 +215,7 @@ class Answer(asyncio.BufferedProtocol):
     # -- reading ---------------------------------------------------------------------------------
 
     async def read(self) -> bytes:
-        """The bytes that are there, waiting for some where there are none; ``b""`` is the end."""
+        """The bytes that are there, or the next that arrive; ``b""`` is the end."""
         while not self._waiting:
             if self._over and self._error is None:
                 return b""
@@ -244,7 +244,9 @@ class Answer(asyncio.BufferedProtocol):
     # -- its end ---------------------------------------------------------------------------------
 
     def settle(self) -> bool:
-        """Let the framing's end arrive, so that the connection can be used again; close it if it does not."""
+        """Let the end of the framing arrive, so that the connection can be used again; close it if it does
+        not.
+        """
         if not self._over:
             self._take, self._enough = _nothing, True
             self._transport.resume_reading()
@@ -252,15 +254,15 @@ class Answer(asyncio.BufferedProtocol):
         return True
 
     async def aclose(self) -> None:
-        """Let go of the connection, which is closed unless the answer has come whole."""
+        """Release the connection, which is closed unless the answer is complete."""
         self.give_up()
 
     def give_up(self) -> None:
-        """Close the connection, unless the answer has come whole."""
+        """Close the connection, unless the answer is complete."""
         if not self._over:
             self._let_go(keep=False)
 
 
 def _nothing(_: bytes) -> bool:
-    """Take what nobody wants any more."""
+    """Ignore what nobody wants any more."""
     return True

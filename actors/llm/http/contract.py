@@ -1,4 +1,4 @@
-"""What carries requests to a model server, and how: the contract of transports, and the settings of all."""
+"""The contract of transports, which carry requests to a model server, and the settings of all of them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from actors.llm.http.endpoint import COOLDOWN, MAX_STREAMS
 class Timeouts(Struct, frozen=True):
     """How long a server may take, in seconds: to be reached, to its first byte, and between bytes.
 
-    There is none for a whole answer. Servers send no byte at all while a request waits for a slot, so the
-    first is generous; comments count as bytes.
+    There is no limit for a whole answer. Servers send no byte at all while a request waits for a slot, so the
+    limit for the first is generous; comments count as bytes.
     """
 
     connect: float = 10.0
@@ -23,9 +23,9 @@ class Timeouts(Struct, frozen=True):
 
 
 class HttpSettings(Struct, frozen=True):
-    """What holds for all connections of a system: time-outs, how many answers of one server may be under way
-    at once, how long (in seconds) a server that failed time after time is left alone, and what makes the
-    httpx transport for a base URL (None: ours).
+    """The settings of all connections of a system: time-outs, how many answers of one server may be under way
+    at once, how long (in seconds) a server that keeps failing is left alone, and what makes the httpx
+    transport for a base URL (None: polypod's own transport).
     """
 
     timeouts: Timeouts = Timeouts()
@@ -35,9 +35,11 @@ class HttpSettings(Struct, frozen=True):
 
 
 class Response(Protocol):
-    """What a transport gives for a request. ``read`` gives the bytes that are there, waiting for some where
-    there are none, packed as ``coding`` says; ``b""`` is the end. Where there is a ``pour`` besides, it hands
-    the same to a function, as ``direct.Answer`` says.
+    """A transport's answer to a request.
+
+    ``read`` gives the bytes that are there, or the next that arrive, compressed as ``coding`` says; ``b""``
+    is the end. If there is a ``pour`` as well, it hands the same bytes to a function, as
+    ``connection.Answer`` does.
     """
 
     status: int
@@ -56,7 +58,7 @@ class Response(Protocol):
 
 
 class Transport(Protocol):
-    """What carries requests to one server; its errors are those that ``server_failures.explained`` knows."""
+    """Carries requests to one server; its errors are those that ``server_failures.explained`` knows."""
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Response: ...
 

@@ -82,7 +82,7 @@ class DirectTransport:
     # -- kept connections ------------------------------------------------------------------------
 
     def keep(self, connection: Connection) -> None:
-        """Keep the free connection of a request that is over for the next."""
+        """Keep the free connection of a finished request for the next."""
         connection.kept_since = time.monotonic()
         self._kept.append(connection)
         if self._sweep is None:
@@ -102,7 +102,9 @@ class DirectTransport:
             self._sweep = None
 
     def _close_unused(self) -> None:
-        """Close what nobody has used for long; the one that was used last is taken first, so others age."""
+        """Close connections that nobody has used for long; the most recently used one is taken first, so
+        others age.
+        """
         before = time.monotonic() - KEPT_SECONDS + 0.1
         for connection in self._kept:
             if connection.kept_since < before:
@@ -139,7 +141,7 @@ class DirectTransport:
         return connection
 
     async def _addresses(self) -> list[_Address]:
-        """The addresses of the host; who asks while they are looked up waits for the same answer."""
+        """The addresses of the host; requests made while they are looked up wait for the same answer."""
         try:
             return socket.getaddrinfo(
                 self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST

@@ -53,7 +53,9 @@ class EndpointStatistics(Struct, frozen=True):
 
 
 class Entry:
-    """Leave to send one request. ``leave`` gives it back, whatever came of it; it may be called twice."""
+    """Permission to send one request. ``leave`` gives it back, whatever the result; it may be
+    called twice.
+    """
 
     __slots__ = ("_endpoint", "_inside", "_probe", "_sent")
 
@@ -64,15 +66,15 @@ class Entry:
         self._sent: Sent | None = None
 
     async def admit(self, size: int, deadline: float | None) -> None:
-        """Wait until a request of so many bytes is within what the server takes in a minute. Raises
-        ModelError where that is behind the deadline.
+        """Wait until a request of that many bytes fits the limits per minute. Raises ModelError if that is
+        after the deadline.
         """
         rate, where = self._endpoint.rate, self._endpoint.where
         if rate is not None:
             self._sent = await rate.enter(where, size // BYTES_PER_TOKEN, deadline)
 
     def settle(self, usage: Usage | None) -> None:
-        """Count what the server reports of the request."""
+        """Count what the server reports for the request."""
         if self._sent is not None:
             self._sent.settle(usage)
 
@@ -97,9 +99,8 @@ class Entry:
 
 
 class Endpoint:
-    """The door to one server: fair, in order of arrival, and safe to be cancelled at.
-
-    Used on one event loop. ``clock`` gives monotonic seconds.
+    """Admits requests to one server, in order of arrival; safe to cancel. Used on one event loop. ``clock``
+    gives monotonic seconds.
     """
 
     def __init__(
@@ -144,10 +145,9 @@ class Endpoint:
         return EndpointStatistics(self._running, len(self._waiters), self._failures, self.state)
 
     async def enter(self, deadline: float | None = None) -> Entry:
-        """Wait for a free place, at most until ``deadline`` (of ``clock``).
-
-        Raises ModelError at once while the server is known to be down or overloaded (it says when to ask
-        again), and when the deadline passes.
+        """Wait for a free slot, at most until ``deadline`` (of ``clock``). Raises ModelError at once while
+        the server is known to be down or overloaded (it says when to ask again), and when the deadline
+        passes.
         """
         probe = self._opened_at is not None and await self._pass_breaker()
         if self._running < self._streams and not self._waiters:
@@ -162,7 +162,7 @@ class Endpoint:
         return Entry(self, probe=probe)
 
     async def _pass_breaker(self) -> bool:
-        """Fail while the breaker is open; afterwards be the probe (True), or wait for what comes of it."""
+        """Fail while the breaker is open; afterwards be the probe (True), or wait for its result."""
         while self._opened_at is not None:
             self._refuse_while_open()
             if self._verdict is None:
@@ -239,7 +239,7 @@ class Endpoint:
         self._decide()
 
     def _decide(self) -> None:
-        """Let those who wait go on: what the probe was sent for is known, or it was given up."""
+        """Let those who wait go on: the probe has its result, or was given up."""
         if self._verdict is not None:
             self._verdict.set()
             self._verdict = None

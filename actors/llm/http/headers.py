@@ -1,4 +1,4 @@
-"""What people paste into headers and addresses, pure: cleaned where that is harmless, refused where not."""
+"""Cleans what people paste into headers and addresses where that is harmless, else refuses it; pure."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def trimmed(text: str) -> str:
-    """A text without white space and unseen characters around it."""
+    """A text without surrounding white space and invisible characters."""
     return text.strip(_AROUND)
 
 
 def key_of(text: str, what: str) -> str:
-    """A key as it can be sent, without what stands around it; ``what`` names it to people.
-
-    Raises InvalidKey, which never shows the key.
+    """A key in the form in which it can be sent; ``what`` names it to people. Raises InvalidKey, which never
+    shows the key.
     """
     key = trimmed(text)
     why = _fault(key) or ("a blank in it" if " " in key else None)
@@ -32,12 +31,12 @@ def key_of(text: str, what: str) -> str:
 
 
 def bearer(api_key: str) -> dict[str, str]:
-    """The header of a key that a caller gives. Raises InvalidKey."""
+    """The authorization header for a caller's key. Raises InvalidKey."""
     return {"authorization": f"Bearer {key_of(api_key, 'api_key')}"}
 
 
 def header_of(name: str, value: str) -> tuple[str, str]:
-    """A header as it can be sent. Raises ModelError, which never shows the value."""
+    """A header in the form in which it can be sent. Raises ModelError, which never shows the value."""
     name, value = trimmed(name), trimmed(value)
     why = "a name that no header has" if not _NAME.fullmatch(name) else _fault(value)
     if why is not None:
@@ -51,13 +50,13 @@ def header_of(name: str, value: str) -> tuple[str, str]:
 
 
 def _fault(text: str) -> str | None:
-    """What in a text no header can hold."""
+    """Why a text cannot be a header, if it cannot."""
     if "\n" in text or "\r" in text:
         return "a line break in it"
     if any(mark in text for mark in _QUOTES):
         return "a typographic quote in it"
     if not text.isascii():
-        return "a character in it that is no ASCII"
+        return "a character in it that is not ASCII"
     if not text.isprintable():
         return "a control character in it"
     return None

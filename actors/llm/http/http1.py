@@ -26,7 +26,7 @@ _FIRST_LINE = re.compile(rb"HTTP/1\.(\d) +(\d{3})(?: .*)?")
 
 
 class Headers(Mapping[str, str]):
-    """The headers of an answer, by names in any case; what came several times is one text with commas."""
+    """The headers of an answer, by names in any case; repeated ones are joined with commas."""
 
     def __init__(self, lines: list[tuple[bytes, bytes]]) -> None:
         self._all: dict[str, str] = {}
@@ -52,10 +52,10 @@ def _text_of(value: bytes) -> str:
 
 
 class Framing(Protocol):
-    """Where the body of an answer ends.
+    """Finds where the body of an answer ends.
 
-    ``over`` says that it has come whole, ``surplus`` that something came behind it; ``open_ended`` that it
-    ends with its connection.
+    ``over`` says that the body is complete, ``surplus`` that bytes followed it; ``open_ended`` that it ends
+    with its connection.
     """
 
     over: bool
@@ -78,7 +78,7 @@ class Head(NamedTuple):
 
 
 class HeadReader:
-    """Takes bytes up to the end of a head; passes over provisional answers (status 100 and so on)."""
+    """Takes bytes up to the end of a head; skips provisional answers (status 100 and so on)."""
 
     __slots__ = ("_held", "_seen", "begun")
 
@@ -135,7 +135,7 @@ def _head_of(data: bytes) -> Head | None:
 
 
 def _named(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
-    """The names and values of a head's lines; a line that begins with a blank goes on with the one before."""
+    """The names and values of a head's lines; a line that begins with a blank continues the one before."""
     named: list[tuple[bytes, bytes]] = []
     for line in lines:
         if line[:1] in {b" ", b"\t"} and named:

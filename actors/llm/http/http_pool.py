@@ -36,7 +36,9 @@ _KEY_HEADERS = frozenset({"authorization", "x-api-key", "api-key"})
 
 
 class Peer:
-    """One server as one key sees it, on one event loop: connections, door, and what was learnt of it."""
+    """One server as one key sees it, on one event loop: its connections, its endpoint, and what was learnt
+    about it.
+    """
 
     def __init__(
         self,
@@ -82,7 +84,7 @@ class Peer:
         return any(name.lower() in _KEY_HEADERS for name in self._headers)
 
     def without_secrets(self, body: bytes) -> bytes:
-        """A body in which a server repeats no key of ours."""
+        """A body of a server, with any key of ours in it removed."""
         for name, value in self._headers.items():
             least = _SHORT_KEY_LENGTH if name.lower() in _KEY_HEADERS else _KEY_LENGTH
             for secret in secrets_in([value]):

@@ -1,4 +1,4 @@
-"""A transport of httpx's in the place of ours, where ``HttpSettings.transport`` makes one."""
+"""An httpx transport in place of polypod's own, if ``HttpSettings.transport`` makes one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from actors.net.encodings import coding_of
 
 
 class HttpxTransport:
-    """What ``http.Transport`` says, by an httpx transport."""
+    """An ``http.Transport`` over an httpx transport."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self._transport = transport
@@ -24,7 +24,7 @@ class HttpxTransport:
 
 
 class HttpxResponse:
-    """What ``http.Response`` says, of an httpx response."""
+    """An ``http.Response`` over an httpx response."""
 
     def __init__(self, response: httpx.Response) -> None:
         self._response = response

@@ -21,7 +21,7 @@ AFTER_USAGE = 1.0
 
 
 async def post(peer: Peer, path: str, body: bytes, deadline: float | None) -> Reply:
-    """Send one request; gives its answer, and raises ModelError for a refusal."""
+    """Send one request; returns its answer, and raises ModelError for a refusal."""
     reply = await peer.post(path, body, deadline=deadline)
     if reply.status == 200:
         return reply
@@ -36,7 +36,9 @@ async def post(peer: Peer, path: str, body: bytes, deadline: float | None) -> Re
 
 
 async def _words_of(reply: Reply) -> bytes:
-    """The body of a refusal; its status counts also where that cannot be read."""
+    """The body of a refusal; if that cannot be read, words that say so, since the status counts
+    all the same.
+    """
     try:
         return await reply.read_all(MAX_REFUSAL_BYTES)
     except ModelError as error:
@@ -96,7 +98,7 @@ class Incoming:
             return b""
 
     def _look_behind(self, failure: ModelError) -> None:
-        """An answer is not failed by what comes late: behind the finish reason there is nothing to lose."""
+        """Ignore an error that follows the finish reason: the answer has nothing left to lose."""
         if not self._answer.finish:
             raise failure
         self._cut = True
@@ -133,7 +135,9 @@ class Incoming:
         await self._reply.aclose()
 
     def _begin(self, data: bytes) -> list[Block]:
-        """Look at the first bytes: whole answers come though a stream was asked for, and pages of proxies."""
+        """Look at the first bytes: some servers send whole answers though a stream was asked for, and proxies
+        send pages.
+        """
         text = data.lstrip(b"\xef\xbb\xbf \r\n\t")
         head = text[:1]
         if not head and data:
@@ -159,7 +163,7 @@ class Incoming:
         return blocks
 
     def _collect(self, data: bytes) -> list[Block]:
-        """One object, read whole before it is looked at."""
+        """Read one object whole before it is decoded."""
         if data:
             self._pieces.append(data)
             return []

@@ -1,4 +1,4 @@
-"""Servers that people run, by the name a manifest gives them, and a look whether one answers here."""
+"""Servers that people run, by the name a manifest gives them, and a search for one on this machine."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Preset(Struct, frozen=True):
     """A kind of server: where it answers unless configured otherwise, and how it is started.
 
     ``key_env`` names the environment variable of a key that is required at the vendor's own hosts,
-    ``key_header`` the header that it goes into where that is none for bearers. ``speaks`` is the format of
-    the API. Where each customer has an address of their own, ``base_url`` has an environment variable for
-    what differs (of ``${A|B}`` the first that is set), and ``hosts`` ends the names of the vendor's hosts.
+    ``key_header`` the header for it if that is not the bearer header. ``speaks`` is the format of the API. If
+    each customer has their own address, ``base_url`` contains an environment variable for what differs (of
+    ``${A|B}`` the first that is set), and ``hosts`` are the suffixes of the vendor's host names.
     """
 
     scheme: str
@@ -84,7 +84,7 @@ PRESETS: dict[str, Preset] = {
 
 
 class Server(Struct, frozen=True):
-    """A server as a manifest means it; ``api_key`` is None where none is sent."""
+    """A server as a manifest means it; ``api_key`` is None if none is sent."""
 
     base_url: str
     api_key: str | None = None
@@ -149,7 +149,7 @@ def _is_vendors(preset: Preset, url: str) -> bool:
 
 
 def vendor_of(url: str) -> str | None:
-    """The kind of server of the vendor whose own address this is; None where it is nobody's."""
+    """The kind of server of the vendor whose own address this is; None if it is no vendor's."""
     vendors = (preset for preset in PRESETS.values() if preset.key_env is not None)
     return next((preset.scheme for preset in vendors if _is_vendors(preset, url)), None)
 
@@ -209,9 +209,9 @@ async def _list_models(peer: Peer, seconds: float) -> list[str]:
 
 
 async def probe_local(*, http: HttpPool | None = None) -> tuple[str, list[str]] | None:
-    """The preset of a model server that answers on this machine, and its models; None where none does.
+    """The preset of a model server that answers on this machine, and its models; None if none does.
 
-    Looks at all preset ports at once, and takes them in the presets' order. A server that lists no model
+    Tries all preset ports at once, and takes them in the order of the presets. A server that lists no models
     does not count.
     """
     async for preset, models in answering_servers(http=http):
@@ -235,7 +235,7 @@ async def answering_servers(*, http: HttpPool | None = None) -> AsyncIterator[tu
 
 
 async def _listens(base_url: str) -> bool:
-    """Whether something takes connections there; by a bare socket, since mostly nothing does."""
+    """Whether something accepts connections there; tried with a bare socket, since mostly nothing does."""
     parts = urlsplit(base_url)
     try:
         async with asyncio.timeout(PROBE_CONNECT):

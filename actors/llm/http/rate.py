@@ -1,4 +1,4 @@
-"""Requests and tokens a minute, as a server allows them: who would exceed them waits for its turn."""
+"""Requests and tokens per minute, as a server allows them: what would exceed them waits for its turn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BYTES_PER_TOKEN = 4
 
 
 class RateLimits(Struct, frozen=True):
-    """How many requests, and tokens of prompts and answers, a server takes within a minute."""
+    """How many requests, and tokens of prompts and answers, a server accepts within a minute."""
 
     requests: int | None = None
     tokens: int | None = None
@@ -48,9 +48,8 @@ class Sent:
 
 
 class RateWindow:
-    """What was sent to one server within the last minute. Used on one event loop.
-
-    ``clock`` gives monotonic seconds, ``sleep`` waits for some.
+    """What was sent to one server within the last minute. Used on one event loop. ``clock`` gives monotonic
+    seconds, ``sleep`` waits for a number of them.
     """
 
     def __init__(
@@ -67,8 +66,8 @@ class RateWindow:
         self._turn = asyncio.Lock()
 
     async def enter(self, where: str, tokens: int, deadline: float | None) -> Sent:
-        """Wait until a request of so many tokens fits, in order of arrival. Raises ModelError where that is
-        behind ``deadline`` (of ``clock``). One that is larger than the limit goes alone.
+        """Wait until a request of that many tokens fits, in order of arrival. Raises ModelError if that is
+        after ``deadline`` (of ``clock``). A request that is larger than the limit goes alone.
         """
         async with self._turn:
             while (seconds := self._seconds_until(tokens)) > 0:

@@ -74,11 +74,11 @@ class Reply:
         return data
 
     async def pour(self, take: Callable[[bytes], bool]) -> ModelError | None:
-        """Hand over the body as it comes, ``b""`` being its end, until ``take`` has enough: as ``read`` time
-        and again, but without a wait for each piece where the transport can do that. ``take`` may be called
-        outside of any task, and sets ``patience`` for what follows.
+        """Hand over the body as it arrives, ``b""`` at its end, until ``take`` has enough: like repeated
+        ``read``, but without a wait for each piece if the transport supports that.
 
-        Gives back the error that ``read`` would raise; raises what ``take`` raises.
+        ``take`` may be called outside any task, and sets ``patience`` for what follows. Returns the error
+        that ``read`` would raise; raises what ``take`` raises.
         """
         if self._pour is None:
             return await self._read_into(take)
@@ -137,11 +137,11 @@ class Reply:
         return b"".join(pieces)[:limit]
 
     def settle(self) -> None:
-        """Keep the connection for the next request if the end of the answer, which is complete, is near."""
+        """Keep the connection for the next request, if the end of the complete answer is near."""
         self._settled = self._response.settle()
 
     async def aclose(self) -> None:
-        """Let go of the answer and, unless it has come to its end, of its connection."""
+        """Release the answer and, unless it has ended, close its connection."""
         self._watch.stop()
         if self._settled:
             return

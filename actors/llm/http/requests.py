@@ -1,4 +1,4 @@
-"""What makers of requests have in common, whatever format a server speaks: what is encoded once; pure."""
+"""What makers of requests share, whatever format a server speaks: encoding things only once; pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Encoded(Protocol[D_contra]):
     """A history as bytes that grow with it, for servers of one dialect."""
 
     def suits(self, dialect: D_contra, origin: str | None) -> bool:
-        """Whether this is what such a server is sent."""
+        """Whether it is encoded for such a server."""
 
 
 E = TypeVar("E", bound=Encoded[Any])
@@ -29,8 +29,8 @@ E = TypeVar("E", bound=Encoded[Any])
 def kept_history(
     request: Request, key: str, make: Callable[[D, str | None], E], dialect: D, origin: str | None
 ) -> E:
-    """The encoded history of earlier requests, which a pod's scratch has under ``key``; a new one where there
-    is none, or where its server is another or understands something else.
+    """The encoded history of earlier requests, kept in a pod's scratch under ``key``; a new one if there is
+    none, or if the server or its dialect has changed.
     """
     known: E | None = request.scratch.get(key)
     if known is None or not known.suits(dialect, origin):

@@ -1,4 +1,4 @@
-"""How the requests of a client are sent, as its model's settings say; pure."""
+"""How the requests of a client are sent, according to its model's settings; pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from protocol.model_settings import ModelSettings, of_requests
 
 
 class Sending(Struct, frozen=True):
-    """The headers that go with each request, how long a server may take (None: as the pool says), how much
-    it takes in a minute (None: any number), and what stands in requests that say nothing of it themselves.
+    """The headers that go with each request, how long a server may take (None: as the pool says), how much it
+    accepts per minute (None: any number), and the settings for requests that have none of their own.
     """
 
     headers: dict[str, str] = {}
@@ -26,7 +26,9 @@ class Sending(Struct, frozen=True):
 
 
 def sending_of(settings: ModelSettings | None) -> Sending:
-    """What settings say of that. Raises ManifestError for a header whose variable is not set."""
+    """The part of the settings that concerns sending. Raises ManifestError for a header whose variable is not
+    set.
+    """
     if settings is None:
         return Sending()
     timeouts = {
@@ -46,7 +48,7 @@ def sending_of(settings: ModelSettings | None) -> Sending:
 
 
 def settings_of_model(settings: ModelSettings) -> ModelSettings:
-    """The settings alone, of a section that is more."""
+    """The plain ModelSettings of a section that has more fields."""
     return ModelSettings(**{name: getattr(settings, name) for name in ModelSettings.__struct_fields__})
 
 

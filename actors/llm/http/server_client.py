@@ -174,22 +174,22 @@ class ServerClient(Closing, Generic[D]):
                 return reply
 
     async def _make_ready(self, request: Request) -> str:
-        """Make the model ready that is asked; gives the name to ask for it by. Raises ModelError."""
+        """Make the requested model ready; returns the name to ask for it by. Raises ModelError."""
         return request.model or self.model
 
     @abc.abstractmethod
     def _known_dialect(self, peer: Peer, request: Request, model: str) -> D:
-        """What is known of what the server understands of this model's requests."""
+        """What the server is known to understand of this model's requests."""
 
     @abc.abstractmethod
     def _adapt(self, peer: Peer, request: Request, model: str, dialect: D, words: str) -> D | None:
-        """The dialect for a server that refused a request in ``dialect`` with ``words``; None where they say
-        nothing of it.
+        """The dialect for a server that refused a request in ``dialect`` with ``words``; None if they say
+        nothing about that.
         """
 
     @abc.abstractmethod
     def _learn(self, peer: Peer, request: Request, model: str, dialect: D) -> None:
-        """Remember a dialect in which the server has answered, after it had refused another."""
+        """Remember a dialect in which the server has answered after refusing another."""
 
     @abc.abstractmethod
     def _encode_some(self, request: Request, dialect: D, most: int) -> bool:
@@ -201,7 +201,7 @@ class ServerClient(Closing, Generic[D]):
 
     @abc.abstractmethod
     def _answer(self, where: str, request: Request) -> AnswerReader:
-        """What reads the answer to the request."""
+        """The reader of the request's answer."""
 
 
 class AnswerStream:

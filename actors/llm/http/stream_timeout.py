@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 class Watch:
-    """A time-out on what one task waits for, without a timer per wait.
+    """A time-out for each wait of one task, without a timer per wait.
 
-    The timer is set once and looks, when it rings, how long the wait under way has lasted; it interrupts
+    The timer is set once and checks, when it rings, how long the current wait has lasted; it interrupts
     nothing but that wait.
     """
 
@@ -30,8 +30,8 @@ class Watch:
         self._rang = False
 
     def begin(self, seconds: float, most: float = math.inf) -> None:
-        """Start the time-out for a wait of the running task, of at most so many seconds; ``end`` is called
-        behind that wait. It is not prolonged beyond ``most`` seconds.
+        """Start the time-out for a wait of the running task, of at most that many seconds; ``end`` must
+        follow the wait. It is not prolonged beyond ``most`` seconds.
         """
         task = self._task = asyncio.current_task(self._loop)
         assert task is not None
@@ -43,13 +43,13 @@ class Watch:
             self._set(due)
 
     def prolong(self, seconds: float) -> None:
-        """Give what is waited for so long again, since it shows signs of life."""
+        """Give the current wait its full time again, since there are signs of life."""
         due = self._due = self._loop.time() + seconds
         if due < self._rings_at:
             self._set(due)
 
     def end(self) -> None:
-        """Stop the time-out: the wait is over, whatever came of it."""
+        """Stop the time-out: the wait is over, whatever its result."""
         self._task = None
 
     def has_rung(self) -> bool:
@@ -57,7 +57,7 @@ class Watch:
         return self._rang and self._task is not None and self._task.uncancel() <= self._cancelling
 
     async def over(self, waiting: Awaitable[T], seconds: float) -> T:
-        """What ``waiting`` gives; raises TimeoutError after ``seconds``."""
+        """The result of ``waiting``; raises TimeoutError after ``seconds``."""
         self.begin(seconds)
         try:
             return await waiting
@@ -69,7 +69,7 @@ class Watch:
             self.end()
 
     def stop(self) -> None:
-        """Let go of the timer: there are no more waits."""
+        """Drop the timer: there are no more waits."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
