@@ -1,1 +1,1 @@
-"""Many pods: who lives, how they are made, and made again where they fail, and what is asked of all."""
+"""Many pods: which are alive, how they are started and restarted, and what is asked of all of them."""

@@ -1,1 +1,1 @@
-"""Agents behind one contract: pods, functions and programs of others, each with one record and one end."""
+"""Agents behind one contract: pods, functions and foreign programs, each with one record and one end."""

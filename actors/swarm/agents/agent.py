@@ -1,4 +1,4 @@
-"""``Agent``: the handle by which programs use an agent, from any thread and any event loop."""
+"""``Agent``: the handle through which programs use an agent, from any thread and any event loop."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Agent:
 
     @property
     def name(self) -> str:
-        """What it was called as it was started, or the beginning of its task: its id without the number."""
+        """What it was called when it was started, or the beginning of its task: its id without the number."""
         return name_of(self.id)
 
     @property
@@ -64,12 +64,12 @@ class Agent:
 
     @property
     def session_id(self) -> str:
-        """The session in the store that has its record."""
+        """The session in the store that holds its record."""
         return self._keeper.journal.session_id
 
     @property
     def status(self) -> AgentStatus:
-        """How it stands, as of what was recorded last."""
+        """Its status, as of what was recorded last."""
         return self._keeper.status
 
     @property
@@ -79,79 +79,81 @@ class Agent:
 
     @property
     def pid(self) -> int | None:
-        """Its process, None where it has none of its own, or has ended."""
+        """Its process; None if it has none of its own, or has ended."""
         return self._keeper.state.pid
 
     @property
     def result(self) -> AgentResult:
-        """How its last task ended, or stands."""
+        """How its last task ended, or how far it is."""
         return self._keeper.state.result()
 
     @property
     def is_paused(self) -> bool:
-        """Whether it is idle in the middle of a task, which goes on with the next words."""
+        """Whether it is idle in the middle of a task, which continues with the next words sent to it."""
         return self._keeper.state.is_paused
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether it ended before it was done and nobody had asked for that: it failed, or its supervisor
+        """Whether it ended before it was done without having been asked to: it failed, or its supervisor
         ended.
         """
         return self._keeper.state.is_cut_off
 
     @property
     def member(self) -> Membership:
-        """What counts how often it is started again, for ``PodSystem.supervise``. Raises AgentNotRunning."""
+        """The counter of its restarts, for ``PodSystem.supervise``. Raises AgentNotRunning."""
         if not self._keeper.is_ours:
             raise AgentNotRunning(f"agent {self.id} is {self.status}", hint="resume it first")
         return self._keeper.membership
 
     @property
     def approvals(self) -> list[ApprovalRequested]:
-        """What it waits for a person to allow."""
+        """The calls that it waits for a person to approve."""
         return list(self._keeper.state.asks)
 
     # -- what is asked of it -------------------------------------------------------------------------
 
     def events(self, since: int = 0) -> AgentEvents:
-        """All its events, those of the pod that it is among them: from the first on, or what comes behind the
-        agent's own entry ``since``, then what happens. It ends once the agent has ended.
+        """All its events, and those of the pod that it is: from the first on, or from after the agent's own
+        entry ``since``, followed by live ones. It ends once the agent has ended.
         """
         check_count("since", since, 0, "entries")
         return AgentEvents(self._swarm.home, self._keeper, since)
 
     def send(self, text: str) -> AsyncFuture[None]:
-        """Send it words: they join the task that goes on where its program can, else they are its next one.
-        Resolves once they were delivered, which is done once. Raises AgentNotRunning where they could not be.
+        """Send it words: they join the current task if its program supports that, or else become its next
+        task. Resolves once they were delivered, which happens once. Raises AgentNotRunning if they could not
+        be.
         """
         words = text_of("text", text)
         return self._ask(lambda: self._keeper.send(words))
 
     def cancel(self) -> AsyncFuture[None]:
-        """End the task that goes on; a program that can only end as a whole does so."""
+        """End the current task; a program that can only end as a whole does so."""
         return self._ask(self._keeper.cancel)
 
     def stop(self) -> AsyncFuture[None]:
         """End it: that is recorded first, then asked of its program, then forced. Resolves once no process of
-        it is left; nothing but ``resume`` starts it again. Does nothing if it has ended.
+        it is left; only ``resume`` starts it again. Does nothing if it has ended.
         """
         return self._ask(lambda: self._swarm.stop_agent(self._keeper))
 
     def resume(self, runner: RunnerSpec | None = None, **given: Any) -> AsyncFuture[None]:
-        """Start it again, in its conversation; its task is not sent again. ``runner``, or what a pod was
-        given (``client=``, ``tools=``, …), is needed where it was started with objects of another process.
-        Raises AgentError while it lives, and where its working directory is gone.
+        """Start it again, in its conversation; its task is not sent again.
+
+        ``runner``, or what a pod was given (``client=``, ``tools=``, …), is needed if it was started with
+        objects of another process. Raises AgentError while it is alive, and if its working directory is gone.
         """
         return self._ask(lambda: self._swarm.resume_agent(self._keeper, runner, given))
 
     def remove(self) -> AsyncFuture[None]:
-        """Remove what is kept of it: its session, that of its pod, and its files. What it worked on stays.
-        Raises AgentError while it lives.
+        """Delete its session, that of its pod, and its files. What it worked on stays. Raises AgentError
+        while it is alive.
         """
         return self._ask(lambda: self._swarm.remove_agent(self._keeper))
 
     def wait(self) -> AsyncFuture[AgentResult]:
-        """How its current task ends, once nothing that was sent waits any more."""
+        """The result of its current task, once everything that was sent to it has been handled."""
         future = self._ask(self._keeper.wait)
         pod = self._swarm.home.roster.pods.get(pod_of(self.id))
         if pod is not None and lives_here(pod) and not future.done():
@@ -166,13 +168,13 @@ class Agent:
         arguments: dict[str, Any] | None = None,
         note: str | None = None,
     ) -> AsyncFuture[None]:
-        """Allow what it asks for. Raises UnknownApproval, AlreadyResolved."""
+        """Approve what it asks for. Raises UnknownApproval, AlreadyResolved."""
         approval_id = text_of("approval_id", approval_id)
         answer = Answer(approved=True, always=always, arguments=arguments, note=note)
         return self._ask(lambda: self._swarm.answer_agent(self._keeper, approval_id, answer))
 
     def deny(self, approval_id: str, *, note: str | None = None) -> AsyncFuture[None]:
-        """Refuse what it asks for. Raises as ``approve``."""
+        """Deny what it asks for. Raises as ``approve``."""
         approval_id = text_of("approval_id", approval_id)
         answer = Answer(approved=False, note=note)
         return self._ask(lambda: self._swarm.answer_agent(self._keeper, approval_id, answer))

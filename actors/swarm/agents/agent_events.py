@@ -1,4 +1,4 @@
-"""``AgentEvents``: all that happens to an agent, from its beginning on, as one iterator."""
+"""``AgentEvents``: everything that happens to an agent, from its beginning, as one iterator."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class AgentEvents(Closing):
-    """The events of one agent, and of the pod that it is: what was recorded before, then what comes. It ends
-    once the agent has ended, or is removed; another that is asked for later goes on with later lives.
+    """The events of one agent, and of the pod that it is: what was recorded before, then what follows.
 
-    One that is read too slowly gets a ``Lagged``, and behind it what is durable of what it missed.
+    It ends once the agent has ended, or is removed; a new iterator then continues with later lives. A slow
+    reader gets a ``Lagged``, followed by the durable part of what it missed.
     """
 
     def __init__(self, home: Home, keeper: Keeper, since: int) -> None:
@@ -50,7 +50,7 @@ class AgentEvents(Closing):
                 return self._give(event)
 
     async def _next_live(self) -> Event:
-        """The next event that is published. Raises StopAsyncIteration once there will be none."""
+        """The next published event. Raises StopAsyncIteration once there will be none."""
         if self._live is None or self._is_at_its_end():
             await self.aclose()
             raise StopAsyncIteration
@@ -68,7 +68,7 @@ class AgentEvents(Closing):
         return event
 
     async def _read(self) -> deque[Event]:
-        """What is recorded and was not given yet. Raises SessionError."""
+        """What is recorded and was not returned yet. Raises SessionError."""
         keeper = self._keeper
         if keeper.removed:
             return deque()
@@ -80,7 +80,7 @@ class AgentEvents(Closing):
         )
 
     async def recorded(self) -> list[Event]:
-        """All that is recorded by now, and nothing of what comes. Raises SessionError."""
+        """Everything recorded so far, and nothing that follows. Raises SessionError."""
         try:
             return list(await self._read())
         finally:

@@ -1,4 +1,4 @@
-"""``AgentApprovals``: what a foreign agent's program asks a person for, and the answers, from any process."""
+"""``AgentApprovals``: what a foreign program asks a person to approve, and answers, from any process."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class _Open(Struct, eq=False):
 
 
 class AgentApprovals:
-    """The permissions that one agent waits for. Each is recorded before anybody is asked, and its answer
-    before the program has it; the first answer of all processes counts.
+    """The approvals that one agent waits for. Each request is recorded before anybody is asked, and its
+    answer before the program gets it; the first answer of all processes counts.
     """
 
     def __init__(self, home: Home, agent_id: str, record: Callable[..., Awaitable[None]]) -> None:
@@ -40,7 +40,7 @@ class AgentApprovals:
 
     @property
     def open(self) -> list[ApprovalRequested]:
-        """What is waited for, the oldest first."""
+        """The open requests, oldest first."""
         return [each.request for each in self._open.values()]
 
     async def ask(self, permission: Permission, session_id: str) -> Answer:
@@ -104,7 +104,7 @@ class AgentApprovals:
         )
 
     async def answer(self, approval_id: str, session_id: str, answer: Answer) -> None:
-        """Answer what is waited for. Raises UnknownApproval, AlreadyResolved, StoreError."""
+        """Answer an open request. Raises UnknownApproval, AlreadyResolved, StoreError."""
         waiting = self._open.get(approval_id)
         if waiting is None:
             raise UnknownApproval(f"agent {self._agent_id} waits for no approval {approval_id!r}")
@@ -123,7 +123,7 @@ class AgentApprovals:
         waiting.answer.set_result(given)
 
     async def _listen(self, session_id: str) -> None:
-        """Have answers of other processes come in, while any is waited for."""
+        """Receive the answers of other processes while any request is open."""
         if self._listening is None and self._home.store.keeps_answers:
             self._listening = session_id
             await self._home.answers.listen(session_id, self._take)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Changes:
-    """The changes of one agent, on its loop."""
+    """The changes of one agent; used on its loop."""
 
     __slots__ = ("_waiters", "count")
 

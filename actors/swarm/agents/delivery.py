@@ -1,4 +1,4 @@
-"""``Delivery``: words that wait for an agent: each is delivered once, as soon as its program takes any."""
+"""``Delivery``: words that wait for an agent: each is delivered once, as soon as its program accepts any."""
 
 from __future__ import annotations
 

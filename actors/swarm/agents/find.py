@@ -1,4 +1,4 @@
-"""Finds the agents of a folder: by their files, and where these are gone or garbage by their sessions."""
+"""Finds the agents of a folder: by their files, or by their sessions if the files are gone or unreadable."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ID = re.compile(r"[a-z0-9-]+-\d{1,6}")
 
 
 class Found(Struct, frozen=True):
-    """An agent, and the session that has its record."""
+    """An agent, and the session that holds its record."""
 
     spec: AgentSpec
     session_id: str
@@ -31,8 +31,8 @@ class Found(Struct, frozen=True):
 async def find_agents(
     store: SessionStore, root: Path, known: Collection[str], *, by_sessions: bool
 ) -> tuple[list[Found], list[str]]:
-    """The agents of the folder ``root`` besides those that are known, and what is wrong with some. Those
-    whose files are gone are found ``by_sessions`` alone: all of the store are gone through. Raises
+    """The agents of the folder ``root`` besides those already known, and what is wrong with some. Agents
+    whose files are gone are found only ``by_sessions``, which reads all sessions of the store. Raises
     StoreError.
     """
     folders = {each.name: read_meta(each) for each in _folders(root) if each.name not in known}
@@ -61,7 +61,7 @@ def _folders(root: Path) -> list[Path]:
 
 
 async def _look(store: SessionStore, agent_id: str, meta: Meta | None) -> Found | None:
-    """The agent of a folder; what its file says is no more than where to look."""
+    """The agent of a folder; its file only says where to look."""
     if meta is not None and meta.agent.id == agent_id:
         agent = await _read_agent(store, meta.session_id)
         if agent is not None and agent.spec.id == agent_id:
@@ -83,7 +83,7 @@ async def _is_there(store: SessionStore, session_id: str) -> bool:
 
 
 async def _read_agent(store: SessionStore, session_id: str) -> Found | None:
-    """The agent whose session that is; None where it is a pod's, is damaged or not there."""
+    """The agent whose session that is; None if the session is a pod's, is damaged or does not exist."""
     try:
         page = await settled(store.read(session_id, limit=1))
         opened = decode_entry(page[0].body) if page else None

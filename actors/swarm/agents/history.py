@@ -1,4 +1,4 @@
-"""Reads what is recorded of an agent: its session, and those of the pod that it is, in order of time."""
+"""Reads the record of an agent: its session, and those of the pod that it is, in order of time."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def pod_sessions_of(entries: Iterable[Entry | OtherEntry]) -> list[str]:
 
 
 async def pod_chain(store: SessionStore, session_id: str) -> list[str]:
-    """A pod's session, those that it came from, and those that came from it by compaction; the oldest first.
-    None of those that are there no more. Raises StoreError.
+    """A pod's session, those that it came from, and those that came from it by compaction, oldest first;
+    without those that no longer exist. Raises StoreError.
     """
     chain = list[str]()
     try:

@@ -1,4 +1,4 @@
-"""``Home``: what a swarm is handed of the system that its agents live in."""
+"""``Home``: the parts of a system that a swarm works with."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class Home(Struct, frozen=True, eq=False):
 
 
 def home_of(system: Any) -> Home:
-    """What an entered system has for agents and jobs. Raises InvalidInput for what is no system,
-    SystemNotRunning.
+    """The parts of an entered system that agents and jobs need. Raises InvalidInput for something that is not
+    a system, SystemNotRunning.
     """
     if not hasattr(system, "home"):
         raise InvalidInput(f"system: expected a PodSystem, got {shown(system)}")

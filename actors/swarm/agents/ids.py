@@ -17,16 +17,16 @@ _OTHER = re.compile(r"[^a-z0-9]+")
 
 
 def slug_of(words: str) -> str:
-    """At most 24 lower-case letters, digits and dashes that begin as ``words`` do; ``agent`` where that
-    leaves none.
+    """The beginning of ``words`` in at most 24 lower-case letters, digits and dashes; ``agent`` if that
+    leaves nothing.
     """
     plain = unicodedata.normalize("NFKD", words).encode("ascii", "ignore").decode().lower()
     return _OTHER.sub("-", plain).strip("-")[:_SLUG].strip("-") or "agent"
 
 
 def first_number() -> int:
-    """The number that is tried first: the clock's, so that an id of an agent that was removed does not come
-    again soon.
+    """The number that is tried first: taken from the clock, so that the id of a removed agent is not reused
+    soon.
     """
     return time.time_ns() % _NUMBERS
 
@@ -47,9 +47,9 @@ def pod_of(agent_id: str) -> str:
 
 
 def find_id(beginning: str, ids: Iterable[str]) -> str:
-    """The one id that begins so, or as a list has shortened it (``fix-the…-118204``); one that is called just
-    so comes first, then the one agent that was started under that name (``Tests`` beside ``tests-slow``).
-    Raises UnknownAgent.
+    """The one id that begins with the text, or that a list has shortened to it (``fix-the…-118204``). An id
+    that equals it comes first, then the only agent that was started under that name (``Tests`` beside
+    ``tests-slow``). Raises UnknownAgent.
     """
     start, shortened, end = beginning.partition("…")
     name, named, fitting = slug_of(beginning), [], []

@@ -1,4 +1,4 @@
-"""Where sockets of a swarm are: in a private folder, by short names, since paths of sockets are limited."""
+"""Where the sockets of a swarm are: in a private folder, by short names, since socket paths are limited."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def socket_path(kind: str, what: str) -> Path:
 
 
 def make_socket_folder(folder: Path) -> None:
-    """Make a folder for sockets that nobody else can reach. Raises AgentError where it is another's."""
+    """Make a folder for sockets that nobody else can reach. Raises AgentError if it belongs to
+    another user.
+    """
     make_private(folder)
     found = folder.lstat()
     if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):

@@ -1,4 +1,4 @@
-"""``AgentJournal``: what is recorded of one agent: in its session first, then in its state and its files."""
+"""``AgentJournal``: records what happens to an agent: in its session first, then in its state and files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RETRY_WAIT, _RETRIES = 0.05, 6
 
 
 class AgentJournal:
-    """Records what happens to one agent, while its session is this process's, and follows what its pod has
+    """Records what happens to one agent while this process holds its session, and takes over what its pod has
     published itself.
     """
 
@@ -75,7 +75,7 @@ class AgentJournal:
     # -- what happens ------------------------------------------------------------------------------
 
     async def add(self, *events: DurableEvent) -> None:
-        """Record events, and stand behind them. Raises SessionError where the store goes on refusing them."""
+        """Record events, and apply them. Raises SessionError if the store keeps refusing them."""
         assert self._record is not None
         wait = _RETRY_WAIT
         for attempt in range(_RETRIES):
@@ -106,21 +106,21 @@ class AgentJournal:
             self.follow(self._record.publish(event))
 
     def follow(self, *events: Event) -> None:
-        """Stand behind events that are published, and write them to the files."""
+        """Apply events that are already published, and write them to the files."""
         for event in events:
             self.state = after(self.state, event, self._agent_id)
         self.projections.write(*events)
         self._changes.note()
 
     def stand_behind(self, event: Event) -> None:
-        """Have the agent stand as by an event that the store does not take."""
+        """Apply an event that the store does not accept to the agent's state."""
         self.state = after(self.state, event, self._agent_id)
         self._changes.note()
 
     # -- what is there -----------------------------------------------------------------------------
 
     def take_history(self, entries: Iterable[Event | Entry | OtherEntry]) -> None:
-        """Stand behind what is recorded."""
+        """Apply what is recorded."""
         state = AgentState()
         for entry in entries:
             state = after(state, entry, self._agent_id)
@@ -128,13 +128,13 @@ class AgentJournal:
         self._changes.note()
 
     def note_damage(self, error: PolypodError) -> None:
-        """Have the agent stand as failed, so that it can be removed: what is recorded cannot be read."""
+        """Mark the agent as failed, so that it can be removed: its record cannot be read."""
         end = replace(unplaced(AgentStopped, reason="exit", error=Failure.of(error)), pod=self._agent_id)
         self.state, self.damage = after(AgentState(), end, self._agent_id), error
         self._changes.note()
 
     async def mend_projections(self) -> None:
-        """Make the files anew of what is recorded."""
+        """Rebuild the files from what is recorded."""
         with contextlib.suppress(SessionError):
             history = await read_history(self._home.store, self.session_id, self._agent_id)
             self.projections.rebuild(each for each in history if isinstance(each, Event))

@@ -1,4 +1,4 @@
-"""``Keeper``: looks after one agent: starts its runner, records what happens, and brings its end about."""
+"""``Keeper``: looks after one agent: starts its runner, records what happens, and ends it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _GO_ON = "You were interrupted. Go on with your task where you were."
 class Keeper:
     """One agent, on the loop of its system.
 
-    ``runner`` is None where nobody has said how it is run: after it was found in the store, for who started
+    ``runner`` is None if it is unknown how to run it: the agent was found in the store, and whoever started
     it gave an object.
     """
 
@@ -118,12 +118,12 @@ class Keeper:
 
     @property
     def state(self) -> AgentState:
-        """How it stands, by all that was recorded."""
+        """Its state, according to everything recorded."""
         return self.journal.state
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is this process that looks after it, and has its session."""
+        """Whether this process looks after it, and holds its session."""
         return self.journal.is_ours
 
     @property
@@ -132,21 +132,21 @@ class Keeper:
 
     @property
     def status(self) -> AgentStatus:
-        """How it stands."""
+        """Its status."""
         return status_of(self.state, supervised=self.is_ours or self.is_elsewhere)
 
     def take_history(self, entries: Iterable[Event | Entry | OtherEntry]) -> None:
-        """Stand behind what is recorded."""
+        """Apply what is recorded."""
         self.journal.take_history(entries)
         self.membership.take_restarts(self.state.restarts)
 
     def note_damage(self, error: PolypodError) -> None:
-        """Have it stand as failed, so that it can be removed: what is recorded of it cannot be read."""
+        """Mark it as failed, so that it can be removed: its record cannot be read."""
         self.is_elsewhere = False
         self.journal.note_damage(error)
 
     async def wait(self) -> AgentResult:
-        """Wait until its task has ended, and nothing waits to be delivered. Raises AgentError where another
+        """Wait until its task has ended, and nothing waits to be delivered. Raises AgentError if another
         process looks after it.
         """
         self._check_not_elsewhere()
@@ -161,15 +161,16 @@ class Keeper:
     # -- its lives -----------------------------------------------------------------------------------
 
     def begin(self, task: str | None, *, resuming: bool) -> None:
-        """Have it live; its session must be ours. A pod that is resumed by a person goes on with a run that
-        was paused.
+        """Start its life; its session must be ours. A pod that a person resumes continues a run that was
+        paused.
         """
         self.stopping = self.over = self._retiring = False
         self._living = self.start_task(self._live(task, resuming=resuming, go_on=resuming))
 
     def adopt(self, place: Place, printed: Iterable[object], sent: Iterable[str]) -> None:
-        """Look after a program that has outlived who started it; of what it prints behind ``place`` the
-        events ``printed`` are recorded, and the words ``sent`` it was sent since. Its session must be ours.
+        """Look after a program that has outlived the process that started it. Of its output after ``place``,
+        the events ``printed`` are already recorded, and the words ``sent`` were sent to it since. Its session
+        must be ours.
         """
         assert self.runner is not None
         self.stopping = self.over = False
@@ -189,8 +190,8 @@ class Keeper:
         await self._changes.until(lambda: self.state.ended is not None or self.state.lives > lives)
 
     async def _settle(self) -> tuple[int, tuple[str, ...]]:
-        """Wait until all that the life has given is recorded: the number of the last record, and what was
-        sent and is not repeated yet.
+        """Wait until everything that the life has given is recorded. Returns the number of the last record,
+        and the words that were sent and not repeated yet.
         """
         life = self.life
         if not isinstance(life, ProgramLife):
@@ -199,7 +200,7 @@ class Keeper:
         return self.state.seq, tuple(life.unrepeated)
 
     async def _live(self, task: str | None, *, resuming: bool, go_on: bool) -> None:
-        """See it through its lives, to the end that nothing follows."""
+        """Run its lives one after the other, until one is final."""
         try:
             await self._go_through_lives(task, resuming=resuming, go_on=go_on)
         except Exception as error:  # noqa: BLE001 - a store that keeps nothing
@@ -226,8 +227,8 @@ class Keeper:
                 task, resuming, go_on = self._next_life()
 
     def _next_life(self) -> tuple[str | None, bool, bool]:
-        """What a life after a failure begins with: words, whether in its conversation, and whether it goes on
-        with what was interrupted.
+        """What a life after a failure begins with: words, whether in its conversation, and whether it
+        continues what was interrupted.
         """
         resuming = self.state.session is not None
         go_on = self._interrupted and self.spec.restart.on_restart == "resume"
@@ -235,7 +236,7 @@ class Keeper:
         return words if resuming else self.spec.task, resuming, go_on
 
     async def start_again(self) -> bool:
-        """Have it live again whose supervisor died, where its limits let it; its session must be ours."""
+        """Restart it after its supervisor died, if its limits allow that; its session must be ours."""
         if not await self.membership.decide_restart():
             return False
         task, resuming, go_on = self._next_life()
@@ -244,7 +245,9 @@ class Keeper:
         return True
 
     async def _note_new_life(self) -> bool:
-        """Record that it lives again for the words that wait; False where the store keeps nothing."""
+        """Record that it lives again for the waiting words; returns False if the store does not
+        accept that.
+        """
         try:
             await self.journal.add_once(AgentRestarted)
         except SessionError:
@@ -285,7 +288,7 @@ class Keeper:
         )
 
     async def _attend(self, life: Life) -> None:
-        """See a life to its end, and that it is recorded."""
+        """Follow a life to its end, and record that."""
         self.life, self._interrupted = life, False
         self._changes.note()
         try:
@@ -306,7 +309,7 @@ class Keeper:
         self._changes.note()
 
     async def _take(self, life: Life, event: Event) -> None:
-        """Record an event of the runner, or follow one that its pod has published already."""
+        """Record an event of the runner, or take over one that its pod has already published."""
         if self._leaves_behind or self._pass_over(event):
             return
         if event.pod != self.spec.id:
@@ -331,13 +334,13 @@ class Keeper:
             self.delivery.note_begun_with(event.item.text)
 
     def _pass_over(self, event: Event) -> bool:
-        """Whether an event of a program that may outlive us is recorded already."""
+        """Whether an event of a program that may outlive us is already recorded."""
         if self._kept is None or not event.durable:
             return False
         return self._known.pass_over(event, is_ready=self.state.ready)
 
     async def _close_open_run(self, end: AgentStopped) -> None:
-        """End the run that the runner did not end, since the agent has ended."""
+        """End the run that the runner did not end, because the agent has ended."""
         outcome: RunOutcome = "cancelled" if self.stopping or end.error is None else "failed"
         await self.journal.close_open_run(outcome, end.error)
 
@@ -351,7 +354,7 @@ class Keeper:
             self.journal.stand_behind(unplaced(AgentStopped, reason="exit", error=failure))
 
     async def _end_of_life(self) -> None:
-        """Note that it has ended and that nothing starts it again: others may have its session."""
+        """Note that it has ended for good: other processes may take its session."""
         self.over = True
         self.delivery.fail_all()
         self.membership.note_end()
@@ -359,7 +362,7 @@ class Keeper:
         self._changes.note()
 
     def start_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Have work done on its loop, beside whatever it does."""
+        """Run work on its loop, beside whatever it does."""
         task = self._home.mailroom.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -412,7 +415,7 @@ class Keeper:
     # -- its end ---------------------------------------------------------------------------------------
 
     async def cancel(self) -> None:
-        """End its task; returns once that has ended, or was asked to for long enough."""
+        """End its task; returns once the task has ended, or has had long enough to."""
         self._check_not_elsewhere()
         life = self.life
         if life is None or not (self.state.at_work or self.state.asks):
@@ -424,7 +427,7 @@ class Keeper:
             await asyncio.wait_for(over, waits.request + waits.term)
 
     async def stop(self) -> None:
-        """End it for good: that is recorded as what a person wants, then asked of its program."""
+        """End it for good: the wish is recorded first, then its program is asked to end."""
         self._check_not_elsewhere()
         async with self._changing:
             if self.status == "detached" and self.has_process():
@@ -434,7 +437,7 @@ class Keeper:
                 await self.shut_down()
 
     async def retire(self) -> None:
-        """End it as its task did, since nobody has another for it; one that is at work goes on."""
+        """End it as its task ended, because nobody has another for it; an agent that is at work continues."""
         async with self._changing:
             if self.is_ours and self.status == "idle" and not self.delivery.waits:
                 self.membership.note_stop_asked()
@@ -442,7 +445,7 @@ class Keeper:
                 await self.shut_down()
 
     async def _stop_detached(self) -> None:
-        """End a program that was kept, and that nobody can look after."""
+        """End a program that was kept and that nobody can look after."""
         await self.journal.claim()
         try:
             await self._note_intent()
@@ -462,7 +465,7 @@ class Keeper:
             await self.journal.add_once(AgentStopRequested)
 
     async def shut_down(self, *, leaving: bool = False) -> None:
-        """End it, whoever wishes it, and wait until it has ended."""
+        """End it, whoever wishes that, and wait until it has ended."""
         self.stopping = True
         self._changes.note()
         if (life := self.life) is not None:
@@ -494,7 +497,7 @@ class Keeper:
     # -- another life --------------------------------------------------------------------------------
 
     async def resume(self) -> None:
-        """Have it live again, in its conversation. Raises AgentError where that cannot be."""
+        """Start it again, in its conversation. Raises AgentError if that is not possible."""
         async with self._changing:
             await self._resume()
 
@@ -520,12 +523,12 @@ class Keeper:
 
     @contextlib.asynccontextmanager
     async def unchanging(self) -> AsyncIterator[None]:
-        """Within it nobody starts or ends it."""
+        """A context in which nobody starts or ends it."""
         async with self._changing:
             yield
 
     def check_folder(self) -> None:
-        """Raise AgentError where its working directory is gone."""
+        """Raise AgentError if its working directory is gone."""
         if not Path(self.spec.cwd).is_dir():
             raise AgentError(
                 f"the working directory of agent {self.spec.id} is gone: {self.spec.cwd}",
@@ -549,18 +552,18 @@ class Keeper:
             raise AgentError(text, hint="ask there, or stop that process")
 
     def has_process(self) -> bool:
-        """Whether the process that was recorded last lives, and is none that has its number since."""
+        """Whether the process that was recorded last is alive, and not another that has its number now."""
         state = self.state
         return state.pid is not None and state.born is not None and is_running(state.pid, state.born)
 
     async def record_end(self, error: Failure) -> None:
-        """Record that it has ended, unseen. Raises SessionError."""
+        """Record that it has ended, though nobody saw it. Raises SessionError."""
         self._interrupted = self.state.at_work or self.state.outcome == "paused"
         end = unplaced(AgentStopped, reason="exit", error=error)
         await self._close_open_run(end)
         await self.journal.add(end)
 
     def remove_inbox(self) -> None:
-        """Remove the socket that a program has left that was killed."""
+        """Remove the socket left behind by a program that was killed."""
         if self._inbox.is_socket():
             self._inbox.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""``Membership``: whether an agent that failed is started again, by its own limits or its group's."""
+"""``Membership``: whether an agent that failed is restarted, by its own limits or its group's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Membership(Member):
         self._failure: AgentFailed | None = None
 
     def begin_anew(self) -> None:
-        """Count from zero, since a person has resumed it."""
+        """Count from zero, because a person has resumed it."""
         self._stop_asked = self.over = self._exhausted = False
         self._times = ()
         self._failure = None
@@ -41,11 +41,11 @@ class Membership(Member):
         self._times = tuple(loop_now - max(0.0, now - each) for each in times)
 
     def note_stop_asked(self) -> None:
-        """Have nobody start it again, since a person stopped it, or its system is left."""
+        """Note that it is not to be restarted, because a person stopped it or its system is left."""
         self._stop_asked = True
 
     async def decide_restart(self) -> bool:
-        """Decide whether it is started again now that it has ended, and record that if it is."""
+        """Decide whether to restart it now that it has ended, and record that if so."""
         keeper = self._keeper
         error = keeper.state.error or Failure("AgentFailed", "it failed")
         self._failure = None
@@ -64,12 +64,12 @@ class Membership(Member):
         return True
 
     def note_end(self) -> None:
-        """Note that it has ended and that nobody starts it again."""
+        """Note that it has ended and will not be restarted."""
         self.over = True
         self.let_failure_go_up(self._failure)
 
     def shut_down(self) -> AsyncFuture[bool]:
-        """End it with its task paused, and start it no more."""
+        """End it with its task paused, and do not restart it."""
         self._stop_asked = True
 
         async def end() -> bool:

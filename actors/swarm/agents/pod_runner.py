@@ -1,4 +1,4 @@
-"""``PodRunner``: agents that are pods; what these publish is recorded in sessions of their own."""
+"""``PodRunner``: runs agents that are pods; what a pod publishes is recorded in its own session."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Given(Struct, frozen=True, eq=False):
 
 
 class PodRunner:
-    """Starts pods. ``manifest`` is None where the session that is resumed says it."""
+    """Starts pods. ``manifest`` is None if the session that is resumed contains it."""
 
     one_shot = False
 
@@ -73,7 +73,7 @@ class PodRunner:
         self._home, self._manifest, self._given = home, manifest, given
 
     def start(self, launch: Launch, _: Host, /) -> PodLife:
-        """Have a pod live."""
+        """Start a pod."""
         return PodLife(self._home, self.name, self._manifest, self._given, launch)
 
 
@@ -146,7 +146,7 @@ class PodLife:
             yield event
 
     async def _follow(self, pod: Pod) -> AsyncIterator[Event]:
-        """The pod's events to its end, and when it has no task any more."""
+        """The pod's events to its end, and the points at which it has no task any more."""
         seq = 0
         while self._reading is not None:
             async for event in self._reading:
@@ -176,7 +176,7 @@ class PodLife:
             self._failure = self._failure or await process.why_ended()
 
     async def _spawn(self) -> Pod:
-        """Have the pod live. Raises PolypodError."""
+        """Start the pod. Raises PolypodError."""
         launch, given = self._launch, self._given
         manifest = self._manifest or await self._recorded_manifest()
         # The agent is what is started again: its limits are those of the manifest.
@@ -213,7 +213,7 @@ class PodLife:
         self._watch(asyncio.ensure_future(pod.run(task, output=self._given.output)))
 
     def _resume(self, pod: Pod) -> None:
-        """Go on with the run that was paused."""
+        """Continue the run that was paused."""
         self._paused = False
         self._goes_on.clear()
         self._watch(asyncio.ensure_future(pod.resume()))
@@ -239,7 +239,7 @@ class PodLife:
     # -- commands ------------------------------------------------------------------------------------
 
     async def send(self, text: str, /) -> None:
-        """Have words join the open run, or start one; returns once they are recorded."""
+        """Add words to the open run, or start one; returns once they are recorded."""
         pod = self._living()
         try:
             await pod.notify(text)
@@ -250,18 +250,18 @@ class PodLife:
             raise AgentNotRunning(str(error)) from error
 
     async def cancel(self) -> None:
-        """Cancel the run that goes on."""
+        """Cancel the current run."""
         with contextlib.suppress(PodStopped):
             await self._living().cancel()
 
     async def stop(self) -> None:
-        """End the pod, and its run as cancelled."""
+        """End the pod; its run ends as cancelled."""
         self._stopping, self._reason = True, "shutdown"
         if self._pod is not None:
             await self._end(self._pod)
 
     async def leave(self) -> None:
-        """End the pod with its run paused, since its system is left."""
+        """End the pod with its run paused, because its system is left."""
         self._leaving = True
         await self.stop()
 

@@ -1,4 +1,4 @@
-"""The report of agents that a model has started: its words, and which of them the history of a pod has."""
+"""The report of agents that a model has started: its words, and which of them a pod's history has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``RunnerChoice``: which runner is meant by what a program gives, and by what is recorded of an agent."""
+"""``RunnerChoice``: which runner is meant by what a program gives, or by what is recorded of an agent."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RunnerChoice:
     def of(
         self, runner: RunnerSpec | Callable[..., Any], manifest: PodManifest | None, given: Given, cwd: Path
     ) -> tuple[Runner, str | tuple[str, ...]]:
-        """The runner that is meant, and how it is called. Raises UnknownRunner, AgentError, ConfigError."""
+        """The runner that is meant, and its name. Raises UnknownRunner, AgentError, ConfigError."""
         if runner in POD_RUNNERS:
             made = PodRunner(self._home, manifest, given, process=runner == "process")
             return made, made.name
@@ -60,8 +60,8 @@ class RunnerChoice:
     def again(
         self, keeper: Keeper, runner: RunnerSpec | None = None, given: Mapping[str, Any] | None = None
     ) -> Runner | None:
-        """The runner that an agent is resumed with: ``runner``, else the recorded one; None where nobody
-        knows that. Raises ConfigError.
+        """The runner that an agent is resumed with: ``runner``, else the recorded one; None if that is
+        unknown. Raises ConfigError.
         """
         spec = keeper.spec
         again: Any = spec.runner if runner is None else runner

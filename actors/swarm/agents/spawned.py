@@ -1,4 +1,4 @@
-"""``SpawnedAgents``: agents that models start, and the one report that each pod gets of those it started."""
+"""``SpawnedAgents``: agents that models start, and the one report that each pod gets on those it started."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class SpawnedAgents:
         self._begin(self._watch(started, spawned))
 
     def _given(self, pod: str, model: str | None, provider: str | None) -> dict[str, Any]:
-        """What an agent is started with: as the program says, else as the pod itself was."""
+        """The options that an agent is started with: as the program says, else those of the pod itself."""
         asked = {"model": model, "provider": provider}
         given = self._options | {name: value for name, value in asked.items() if value is not None}
         actor = self._swarm.home.roster.started(pod)
@@ -163,7 +163,7 @@ class SpawnedAgents:
         return {**given, "runner": runner}
 
     def _budget_of(self, pod: str) -> Budget | None:
-        """The budget of who starts an agent; None where nothing limits it."""
+        """The budget of the pod that starts an agent; None if nothing limits it."""
         actor = self._swarm.home.roster.started(pod)
         return None if actor is None else actor.resources.budget
 

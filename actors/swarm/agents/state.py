@@ -1,4 +1,4 @@
-"""How an agent stands: one pure fold of what its session, and its pod's, record."""
+"""The state of an agent: one pure fold of what its session, and its pod's, record."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ SUPERVISOR_DIED = Failure("AgentFailed", "its supervisor died", "resume it to go
 
 
 class AgentState(Struct, frozen=True):
-    """What the records of an agent say, up to one of them. Of the task: ``text`` is its last answer, and
-    ``usage``, ``cost`` and ``seconds`` are what it has taken so far.
+    """What the records of an agent say, up to one of them.
+
+    For the current task, ``text`` is its last answer, and ``usage``, ``cost`` and ``seconds`` are what it has
+    used up so far.
     """
 
     activity: str = "starting"
@@ -75,7 +77,7 @@ class AgentState(Struct, frozen=True):
 
     @property
     def status(self) -> AgentStatus:
-        """How it stands, as far as is recorded."""
+        """The status, as far as is recorded."""
         if self.ended is not None:
             return _end_status(self)
         if self.asks:
@@ -91,14 +93,14 @@ class AgentState(Struct, frozen=True):
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether it has ended, and neither a person has ended it nor was it done."""
+        """Whether it has ended though it was not done and no person has ended it."""
         end = self.ended
         if end is None or self.stop_asked or end.reason == "cancelled":
             return False
         return end.reason in {"shutdown", "killed"} or _end_status(self) != "done"
 
     def result(self) -> AgentResult:
-        """How its last task ended, or how it stands where that goes on."""
+        """How its last task ended, or how far it is."""
         status = self.status
         if status != "failed" and self.outcome is not None and not self.at_work:
             status = _TASK_STATUS.get(self.outcome, "failed")
@@ -122,7 +124,7 @@ class AgentState(Struct, frozen=True):
 
 
 def status_of(state: AgentState, *, supervised: bool) -> AgentStatus:
-    """How an agent stands; one whose end nobody has recorded, and that nobody supervises, is detached."""
+    """The status of an agent; one whose end nobody has recorded, and that nobody supervises, is detached."""
     return state.status if supervised or state.ended is not None else "detached"
 
 
@@ -139,7 +141,7 @@ def _end_status(state: AgentState) -> AgentStatus:
 
 
 def after(state: AgentState, event: Event | Entry | OtherEntry, agent_id: str) -> AgentState:
-    """The state behind one more record: of the agent ``agent_id``, or of the pod that it runs."""
+    """The state after one more record: of the agent ``agent_id``, or of the pod that it runs."""
     new = _after(state, event)
     if isinstance(event, Event) and event.pod == agent_id and event.durable:
         return replace(new, seq=event.seq, at=event.at)
@@ -183,7 +185,7 @@ def _after(state: AgentState, event: Event | Entry | OtherEntry) -> AgentState: 
 
 
 def _reborn(state: AgentState) -> AgentState:
-    """A new life begins: what ended the one before counts no more, and its pod goes on in its session."""
+    """A new life begins: what ended the one before no longer counts, and its pod continues its session."""
     return replace(
         state,
         activity="starting",

@@ -1,4 +1,4 @@
-"""``Swarm``: the agents of one folder: starts, finds and lists them, and sees to it that each has one end."""
+"""``Swarm``: the agents of one folder: starts, finds and lists them, and makes sure that each has one end."""
 
 from __future__ import annotations
 
@@ -54,13 +54,15 @@ _GIVEN = frozenset(Given.__struct_fields__) - {"budget"}
 
 
 class Swarm(Closing):
-    """Agents, kept in a folder (``root``, by default one of the user's state folder) and in the store of a
-    system that is entered. They end with it; earlier ones that are found there can be resumed. ``runners``
-    are settings of runners, and runners of your own, as in ``[[runner]]``; without it they are those of the
-    ``polypod.toml`` that holds where an agent works. ``spawn`` are options of ``start`` for agents that
-    models start by the tool ``swarm_spawn``: by default these are pods like the one that starts them. ``env``
-    names variables that programs of others may have from our environment, ``request_wait`` and ``term_wait``
-    are the seconds that a program has to end once it is asked to, and after TERM.
+    """Agents, kept in a folder (``root``, by default one in the user's state folder) and in the store of an
+    entered system.
+
+    They end with that system; earlier ones that are found there can be resumed. ``runners`` are settings of
+    runners, and runners of your own, as in ``[[runner]]``; without it they are those of the ``polypod.toml``
+    that applies where an agent works. ``spawn`` are options of ``start`` for agents that models start with
+    the tool ``swarm_spawn``: by default these are pods like the one that starts them. ``env`` names further
+    variables of our environment that foreign programs may have, ``request_wait`` and ``term_wait`` are how
+    many seconds a program has to end once it is asked to, and after TERM.
     """
 
     def __init__(
@@ -97,8 +99,8 @@ class Swarm(Closing):
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong with what there is, until it is solved: folders of no agent, agents that cannot be
-        read, pods whose reports wait for the store.
+        """Unsolved problems: folders without an agent, agents that cannot be read, pods whose reports wait
+        for the store.
         """
         damaged = [
             f"{each.spec.id}: {each.journal.damage}" for each in self._keepers.values() if each.journal.damage
@@ -132,13 +134,11 @@ class Swarm(Closing):
 
         ``runner`` is ``"pod"`` (a pod of this system), ``"process"`` (one in a child process), a name such as
         ``"claude"`` or ``"local"``, the command of a program that speaks our lines, a Runner, or an async
-        function. ``name`` is what its id begins with. ``restart`` says whether it is started again where it
-        fails, as ``[restart]`` of a manifest does. A pod is made of ``manifest``, ``client``, ``tools``,
-        ``hooks`` and ``deps`` as by ``PodSystem.spawn``. ``starter`` is the session of the pod whose model
-        starts it, which gets its report.
-
-        Raises AgentError, UnknownRunner, ConfigError, SystemNotRunning, StoreError, and InvalidInput for what
-        is of no type that it could be.
+        function. ``name`` is what its id begins with. ``restart`` says whether it is restarted when it fails,
+        as ``[restart]`` of a manifest does. A pod is made from ``manifest``, ``client``, ``tools``, ``hooks``
+        and ``deps`` as by ``PodSystem.spawn``. ``starter`` is the session of the pod whose model starts it,
+        and which gets its report. Raises AgentError, UnknownRunner, ConfigError, SystemNotRunning,
+        StoreError, and InvalidInput for an argument of the wrong type.
         """
         task = _task_of(task)
         texts = {"name": name, "model": model, "provider": provider, "starter": starter}
@@ -257,7 +257,7 @@ class Swarm(Closing):
             (self.root / "agents" / agent_id).rmdir()
 
     def agents(self) -> AsyncFuture[list[Agent]]:
-        """All agents there are, the newest first; also those of other processes on the same folder."""
+        """All existing agents, newest first, including those of other processes on the same folder."""
         return self._ask(self._list)
 
     async def _list(self) -> list[Agent]:
@@ -266,7 +266,7 @@ class Swarm(Closing):
         return [Agent(self, each) for each in keepers]
 
     def get(self, beginning: str) -> AsyncFuture[Agent]:
-        """The one agent whose id begins so. Raises UnknownAgent where there is none, or several."""
+        """The one agent whose id begins with the text. Raises UnknownAgent if there is none, or several."""
         beginning = text_of("beginning", beginning)
 
         async def find() -> Agent:
@@ -276,11 +276,11 @@ class Swarm(Closing):
         return self._ask(find)
 
     def has_living(self) -> bool:
-        """Whether any agent lives that this process looks after. Called on the loop of the system."""
+        """Whether this process looks after any living agent. Called on the loop of the system."""
         return any(keeper.is_ours for keeper in self._keepers.values())
 
     def approvals(self) -> AsyncFuture[list[ApprovalRequested]]:
-        """What agents wait for a person to allow, the oldest first."""
+        """What agents wait for a person to approve, oldest first."""
 
         async def collect() -> list[ApprovalRequested]:
             ours = [keeper for keeper in self._keepers.values() if keeper.is_ours]
@@ -308,7 +308,7 @@ class Swarm(Closing):
         return [Agent(self, each) for each in found if not each.is_elsewhere]
 
     async def retire_agent(self, agent: Agent) -> None:
-        """End an agent that is idle, as its task did: who started it has no other for it."""
+        """End an idle agent as its task ended, because whoever started it has no other for it."""
         await self._keepers[agent.id].retire()
 
     async def stop_agent(self, keeper: Keeper) -> None:
@@ -449,7 +449,7 @@ def _task_of(given: object) -> str:
 def _restart_of(
     restart: RestartSection | Mapping[str, Any] | None, manifest: PodManifest | None
 ) -> RestartSection:
-    """What is asked for, else what the manifest says. Raises ManifestError."""
+    """The restart section asked for, else the manifest's. Raises ManifestError."""
     if restart is None:
         return RestartSection() if manifest is None else manifest.restart
     if isinstance(restart, RestartSection):
