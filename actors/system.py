@@ -63,7 +63,7 @@ T = TypeVar("T")
 
 
 class _Entered(NamedTuple):
-    """What a system has from when it is entered."""
+    """What a system has while it is entered."""
 
     mailroom: Mailroom
     store: SessionStore
@@ -224,7 +224,9 @@ class PodSystem:
         return self
 
     def _loop_closes(self) -> bool:
-        """Whether who entered the system has ended without leaving it: then its loop ends as well."""
+        """Whether the code that entered the system has ended without leaving it: then its loop
+        ends as well.
+        """
         return self._entered_by is not None and self._entered_by.done() and self._stopping is None
 
     async def __aexit__(self, kind: object, *_: object) -> None:
@@ -235,7 +237,7 @@ class PodSystem:
 
     def start(self) -> Self:
         """Enter the system without ``with``, for notebooks and consoles, where it is used from one cell to
-        the next: its pods run on the running loop, or without one on a loop in a thread of its own.
+        the next. Its pods run on the running loop, or, if there is none, on a loop in a thread of its own.
         ``stop()`` leaves it.
         """
         try:
@@ -273,8 +275,8 @@ class PodSystem:
         return self._entered is not None and self._entered.mailroom.of_parent and not left
 
     def _left_in_child(self, kind: object) -> bool:
-        """Whether a forked child leaves its parent's system, which it lets be. Raises SystemOfParent, unless
-        an exception is under way, such as that of ``sys.exit``.
+        """Whether a forked child leaves its parent's system, which must be left alone. Raises SystemOfParent,
+        unless an exception is under way, such as that of ``sys.exit``.
         """
         if self._of_parent and kind is None:
             raise SystemOfParent
@@ -311,10 +313,10 @@ class PodSystem:
                 script.check()
 
     def stop(self) -> AsyncFuture[None]:
-        """Shut down: stop all pods, the last started first, and let go of the store. Idempotent.
+        """Shut down: stop all pods, the last started first, and close the store. Idempotent.
 
-        What runs is paused, within ``grace``: its future resolves with outcome ``paused``, and its session
-        can be resumed, as ``interrupted`` shows. Runs that wait behind it fail with PodStopped.
+        A run that is under way is paused, within ``grace``: its future resolves with outcome ``paused``, and
+        its session can be resumed, as ``interrupted`` shows. Runs that wait behind it fail with PodStopped.
         """
         if self._of_parent:
             raise SystemOfParent
@@ -503,9 +505,10 @@ class PodSystem:
         hooks: Iterable[Any] = (),
         **options: Unpack[RunOptions],
     ) -> AsyncFuture[RunResult[Any]]:
-        """Make a pod for one run, and stop it after that; its session stays. With ``session`` the next call
-        of that name goes on where this one ended. The other parameters as of ``spawn`` and ``Pod.run``, which
-        say what it raises.
+        """Make a pod for one run, and stop it afterwards; its session stays.
+
+        With ``session`` the next call of that name continues where this one ended. The other parameters are
+        those of ``spawn`` and ``Pod.run``, which say what it raises.
         """
         from actors.pod.single_run import SingleRun  # noqa: PLC0415 - paid for by who has such runs
 
@@ -520,9 +523,11 @@ class PodSystem:
 
     def interrupted(self, pod: str | None = None, limit: int = 100) -> AsyncFuture[list[SessionInfo]]:
         """The sessions (of one pod) whose last run waits to be resumed: it was paused, by hand or by the end
-        of its system, or cut off by a crash. The most recently changed first, out of the ``limit`` sessions
-        that changed last. Those that a living pod holds, here or in another process, are not among them.
-        ``spawn(resume=…)`` of their ids, then ``pod.resume()``. Raises SystemNotRunning, StoreError.
+        of its system, or cut off by a crash.
+
+        The most recently changed come first, out of the ``limit`` sessions that changed last. Those that a
+        living pod holds, here or in another process, are not among them. Pass their ids to
+        ``spawn(resume=…)``, then call ``pod.resume()``. Raises SystemNotRunning, StoreError.
         """
         store = self.store
         pod = None if pod is None else composed(text_of("pod", pod))
@@ -530,7 +535,7 @@ class PodSystem:
         return ask_on(self._room(), lambda: interrupted(store, pod, limit))
 
     def pods(self) -> list[Pod]:
-        """The pods that live, in order of their start."""
+        """The living pods, in the order in which they were started."""
         return list(self._roster.pods.values())
 
     def get(self, name: str) -> Pod:
@@ -542,11 +547,13 @@ class PodSystem:
     def supervise(
         self, pods: Iterable[Pod | HasMember], *, max_restarts: int = 3, window_seconds: float = 60.0
     ) -> Group:
-        """Supervise living pods and agents as a group: one that fails is restarted by itself, on its session.
+        """Supervise living pods and agents as a group: a member that fails is restarted, alone, on its
+        session.
+
         The group counts the restarts of all its members together: at most ``max_restarts`` within
         ``window_seconds``. At one failure more the others are stopped, the last first, with their runs
-        paused: ``RestartsExhausted`` says so, and the group's ``wait()`` raises. Raises PodStopped, PodError
-        for one that is in a group, AgentNotRunning, ValueError, SystemNotRunning.
+        paused: ``RestartsExhausted`` is published, and the group's ``wait()`` raises. Raises PodStopped,
+        PodError for a member of another group, AgentNotRunning, ValueError, SystemNotRunning.
         """
         mailroom, _, _, spawner = self._here()
         check_count("max_restarts", max_restarts, 0, "restarts")
@@ -559,7 +566,7 @@ class PodSystem:
     # -- approvals -----------------------------------------------------------------------------
 
     def approvals(self) -> AsyncFuture[list[ApprovalRequested]]:
-        """The calls of all living pods that wait for a person's word, the oldest first. Raises
+        """The calls of all living pods that wait for a person's approval, oldest first. Raises
         SystemNotRunning.
         """
         return ask_on(self._room(), self._waiting_calls().find_all)
@@ -572,7 +579,7 @@ class PodSystem:
         arguments: dict[str, Any] | None = None,
         note: str | None = None,
     ) -> AsyncFuture[None]:
-        """As ``Pod.approve``, of whichever living pod has asked."""
+        """As ``Pod.approve``, for whichever living pod has asked."""
         return self._waiting_calls().answer(
             approval_id, commands.Approve(approval_id, always, arguments, note)
         )
@@ -580,7 +587,7 @@ class PodSystem:
     def deny(
         self, approval_id: str, *, note: str | None = None, by: Literal["person", "nobody"] = "person"
     ) -> AsyncFuture[None]:
-        """As ``Pod.deny``, of whichever living pod has asked."""
+        """As ``Pod.deny``, for whichever living pod has asked."""
         return self._waiting_calls().answer(approval_id, commands.Disapprove(approval_id, note, by))
 
     def _waiting_calls(self) -> WaitingCalls:
@@ -612,14 +619,14 @@ class PodSystem:
         return self._subscriptions.subscribe(name, kinds, since, children=children)
 
     def subscribe_encoded(self) -> EncodedSubscription:
-        """Events of all pods from now on, each with the bytes that the log keeps of it, for who writes them
-        somewhere. Raises SystemNotRunning.
+        """Events of all pods from now on, each with the bytes that the log keeps of it, for those who write
+        them elsewhere. Raises SystemNotRunning.
         """
         self._room()
         return self._bus.subscribe_encoded()
 
     def _subscribe(self, pod: str, kinds: Kinds, since: Since | None, *, children: bool) -> Subscription:
-        """Subscribe on behalf of a pod's handle, also of one whose system has been left."""
+        """Subscribe on behalf of a pod's handle, even if its system has been left."""
         if self._of_parent:
             raise SystemOfParent
         return self._subscriptions.subscribe(pod, kinds, since, children=children)
@@ -661,7 +668,7 @@ class PodSystem:
 
     @property
     def budget(self) -> BudgetUse | None:
-        """What all pods have used of the system's budget; None where it has none."""
+        """What all pods have used of the system's budget; None if it has none."""
         shared = self._here().assembly.budget
         return None if shared is None else shared.use()
 
@@ -677,7 +684,7 @@ class PodSystem:
     # -- helpers -------------------------------------------------------------------------------
 
     def _here(self) -> _Entered:
-        """What there is while the system is entered. Raises SystemNotRunning, SystemOfParent."""
+        """The parts that exist while the system is entered. Raises SystemNotRunning, SystemOfParent."""
         entered = self._entered
         if entered is None or self._stopping is not None or entered.mailroom.of_parent:
             if self._of_parent:
@@ -691,7 +698,7 @@ class PodSystem:
 
 
 def _begin(spawn: Callable[[Wanted], None], wanted: Wanted) -> None:
-    """Begin to make a pod; what that raises goes to who waits for it."""
+    """Begin to start a pod; an error goes to whoever waits for it."""
     try:
         spawn(wanted)
     except Exception as error:  # noqa: BLE001 - the same
@@ -703,7 +710,7 @@ async def _close(store: SessionStore) -> None:
 
 
 async def _to_its_end(stop: AsyncFuture[None]) -> None:
-    """Wait for a stop, which is bounded, also where who waits is cancelled meanwhile, and only then."""
+    """Wait for a stop, which is bounded; if the waiter is cancelled meanwhile, raise that only afterwards."""
     cancelled: asyncio.CancelledError | None = None
     while not stop.done():
         try:

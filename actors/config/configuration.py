@@ -1,4 +1,4 @@
-"""``Configuration``: what is set for work in a folder, by all the files that hold there."""
+"""``Configuration``: the settings for work in a folder, from all ``polypod.toml`` files that apply there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ N = TypeVar("N", RunnerSection, ChainSection)
 
 
 class Profile(NamedTuple):
-    """A profile, and the file that has it."""
+    """A profile, and the file that it comes from."""
 
     name: str
     path: Path
@@ -30,19 +30,19 @@ class Profile(NamedTuple):
 
     @property
     def names_a_model(self) -> bool:
-        """Whether it says which model answers."""
+        """Whether it names a model."""
         return bool(self.table.keys() & {"model", "scheme", "model_id", "base_url"})
 
     def over(self, manifest: PodManifest) -> PodManifest:
-        """``manifest`` with what the profile says instead."""
+        """``manifest`` with the keys of the profile over its own."""
         return manifest.merged(self.table, f"{self.path}: profile.{self.name}", self.path.parent)
 
 
 class Configuration:
-    """The ``polypod.toml`` found upwards from a folder, and behind it the user's own.
+    """The nearest ``polypod.toml`` above a folder, and after it the user's own.
 
-    Each section, and each runner, chain and profile of a name, is taken whole from the nearest file that has
-    it. What is taken from a project's file raises NotTrusted until a person has looked at that.
+    Each section, and each runner, chain and profile by name, is taken whole from the nearest file that has
+    it. Taking something from a project's file raises NotTrusted until a person has looked at that file.
     """
 
     def __init__(self, files: Iterable[ConfigFile]) -> None:
@@ -53,12 +53,12 @@ class Configuration:
 
     @classmethod
     def load(cls, folder: str | Path | None = None) -> Configuration:
-        """What holds in ``folder``, by default the working directory. Raises ConfigError."""
+        """The configuration for ``folder``, by default the working directory. Raises ConfigError."""
         return cls(find_files(None if folder is None else path_of("folder", folder)))
 
     @property
     def local_model(self) -> LocalModelSection | None:
-        """The local model; None where none is set, or its endpoint is empty. Raises NotTrusted."""
+        """The local model; None if none is set, or its endpoint is empty. Raises NotTrusted."""
         section = self._nearest(lambda config: config.local_model)
         return section if section is not None and section.endpoint else None
 
@@ -68,11 +68,11 @@ class Configuration:
         return self._nearest(lambda config: config.pool) or PoolSection()
 
     def runner(self, name: str) -> RunnerSection | None:
-        """What is otherwise with the runner of that name; None where nothing is. Raises NotTrusted."""
+        """The settings of the runner of that name; None if there are none. Raises NotTrusted."""
         return self._nearest(lambda config: _named(name, config.runner))
 
     def chain(self, name: str) -> ChainSection:
-        """The chain of that name. Raises NotTrusted, and ConfigError where there is none."""
+        """The chain of that name. Raises NotTrusted, and ConfigError if there is none."""
         found = self._nearest(lambda config: _named(name, config.chain))
         if found is None:
             raise self._unknown(
@@ -81,8 +81,8 @@ class Configuration:
         return found
 
     def chains(self) -> list[tuple[ChainSection, ConfigFile]]:
-        """The chains that there are, by their names, and the files that have them; also of files that need a
-        look.
+        """All chains by name, with the files that they come from, including files that nobody has
+        looked at.
         """
         found: dict[str, tuple[ChainSection, ConfigFile]] = {}
         for file in self.files:
@@ -91,25 +91,25 @@ class Configuration:
         return [found[name] for name in sorted(found)]
 
     def file_of_chain(self, name: str) -> Path | None:
-        """Where the chain of that name is set."""
+        """The file that defines the chain of that name."""
         return next((file.path for file in self.files if _named(name, file.config.chain)), None)
 
     def profile(self, name: str) -> Profile:
-        """The profile of that name. Raises NotTrusted, and ConfigError where there is none."""
+        """The profile of that name. Raises NotTrusted, and ConfigError if there is none."""
         for file in self.files:
             if name in file.config.profile:
                 return Profile(name, file.path, file.trusted().profile[name])
         raise self._unknown("profile", name, [each for file in self.files for each in file.config.profile])
 
     def with_profile(self, manifest: PodManifest, name: str) -> PodManifest:
-        """``manifest`` with what the profile of that name says instead. Raises as ``profile``."""
+        """``manifest`` with the keys of the profile of that name over its own. Raises as ``profile``."""
         return self.profile(name).over(manifest)
 
     def with_approvals(self, manifest: PodManifest) -> tuple[PodManifest, list[str]]:
-        """``manifest`` with the rules of all files behind its own, and ``[approvals]`` of the nearest where
-        it has none; and what a person should know of that, a line each.
+        """``manifest`` with the rules of all files after its own, and ``[approvals]`` of the nearest file if
+        it has none; and notes that a person should see, a line each.
 
-        Of a file that needs a look only what asks or denies holds until then.
+        From a file that nobody has looked at, only rules that ask or deny apply.
         """
         rules: list[ApprovalRule] = []
         notes: list[str] = []
@@ -126,7 +126,7 @@ class Configuration:
         return structs.replace(manifest, approval=(*manifest.approval, *new), approvals=section), notes
 
     def _approvals(self) -> ApprovalsSection:
-        """``[approvals]`` of the nearest file; one that nobody has looked at makes nothing less strict."""
+        """``[approvals]`` of the nearest file; one that nobody has looked at relaxes nothing."""
         chosen = None
         for file in reversed(self.files):
             section = file.config.approvals

@@ -36,7 +36,7 @@ class ConfigFile:
 
     @cached_property
     def needs(self) -> tuple[str, ...]:
-        """What the file has done that a person has to have looked at, a line each."""
+        """What in the file a person must have looked at, a line each."""
         return tuple(needs_of(self.config, self.path.parent))
 
     @property
@@ -46,7 +46,7 @@ class ConfigFile:
 
     @property
     def is_trusted(self) -> bool:
-        """Whether all of it may be followed: it was looked at, or has nothing done that needs a look."""
+        """Whether all of it may be followed: a person has looked at it, or nothing in it requires that."""
         return not self.needs or self.was_looked_at
 
     def trusted(self) -> Config:
@@ -62,9 +62,9 @@ class ConfigFile:
 
 
 def find_files(folder: Path | None = None) -> tuple[ConfigFile, ...]:
-    """The files that hold in ``folder`` (by default the working directory), the nearest first: the first one
-    upwards, and the user's own. In the working copy of a job they are those of the folder that it stands for.
-    Raises ConfigError.
+    """The files that apply in ``folder`` (by default the working directory), nearest first: the first one
+    found upwards, and the user's own. In the working copy of a job they are those of the folder that it was
+    made from. Raises ConfigError.
     """
     own = configuration_path() / NAME
     files = []
@@ -93,7 +93,7 @@ def _is_same(path: Path, own: Path) -> bool:
 
 
 def _read(path: Path) -> bytes | None:
-    """What the file holds; None where there is none. Raises ConfigError."""
+    """The content of the file; None if there is none. Raises ConfigError."""
     try:
         data = read_file(path, _LARGEST + 1)
     except (FileNotFoundError, NotADirectoryError):
@@ -110,8 +110,8 @@ def _read(path: Path) -> bytes | None:
 
 
 def _is_placeholder(path: Path) -> bool:
-    """Whether it holds the place of a file that confined programs are not to make: a folder that nobody
-    writes in, which is there as long as they are at work.
+    """Whether it is the placeholder of a file that confined programs must not create: a folder that nobody
+    writes in, which exists as long as they run.
     """
     try:
         mode = path.lstat().st_mode

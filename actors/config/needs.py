@@ -24,7 +24,7 @@ _WITHOUT_RULE = 'has [approvals] default = "allow" for calls that no rule speaks
 
 
 def needs_of(config: Config, folder: Path) -> Iterator[str]:
-    """What a file in ``folder`` asks for that needs a look, a line each."""
+    """What in a file in ``folder`` a person must look at, a line each."""
     for runner in config.runner:
         yield from _of_runner(runner)
     for chain in config.chain:

@@ -29,7 +29,7 @@ def had_trust(path: Path) -> bool:
 
 
 def trust(path: Path, digest: str) -> None:
-    """Keep that the file was looked at as it is now; of earlier contents that is forgotten. Raises
+    """Record that the file was looked at as it is now; trust in earlier contents is forgotten. Raises
     StoreError.
     """
     mark = _mark(path, digest)
@@ -50,7 +50,7 @@ def trust(path: Path, digest: str) -> None:
 
 
 def distrust(path: Path) -> bool:
-    """Forget that the file was looked at; whether it was. Raises OSError."""
+    """Forget that the file was looked at; returns whether it was. Raises OSError."""
     marks = list(_marks(path))
     for each in marks:
         each.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Whether a folder is a pool's working copy, and of which folder, whose configuration holds in it too."""
+"""Whether a folder is a pool's working copy, and of which folder, whose configuration then applies to it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ _MARK = "polypod-origin"
 
 
 def mark_copy(copy: Path, origin: Path) -> None:
-    """Keep that the worktree ``copy`` stands for the folder ``origin``. Raises OSError."""
+    """Record that the worktree ``copy`` was made from the folder ``origin``. Raises OSError."""
     (_kept_of(copy / ".git") / _MARK).write_bytes(os.fsencode(origin))
 
 
 def origin_of(folder: Path) -> Path:
-    """The folder that ``folder`` stands for where it is in a working copy of a pool; else itself."""
+    """The folder that ``folder`` corresponds to if it is in a working copy of a pool; else
+    ``folder`` itself.
+    """
     top = _top_of(folder)
     origin = None if top is None else _origin(top)
     return folder if origin is None or top is None else origin / folder.relative_to(top)
 
 
 def history_of(folder: Path) -> Path | None:
-    """Where git keeps the history of the repository that ``folder`` is in; None where it is in none."""
+    """Where git keeps the history of the repository that ``folder`` is in; None if it is in none."""
     top = _top_of(folder)
     try:
         return None if top is None else _common(top / ".git")

@@ -1,1 +1,1 @@
-"""Which agent, and which model, a task goes to; who says whether an answer is good enough."""
+"""Which agent and which model a task goes to, and what judges whether an answer is good enough."""

@@ -46,13 +46,13 @@ class _Said(Struct):
 
 
 class Classifier:
-    """Says which agent a task should go to.
+    """Decides which agent a task should go to.
 
     ``client`` is the model that is asked; without one ``command`` is started, which gets the question on its
-    standard input and prints ``{"response": "the model's answer"}`` (``gemini --output-format json``). It has
-    the variables of the environment that ``env`` names besides those that every child has. ``agents`` are the
-    agents there are, or a table of what each is good for; None takes whatever is named. A question may take
-    ``timeout`` seconds. ``launcher`` starts the command; without one it has its own.
+    standard input and prints ``{"response": "the model's answer"}`` (``gemini --output-format json``).
+    ``env`` names environment variables that it has besides those that every child has. ``agents`` are the
+    existing agents, or a dict of what each is good for; None accepts any name. A question may take
+    ``timeout`` seconds. ``launcher`` starts the command; without one the classifier has its own.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ def _described(agents: Iterable[str] | Mapping[str, str]) -> dict[str, str]:
 def _question(
     name: str, instructions: str, status: SystemStatus, agent: str | None, agents: dict[str, str] | None
 ) -> str:
-    """What the model is asked."""
+    """The question to the model."""
     known = dict.fromkeys(status.active_tasks, "") if agents is None else agents
     lines = [_agent_line(each, good_for, status) for each, good_for in known.items()]
     shown = instructions if len(instructions) <= _MOST else f"{instructions[:_MOST]}…"

@@ -1,4 +1,4 @@
-"""``CommandVerifier``: a command, say a test suite, says by its exit code whether an answer is good."""
+"""``CommandVerifier``: a command, such as a test suite, whose exit code says whether an answer is good."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ FEEDBACK_BYTES = 4096
 
 
 class CommandVerifier(Closing):
-    """Runs a command that gets the answer on its standard input: exit code 0 accepts it, another one rejects
-    it with the end of what the command wrote as feedback. One that was killed, or takes longer than
-    ``timeout`` seconds, is an error of the verifier.
+    """Runs a command that gets the answer on its standard input: exit code 0 accepts the answer, any other
+    rejects it, with the end of the command's output as feedback.
 
-    It runs in ``cwd`` (by default the working directory), with the few variables that children may have, and
-    those that ``env`` names. It is ended with all its descendants: where its time is up, where the chain is
-    cancelled, and with this process.
+    A command that is killed, or takes longer than ``timeout`` seconds, is an error of the verifier. It runs
+    in ``cwd`` (by default the working directory), with the few variables that children may have, and those
+    that ``env`` names. It is ended with all its descendants when its time is up, when the chain is cancelled,
+    and when this process ends.
     """
 
     def __init__(
@@ -40,7 +40,9 @@ class CommandVerifier(Closing):
         timeout: float = 120.0,
         launcher: Callable[[], Launcher] | None = None,
     ) -> None:
-        """``launcher`` gives what starts it; by default the verifier has its own, which ``aclose`` closes."""
+        """``launcher`` returns what starts the command; by default the verifier has its own, which ``aclose``
+        closes.
+        """
         words = command_of("command", command)
         if not words:
             raise ChainInvalid("the verifier's command is empty", hint='CommandVerifier(["pytest", "-q"])')
@@ -57,7 +59,7 @@ class CommandVerifier(Closing):
         return f"<CommandVerifier {shlex.join(self._words)}>"
 
     async def verify(self, skill_prompt: str, task_prompt: str, output: str) -> Verdict:  # noqa: ARG002
-        """What the command says. Raises ChildError, RoutingError where it says nothing of the answer."""
+        """The command's verdict. Raises ChildError, and RoutingError if it says nothing about the answer."""
         try:
             ran = await run_whole(
                 self._launcher(),
@@ -74,7 +76,7 @@ class CommandVerifier(Closing):
         return Verdict(ran.code == 0, "" if ran.code == 0 else _end_of(ran.stdout_end + ran.stderr))
 
     async def aclose(self) -> None:
-        """End what runs, and the process that starts it, where that is the verifier's own."""
+        """End a running command, and the process that starts commands if it is the verifier's own."""
         own, self._own = self._own, None
         if own is not None:
             await own.aclose()

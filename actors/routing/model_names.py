@@ -1,4 +1,4 @@
-"""How the models of a chain are called, and by what names their calls have a price."""
+"""The names of a chain's models, and the names under which their calls have a price."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from actors.llm.http.presets import PRESETS
 
 
 class Names(NamedTuple):
-    """The names of one model: as people write it, as its server is asked, and by which its calls have a price
-    (None: they cost nothing).
+    """The names of one model: as people write it, as its server knows it, and under which its calls have a
+    price (None: they cost nothing).
     """
 
     shown: str

@@ -1,4 +1,4 @@
-"""``ModelVerifier``: a model says by a rubric whether an answer is good enough."""
+"""``ModelVerifier``: a model judges by a rubric whether an answer is good enough."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ class _Judgement(Struct):
 
 
 class ModelVerifier:
-    """Has a model judge answers by ``rubric``. ``model`` is its name (``anthropic/claude-haiku-4-5``), by
-    which its calls have a price; without it ``client`` chooses, and nobody knows what they cost.
+    """Has a model judge answers by ``rubric``.
+
+    ``model`` is its name (``anthropic/claude-haiku-4-5``), under which its calls have a price; without it
+    ``client`` chooses the model, and the cost is unknown.
     """
 
     def __init__(
@@ -74,12 +76,12 @@ class ModelVerifier:
         return () if self._names.price is None else (self._names.price,)
 
     async def verify(self, skill_prompt: str, task_prompt: str, output: str) -> Verdict:
-        """What the model says. Raises ModelError, OutputInvalid where it gives no verdict."""
+        """The model's verdict. Raises ModelError, and OutputInvalid if it gives none."""
         return await self.judge(Case(skill_prompt, task_prompt, output))
 
     async def judge(self, case: Case) -> Verdict:
-        """What the model says, counted by the case's meter. Raises ModelError, OutputInvalid where it gives
-        no verdict, and OverBudget.
+        """The model's verdict, counted by the case's meter. Raises ModelError, OutputInvalid if it gives
+        none, and OverBudget.
         """
         request = self._request(case)
         meter = case.meter or own_meter(self._client, request)

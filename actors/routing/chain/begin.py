@@ -21,7 +21,7 @@ from actors.routing.warm_probe import WarmProbe, plain_name
 
 
 class ChainParts(Struct, frozen=True, eq=False):
-    """What a chain is made of."""
+    """The parts of a chain."""
 
     tiers: tuple[Tier, ...]
     names: tuple[str, ...]
@@ -34,8 +34,8 @@ class ChainParts(Struct, frozen=True, eq=False):
 
 
 async def begin(parts: ChainParts, request: Request, at: int) -> Progress:
-    """How far the task is that begins at item ``at``: at the tier whose calls it goes on with, or behind one
-    that broke, or at its beginning.
+    """How far the task is that begins at item ``at``: at the tier whose calls it continues, or after one that
+    broke, or at its beginning.
     """
     known = progress_of(request, at)
     if known is not None and known.goes_on:
@@ -66,8 +66,8 @@ def _take_notes(parts: ChainParts, request: Request, at: int, progress: Progress
 
 
 async def _order(parts: ChainParts) -> tuple[int, ...]:
-    """The places of the tiers, in the order in which they are asked. Among local tiers in a row those come
-    first whose models are loaded, where that is wished for.
+    """The order in which the tiers are asked. If that is wished for, consecutive local tiers whose models are
+    loaded come before the others.
     """
     tiers, probe = parts.tiers, parts.probe
     places = list(range(len(tiers)))

@@ -1,4 +1,4 @@
-"""``EscalationChain``: asks cheap models first, and dearer ones where an answer is not good enough."""
+"""``EscalationChain``: asks cheap models first, and more expensive ones if an answer is not good enough."""
 
 from __future__ import annotations
 
@@ -28,21 +28,18 @@ _RULES = ("read_only", "all", "none")
 
 class EscalationChain(Closing):
     """Tiers that are asked in order until one's answer is accepted. It is an ``LLMClient``, and has
-    ``run(ChainRequest)``, so it stands wherever one is wanted, in another chain too.
+    ``run(ChainRequest)``, so it can be used wherever either is wanted, even in another chain.
 
     ``entries`` are ChainEntry, or names of models for ``entry_for``. ``local`` and ``cloud`` answer for the
     tiers of their kind: an LLMClient, an object with ``run(ChainRequest)``, or a dict of those by the models'
-    names. What a local tier says is kept back until ``verifier`` has accepted it (a verifier, a function, or
-    a list of them that all have to accept); a cloud tier's answer is shown as it comes. What a verifier says
-    of a rejected answer goes to the tiers that follow.
-
-    A tier whose answer may be rejected is offered tools that change nothing, unless ``tools`` is ``all`` (or
-    ``none``). ``verify_timeout`` is how many seconds a verifier may take. The last tier is asked again as
-    ``retry`` says; any other is followed by the next at once. ``warm_url`` is the server that says which
-    models are loaded, and with ``prefer_warm`` those come first among local tiers in a row. ``prices`` are
-    those outside of a pod, which has its own.
-
-    Raises ChainInvalid for a chain that could not work, InvalidInput for entries that are no list.
+    names. The answer of a local tier is held back until ``verifier`` has accepted it (a verifier, a function,
+    or a list of them that all have to accept); a cloud tier's answer is shown as it arrives. What a verifier
+    says about a rejected answer goes to the tiers that follow. A tier whose answer may be rejected is offered
+    only tools that change nothing, unless ``tools`` is ``all`` (or ``none``). ``verify_timeout`` is how many
+    seconds a verifier may take. The last tier is asked again as ``retry`` says; any other is followed by the
+    next at once. ``warm_url`` is the server that knows which models are loaded, and with ``prefer_warm``
+    those come first among consecutive local tiers. ``prices`` are used outside a pod; a pod has its own.
+    Raises ChainInvalid for a chain that could not work, InvalidInput for entries that are not a list.
     """
 
     def __init__(
@@ -104,8 +101,8 @@ class EscalationChain(Closing):
     # -- as a client -----------------------------------------------------------------------------
 
     def stream(self, request: Request) -> AsyncIterator[Block]:
-        """The accepted answer to ``request``, as LLMClient says. Raises ChainExhausted, OverBudget, and
-        ModelError where an answer broke in the middle of what was shown of it, or the time was up.
+        """The accepted answer to ``request``; see LLMClient. Raises ChainExhausted, OverBudget, and
+        ModelError if an answer broke off after part of it was shown, or the time was up.
         """
         alone = [each.name for each in self._parts.tiers if isinstance(each.client, ExecutorClient)]
         if alone:
@@ -123,8 +120,8 @@ class EscalationChain(Closing):
     # -- as who does a task ----------------------------------------------------------------------
 
     async def run(self, request: ChainRequest) -> ChainResult:
-        """The accepted text, and what came of each tier. Raises ChainExhausted. ``request.model`` is for who
-        stands in the chain: it chooses its own.
+        """The accepted text, and the result of each tier. Raises ChainExhausted. ``request.model`` is
+        ignored, since the chain chooses its own.
         """
         ended: list[TierSpent] = []
         asked = Request([UserItem.of(request.task_prompt)], request.skill_prompt or None)

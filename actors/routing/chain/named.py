@@ -1,4 +1,4 @@
-"""Makes the chains that manifests name as ``chain/NAME`` of what ``polypod.toml`` says of them."""
+"""Makes the chains that manifests name as ``chain/NAME`` from their definitions in ``polypod.toml``."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ def make_chain(
     launcher: Callable[[], Launcher],
     prices: Prices | None = None,
 ) -> EscalationChain:
-    """The chain of that name in the ``polypod.toml`` that holds in ``folder``. Raises NotTrusted, ConfigError
-    where there is none, ChainInvalid where it could not work, and ManifestError or MissingKey for a model.
+    """The chain of that name in the ``polypod.toml`` that applies in ``folder``. Raises NotTrusted,
+    ConfigError if there is none, ChainInvalid if it could not work, and ManifestError or MissingKey for a
+    model.
     """
     configuration = Configuration.load(folder or None)
     section = configuration.chain(name)
@@ -62,7 +63,7 @@ def _chain_of(section: ChainSection, made: _Makers, prices: Prices | None) -> Es
 
 
 def model_section(model: str, local: LocalModelSection | None) -> ModelSection:
-    """The model that a chain in the file calls so; one without the kind of its server is on that of
+    """The model that a chain in the file names; a name without a kind of server means the server of
     ``[local_model]``. Raises ConfigError.
     """
     scheme, slash, name = model.partition("/")
@@ -120,11 +121,11 @@ class _Makers:
         self._configuration = configuration
 
     def clients(self, entries: tuple[ChainEntry, ...]) -> dict[str, LLMClient]:
-        """Who answers for each tier. Raises ManifestError, MissingKey."""
+        """The clients of the tiers. Raises ManifestError, MissingKey."""
         return {each.model: self._client(each.model) for each in entries}
 
     def verifier(self, section: VerifierSection) -> Verifier:
-        """What verifies: a command, a model, or the one after the other."""
+        """The verifier: a command, a model, or both in turn."""
         made: list[Verifier] = []
         if section.command:
             folder, seconds = self._folder or Path.cwd(), section.timeout_seconds

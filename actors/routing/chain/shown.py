@@ -1,4 +1,4 @@
-"""``ShownAnswer``: passes on a tier's answer as it comes, each step of it within a time limit."""
+"""``ShownAnswer``: passes on a tier's answer as it arrives, each step of it within a time limit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from actors.routing.chain.tiers import Tier
 
 
 class ShownAnswer:
-    """One answer of a tier that is shown as it comes."""
+    """One answer of a tier that is shown as it arrives."""
 
     def __init__(self, tier: Tier, request: Request) -> None:
         self._tier = tier
@@ -36,7 +36,7 @@ class ShownAnswer:
 
     @property
     def is_final(self) -> bool:
-        """Whether the whole answer ends its task: it has no calls, and its model goes on with nothing."""
+        """Whether the complete answer ends its task: it has no calls, and its model has not paused."""
         answer = self.assembler.answer()
         return not answer.item.calls and answer.stop_reason != "pause"
 
@@ -91,7 +91,7 @@ _UNBOUNDED: AbstractAsyncContextManager[Any] = contextlib.nullcontext()
 
 
 async def close_stream(stream: Any) -> None:
-    """Close a stream; what that raises says nothing of its answer."""
+    """Close a stream; an error in that says nothing about its answer."""
     if (close := getattr(stream, "aclose", None)) is not None:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CLOSE_GRACE):

@@ -24,7 +24,7 @@ _FEEDBACK = "\n\nPrior attempt feedback: "
 
 
 class Progress(Struct):
-    """How far a task is, kept in a request's scratch: it is gone where a history is read back."""
+    """How far a task is, kept in a request's scratch; lost when a history is read back."""
 
     #: With what the task begins: another item there is another task.
     first: Item | None
@@ -92,7 +92,7 @@ def unique(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def with_feedback(items: Sequence[Item], at: int | None, notes: Sequence[str]) -> Sequence[Item]:
-    """The history as a later tier is shown it: the words at that place end with what was said of earlier
+    """The history as shown to a later tier: the words at that place end with what was said about earlier
     answers.
     """
     if at is None or not notes:
@@ -129,14 +129,14 @@ def last_words_at(items: Sequence[Item], at: int) -> int | None:
 
 
 def offered(tools: tuple[ToolSpec, ...], rule: ToolRule) -> tuple[ToolSpec, ...]:
-    """The tools that a tier is offered whose answer may be rejected."""
+    """The tools that are offered to a tier whose answer may be rejected."""
     if rule == "all":
         return tools
     return tuple(each for each in tools if rule == "read_only" and each.concurrency == "read_only")
 
 
 def choosing(settings: ModelSettings | None, tools: tuple[ToolSpec, ...]) -> ModelSettings | None:
-    """The settings without a choice of a tool that is not among those that are offered."""
+    """The settings without a choice of a tool that is not offered."""
     if settings is None or settings.tool_choice in {None, "auto", "none"}:
         return settings
     names = {each.name for each in tools}
@@ -145,7 +145,7 @@ def choosing(settings: ModelSettings | None, tools: tuple[ToolSpec, ...]) -> Mod
 
 
 def misfit(request: Request, text: str) -> str | None:
-    """Why an answer is not of the form that was asked for; None where it is."""
+    """Why an answer does not have the form that was asked for; None if it has."""
     if request.output_kind is not None:
         read = parse_output(text, request.output_kind)
         return read.why if isinstance(read, Misfit) else None
@@ -173,14 +173,14 @@ def scratch_of(request: Request, tier: str, shown: tuple[Any, ...] = ()) -> dict
 
 
 def progress_of(request: Request, at: int) -> Progress | None:
-    """How far the task that begins there is; None where nothing is known of it."""
+    """How far the task that begins there is; None if nothing is known of it."""
     kept: Progress | None = request.scratch.get(_PROGRESS)
     first = request.items[at] if at < len(request.items) else None
     return kept if kept is not None and kept.first is first else None
 
 
 def keep_progress(request: Request, progress: Progress) -> None:
-    """Keep how far the task is for the next request."""
+    """Keep how far the task is, for the next request."""
     request.scratch[_PROGRESS] = progress
 
 

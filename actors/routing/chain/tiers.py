@@ -33,7 +33,7 @@ Who = LLMClient | Executor | Mapping[str, LLMClient | Executor]
 
 
 class Tier(Struct, frozen=True, eq=False):
-    """One tier: its entry, its name in the chain, how its model is called, and who answers."""
+    """One tier: its entry, its name in the chain, its model's name, and its client."""
 
     entry: ChainEntry
     name: str
@@ -42,12 +42,12 @@ class Tier(Struct, frozen=True, eq=False):
 
     @property
     def is_verified(self) -> bool:
-        """Whether its answer waits to be accepted."""
+        """Whether its answer has to be accepted first."""
         return not self.entry.is_cloud
 
     @property
     def price(self) -> str | None:
-        """By what name its calls have a price; None where they cost nothing."""
+        """The name under which its calls have a price; None if they cost nothing."""
         return self.names.price
 
 
@@ -98,7 +98,7 @@ def _client(entry: ChainEntry, who: Who | None) -> LLMClient:
 
 
 class ExecutorClient:
-    """An executor as a client: it is shown the task alone."""
+    """An executor as a client: it sees only the task."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
@@ -143,13 +143,13 @@ class Done:
 
 
 def _cost_of(result: Any) -> float | None:
-    """What a result says that it cost; None where it says nothing that could be."""
+    """The cost that a result states; None if it states no valid one."""
     cost = getattr(result, "cost", None)
     return float(cost) if isinstance(cost, int | float) and math.isfinite(cost) and cost >= 0 else None
 
 
 class Recording:
-    """A client that keeps the blocks of the last answer, and of no attempt before it."""
+    """A client that keeps the blocks of its last answer, without those of earlier attempts."""
 
     def __init__(self, client: LLMClient) -> None:
         self._client = client
@@ -204,7 +204,7 @@ class _Kept:
 
 
 def without_words(blocks: Iterable[Block]) -> list[Block]:
-    """The blocks of an answer whose calls are to be run before anybody has accepted a word of it."""
+    """The blocks of an answer whose calls are to run before anybody has accepted its text."""
     kept = list(blocks)
     texts = {block.index for block in kept if type(block) is TextChunk}
     return [

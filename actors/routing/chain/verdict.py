@@ -1,4 +1,4 @@
-"""What is said of a tier's answer, pure: verdicts, faults that no verifier need look for, and its words."""
+"""Judgements on a tier's answer, pure: verdicts, faults that need no verifier, and their wording."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rejected(feedback: str) -> Said:
 
 
 def fault_of(answer: Answer, request: Request) -> str | None:
-    """What is wrong with an answer whatever a verifier would say of it; None where nothing is."""
+    """What is wrong with an answer whatever a verifier would say; None if nothing is."""
     text = answer.item.text
     if answer.item.refused:
         return "The model refused the task."
@@ -51,7 +51,7 @@ def error_words(error: BaseException) -> str:
 
 
 def kept_words(words: str) -> str:
-    """Words as they may be kept: without secrets, and of a length that fits an event."""
+    """Words in a form that can be kept: without secrets, and short enough for an event."""
     if not words:
         return words
     words = redacted(encodable(words[: 4 * MOST_FEEDBACK]))  # which costs by their length

@@ -63,7 +63,7 @@ class Walk:
         self._last_error: BaseException | None = None
 
     async def blocks(self) -> AsyncGenerator[Block, None]:
-        """The blocks of the answer, and what came of each tier."""
+        """The blocks of the answer, and the result of each tier."""
         progress = self._progress = await begin(self._parts, self._request, self._at)
         while progress.next < len(progress.order):
             tier = await self._begin_tier(progress.order[progress.next])
@@ -98,7 +98,7 @@ class Walk:
         return tier
 
     def _check_time(self) -> None:
-        """Raise where the time is up, or a client went on though it was cancelled: no more money is spent."""
+        """Raise if the time is up, or a client ignored its cancel: no more money is spent."""
         if is_being_cancelled():
             raise asyncio.CancelledError
         deadline = self._request.deadline
@@ -116,7 +116,9 @@ class Walk:
     # -- a tier's request ------------------------------------------------------------------------
 
     def _waits(self, tier: Tier) -> bool:
-        """Whether the tier's answer waits to be accepted, instead of being shown as it comes."""
+        """Whether the tier's answer is held back until it is accepted, instead of being shown as
+        it arrives.
+        """
         if self._request.is_of_helper:
             return False
         return tier.is_verified or (self._request.output_schema is not None and not self._is_last)
@@ -158,7 +160,7 @@ class Walk:
     # -- an answer that waits to be accepted -----------------------------------------------------
 
     async def _ask_and_hold(self, tier: Tier) -> Sequence[Block] | None:
-        """The blocks of the tier's answer with its end, once that is accepted; None where it was not."""
+        """The blocks of the tier's answer with its end, once that is accepted; None if it was not."""
         request, recording = self._for(tier), Recording(tier.client)
         exchange = self._exchange(tier, request)
         policy = self._parts.retry if self._is_last else _ONCE
@@ -218,7 +220,7 @@ class Walk:
         return await self._verify(answer.item.text) if tier.is_verified else Said(Verdict(accept=True))
 
     async def _verify(self, text: str) -> Said:
-        """What the verifier says. A verifier that fails has accepted nothing."""
+        """The verifier's verdict. A verifier that fails has accepted nothing."""
         verifier = self._parts.verifier
         assert verifier is not None
         self._check_time()
@@ -294,8 +296,8 @@ class Walk:
         return None if isinstance(decision, GiveUp) else decision.seconds
 
     async def _break(self, tier: Tier, error: BaseException, until: float | None) -> AsyncIterator[TierEnded]:
-        """End a tier whose answer broke after some of it was shown: whoever asks has to ask again, and then
-        the next tier goes on, or this one where it is the last.
+        """End a tier whose answer broke off after some of it was shown: the caller has to ask again, and then
+        the next tier continues, or this one if it is the last.
         """
         progress = self._progress
         if self._is_last:
@@ -340,7 +342,7 @@ class Walk:
         self._add(tier, "error", kept_words(words))
 
     def _reject(self, tier: Tier, output: str, said: Said) -> None:
-        """Note that the tier's answer was not accepted; later tiers are shown what was said of it."""
+        """Note that the tier's answer was not accepted; later tiers see what was said about it."""
         progress, feedback = self._progress, kept_words(said.verdict.feedback)
         progress.best = output
         if said.is_of_answer and feedback:

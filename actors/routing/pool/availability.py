@@ -28,7 +28,7 @@ class Availability:
         return {name: RunnerState(limit, 0, resting.get(name, 0.0)) for name, limit in self._limits.items()}
 
     def status(self, now: float) -> SystemStatus:
-        """As a classifier is given it."""
+        """The status in the form that a classifier gets."""
         active = {name: self.active.get(name, 0) for name in self._limits}
         return SystemStatus(active_tasks=active, rate_limited=self._resting_at(now))
 
@@ -37,7 +37,7 @@ class Availability:
         return {name: min(until, now + longest[name]) for name, until in self._resting.items() if until > now}
 
     def why_not(self, agent: str, now: float) -> str | None:
-        """Why a runner can take no job; None where it can, once it has room."""
+        """Why a runner can take no job; None if it can, once it has room."""
         if agent not in self._limits:
             return "is no runner of the pool"
         return "is limited now" if self._resting.get(agent, 0.0) > now else None

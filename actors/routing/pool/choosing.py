@@ -1,4 +1,4 @@
-"""``Choosing``: has a classifier say which runner a job should go to, before the job takes a place."""
+"""``Choosing``: has a classifier choose the runner of a job, before the job takes a slot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PATIENCE = 120.0
 
 
 class JobClassifier(Protocol):
-    """Says which runner and model a job should go to."""
+    """Chooses the runner and the model for a job."""
 
     async def classify(
         self, name: str, instructions: str, status: SystemStatus, agent: str | None
@@ -32,9 +32,10 @@ class JobClassifier(Protocol):
 
 
 class Choosing:
-    """The calls of a helper for one pool; they take no place of a job, and so wait for none. A classifier
-    that fails several times in a row is left alone for a second, then for longer, so that jobs do not wait
-    for one that is not there.
+    """Calls a classifier for one pool; these calls take no job's slot, and so wait for none.
+
+    A classifier that fails several times in a row is left alone for a second, then for longer, so that jobs
+    do not wait for one that is not there.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class Choosing:
         self._resting_until = 0.0
 
     def begin(self, number: int, job: Job) -> None:
-        """Have a job classified, unless as many are as may be: then it comes again later."""
+        """Have a job classified, unless the limit of concurrent calls is reached: then it comes
+        again later.
+        """
         if time.monotonic() < self._resting_until:
             self._finish(Assignment(number, reason="not classified: the classifier fails, and is left alone"))
         elif len(self.tasks) < _MOST:
@@ -101,6 +104,6 @@ class Choosing:
             raise ClassificationRefused(f"the classifier named {said.agent_type!r}, which {why}")
 
     def cancel(self) -> None:
-        """Cancel what is under way: others will choose."""
+        """Cancel the calls under way: other processes will choose."""
         for task in self.tasks.values():
             task.cancel()

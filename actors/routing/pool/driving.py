@@ -1,4 +1,4 @@
-"""``Driving``: a pool at work: turn by turn with its queue, it starts jobs and keeps what came of them."""
+"""``Driving``: a pool at work: in turns with its queue, it starts jobs and keeps their results."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ class Driving:
 
     @property
     def at_work(self) -> int:
-        """How many jobs are done here now."""
+        """How many jobs are being done here now."""
         return len(self._tasks)
 
     def rouse(self) -> None:
-        """Wake the pool: something is to be done."""
+        """Wake the pool: there is something to do."""
         self._wake.set()
 
     def join(self, future: AsyncFuture[None]) -> None:
@@ -86,7 +86,7 @@ class Driving:
     # -- turns ---------------------------------------------------------------------------------------
 
     async def _drive(self) -> None:
-        """Turn by turn, until the pool is left and all that came of its jobs is kept."""
+        """Run turn by turn, until the pool is left and the results of all its jobs are kept."""
         while not (self.is_leaving and not self._tasks and self.requests.batch.is_empty):
             await self._wait_for_work()
             requests, self.requests = self.requests, Requests()
@@ -160,7 +160,7 @@ class Driving:
             self._held = descriptor
 
     def _take_back(self, requests: Requests, error: Exception) -> None:
-        """Undo a turn that the queue has not kept: who asked gets that error, and what is known of jobs is
+        """Undo a turn that the queue has not kept: whoever asked gets that error, and the results of jobs are
         kept later.
         """
         requests.fail(error)
@@ -220,7 +220,7 @@ class Driving:
             task.cancel()
 
     def _finish(self, claimed: Claimed, task: asyncio.Task[Outcome]) -> None:
-        """Have the queue keep what came of a job."""
+        """Have the queue keep the result of a job."""
         del self._tasks[claimed.number]
         outcome = CANCELLED if task.cancelled() else task.result()  # a task may be cancelled before it begins
         batch, now = self.requests.batch, time.time()
@@ -244,7 +244,7 @@ class Driving:
     # -- the end -------------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
-        """End what runs, have the queue keep that, and let go of it; idempotent."""
+        """End what runs, have the queue keep the results, and close it; idempotent."""
         if self._closing is None:
             self._closing = self._home.mailroom.loop.create_task(self._close())
         await asyncio.shield(self._closing)
@@ -294,5 +294,5 @@ def _given_up(stands: Execution) -> Execution:
 
 
 def left() -> SystemNotRunning:
-    """The error of a pool that takes nothing any more."""
+    """The error of a pool that accepts nothing any more."""
     return SystemNotRunning("the pool was left", hint="make a new one")
