@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class WaitingCalls:
-    """Finds calls that wait, by their ids, in whichever pod made them."""
+    """Finds waiting calls by their ids, in whichever pod made them."""
 
     __slots__ = ("_askers", "_mailroom", "_roster", "_store")
 
@@ -42,7 +42,7 @@ class WaitingCalls:
         self._roster = roster
 
     async def find_all(self) -> list[ApprovalRequested]:
-        """The calls that wait and that nobody has answered, the oldest first."""
+        """The calls that wait and that nobody has answered, oldest first."""
         found = [request for name in self._roster.pods for request in self._open(name)]
         if found and self._store.keeps_answers:
             with contextlib.suppress(SessionError):  # then who answers gets AlreadyResolved

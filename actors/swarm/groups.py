@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Group:
-    """Pods and agents that are supervised together, each started again alone; the limits count the restarts
-    of all.
+    """Pods and agents that are supervised together, each restarted alone; the limits count the restarts of
+    all.
 
-    Once they are exceeded those that live are stopped, the last first, and what runs in them is paused.
+    Once they are exceeded the living members are stopped, the last first, with their runs paused.
     """
 
     def __init__(self, members: tuple[Member, ...], limits: Limits) -> None:
@@ -46,7 +46,7 @@ class Group:
             self._ended.set(None)
 
     def give_up(self, failed: Member, error: BaseException) -> None:
-        """Stop the others, and say so."""
+        """Stop the others, and publish that."""
         self._stopping = failed.room.loop.create_task(self._stop_others(failed, error))
 
     async def _stop_others(self, failed: Member, error: BaseException) -> None:
@@ -85,7 +85,7 @@ class Member:
         raise NotImplementedError
 
     def hold_back(self, error: BaseException) -> bool:
-        """Whether it is not to be started again; where it is, that counts."""
+        """Whether it must not be restarted; a restart that is allowed is counted."""
         group = self.group
         if self._stop_asked or not isinstance(error, Exception) or (group is not None and group.over):
             return True

@@ -1,4 +1,4 @@
-"""Decides whether a pod's request to its model hangs, by how much of the answer has come; pure."""
+"""Decides whether a pod's request to its model hangs, by how much of the answer has arrived; pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Watch(NamedTuple):
 
 
 def look_again(watch: Watch, progress: Progress, *, bounded: bool) -> Watch:
-    """The watch after another look. ``bounded`` is whether the client itself bounds the wait for a first
+    """The watch after another look. ``bounded`` is whether the client itself limits the wait for a first
     byte, which then does not count.
     """
     if progress is None or progress != watch.seen or (bounded and progress[2] == 0):

@@ -1,4 +1,4 @@
-"""``Roster``: the living pods of a system by their names, and those of them that are still being started."""
+"""``Roster``: the living pods of a system by name, and those of them that are still being started."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from protocol.names import check_name
 
 
 class Roster:
-    """Which pods live. Changed on their loop alone; listed from any thread."""
+    """The living pods. Changed only on their loop; listed from any thread."""
 
     __slots__ = ("_next_number", "pods", "reserved", "starting")
 
@@ -43,8 +43,8 @@ class Roster:
     # -- names -------------------------------------------------------------------------------------
 
     def choose_name(self, base: str, explicit: str | None) -> str:
-        """A free name: the explicit one, else ``base``, with a number where that is in use; composed, however
-        it is written. Raises ManifestError for what is no name, NameTaken.
+        """A free name: the explicit one, else ``base``, with a number if that is in use; always in composed
+        form. Raises ManifestError for an invalid name, NameTaken.
         """
         check_name(base if explicit is None else explicit, "the name of a pod")
         name = base = composed(base if explicit is None else explicit)

@@ -1,1 +1,1 @@
-"""Pods that are processes of their own: how they are started, reached, and started again."""
+"""Pods that are processes of their own: how they are started, reached, and restarted."""

@@ -1,4 +1,4 @@
-"""``AskedCommands``: the commands that a pod in another process has not answered, also over its restarts."""
+"""``AskedCommands``: the commands that a pod in another process has not answered, kept across restarts."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ class Asked(NamedTuple):
 
 
 class AskedCommands:
-    """Holds the commands of one pod while no process takes any, and sends them once one does. A run that
-    waited in a process that died is given to the next one, unless it had begun.
+    """Holds the commands of one pod while no process accepts any, and sends them once one does.
+
+    A run that waited in a process that died is given to the next one, unless it had begun.
     """
 
     def __init__(self, pod: Pod, stop_asked: Callable[[], bool], before_answer: Callable[[], None]) -> None:
@@ -68,7 +69,7 @@ class AskedCommands:
             self._forward(self._channel, asked)
 
     def hold(self) -> None:
-        """Hold what is asked from here on: the process takes no more."""
+        """Hold later commands: the process accepts no more."""
         self._channel = None
 
     def note_run(self, run_id: str) -> None:
@@ -105,7 +106,7 @@ class AskedCommands:
         self._held = waiting + self._held
 
     def fail_held(self, error: PodError) -> None:
-        """Answer all that is held by ``error``: no process will take it."""
+        """Answer all held commands with ``error``: no process will accept them."""
         held, self._held = self._held, []
         for asked in held:
             asked.future.set_exception(error)

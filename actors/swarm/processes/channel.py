@@ -18,7 +18,7 @@ from protocol.wire import encode
 
 
 class ProcessChannel(Channel):
-    """Begins the pod, asks it, and hands on its events as they come."""
+    """Begins the pod, sends it commands, and passes on its events as they arrive."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class ProcessChannel(Channel):
         return self._lost is not None
 
     def begin(self, begin: BeginPod) -> None:
-        """Have the process be that pod. Raises WireError for what is too much to be sent."""
+        """Have the process become that pod. Raises WireError for what is too large to be sent."""
         body = encode(begin)
         self._writer.write(channel.head(len(body)) + body)
 

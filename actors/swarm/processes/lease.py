@@ -1,4 +1,4 @@
-"""``Lease``: what a pod in a process of its own may use up of its system's budget, and what it has."""
+"""``Lease``: what a pod in a process of its own may use of its system's budget, and what it has used."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Lease:
         self._loop.remove_reader(self._end.fileno())
 
     def close(self) -> None:
-        """Count what the process had under way, which has ended, and give back the rest."""
+        """Count what the process had under way when it ended, and give back the rest."""
         self.read()
         if self._end.fileno() < 0:
             return

@@ -1,4 +1,4 @@
-"""``ProcessEvents``: publishes the events of a pod in another process, and knows by them how it stands."""
+"""``ProcessEvents``: publishes the events of a pod in another process, and derives its state from them."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class ProcessEvents:
             self._approvals.pop(event.approval_id, None)
 
     async def catch_up(self) -> None:
-        """Publish what a process that is gone had committed and could not send any more."""
+        """Publish what a process that is gone had committed and could no longer send."""
         if self.session_id:
             await self._publish_rest()
         for name in self._sub_agents:

@@ -1,4 +1,4 @@
-"""``ProcessPod``: the address of a pod that is a process, which it starts, and again where it fails."""
+"""``ProcessPod``: the address of a pod that is a process, which it starts, and restarts when it fails."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ StartProcess = Callable[[socket.socket, socket.socket, str, Ladder], Coroutine[A
 
 
 class Surroundings(NamedTuple):
-    """What a system's pods in processes have in common."""
+    """What the pods of a system that are processes share."""
 
     room: Mailroom
     bus: Bus

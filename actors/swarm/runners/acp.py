@@ -1,4 +1,4 @@
-"""Programs that speak the Agent Client Protocol, by its official SDK. Only who starts one imports this."""
+"""Programs that speak the Agent Client Protocol, by its official SDK. Imported only to start one."""
 
 from __future__ import annotations
 

@@ -37,7 +37,9 @@ from protocol.usage import Usage
 
 
 class StopWaits(Struct, frozen=True):
-    """Seconds that an agent's program has at each step of its end: after it was asked to, and after TERM."""
+    """How many seconds an agent's program has at each step of its end: after it was asked to, and
+    after TERM.
+    """
 
     request: float = 1.0
     term: float = 2.0
@@ -57,14 +59,13 @@ def stop_waits(request: float, term: float) -> StopWaits:
 class Launch(Struct, frozen=True, kw_only=True):
     """What a runner is to start.
 
-    ``session`` is what it goes on with: a session of the store where the agent is a pod, else the id that its
+    ``session`` is what it continues: a session of the store if the agent is a pod, else the id that its
     program gave (``AgentStarted.session``). ``inbox`` is the socket on which a program of ours listens,
-    ``log`` the file that it may write where its output is gone, ``env`` the names of variables that its
-    program may have besides those that every child has. Where it is ``resuming``, a ``task`` is words for a
-    conversation that goes on; without one, it waits,
-    or with ``go_on`` takes up the task that was interrupted, where it can do so without words. ``used`` is
-    what its earlier runs took together, as their ``RunEnd`` say, for programs that report a conversation as a
-    whole; None where that is not known.
+    ``log`` the file that it may write if its output is gone, ``env`` the names of variables that its program
+    may have besides those that every child has. If it is ``resuming``, ``task`` is words for a conversation
+    that continues; without a task it waits, or with ``go_on`` takes up the task that was interrupted, if it
+    can do so without words. ``used`` is what its earlier runs used up together, according to their
+    ``RunEnd``, for programs that report a conversation as a whole; None if unknown.
     """
 
     agent_id: str
@@ -83,9 +84,10 @@ class Launch(Struct, frozen=True, kw_only=True):
 
 
 class Permission(Struct, frozen=True, kw_only=True):
-    """What a program asks a person for, as an ``ApprovalRequested`` has it. With a ``form`` the answer has
-    arguments of that schema. ``key`` is what the program itself calls the question: the approval's id ends
-    with it, behind a dash.
+    """What a program asks a person to approve, with the fields of an ``ApprovalRequested``.
+
+    With a ``form`` the answer has arguments of that schema. ``key`` is the program's own name for the
+    question: the approval's id ends with it, after a dash.
     """
 
     tool: str
@@ -97,7 +99,9 @@ class Permission(Struct, frozen=True, kw_only=True):
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """A person's answer, as an ``ApprovalResolved`` has it; ``always`` holds for the same from now on."""
+    """A person's answer, with the fields of an ``ApprovalResolved``; ``always`` applies to the same question
+    from now on.
+    """
 
     approved: bool
     always: bool = False
@@ -110,14 +114,14 @@ APPROVED, DENIED = "approved", "denied"
 
 
 class Host(Protocol):
-    """What an agent's surroundings have for a runner."""
+    """What the surroundings of an agent offer to a runner."""
 
     def launcher(self) -> Launcher:
         """What starts its processes."""
 
     async def ask(self, permission: Permission, /) -> Answer:
-        """Ask a person, for as long as it takes; cancelled where the answer is wanted no more, with
-        ``APPROVED`` or ``DENIED`` where a person has given it to the program itself.
+        """Ask a person, for as long as it takes. It is cancelled when the answer is no longer wanted, with
+        ``APPROVED`` or ``DENIED`` if a person has answered the program directly.
         """
 
 
@@ -130,36 +134,40 @@ class Life(Protocol):
 
     @property
     def session(self) -> str | None:
-        """By what session it can be resumed, once that is known."""
+        """The session by which it can be resumed, once that is known."""
 
     def __aiter__(self) -> AsyncIterator[Event]: ...
 
     async def __anext__(self) -> Event:
-        """The next event. Raises StopAsyncIteration behind ``AgentStopped``."""
+        """The next event. Raises StopAsyncIteration after ``AgentStopped``."""
 
     async def send(self, text: str, /) -> None:
-        """Send words: the next task of an idle agent; while a task goes on they join it. Returns once they
-        were handed over. Raises AgentBusy if the program takes none during a task (send them once it is
-        idle), and AgentNotRunning, also if the program ended before it had them.
+        """Send words: the next task of an idle agent; while a task is under way they join it. Returns once
+        they were handed over.
+
+        Raises AgentBusy if the program accepts none during a task (send them once it is idle), and
+        AgentNotRunning, also if the program ended before it had them.
         """
 
     async def cancel(self) -> None:
-        """End the task that goes on, if any. The run ends as cancelled, and with it the life where the
-        program has no other way (``AgentStopped.reason`` is ``cancelled``). Returns once it was asked to.
+        """End the current task, if any.
+
+        The run ends as cancelled, and with it the life if the program has no other way
+        (``AgentStopped.reason`` is ``cancelled``). Returns once the program was asked to.
         """
 
     async def stop(self) -> None:
         """End the program: by a request, TERM and KILL, each with its wait. Returns once nothing of it is
-        left; the iterator need not be read for that. Said again, it waits for the same.
+        left, even if nobody reads the iterator. A second call waits for the same end.
         """
 
 
 class Runner(Protocol):
-    """Starts agents of one kind. It is shared by all of them and keeps nothing."""
+    """Starts agents of one kind. It is shared by all of them and keeps no state."""
 
     @property
     def name(self) -> str:
-        """What ``AgentStarted.runner`` says."""
+        """The value of ``AgentStarted.runner``."""
 
     @property
     def one_shot(self) -> bool:

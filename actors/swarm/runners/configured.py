@@ -1,4 +1,6 @@
-"""``configured_runner``: what runner a name means in a folder, by the ``polypod.toml`` that holds there."""
+"""``configured_runner``: the runner that a name means in a folder, by the ``polypod.toml`` that
+holds there.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from actors.swarm.runners.named import runner_of
 
 
 def configured_runner(spec: RunnerSpec, folder: Path) -> Runner:
-    """As ``runner_of``, with what is set for work in ``folder``. Raises UnknownRunner, ConfigError, and
-    NotTrusted where a project's file says how that runner is started and nobody has looked at it.
+    """As ``runner_of``, with what is configured for work in ``folder``. Raises UnknownRunner, ConfigError,
+    and NotTrusted if a project's file says how that runner is started and nobody has looked at it.
     """
     if not isinstance(spec, str):
         return runner_of(spec)

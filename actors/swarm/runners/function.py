@@ -28,11 +28,11 @@ E = TypeVar("E", bound=Event)
 def runner_func(
     function: RunnerFunction, *, name: str | None = None, joins: bool = True, session: str | None = None
 ) -> Runner:
-    """The runner of agents that are ``await function(agent)``, with an ``AgentContext``.
+    """A runner whose agents are ``await function(agent)``, with an ``AgentContext``.
 
-    What the function gives back is the last answer, what it raises is why the task failed, and its end is the
-    agent's. It may go on with ``await agent.receive()``. ``session`` is by what its agents can be resumed;
-    unless it ``joins``, they take no words while they work.
+    What the function returns is the last answer, what it raises is why the task failed, and its end is the
+    agent's. It may continue with ``await agent.receive()``. ``session`` is the name by which its agents can
+    be resumed; unless it ``joins``, they accept no words while they work.
     """
     if not callable(function):
         raise InvalidInput(f"function: expected an async function of an AgentContext, got {shown(function)}")
@@ -41,7 +41,7 @@ def runner_func(
 
 
 class AgentContext:
-    """What the function of an agent has."""
+    """What the function of an agent works with."""
 
     def __init__(self, life: _FunctionLife, launch: Launch, host: Host) -> None:
         self.launch = launch
@@ -50,7 +50,7 @@ class AgentContext:
 
     @property
     def task(self) -> str | None:
-        """What it was started with, None where it was resumed and is to wait."""
+        """The task that it was started with; None if it was resumed and is to wait."""
         return self.launch.task
 
     async def emit(self, kind: type[E], **fields: Any) -> E:
@@ -64,7 +64,9 @@ class AgentContext:
         self._life.stream.put(self._life.recorder.make(kind, **fields))
 
     def end(self, outcome: RunOutcome, **end: Any) -> None:
-        """End the task that goes on, as ``RunEnd`` has it; the function is to return, or to raise why."""
+        """End the current task with this outcome, as of ``RunEnd``; the function should then return, or raise
+        the reason.
+        """
         self._life.stream.put(*self._life.recorder.end_run(outcome=outcome, **end))
 
     async def say(self, text: str, *, usage: Usage | None = None, cost: float | None = None) -> None:
@@ -76,11 +78,11 @@ class AgentContext:
         return await self._host.ask(permission)
 
     async def receive(self, last: str | None = None, **end: Any) -> str:
-        """End the task that goes on, with a last answer and as ``RunEnd`` has it, and wait for the next."""
+        """End the current task, with a last answer and the fields of ``RunEnd``, and wait for the next."""
         return await self._life.receive(last, **{"outcome": "finished", **end})
 
     def joined(self) -> list[str]:
-        """What was sent since the task began, or since this was asked last."""
+        """What was sent since the task began, or since the last call of this."""
         return self._life.take_joined()
 
 

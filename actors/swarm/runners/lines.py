@@ -29,7 +29,7 @@ class Ask(Struct, frozen=True):
 
 
 class Translator(Protocol):
-    """Reads one format. It knows nothing of the program but what that prints."""
+    """Reads one format. All it knows of the program is what that prints."""
 
     #: By what the program knows the conversation, once it has said so.
     session: str | None
@@ -50,7 +50,7 @@ class Translator(Protocol):
 
 
 class Lines:
-    """Cuts bytes at newlines alone: JSON may hold all other characters that end lines elsewhere."""
+    """Splits bytes at newlines only: JSON may contain the other characters that end lines elsewhere."""
 
     __slots__ = ("_limit", "_passing", "_rest")
 
@@ -154,7 +154,7 @@ class LineTranslator:
 
 
 def object_of(data: bytes | str) -> dict[str, Any]:
-    """The JSON object that stands there; an empty one where none does."""
+    """The JSON object in that text; an empty one if there is none."""
     try:
         found = decode_any(data)
     except UNREADABLE:
@@ -177,7 +177,7 @@ def objects(found: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def text_of(found: dict[str, Any], *names: str) -> str:
-    """The first text that is not empty under one of these names, or nothing."""
+    """The first non-empty text under one of these names; empty if there is none."""
     values = (found.get(name) for name in names)
     return next((value for value in values if isinstance(value, str) and value), "")
 
