@@ -1,6 +1,4 @@
-"""``configured_runner``: the runner that a name means in a folder, by the ``polypod.toml`` that
-holds there.
-"""
+"""``configured_runner``: the runner that a name means in a folder, according to its ``polypod.toml``."""
 
 from __future__ import annotations
 
