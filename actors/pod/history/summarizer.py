@@ -98,7 +98,7 @@ async def write_summary(text: str, ctx: ToolContext[SummaryDraft]) -> str:
 
 @tool
 def mark_read_required(path: str, ctx: ToolContext[SummaryDraft]) -> str:
-    """Keep the text of a file at hand after the compaction."""
+    """Have the text of a file at hand after the compaction."""
     draft = ctx.deps
     if any(file.path == path for file in draft.files):
         return f"{path} will be at hand already"
