@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
 import threading
 import time
 import weakref
@@ -18,12 +19,13 @@ from urllib.parse import quote
 from actors.runtime.fork import let_be
 from actors.runtime.user_folders import make_private
 from actors.runtime.weak import members_of
-from actors.sessions.disk import store_error
+from actors.sessions.disk import store_error, sync_folder
 from actors.sessions.sqlite.errors import change_error, damaged_error, lost_elsewhere_error, sqlite_error
 from actors.sessions.sqlite.merger import MERGE_PATIENCE, Merger
 from actors.sessions.sqlite.others import (
     check_stores,
     is_kept_with_log,
+    is_locked_elsewhere,
     is_lost_elsewhere,
     opening,
     put_stray_journal_aside,
@@ -42,6 +44,9 @@ from actors.sessions.sqlite.snapshot import Snapshot
 from actors.sessions.sqlite.watch import Change, FileWatch, Identity, identity_of, status_of
 from protocol.errors import StoreError
 
+#: How the name of a copy ends that is to take the file's place, and how it is made.
+COPY = ".compact"
+_NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
 _JOURNAL_LIMIT = 16 << 20
 #: Seconds in which nothing is written to a file that was copied to its place; a loop may wait so long.
 _STILL = 0.1
@@ -426,6 +431,48 @@ class SQLiteFile:
         if merger is not None:
             merger.close()
 
+    @contextlib.contextmanager
+    def compact_copy(self, connection: sqlite3.Connection) -> Iterator[Path]:
+        """A copy of the file without what is free in it, durable, which is removed afterwards unless it has
+        another name by then. Raises StoreError, sqlite3.Error.
+        """
+        copy = self.path.with_name(self.path.name + COPY)
+        try:
+            with self.translated():
+                copy.unlink(missing_ok=True)  # of a process that was killed
+                old, descriptor = self.path.stat(), os.open(copy, _NEW, 0o600)
+                try:
+                    connection.execute("VACUUM INTO ?", (str(copy),))
+                    with contextlib.closing(sqlite3.connect(copy)) as copied:
+                        copied.execute("PRAGMA journal_mode = WAL").fetchall()
+                    if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+                        os.fchown(descriptor, old.st_uid, old.st_gid)
+                    os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+            yield copy
+        finally:
+            for end in "", "-wal", "-shm", "-journal":
+                Path(f"{copy}{end}").unlink(missing_ok=True)
+
+    def is_open_elsewhere(self) -> bool:
+        """Whether another process has the file open. At the gate, where none comes to."""
+        return is_locked_elsewhere(self._watch.descriptor(self._watch.main))
+
+    def replace_by(self, copy: Path) -> bool:
+        """Put a copy in the place of the file. False where this process has it open. At the gate. Raises
+        StoreError.
+        """
+        with self._mutex, self.translated(), opening(self.path):
+            is_open = self._connections or self._watch.holders(identity_of(self.path))
+            if is_open or self._watch.found() != (None, None):
+                return False
+            copy.replace(self.path)
+            self._opened_last = identity_of(self.path)
+            sync_folder(self.path.parent)
+        return True
+
     @property
     def identity(self) -> Identity | None:
         """Which file is open; None where none is."""
@@ -457,7 +504,7 @@ class SQLiteFile:
         # Only ever opened where it is new: closing any descriptor of a file drops the locks that
         # SQLite holds on it in this process.
         with contextlib.suppress(FileExistsError):
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            os.close(os.open(self.path, _NEW, 0o600))
 
 
 _open_files: weakref.WeakSet[SQLiteFile] = weakref.WeakSet()

@@ -81,7 +81,7 @@ def was_lost_elsewhere(watch: FileWatch, database: Path, found: Sequence[Identit
     """
     if None not in found and tuple(found) == (watch.log_id, watch.index_id):
         return False
-    return is_other_noted(watch, database) and _is_locked_elsewhere(watch.descriptor(watch.main))
+    return is_other_noted(watch, database) and is_locked_elsewhere(watch.descriptor(watch.main))
 
 
 def put_stray_journal_aside(watch: FileWatch, database: Path) -> None:
@@ -121,12 +121,12 @@ def _is_open_elsewhere(watch: FileWatch, database: Path) -> bool:
     except OSError:
         return False
     try:
-        return _is_locked_elsewhere(descriptor)
+        return is_locked_elsewhere(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _is_locked_elsewhere(descriptor: int) -> bool:
+def is_locked_elsewhere(descriptor: int) -> bool:
     """Whether another process has locked the database, as it does while it has it open with a log."""
     try:
         if os.pread(descriptor, len(_LOGGED), _LOGGED_AT) != _LOGGED:

@@ -24,7 +24,7 @@ from actors.sessions.sqlite import approval_answers
 from actors.sessions.sqlite.commit import SQLiteCommits
 from actors.sessions.sqlite.deleted_sessions import note_gone
 from actors.sessions.sqlite.errors import needs_reopening
-from actors.sessions.sqlite.file import SQLiteFile, is_of_parent
+from actors.sessions.sqlite.file import COPY, SQLiteFile, is_of_parent
 from actors.sessions.sqlite.jobs import Append, Create, Held, Release
 from actors.sessions.sqlite.read import ClaimRow, Queries, claim_row, queries
 from actors.sessions.sqlite.tables import StoreTables
@@ -58,9 +58,12 @@ _READ_CACHE = 128
 _MERGE_PATIENCE = 1.0
 #: Bytes that are copied in a quarter of a second, in which nobody else may write.
 _SOON_COPIED = 8 << 20
+#: What says how many pages are free, and how many there are.
+_PAGES = "freelist_count", "page_count"
 
-#: How the names of a store's files end: the database, what SQLite keeps beside it, and the folder of writers.
-_ENDS = ("", "-wal", "-shm", "-journal", ".writers")
+#: How the names of a store's files end: the database, what SQLite keeps beside it, the folder of writers, and
+#: a copy that is to take its place.
+_ENDS = ("", "-wal", "-shm", "-journal", ".writers", COPY)
 
 #: What is said of entries whose sessions are gone from the table of these.
 _LOST = (
@@ -304,18 +307,40 @@ class SQLiteStore(SessionStore):
         return wait(super().put_aside(session_id, folder))
 
     def reclaim(self) -> None:
-        with self._reader() as db, self._gate():  # where no log is given up meanwhile
-            (free,) = db.execute("PRAGMA freelist_count").fetchone()
-            if self._file.has_changed() or not free:
+        with self._reader() as db:
+            (free,), (pages,) = (db.execute(f"PRAGMA {each}").fetchone() for each in _PAGES)
+            if free and (pages - free) * self._file.page_size > _SOON_COPIED:
+                self._replace_by_copy(db)
+            elif free:
+                with self._gate():  # where no log is given up meanwhile
+                    if not self._file.has_changed():
+                        db.execute("VACUUM")
+                        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _replace_by_copy(self, db: sqlite3.Connection) -> None:
+        """Have a copy without what is free take the file's place: nobody waits while that is made. Raises
+        StoreError where others have the file open by then, who would go on with the old one.
+        """
+        self._writer()  # so that two who do this know of each other
+        if (other := self._other_writer()) is not None:
+            raise self._in_others_use(other)
+        before = db.execute("PRAGMA data_version").fetchone()
+        with self._file.compact_copy(db) as copy, self._gate():
+            if self._file.has_changed():
                 return
-            (pages,) = db.execute("PRAGMA page_count").fetchone()
-            if (pages - free) * self._file.page_size > _SOON_COPIED and (other := self._other_writer()):
-                raise StoreError(
-                    f"process {other.pid} has {self.url} open, and could not write for that long",
-                    hint="what is free is used for new entries; polypod gc gives it back once that has ended",
-                )
-            db.execute("VACUUM")
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            after = db.execute("PRAGMA data_version").fetchone()
+            if busy or after != before or self._file.is_open_elsewhere():
+                raise self._in_others_use(self._other_writer())
+            self._let_go()
+            if not self._file.replace_by(copy):
+                raise self._in_others_use(None)
+
+    def _in_others_use(self, other: Writer | None) -> StoreError:
+        return StoreError(
+            f"{'another process' if other is None else f'process {other.pid}'} has {self.url} open",
+            hint="what is free is used for new entries; polypod gc gives it back once that has ended",
+        )
 
     def tables(self) -> StoreTables:
         self._check_open()

@@ -1,0 +1,110 @@
+"""The space of deleted sessions goes back to the disk by a copy that takes the place of a large file."""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+
+import pytest
+from store_kit import add, make, python
+
+from actors.sessions.chain import head_of, verified
+from actors.sessions.sqlite.file import SQLiteFile
+from actors.sessions.sqlite.store import SQLiteStore
+from protocol.errors import StoreError
+
+OTHER = """
+import sys
+sys.path.append("tests")
+from store_kit import make
+from actors.sessions.sqlite.store import SQLiteStore
+
+store = SQLiteStore(sys.argv[1])
+print(len(store.sessions()), flush=True)
+for line in sys.stdin:
+    make(store, line.strip(), "b", claim=False)
+    print("made", flush=True)
+store.close()
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "pods.db"
+
+
+@pytest.fixture
+def store(path, monkeypatch):
+    """A store that counts as large, half of which is free, and of which this process holds a session."""
+    monkeypatch.setattr("actors.sessions.sqlite.store._SOON_COPIED", 90_000)
+    with contextlib.closing(SQLiteStore(path)) as made:
+        make(made, "s", "x" * 100_000)
+        make(made, "t", "x" * 100_000, claim=False)
+        made.delete("t")
+        yield made
+
+
+def copies(path):
+    return [each for each in path.parent.iterdir() if ".compact" in each.name]
+
+
+@pytest.fixture
+def opened_by_another(path):
+    @contextlib.contextmanager
+    def opened():
+        process = python(OTHER, path)
+        assert process.stdout.readline().strip().isdigit()
+        try:
+            yield process
+        finally:
+            process.communicate(timeout=60)
+            assert process.returncode == 0
+
+    return opened
+
+
+def test_a_held_session_goes_on_in_the_copy(path, store):
+    path.chmod(0o640)
+    store.reclaim()
+    assert path.stat().st_size < 150_000
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert copies(path) == []
+    add(store, "s", store.info("s").head, "b")
+    assert len(verified("s", store.read("s"))) == 2
+    assert store.problems() == []
+
+
+def test_the_file_is_left_while_another_process_reads_it(path, store, opened_by_another):
+    with opened_by_another(), pytest.raises(StoreError, match=r"another process has .* open"):
+        store.reclaim()
+    assert copies(path) == []
+    store.reclaim()
+    assert path.stat().st_size < 150_000
+
+
+def test_a_process_that_comes_while_the_copy_is_made_writes_and_loses_nothing(
+    path, store, opened_by_another, monkeypatch
+):
+    @contextlib.contextmanager
+    def copied_while_another_writes(file, connection):
+        with copy(file, connection) as made, opened_by_another() as other:
+            other.stdin.write("u\n")
+            other.stdin.flush()
+            assert other.stdout.readline() == "made\n"
+            other.communicate(timeout=60)
+            yield made
+
+    copy = SQLiteFile.compact_copy
+    monkeypatch.setattr(SQLiteFile, "compact_copy", copied_while_another_writes)
+    with pytest.raises(StoreError, match=r"another process has .* open"):
+        store.reclaim()
+    assert {info.session_id for info in store.sessions()} == {"s", "u"}
+    assert copies(path) == []
+
+
+def test_what_a_killed_process_left_of_a_copy_is_written_over(path, store):
+    path.with_name("pods.db.compact").write_bytes(b"half of it")
+    store.reclaim()
+    assert copies(path) == []
+    head = add(store, "s", store.info("s").head, "b")
+    assert head_of(verified("s", store.read("s"))) == head
