@@ -240,7 +240,7 @@ def mend(
     if (holder := wait(store.holder(session_id))) is not None:
         raise in_use(session_id, holder)
     if finding.kind == "unreadable":
-        _check_it_can_be_read(store, session_id)
+        return _mend_unreadable(store, session_id, aside)
     forked, made = None, False
     if finding.sound:
         try:
@@ -258,18 +258,33 @@ def mend(
         raise
 
 
-def _check_it_can_be_read(store: SessionStore, session_id: str) -> None:
-    """Raise StoreError where the system refuses to read what may be sound: for a permission, or a disk that
-    fails.
+def _mend_unreadable(
+    store: SessionStore, session_id: str, aside: Path
+) -> tuple[SessionInfo | None, Path | None]:
+    if _reads_well(store, session_id):
+        return None, None
+    kept = wait(store.put_aside(session_id, aside))
+    broken = None if kept is not None else next(check_session(store, session_id), None)
+    if broken is None:
+        return None, kept
+    return mend(store, broken, successor_id(broken), aside)  # it was brought back, and is damaged too
+
+
+def _reads_well(store: SessionStore, session_id: str) -> bool:
+    """Whether a session is sound by now, as another repair has left it. Raises StoreError where the system
+    refuses to read what may be sound: for a permission, or a disk that fails.
     """
     try:
-        sound_prefix(store, session_id)
+        entries, broken = sound_prefix(store, session_id)
     except StoreError as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno in _MAY_BE_SOUND:
             raise
     except SessionError:
-        return
+        return False
+    else:
+        return bool(entries) and broken is None
+    return False
 
 
 def _through(

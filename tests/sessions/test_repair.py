@@ -360,3 +360,41 @@ def test_a_session_that_a_failing_disk_does_not_let_be_read_is_reported_and_stay
             mend(store, finding, "t", tmp_path / "damaged")
         sound.rename(file)
         assert list(check(store)) == []
+
+
+def without_rows(path):
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("DELETE FROM sessions")
+
+
+def test_a_session_whose_row_somebody_has_deleted_is_brought_back_whole(tmp_path):
+    store = SQLiteStore(tmp_path / "pods.db")
+    conversation(store, "s", ["one"])
+    conversation(store, "t", ["two"])
+    store.release("s")
+    store.release("t")
+    before = {each: (store.info(each).head, store.read(each)) for each in "st"}
+    without_rows(store.path)
+    findings = list(check(store))
+    assert [(each.kind, each.session_id) for each in findings] == [("unreadable", "s"), ("unreadable", "t")]
+    for finding in findings * 2:  # as two repairs at once find them
+        assert mend(store, finding, "new", tmp_path / "damaged") == (None, None)
+    assert {each: (store.info(each).head, store.read(each)) for each in "st"} == before
+    assert {each.pod for each in store.sessions()} == {"reader"}
+    assert list(check(store)) == []
+    store.close()
+
+
+def test_a_session_without_its_row_that_is_damaged_too_is_mended_as_others_are(tmp_path):
+    store = SQLiteStore(tmp_path / "pods.db")
+    conversation(store, "s", ["one", "two", "three"])
+    store.release("s")
+    change_entry(store.path, 4, b"three", b"thxee")
+    without_rows(store.path)
+    [finding] = check(store)
+    forked, kept = mend(store, finding, "new", tmp_path / "damaged")
+    assert texts(store, forked.session_id) == ["one", "two"]
+    assert b"thxee" in kept.read_bytes()
+    assert [each.session_id for each in store.sessions()] == [forked.session_id]
+    assert list(check(store)) == []
+    store.close()

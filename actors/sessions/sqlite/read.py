@@ -96,7 +96,7 @@ class Queries:
         self._emptied = f"""
         SELECT uuid FROM sessions WHERE id IN (SELECT id FROM sessions EXCEPT {with_entries}) ORDER BY id
         """
-        self._lost = f"SELECT count(*) FROM ({with_entries} EXCEPT SELECT id FROM sessions)"
+        self._lost = f"{with_entries} EXCEPT SELECT id FROM sessions"
         self._children = f"{info} WHERE s.parent IN (%s) ORDER BY s.id"
         self._recent = f"""
         {info}
@@ -164,10 +164,9 @@ class Queries:
         """The sessions without entries, which no listing has, oldest first: somebody has deleted those."""
         return [session_id for (session_id,) in db.execute(self._emptied)]
 
-    def lost(self, db: sqlite3.Connection) -> int:
-        """The number of sessions that are there no more and have entries: somebody has deleted their rows."""
-        found: int = db.execute(self._lost).fetchone()[0]
-        return found
+    def lost(self, db: sqlite3.Connection) -> list[int]:
+        """The rows of sessions that are there no more and have entries: somebody has deleted them."""
+        return [row for (row,) in db.execute(self._lost) if isinstance(row, int)]
 
     def successors(self, db: sqlite3.Connection, session_id: str) -> list[SessionInfo]:
         """The sessions whose parent this one is, or one in its line that was deleted, oldest first."""

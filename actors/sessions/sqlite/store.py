@@ -26,6 +26,7 @@ from actors.sessions.sqlite.deleted_sessions import note_gone
 from actors.sessions.sqlite.errors import needs_reopening
 from actors.sessions.sqlite.file import COPY, SQLiteFile, is_of_parent
 from actors.sessions.sqlite.jobs import Append, Create, Held, Release
+from actors.sessions.sqlite.orphans import bring_back, orphans
 from actors.sessions.sqlite.read import ClaimRow, Queries, claim_row, queries
 from actors.sessions.sqlite.tables import StoreTables
 from actors.sessions.sqlite.write import delete
@@ -64,13 +65,6 @@ _PAGES = "freelist_count", "page_count"
 #: How the names of a store's files end: the database, what SQLite keeps beside it, the folder of writers, and
 #: a copy that is to take its place.
 _ENDS = ("", "-wal", "-shm", "-journal", ".writers", COPY)
-
-#: What is said of entries whose sessions are gone from the table of these.
-_LOST = (
-    "{count} of its sessions can be found no more, though their entries are there: somebody has deleted rows "
-    "of the table sessions; restore it from a copy, or let them go with sqlite3: "
-    "DELETE FROM entries WHERE session NOT IN (SELECT id FROM sessions)"
-)
 
 
 class SQLiteStore(SessionStore):
@@ -210,7 +204,10 @@ class SQLiteStore(SessionStore):
         if held is not None:
             return this_process(held.pod, held.since)
         with self._reader() as db:
-            return self._living(self._row(db, session_id))
+            row = claim_row(db, session_id)
+            if row is None and session_id in orphans(db, self._queries):
+                return None
+            return self._living(row or self._row(db, session_id))
 
     def delete(self, session_id: str) -> None:
         with self._reader() as db, self._gate(), self._file.transaction(db):
@@ -221,6 +218,8 @@ class SQLiteStore(SessionStore):
             return delete_in_turn(self, sessions, partial(self._delete, db))
 
     def _delete(self, db: sqlite3.Connection, session_id: str) -> None:
+        if claim_row(db, session_id) is None and (orphan := orphans(db, self._queries).get(session_id)):
+            bring_back(db, session_id, orphan)
         row = self._row(db, session_id)
         held = self._held.get(session_id)
         holder = self._living(row) if held is None else this_process(held.pod, held.since)
@@ -290,20 +289,23 @@ class SQLiteStore(SessionStore):
     def problems(self) -> list[str]:
         try:
             with self._reader() as db:
-                found = [text for (text,) in db.execute("PRAGMA quick_check") if text != "ok"]
-                lost = self._queries.lost(db)
+                return [text for (text,) in db.execute("PRAGMA quick_check") if text != "ok"]
         except StoreError as error:
             return [str(error)]
-        return found + ([_LOST.format(count=lost)] if lost else [])
 
     def unreadable(self) -> dict[str, SessionError]:
         with self._reader() as db:
-            return {session_id: _emptied(session_id) for session_id in self._queries.emptied(db)}
+            found: dict[str, SessionError] = {each: _emptied(each) for each in self._queries.emptied(db)}
+            return found | {each: _orphaned(each) for each in orphans(db, self._queries)}
 
     def put_aside(self, session_id: str, folder: Path) -> Path | None:
-        if session_id in self.unreadable():  # nothing is left that could be kept
-            self.delete(session_id)
-            return None
+        with self._reader() as db, self._gate(), self._file.transaction(db):
+            if (orphan := orphans(db, self._queries).get(session_id)) is not None:
+                bring_back(db, session_id, orphan)  # whole, so there is nothing to put aside
+                return None
+            if session_id in self._queries.emptied(db):  # nothing is left that could be kept
+                self._delete(db, session_id)
+                return None
         return wait(super().put_aside(session_id, folder))
 
     def reclaim(self) -> None:
@@ -511,6 +513,12 @@ def _of_damage(session_id: str, after: int) -> Iterator[None]:
         yield
     except TypeError as error:
         raise SessionCorrupt(session_id, after + 1, "its row is damaged") from error
+
+
+def _orphaned(session_id: str) -> SessionCorrupt:
+    return SessionCorrupt(
+        session_id, 1, "somebody has deleted its row of the table sessions, which can be made anew"
+    )
 
 
 def _emptied(session_id: str) -> SessionCorrupt:
