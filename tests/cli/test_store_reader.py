@@ -264,6 +264,27 @@ def test_of_many_files_the_last_changed_ones_are_looked_at_for_damage(tmp_path: 
         assert list(store.lately_unreadable(2)) == ["s"]
 
 
+def test_what_a_listing_has_shown_is_not_read_again_to_see_whether_it_can_be(tmp_path: Path):
+    opened: list[str] = []
+
+    def notice(_, event: str, called: object) -> None:
+        if event == "c_call" and called is os.open:
+            opened.append(event)
+
+    with contextlib.closing(JsonLinesStore(tmp_path)) as store:
+        for name in "st":
+            make(store, name, "a", claim=False)
+        assert len(store.sessions()) == 2
+        sys.setprofile(notice)
+        try:
+            assert store.unreadable() == {}
+        finally:
+            sys.setprofile(None)
+        assert opened == []
+        (tmp_path / "s.jsonl").write_bytes(b"nonsense\n")
+        assert list(store.unreadable()) == ["s"]
+
+
 def test_what_rm_names_by_its_whole_id_is_found_without_a_look_at_all_files(tmp_path: Path):
     looks: list[str] = []
 

@@ -74,6 +74,8 @@ class JsonLinesStore(SessionStore):
         self._commits = JsonLinesCommits(self.url, self._claims, durability, self._on_refusal)
         self._held: dict[str, Held] = {}
         self._pods: dict[str, str] = {}
+        #: When each session changed last that was read for a listing, in nanoseconds.
+        self._listed: dict[str, int] = {}
         # Where reading may go on: of each session the file's inode, an entry and where that ends.
         self._places: dict[str, tuple[int, int, int]] = {}
         self._ends: dict[str, Ends] = {}
@@ -178,13 +180,13 @@ class JsonLinesStore(SessionStore):
 
     def sessions(self, *, pod: str | None = None, limit: int | None = None) -> list[SessionInfo]:
         found: list[SessionInfo] = []
-        for _, session_id in sorted(self._changes(), reverse=True):
+        for changed, session_id in sorted(self._changes(), reverse=True):
             if limit is not None and len(found) >= limit:
                 break
             if pod is None or self._pods.get(session_id, pod) == pod:
                 with contextlib.suppress(SessionError):  # gone meanwhile, or none: see problems()
                     info = self.info(session_id)
-                    self._pods[session_id] = info.pod
+                    self._pods[session_id], self._listed[session_id] = info.pod, changed
                     if pod in {None, info.pod}:
                         found.append(info)
         return found
@@ -322,6 +324,7 @@ class JsonLinesStore(SessionStore):
             self._places.pop(session_id, None)
             self._ends.pop(session_id, None)
             self._pods.pop(session_id, None)
+            self._listed.pop(session_id, None)
             if parent is not None and not (parent.kind == "compacted_from" and self._marked(session_id)):
                 children = self._children(parent.session_id)
                 (children / path.name).unlink(missing_ok=True)
@@ -341,7 +344,9 @@ class JsonLinesStore(SessionStore):
 
     def _unreadable(self, changes: Iterable[tuple[int, str]]) -> dict[str, SessionError]:
         found: dict[str, SessionError] = {}
-        for _, session_id in changes:
+        for changed, session_id in changes:
+            if self._listed.get(session_id) == changed > 0:
+                continue  # a listing shows it
             try:
                 self.info(session_id)
             except SessionNotFound:
