@@ -13,7 +13,7 @@ from collections.abc import Callable
 import click
 
 from actors.cli.display.terminal import Terminal
-from actors.cli.interrupts import Interrupted
+from actors.cli.interrupts import Interrupted, ending_at_once
 from actors.cli.streams import let_go_of_lost_terminal
 from protocol.errors import (
     BudgetError,
@@ -143,11 +143,12 @@ def run_guarded(command: Callable[[], object]) -> int:
         command()
         sys.stdout.flush()
     except BaseException as caught:  # noqa: BLE001 - the outermost frame: nothing may leave as a traceback
-        error = Interrupted(signal.SIGHUP) if _is_of_lost_terminal(caught) else caught
-        code = code_of(error)
-        if os.environ.get("POLYPOD_DEBUG") and code not in {FINISHED, BROKEN_PIPE}:
-            traceback.print_exception(error)
-        _report(error)
+        with ending_at_once():
+            error = Interrupted(signal.SIGHUP) if _is_of_lost_terminal(caught) else caught
+            code = code_of(error)
+            if os.environ.get("POLYPOD_DEBUG") and code not in {FINISHED, BROKEN_PIPE}:
+                traceback.print_exception(error)
+            _report(error)
         return code
     return FINISHED
 

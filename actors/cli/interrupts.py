@@ -80,6 +80,17 @@ def _signals_to_follow() -> list[signal.Signals]:
     return [each for each in SIGNALS if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
 
 
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Have a signal end the process during the body, without a word."""
+    before = {number: signal.signal(number, _end_at_once) for number in _signals_to_follow()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def ignore_signals_at_the_end() -> None:
     """Ignore signals once what is registered with ``atexit`` from now on has been called: one that comes so
     late would replace the exit code.

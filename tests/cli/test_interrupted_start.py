@@ -1,5 +1,6 @@
 """Ctrl-C while the command is still being imported ends it, without a traceback."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,12 +12,12 @@ from command_kit import COMMAND, ROOT
 
 SCRIPT = str(Path(sys.executable).with_name("polypod"))
 
-#: Presses Ctrl-C, as it were, when the module that the environment names is about to be imported.
+#: Presses Ctrl-C, as it were, when a module that the environment names is about to be imported.
 PRESSES = """
 import _signal, os, sys
 class Presses:
     def find_spec(name, path=None, target=None):
-        if name == os.environ["PRESSED_AT"]:
+        if name in os.environ["PRESSED_AT"].split():
             _signal.raise_signal(_signal.SIGINT)
 sys.meta_path.insert(0, Presses)
 """
@@ -39,6 +40,18 @@ def test_ctrl_c_while_the_command_to_run_is_loaded_ends_it_in_a_line(module: str
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "polypod: interrupted")
 
 
+def test_ctrl_c_while_the_line_for_the_one_before_is_printed_ends_it_without_a_traceback(tmp_path: Path):
+    master, slave = os.openpty()  # only a terminal has rich loaded
+    done = started([SCRIPT, "run", "hi"], "actors.cli.run rich.console", tmp_path, stderr=slave)
+    os.close(slave)
+    said = b""
+    with contextlib.suppress(OSError):  # how its end is reported
+        while piece := os.read(master, 65536):
+            said += piece
+    os.close(master)
+    assert (done.returncode, said.strip()) == (130, b"")
+
+
 def test_a_program_that_imports_us_has_its_ctrl_c_as_always(tmp_path: Path):
     program = "try:\n import polypod\nexcept KeyboardInterrupt:\n print('mine')"
     assert started([sys.executable, "-c", program], "pykka", tmp_path).stdout == "mine\n"
@@ -51,7 +64,10 @@ def test_a_process_that_the_command_starts_has_its_ctrl_c_as_always(tmp_path: Pa
     assert started([sys.executable, "-c", program], "pykka", tmp_path).stdout == "mine\n"
 
 
-def started(command: list[str], module: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def started(
+    command: list[str], module: str, folder: Path, stderr: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
     (folder / "sitecustomize.py").write_text(PRESSES)
     env = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "PRESSED_AT": module}
-    return subprocess.run([*command, "--version"], env=env, capture_output=True, text=True, check=False)
+    words = [*command, "--version"]
+    return subprocess.run(words, env=env, stdout=subprocess.PIPE, stderr=stderr, text=True, check=False)
