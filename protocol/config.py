@@ -128,6 +128,10 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     approvals: ApprovalsSection | None = None
 
 
+#: The sections that only a manifest has.
+_OF_MANIFESTS = {*PodManifest.__struct_fields__} - {*Config.__struct_fields__}
+
+
 def config_of(data: dict[str, Any], where: str, base: Path) -> Config:
     """The config that a TOML text was decoded to; relative paths of profiles are relative to ``base``. Raises
     ConfigError, which names ``where``, the key and what was expected.
@@ -137,7 +141,10 @@ def config_of(data: dict[str, Any], where: str, base: Path) -> Config:
         _check(config, where, base)
     except msgspec.ValidationError as error:
         found = explained(error, data, Config, where, what="configuration")
-        raise ConfigError(found.message, hint=found.hint) from None
+        foreign = next((key for key in data if found.message.endswith(f"unknown key {key!r}")), None)
+        here = f"what a manifest sets stands in a profile here: [profile.NAME.{foreign}], for --profile NAME"
+        hint = here if foreign in _OF_MANIFESTS else found.hint
+        raise ConfigError(found.message, hint=hint) from None
     except ManifestError as error:
         raise ConfigError(error.message, hint=error.hint) from None
     return config

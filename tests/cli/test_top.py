@@ -350,6 +350,21 @@ def test_at_a_terminal_it_shows_rows_and_leaves_the_terminal_as_it_was(home: Swa
         assert termios.tcgetattr(somebody._master) == before
 
 
+@pytest.mark.slow
+def test_ctrl_z_gives_the_terminal_to_the_shell_until_it_goes_on(home: Swarm) -> None:
+    shell = home.write("shell", '#!/bin/bash\nset -m\n"$@"\nread -p "[back]"\nfg > /dev/null\n')
+    shell.chmod(0o700)
+    with person(home, "top", through=str(shell)) as somebody:
+        somebody.sees("n starts an agent")
+        somebody.press("\x1a")
+        somebody.sees("[back]")
+        assert somebody.takes_lines()
+        somebody.press("\n")
+        somebody.sees("n starts an agent")
+        somebody.press("q")
+        assert somebody.leaves_with() == 0
+
+
 def test_it_ends_with_its_terminal(home: Swarm, terminals_count: None) -> None:
     with person(home, "top") as somebody:
         somebody.sees("n starts an agent")

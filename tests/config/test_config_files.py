@@ -93,6 +93,7 @@ verifier = { command = ["pytest", "-q"], timeout_seconds = 60 }
 
 WRONG = {
     "[local_modle]": "unknown key 'local_modle' (did you mean 'local_model'?",
+    '[model]\nscheme = "offline"': "unknown key 'model' (what a manifest sets stands in a profile here: [profile.N",
     '[local_model]\nendpiont = "x"': "unknown key 'local_model.endpiont' (did you mean 'endpoint'?",
     '[local_model]\nendpoint = "localhost:80"': "local_model.endpoint: expected a URL that begins with http",
     "[local_model]\ntimeout_seconds = nan": "local_model.timeout_seconds: expected more than 0, got nan",

@@ -71,6 +71,7 @@ class Top(App[None]):
         Binding("r", "remove", "remove"),
         Binding("q", "quit", "quit"),
         Binding("ctrl+c", "quit", "quit", show=False, priority=True),
+        Binding("ctrl+z", "suspend_process", "suspend", show=False),
     ]
 
     def __init__(self, client: Client, patience: float = 5.0) -> None:
