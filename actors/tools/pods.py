@@ -52,7 +52,9 @@ class SubAgents(Protocol):
 async def spawn_pod(
     name: Annotated[str, Meta(description="what to call it: letters, digits, '-' and '_'")],
     instruction: Annotated[str, Meta(description="its system prompt: who it is and how it is to work")],
-    task: Annotated[str, Meta(description="what it is to do now; it knows nothing of this conversation")],
+    task: Annotated[
+        str, Meta(min_length=1, description="what it is to do now; it knows nothing of this conversation")
+    ],
     scope: ScopeAsked | None = None,
     model: Annotated[
         str | None, Meta(description="another model of the same server, by its id; else yours")
@@ -71,7 +73,7 @@ async def spawn_pod(
 @tool
 async def send_to_pod(
     name: Name,
-    text: Annotated[str, Meta(description="the words it gets, as from its user")],
+    text: Annotated[str, Meta(min_length=1, description="the words it gets, as from its user")],
     ctx: ToolContext,
 ) -> str:
     """Send words to a sub-agent that is at work; it reads them before its next step."""

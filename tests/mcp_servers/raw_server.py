@@ -49,6 +49,8 @@ def listing() -> list:
     tools[0]["annotations"] = {"readOnlyHint": True}
     if "grown" in SINS:
         tools.append({"name": "new", "inputSchema": {"type": "object"}})
+    if "many" in SINS:
+        tools += [{"name": f"tool_{n}", "inputSchema": {"type": "object"}} for n in range(100_000)]
     if "odd" in SINS:
         deep = {}
         for _ in range(250):

@@ -41,6 +41,16 @@ async def test_an_answer_that_is_nearly_one_ends_its_call_at_once(
     assert played.texts[1] == "fine"
 
 
+async def test_of_a_server_with_very_many_tools_only_so_many_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("actors.tools.mcp.listing.MOST_TOOLS", 100)
+    played = await play("raw__tool_50", "raw__tool_99", of=raw("many"))
+    assert played.texts[0] == "MCP server 'raw' refused: Unknown tool: tool_50 (-32602)"
+    assert "there is no tool 'raw__tool_99'" in played.texts[1]
+    assert played.alerts == ["left out of the tools of MCP server 'raw': all beyond the first 100"]
+
+
 async def test_a_list_that_is_null_is_reported_at_once() -> None:
     played = await play("raw__echo", of=raw("null"))
     assert "MCP server 'raw' cannot be used" in played.alerts[0]

@@ -374,6 +374,17 @@ async def test_a_scope_or_a_budget_that_no_manifest_may_have_is_refused_in_the_w
         assert [each.name for each in system.pods()] == ["lead"]
 
 
+async def test_a_sub_agent_is_given_no_empty_task_and_no_empty_words() -> None:
+    cast = Cast(lead=[spawn(task=""), call("send_to_pod", {"name": "reader", "text": ""}), say("no")])
+    async with PodSystem() as system:
+        pod = await system.spawn(lead(), client=cast)
+        await pod.run("go")
+        task, text = await results(pod)
+        assert "task: expected `str` of length >= 1" in task
+        assert "text: expected `str` of length >= 1" in text
+        assert [each.name for each in system.pods()] == ["lead"]
+
+
 async def test_a_name_that_would_pass_for_another_pods_is_refused() -> None:
     wrong = ["", ".", "a.b", "a b", "a@b", "../a"]
     cast = Cast(lead=[*map(spawn, wrong), say("no")])

@@ -177,7 +177,8 @@ class Delegation:
             raise ToolError(f"there is a sub-agent named {asked.name!r}", hint="choose another name")
         if not _NAME.fullmatch(asked.name):
             raise ToolError(
-                f"{encodable(asked.name)!r} is no name of a sub-agent: letters, digits, '-' and '_' are"
+                f"{encodable(asked.name)!r} is no name of a sub-agent",
+                hint="a name has letters, digits, '-' and '_', and nothing else",
             )
         scope = self.scope.check_asked(asked, self._given(), self._actor.resources.commands)
         name = f"{self.name}.{asked.name}"

@@ -95,12 +95,12 @@ class DelegationTools:
         """The living sub-agents, and the last that have ended."""
         delegation = self._delegation
         await delegation.wait_for_restored()
+        ended = [  # before it is waited for the living, of which one may end meanwhile
+            {"name": each.name, "state": "ended", "outcome": each.outcome} for each in delegation.state.ended
+        ]
         living = [
             {"name": name, "state": await self._state(child), "task": child.started.task}
             for name, child in list(delegation.living.items())
-        ]
-        ended = [
-            {"name": each.name, "state": "ended", "outcome": each.outcome} for each in delegation.state.ended
         ]
         return living + ended
 

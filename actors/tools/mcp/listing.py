@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from actors.tools.mcp.schemas import SchemaError, usable_schema
@@ -12,6 +13,8 @@ from protocol.text import encodable
 
 #: The key under which the tool as the server lists it goes through the SDK.
 _AS_LISTED = "polypod.as_listed"
+#: How many tools a server may have: to make one of each takes its time, in which nothing else goes on.
+MOST_TOOLS = 2_000
 
 
 def simplify_listing(result: dict[str, Any]) -> None:
@@ -21,7 +24,8 @@ def simplify_listing(result: dict[str, Any]) -> None:
     """
     tools = result.get("tools")
     if isinstance(tools, list):
-        result["tools"] = [_simple(each) for each in tools if _is_tool(each)]
+        some = islice(filter(_is_tool, tools), MOST_TOOLS + 1)  # one more shows that there are more
+        result["tools"] = [_simple(each) for each in some]
 
 
 def _is_tool(given: Any) -> bool:
@@ -61,6 +65,9 @@ def listed(tools: Iterable[Any]) -> tuple[tuple[ListedTool, ...], list[str]]:
     found: dict[str, ListedTool] = {}
     left_out: list[str] = []
     for each in tools:
+        if len(found) == MOST_TOOLS:
+            left_out.append(f"all beyond the first {MOST_TOOLS:,}")
+            break
         meta, hints = each.meta or {}, each.annotations
         try:
             schema, words = usable_schema(meta.get(_AS_LISTED, each.input_schema))
