@@ -241,21 +241,32 @@ def mend(
         raise in_use(session_id, holder)
     if finding.kind == "unreadable":
         return _mend_unreadable(store, session_id, aside)
-    forked, made = None, False
-    if finding.sound:
-        try:
-            forked, made = succeed(store, session_id, new_id), True
-        except HeadConflict:  # a repair that was killed behind this has made it
-            forked = wait(store.info(new_id))
+    forked, made = _claimed_successor(store, session_id, new_id) if finding.sound else (None, False)
     try:
-        return forked, wait(store.put_aside(session_id, aside))
+        kept = wait(store.put_aside(session_id, aside))
     except BaseException:
+        wait(store.release(new_id))
         if made:
             with contextlib.suppress(SessionError):
                 wait(store.info(session_id))  # else the other one is all that is left of it
                 # Else there would be one more with each repair, beside the damaged one.
                 wait(store.delete(new_id))
         raise
+    wait(store.release(new_id))
+    return forked, kept
+
+
+def _claimed_successor(store: SessionStore, session_id: str, new_id: str) -> tuple[SessionInfo, bool]:
+    """The session that takes a damaged one's place, claimed, and whether it was made just now: another repair
+    that fails cannot delete it meanwhile. Raises SessionInUse where another one is at work.
+    """
+    made = True
+    try:
+        succeed(store, session_id, new_id)
+    except HeadConflict:  # a repair that was killed behind this has made it
+        made = False
+    wait(store.claim(new_id, "repair"))
+    return wait(store.info(new_id)), made
 
 
 def _mend_unreadable(

@@ -29,7 +29,7 @@ from actors.sessions.repair import (
 )
 from actors.sessions.sqlite.store import SQLiteStore
 from protocol.entries import ItemsKept, Parent, SessionOpened
-from protocol.errors import HeadConflict, SessionCorrupt, StoreError, UnknownEntry
+from protocol.errors import HeadConflict, SessionCorrupt, SessionInUse, StoreError, UnknownEntry
 from protocol.events import UserMessage
 from protocol.items import UserItem
 from protocol.wire import decode_entry, encode
@@ -298,6 +298,36 @@ def test_a_repair_that_cannot_put_the_damaged_session_aside_leaves_no_other(tmp_
         mend(store, finding, "mended", tmp_path / "damaged")
     assert [each.session_id for each in store.sessions()] == ["s"]
     store.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_repair_that_fails_deletes_nothing_that_another_one_relies_on(tmp_path, kind):
+    """Of two at once, the one that came second put the damaged session aside for the first one's successor,
+    which that one deleted then.
+    """
+    with contextlib.closing(KINDS[kind](tmp_path)) as store:
+        conversation(store, "s", "abcd")
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes().replace(b'"text":"d"', b'"text":"e"'))
+    with (
+        contextlib.closing(KINDS[kind](tmp_path)) as store,
+        contextlib.closing(KINDS[kind](tmp_path)) as other,
+    ):
+        (finding,) = check(store)
+
+        class Busy(type(store)):
+            def put_aside(self, session_id, folder):
+                with pytest.raises(SessionInUse):
+                    mend(other, finding, successor_id(finding), folder)
+                raise StoreError("locked")
+
+        store.__class__ = Busy
+        with pytest.raises(StoreError, match="locked"):
+            mend(store, finding, successor_id(finding), tmp_path / "damaged")
+        assert [each.session_id for each in store.sessions()] == ["s"]
+        forked, _ = mend(other, finding, successor_id(finding), tmp_path / "damaged")
+        assert texts(store, forked.session_id) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
