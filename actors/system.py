@@ -437,7 +437,7 @@ class PodSystem:
         try:
             mailroom, store, assembly, _ = self._here()
             if self._process_pods is None:
-                from actors.swarm.processes.process_pods import ProcessPods  # noqa: PLC0415 - paid for by who has any
+                from actors.swarm.processes.process_pods import ProcessPods  # noqa: PLC0415 - paid for by whoever has any
 
                 threads = None if self._tool_threads is None else self._tool_threads.limit
                 self._process_pods = ProcessPods(
@@ -510,7 +510,7 @@ class PodSystem:
         With ``session`` the next call of that name continues where this one ended. The other parameters are
         those of ``spawn`` and ``Pod.run``, which say what it raises.
         """
-        from actors.pod.single_run import SingleRun  # noqa: PLC0415 - paid for by who has such runs
+        from actors.pod.single_run import SingleRun  # noqa: PLC0415 - paid for by whoever has such runs
 
         mailroom, tools = self._room(), several("tools", options.pop("tools", ()))
         command = run_command(content, output, options, new_run_id())
@@ -558,7 +558,7 @@ class PodSystem:
         mailroom, _, _, spawner = self._here()
         check_count("max_restarts", max_restarts, 0, "restarts")
         check_seconds("window_seconds", window_seconds, zero=False)
-        from actors.runtime.restarts import Limits  # noqa: PLC0415 - paid for by who supervises
+        from actors.runtime.restarts import Limits  # noqa: PLC0415 - paid for by whoever supervises
 
         members, limits = several("pods", pods), Limits(max_restarts, window_seconds)
         return call_on(mailroom, lambda: spawner.ensure_supervision().group(members, limits))
@@ -639,7 +639,7 @@ class PodSystem:
 
     def home(self) -> Home:
         """What a ``Swarm`` needs of the system. Raises SystemNotRunning."""
-        from actors.swarm.agents.home import Home  # noqa: PLC0415 - paid for by who has agents
+        from actors.swarm.agents.home import Home  # noqa: PLC0415 - paid for by whoever has agents
 
         entered = self._here()
         return Home(

@@ -123,7 +123,7 @@ def check_servers(
 def _settled(server: McpServer, at: str, absolute: Callable[[str], str]) -> McpServer:
     command = server.command
     if isinstance(command, str):
-        import shlex  # noqa: PLC0415 - paid for by who writes a line
+        import shlex  # noqa: PLC0415 - paid for by whoever writes a line
 
         try:
             command = tuple(shlex.split(command))

@@ -24,7 +24,7 @@ def _has_marks(name: str) -> bool:
     """Whether it is a name of letters with marks, as vowels are in many scripts, and accents of a name in
     decomposed form.
     """
-    import unicodedata  # noqa: PLC0415 - paid for by who has such a name
+    import unicodedata  # noqa: PLC0415 - paid for by whoever has such a name
 
     plain = "".join(each for each in name if not unicodedata.category(each).startswith("M"))
     return len(name) <= _LONGEST and name[:1] == plain[:1] and bool(_NAME.fullmatch(plain))

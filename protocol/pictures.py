@@ -32,7 +32,7 @@ def sound_picture(part: ImagePart) -> ImagePart | None:
     data = part.data or ""
     if data.startswith("data:"):
         return replace(part, data=None, url=data)
-    import binascii  # noqa: PLC0415 - paid for by who shows one
+    import binascii  # noqa: PLC0415 - paid for by whoever shows one
 
     data = "".join(data.split())
     try:

@@ -27,7 +27,7 @@ def decode_mended(data: bytes, kind: type[T]) -> T:
 
     Raises one of UNREADABLE.
     """
-    import json  # noqa: PLC0415 - paid for by who gets what msgspec cannot read
+    import json  # noqa: PLC0415 - paid for by whoever gets what msgspec cannot read
 
     text = data.decode("utf-8", "replace")
     return msgspec.convert(json.loads(text, strict=False, parse_constant=_unknown), kind)
@@ -46,7 +46,7 @@ def decode_any(data: bytes | str) -> Any:
 
 def _loads(text: str) -> Any:
     """What a JSON text holds, half surrogate pairs as they are and infinities refused."""
-    import json  # noqa: PLC0415 - paid for by who gets what msgspec cannot read
+    import json  # noqa: PLC0415 - paid for by whoever gets what msgspec cannot read
 
     return json.loads(text, strict=False, parse_constant=refuse, parse_float=finite)
 

@@ -77,7 +77,7 @@ def search_memory(
     query: str, ctx: ToolContext[NoteEditor], limit: Annotated[int, Meta(ge=1, le=20)] = 5
 ) -> str:
     """Find notes by words that are in them."""
-    from actors.memory.note_index import search  # noqa: PLC0415 - paid for by who searches
+    from actors.memory.note_index import search  # noqa: PLC0415 - paid for by whoever searches
 
     hits = search(ctx.deps.memory, query, limit=limit + 20)
     lines = [f"- {hit.path}: {hit.title}" for hit in hits if not hit.staged]

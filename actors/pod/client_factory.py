@@ -134,7 +134,7 @@ def local_client(section: LocalModelSection) -> OpenAIClient:
     """A client of the local model, with connections of its own, which the caller closes (``aclose``). Raises
     ConfigError for an endpoint that is not a URL, MissingKey, InvalidKey.
     """
-    from actors.llm.address import base_url_of  # noqa: PLC0415 - paid for by who has a local model
+    from actors.llm.address import base_url_of  # noqa: PLC0415 - paid for by whoever has a local model
     from actors.llm.http.presets import server_for  # noqa: PLC0415
     from actors.llm.openai.client import OpenAIClient  # noqa: PLC0415
 

@@ -122,7 +122,7 @@ def _on_fork(pod: PodActor, command: commands.Fork) -> Any:
 
 
 async def _fork(pod: PodActor, at: str | None, waits: Interruptible) -> str:
-    from actors.pod.session import fork  # noqa: PLC0415 - paid for by who forks
+    from actors.pod.session import fork  # noqa: PLC0415 - paid for by whoever forks
 
     await pod.journal.commit()
     if at is None and pod.approvals is not None and pod.approvals.state.open:

@@ -278,7 +278,7 @@ class PodActor(AsyncActor):
 
     def _leave_children(self, state: Children) -> None:
         """Record the end of sub-agents from an earlier life, because the pod can no longer have any."""
-        from actors.pod.delegation.sub_agent import record_ended  # noqa: PLC0415 - paid for by who had any
+        from actors.pod.delegation.sub_agent import record_ended  # noqa: PLC0415 - paid for by whoever had any
 
         for child in state.open:
             record_ended(self.journal.log, child, "cancelled")

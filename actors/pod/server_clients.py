@@ -35,7 +35,7 @@ def client_for(section: ModelSection, preset: Preset, server: Server, http: Http
     if preset.key_header is not None and server.api_key:
         common["headers"] = {preset.key_header: key_of(server.api_key, "api_key")}
     if section.num_ctx is not None:
-        from actors.llm.openai.ollama import SizedModel  # noqa: PLC0415 - paid for by who sets it
+        from actors.llm.openai.ollama import SizedModel  # noqa: PLC0415 - paid for by whoever sets it
 
         common["named"] = SizedModel(base_url, section.num_ctx)
     from actors.llm.openai.client import OpenAIClient  # noqa: PLC0415

@@ -193,7 +193,7 @@ class ToolFactory:
         from actors.tools.shell.pod_commands import PodCommands  # noqa: PLC0415 - paid for by pods with any
 
         def make_sandbox() -> Sandbox:
-            from actors.tools.confinement.sandbox import Sandbox  # noqa: PLC0415 - paid for by who runs commands
+            from actors.tools.confinement.sandbox import Sandbox  # noqa: PLC0415 - paid for by whoever runs commands
 
             return Sandbox(manifest.sandbox, partial(runner.scope_for, name), self._launchers.of_programs)
 
@@ -290,7 +290,7 @@ def _delegates(manifest: PodManifest) -> bool:
 
 
 def _search_memory(folder: Path, query: str, **options: Any) -> list[Any]:
-    from actors.memory.note_index import search  # noqa: PLC0415 - paid for by who searches
+    from actors.memory.note_index import search  # noqa: PLC0415 - paid for by whoever searches
     from actors.memory.notes_folder import NotesFolder  # noqa: PLC0415 - the same
 
     return search(NotesFolder(folder), query, **options)

@@ -59,7 +59,7 @@ def command_of(what: str, given: str | Sequence[str | os.PathLike[str]]) -> list
     """The program and arguments given as ``what``: a list, or a text as a shell splits it. Raises
     InvalidInput.
     """
-    import shlex  # noqa: PLC0415 - paid for by who gives one
+    import shlex  # noqa: PLC0415 - paid for by whoever gives one
 
     try:
         words = shlex.split(given) if isinstance(given, str) else [*map(os.fspath, several(what, given))]

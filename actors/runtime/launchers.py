@@ -26,7 +26,7 @@ class Launchers:
         where the system is at its end.
         """
         if self._of_programs is None:
-            from actors.runtime.children.launcher import Launcher  # noqa: PLC0415 - paid for by who starts any
+            from actors.runtime.children.launcher import Launcher  # noqa: PLC0415 - paid for by whoever starts any
 
             self._of_programs = self._set_up(Launcher(self._most))
         return self._of_programs
@@ -34,7 +34,7 @@ class Launchers:
     def of_pods(self, prepare: str | None) -> Launcher:
         """Starts processes that are pods, which do not count as programs. Raises as ``of_programs``."""
         if self._of_pods is None:
-            from actors.runtime.children.launcher import Launcher  # noqa: PLC0415 - paid for by who starts any
+            from actors.runtime.children.launcher import Launcher  # noqa: PLC0415 - paid for by whoever starts any
 
             self._of_pods = self._set_up(Launcher(prepare=prepare))
         return self._of_pods

@@ -121,7 +121,7 @@ class Spawner:
     def ensure_supervision(self) -> Supervision:
         """What starts pods again that fail, which is made where there is none."""
         if self._supervision is None:
-            from actors.swarm.supervision import Supervision  # noqa: PLC0415 - paid for by who supervises
+            from actors.swarm.supervision import Supervision  # noqa: PLC0415 - paid for by whoever supervises
 
             self._supervision = Supervision(self._room(), self._bus, self._mailboxes, self)
         return self._supervision

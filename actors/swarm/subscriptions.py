@@ -71,10 +71,10 @@ class Subscriptions:
             since = {composed(str(name)): number for name, number in since.items()}
         started, position = self._roster.wait_until_started, self._roster.position
         if children and pod is not None:
-            from actors.pod.session.past_tree import PastTree  # noqa: PLC0415 - paid for by who asks for the past
+            from actors.pod.session.past_tree import PastTree  # noqa: PLC0415 - paid for by whoever asks for the past
 
             return PastTree(self.store, pod, since, started, lambda: self._living(pod))
-        from actors.pod.session.past_events import PastEvents  # noqa: PLC0415 - paid for by who asks for the past
+        from actors.pod.session.past_events import PastEvents  # noqa: PLC0415 - paid for by whoever asks for the past
 
         names = list(self._roster.pods) if pod is None else [pod]
         after = {each: since if isinstance(since, int) else since.get(each, 0) for each in names}

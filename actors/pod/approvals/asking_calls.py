@@ -176,7 +176,7 @@ class AskingToolCalls(ToolCalls):
         result = ToolResult.of(call, f"{call.name} was not run: {why}", is_error=True)
         result = with_texts(result, request.injected)
         if run is not None:
-            self.add_result(run, result, None, None, None)
+            self.add_result(run, result)
         else:
             self._journal.log.record(ToolResulted, self._journal.head.open_run, item=result)
 

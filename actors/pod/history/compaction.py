@@ -70,7 +70,7 @@ class Compaction:
         ``wanted`` is how many tokens to keep, ``window`` the context window that a server reported; ``waits``
         is the piece of work that this is part of. Raises CancelledError and Left as that does.
         """
-        from actors.pod.history.summarizer import Folding  # noqa: PLC0415 - paid for by who compacts
+        from actors.pod.history.summarizer import Folding  # noqa: PLC0415 - paid for by whoever compacts
 
         journal, conversation = self._journal, self._conversation
         if not journal.head.items:
@@ -128,7 +128,7 @@ class Compaction:
         return None
 
     async def _run_summarizer(self, folding: Folding) -> Folded:
-        from actors.pod.history.summarizer import fold  # noqa: PLC0415 - paid for by who compacts
+        from actors.pod.history.summarizer import fold  # noqa: PLC0415 - paid for by whoever compacts
 
         await self._wait_for_readers()
         return await fold(self._resources, folding)

@@ -96,7 +96,7 @@ class Conversation:
 
     def _kept(self, occupancy: int) -> int:
         """The tokens of the items that a compaction before a request would keep as they are."""
-        from actors.compaction.cut import cut  # noqa: PLC0415 - paid for by who comes near the limit
+        from actors.compaction.cut import cut  # noqa: PLC0415 - paid for by whoever comes near the limit
 
         items = self._head.items
         retained = self._template.limits.retained_for("request_threshold", occupancy)

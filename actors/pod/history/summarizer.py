@@ -129,7 +129,7 @@ def _toolbox(*, may_read: bool) -> Toolbox:
     """The summariser's tools, made once."""
     tools = [write_summary, add_reference]
     if may_read:
-        from actors.tools.filesystem.files import read_file  # noqa: PLC0415 - paid for by who compacts
+        from actors.tools.filesystem.files import read_file  # noqa: PLC0415 - paid for by whoever compacts
 
         tools += [mark_read_required, read_file]
     return Toolbox(tools)

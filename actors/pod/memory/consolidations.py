@@ -73,7 +73,7 @@ class Consolidations:
         if self._consolidator is not None:
             self._more_staged = True
             return
-        from actors.memory.consolidation import ConsolidationActor  # noqa: PLC0415 - paid for by who consolidates
+        from actors.memory.consolidation import ConsolidationActor  # noqa: PLC0415 - paid for by whoever consolidates
         from actors.memory.notes_folder import NotesFolder  # noqa: PLC0415 - the same
 
         asked, self.asked_for, self._more_staged = self.asked_for, False, False

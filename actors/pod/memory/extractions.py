@@ -129,7 +129,7 @@ class Extractions:
         return extraction_due(self._template.manifest.memory, self._conversation.context().since(start))
 
     def _start_extraction(self) -> None:
-        from actors.memory.extraction import ExtractionActor  # noqa: PLC0415 - paid for by who extracts
+        from actors.memory.extraction import ExtractionActor  # noqa: PLC0415 - paid for by whoever extracts
 
         self._triggered = False
         job = self._job = ExtractionActor.make(self._mailroom, UNREGISTERED)
@@ -139,7 +139,7 @@ class Extractions:
 
     async def _read(self, job: ExtractionActor) -> None:
         """Have the job read once its start is durable, unless it was given up meanwhile."""
-        from actors.memory.notes_folder import NotesFolder  # noqa: PLC0415 - paid for by who extracts
+        from actors.memory.notes_folder import NotesFolder  # noqa: PLC0415 - paid for by whoever extracts
 
         if self._job is not job:
             return
@@ -171,7 +171,7 @@ class Extractions:
 
     def _reading_budget(self) -> int:
         """How many (estimated) tokens of history one extraction is given."""
-        from actors.memory.findings import (  # noqa: PLC0415 - paid for by who extracts
+        from actors.memory.findings import (  # noqa: PLC0415 - paid for by whoever extracts
             EXTRACTOR_PROMPT,
             EXTRACTOR_TOKENS,
         )

@@ -31,7 +31,7 @@ class Recall:
         """Whether the run that begins is the first of a new session."""
         if self._done:
             return False
-        from actors.compaction.compose import is_of_compaction  # noqa: PLC0415 - paid for by who recalls
+        from actors.compaction.compose import is_of_compaction  # noqa: PLC0415 - paid for by whoever recalls
 
         return not any(map(is_of_compaction, self._journal.head.items))
 
@@ -52,7 +52,7 @@ class Recall:
 
 
 async def _search(memory: Path, words: str, budget: int) -> SystemItem | None:
-    from actors.memory.notes_folder import NotesFolder  # noqa: PLC0415 - paid for by who recalls
+    from actors.memory.notes_folder import NotesFolder  # noqa: PLC0415 - paid for by whoever recalls
     from actors.memory.recall import recall_notes  # noqa: PLC0415 - the same
 
     return await asyncio.wait_for(in_thread(recall_notes, NotesFolder(memory), words, budget), RECALL_SECONDS)

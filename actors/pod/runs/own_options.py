@@ -156,7 +156,7 @@ async def make_prompt(make: MakePrompt, ctx: ToolContext, resources: PodResource
     """The system prompt that a function makes. Raises InvalidInput if it is not a text, and whatever the
     function raises.
     """
-    from actors.tools.user_functions import call_function  # noqa: PLC0415 - paid for by who has one
+    from actors.tools.user_functions import call_function  # noqa: PLC0415 - paid for by whoever has one
 
     threads = resources.template.tools.toolbox.threads
     made = await call_function(partial(make, *_arguments(make, ctx)), threads, SECONDS)

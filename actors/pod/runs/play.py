@@ -278,7 +278,7 @@ class Play:
         """How the run ends once its validator has seen the answer; None if it goes on. Raises SessionError,
         Left.
         """
-        from actors.pod.runs.own_options import validate  # noqa: PLC0415 - paid for by who has one
+        from actors.pod.runs.own_options import validate  # noqa: PLC0415 - paid for by whoever has one
 
         resources = run.resources or self._parts.resources
         value = run.output if run.output_kind is not None or run.answer is None else run.answer.text

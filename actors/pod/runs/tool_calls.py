@@ -218,9 +218,9 @@ class ToolCalls:
         self,
         run: Run,
         result: ToolResult,
-        seconds: float | None,
-        waited: float | None,
-        arguments: dict[str, Any] | None,
+        seconds: float | None = None,
+        waited: float | None = None,
+        arguments: dict[str, Any] | None = None,
     ) -> None:
         """Record the result of a call, with a notice if the model repeats itself without progress."""
         log, head = self._journal.log, self._journal.head

@@ -18,7 +18,7 @@ def open_queue(store: SessionStore) -> TaskQueue:
     """
     tables = store.tables()
     if tables is not None:
-        from actors.routing.pool.sqlite_queue import SQLiteQueue  # noqa: PLC0415 - paid for by who has a file
+        from actors.routing.pool.sqlite_queue import SQLiteQueue  # noqa: PLC0415 - paid for by whoever has a file
 
         return SQLiteQueue(tables)
     if store.folder is None:

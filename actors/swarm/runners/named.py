@@ -78,7 +78,7 @@ def _local(model: LocalModelSection | None) -> Runner:
             "there is no local model, and so no runner 'local'",
             hint="set [local_model] endpoint in polypod.toml, or of the user's own in ~/.config/polypod",
         )
-    from actors.swarm.runners.local import LocalRunner  # noqa: PLC0415 - paid for by who starts one
+    from actors.swarm.runners.local import LocalRunner  # noqa: PLC0415 - paid for by whoever starts one
 
     return LocalRunner(model)
 
@@ -88,7 +88,7 @@ def _words(section: RunnerSection) -> tuple[str, ...]:
 
 
 def _claude(section: RunnerSection, launch: Launch, recorder: Recorder) -> Program:
-    from actors.swarm.runners.claude import ClaudeProgram  # noqa: PLC0415 - paid for by who starts one
+    from actors.swarm.runners.claude import ClaudeProgram  # noqa: PLC0415 - paid for by whoever starts one
 
     return ClaudeProgram(launch, recorder, _words(section), section.env, section.max_retries)
 
