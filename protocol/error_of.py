@@ -32,15 +32,17 @@ def error_of(failure: Failure) -> PolypodError:
         error.take_details(details)
     else:
         PolypodError.__init__(error, message, hint=hint)
-        for name, value in details.items():
-            usual = None if name.startswith("_") else getattr(kind, name, None)
-            if isinstance(usual, str | int | float) and isinstance(value, type(usual)):
-                setattr(error, name, value)
+    for name, value in details.items():
+        usual = None if name.startswith("_") else getattr(kind, name, None)
+        if isinstance(usual, str | int | float) and isinstance(value, type(usual)):
+            setattr(error, name, value)
     return error
 
 
 #: What the details of a ModelError are.
-_OF_MODELS = frozenset({"kind", "status", "retry_after", "where", "prompt_tokens", "context_window"})
+_OF_MODELS = frozenset(
+    {"kind", "status", "retry_after", "where", "prompt_tokens", "context_window", "retryable"}
+)
 
 
 def _classes() -> dict[str, type[PolypodError]]:

@@ -103,6 +103,8 @@ ModelErrorKind = Literal[
     "server",
 ]
 MODEL_ERROR_KINDS: tuple[ModelErrorKind, ...] = get_args(ModelErrorKind)
+#: Those of which the same request may work later.
+_RETRYABLE = frozenset({"rate_limit", "overloaded", "connection", "timeout", "server"})
 
 
 class Failure(Struct, frozen=True, omit_defaults=True):
@@ -492,7 +494,7 @@ class SessionCorrupt(SessionError):  # noqa: N818
         )
 
     def details(self) -> dict[str, Any]:
-        return {"session_id": self.session_id, "seq": self.seq}
+        return {"session_id": self.session_id, "seq": self.seq, "why": self.why}
 
 
 class UnknownEntry(SessionError):  # noqa: N818
@@ -540,11 +542,7 @@ class ModelError(PolypodError):
         self.where = where
         self.prompt_tokens = prompt_tokens
         self.context_window = context_window
-        self.retryable = (
-            kind in {"rate_limit", "overloaded", "connection", "timeout", "server"}
-            if retryable is None
-            else retryable
-        )
+        self.retryable = kind in _RETRYABLE if retryable is None else retryable
 
     def details(self) -> dict[str, Any]:
         known = {
@@ -554,6 +552,7 @@ class ModelError(PolypodError):
             "where": self.where,
             "prompt_tokens": self.prompt_tokens,
             "context_window": self.context_window,
+            "retryable": None if self.retryable == (self.kind in _RETRYABLE) else self.retryable,
         }
         return {key: value for key, value in known.items() if value is not None}
 
@@ -574,6 +573,9 @@ class MissingKey(ModelError):  # noqa: N818
         )
         self.variable = variable
 
+    def details(self) -> dict[str, Any]:
+        return {**super().details(), "variable": self.variable}
+
 
 class InvalidKey(ModelError):  # noqa: N818
     """A key has characters that no HTTP header can carry; ``what`` names the key, which is never shown."""
@@ -585,6 +587,9 @@ class InvalidKey(ModelError):  # noqa: N818
             f"{what} is no key: it has {why}", kind="auth", hint="copy the key anew, in plain characters"
         )
         self.what = what
+
+    def details(self) -> dict[str, Any]:
+        return {**super().details(), "what": self.what}
 
 
 class ScriptExhausted(ModelError):  # noqa: N818
@@ -711,7 +716,7 @@ class ChildNotStarted(ChildError):  # noqa: N818
         return error
 
     def details(self) -> dict[str, Any]:
-        return {"program": self.program}
+        return {"program": self.program, "why": self.why}
 
 
 class TooManyChildren(ChildError):  # noqa: N818
@@ -778,6 +783,9 @@ class NewerVersion(StoreError, WireError):  # noqa: N818
     def of(self, session_id: str, seq: int) -> NewerVersion:
         """The error about one entry of a session."""
         return NewerVersion(f"entry {seq} of session {session_id}", self.why)
+
+    def details(self) -> dict[str, Any]:
+        return {"why": self.why}
 
 
 class ForeignError(PolypodError):

@@ -14,6 +14,7 @@ import pykka
 from msgspec.structs import replace
 
 from actors.pod.address import Kinds, Since
+from actors.pod.checks import check_command
 from actors.pod.handle import Pod
 from actors.pod.runs.options import resume_for_wire, run_for_wire
 from actors.pod.runs.output_check import OutputCheck, OutputChecks, TypeCheck
@@ -96,15 +97,16 @@ class Channel:
 
     def ask(self, _: Pod, command: commands.Command) -> AsyncFuture[Any]:
         check: OutputCheck | None = None
-        if isinstance(command, RunHere | ResumeHere):
-            if command.output is not None:
-                check = TypeCheck(command.output)
-            elif command.own is not None:
-                check = command.own.check  # of who has asked from elsewhere for a pod that is elsewhere
-            try:
+        try:
+            check_command(command)  # with the words of a pod that lives here
+            if isinstance(command, RunHere | ResumeHere):
+                if command.output is not None:
+                    check = TypeCheck(command.output)
+                elif command.own is not None:
+                    check = command.own.check  # of who has asked from elsewhere for a pod that is elsewhere
                 command = run_for_wire(command) if isinstance(command, RunHere) else resume_for_wire(command)
-            except InvalidInput as error:
-                return AsyncFuture.failed(error)
+        except (InvalidInput, ValueError) as error:
+            return AsyncFuture.failed(error)
         return self._send(command, check)
 
     def stop(self, _: Pod) -> AsyncFuture[bool]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
+import msgspec
+
+from actors.runtime.arguments import check_count, text_of, wait_of
+from protocol import commands
 from protocol.errors import InvalidInput, WireError
 from protocol.foreign import shown
 from protocol.items import (
@@ -24,6 +28,26 @@ from protocol.wire import decode_item, encode
 
 _PARTS = frozenset({TextPart, ImagePart, ThinkingPart})
 _ITEMS = UserItem | AssistantItem | SystemItem | ToolResult
+Answer: TypeAlias = commands.Approve | commands.Disapprove
+
+
+def check_command(command: commands.Command) -> None:
+    """Raise the error that a pod answers with if an argument of ``command`` cannot be used: InvalidInput,
+    ValueError.
+    """
+    match command:
+        case commands.Run() | commands.Steer() | commands.Notify():
+            checked_content(command.content)
+        case commands.PushItem():
+            checked_item(command.item)
+        case commands.Approve() | commands.Disapprove():
+            checked_answer(command)
+        case commands.Compact(wanted) if wanted is not None:
+            check_count("retained_tokens", wanted, 0, "tokens")
+        case commands.WaitForMemoryJobs(timeout) | commands.WaitForSubAgents(timeout):
+            wait_of("timeout", timeout)
+        case commands.Fork(at) if at is not None:
+            text_of("at", at)
 
 
 def checked_content(content: Any) -> tuple[Part, ...]:
@@ -61,3 +85,20 @@ def checked_item(item: Any) -> Item:
         return decode_item(encode(recordable(item)))
     except (WireError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InvalidInput(f"{type(item).__name__} is no item of a conversation: {error}") from error
+
+
+def checked_answer(command: Answer) -> Answer:
+    """The answer with its note made encodable. Raises InvalidInput."""
+    text_of("approval_id", command.approval_id)
+    if isinstance(command, commands.Approve):
+        if not isinstance(command.always, bool):  # "no" would allow it for ever
+            raise InvalidInput(f"always: expected True or False, got {shown(command.always)}")
+        if not isinstance(command.arguments, dict | None):
+            raise InvalidInput(f"arguments: expected a dict by their names, got {shown(command.arguments)}")
+    elif command.by not in {"person", "nobody"}:
+        raise InvalidInput(f"by: expected 'person' or 'nobody', got {shown(command.by)}")
+    if command.note is None:
+        return command
+    if not isinstance(command.note, str):
+        raise InvalidInput(f"note: expected a text, got {shown(command.note)}")
+    return msgspec.structs.replace(command, note=encodable(command.note))

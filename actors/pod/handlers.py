@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from actors.compaction.call_order import in_call_order
 from actors.memory.messages import Consolidated, Consolidating, Proposal
-from actors.pod.checks import checked_content, checked_item
+from actors.pod.checks import Answer, check_command, checked_answer, checked_content, checked_item
 from actors.pod.runs.options import resume_from_wire, run_from_wire
 from actors.pod.runs.run_state import QueuedRun, ResumeHere, RunHere
 from actors.pod.runs.tool_calls import EndedLate
 from actors.runtime.actor import DEFERRED
-from actors.runtime.arguments import check_count, wait_of
+from actors.runtime.arguments import wait_of
 from actors.runtime.future import AsyncFuture
 from actors.runtime.interruptible import Interruptible
 from protocol import commands
-from protocol.errors import InvalidInput, PodStopped, SessionError
+from protocol.errors import PodStopped, SessionError
 from protocol.events import (
     Alert,
     AssistantMessage,
@@ -29,18 +29,15 @@ from protocol.events import (
     ToolResulted,
     UserMessage,
 )
-from protocol.foreign import shown
 from protocol.items import AssistantItem, Item, SystemItem, ToolResult, UserItem
 from protocol.lifecycle import AT_WORK, PodState
 from protocol.results import PodDescription
-from protocol.text import encodable
 from protocol.usage import Usage
 
 if TYPE_CHECKING:
     from actors.pod.delegation.delegation import Delegation
     from actors.pod.pod import PodActor
 
-_Answering: TypeAlias = commands.Approve | commands.Disapprove
 
 #: The event of each item that is pushed.
 _EVENT_OF: dict[type, tuple[Any, dict[str, Any]]] = {
@@ -117,6 +114,7 @@ async def _push(pod: PodActor, item: Item) -> None:
 
 
 def _on_fork(pod: PodActor, command: commands.Fork) -> Any:
+    check_command(command)
     pod.runs.between_steps(pod.defer_reply(), lambda waits: _fork(pod, command.at, waits))
     return DEFERRED
 
@@ -138,9 +136,8 @@ async def _fork(pod: PodActor, at: str | None, waits: Interruptible) -> str:
 
 
 def _on_compact(pod: PodActor, command: commands.Compact) -> Any:
+    check_command(command)
     wanted = command.retained_tokens
-    if wanted is not None:
-        check_count("retained_tokens", wanted, 0, "tokens")
     pod.runs.between_steps(pod.defer_reply(), lambda waits: pod.runs.compact(wanted, waits))
     return DEFERRED
 
@@ -201,8 +198,8 @@ def _on_describe(pod: PodActor, _: commands.Describe) -> PodDescription:
     )
 
 
-def _on_answer(pod: PodActor, command: _Answering) -> Any:
-    command = _checked_answer(command)
+def _on_answer(pod: PodActor, command: Answer) -> Any:
+    command = checked_answer(command)
     reply = pod.defer_reply()
     if pod.delegation is not None and (asker := pod.delegation.asker_of(command.approval_id)):
         answer = asker.address.ask(asker, command)
@@ -210,22 +207,6 @@ def _on_answer(pod: PodActor, command: _Answering) -> Any:
     else:
         pod.runs.answer(command, reply)
     return DEFERRED
-
-
-def _checked_answer(command: _Answering) -> _Answering:
-    """The answer with its note made encodable. Raises InvalidInput."""
-    if isinstance(command, commands.Approve):
-        if not isinstance(command.always, bool):  # "no" would allow it for ever
-            raise InvalidInput(f"always: expected True or False, got {shown(command.always)}")
-        if not isinstance(command.arguments, dict | None):
-            raise InvalidInput(f"arguments: expected a dict by their names, got {shown(command.arguments)}")
-    elif command.by not in {"person", "nobody"}:
-        raise InvalidInput(f"by: expected 'person' or 'nobody', got {shown(command.by)}")
-    if command.note is None:
-        return command
-    if not isinstance(command.note, str):
-        raise InvalidInput(f"note: expected a text, got {shown(command.note)}")
-    return msgspec.structs.replace(command, note=encodable(command.note))
 
 
 def _on_proposal(pod: PodActor, proposal: Proposal) -> Any:

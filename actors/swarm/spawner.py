@@ -85,9 +85,10 @@ def with_prompt(
         return manifest, None
     if isinstance(prompt, str):
         return manifest.replace(pod=replace(manifest.pod, system_prompt=encodable(prompt))), None
+    make_prompt = checked_prompt(prompt)
     if process:
         raise InvalidInput("system_prompt: a function cannot travel to another process")
-    return manifest, checked_prompt(prompt)
+    return manifest, make_prompt
 
 
 class Spawner:

@@ -143,7 +143,7 @@ def test_what_the_other_end_could_not_read_is_an_error_of_who_asks_and_ends_no_c
         asked: dict[str, Any] = {
             "retained_tokens": lambda: handle.compact("x"),  # type: ignore[arg-type]
             "timeout": lambda: handle.wait_for_sub_agents("5"),  # type: ignore[arg-type]
-            "at": lambda: handle.fork(5),  # type: ignore[arg-type]
+            "at: expected": lambda: handle.fork(5),  # type: ignore[arg-type]
             "item": lambda: handle.push_item(5),  # type: ignore[arg-type]
             "content": lambda: handle.run([1]),  # type: ignore[list-item]
             "note": lambda: handle.deny("a", note=5),  # type: ignore[arg-type]

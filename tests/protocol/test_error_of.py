@@ -21,11 +21,15 @@ MADE: dict[type[PolypodError], list[PolypodError]] = {
     errors.ToolLoop: [errors.ToolLoop("again", tool="t", times=3)],
     errors.SessionInUse: [errors.SessionInUse("s", pid=1, host="h", since=1.5, pod="p")],
     errors.SessionCorrupt: [errors.SessionCorrupt("s", 3, "why")],
+    errors.ChildNotStarted: [errors.ChildNotStarted.of("p", "why", hint="h")],
+    errors.TooManyChildren: [errors.TooManyChildren.of("p", 3, ["a"])],
+    errors.AgentFailed: [errors.AgentFailed("m", hint="h", kind="auth", status=401, died=True)],
     errors.HookError: [errors.HookError("Guard.before_request", "failed")],
     errors.ToolSourceError: [errors.ToolSourceError("s", "cannot be opened")],
     errors.ModelError: [
         errors.ModelError("m", kind="rate_limit", hint="h", status=429, retry_after=2.5, where="h:1"),
         errors.ModelError("m", kind="context_overflow", prompt_tokens=5, context_window=9),
+        errors.ModelError("m", kind="rate_limit", retryable=False),
     ],
     errors.MissingKey: [errors.MissingKey("KEY", what="a model")],
     errors.InvalidKey: [errors.InvalidKey("a key", "a line break")],
@@ -69,8 +73,8 @@ def test_an_error_is_itself_again(error: PolypodError) -> None:
     assert type(again) is type(error) or isinstance(error, errors.ForeignError)
     assert (again.message, again.hint, str(again)) == (error.message, error.hint, str(error))
     assert again.details() == error.details()
-    for name in vars(error):
-        getattr(again, name)
+    for name, value in vars(error).items():
+        assert isinstance(value, BaseException | Failure) or getattr(again, name) == value, name
 
 
 def test_an_error_of_a_program_keeps_its_name_and_what_it_says() -> None:
