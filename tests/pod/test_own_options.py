@@ -310,6 +310,22 @@ async def test_a_model_that_never_satisfies_its_validator_fails_the_run() -> Non
         assert isinstance(failed.value.__cause__, OutputInvalid)
 
 
+@pytest.mark.parametrize("join", ["steer", "notify"])
+async def test_words_that_come_while_a_validator_looks_are_answered_in_the_same_run(join: str) -> None:
+    async def look(text: str) -> None:
+        if text == "a":
+            words.append(getattr(pod, join)("and this"))
+            await pod.describe()  # by then they have come
+
+    words: list[Any] = []
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("a"), say("b")]))
+        result = await pod.run("1", output_validator=look)
+        await asyncio.gather(*words)
+        assert (result.text, result.steps) == ("b", 2)
+        assert [item.text for item in await pod.history()] == ["1", "a", "and this", "b"]
+
+
 async def test_a_validator_that_breaks_fails_the_run_and_one_that_hangs_can_be_cancelled() -> None:
     async def hang(_: Any) -> None:
         waits.set()

@@ -296,6 +296,8 @@ class Play:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - ends this run alone
             self._model_calls.end_by_error(run, error)
             return None
+        if run.pending:  # words that came meanwhile are answered before the run ends
+            return None
         if made is not None:
             run.output = made
         return "finished"
