@@ -428,3 +428,15 @@ def test_a_session_without_its_row_that_is_damaged_too_is_mended_as_others_are(t
     assert [each.session_id for each in store.sessions()] == [forked.session_id]
     assert list(check(store)) == []
     store.close()
+
+
+def test_entries_that_damage_has_taken_away_from_any_session_are_reported(tmp_path):
+    store = SQLiteStore(tmp_path / "pods.db")
+    conversation(store, "s", ["one"])
+    conversation(store, "t", ["two"])
+    with contextlib.closing(sqlite3.connect(store.path)) as db, db:
+        db.execute("UPDATE entries SET session = 'x' WHERE session = 1")
+    lost, emptied = check(store)
+    assert (lost.kind, emptied.kind, emptied.session_id) == ("store", "unreadable", "s")
+    assert "the session number 'x'" in lost.text
+    store.close()

@@ -32,6 +32,8 @@ def orphans(db: sqlite3.Connection, queries: Queries) -> dict[str, Orphan]:
     """The sessions without a row, by their ids; ``lost-NUMBER`` where another has it or nobody knows it."""
     found: dict[str, Orphan] = {}
     for row in queries.lost(db):
+        if not isinstance(row, int):
+            continue
         name, orphan = f"lost-{row}", Orphan(row)
         with suppress(WireError, TypeError):
             for entry in queries.entries(db, row, 0, 1):

@@ -91,12 +91,16 @@ class Queries:
         self._matching = f"""
         {info} WHERE s.id IN ({_BEGINNING} UNION {_SHORT}) ORDER BY s.uuid <> :beginning, s.uuid LIMIT :limit
         """
-        begins = "WHERE follows = 0" if runs else ""
-        with_entries = f"SELECT session FROM entries {begins}"
+        # Each by look-ups in the other's index, which takes half of what comparing both as a whole does.
         self._emptied = f"""
-        SELECT uuid FROM sessions WHERE id IN (SELECT id FROM sessions EXCEPT {with_entries}) ORDER BY id
+        SELECT uuid FROM sessions s
+        WHERE NOT EXISTS (SELECT 1 FROM entries WHERE session = s.id {"AND follows = 0" if runs else ""})
+        ORDER BY id
         """
-        self._lost = f"{with_entries} EXCEPT SELECT id FROM sessions"
+        self._lost = f"""
+        SELECT DISTINCT session FROM entries
+        WHERE {"follows = 0 AND" if runs else ""} session NOT IN (SELECT id FROM sessions)
+        """
         self._children = f"{info} WHERE s.parent IN (%s) ORDER BY s.id"
         self._recent = f"""
         {info}
@@ -164,9 +168,11 @@ class Queries:
         """The sessions without entries, which no listing has, oldest first: somebody has deleted those."""
         return [session_id for (session_id,) in db.execute(self._emptied)]
 
-    def lost(self, db: sqlite3.Connection) -> list[int]:
-        """The rows of sessions that are there no more and have entries: somebody has deleted them."""
-        return [row for (row,) in db.execute(self._lost) if isinstance(row, int)]
+    def lost(self, db: sqlite3.Connection) -> list[object]:
+        """The rows of sessions that are there no more and have entries: somebody has deleted them. What
+        damage has made of their numbers may be of any type.
+        """
+        return [row for (row,) in db.execute(self._lost)]
 
     def successors(self, db: sqlite3.Connection, session_id: str) -> list[SessionInfo]:
         """The sessions whose parent this one is, or one in its line that was deleted, oldest first."""

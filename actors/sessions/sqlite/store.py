@@ -66,6 +66,9 @@ _PAGES = "freelist_count", "page_count"
 #: a copy that is to take its place.
 _ENDS = ("", "-wal", "-shm", "-journal", ".writers", COPY)
 
+#: What is said of entries that damage has taken away from their session.
+_STRAY = "there are entries of the session number {!r:.40}, which none can have: restore the file from a copy"
+
 
 class SQLiteStore(SessionStore):
     """Sessions in one SQLite file, which many processes may use at once. Raises StoreError.
@@ -289,9 +292,11 @@ class SQLiteStore(SessionStore):
     def problems(self) -> list[str]:
         try:
             with self._reader() as db:
-                return [text for (text,) in db.execute("PRAGMA quick_check") if text != "ok"]
+                found = [text for (text,) in db.execute("PRAGMA quick_check") if text != "ok"]
+                lost = self._queries.lost(db)
         except StoreError as error:
             return [str(error)]
+        return found + [_STRAY.format(each) for each in lost if not isinstance(each, int)]
 
     def unreadable(self) -> dict[str, SessionError]:
         with self._reader() as db:
