@@ -102,6 +102,7 @@ def leave(code: int) -> NoReturn:
     """Leave with that exit code. Threads of event loops are not waited for: a tool that was left to itself
     may hold one for ever. Others are, as Python does, and what ``atexit`` calls: until a signal ends that.
     """
+    let_go_of_lost_terminal()  # what is left to be written to it would replace the exit code
     _end_on_signals()
     atexit.register(_first.acquire)
     if _threads(of_loops=True):

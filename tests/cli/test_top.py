@@ -365,11 +365,18 @@ def test_ctrl_z_gives_the_terminal_to_the_shell_until_it_goes_on(home: Swarm) ->
         assert somebody.leaves_with() == 0
 
 
+def test_ctrl_z_stops_nothing_where_no_shell_could_have_it_go_on(home: Swarm) -> None:
+    with person(home, "top") as somebody:
+        somebody.sees("n starts an agent")
+        somebody.press("\x1aq")
+        assert somebody.leaves_with() == 0
+
+
 def test_it_ends_with_its_terminal(home: Swarm, terminals_count: None) -> None:
     with person(home, "top") as somebody:
         somebody.sees("n starts an agent")
         somebody.hang_up()
-        assert somebody.process.wait(60) != 0
+        assert somebody.process.wait(60) == 129
 
 
 @pytest.mark.parametrize("wanted", [True, False])

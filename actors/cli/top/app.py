@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, ClassVar, TypeVar
@@ -241,6 +242,12 @@ class Top(App[None]):
             self.run_worker(then(answer))
 
         self.push_screen(question, begin)
+
+    def action_suspend_process(self) -> None:
+        """Stop, where a shell has started it, which takes the terminal and can have it go on."""
+        parent = os.getppid()
+        if os.getsid(parent) == os.getsid(0) and os.getpgid(parent) != os.getpgrp():
+            super().action_suspend_process()
 
     def action_new(self) -> None:
         """Ask for a task, and start an agent."""
