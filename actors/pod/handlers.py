@@ -19,7 +19,7 @@ from actors.runtime.arguments import wait_of
 from actors.runtime.future import AsyncFuture
 from actors.runtime.interruptible import Interruptible
 from protocol import commands
-from protocol.errors import PodStopped, SessionError
+from protocol.errors import AlreadyResolved, PodStopped, SessionError
 from protocol.events import (
     Alert,
     AssistantMessage,
@@ -203,7 +203,7 @@ def _on_answer(pod: PodActor, command: Answer) -> Any:
     reply = pod.defer_reply()
     if pod.delegation is not None and (asker := pod.delegation.asker_of(command.approval_id)):
         answer = asker.address.ask(asker, command)
-        answer.when_done(lambda: _pass_on(answer, reply))
+        answer.when_done(lambda: _pass_on(pod, command.approval_id, answer, reply))
     else:
         pod.runs.answer(command, reply)
     return DEFERRED
@@ -237,10 +237,14 @@ def _on_passivate(pod: PodActor, _: commands.Passivate) -> bool:
     return pod.passivate()
 
 
-def _pass_on(answer: AsyncFuture[Any], reply: AsyncFuture[Any]) -> None:
+def _pass_on(pod: PodActor, approval_id: str, answer: AsyncFuture[Any], reply: AsyncFuture[Any]) -> None:
+    """Reply with what a sub-agent replied to an answer."""
     error = answer.exception()
     if error is None:
         reply.set(None)
+    elif isinstance(error, PodStopped) and not pod.status.stopping:  # only the sub-agent has stopped
+        words = f"approval {approval_id} was answered, or is not wanted any more"
+        reply.set_exception(AlreadyResolved(words))
     else:
         reply.set_exception(error)
 

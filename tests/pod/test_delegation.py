@@ -21,7 +21,7 @@ from actors.sessions.memory.store import MemoryStore
 from actors.sessions.sqlite.store import SQLiteStore
 from actors.system import PodSystem
 from protocol.approval import ApprovalAnswer
-from protocol.errors import PodNotFound, TooManyRestarts
+from protocol.errors import AlreadyResolved, PodNotFound, TooManyRestarts, UnknownApproval
 from protocol.events import (
     ApprovalRequested,
     ChildEnded,
@@ -207,6 +207,11 @@ async def test_a_call_of_a_sub_agent_that_waits_for_approval_is_answered_at_its_
             asked = await until(events, of(ApprovalRequested))
             assert asked.pod == "lead.reader"
             await pod.approve(asked.approval_id)
+            again = None
+            while not isinstance(again, UnknownApproval):  # as once nothing is left of the sub-agent
+                with pytest.raises((AlreadyResolved, UnknownApproval)) as refused:
+                    await pod.approve(asked.approval_id)
+                again = refused.value
             await run
             assert (await until(events, of(ChildEnded))).outcome == "finished"
 
