@@ -41,6 +41,7 @@ from protocol.events import (
     RestartsExhausted,
     RunEnd,
     RunStart,
+    StateChanged,
     TextDelta,
     ToolProgress,
     UserMessage,
@@ -227,6 +228,22 @@ async def test_its_events_are_published_with_the_bytes_of_its_log(store: str, sy
 
 
 # -- its death -----------------------------------------------------------------------------------
+
+
+async def test_whoever_follows_a_pod_gets_the_last_event_of_its_sub_agent(
+    store: str, system_on: SystemOn
+) -> None:
+    reader = {"name": "reader", "instruction": "You read.", "task": "Read."}
+    with scripted([call("spawn_pod", reader), *[say("read")] * 4]) as client:
+        async with system_on(store) as system, asyncio.timeout(60):
+            manifest = PodManifest.of(name="p", tools={"builtin": ["pods"]})
+            pod = await system.spawn(manifest, client=client, process=True)
+            with pod.subscribe(StateChanged, children=True) as events:
+                await pod.run("go")
+                async for event in events:
+                    assert isinstance(event, StateChanged)
+                    if (event.pod, event.new) == ("p.reader", PodState.STOPPED):
+                        break
 
 
 async def test_a_killed_process_fails_what_was_asked_and_leaves_nothing(

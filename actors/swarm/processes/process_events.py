@@ -23,6 +23,7 @@ from protocol.events import (
     PodFailed,
     PodStarted,
     RunStart,
+    StateChanged,
 )
 from protocol.pod_process import PodBegun
 from protocol.wire import decode_event, event_kind
@@ -48,6 +49,8 @@ class ProcessEvents:
         self._approvals: dict[str, ApprovalRequested] = {}
         self._asked_approvals: set[str] = set()
         self._sub_agents: set[str] = set()
+        #: Those of them that have ended, and whose last event, a transient one, is still to come.
+        self._ended: set[str] = set()
 
     @property
     def position(self) -> tuple[str, int]:
@@ -88,13 +91,24 @@ class ProcessEvents:
         entries = (StoredEntry(event.seq, b"", body),) if durable and self._bus.fed else ()
         self._bus.publish((event,), entries)
         if isinstance(event, PodEnded | PodFailed) and event.pod in self._sub_agents:
-            self._sub_agents.discard(event.pod)
-            self._bus.disown(event.pod)
+            self._ended.add(event.pod)
+        if self._ended:
+            self._forget_ended(event)
+
+    def _forget_ended(self, event: Event) -> None:
+        """Forget a sub-agent with its last event, and all that have ended where that may be left out."""
+        missed = isinstance(event, Lagged) or self._bus.silent
+        last = {event.pod} if isinstance(event, StateChanged) else set()
+        for name in self._ended if missed else self._ended & last:
+            self._sub_agents.discard(name)
+            self._bus.disown(name)
+        self._ended &= self._sub_agents
 
     def _note(self, event: Event) -> None:
         if event.pod != self._pod:
             if isinstance(event, PodStarted) and event.parent is not None:
                 self._sub_agents.add(event.pod)
+                self._ended.discard(event.pod)
                 self._bus.adopt(event.pod, event.parent)
         else:
             self.session_id, self.seq = event.session_id, event.seq
@@ -115,6 +129,7 @@ class ProcessEvents:
         for name in self._sub_agents:
             self._bus.disown(name)
         self._sub_agents.clear()
+        self._ended.clear()
 
     async def _publish_rest(self) -> None:
         store = self._store
