@@ -11,7 +11,7 @@ _LONGEST = 254
 #: Letters and digits of any script, and what an e-mail address has besides. No blank, no slash, no control
 #: character: a name stands in file names, URLs and on lines of its own.
 _NAME = re.compile(r"[\w.@+'-]{1,254}")
-_EXPECTED = "expected 1 to 254 letters, digits, '.', '_', '-', '+' or '@'"
+_EXPECTED = "expected 1 to 254 letters, digits, '.', '_', '-', '+', '@' or an apostrophe"
 
 
 def check_name(name: object, where: str) -> None:

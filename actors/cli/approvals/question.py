@@ -26,7 +26,7 @@ PROMPT = "allow it? (y/n/a/?) "
 #: What the answers are, a line each.
 HELP = (
     "y allows it · n denies it · a always allows just this call · ? shows all of it",
-    "words behind the letter go to the model: n not before Friday",
+    "words after the letter go to the model: n not before Friday",
 )
 
 #: ``ended`` is that there is no answer, and will be none.
@@ -82,7 +82,7 @@ def question_lines(
     ``behind`` is the number of calls that wait behind this one.
     """
     yield from wrapped(
-        "note", f"pod {request.pod} wants to run {request.tool}, and waits for your word", width
+        "note", f"pod {request.pod} wants to run {request.tool}, and waits for your approval", width
     )
     if not request.arguments:
         yield from wrapped("quiet", "without arguments", width)

@@ -427,7 +427,7 @@ class ProgramLife:
             return self.recorder.end_run(outcome="cancelled")
         why = error or self._of_code(code, died=True)
         if why is None:
-            words = f"{self._name} ended without a word about its task"
+            words = f"{self._name} ended without reporting a result for its task"
             why = Failure.of(AgentFailed(words, died=True))
         return self.recorder.end_run(outcome="failed", error=why)
 
