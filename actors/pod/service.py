@@ -18,6 +18,7 @@ from msgspec import Raw
 from actors.pod.handle import Pod
 from actors.pod.runs.options import resume_from_wire, run_from_wire
 from actors.pod.runs.output_check import OutputCheck
+from actors.pod.runs.own_options import SECONDS
 from actors.runtime.events.subscription import Feed
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import mailroom_here
@@ -129,8 +130,11 @@ class Service:
         looked_at: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._looked_at[number] = looked_at
         try:
-            await self.send(Check(ask, number, text))
-            return await looked_at
+            async with asyncio.timeout(SECONDS):
+                await self.send(Check(ask, number, text))
+                return await looked_at
+        except TimeoutError:  # a connection that is lost may stay open, and who has stopped says nothing
+            return None
         finally:
             del self._looked_at[number]
 
@@ -203,7 +207,9 @@ class Service:
 
 
 class _CheckElsewhere(OutputCheck):
-    """Has answers checked by whoever asked for the run. Once they are gone, answers are accepted."""
+    """Has answers checked by whoever asked for the run. Where they are gone, or say nothing for SECONDS, an
+    answer is accepted.
+    """
 
     def __init__(self, service: Service, ask: int) -> None:
         self._service, self._ask = service, ask

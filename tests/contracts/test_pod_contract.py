@@ -26,7 +26,10 @@ from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.pod.channel import Channel, connect
 from actors.pod.handle import Pod
 from actors.pod.service import serve_pod
+from actors.runtime.read_frame import read_frame
 from actors.system import PodSystem
+from protocol.channel import Ask, Check, decode_from_pod, frame
+from protocol.commands import Run
 from protocol.errors import (
     InvalidInput,
     ModelError,
@@ -42,7 +45,7 @@ from protocol.errors import (
     WireError,
 )
 from protocol.events import RunEnd, RunStart, TextDelta, UserMessage
-from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem
+from protocol.items import AssistantItem, SystemItem, ToolResult, UserItem, parts_of
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
 from protocol.model_settings import ModelSettings
@@ -304,6 +307,27 @@ def test_a_typed_run_that_is_resumed_is_still_asked_for_its_type(reach: Reached)
     play(reach, client, scene)
 
 
+def test_a_paused_run_keeps_its_type_though_one_behind_it_is_cancelled(reach: Reached) -> None:
+    client = GatedClient([say("never said"), say('{"x": 1}'), say('{"x": 1, "y": 2}')])
+
+    async def scene(pod: Pod) -> None:
+        run = pod.run("where", output=Point)
+        await client.asked.acquire()
+        behind = asyncio.ensure_future(pod.run("and then", cancel_on_abandon=True))
+        await pod.pause()
+        assert (await run).outcome == "paused"
+        behind.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await behind
+        await pod.describe()  # which comes after that
+        for _ in range(4):
+            client.gate.release()
+        result = await pod.resume()
+        assert result.output == Point(1, 2)
+
+    play(reach, client, scene)
+
+
 def test_a_handle_is_used_from_other_threads(reach: Reached) -> None:
     async def scene(pod: Pod) -> None:
         got = await asyncio.to_thread(lambda: [pod.run("go").get(timeout=60).text for _ in range(3)])
@@ -428,6 +452,23 @@ async def test_an_answer_that_nobody_is_left_to_look_at_ends_its_run() -> None:
             await serving
             client.gate.release()
             assert (await anext(ends)).outcome == "finished"  # type: ignore[attr-defined]
+
+
+async def test_an_answer_that_nobody_says_anything_about_ends_its_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("actors.pod.service.SECONDS", 0.05)
+    async with PodSystem() as system, asyncio.timeout(60):
+        pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient([say("no")]))
+        near, far = socket.socketpair()
+        serving = asyncio.create_task(serve_pod(pod, *await asyncio.open_connection(sock=far)))
+        reader, writer = await asyncio.open_connection(sock=near)
+        with pod.subscribe(RunEnd) as ends:
+            writer.write(frame(Ask(1, Run(parts_of("where")), checks=True)))
+            assert isinstance(decode_from_pod(await read_frame(reader)), Check)
+            assert (await anext(ends)).outcome == "finished"  # type: ignore[attr-defined]
+        writer.close()
+        await serving
 
 
 def test_a_run_elsewhere_is_cancelled_with_who_awaits_it() -> None:

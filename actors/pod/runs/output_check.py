@@ -51,7 +51,7 @@ class OutputChecks:
 
     def __init__(self) -> None:
         self._checks: dict[int, OutputCheck] = {}
-        #: The run that is paused, and the number of its check, which goes on with it.
+        #: The run that was paused last, and the number of its check, which goes on with it.
         self._paused: tuple[str, int] | None = None
 
     def add(self, number: int, check: OutputCheck) -> None:
@@ -71,15 +71,18 @@ class OutputChecks:
         """The result of a run, with the instance where one was asked for. Raises RunFailed where its answer
         is none.
         """
-        before, self._paused = self._paused, None
-        if before is not None and number not in self._checks and before[0] == result.run_id:
-            number = before[1]
-        elif before is not None and before[1] != number:
-            self.drop(before[1])
+        if self._paused is not None and self._paused[0] == result.run_id:
+            before, self._paused = self._paused[1], None
+            if number in self._checks:  # it was resumed with another type
+                self.drop(before)
+            else:
+                number = before
         check = self._checks.get(number)
         if check is None:
             return result
         if result.outcome == "paused":
+            if self._paused is not None:  # by a run that this one has closed
+                self.drop(self._paused[1])
             self._paused = (result.run_id, number)
             return result
         self.drop(number)

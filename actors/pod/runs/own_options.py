@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 #: Choices that leave it to the model whether it calls a tool, or keep it from that.
 _OPEN_CHOICES = frozenset({"auto", "none"})
-#: How long a function of the user's may take that makes a prompt or looks at an answer, in seconds.
+#: How long a function of the user's may take that makes a prompt, and who looks at an answer, in seconds.
 SECONDS = 60.0
 
 
