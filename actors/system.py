@@ -403,7 +403,7 @@ class PodSystem:
 
         Raises NameTaken for an explicit ``name`` that is in use
         (a manifest's name gets a number), ManifestError (also for a name that no pod can have), InvalidInput
-        for what is no hook and for a name that no session can have, SystemNotRunning, SessionNotFound,
+        for what is not a hook and for a name that no session can have, SystemNotRunning, SessionNotFound,
         SessionInUse, SessionCorrupt.
         """
         mailroom = self._room()

@@ -24,7 +24,7 @@ class Checkout(NamedTuple):
     def at(cls, folder: Path) -> Checkout:
         """The checkout in a folder. Raises ValueError where there is none."""
         if not (folder / "bench" / "child.py").is_file() or not (folder / "actors").is_dir():
-            raise ValueError(f"{folder} is no checkout of polypod with a bench")
+            raise ValueError(f"{folder} is not a checkout of polypod with a bench")
         return cls(folder.resolve())
 
     @property

@@ -28,7 +28,7 @@ def _candidates(version: tuple[int, int], environ: Mapping[str, str]) -> Iterato
 
 
 def _patch(python: Path) -> tuple[int, str]:
-    """What sorts 3.12.10 behind 3.12.9, and any name that is no number (3.14.0rc1, 3.14-dev) before all."""
+    """What sorts 3.12.10 behind 3.12.9, and any other name (3.14.0rc1, 3.14-dev) before all."""
     patch = python.parts[-3].split(".")[2]
     return (int(patch), "") if patch.isdecimal() else (-1, patch)
 

@@ -19,7 +19,7 @@ from bench.root import ROOT
 #: The longest that one process may take, in seconds.
 TIMEOUT = 240.0
 
-#: Would have every process compile all modules anew, which is no user's cost.
+#: Would have every process compile all modules anew, which is not a user's cost.
 _NOT_PASSED_ON = frozenset({"PYTHONDONTWRITEBYTECODE"})
 
 _decoder = msgspec.json.Decoder(list[Reading])

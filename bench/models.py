@@ -32,7 +32,7 @@ class Parrot:
 
 
 class Caller:
-    """Asks for calls of a tool where the last item is no result, and answers in words where it is."""
+    """Asks for calls of a tool where the last item is not a result, and answers in words where it is."""
 
     model = "caller"
 

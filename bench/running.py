@@ -35,7 +35,7 @@ def run(
     ``peers`` has the other libraries whose environments are there (``make bench-peers``) do the same
     work in the same run; ``before`` is another checkout of polypod, whose cases take turns with ours.
     A case that cannot be measured is reported in ``Report.failed`` and stops nothing. Raises KeyError for a
-    name that is no claim.
+    name that is not a claim.
     """
     return joined(claim_by_claim(names, effort=effort, repeat=repeat, peers=peers, before=before, tell=tell))
 

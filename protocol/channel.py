@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 else:
     AnyCommand = Union[commands.COMMANDS]  # noqa: UP007
 
-#: A frame of more bytes is refused, since its length is no length.
+#: A frame of more bytes is refused, since its length is not a length.
 LARGEST_FRAME = 1 << 30
 _length = struct.Struct(">I")
 #: The bytes that state a frame's length.

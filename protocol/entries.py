@@ -1,7 +1,7 @@
 """Entries: what a session log is made of.
 
 Every durable event is an entry, stored as the bytes that its subscribers would be sent. Three more
-kinds are no events: how a session was opened, which items it took over, and how far memory has read.
+kinds are not events: how a session was opened, which items it took over, and how far memory has read.
 An entry's number (``seq``) and hash stand beside its bytes: ``hash = SHA-256(hash before ‖ bytes)``,
 where the first entry of a session has 32 zero bytes before it.
 """

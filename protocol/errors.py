@@ -584,7 +584,7 @@ class InvalidKey(ModelError):  # noqa: N818
 
     def __init__(self, what: str, why: str) -> None:
         super().__init__(
-            f"{what} is no key: it has {why}", kind="auth", hint="copy the key anew, in plain characters"
+            f"{what} is not a key: it has {why}", kind="auth", hint="copy the key anew, in plain characters"
         )
         self.what = what
 

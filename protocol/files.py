@@ -21,7 +21,7 @@ def read_file(path: str | Path, most: int, *, pipes: bool = False) -> bytes:
             raise IsADirectoryError(errno.EISDIR, "it is a directory")
         if not stat.S_ISREG(mode):
             if not pipes:
-                raise OSError(errno.EINVAL, "it is no regular file")
+                raise OSError(errno.EINVAL, "it is not a regular file")
             start = _begin(handle, most, mode)
         with os.fdopen(handle, "rb", closefd=False) as file:
             return start + file.read(most - len(start))

@@ -73,7 +73,7 @@ def parts_of(content: str | Iterable[str | Part]) -> tuple[Part, ...]:
     try:
         return tuple([TextPart(part) if isinstance(part, str) else part for part in content])
     except TypeError:
-        raise InvalidInput(f"content: expected a text, or texts and parts, got {shown(content)}") from None
+        raise InvalidInput(f"content: expected a string, or texts and parts, got {shown(content)}") from None
 
 
 class UserItem(Struct, frozen=True, gc=False, tag="user"):
@@ -111,7 +111,7 @@ class SystemItem(Struct, frozen=True, gc=False, tag="system"):
 class ToolCall(Struct, frozen=True, gc=False, tag="call", omit_defaults=True):
     """A model's wish to have a tool run.
 
-    ``invalid`` holds the raw argument text where it was no JSON object (malformed, or cut by
+    ``invalid`` holds the raw argument text where it was not a JSON object (malformed, or cut by
     ``max_tokens``); such a call is never run and is answered with an error result. ``vendor`` as of
     AssistantItem, for this call. ``after`` is how many parts of the answer's content came before the call,
     where others came behind it; None where all came before.

@@ -417,7 +417,7 @@ def check_manifest(manifest: PodManifest, where: str) -> None:
     try:
         msgspec.json.encode(manifest.model)
     except UnicodeEncodeError as error:
-        raise ManifestError(f"{where}: model: half a character (U+DC00 or the like) is no text") from error
+        raise ManifestError(f"{where}: model: half a character (U+DC00 or the like) is not text") from error
     _check_numbers(manifest, where)
     for rule in (*manifest.scope.allow, *manifest.scope.deny):
         if not rule.target:

@@ -67,7 +67,7 @@ class McpServer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
 
     def without_secrets(self) -> McpServer:
         """The server as it may be recorded and shown: of ``env`` the names alone, each with a reference to
-        the variable of that name where its value was no reference; no query in ``url``.
+        the variable of that name where its value was not a reference; no query in ``url``.
         """
         env = {name: _recordable(name, value) for name, value in self.env.items()}
         url = self.url if self.url is None else without_secrets(self.url)
@@ -86,7 +86,7 @@ def variables_in(text: str) -> list[str]:
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
     """``text`` with the variables that it refers to. Raises ManifestError, which names the one that is
-    missing, or what is no variable.
+    missing, or what is not a variable.
     """
 
     def value_of(found: re.Match[str]) -> str:
@@ -98,7 +98,7 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
 
     for other in re.findall(_ANY_REFERENCE, text):
         if not re.fullmatch(_REFERENCE, other):
-            raise ManifestError(f"{other} is no variable of the environment", hint="write ${NAME}")
+            raise ManifestError(f"{other} is not a variable of the environment", hint="write ${NAME}")
     return re.sub(_REFERENCE, value_of, text)
 
 
@@ -167,7 +167,7 @@ def _check_url(server: McpServer, at: str) -> None:
         )
     for name, value in server.headers_env.items():
         if not re.fullmatch(_HEADER_NAME, name):
-            raise ManifestError(f"{at}.headers_env: {shown(name)} is no name of a header")
+            raise ManifestError(f"{at}.headers_env: {shown(name)} is not a name of a header")
         if not re.fullmatch(_HEADER_VALUE, value):
             # The value is not shown: it may well be the secret itself.
             raise ManifestError(

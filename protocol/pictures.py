@@ -24,8 +24,8 @@ def media_type(data: bytes) -> str | None:
 
 def sound_picture(part: ImagePart) -> ImagePart | None:
     """The picture as servers take it: with the media type that its data have, and nothing but base64 in them;
-    None for one that no server takes, since it has no data, or what is no base64. Servers refuse each request
-    that holds such a one.
+    None for one that no server takes, since it has no data, or its data are not base64. Servers refuse each
+    request that holds one.
     """
     if part.url:
         return part
@@ -37,7 +37,7 @@ def sound_picture(part: ImagePart) -> ImagePart | None:
     data = "".join(data.split())
     try:
         raw = binascii.a2b_base64(data, strict_mode=True)
-    except ValueError:  # also for what is no ASCII
+    except ValueError:  # also for what is not ASCII
         return None
     if not raw:
         return None

@@ -77,7 +77,7 @@ class Scope(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
 
     def permission(self, path: PurePath) -> Permission | None:
         """The highest permission for ``path`` (absolute, symlinks resolved), or None. Raises InvalidInput for
-        what is no PurePath.
+        what is not a PurePath.
         """
         if not isinstance(path, PurePath):
             raise InvalidInput(f"path: expected a Path, absolute and resolved, got {shown(path)}")

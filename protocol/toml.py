@@ -40,7 +40,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
 def decode_toml(text: str, where: str) -> dict[str, Any]:
     """The data of a TOML text; ``where`` names it in errors. Raises ManifestError."""
     if not isinstance(text, str):
-        raise ManifestError(f"{where}: expected a text in TOML, got {shown(text)}")
+        raise ManifestError(f"{where}: expected a string in TOML, got {shown(text)}")
     try:
         data: dict[str, Any] = msgspec.toml.decode(text.removeprefix("\ufeff"))
     except msgspec.DecodeError as error:

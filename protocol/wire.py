@@ -81,7 +81,7 @@ def decode_entry(data: bytes) -> Entry | OtherEntry:
     """An entry of a session log from its bytes.
 
     One of an unknown kind is an OtherEntry, if it brings no items. Raises NewerVersion where a newer version
-    has put something into the history that this one does not know, WireError for what is no entry.
+    has put something into the history that this one does not know, WireError for what is not an entry.
     """
     try:
         return _entries.decode(data)
@@ -109,7 +109,7 @@ def entry_time(data: bytes) -> float:
 
 
 def event_kind(data: bytes) -> type[DurableEvent] | None:
-    """The kind of event that an entry is, known by how its bytes begin; None for an entry that is no event.
+    """The kind of event that an entry is, known by how its bytes begin; None where it is not an event.
     Raises as ``decode_entry`` does, but not for what only decoding finds.
     """
     found = re.match(_TAG, data)

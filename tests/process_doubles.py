@@ -117,7 +117,7 @@ async def has_sdk() -> str:
 
 @tool
 async def write_garbage() -> str:
-    """Write into whatever sockets the process has what is no frame."""
+    """Write into whatever sockets the process has what is not a frame."""
     for number in range(3, 64):
         try:
             socket.socket(fileno=os.dup(number)).sendall(b"\xff" * 64)

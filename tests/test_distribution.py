@@ -30,7 +30,7 @@ def taken() -> list[str]:
 def test_a_source_distribution_has_every_file_of_the_checkout() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode != 0:
-        pytest.skip("this is no checkout")
+        pytest.skip("this is not a checkout")
     packages = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
     patterns = [*CHECKOUT, *taken(), *(f"{each.rstrip('*')}*" for each in packages)]
     missing = [

@@ -221,7 +221,7 @@ async def test_what_a_function_client_gives_that_cannot_be_written_is_refused_wi
     for value in (HUGE, Unwritable()):
         with (
             PodSystem() as system,
-            pytest.raises(RunFailed, match="that cannot be shown, which is no reply"),
+            pytest.raises(RunFailed, match="that cannot be shown, which is not a reply"),
         ):
             system.run(PodManifest.of(), "x", client=FunctionClient(lambda _, value=value: value)).get()
 

@@ -462,8 +462,8 @@ class Unwritable:
         (PodManifest.of(), {"tools": len}, r"tools: expected a list.*say tools=\[…\]"),
         (PodManifest.of(), {"tools": "files"}, "tools: expected a list"),
         (PodManifest.of(), {"hooks": 5}, "hooks: expected a list"),
-        (PodManifest.of(), {"client": ScriptedClient}, "is no client .*a method stream"),
-        (PodManifest.of(), {"client": "openai"}, "is no client .*process=True"),
+        (PodManifest.of(), {"client": ScriptedClient}, "is not a client .*a method stream"),
+        (PodManifest.of(), {"client": "openai"}, "is not a client .*process=True"),
     ],
 )
 async def test_what_is_none_of_a_pods_parts_is_refused_with_words(manifest, given, says):
@@ -476,7 +476,7 @@ async def test_a_run_of_nothing_and_a_kind_that_is_a_name_are_refused_with_words
     async with PodSystem() as system:
         pod = await system.spawn(PodManifest.of(), client=ScriptedClient([]))
         for content in (None, 5):
-            with pytest.raises(InvalidInput, match=f"content: expected a text, .*, got {content}"):
+            with pytest.raises(InvalidInput, match=f"content: expected a string, .*, got {content}"):
                 pod.run(content)
         with pytest.raises(
             InvalidInput, match=r"'temperature'; it is one of the model_settings=.*output_val"

@@ -37,7 +37,7 @@ class _Server:
                 socket.send_fds(self._socket, [json.dumps(request).encode(), b"\n"], descriptors)
                 answer = b""
                 while not answer.endswith(b"\n"):
-                    answer += self._socket.recv(64) or b" is no number: it has ended\n"
+                    answer += self._socket.recv(64) or b" is not a number: it has ended\n"
                 return int(answer)
             except (
                 BaseException

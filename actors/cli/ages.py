@@ -15,6 +15,6 @@ def age_of(text: str) -> float:
     found = _AGE.fullmatch(text.strip())
     if found is None:
         raise click.BadParameter(
-            f"{text!r} is no age: write it like 45m, 12h, 30d or 2w", param_hint="--older-than"
+            f"{text!r} is not an age: write it like 45m, 12h, 30d or 2w", param_hint="--older-than"
         )
     return float(found["number"]) * _SECONDS[found["unit"]]

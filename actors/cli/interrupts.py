@@ -2,7 +2,7 @@
 
 The first one is the command's to follow; the second ends the process at once, with the exit code that is
 documented and with the words that say how to go on. A terminal that is closed sends SIGHUP, and often the
-shell in it once more: that is no second one.
+shell in it once more: that is not a second one.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ _COMMANDS = {
 
 
 class _Polypod(Commands):
-    """Words that are no UTF-8 have a replacement character where they are not."""
+    """Words that are not UTF-8 have a replacement character where they are not."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(dict.fromkeys((*_COMMANDS, *self.commands)))

@@ -121,15 +121,15 @@ def _checked(at: str, key: str, value: Any) -> Any:
     if key in _OF_LISTS:
         if isinstance(value, list) and all(isinstance(each, str) for each in value):
             return value
-        raise click.UsageError(f"{at}: expected a list of texts")
+        raise click.UsageError(f"{at}: expected a list of strings")
     if key in _OF_TABLES:
         if isinstance(value, dict) and all(isinstance(each, str | int | float) for each in value.values()):
             return {name: each if isinstance(each, str) else str(each) for name, each in value.items()}
-        raise click.UsageError(f"{at}: expected a table of texts")
+        raise click.UsageError(f"{at}: expected a table of strings")
     if key == "disabled":
         return bool(value)
     if not isinstance(value, str):
-        raise click.UsageError(f"{at}: expected a text")
+        raise click.UsageError(f"{at}: expected a string")
     return value
 
 

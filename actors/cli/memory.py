@@ -120,7 +120,7 @@ def _memory(folder: Path | None) -> NotesFolder:
     chosen = folder or memory_folder()
     if chosen.exists() and not chosen.is_dir():
         raise click.UsageError(
-            f"{chosen} is no folder: name that of lasting memory with --memory or $POLYPOD_MEMORY"
+            f"{chosen} is not a folder: name that of lasting memory with --memory or $POLYPOD_MEMORY"
         )
     return NotesFolder(chosen)
 

@@ -21,7 +21,7 @@ LEFT_OUT = (
 
 def refused_turn(items: Sequence[Item], answer: int) -> range:
     """The items of the turn that ended in the refused answer at index ``answer``. A run before it that was
-    cut off without an answer is no part of it, as far as the answer says where its own run began.
+    cut off without an answer is not part of it, as far as the answer says where its own run began.
     """
     refused = items[answer]
     length = refused.refused_items if isinstance(refused, AssistantItem) else 0

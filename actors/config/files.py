@@ -105,7 +105,7 @@ def _read(path: Path) -> bytes | None:
             f"{path}: cannot be read: {error.strerror or error}", hint="see to its rights, or remove it"
         ) from error
     if len(data) > _LARGEST:
-        raise ConfigError(f"{path}: is larger than {_LARGEST:,} bytes, so it is no configuration")
+        raise ConfigError(f"{path}: is larger than {_LARGEST:,} bytes, so it is not a configuration")
     return data
 
 

@@ -60,7 +60,7 @@ def _common(own: Path) -> Path:
     kept = _kept_of(own)
     try:
         return Path(os.path.realpath(kept / _line(kept / "commondir")))
-    except FileNotFoundError:  # a submodule's, or one that was put elsewhere: it is no worktree
+    except FileNotFoundError:  # a submodule's, or one that was put elsewhere: it is not a worktree
         return kept
 
 

@@ -28,7 +28,7 @@ def base_url_of(text: str) -> str:
         sound = False
     if not sound or _NO_URL.search(url):
         raise ModelError(
-            f"{without_secrets(text)!r} is no base URL",
+            f"{without_secrets(text)!r} is not a base URL",
             kind="invalid_request",
             hint="write it like http://127.0.0.1:11434/v1",
         )

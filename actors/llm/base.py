@@ -365,7 +365,7 @@ def _endless() -> ModelError:
 
 def _no_block(block: Any) -> ModelError:
     return ModelError(
-        f"the client gave {shown(block, 200)}, which is no block",
+        f"the client gave {shown(block, 200)}, which is not a block",
         kind="protocol",
         hint="see Block: texts are str, and a call's pieces follow its CallStart",
     )

@@ -47,7 +47,7 @@ class CassetteClient(Closing):
     def replay(path: str | Path, *, redact: Redact = redacted) -> Player:
         """Answer from a file what was asked when it was recorded.
 
-        Raises WireError where it is no cassette.
+        Raises WireError where it is not a cassette.
         """
         return Player(path_of("path", path), redact)
 

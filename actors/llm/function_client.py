@@ -46,7 +46,7 @@ class FunctionClient:
         reply = say(given) if isinstance(given, str) else given
         if not isinstance(reply, Reply):
             raise TypeError(
-                f"the function of a FunctionClient gave {shown(given)}, which is no reply: say(…), call(…)"
+                f"the function of a FunctionClient gave {shown(given)}, which is not a reply: say(…), call(…)"
             )
         async for block in reply.stream():
             yield self._with_id(block)

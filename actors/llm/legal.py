@@ -235,7 +235,7 @@ class LegalHistory:
     def _says_anything(self, item: AssistantItem) -> bool:
         if says_anything(item.content):
             return True
-        # what is the vendor's own alone goes on where it paused; reasoning alone is no answer
+        # what is the vendor's own alone goes on where it paused; reasoning alone is not an answer
         native = item.origin is not None and item.origin == self._origin
         return native and is_paused(item)
 

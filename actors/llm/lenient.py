@@ -1,8 +1,8 @@
 """JSON as model servers write it, pure: broken UTF-8, half surrogate pairs, bare control characters and, in
 events, numbers that are none are mended, nothing else is.
 
-The SSE standard has a stream decoded with U+FFFD in the place of what is no UTF-8, and RFC 8259 allows half a
-surrogate pair as an escape. ``msgspec`` refuses all of it, so what it refuses is read here a second time.
+The SSE standard has a stream decoded with U+FFFD in the place of what is not UTF-8, and RFC 8259 allows half
+a surrogate pair as an escape. ``msgspec`` refuses all of it, so what it refuses is read here a second time.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ def _loads(text: str) -> Any:
 
 
 def _unknown(_: str) -> None:
-    """Python's way to write what is no number, as servers do among what they count, is no value."""
+    """Python's way to write what is not a number, as servers do among what they count, is not a value."""
 
 
 def refuse(digits: str) -> NoReturn:
     """Take no ``NaN`` and no ``Infinity``. Raises ValueError."""
-    raise ValueError(f"{digits[:20]} is no number of JSON that can be kept")
+    raise ValueError(f"{digits[:20]} is not a number of JSON that can be kept")
 
 
 def finite(digits: str) -> float:

@@ -18,7 +18,7 @@ from protocol.text import UNDECODABLE, encodable_json
 if TYPE_CHECKING:
     from json import JSONDecoder
 
-#: Where a type is no object, the object that servers insist on has its value under this name.
+#: Where a type is not an object, the object that servers insist on has its value under this name.
 VALUE = "value"
 #: How many places in a text are tried as the beginning of JSON.
 MAX_TRIES = 200

@@ -56,7 +56,7 @@ _RATE = (
     r"|throttl|too many tokens, please wait|exceeded your current quota"
 )
 
-#: What speaks of lengths and limits and is no overflow of the history, by who says it.
+#: What speaks of lengths and limits and is not an overflow of the history, by who says it.
 NO_OVERFLOW: dict[str, tuple[str, ...]] = {
     "any, of tokens in a time": (_RATE,),
     "OpenAI, Azure": (

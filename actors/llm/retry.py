@@ -132,7 +132,7 @@ class Listener(Protocol):
         """Note that an attempt is about to be sent. Raises what keeps it from being sent."""
 
     def block(self, block: Block, attempt: int) -> None:
-        """Take a block that is no text; the assembler has it already."""
+        """Take a block that is not text; the assembler has it already."""
 
     def announce_retry(self, error: ModelError, wait: float) -> None:
         """Note that the attempt failed, and that another follows in ``wait`` seconds."""

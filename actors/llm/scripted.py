@@ -63,10 +63,10 @@ def say(
     stop_reason: StopReason = "end_turn",
 ) -> Reply:
     """A reply in words, streamed in about ``chunks`` pieces; token counts as a server would report them.
-    Raises InvalidInput for what is no text.
+    Raises InvalidInput for what is not text.
     """
     if not isinstance(text, str):
-        raise InvalidInput(f"text: expected a text, got {shown(text)}")
+        raise InvalidInput(f"text: expected a string, got {shown(text)}")
     check_count("chunks", chunks, 1, "pieces")
     size = max(1, -(-len(text) // chunks))
     index = 0
@@ -101,7 +101,7 @@ def _json_of(arguments: dict[str, Any] | None) -> str:
     try:
         return msgspec.json.encode(table).decode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"arguments: {shown(table)} is no JSON: {error}") from error
+        raise InvalidInput(f"arguments: {shown(table)} is not JSON: {error}") from error
 
 
 def _reply_of(given: object) -> Reply | BaseException | type[BaseException]:
@@ -125,7 +125,7 @@ def _usage(input_tokens: int | None, output_tokens: int | None) -> Usage | None:
 
 class ScriptedClient:
     """Answers each request with the next reply of its script (a text is one, as of ``say``); an exception in
-    the script is raised. Raises InvalidInput for what is no list of those.
+    the script is raised. Raises InvalidInput for what is not a list of those.
 
     Running out raises ScriptExhausted, which is never retried; with ``repeat`` the script begins anew.
     ``check()`` raises ScriptLeftover where replies are left, unless ``leftovers`` are allowed, as they are of

@@ -37,7 +37,7 @@ def write_whole(path: Path, text: str) -> None:
 
 def read_text(path: Path) -> str | None:
     """What a file holds, None where there is none, or a link (nobody is led out of a folder by its files), or
-    what is no file at all, such as a pipe, which would be waited for.
+    what is not a file at all, such as a pipe, which would be waited for.
 
     Raises OSError.
     """

@@ -42,7 +42,7 @@ def read_ledger(memory: NotesFolder) -> Ledger:
     try:
         return Ledger() if text is None else msgspec.json.decode(text, type=Ledger)
     except UNDECODABLE as error:
-        raise WireError(f"{path} is no ledger: {error}") from error
+        raise WireError(f"{path} is not a ledger: {error}") from error
 
 
 def write_ledger(memory: NotesFolder, ledger: Ledger) -> Ledger:

@@ -23,7 +23,7 @@ def stamp(status: os.stat_result) -> str:
 
 
 class NotesFolder:
-    """A memory folder. Its folders may be links; files that are links, or whose names are no text, are
+    """A memory folder. Its folders may be links; files that are links, or whose names are not text, are
     no notes. Everything here does its work in the caller's thread, and needs no lock: whoever
     writes has the folder's lease (``batch.py``).
     """

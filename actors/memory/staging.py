@@ -113,7 +113,7 @@ def read_staged(path: Path) -> Staged:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Staged)
     except UNDECODABLE as error:
-        raise WireError(f"{path} is no staged extraction: {error}") from error
+        raise WireError(f"{path} is not a staged extraction: {error}") from error
 
 
 def set_aside(path: Path) -> Path:

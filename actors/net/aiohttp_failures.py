@@ -63,7 +63,7 @@ def _no_http(error: Exception) -> NetworkFailure:
 
 
 def _no_url(error: Exception) -> NetworkFailure:
-    return NetworkFailure("invalid_request", f"is no usable address: {error}", "check base_url")
+    return NetworkFailure("invalid_request", f"is not a usable address: {error}", "check base_url")
 
 
 #: The first that fits; kinds of errors before the kinds they are kinds of.

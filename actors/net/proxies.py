@@ -71,7 +71,7 @@ def route_through(proxy: str, url: str) -> ProxyRoute:
 def proxy_for(base_url: str) -> str | None:
     """The proxy that the environment asks for (with its credentials), never for this machine itself.
 
-    Raises ModelError for one that is no address, or of a kind that is not spoken.
+    Raises ModelError for one that is not an address, or of a kind that is not spoken.
     """
     parts = urlsplit(base_url)
     host = (parts.hostname or "").rstrip(".")
@@ -154,7 +154,7 @@ def _proxy_of(proxy: str, base_url: str) -> str:
     raise ModelError(
         f"the proxy {where_of(url)} that the environment asks for is not an HTTP proxy"
         if sound
-        else "the proxy that the environment asks for is no address",
+        else "the proxy that the environment asks for is not an address",
         kind="connection",
         hint=f"write HTTPS_PROXY (or HTTP_PROXY, ALL_PROXY) like http://proxy.example:3128, or add "
         f"{urlsplit(base_url).hostname} to NO_PROXY",

@@ -80,11 +80,13 @@ def _checked_part(part: Any) -> Part:
 def checked_item(item: Any) -> Item:
     """``item`` as it reads back from the log. Raises InvalidInput for anything that is not an item."""
     if not isinstance(item, _ITEMS):
-        raise InvalidInput(f"{type(item).__name__} is no item of a conversation", hint="see protocol.items")
+        raise InvalidInput(
+            f"{type(item).__name__} is not an item of a conversation", hint="see protocol.items"
+        )
     try:
         return decode_item(encode(recordable(item)))
     except (WireError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise InvalidInput(f"{type(item).__name__} is no item of a conversation: {error}") from error
+        raise InvalidInput(f"{type(item).__name__} is not an item of a conversation: {error}") from error
 
 
 def checked_answer(command: Answer) -> Answer:
@@ -100,5 +102,5 @@ def checked_answer(command: Answer) -> Answer:
     if command.note is None:
         return command
     if not isinstance(command.note, str):
-        raise InvalidInput(f"note: expected a text, got {shown(command.note)}")
+        raise InvalidInput(f"note: expected a string, got {shown(command.note)}")
     return msgspec.structs.replace(command, note=encodable(command.note))

@@ -148,7 +148,7 @@ def local_client(section: LocalModelSection) -> OpenAIClient:
     return OpenAIClient(url, section.model, server.api_key)
 
 
-#: What the embedded model leaves unread: it is no language model, and nothing is sent.
+#: What the embedded model leaves unread: it is not a language model, and nothing is sent.
 _LEFT = frozenset({"temperature", "max_tokens", "attempts"})
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 _PYTHONS, _STEP = 512, 16
 #: Largest of the C library's blocks that are looked at, and what it keeps with each.
 _LARGEST, _OF_LIBRARY = 1024, 8
-#: Bytes in a row that are no hole, and bytes of blocks of one size after which to give up: some allocators
+#: Bytes in a row outside of holes, and bytes of blocks of one size after which to give up: some allocators
 #: place nothing in a row.
 _ROW, _MOST = 4096, 1 << 18
 

@@ -137,12 +137,12 @@ class Classifier:
         agent = said.agent_type.strip()
         if not agent or (self._agents is not None and agent not in self._agents):
             known = f"there are {', '.join(self._agents)}" if self._agents else None
-            raise ClassificationRefused(f"the classifier named {agent!r}, which is no agent", hint=known)
+            raise ClassificationRefused(f"the classifier named {agent!r}, which is not an agent", hint=known)
         if status.rate_limited.get(agent, 0.0) > time.time():
             raise ClassificationRefused(f"the classifier named {agent}, which is limited by its provider now")
         model = (said.model or "").strip()
         if model.startswith("-"):  # which the program of an agent would take for an option of its own
-            raise ClassificationRefused(f"the classifier named {model[:100]!r}, which is no model")
+            raise ClassificationRefused(f"the classifier named {model[:100]!r}, which is not a model")
         return Classification(agent, model, (said.reason or "").strip())
 
 

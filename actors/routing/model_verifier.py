@@ -53,7 +53,7 @@ class ModelVerifier:
     ) -> None:
         if not hasattr(client, "stream"):
             raise ChainInvalid(
-                f"{shown(client, 100)} is no model client", hint="an LLMClient has stream(request)"
+                f"{shown(client, 100)} is not a model client", hint="an LLMClient has stream(request)"
             )
         rubric, model = text_of("rubric", rubric), text_of("model", model)
         if not rubric.strip():

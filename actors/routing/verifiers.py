@@ -51,7 +51,7 @@ class Case(Struct, frozen=True, eq=False):
 
 
 async def judge(verifier: Verifier, case: Case) -> Verdict:
-    """What a verifier says. Raises what it raises, RoutingError for what is no verdict."""
+    """What a verifier says. Raises what it raises, RoutingError for what is not a verdict."""
     counted: Callable[[Case], Awaitable[Verdict]] | None = getattr(verifier, "judge", None)
     said: Any
     if counted is not None:
@@ -74,7 +74,7 @@ def _verdict(said: Any) -> Verdict:
             return said
         return replace(said, feedback="" if said.feedback is None else str(said.feedback))
     raise RoutingError(
-        f"a verifier gave {shown(said, 100)}, which is no verdict",
+        f"a verifier gave {shown(said, 100)}, which is not a verdict",
         hint="a Verdict, True or False, or (False, 'why')",
     )
 
@@ -87,7 +87,7 @@ class FunctionVerifier:
 
     def __init__(self, function: Callable[[str, str, str], Any], *, blocking: bool = True) -> None:
         if not callable(function):
-            raise ChainInvalid(f"{shown(function, 100)} is no function")
+            raise ChainInvalid(f"{shown(function, 100)} is not a function")
         self._function = function
         self._in_thread = blocking and not is_async(function)
 
@@ -95,7 +95,7 @@ class FunctionVerifier:
         return f"<FunctionVerifier {getattr(self._function, '__name__', self._function)}>"
 
     async def verify(self, skill_prompt: str, task_prompt: str, output: str) -> Verdict:
-        """What the function says. Raises what it raises, RoutingError for what is no verdict."""
+        """What the function says. Raises what it raises, RoutingError for what is not a verdict."""
         ask = partial(self._function, skill_prompt, task_prompt, output)
         if self._in_thread:
             return _verdict(await call_function(ask, shared_threads(), None))
@@ -147,7 +147,8 @@ def as_verifier(given: Verifying) -> Verifier:
     if callable(given):
         return FunctionVerifier(given)
     raise ChainInvalid(
-        f"{shown(given, 100)} is no verifier", hint="a verifier has verify(skill_prompt, task_prompt, output)"
+        f"{shown(given, 100)} is not a verifier",
+        hint="a verifier has verify(skill_prompt, task_prompt, output)",
     )
 
 

@@ -33,7 +33,7 @@ def table_of(what: str, given: Mapping[Any, Any]) -> dict[Any, Any]:
 def text_of(what: str, given: object) -> str:
     """The text given as ``what``, if UTF-8 can encode it. Raises InvalidInput."""
     if not isinstance(given, str):
-        raise InvalidInput(f"{what}: expected a text, got {shown(given)}")
+        raise InvalidInput(f"{what}: expected a string, got {shown(given)}")
     return encodable(given)
 
 
@@ -98,7 +98,7 @@ def wait_of(what: str, given: object) -> float | None:
     """
     if given is None:
         return None
-    if not is_number(given) or given != given:  # noqa: PLR0124 - nan is no number of any
+    if not is_number(given) or given != given:  # noqa: PLR0124 - nan is not a number of any
         raise InvalidInput(f"{what}: expected a number of seconds, or None, got {shown(given)}")
     return None if given > threading.TIMEOUT_MAX else float(max(given, -1))
 

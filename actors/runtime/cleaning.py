@@ -21,7 +21,7 @@ _BEGUN_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[\]P^_X][^\x07\x1b]*\x1b?|[ -
 _RUBBED_OUT = re.compile(r"[^\n\x08]\x08")
 _HAS_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _CONTROL = dict.fromkeys([*range(9), *range(0x0B, 0x20), *range(0x7F, 0xA0)])
-#: What was no text.
+#: What was not text.
 _REPLACED = "\ufffd"
 
 

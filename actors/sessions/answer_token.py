@@ -101,7 +101,7 @@ def _read(path: Path) -> bytes:
     elif found.st_mode & 0o077:
         why = "may be read by others than its owner, so it proves nothing"
     elif len(secret) != _SIZE:
-        why = "is no token"
+        why = "is not a token"
     if why is not None:
         raise StoreError(f"{path} {why}", hint=f"delete it, and a new one is made: rm {path}")
     return secret

@@ -36,7 +36,9 @@ _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK
 
 
 def place(path: str | os.PathLike[str]) -> Path:
-    """Where a store is, whatever becomes of the working directory. Raises StoreError for what is no path."""
+    """The absolute path of a store, whatever becomes of the working directory. Raises StoreError for what is
+    not a path.
+    """
     try:
         named = b"\0" not in os.fsencode(path)
         found = Path(path).expanduser().absolute()

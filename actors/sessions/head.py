@@ -31,7 +31,7 @@ class SessionHead:
         self.hash = hash_
         self.items: list[Item] = []
         self.pointer: int | None = None
-        #: The id of a run that has begun and not ended; a pause is no end.
+        #: The id of a run that has begun and not ended; a pause is not an end.
         self.open_run: str | None = None
         #: What has started and not ended.
         self.open: tuple[Activity, ...] = ()

@@ -392,13 +392,13 @@ def _place(parent: Parent | None) -> str:
 def import_session(store: SessionStore, lines: Iterable[bytes], *, name: str = "the file") -> SessionInfo:
     """Bring in a session that was exported, under its id and with its hashes, checked.
 
-    Nobody holds it yet. Raises StoreError where the bytes (called ``name``) are no whole session,
+    Nobody holds it yet. Raises StoreError where the bytes (called ``name``) are not a whole session,
     SessionCorrupt where its chain breaks, HeadConflict where the store has a session of that id.
     """
     first, _, rest = b"".join(lines).partition(b"\n")
     header = parse_header(first, name)
     if header is None:
-        raise StoreError(f"{name} is no exported session", hint="export one with: polypod export")
+        raise StoreError(f"{name} is not an exported session", hint="export one with: polypod export")
     reader = LineReader()
     entries = reader.feed(rest)
     if reader.sound < len(rest) or not entries:

@@ -242,7 +242,7 @@ class Replayed:
             self.open_run = None
 
     def _feed(self, entry: Entry | _RunEnd | _PodStarted | _Opened) -> None:
-        """Take the next entry, which is no item."""
+        """Take the next entry, which is not an item."""
         if isinstance(entry, _RunEnd):
             self._end_run(entry)
         elif isinstance(entry, _PodStarted):

@@ -50,7 +50,7 @@ def place_of(url: str) -> Place:
     """What ``url`` says; nothing is opened. Raises StoreError where it names no store."""
     scheme, colon, rest = url.partition(":")
     if not colon or not scheme.isalpha():
-        raise StoreError(f"{url!r} is no store", hint=_HINT)
+        raise StoreError(f"{url!r} is not a store", hint=_HINT)
     place, _, query = rest.partition("?")
     if scheme == "memory":
         if place or query:

@@ -32,7 +32,7 @@ class Roster:
         """The living pod of that name. Raises PodNotFound."""
         try:
             return self.pods[composed(name)]
-        except (KeyError, AttributeError):  # what is no text
+        except (KeyError, AttributeError):  # what is not text
             raise PodNotFound(f"no pod named {shown(name)}", hint="see pods()") from None
 
     def forget(self, pod: Pod) -> None:

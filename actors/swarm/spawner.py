@@ -51,7 +51,7 @@ class Wanted(Struct, frozen=True, eq=False):
 
 
 def check_manifest(manifest: object) -> None:
-    """Raise InvalidInput for what is no manifest."""
+    """Raise InvalidInput for what is not a manifest."""
     if not isinstance(manifest, PodManifest):
         raise InvalidInput(
             f"manifest: expected a PodManifest, got {shown(manifest)}",
@@ -68,7 +68,7 @@ def check_spawn(
         raise InvalidInput(f"resume: expected the id of a session, got {shown(resume)}")
     if client is not None and not process and not is_client(client):
         hint = "a path is for process=True" if isinstance(client, str) else "one has a method stream"
-        raise InvalidInput(f"client: {shown(client)} is no client", hint=hint)
+        raise InvalidInput(f"client: {shown(client)} is not a client", hint=hint)
     if session is not None:
         check_session_name(session)
         if resume is not None:
@@ -141,7 +141,7 @@ class Spawner:
             wanted.future.set_exception(error)
             return False
         resumed = None
-        if resume is not None:  # an id that is no text is no session's either
+        if resume is not None:  # an id that is not text is not a session's either
             resumed = Resumed(encodable(resume), wanted.exact)
         elif wanted.session is not None:
             resumed = Resumed(wanted.session, exact=False, or_new=True)

@@ -99,7 +99,7 @@ class ToolContext(Generic[D]):
 
     def path(self, text: str, permission: Permission = "read") -> Path:
         """The place that ``text`` names, absolute and free of symlinks. Raises ScopeRefused, and
-        InvalidInput for what is no text.
+        InvalidInput for what is not text.
         """
         return self.locate(text, permission).path
 

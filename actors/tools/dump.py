@@ -22,7 +22,7 @@ from protocol.foreign import named_words
 from protocol.recordable import MAX_BITS
 from protocol.text import encodable
 
-#: How many members of an iterator, or of a collection that is no list, are taken at most.
+#: How many members of an iterator, or of a collection that is not a list, are taken at most.
 MOST_MEMBERS = 100_000
 #: How deep lists and tables are shown within each other.
 MOST_LEVELS = 100

@@ -73,7 +73,7 @@ class Hooks:
     )
 
     def __init__(self, objects: Iterable[Any], threads: ToolThreads) -> None:
-        """Plain methods are called in ``threads``. Raises InvalidInput for what is no hook."""
+        """Plain methods are called in ``threads``. Raises InvalidInput for what is not a hook."""
         self._threads = threads
         methods: dict[str, list[_Method]] = {name: [] for name in _ASKED}
         for each in objects:
@@ -153,7 +153,7 @@ class _Fold:
         self._injected: list[str] = []
 
     def take(self, name: str, answer: Any) -> None:
-        """Take what the hook ``name`` answers. Raises InvalidInput for what is no answer."""
+        """Take what the hook ``name`` answers. Raises InvalidInput for what is not an answer."""
         match answer:
             case None:
                 pass
@@ -212,7 +212,7 @@ def view_for(before: ModelView, value: Any) -> ModelView:
     if not isinstance(value, ModelView):
         raise InvalidInput(f"a {type(value).__name__} replaces no request", hint="give Replace a ModelView")
     if not isinstance(value.system, str | None):
-        raise InvalidInput(f"system: expected a text or None, got {shown(value.system)}")
+        raise InvalidInput(f"system: expected a string or None, got {shown(value.system)}")
     return ModelView(
         items=_fit(value.items, before.items, Item, "items"),
         system=None if value.system is None else encodable(value.system),
@@ -272,17 +272,17 @@ def _name_of(hook: Any) -> str:
 
 
 def _made(hook: Any) -> dict[str, _Method]:
-    """The methods of a hook by the questions that they answer. Raises InvalidInput for what is no hook."""
+    """The methods of a hook by the questions that they answer. Raises InvalidInput for what is not a hook."""
     try:
         return {name: _Method(hook, name) for name in _methods(hook)}
     except InvalidInput:
         raise
     except Exception as error:  # its properties are any code
-        raise InvalidInput(f"hooks: {type(hook).__name__} is no hook: {named_words(error)}") from error
+        raise InvalidInput(f"hooks: {type(hook).__name__} is not a hook: {named_words(error)}") from error
 
 
 def _methods(hook: Any) -> list[str]:
-    """Which questions a hook answers. Raises InvalidInput for what is no hook."""
+    """Which questions a hook answers. Raises InvalidInput for what is not a hook."""
     name = _name_of(hook)
     if isinstance(hook, type):
         raise InvalidInput(f"hooks: {name} is a class", hint="give an instance of it")

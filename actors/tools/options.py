@@ -46,7 +46,7 @@ def check_options(name: str, concurrency: Any, timeout: Any, description: Any, b
             hint="None is no bound",
         )
     if description is not None and not isinstance(description, str):
-        raise ToolDefinitionError(f"tool {name}: description: expected a text, got {shown(description)}")
+        raise ToolDefinitionError(f"tool {name}: description: expected a string, got {shown(description)}")
     if not isinstance(blocking, bool):
         raise ToolDefinitionError(f"tool {name}: blocking: expected True or False, got {shown(blocking)}")
     if timeout is not None and not blocking:

@@ -17,7 +17,7 @@ from protocol.text import encodable, encodable_json
 
 _PARTS = (TextPart, ImagePart, ThinkingPart)
 _NOTHING = (TextPart(""),)
-#: Most of what is no text, and shown as JSON.
+#: Most of what is not text, and shown as JSON.
 _DATA = frozenset({int, float, bool, dict})
 
 

@@ -205,7 +205,7 @@ class Toolbox:
         return ToolResult(call.id, call.name, parts) if size(parts) <= self.output_cap else None
 
     async def _cut_output(self, call: ToolCall, value: Any) -> ToolResult:
-        # What is cut is also written to a disk, which is no work for the loop, nor one that waits for tools.
+        # What is cut is also written to a disk: not on the loop, nor in a thread that may wait for tools.
         return await in_thread(self._result, call, parts_from(value))
 
     def _run_in_thread(

@@ -1,4 +1,4 @@
-"""Calls functions of users that are no tools: ``async def`` ones on the loop, plain ones in a thread."""
+"""Calls functions of users that are not tools: ``async def`` ones on the loop, plain ones in a thread."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def _restore(count: int, *, long_commits: bool) -> list[Reading]:
     with tempfile.TemporaryDirectory(prefix="polypod-bench-") as folder:
         store = f"sqlite:{folder}/pods.db"
         session_id = fill_session(store, count, long_commits=long_commits)
-        gc.collect()  # what the filling has left is no part of a restore
+        gc.collect()  # what the filling has left is not part of a restore
         assert asyncio.run(_restored(store, session_id, watch)) == count
         asyncio.run(_restored(store, session_id, holds))
     return [watch.each("time to restore", 1), holds.reading()]

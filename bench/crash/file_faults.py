@@ -65,7 +65,7 @@ class Swapped(Fault):
 
     def _back_up(self, database: Path) -> None:
         """Make a backup, unless the store has not yet noticed the last one: then a reader in this process
-        sees the file through the log of the one before, and what it copies is no whole database.
+        sees the file through the log of the one before, and what it copies is not a whole database.
 
         It may not write: as the last to be closed it would merge that log.
         """

@@ -64,7 +64,7 @@ async def _traced(what: str, do: Callable[[], Awaitable[Any]]) -> Walk:
         code = frame.f_code
         if not code.co_filename.startswith(_OURS) or code.co_name.startswith("<"):
             return
-        if event == "call" and frame not in suspended:  # a coroutine that goes on is no new call
+        if event == "call" and frame not in suspended:  # a coroutine that goes on is not a new call
             steps.append(f"{Path(code.co_filename).relative_to(ROOT)}:{code.co_qualname}")
         if code.co_flags & _SUSPENDS:
             suspended.add(frame)

@@ -51,8 +51,8 @@ class LinesClient:
                 yield block
         except OSError as error:
             raise self._error(f"broke the connection: {error}", kind="connection") from error
-        except ValueError as error:  # a line without an end, or one that is no JSON
-            raise self._error(f"sent what is no answer: {error}", kind="protocol") from error
+        except ValueError as error:  # a line without an end, or one that is not JSON
+            raise self._error(f"sent what is not an answer: {error}", kind="protocol") from error
         finally:
             writer.close()  # also where the run was cancelled, and where nobody reads on
 

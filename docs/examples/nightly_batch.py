@@ -40,7 +40,7 @@ CHAIN = EscalationChain(
     ["ollama/small", "claude-opus-5"],
     local=FunctionClient(small),
     cloud=FunctionClient(large),
-    verifier=lambda _skill, _task, _output: True,  # what is no Ticket is rejected before it is asked
+    verifier=lambda _skill, _task, _output: True,  # what is not a Ticket is rejected before it is asked
 )
 SORTER = PodManifest.of(name="sorter", system_prompt="Sort tickets.", tokens=2_000)  # each ticket's
 

@@ -106,7 +106,7 @@ def test_another_checkout_does_its_cases_in_turns_and_stands_in_the_same_tables(
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path, capsys: pytest.CaptureFixture[str]):
     assert main(["restore", "--before", str(tmp_path)]) == 2
-    assert "is no checkout of polypod" in capsys.readouterr().err
+    assert "is not a checkout of polypod" in capsys.readouterr().err
 
 
 def test_a_case_that_cannot_be_measured_is_reported_and_stops_nothing():

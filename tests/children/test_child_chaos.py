@@ -34,7 +34,7 @@ PROGRAMS = {
     "stops both": "echo ready; kill -STOP $(cut -d ' ' -f 4 /proc/$PPID/stat) $PPID; exec sleep 1000",
     "closes all": "echo ready; exec >&- 2>&-; exec sleep 1000",
     "kills its warden": "echo ready; (setsid sleep 1000 &); kill -KILL $PPID; exec sleep 1000",
-    "is no program": "",
+    "is not a program": "",
 }  # fmt: skip
 KINDS = tuple(PROGRAMS)
 #: Those that do not kill what owns them: where the launcher is killed too, nobody would own what they leave.

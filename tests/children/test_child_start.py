@@ -161,7 +161,7 @@ async def test_what_cannot_be_started_is_reported_in_words(
         (["true"], tmp_path / "none", "its working folder: No such file or directory"),
         ([str(tmp_path / "plain")], "/", "Permission denied"),
         (["echo", "a\0b"], "/", "hold a NUL character"),
-        (["echo", "\ud800"], "/", "no text that a system could take"),
+        (["echo", "\ud800"], "/", "not text that a system could take"),
         (["echo", "x" * 200_000], "/", "Argument list too long"),
     ):
         with pytest.raises(ChildNotStarted, match=words):

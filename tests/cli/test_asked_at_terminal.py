@@ -118,8 +118,8 @@ def test_what_is_no_answer_is_asked_for_again_and_always_is_for_those_arguments(
         somebody.press("use pay ann" + ENTER)
         somebody.sees(ASK)
         for keys, why in (
-            ("what?\n", "“what?” is no answer: y, n, a or ?"),
-            ("\n", "an empty line is no answer"),
+            ("what?\n", "“what?” is not an answer: y, n, a or ?"),
+            ("\n", "an empty line is not an answer"),
             ("yes but\n", "as in y but"),
             ("?\n", "pod clerk wants to run pay"),
         ):

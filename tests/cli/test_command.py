@@ -460,7 +460,7 @@ def test_a_path_outside_of_the_scope_is_refused_and_said_how_to_permit(home: Hom
     "command", [["run", "hi", "--model", "offline"], ["ps"], ["events"], ["show", "abc"]]
 )
 def test_a_file_that_is_no_database_is_named_and_left_as_it_is(home: Home, command: list[str]):
-    garbage = home.write("garbage.db", "this is no database at all, but somebody's letter\n" * 40)
+    garbage = home.write("garbage.db", "this is not a database at all, but somebody's letter\n" * 40)
     before = garbage.read_bytes()
     done = home.polypod(*command, "--store", "sqlite:garbage.db")
     check_refusal(done, 1, "garbage.db")
@@ -570,7 +570,7 @@ def test_a_server_without_http_before_it_is_refused_and_a_model_without_a_kind_i
     home.write("pod.toml", '[model]\nscheme = "openai"\nmodel_id = "m"\nbase_url = "127.0.0.1:9"\n')
     how = "write it like http://127.0.0.1:11434/v1"
     check_refusal(
-        home.polypod("run", "hi", "--base-url", "127.0.0.1:9"), 2, "'127.0.0.1:9' is no base URL", how
+        home.polypod("run", "hi", "--base-url", "127.0.0.1:9"), 2, "'127.0.0.1:9' is not a base URL", how
     )
     check_refusal(home.polypod("run", "hi", "--manifest", "pod.toml"), 2, "pod.toml: model.base_url", how)
     check_refusal(home.polypod("run", "hi", "--model", "gpt-4.1"), 2, "did you mean 'openai/gpt-4.1'?")
@@ -602,7 +602,7 @@ def test_closed_standard_streams_are_no_error(home: Home, closed: str):
     done = subprocess.run(
         ["bash", "-c", script], cwd=home.folder, env=home.env, capture_output=True, text=True, check=False
     )
-    # An answer that had nowhere to go is no success; what is said beside it may be lost.
+    # An answer that had nowhere to go is not a success; what is said beside it may be lost.
     assert done.returncode == (1 if ">&-" in closed.replace("2>&-", "") else 0), done
     assert "defect" not in done.stderr
     assert bool(done.stdout) == (closed in {"2>&-", "<&-"})
@@ -663,7 +663,7 @@ def test_what_lies_among_sessions_and_is_none_is_reported_by_ps(home: Home):
     assert "diary" in empty.err
     assert "no sessions in" not in empty.err
     assert "polypod fsck --store jsonl:store" in empty.err
-    assert "first line is no session's header" in home.polypod("show", "dia", "--store", "jsonl:store").err
+    assert "first line is not a session's header" in home.polypod("show", "dia", "--store", "jsonl:store").err
     home.run("hello", "--store", "jsonl:store")
     listed = home.polypod("ps", "--store", "jsonl:store", "--json")
     assert len(listed.lines) == 1

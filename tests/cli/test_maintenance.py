@@ -118,7 +118,7 @@ def test_what_is_no_export_is_refused(home: Home, tmp_path: Path) -> None:
     garbage.write_text(json.dumps({"not": "a session"}) + "\n")
     refused = home.polypod("import", str(garbage))
     assert refused.code != 0
-    assert "no exported session" in refused.err
+    assert "not an exported session" in refused.err
 
 
 def test_a_history_is_folded_by_hand_and_goes_on(home: Home) -> None:

@@ -62,8 +62,8 @@ def test_what_clients_call_in_many_ways_is_read(tmp_path: Path) -> None:
     [
         ([], "expected {"),
         ({"a": 5}, "mcpServers.a: expected a table"),
-        ({"a": {"command": ["x"]}}, "mcpServers.a.command: expected a text"),
-        ({"a": {"command": "x", "args": "y"}}, "mcpServers.a.args: expected a list of texts"),
+        ({"a": {"command": ["x"]}}, "mcpServers.a.command: expected a string"),
+        ({"a": {"command": "x", "args": "y"}}, "mcpServers.a.args: expected a list of strings"),
         (
             {"a": {"url": "http://x", "headers": {"A": "s3cret"}}},
             "mcpServers.a.headers.A: a session never holds",

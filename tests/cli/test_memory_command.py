@@ -104,7 +104,7 @@ def test_a_memory_folder_that_is_a_file_is_said_to_be_one(home: Home) -> None:
     home.env["POLYPOD_MEMORY"] = str(home.write("file", ""))
     refused = home.polypod("memory")
     assert (refused.code, refused.out) == (2, "")
-    assert "file is no folder" in refused.err
+    assert "file is not a folder" in refused.err
     memory = "[memory]\nextract_threshold = 1\nconsolidate_files = 1\n"
     home.write("pod.toml", f'[model]\nscheme = "offline"\n{memory}')
     ran = home.polypod("run", "Please remember the harbour.", "--manifest", "pod.toml")

@@ -93,7 +93,7 @@ def test_instructions_that_are_no_file_are_reported(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "AGENTS.md")
     found = project_instructions(tmp_path)
     assert found is not None
-    assert found.notes == (f"{tmp_path / 'AGENTS.md'} cannot be read: it is no regular file",)
+    assert found.notes == (f"{tmp_path / 'AGENTS.md'} cannot be read: it is not a regular file",)
     (tmp_path / "AGENTS.override.md").mkdir()
     found = project_instructions(tmp_path)
     assert found is not None

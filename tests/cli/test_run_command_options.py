@@ -61,7 +61,7 @@ def test_a_step_limit_and_a_budget_end_a_run_with_their_code(home: Home):
         (["--max-steps", "0"], "max-steps"),
         (["--image", "nowhere.png"], "No such file"),
         (["--image", "a.txt"], "PNG, JPEG, GIF and WebP"),
-        (["--schema", "{"], "no JSON"),
+        (["--schema", "{"], "not JSON"),
         (["--schema", '{"not": {}}'], "cannot be checked"),
         (["-q", "-v"], "exclude each other"),
         (["-q", "--json"], "exclude each other"),

@@ -144,7 +144,7 @@ def test_what_a_schema_does_not_allow_is_refused(schema: dict[str, Any], value: 
         ({"enum": []}, "expected a list"),
         ({"anyOf": [{"type": "object", "properties": {}}, {"type": "object", "properties": {}}]}, "which of several objects"),
         ({"type": "object", "properties": {"a": {"type": "string", "nullable": True}}}, r'the schema.a: .*"null"'),
-        ({"enum": [1.5]}, "the schema.enum: 1.5 is no text"),
+        ({"enum": [1.5]}, "the schema.enum: 1.5 is not text"),
         ({"type": "object", "properties": {"a": {"anyOf": [{"type": "array"}, {"type": "array", "items": {"type": "null"}}]}}}, "the schema.a: Type unions"),
         ({"type": "object", "properties": {}, "additionalProperties": {"type": "null"}}, "members beside those"),
         ({"$ref": "#/$defs/A", "minLength": 1, "$defs": {"A": {"type": "string"}}}, r"minLength beside \$ref"),
@@ -159,7 +159,7 @@ def test_what_a_schema_does_not_allow_is_refused(schema: dict[str, Any], value: 
         ({"type": "string", "enum": ["a", 1]}, r"schema.type: leaves out .*\(integer\)"),
         ({"type": "integer", "const": True}, r"\(boolean\)"),
         ({"type": []}, "schema.type: expected a list that is not empty"),
-        ({"type": [{}]}, "schema.type: {} is no type"),
+        ({"type": [{}]}, "schema.type: {} is not a type"),
     ],
 )  # fmt: skip
 def test_a_schema_that_cannot_be_checked_is_refused_with_its_place(schema: dict[str, Any], words: str):

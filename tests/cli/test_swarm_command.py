@@ -213,7 +213,7 @@ def test_agents_of_a_service_that_was_killed_have_failed_and_go_on(home: Swarm) 
     [
         (["send", "nope", "hi"], 2, "no agent 'nope'"),
         (["start", "x", "--runner", "no-such"], 2, "no runner 'no-such'"),
-        (["start", "x", "--runner", "sh 'x"], 2, "--runner is no command"),
+        (["start", "x", "--runner", "sh 'x"], 2, "--runner is not a command"),
         (["start", " "], 2, "the task is empty"),
         (["start", "x", "--cwd", "/no/such"], 2, "no directory /no/such"),
         (["start", "x", "--runner", "/no/such --program", "--wait"], 1, "/no/such"),

@@ -33,7 +33,7 @@ def test_the_first_file_upwards_holds_and_behind_it_the_users_own(files: Files):
 def test_a_nearer_section_stands_whole_in_place_of_another(files: Files):
     files.write_own(LOCAL.format("own"))
     files.write('[local_model]\nendpoint = ""\n')
-    assert files.load().local_model is None, "an empty endpoint is no local model"
+    assert files.load().local_model is None, "an empty endpoint is not a local model"
 
 
 def test_the_users_own_file_is_read_once_from_within_its_folder(files: Files):
@@ -47,7 +47,7 @@ def test_what_is_no_file_is_reported_and_waited_for_by_nobody(files: Files):
     with pytest.raises(ConfigError, match=r"polypod\.toml: cannot be read: it is a directory"):
         files.load()
     os.mkfifo(files.deep / "polypod.toml")
-    with pytest.raises(ConfigError, match=r"polypod\.toml: cannot be read: it is no regular file"):
+    with pytest.raises(ConfigError, match=r"polypod\.toml: cannot be read: it is not a regular file"):
         files.load()
 
 

@@ -150,7 +150,7 @@ ANSWERS = {
     "calls at once": call("read", {"path": "a"}, id="c1")
     + call("read", {"path": "b"}, id="c2")
     + call("list", id="c3"),
-    "a call that is no JSON": call("read", '{"path": ', id="c1"),
+    "a call that is not JSON": call("read", '{"path": ', id="c1"),
     "an answer that was cut": say("half", stop_reason="max_tokens"),
     "characters": say("café \U0001f600 \u2028 \u0000 e\u0301", chunks=9),
 }

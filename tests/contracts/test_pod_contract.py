@@ -200,17 +200,17 @@ def test_errors_have_their_types_and_what_they_say(reach: Reached) -> None:
 UNUSABLE: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (lambda pod: pod.run([5]), InvalidInput, "a part of content is text, an image or thinking, not int"),
     (lambda pod: pod.notify([5]), InvalidInput, "a part of content is text, an image or thinking, not int"),
-    (lambda pod: pod.push_item("x"), InvalidInput, "str is no item of a conversation"),
+    (lambda pod: pod.push_item("x"), InvalidInput, "str is not an item of a conversation"),
     (lambda pod: pod.compact(-1), ValueError, "retained_tokens is a number of tokens, 0 or more, not -1"),
     (lambda pod: pod.compact(1.5), InvalidInput, "retained_tokens: expected a number of tokens, got 1.5"),
     (lambda pod: pod.wait_for_memory_jobs("x"), InvalidInput, "timeout: expected a number of seconds"),
     (lambda pod: pod.wait_for_sub_agents(float("nan")), InvalidInput, "timeout: .*, got nan"),
-    (lambda pod: pod.fork(5), InvalidInput, "at: expected a text, got 5"),
-    (lambda pod: pod.approve(5), InvalidInput, "approval_id: expected a text, got 5"),
+    (lambda pod: pod.fork(5), InvalidInput, "at: expected a string, got 5"),
+    (lambda pod: pod.approve(5), InvalidInput, "approval_id: expected a string, got 5"),
     (lambda pod: pod.approve("a", arguments=[1]), InvalidInput, "arguments: expected a dict by their names"),
     (lambda pod: pod.approve("a", always="no"), InvalidInput, "always: expected True or False, got 'no'"),
     (lambda pod: pod.deny("a", by="me"), InvalidInput, "by: expected 'person' or 'nobody', got 'me'"),
-    (lambda pod: pod.deny("a", note=5), InvalidInput, "note: expected a text, got 5"),
+    (lambda pod: pod.deny("a", note=5), InvalidInput, "note: expected a string, got 5"),
 ]
 
 

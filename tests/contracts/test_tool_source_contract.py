@@ -876,7 +876,7 @@ async def test_a_restored_pod_is_given_its_source_anew_like_any_tool(kind) -> No
         assert now.text.endswith("the tools are: find_cars")
 
 
-# -- what is no source ---------------------------------------------------------------------------
+# -- what is not a source ---------------------------------------------------------------------------
 
 
 async def test_what_has_no_such_methods_is_a_tool_or_an_error() -> None:

@@ -157,7 +157,7 @@ async def test_the_hint_for_a_dead_server_names_its_real_url():
 
 
 def test_what_is_no_base_url_is_refused_before_any_request():
-    with pytest.raises(ModelError, match="no base URL"):
+    with pytest.raises(ModelError, match="not a base URL"):
         AnthropicClient("api.anthropic.com", "m")
 
 

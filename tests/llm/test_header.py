@@ -95,7 +95,7 @@ def test_what_stands_around_a_base_url_is_taken_off(url: str):
     ],
 )
 def test_a_base_url_with_quotes_or_blanks_in_it_is_refused(url: str):
-    with pytest.raises(ModelError, match="no base URL"):
+    with pytest.raises(ModelError, match="not a base URL"):
         base_url_of(url)
 
 

@@ -155,7 +155,7 @@ def test_the_numbers_of_an_overflow_are_read_from_its_words(message, numbers):
         (None, said("slow down", "rate_limit_error"), "rate_limit"),
         (None, said("x", "None", "429"), "rate_limit"),
         (None, said("x", "api_error"), "server"),
-        (404, said("context_length_exceeded is no path"), "not_found"),
+        (404, said("context_length_exceeded is not a path"), "not_found"),
     ],
 )
 def test_status_then_type_then_words_decide(status, body, kind):

@@ -120,7 +120,7 @@ def test_a_sentence_reads_as_it_is_written():
 
 TEXT = (
     "# Heading\n\nPods are actors and actors have mailboxes. It rained. A mailbox of an actor keeps its order.\n\n"
-    "- Pods compact their history.\n- The weather was fine.\n\n```\ncode is no sentence here\n```\n| a | table |\n"
+    "- Pods compact their history.\n- The weather was fine.\n\n```\ncode is not a sentence here\n```\n| a | table |\n"
 )
 
 

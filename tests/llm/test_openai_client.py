@@ -242,7 +242,7 @@ async def test_bug_a_slash_or_path_too_many_in_the_base_url_does_no_harm(end):
     "url", ["", "127.0.0.1:8080", "ftp://x/v1", "http://", "http://x:99999/v1", "http://x/v1?a=b"]
 )
 def test_what_is_no_base_url_is_refused_before_any_request(url):
-    with pytest.raises(ModelError, match="no base URL"):
+    with pytest.raises(ModelError, match="not a base URL"):
         OpenAIClient(url, "m")
 
 

@@ -511,7 +511,7 @@ OTHERS: dict[str, tuple[int, object, str]] = {
     "a context that is fine": (400, said("The context is large, but acceptable."), "invalid_request"),
     "a cache": (400, said("Cached content is too small. total_token_count=500, min=4096"), "invalid_request"),
     "a quota": (429, said("You exceeded your current quota", "insufficient_quota"), "billing"),
-    "a path": (404, said("context_length_exceeded is no path"), "not_found"),
+    "a path": (404, said("context_length_exceeded is not a path"), "not_found"),
 }
 
 

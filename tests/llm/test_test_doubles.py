@@ -84,7 +84,7 @@ async def test_a_function_may_be_async_fail_and_give_what_is_no_reply() -> None:
         assert (await pod.run("?")).text == "done"
         with pytest.raises(RunFailed, match="no such model"):
             await pod.run("?", model=FunctionClient(busy))
-        with pytest.raises(RunFailed, match="which is no reply"):
+        with pytest.raises(RunFailed, match="which is not a reply"):
             await pod.run("?", model=FunctionClient(wrong))
 
 

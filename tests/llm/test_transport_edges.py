@@ -251,7 +251,7 @@ def test_what_no_proxy_takes_out(host, port, no_proxy, bypassed, environment):
 @pytest.mark.parametrize("reported", ["http://proxy:abc", "http://", "http://u:p:q@:3128", "http://:3128"])
 def test_a_proxy_that_is_no_address_is_a_clear_error(reported, environment):
     environment.setenv("all_proxy", reported)
-    with pytest.raises(ModelError, match="no address") as caught:
+    with pytest.raises(ModelError, match="not an address") as caught:
         proxy_for("https://api.openai.com/v1")
     assert caught.value.where == "api.openai.com:443"
     assert "NO_PROXY" in caught.value.hint
@@ -404,7 +404,7 @@ async def test_a_gateways_password_and_a_key_of_anthropics_kind_go_side_by_side(
 
 
 def test_a_base_url_that_is_none_is_shown_without_its_password():
-    with pytest.raises(ModelError, match="no base URL") as caught:
+    with pytest.raises(ModelError, match="not a base URL") as caught:
         OpenAIClient(f"ftp://user:{SECRET}@host/v1", "m")
     assert SECRET not in str(caught.value)
 

@@ -159,8 +159,8 @@ class Older:
 
 
 class Odd:
-    """An application that lists a tool with a schema nested too deep, and one whose words are no Unicode, before
-    one like others, and whose answer to a call is no Unicode either.
+    """An application that lists a tool with a schema nested too deep, and one whose words are not Unicode, before
+    one like others, and whose answer to a call is not Unicode either.
     """
 
     def __init__(self, app: object) -> None:

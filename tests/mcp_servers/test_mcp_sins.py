@@ -27,8 +27,8 @@ async def test_answers_to_nobody_and_second_answers_are_dropped() -> None:
     ("answer", "words"),
     [
         ({"result": {"content": [{"type": "text", "text": "of no version"}]}}, "of no version"),
-        ({"jsonrpc": "2.0", "result": None}, "MCP server 'raw' gave back what is no result"),
-        ({"jsonrpc": "2.0", "result": "done"}, "MCP server 'raw' gave back what is no result"),
+        ({"jsonrpc": "2.0", "result": None}, "MCP server 'raw' gave back what is not a result"),
+        ({"jsonrpc": "2.0", "result": "done"}, "MCP server 'raw' gave back what is not a result"),
         ({"jsonrpc": "2.0", "error": "no licence"}, "MCP server 'raw' refused: no licence (-32603)"),
         ({"jsonrpc": "2.0", "error": {"message": None}}, "MCP server 'raw' refused: None (-32603)"),
     ],

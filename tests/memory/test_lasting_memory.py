@@ -356,7 +356,7 @@ def test_a_damaged_staged_file_is_set_aside_and_reported(memory: NotesFolder) ->
     assert batch is not None
     assert len(batch.files) == 1
     (alert,) = work.alerts
-    assert "0.json is no staged extraction" in alert
+    assert "0.json is not a staged extraction" in alert
     assert "set aside as 0.json.damaged" in alert
     assert (memory.staging / "0.json.damaged").exists()
 
@@ -369,7 +369,7 @@ def test_a_damaged_ledger_is_set_aside_and_reported(memory: NotesFolder, damage:
     work = Consolidation(memory, ONE, "p")
     assert work.begin(automatic=False) is not None
     work.release()
-    assert "is no ledger" in work.alerts[0]
+    assert "is not a ledger" in work.alerts[0]
     assert len(search(memory, "a")) == 1
 
 

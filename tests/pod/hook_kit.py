@@ -33,7 +33,7 @@ async def cancels_itself(*_: Any) -> Any:
     await asyncio.sleep(0)
 
 
-#: Whatever a hook is asked, this is no answer.
+#: Whatever a hook is asked, this is not an answer.
 FAILING: dict[str, Callable[..., Any]] = {
     "raises": raises,
     "raises a cancel": cancels,

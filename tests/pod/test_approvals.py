@@ -161,7 +161,7 @@ def test_of_two_answers_the_first_holds_and_an_unknown_id_is_said_to_be_none() -
         ({"always": 1}, "always: expected True or False"),
         ({"arguments": [1]}, "arguments: expected a dict by their names, got [1]"),
         ({"arguments": "to=bob"}, "arguments: expected a dict"),
-        ({"note": 5}, "note: expected a text, got 5"),
+        ({"note": 5}, "note: expected a string, got 5"),
         ({"by": "me"}, "by: expected 'person' or 'nobody', got 'me'"),
     ],
 )

@@ -396,7 +396,7 @@ async def test_a_name_that_would_pass_for_another_pods_is_refused() -> None:
     async with PodSystem() as system:
         pod = await system.spawn(lead(max_repeats=0), client=cast)
         await pod.run("go")
-        assert all("is no name of a sub-agent" in each for each in await results(pod))
+        assert all("is not a name of a sub-agent" in each for each in await results(pod))
         assert [each.name for each in system.pods()] == ["lead"]
 
 

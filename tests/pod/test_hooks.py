@@ -434,7 +434,7 @@ async def test_a_system_is_left_while_a_hook_waits() -> None:
     assert (hook.cancelled, till.paid) == (1, [])
 
 
-# -- what is no hook -----------------------------------------------------------------------------
+# -- what is not a hook -----------------------------------------------------------------------------
 
 
 class Guard:
@@ -460,8 +460,8 @@ class Hiding:
 @pytest.mark.parametrize(
     ("hook", "words"),
     [
-        *((Hiding(name), f"Hiding is no hook: KeyError: '{name}'") for name in ("before_tool", "timeout")),
-        (Hiding("after_tool"), "Hiding is no hook: KeyError: 'after_tool'"),
+        *((Hiding(name), f"Hiding is not a hook: KeyError: '{name}'") for name in ("before_tool", "timeout")),
+        (Hiding("after_tool"), "Hiding is not a hook: KeyError: 'after_tool'"),
         (object(), "object answers nothing"),
         (Guard, "Guard is a class"),
         (SimpleNamespace(before_tool=lambda: None), "before_tool cannot be asked with \\(call\\)"),

@@ -118,7 +118,7 @@ async def shielded_in_time(pod: Pod) -> Awaitable[str]:
     return asked
 
 
-class Enough(Exception):  # noqa: N818 - it is no error
+class Enough(Exception):  # noqa: N818 - it is not an error
     """Ends what waits for several."""
 
 

@@ -1,4 +1,4 @@
-"""What a client raises that is no Exception ends what asked it, and nothing else: in runs, compactions and
+"""What a client raises that is not an Exception ends what asked it, and nothing else: in runs, compactions and
 extractions alike.
 """
 

@@ -207,7 +207,7 @@ async def test_a_prompt_that_fails_or_is_none_ends_its_run_alone() -> None:
         pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("1")]))
         with pytest.raises(RunFailed, match="no such tenant"):
             await pod.run("1", system_prompt=raise_error)
-        with pytest.raises(RunFailed, match="which is no text"):
+        with pytest.raises(RunFailed, match="which is not text"):
             await pod.run("1", system_prompt=lambda: 7)
         with pytest.raises(InvalidInput):
             pod.run("1", system_prompt=7)  # type: ignore[call-overload]

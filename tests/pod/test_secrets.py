@@ -107,7 +107,7 @@ async def test_a_base_url_that_is_none_is_refused_and_recorded_without_what_may_
     manifest = PodManifest.of(model="openai/m", base_url=url)
     store = open_store("memory:")
     async with PodSystem(store=store) as system:
-        with pytest.raises(ManifestError, match="no base URL") as caught:
+        with pytest.raises(ManifestError, match="not a base URL") as caught:
             await system.spawn(manifest)
         assert SECRET not in f"{caught.value} {caught.value.hint} {caught.value.__cause__!r}"
         pod = await system.spawn(manifest, client=Parrot())

@@ -64,7 +64,7 @@ def test_a_compaction_by_hand_counts_for_the_pod_and_for_no_run() -> None:
         assert first.usage == Usage(10, 1)
         described = await pod.describe()
         assert described.usage == system.totals.usage == Usage(650, 35)
-        assert described.occupancy < 100, "what the summariser was sent is no part of the history"
+        assert described.occupancy < 100, "what the summariser was sent is not part of the history"
         (done,) = of_kind(events.drain(), CompactDone)
         assert done.usage == SUMMARY_USAGE
 

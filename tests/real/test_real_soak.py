@@ -1,7 +1,7 @@
 """A long life in a small context: one pod, a real llama-server, hundreds of turns with tools.
 
 The model is a tiny random one: what it says is noise. Its template opens a tool call whenever tools are offered and
-the last item is no tool result, and the server's grammar has it write a valid one; so tools, summariser and overflows
+the last item is not a tool result, and the server's grammar has it write a valid one; so tools, summariser and overflows
 are all reached over the wire, by a model that chooses at random. What it cannot show is whether summaries are any good.
 Its summariser calls ``write_summary`` only when it happens to, so that some compactions fail, as the plan is for that.
 

@@ -150,7 +150,7 @@ async def test_an_agent_that_is_not_known_is_refused_with_those_that_are():
 
 
 async def test_a_model_that_a_program_would_take_for_an_option_is_refused():
-    with pytest.raises(ClassificationRefused, match="named '--yolo', which is no model"):
+    with pytest.raises(ClassificationRefused, match="named '--yolo', which is not a model"):
         await by_text('{"agent_type": "gemini", "model": " --yolo"}')
 
 

@@ -146,7 +146,7 @@ async def test_a_verdict_that_is_none_is_an_error_of_the_verifier(said: Any):
     chain = chain_of([say("12")], [say("13")], verifier=lambda *_: said)
     result = await chain.run(TASK)
     assert result.attempts[0].feedback.startswith("verifier error: a verifier gave ")
-    assert "which is no verdict" in result.attempts[0].feedback
+    assert "which is not a verdict" in result.attempts[0].feedback
 
 
 @pytest.mark.parametrize("said", [(False, None), Verdict(accept=False, feedback=None)])  # type: ignore[arg-type]
@@ -291,13 +291,13 @@ async def test_the_last_tier_is_asked_again_where_its_server_wants_that_and_no_o
         ([SMALL], {"local": ScriptedClient([])}, "nobody verifies ollama/phi4"),
         ([SMALL], {"local": 5, "verifier": Verdicts()}, "local=5 answers no tasks"),
         ([SMALL], {"local": {"other": ScriptedClient([])}, "verifier": Verdicts()}, "nobody answers for"),
-        ([5], {}, "5 is no tier"),
+        ([5], {}, "5 is not a tier"),
         ([" "], {"local": ScriptedClient([]), "verifier": Verdicts()}, "has no name"),
         ([ChainEntry("a", timeout=0)], {}, "timeout: expected more than 0 seconds"),
         ([LARGE], {"cloud": ScriptedClient([]), "tools": "some"}, "tools='some'"),
         ([LARGE], {"cloud": ScriptedClient([]), "verify_timeout": 0}, "verify_timeout"),
         ([LARGE], {"cloud": ScriptedClient([]), "warm_url": "ftp://x"}, "warm_url"),
-        ([SMALL], {"local": ScriptedClient([]), "verifier": 5}, "5 is no verifier"),
+        ([SMALL], {"local": ScriptedClient([]), "verifier": 5}, "5 is not a verifier"),
     ],
 )
 def test_bug_a_missing_run_function_or_verifier_crashes_instead_it_is_refused_at_construction(

@@ -169,7 +169,7 @@ async def test_an_execution_says_what_came_of_a_function(tmp_path: Path) -> None
         ended = await pool.submit(job("review", model="small"))
     assert (ended.status, ended.summary, ended.model) == ("done", "All is well.", "small")
     assert ended.usage == Usage(input_tokens=3, output_tokens=5)
-    assert ended.cost is None, "unknown is no 0"
+    assert ended.cost is None, "unknown is not 0"
     assert ended.seconds is not None
     assert ended.ended_at is not None
     assert ended.started_at is not None
@@ -195,7 +195,7 @@ async def test_a_function_that_gives_no_text_fails_its_job(tmp_path: Path, given
         ended = await pool.submit(job())
     assert ended.status == "failed"
     assert ended.error is not None
-    assert "no text" in ended.error
+    assert "not text" in ended.error
 
 
 async def test_a_job_that_fails_says_why(tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ async def test_jobs_of_a_limited_runner_wait_or_go_elsewhere_and_it_is_asked_aga
     runners = {"limited": limited, "other": Bounded().runner("other")}
     async with pool_in(tmp_path, runners, {"limited": 9, "other": 1}) as pool:
         first = await pool.submit(job("free"))
-        assert (first.agent, first.attempts) == ("other", 1), "what a limited runner began was no attempt"
+        assert (first.agent, first.attempts) == ("other", 1), "what a limited runner began was not an attempt"
         assert pool.status().rate_limited == {"limited": until}
         pinned = await pool.submit(job("pinned", "limited"))
     assert (pinned.agent, pinned.result, pinned.attempts) == ("limited", "limited", 1)
@@ -954,12 +954,12 @@ async def test_what_no_pool_can_be_made_of_is_refused(
 ) -> None:
     one = Bounded().runner("one")
     wrong: list[tuple[dict[str, Any], dict[str, Any], type[Exception], str]] = [
-        ({"one": one}, {"two": 1}, PoolError, "'two', which is no runner"),
+        ({"one": one}, {"two": 1}, PoolError, "'two', which is not a runner"),
         ({"one": one}, {"one": 0}, PoolError, "1 or more"),
         ({"one": one}, {"one": True}, PoolError, "1 or more"),
-        ({"one": 3}, {}, PoolError, "is no runner"),
-        ({"": one}, {}, PoolError, "no name"),
-        ({"one": lambda _: "x"}, {}, PoolError, "is no runner"),
+        ({"one": 3}, {}, PoolError, "is not a runner"),
+        ({"": one}, {}, PoolError, "not a name"),
+        ({"one": lambda _: "x"}, {}, PoolError, "is not a runner"),
         ({"one": "no such"}, {}, UnknownRunner, "no such"),
         ({"one": []}, {}, UnknownRunner, "command"),
     ]

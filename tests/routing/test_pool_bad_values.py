@@ -83,7 +83,7 @@ async def test_what_a_classifier_says_that_is_no_classification_has_the_pool_bal
         ended = await pool.submit(Job("one", "x"))
         assert await pool.get(ended.id) == ended
     assert (ended.status, ended.model) == ("done", None)
-    assert "no Classification" in str(ended.reason)
+    assert "not a Classification" in str(ended.reason)
 
 
 @pytest.mark.parametrize("url", URLS)

@@ -31,7 +31,7 @@ def test_a_pipe_beside_a_database_is_not_waited_for(tmp_path: Path, place: str) 
 def test_a_pipe_or_a_device_in_the_place_of_a_database_is_refused_as_what_it_is(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in tmp_path / "pipe", tmp_path, Path("/dev/null"):
-        with pytest.raises(StoreError, match="it is no regular file"):
+        with pytest.raises(StoreError, match="it is not a regular file"):
             SQLiteStore(path)
 
 

@@ -222,7 +222,7 @@ def test_a_damaged_file_is_not_imported(store):
         import_session(other, [data.replace(b'"b"', b'"B"')])
     with pytest.raises(StoreError, match="cut off"):
         import_session(other, [data[:-5]])
-    with pytest.raises(StoreError, match="letter is no exported session"):
+    with pytest.raises(StoreError, match="letter is not an exported session"):
         import_session(other, [b"hello\n"], name="letter")
     assert other.sessions() == []
 

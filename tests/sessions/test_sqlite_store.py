@@ -54,7 +54,7 @@ def foreign(path, store):
 def test_a_file_that_is_no_database_is_refused_and_left_alone(path):
     path.write_bytes(b"this is not a database, it is a love letter" * 100)
     before = path.read_bytes()
-    with pytest.raises(StoreError, match="no SQLite database") as caught:
+    with pytest.raises(StoreError, match="not a SQLite database") as caught:
         SQLiteStore(path)
     assert str(path) in str(caught.value)
     assert path.read_bytes() == before
@@ -82,7 +82,7 @@ def test_a_file_of_a_later_version_is_refused_by_name(path):
 
 def test_a_folder_in_the_place_of_the_file_is_reported(path):
     path.mkdir()
-    with pytest.raises(StoreError, match="it is no regular file"):
+    with pytest.raises(StoreError, match="it is not a regular file"):
         SQLiteStore(path)
 
 

@@ -47,7 +47,7 @@ def test_a_store_says_its_url(tmp_path):
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("pods.db", "is no store"),
+        ("pods.db", "is not a store"),
         ("redis:localhost", "no kind of store called 'redis'"),
         ("postgresql://host/db", "no store for PostgreSQL"),
         ("sqlite:", "does not say where"),
@@ -55,7 +55,7 @@ def test_a_store_says_its_url(tmp_path):
         ("memory:here", "no place"),
         ("sqlite:x.db?durability=maybe", "process or power, not 'maybe'"),
         ("sqlite:x.db?mode=fast", "no option 'mode'"),
-        ("", "is no store"),
+        ("", "is not a store"),
     ],
 )
 def test_a_wrong_url_is_reported_with_the_right_ones(url, says):

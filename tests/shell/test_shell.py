@@ -192,7 +192,7 @@ async def test_output_that_is_no_text_is_kept_and_not_shown(tmp_path: Path) -> N
     system = PodSystem(outputs=tmp_path / "kept")
     results, progress = await results_of(run("head -c 3000 /dev/urandom"), system=system)
     (kept,) = outputs(tmp_path / "kept")
-    assert results[0].text == f"[3,000 bytes that are no text; the whole output is in {kept}]\n[exit code 0]"
+    assert results[0].text == f"[3,000 bytes that are not text; the whole output is in {kept}]\n[exit code 0]"
     assert kept.stat().st_size == 3000
     assert not progress
 

@@ -403,13 +403,13 @@ async def test_what_is_no_text_is_refused_before_it_is_read(kind):
 
     async with RawServer(head_alone) as server:
         result = await fetched(url=server.url)
-    assert f"is {kind}, which is no text" in result.text
+    assert f"is {kind}, which is not text" in result.text
 
 
 async def test_bytes_that_say_nothing_of_themselves_and_are_no_text_are_refused():
     async with RawServer(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na\0b") as server:
         result = await fetched(url=server.url)
-    assert "is no text" in result.text
+    assert "is not text" in result.text
 
 
 async def test_a_cancel_ends_the_connection():

@@ -65,9 +65,9 @@ def test_foreign_line_ends_and_bytes_are_shown_as_well_as_can_be(pwd, use):
         ({"path": "no"}, "there is no such file"),
         ({"path": "folder"}, "it is a directory"),
         ({"path": "."}, "it is a directory"),
-        ({"path": "a/b"}, "no directory"),
+        ({"path": "a/b"}, "not a directory"),
         ({"path": "binary"}, "binary is a binary file of 5 bytes, not text"),
-        ({"path": "pipe"}, "no regular file"),
+        ({"path": "pipe"}, "not a regular file"),
         ({"path": "a", "offset": 4}, "a has only 1 lines"),
         ({"path": "a", "limit": 0}, "limit: expected"),
         ({"path": "x" * 300}, "the name is too long"),
@@ -125,7 +125,7 @@ def test_an_empty_or_missing_directory_is_reported_as_what_it_is(pwd, use):
     (pwd / "empty").mkdir()
     assert use("list_files", path="empty").text == "empty holds nothing that can be shown"
     assert "no such" in use("list_files", path="no").text
-    assert "is no directory" in use("list_files", path="file").text
+    assert "is not a directory" in use("list_files", path="file").text
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=times(20))
@@ -191,7 +191,7 @@ def test_appending_adds_to_the_end_or_makes_the_file(pwd, use):
         ("folder", "it is a directory"),
         ("", "the path is empty"),
         ("a\0b", "NUL byte"),
-        ("file/x", "no directory"),
+        ("file/x", "not a directory"),
     ],
 )
 def test_what_cannot_be_written_is_refused_and_nothing_is_changed(pwd, use, path, words, append):
@@ -265,7 +265,7 @@ def test_a_file_that_fails_while_it_is_read_is_reported_and_passed_over_by_a_sea
 
 def test_a_pipe_is_not_replaced(pwd, use):
     os.mkfifo(pwd / "pipe")
-    assert "no regular file" in use("write_file", path="pipe", content="x").text
+    assert "not a regular file" in use("write_file", path="pipe", content="x").text
     assert use("write_file", path="pipe", content="x", append=True).is_error
     assert stat.S_ISFIFO((pwd / "pipe").stat().st_mode)
 

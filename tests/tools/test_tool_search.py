@@ -240,7 +240,7 @@ def test_binary_huge_and_unreadable_files_are_passed_over_and_counted(pwd, use):
 def test_what_is_no_regular_expression_is_refused(tree, use, pattern):
     result = use("grep", pattern=pattern)
     assert result.is_error
-    assert "is no regular expression" in result.text
+    assert "is not a regular expression" in result.text
 
 
 def test_a_pattern_that_never_ends_is_ended_while_the_loop_goes_on(pwd, monkeypatch):
@@ -301,7 +301,7 @@ def test_a_pattern_that_python_warns_of_warns_nobody(pwd, use):
 def test_a_pattern_is_refused_in_bounded_words(use):
     result = use("grep", pattern="(" * 5000)
     assert result.is_error
-    assert "is no regular expression" in result.text
+    assert "is not a regular expression" in result.text
     assert len(result.text) < 600
 
 

@@ -331,7 +331,7 @@ def test_any_data_is_dumped_as_json_that_utf_8_can_hold(value: Any) -> None:
         ({"name": "a\n"}, "a name has 1 to 64 letters"),
         ({"name": "x" * 65}, "a name has 1 to 64 letters"),
         ({"name": 5}, "a name has 1 to 64 letters"),
-        ({"description": 5}, "description: expected a text"),
+        ({"description": 5}, "description: expected a string"),
     ],
 )
 def test_an_option_that_means_nothing_is_refused(options: dict[str, Any], words: str) -> None:

@@ -214,7 +214,7 @@ def _plan(asked: _Asked, url: str) -> tuple[PodManifest, str | None, str | None]
 
 
 def _exact(reading: Reading, session_id: str) -> str | None:
-    """The session of that very id; None where there is none. Raises InvalidInput for what is no id."""
+    """The session of that very id; None where there is none. Raises InvalidInput for what is not an id."""
     try:
         check_name(session_id, "the id of a session")
     except PolypodError as error:
@@ -239,7 +239,7 @@ def _take_credentials() -> None:
     try:
         keys = msgspec.json.decode(data, type=dict[str, str])
     except UNDECODABLE:
-        raise InvalidInput("the credentials on standard input are no JSON object of texts") from None
+        raise InvalidInput("the credentials on standard input are not JSON object of texts") from None
     for name, value in keys.items():
         preset = PRESETS.get(name)
         os.environ[preset.key_env if preset is not None and preset.key_env else name] = value

@@ -142,7 +142,7 @@ class Inbox:
         except FileNotFoundError:
             return
         if not is_socket:
-            raise ChildNotListening(f"the inbox {self.path} is no socket")
+            raise ChildNotListening(f"the inbox {self.path} is not a socket")
         try:
             _, writer = await asyncio.open_unix_connection(self.path)
         except OSError:

@@ -206,7 +206,7 @@ class AtTerminal:
 
     async def _ask_at_keyboard(self, request: ApprovalRequested) -> Said | Filled | None:
         with self._terminal.asking():
-            self._forget_typed()  # what was typed before is no answer to it
+            self._forget_typed()  # what was typed before is not an answer to it
             self._gone = ""
             self._show(request, whole=False)
             while (line := await self._read_line()) is not None:

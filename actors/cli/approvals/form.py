@@ -66,7 +66,7 @@ class Filled(NamedTuple):
 
 
 class Unreadable(ValueError):  # noqa: N818 - reported in words
-    """What a person wrote is no value of that field."""
+    """What a person wrote is not a value of that field."""
 
 
 def fields_of(form: dict[str, Any]) -> list[Field]:

@@ -62,14 +62,14 @@ def understood(line: str) -> Said | None:
 
 
 def not_understood_lines(line: str, width: int) -> Iterator[Line]:
-    """Why ``line`` is no answer, and what would be one."""
+    """Why ``line`` is not an answer, and what would be one."""
     word, _, note = line.strip().partition(" ")
     if note and (letter := word.lower().rstrip(",;:.!")) in _ALONE:
         why = f"“{letter}” answers alone"
         if letter != "?":
             why += f": words for the model stand behind a letter, as in {letter[0]} {note.strip()}"
     else:
-        why = f"“{cut(line, 40)}” is no answer" if line.strip() else "an empty line is no answer"
+        why = f"“{cut(line, 40)}” is not an answer" if line.strip() else "an empty line is not an answer"
         why += ": y, n, a or ?, and words for the model behind it"
     yield from wrapped("note", why, width)
 

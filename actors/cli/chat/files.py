@@ -57,7 +57,7 @@ def _file(name: str, ctx: ToolContext) -> tuple[Part, str]:
     if media_type(data) is not None:
         return picture_of(data, name), f"@{name}: a picture, {size(len(data))}"
     if b"\0" in data[:8192]:
-        raise ToolError(f"@{name} is no text, and no picture that models see")
+        raise ToolError(f"@{name} is not text, and no picture that models see")
     text = data[:_MOST].decode("utf-8", "replace")
     if len(data) <= _MOST:
         return named_text(name, text), f"@{name}: {size(len(data))}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-#: A file that is named in words: ``@notes.md``, ``@"my notes.md"``; what stands before the @ is no word.
+#: A file that is named in words: ``@notes.md``, ``@"my notes.md"``; what stands before the @ is not a word.
 _MENTION = re.compile(r'(?<![^\s([{])@(?:"(?P<quoted>[^"\n]+)"|(?P<plain>[^\s"@][^\s"]*))')
 #: What may stand behind a name in a sentence.
 _ENDS = ".,;:!?)]}'"

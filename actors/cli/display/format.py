@@ -10,7 +10,7 @@ from protocol.usage import Usage
 
 #: What a terminal would obey instead of show: control characters but tab and newline.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-#: What cannot be seen, though Python calls it printable: fillers, blanks that are no spaces, selectors of
+#: What cannot be seen, though Python calls it printable: fillers, blanks that are not spaces, selectors of
 #: variants (Unicode's Default_Ignorable_Code_Point), and signs that are drawn as nothing.
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"

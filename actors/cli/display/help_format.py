@@ -54,7 +54,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def no_such_command(self, ctx: click.Context, word: str) -> click.UsageError:
-        """The refusal of a word that is no command, with the one that may be meant."""
+        """The refusal of a word that is not a command, with the one that may be meant."""
         near = closest(word, self.list_commands(ctx))
         return click.UsageError(
             f"No such command {word!r}" + (f"; did you mean {near!r}?" if near else ""), ctx

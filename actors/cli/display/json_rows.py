@@ -1,4 +1,4 @@
-"""The lines that ``--json`` prints which are no events: their members, as the schema has them."""
+"""The lines that ``--json`` prints which are not events: their members, as the schema has them."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 _FENCE = re.compile(r" {0,3}(?P<mark>`{3,}|~{3,})(?P<info>.*)")
 #: Lines of code after which what there is of a block is given out before its end.
 _LONG = 30
-#: How much is shown of what is no whole block yet: lines, and characters of the last one.
+#: How much is shown of what is not a whole block yet: lines, and characters of the last one.
 _SHOWN_LINES, _SHOWN = 10, 2000
 
 

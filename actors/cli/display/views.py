@@ -102,7 +102,7 @@ def _put_line(line: bytes) -> None:
 class PeopleView:
     """Text as it is written, a line for each tool, and a moving sign while one has to wait.
 
-    Where standard output is no terminal it gets nothing but the run's last answer, for whoever reads it
+    Where standard output is not a terminal it gets nothing but the run's last answer, for whoever reads it
     there; what the model says on its way is printed beside the tools, on standard error. So it is with an
     answer that is to fit a schema (``structured``).
     """

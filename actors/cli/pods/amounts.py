@@ -34,7 +34,7 @@ def read_amount(text: str) -> Amount:
     found = _OTHER.fullmatch(written)
     if found is None or re.fullmatch(r"[\d_,.]+\s*m", written, re.IGNORECASE):
         # An m alone may mean minutes, or millions.
-        raise ValueError(f"{text!r} is no amount: {EXPECTED}")
+        raise ValueError(f"{text!r} is not an amount: {EXPECTED}")
     number = float(re.sub("[_,]", "", found["number"]))
     if found["time"]:
         return _positive(Amount("seconds", number * _SECONDS[found["time"].lower()]), text)

@@ -41,17 +41,17 @@ def schema_of(text: str) -> dict[str, Any]:
         try:
             data = read_file(path, _LARGEST + 1, pipes=True)
             if len(data) > _LARGEST:
-                raise UnusableSchema(f"{text} is larger than {_LARGEST:,} bytes, so it is no schema")
+                raise UnusableSchema(f"{text} is larger than {_LARGEST:,} bytes, so it is not a schema")
             return _decoded(data.decode("utf-8-sig"), text)
         except OSError as error:
             raise UnusableSchema(f"{text} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
-            raise UnusableSchema(f"{text} is no text: {error}") from error
+            raise UnusableSchema(f"{text} is not text: {error}") from error
     return _of_names(text)
 
 
 def _is_there(path: str) -> bool:
-    """Whether a file is meant; a folder only where it is no name that an answer could have."""
+    """Whether a file is meant; a folder only where it is not a name that an answer could have."""
     return os.path.exists(path) and ("/" in path or not os.path.isdir(path))  # noqa: PTH110, PTH112 - no errors
 
 
@@ -59,9 +59,9 @@ def _decoded(text: str, name: str) -> dict[str, Any]:
     try:
         schema = msgspec.json.decode(text)
     except UNDECODABLE as error:
-        raise UnusableSchema(f"{name} is no JSON: {error}") from error
+        raise UnusableSchema(f"{name} is not JSON: {error}") from error
     if not isinstance(schema, dict):
-        raise UnusableSchema(f"{name} is no JSON Schema: expected an object")
+        raise UnusableSchema(f"{name} is not a JSON Schema: expected an object")
     return schema
 
 
@@ -74,7 +74,7 @@ def _of_names(text: str) -> dict[str, Any]:
         found = _FIELD.fullmatch(part.strip())
         if found is None or (found["type"] or "str") not in _TYPES:
             raise UnusableSchema(
-                f"{part.strip()!r} is no member: write NAME, NAME TYPE or NAME TYPE: WORDS, "
+                f"{part.strip()!r} is not a member: write NAME, NAME TYPE or NAME TYPE: WORDS, "
                 f"with a type of {', '.join(_TYPES)}"
             )
         words = {"description": found["words"].strip()} if found["words"] else {}

@@ -50,7 +50,7 @@ def _part(place: str, data: bytes) -> Part:
         except InvalidInput as error:
             raise click.UsageError(f"--file {place}: {error.message}") from error
     if b"\0" in data[:8192]:
-        raise click.UsageError(f"--file {place}: it is no text, and no picture that models see")
+        raise click.UsageError(f"--file {place}: it is not text, and no picture that models see")
     return named_text(name, data.decode("utf-8", "replace").removeprefix("\ufeff"))
 
 

@@ -66,7 +66,7 @@ def _files(root: Path, pwd: Path) -> Iterator[Path]:
     for depth in range(len(below) + 1):
         folder = root.joinpath(*below[:depth])
         there = [folder / name for name in NAMES if os.path.lexists(folder / name)]
-        if there:  # what is no file is reported, where no other is there
+        if there:  # what is not a file is reported, where no other is there
             yield next(filter(os.path.isfile, there), there[0])
 
 

@@ -31,7 +31,8 @@ def picture_of(data: bytes, name: str) -> ImagePart:
     kind = media_type(data)
     if kind is None:
         raise InvalidInput(
-            f"{name} is no picture that models see", hint="PNG, JPEG, GIF and WebP are; convert others first"
+            f"{name} is not a picture that models see",
+            hint="PNG, JPEG, GIF and WebP are; convert others first",
         )
     if len(data) > LARGEST:
         raise InvalidInput(f"{name} has over {size(LARGEST)}", hint="make it smaller: servers refuse it")

@@ -53,7 +53,7 @@ _KNOWN = _PASSED_OVER | _BOUNDS | _SHAPES | {"$ref"}
 _INSTEAD = {"nullable": ', which is OpenAPI\'s: write "type": ["string", "null"]'}
 
 
-class UnusableSchema(ValueError):  # noqa: N818 - what it says of a schema is no error of ours
+class UnusableSchema(ValueError):  # noqa: N818 - what it says of a schema is not an error of ours
     """Why answers cannot be read by a schema; the words name the place."""
 
 
@@ -249,7 +249,7 @@ def _types_of(schema: dict[str, Any], at: str) -> list[str]:
     names: list[Any] = _list(given, f"{at}.type") if isinstance(given, list) else [given]
     for name in names:
         if not isinstance(name, str) or name not in _TYPES:
-            raise UnusableSchema(f"{at}.type: {name!r} is no type of JSON")
+            raise UnusableSchema(f"{at}.type: {name!r} is not a type of JSON")
     return names
 
 
@@ -279,7 +279,7 @@ def _constants(schema: dict[str, Any]) -> dict[str, Any]:
 def _literal(values: list[Any], at: str) -> Any:
     for each in values:
         if not isinstance(each, str | int | None):
-            raise UnusableSchema(f"{at}: {each!r} is no text, whole number, boolean or null")
+            raise UnusableSchema(f"{at}: {each!r} is not text, whole number, boolean or null")
     named = tuple(each for each in values if each is not None)
     if len(named) == len(values):
         return Literal[named]

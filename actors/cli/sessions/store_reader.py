@@ -120,7 +120,7 @@ class Reading:
 
     @staticmethod
     def _uppermost(found: list[SessionInfo]) -> Iterator[SessionInfo]:
-        """The sessions of pods that are no sub-agents of others."""
+        """The sessions of pods that are not sub-agents of others."""
         names = {info.pod for info in found}
         return (
             info
@@ -319,6 +319,8 @@ async def _asking(store: SessionStore) -> list[SessionInfo]:
 
 
 def exists(url: str) -> bool:
-    """Whether there is a store at ``url``; one in memory always is. Raises StoreError for what is no URL."""
+    """Whether there is a store at ``url``; one in memory always exists. Raises StoreError for what is
+    not a URL.
+    """
     place = place_of(url)
     return not place.path or disk.place(place.path).exists()

@@ -180,7 +180,7 @@ def _runner(named: str) -> str | tuple[str, ...]:
     try:
         words = tuple(shlex.split(named))
     except ValueError as error:
-        raise click.UsageError(f"--runner is no command: {error}") from error
+        raise click.UsageError(f"--runner is not a command: {error}") from error
     return words if not named.startswith("acp:") and (len(words) > 1 or "/" in named) else named
 
 

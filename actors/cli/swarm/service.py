@@ -133,7 +133,7 @@ class Service:
             else:
                 said = await self._do(asked)
         except UNDECODABLE as error:
-            said = Said(error=Failure("AgentError", f"that is no question: {error}"))
+            said = Said(error=Failure("AgentError", f"that is not a question: {error}"))
         except ConnectionError:  # it is there no more
             raise
         except PolypodError as error:

@@ -82,7 +82,7 @@ class Top(App[None]):
         self._listing = Listing()
         self._agents = dict[str, Row]()
         self._pods = list[Row]()
-        #: Whether the agents were asked for once: what is theirs is no pod of the store.
+        #: Whether the agents were asked for once: what is theirs is not a pod of the store.
         self._asked = False
         self._store = ""
         #: What was to be sent to an agent, and could not be.

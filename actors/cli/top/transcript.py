@@ -24,7 +24,7 @@ from protocol.errors import PolypodError
 
 #: Lines that are kept, those of an unfinished answer that are shown, and events that are read at once.
 _KEPT, _TAIL, _AT_ONCE = 2000, 6, 100
-#: Characters that are quoted of what is no answer.
+#: Characters that are quoted of what is not an answer.
 _QUOTED = 300
 #: Seconds between two looks whether there is more, where what was followed has ended.
 _LOOK = 0.5

@@ -46,7 +46,7 @@ _encode = msgspec.json.Encoder().encode
 #: Reasons by which an answer may end in the middle of a call.
 _CUTS = frozenset({"max_tokens", "refusal", "content_filter"})
 
-#: What is no piece of arguments, though it stands in the place of one.
+#: What is not a piece of arguments, though it stands in the place of one.
 _NO_ARGUMENTS: tuple[Any, ...] = (None, "", {}, [])
 #: Kinds of blocks that have arguments.
 _ARGUED = frozenset({"call", "nameless", "answer"})
@@ -163,7 +163,7 @@ class MessagesAnswer(EventAnswer):
         for call in self._calls:
             if call.given and not call.pieces:
                 blocks.append(CallChunk(call.index, _json(call.given)))
-            # only the block that came last can have been cut, and then `{}` is no arguments either
+            # only the block that came last can have been cut, and then `{}` is not arguments either
             if reason not in _CUTS or call is not self._last or call.has_arguments():
                 blocks.append(CallEnd(call.index))
         blocks += (block for part in self._begun_ones if (block := vendor_chunk(part)))

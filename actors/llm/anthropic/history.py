@@ -265,7 +265,7 @@ def _place_of(call: ToolCall, end: int) -> int:
 
 
 def _call(call: ToolCall, *, native: bool) -> dict[str, Any]:
-    """A call; one whose arguments were no JSON goes back with none."""
+    """A call; one whose arguments were not JSON goes back with none."""
     arguments = call.arguments if call.invalid is None else {}
     block = {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
     return {**call.vendor, **block} if native and call.vendor else block

@@ -3,7 +3,7 @@
 The vendor caches what requests begin with: first the tools, then the system prompt, then the messages. Four
 places may be marked as ends of what is worth keeping, and these are: the last tool, the system prompt, the
 end of the history, and where the history ended one request ago. The last two need no memory: a request ended
-where the model's last answer begins. Marks are no part of what is cached, and all else only grows.
+where the model's last answer begins. Marks are not part of what is cached, and all else only grows.
 
 A typed answer (``output_schema``) is asked for as the arguments of one more tool, since that is what these
 servers hold a model to: it must call this or another tool, until it has called this one, whose arguments
@@ -95,8 +95,9 @@ def body_of(
 
 
 def _longest(request: Request, options: dict[str, Any]) -> int:
-    """The tokens of an answer, of which what a model thinks is a part: beside a budget for that it has as
-    much as without. For what is no run's and so short that it does not fit, a summary say, it does not think.
+    """The most tokens of an answer, which include what the model thinks. Unless the request says how many,
+    the thinking budget is added to the usual number. In a short request that is not a run's (a summary, say)
+    and has no room for it, the model does not think.
     """
     thinking = options.get("thinking")
     budget: int = thinking.get("budget_tokens", 0) if isinstance(thinking, dict) else 0

@@ -63,7 +63,7 @@ class Framing(Protocol):
     open_ended: bool
 
     def feed(self, data: bytes) -> bytes:
-        """What ``data`` holds of the body. Raises TransportError for what is no HTTP."""
+        """What ``data`` holds of the body. Raises TransportError for what is not HTTP."""
         ...
 
 
@@ -144,7 +144,7 @@ def _named(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
             continue
         name, colon, value = line.partition(b":")
         if not colon or not name.strip():
-            raise TransportError(no_http(f"the line {line[:40]!r} in its head is no header"))
+            raise TransportError(no_http(f"the line {line[:40]!r} in its head is not a header"))
         named.append((name.strip(), value.strip()))
     return named
 
@@ -282,7 +282,7 @@ def _size_of(line: bytes) -> int:
             return int(line, 16)
         except ValueError:
             pass  # raised below
-    raise TransportError(no_http(f"{line[:40]!r} is no size of a chunk"))
+    raise TransportError(no_http(f"{line[:40]!r} is not a size of a chunk"))
 
 
 def _look_at_end(end: bytes, due: bytes) -> None:

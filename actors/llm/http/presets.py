@@ -107,7 +107,7 @@ def server_for(
     preset = PRESETS.get(scheme)
     if preset is None:
         raise ModelError(
-            f"{scheme!r} is no kind of model server",
+            f"{scheme!r} is not a kind of model server",
             kind="invalid_request",
             hint=f"known ones: {', '.join(PRESETS)}; for others of OpenAI's format, openai with base_url",
         )
@@ -149,7 +149,7 @@ def _is_vendors(preset: Preset, url: str) -> bool:
 
 
 def vendor_of(url: str) -> str | None:
-    """The kind of server of the vendor whose own address this is; None if it is no vendor's."""
+    """The kind of server of the vendor whose own address this is; None if it is not a vendor's."""
     vendors = (preset for preset in PRESETS.values() if preset.key_env is not None)
     return next((preset.scheme for preset in vendors if _is_vendors(preset, url)), None)
 

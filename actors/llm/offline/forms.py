@@ -48,7 +48,7 @@ class _Form:
     def __init__(self, definitions: Mapping[str, Any], words: str) -> None:
         self._definitions = definitions
         self._words = words
-        #: Digits without end, as hashes have them, are no number that JSON could hold.
+        #: Digits without end, as hashes have them, are not a number that JSON could hold.
         self._found = [each for each in map(float, _NUMBER.findall(words)) if abs(each) < _TOO_GREAT]
         self._numbers: Iterator[float] = iter(self._found)
 

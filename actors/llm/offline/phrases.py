@@ -9,7 +9,7 @@ from actors.llm.offline.file_names import IT, Quoted
 from actors.llm.offline.intents import Intent, PassOn, Run, SummariseText, Unknown, UseTool, Write
 from actors.llm.offline.rules import intents_of
 
-# Patterns are matched on an event loop: what is longer is no plain request.
+# Patterns are matched on an event loop: what is longer is not a plain request.
 _MOST_CHARACTERS = 20_000
 _MOST_IN_STEP = 1000
 _MOST_STEPS = 50

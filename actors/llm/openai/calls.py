@@ -28,7 +28,7 @@ class Function(Struct):
 
 
 class CallPiece(Struct):
-    """What one chunk says of one call. ``vendor`` is no member of it: what it holds besides."""
+    """What one chunk says of one call. ``vendor`` is not a member of it: what it holds besides."""
 
     index: Any = None
     id: Any = None

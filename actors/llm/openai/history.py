@@ -299,7 +299,7 @@ def _content(parts: tuple[Part, ...]) -> bytes:
 
 
 def _call(call: ToolCall) -> bytes:
-    """A call; one whose arguments were no JSON goes back with none, since servers choke on them."""
+    """A call; one whose arguments were not JSON goes back with none, since servers choke on them."""
     arguments = _encode(_encode(call.arguments).decode()) if call.invalid is None else b'"{}"'
     return b'{"id":%b,"type":"function","function":{"name":%b,"arguments":%b}}' % (
         _text(call.id),

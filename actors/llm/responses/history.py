@@ -156,7 +156,7 @@ def _say(outputs: list[dict[str, Any]], text: str) -> None:
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
-    """A call; one whose arguments were no JSON goes back with none, since servers choke on them."""
+    """A call; one whose arguments were not JSON goes back with none, since servers choke on them."""
     arguments = _bytes(call.arguments).decode() if call.invalid is None else "{}"
     return {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": arguments}
 

@@ -197,7 +197,7 @@ class Exchange:
         self._attempt, self._assembler = attempt, assembler
 
     def block(self, block: Block, attempt: int) -> None:
-        """Publish a block that is no text."""
+        """Publish a block that is not text."""
         assembler = self._assembler
         if assembler is None:
             return

@@ -177,7 +177,7 @@ class Delegation:
             raise ToolError(f"there is a sub-agent named {asked.name!r}", hint="choose another name")
         if not _NAME.fullmatch(asked.name):
             raise ToolError(
-                f"{encodable(asked.name)!r} is no name of a sub-agent",
+                f"{encodable(asked.name)!r} is not a name of a sub-agent",
                 hint="a name has letters, digits, '-' and '_', and nothing else",
             )
         scope = self.scope.check_asked(asked, self._given(), self._actor.resources.commands)

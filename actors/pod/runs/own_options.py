@@ -131,7 +131,7 @@ def _model(
 def checked_prompt(prompt: Any) -> MakePrompt:
     """A function that makes a system prompt. Raises InvalidInput for anything that is not a function."""
     if not callable(prompt):
-        raise InvalidInput(f"system_prompt: expected a text or a function, got {shown(prompt)}")
+        raise InvalidInput(f"system_prompt: expected a string or a function, got {shown(prompt)}")
     made: MakePrompt = prompt
     return made
 
@@ -161,7 +161,7 @@ async def make_prompt(make: MakePrompt, ctx: ToolContext, resources: PodResource
     threads = resources.template.tools.toolbox.threads
     made = await call_function(partial(make, *_arguments(make, ctx)), threads, SECONDS)
     if made is not None and not isinstance(made, str):
-        raise InvalidInput(f"system_prompt: the function gave {shown(made)}, which is no text")
+        raise InvalidInput(f"system_prompt: the function gave {shown(made)}, which is not text")
     return None if made is None else encodable(made)
 
 

@@ -71,7 +71,7 @@ def tiers_of(entries: Sequence[ChainEntry], local: Who | None, cloud: Who | None
 def _check(entry: ChainEntry) -> None:
     if not isinstance(entry, ChainEntry):
         raise ChainInvalid(
-            f"{shown(entry, 100)} is no tier", hint="a ChainEntry, or the name of a model for entry_for"
+            f"{shown(entry, 100)} is not a tier", hint="a ChainEntry, or the name of a model for entry_for"
         )
     if not entry.model.strip():
         raise ChainInvalid("the model of a tier has no name")

@@ -39,7 +39,7 @@ class Availability:
     def why_not(self, agent: str, now: float) -> str | None:
         """Why a runner can take no job; None if it can, once it has room."""
         if agent not in self._limits:
-            return "is no runner of the pool"
+            return "is not a runner of the pool"
         return "is limited now" if self._resting.get(agent, 0.0) > now else None
 
     def wake(self, now: float) -> bool:

@@ -99,7 +99,7 @@ class Choosing:
         if not isinstance(said, Classification) or not all(
             isinstance(each, str | None) for each in (said.agent_type, said.model, said.reason)
         ):
-            raise ClassificationRefused(f"the classifier gave {shown(said)}, which is no Classification")
+            raise ClassificationRefused(f"the classifier gave {shown(said)}, which is not a Classification")
         if (why := self._availability.why_not(said.agent_type, time.time())) is not None:
             raise ClassificationRefused(f"the classifier named {said.agent_type!r}, which {why}")
 

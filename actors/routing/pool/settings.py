@@ -57,7 +57,7 @@ def pod_runner(
 ) -> PodWork:
     """Pods as a runner of a pool: each job is one run of a new pod, made of these as by ``spawn``. With
     ``output`` the answer is of that type, as that of ``Pod.run``, and ``Execution.result`` is its JSON.
-    Raises InvalidInput for tools and hooks that are no list.
+    Raises InvalidInput for tools and hooks that are not lists.
     """
     return PodWork(
         manifest, Given(client, several("tools", tools), several("hooks", hooks), deps, output), process
@@ -84,7 +84,7 @@ def workers_of(
 def _named(name: object) -> str:
     if not isinstance(name, str) or not name.strip() or encodable(name) != name:
         raise PoolError(
-            f"{shown(name)} is no name of a runner", hint="runners={name: runner} has texts as names"
+            f"{shown(name)} is not a name of a runner", hint="runners={name: runner}: the names are strings"
         )
     return name
 
@@ -105,7 +105,7 @@ def _worker(
         made = found(runner) if isinstance(runner, str | Sequence) else runner
         return LifeWorker(name, lambda *_: made, settings)
     raise PoolError(
-        f"runner {shown(name)} is {shown(runner)}, which is no runner",
+        f"runner {shown(name)} is {shown(runner)}, which is not a runner",
         hint="give a Runner, the name or the command of one, an async function, or a PodManifest",
     )
 
@@ -133,7 +133,7 @@ def limits_of(runners: Iterable[str], limits: Mapping[str, int]) -> dict[str, in
     for name, limit in limits.items():
         if name not in names:
             raise PoolError(
-                f"limits names {shown(name)}, which is no runner of the pool",
+                f"limits names {shown(name)}, which is not a runner of the pool",
                 hint=f"its runners are {', '.join(names) or 'none'}",
             )
         if not _is_number(limit) or limit < 1:
@@ -150,7 +150,7 @@ def _is_number(value: object) -> bool:
 def checked(job: Job) -> Job:
     """A job that can be queued. Raises PoolError."""
     if not isinstance(job, Job):
-        raise PoolError(f"{shown(job)} is no Job", hint='submit(Job("name", "what is to be done"))')
+        raise PoolError(f"{shown(job)} is not a Job", hint='submit(Job("name", "what is to be done"))')
     for field in ("name", "instructions", "agent", "model", "cwd"):
         value: object = getattr(job, field)
         if not isinstance(value, str) and (value is not None or field in {"name", "instructions"}):

@@ -82,7 +82,7 @@ class JobContext:
         given = self._said if given is None else given
         text = given if given is None or isinstance(given, str) else getattr(given, "text", None)
         if text is None and given is not None:
-            words = f"its function gave {type(given).__name__}, which is no text and has none"
+            words = f"its function gave {type(given).__name__}, which is not text and has none"
             return Outcome(kind="failed", seconds=seconds, error=Failure("TypeError", words))
         usage = self._usage or getattr(given, "usage", None)
         cost = getattr(given, "cost", None) if self._cost is None else self._cost

@@ -75,8 +75,8 @@ class WorkingCopy(Struct, frozen=True, eq=False):
 
     @classmethod
     async def make(cls, git: Git, cwd: Path, worktrees: Path, name: str) -> WorkingCopy:
-        """A working copy of the repository of ``cwd`` as it was committed last; ``name`` is its branch's, and
-        is no other job's. What an attempt has left that was cut off is thrown away. Raises WorkspaceError.
+        """A working copy of the repository of ``cwd`` at its last commit; ``name`` is the name of its branch,
+        which no other job has. What an interrupted attempt has left is thrown away. Raises WorkspaceError.
         """
         cwd = cwd.resolve()  # noqa: ASYNC240 - takes microseconds
         try:
@@ -84,7 +84,7 @@ class WorkingCopy(Struct, frozen=True, eq=False):
             base = await git.ask(cwd, "rev-parse", "--verify", "HEAD^{commit}")
         except WorkspaceError as error:
             raise WorkspaceError(
-                f"{cwd} is no git repository with a commit, so no job can have a working copy of it",
+                f"{cwd} is not a git repository with a commit, so no job can have a working copy of it",
                 hint='commit something there first, or use workspace="shared"',
             ) from error
         folder = worktrees / name

@@ -20,7 +20,7 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
 
 
 def search_path() -> list[str]:
-    """Where modules are looked for, for a process that begins in another folder; without what is no text,
+    """Where modules are looked for, for a process that begins in another folder; without what is not text,
     which Python passes over.
     """
     named = [Path(each) for each in cast("list[object]", sys.path) if isinstance(each, str)]

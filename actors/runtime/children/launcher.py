@@ -397,7 +397,7 @@ def _request(program: str, words: list[str], folder: str, env: Mapping[str, str]
         request = (tuple(map(os.fsencode, words)), os.fsencode(folder), variables)
     except UnicodeEncodeError as error:
         raise ChildNotStarted.of(
-            repr(program), "its arguments are no text that a system could take"
+            repr(program), "its arguments are not text that a system could take"
         ) from error
     plain = [*request[0], folder.encode("utf-8", "replace"), *(each for pair in variables for each in pair)]
     if any(b"\0" in each for each in plain):

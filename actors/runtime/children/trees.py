@@ -50,7 +50,7 @@ def _move_up(folder: int, top: int, names: Iterator[str]) -> Iterator[str]:
 
 
 def _remove_files(folder: int) -> Iterator[str]:
-    """Remove what is no folder; gives the names of the folders."""
+    """Remove what is not a folder; gives the names of the folders."""
     for name in os.listdir(folder):
         try:
             os.unlink(name, dir_fd=folder)

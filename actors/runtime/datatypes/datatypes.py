@@ -17,7 +17,7 @@ from actors.runtime.datatypes import json_schema, pydantic_types
 from protocol.foreign import named_words
 
 
-class Unfit(ValueError):  # noqa: N818 - what it says of data is no error of ours
+class Unfit(ValueError):  # noqa: N818 - what it says of data is not an error of ours
     """Data that is not an instance of a type; the message names the place and what was expected."""
 
 

@@ -1,7 +1,7 @@
 """The JSON Schema of a type that msgspec knows, such that what it allows is what ``convert`` takes.
 
 msgspec writes schemas too. Theirs say nothing of the keys of ``dict[int, …]``, ask for unique members
-that decoding does not ask for, hold defaults that are no JSON (infinity), and refuse a type with a
+that decoding does not ask for, hold defaults that are not JSON (infinity), and refuse a type with a
 default of a type of its own. So the types are read by ``msgspec.inspect`` and written down here.
 """
 

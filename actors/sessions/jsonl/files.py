@@ -93,7 +93,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise StoreError(f"cannot use {path}: it is no regular file", hint="move it out of the way")
+        raise StoreError(f"cannot use {path}: it is not a regular file", hint="move it out of the way")
     with os.fdopen(descriptor, "rb") as file:
         yield file
 
@@ -101,14 +101,14 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 def read_ends(path: Path, upto: int | None = None) -> Ends:
     """Look at both ends of a file, or of its first ``upto`` bytes.
 
-    Raises OSError, and StoreError where it is no session's.
+    Raises OSError, and StoreError where it is not a session's.
     """
     with opened(path) as file:
         line = file.readline()
         header = parse_header(line, str(path))
         if header is None:
             raise StoreError(
-                f"cannot use {path}: its first line is no session's header",
+                f"cannot use {path}: its first line is not a session's header",
                 hint="polypod fsck --repair moves it out of the way",
             )
         status = os.fstat(file.fileno())

@@ -5,8 +5,8 @@ The first line is the header; each other one is an entry::
     {"seq":7,"hash":"5e88…","more":1,"entry":{"type":"RunStart",…}}
 
 with the entry's bytes as they were hashed. ``more`` counts the lines of the same batch that follow,
-and is left out at its end: a batch of which the end is missing was cut off by a crash and is no part
-of the session. A whole line that cannot be read is no crash's work; it comes back as an entry that
+and is left out at its end: a batch of which the end is missing was cut off by a crash and is not part
+of the session. A whole line that cannot be read is not a crash's work; it comes back as an entry that
 does not verify.
 """
 

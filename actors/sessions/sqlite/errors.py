@@ -27,7 +27,7 @@ _MEANINGS = {
         "check that it is a file and that you may write to it and its folder",
     ),
     sqlite3.SQLITE_NOTADB: (
-        "it is no SQLite database",
+        "it is not a SQLite database",
         "name another file, or move this one out of the way",
     ),
     sqlite3.SQLITE_CORRUPT: (

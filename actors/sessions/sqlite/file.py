@@ -266,7 +266,7 @@ class SQLiteFile:
         if not self._made:
             self._make()
         if self.path.exists() and not self.path.is_file():
-            raise StoreError(f"cannot use {self.path}: it is no regular file", hint="name another file")
+            raise StoreError(f"cannot use {self.path}: it is not a regular file", hint="name another file")
         if self._may_be_half or self._opened_last not in {None, identity_of(self.path)}:
             self._await_copy()
         if self.path.is_file() and (names := self.path.stat().st_nlink) > 1:

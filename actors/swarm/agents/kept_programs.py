@@ -202,7 +202,7 @@ class KeptChild:
 
     async def wait(self) -> ChildEnd:
         """Wait for its end, and for that of all it has left."""
-        while not self.ended:  # noqa: ASYNC110 - the end of what is no child is reported to nobody
+        while not self.ended:  # noqa: ASYNC110 - the end of what is not a child is reported to nobody
             await asyncio.sleep(_LOOK)
         if self._detached:
             return ChildEnd(0)
@@ -220,7 +220,7 @@ class KeptChild:
         return end
 
     def _exit_code(self) -> int:
-        """Its exit code; of a process that is no child of ours the one that its last line gives."""
+        """Its exit code; of a process that is not a child of ours the one that its last line gives."""
         if self._code is not None:
             return self._code
         with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):

@@ -268,7 +268,7 @@ class PodLife:
     async def _end(self, pod: Pod) -> None:
         with contextlib.suppress(PolypodError):
             await (shut_down(pod) if self._leaving else pod.stop())
-        if self._reading is not None:  # its end is no event where the store keeps nothing
+        if self._reading is not None:  # its end is not an event where the store keeps nothing
             self._reading.close()
 
     def _living(self) -> Pod:

@@ -204,7 +204,7 @@ def read_meta(folder: Path) -> Meta | None:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a file of events, the older file's first; what is no JSON object is passed over."""
+    """The lines of a file of events, the older file's first; what is not a JSON object is passed over."""
     for each in (path.with_name(path.name + OLDER), path):
         with contextlib.suppress(OSError), each.open("rb") as file:
             for raw in file:

@@ -53,7 +53,7 @@ class RunnerChoice:
             function = runner_func(runner)
             return function, function.name
         if not hasattr(runner, "start"):
-            raise UnknownRunner(f"{shown(runner)} is no runner", hint="see docs/swarm.md")
+            raise UnknownRunner(f"{shown(runner)} is not a runner", hint="see docs/swarm.md")
         own = cast("Runner", runner)
         return own, own.name
 

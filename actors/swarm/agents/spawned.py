@@ -282,8 +282,8 @@ class SpawnedAgents:
         return [each for each in started if each.id not in reported]
 
     def _charge(self, budget: Budget, spawned: _Spawned) -> None:
-        """Count in the starter's budget what an agent has taken that is no pod here. The system's has that of
-        pods in processes of their own already.
+        """Count in the starter's budget what an agent has taken that is not a pod here. The system's budget
+        already has what pods in processes of their own took.
         """
         result = spawned.result
         assert result is not None

@@ -84,7 +84,7 @@ class Swarm(Closing):
         options = {} if spawn is None else table_of("spawn", spawn)
         self._waits = stop_waits(request_wait, term_wait)
         self._keepers: dict[str, Keeper] = {}
-        #: What was found in the folder and is no agent's, or of another store.
+        #: What was found in the folder and is not an agent's, or of another store.
         self._strange: list[str] = []
         self._closing = False
         self._opening: asyncio.Task[None] | None = None
@@ -439,7 +439,7 @@ class Swarm(Closing):
 
 
 def _task_of(given: object) -> str:
-    """Raises AgentError for what is no task."""
+    """Raises AgentError for what is not a task."""
     task = text_of("task", given)
     if not task.strip():
         raise AgentError("an agent needs a task", hint="say what it is to do")

@@ -52,7 +52,7 @@ class Lease:
                     self._take(to_parent.decode(line))
         except BlockingIOError:
             return
-        except (OSError, msgspec.DecodeError, BudgetError):  # what says this is no lease's other end
+        except (OSError, msgspec.DecodeError, BudgetError):  # what says this is not a lease's other end
             pass
         self._loop.remove_reader(self._end.fileno())
 

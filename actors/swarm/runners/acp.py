@@ -167,7 +167,7 @@ class AcpProgram(PipedProgram):
             await life.publish(self._turns.end(answer.stop_reason, answer.model_dump(by_alias=True)))
 
     def stray(self, line: bytes) -> list[Event]:
-        """A line that is no message of the protocol."""
+        """A line that is not a message of the protocol."""
         return [self._translator.stray("stdout", line.decode("utf-8", "replace").rstrip("\n"))]
 
     async def take_update(self, life: ProgramLife, update: dict[str, Any]) -> None:

@@ -109,7 +109,7 @@ class LocalRunner:
 
 def price_name(client: LLMClient, model: str = "") -> str | None:
     """By what name the calls of a client have a price (``scheme/model_id``), where it is asked for ``model``,
-    or its own; None where they cost nothing: its server is no vendor's.
+    or its own; None where they cost nothing: its server is not a vendor's.
     """
     model, url = model or getattr(client, "model", None) or "", getattr(client, "base_url", None)
     if not isinstance(url, str):

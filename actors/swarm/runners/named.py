@@ -116,7 +116,7 @@ def _acp(name: str, section: RunnerSection) -> Runner:
     try:
         command = tuple(shlex.split(name.removeprefix("acp:")))
     except ValueError as error:
-        raise UnknownRunner(f"{name!r} is no command: {error}") from error
+        raise UnknownRunner(f"{name!r} is not a command: {error}") from error
     if not command:
         raise UnknownRunner("acp: is followed by a command, as in acp:gemini --acp")
     if find_spec("acp") is None:

@@ -159,7 +159,7 @@ def edit_file(
         if stamp.size > _EDIT_CAP:
             raise ToolError(f"{path} has {stamp.size:,} bytes; edit_file takes at most {_EDIT_CAP:,}")
         refuse_binary(file, path)
-        # Bytes that are no UTF-8 go back as they came.
+        # Bytes that are not UTF-8 go back as they came.
         text = file.read(_EDIT_CAP + 1).decode("utf-8", "surrogateescape")
     edited = edit(text, old, new, everywhere=replace_all, any_form=any_form, name=path)
     data = edited.text.encode("utf-8", "surrogateescape")

@@ -33,7 +33,7 @@ class TooSlow(Exception):  # noqa: N818 - what it says is what happened
 
 
 class Invalid(ValueError):  # noqa: N818 - as above
-    """The pattern is no regular expression; the words say why."""
+    """The pattern is not a regular expression; the words say why."""
 
 
 class Matcher:

@@ -29,13 +29,13 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
-_NO_FILE = "it is no regular file but a device, a pipe or a socket"
+_NO_FILE = "it is not a regular file but a device, a pipe or a socket"
 _WORDS = {
     errno.ENOENT: "there is no such file or directory",
     errno.EACCES: "the system does not permit it",
     errno.EPERM: "the system does not permit it",
     errno.EISDIR: "it is a directory",
-    errno.ENOTDIR: "it, or a part of the way there, is no directory",
+    errno.ENOTDIR: "it, or a part of the way there, is not a directory",
     errno.ENOSPC: "the disk is full",
     errno.EROFS: "the file system is read-only",
     errno.ENAMETOOLONG: "the name is too long",

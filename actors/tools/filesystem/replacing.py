@@ -19,7 +19,7 @@ _MOST_COUNTED = 1_000
 #: How many places are replaced one by one, each with the line ends around it.
 _MOST_PLACES = 50_000
 _ENDS = re.compile(r"\r\n|\n")
-#: Bytes that are no UTF-8, as they were decoded.
+#: Bytes that are not UTF-8, as they were decoded.
 _NO_UTF_8 = re.compile("[\udc80-\udcff]")
 _CR_ENDS = re.compile(r"\r\n|\n|\r")
 
@@ -44,7 +44,7 @@ class Edited(NamedTuple):
 
 
 def edit(text: str, old: str, new: str, *, everywhere: bool, any_form: bool, name: str) -> Edited:
-    """``text`` (of the file ``name``; bytes that are no UTF-8 as surrogates) with ``new`` for ``old``.
+    """``text`` (of the file ``name``; bytes that are not UTF-8 as surrogates) with ``new`` for ``old``.
 
     ``old`` may have other line ends than the text, and where it does not occur as it is, other blanks
     and quotes; with ``any_form`` also composed characters for decomposed ones. What comes in has the

@@ -92,7 +92,7 @@ def grep(
         raise ToolError(f"nothing was searched: {error.message}", hint=error.hint) from error
     except Invalid as error:
         raise ToolError(
-            f"{_short(pattern)} is no regular expression: {error}",
+            f"{_short(pattern)} is not a regular expression: {error}",
             hint="a backslash takes a character's meaning",
         ) from error
     notes += left_out.notes(fits, nothing=not shown)
@@ -180,7 +180,7 @@ def _why_none(pattern: str) -> str:
 
 
 def _text(opener: place.Opener, file: Found) -> bytes | None:
-    """What a file holds; None where it is no text, is too large, or cannot be read."""
+    """What a file holds; None where it is not text, is too large, or cannot be read."""
     try:
         with opener.opened(file.path) as opened:
             if place.stamp(opened).size > _FILE_CAP:

@@ -48,7 +48,7 @@ class Life:
         self._lost = asyncio.Event()
         self._transport: Any = None
         loop = asyncio.get_running_loop()
-        #: Resolved once the SDK is there, which is no matter of the server's.
+        #: Resolved once the SDK is there, which is not a matter of the server's.
         self.loaded: asyncio.Future[None] = loop.create_future()
         #: Resolved once it can be asked, or never will be; then ``why`` says so.
         self.ready: asyncio.Future[Session | None] = loop.create_future()

@@ -18,9 +18,10 @@ MOST_TOOLS = 2_000
 
 
 def simplify_listing(result: dict[str, Any]) -> None:
-    """Make the tools of a ``tools/list`` result such as the SDK takes, which refuses the whole list for one
-    that it does not: what is not needed is left out (schemas of results among it, since a result that misses
-    its own is still worth more than none), and what is no tool. The schema travels beside, as it was listed.
+    """Make the tools of a ``tools/list`` result acceptable to the SDK, which refuses the whole list for one
+    that it does not accept. What is not needed is left out (schemas of results among it, since a result that
+    does not fit its schema is still worth more than none), and so is what is not a tool. The schema of the
+    arguments travels beside, as it was listed.
     """
     tools = result.get("tools")
     if isinstance(tools, list):

@@ -14,7 +14,7 @@ _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def decoded(data: bytes) -> Any:
-    """The value, with what is no Unicode replaced, and without what is nested too deep. Raises ValueError,
+    """The value, with what is not Unicode replaced, and without what is nested too deep. Raises ValueError,
     RecursionError.
     """
     return encodable_json(json.loads(cut_deep(data).decode("utf-8", "replace")))

@@ -40,18 +40,18 @@ def usable_schema(given: Any) -> tuple[dict[str, Any], str]:
     try:
         schema = msgspec.json.decode(msgspec.json.encode(encodable_json({} if given is None else given)))
         if not isinstance(schema, dict):
-            raise SchemaError("its schema is no object")
+            raise SchemaError("its schema is not an object")
         schema = _mended(_inlined(schema))
         _check_references(schema)
         return _of_object(schema)
     except (RecursionError, msgspec.MsgspecError, TypeError) as error:
-        raise SchemaError(f"its schema is no JSON that could be sent: {error}") from error
+        raise SchemaError(f"its schema is not JSON that could be sent: {error}") from error
 
 
 def _of_object(schema: dict[str, Any]) -> tuple[dict[str, Any], str]:
     kind = schema.get("type", "object")
     if kind != "object" and not (isinstance(kind, list) and "object" in kind):
-        raise SchemaError(f"its arguments are no object, but {shown(kind)}")
+        raise SchemaError(f"its arguments are not an object, but {shown(kind)}")
     properties = schema.get("properties")
     properties = dict(properties) if isinstance(properties, dict) else {}
     required = [each for each in _list(schema.get("required")) if isinstance(each, str)]

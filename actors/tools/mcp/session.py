@@ -106,7 +106,7 @@ class Session:
             raise ToolError(f"MCP server {self._name!r} refused: {error.message} ({error.code})") from error
         except pydantic.ValidationError as error:
             words = str(error)[:_SHOWN]
-            raise ToolError(f"MCP server {self._name!r} gave back what is no result: {words}") from error
+            raise ToolError(f"MCP server {self._name!r} gave back what is not a result: {words}") from error
         parts = parts_of_result(result.content, result.structured_content)
         if result.is_error:
             raise ToolError(_words_of(parts))

@@ -211,7 +211,7 @@ def _message(line: bytes) -> Any:
         return jsonrpc_message_adapter.validate_json(line, by_name=False)
     except ValueError:
         pass
-    try:  # once more for texts that are no Unicode, and without what is nested too deep
+    try:  # once more for texts that are not Unicode, and without what is nested too deep
         given = decoded(line)
         return jsonrpc_message_adapter.validate_python(_mended_answer(given) or given, by_name=False)
     except (ValueError, RecursionError):

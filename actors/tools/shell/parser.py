@@ -1,6 +1,6 @@
 """Reads a shell's program as the commands in it; pure. What cannot be read for certain is said to be so.
 
-This is no shell: it knows where commands begin and end, what is quoted, and what only the shell itself can
+This is not a shell: it knows where commands begin and end, what is quoted, and what only the shell itself can
 say (a variable, the output of a command, the names that fit a pattern), and finds rather too many commands
 than too few.
 """

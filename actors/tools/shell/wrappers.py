@@ -42,5 +42,5 @@ RUNS_INPUT = frozenset({"at", "batch", "crontab", "parallel"})
 _EXECS = frozenset({"-exec", "-execdir", "-ok", "-okdir", "-x", "-X", "--exec", "--exec-batch"})
 #: The words behind which a command of that name runs another.
 STARTERS = dict.fromkeys(("find", "fd", "fdfind"), _EXECS)
-#: How settings of git begin whose values are no programs.
+#: How settings of git begin whose values are not programs.
 NO_PROGRAMS = ("user.", "author.", "committer.", "color.", "i18n.")

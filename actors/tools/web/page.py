@@ -65,10 +65,10 @@ def media_type(content_type: str) -> str:
 
 
 def refuse_unreadable(url: str, kind: str) -> None:
-    """Raise ToolError for a type that is no text."""
+    """Raise ToolError for a type that is not text."""
     is_text = kind.startswith("text/") or kind in _HTML | _TEXTS or kind.endswith(("+json", "+xml", "+yaml"))
     if kind and not is_text:
-        raise ToolError(f"{url} is {kind[:100]}, which is no text", hint="only texts are fetched")
+        raise ToolError(f"{url} is {kind[:100]}, which is not text", hint="only texts are fetched")
 
 
 class Page(Struct, frozen=True):
@@ -87,7 +87,7 @@ def page_of(answer: Answer) -> Page:
     is_html = kind in _HTML or (not kind and bool(re.match(rb"(?i)\s*<(!doctype html|html)\b", body[:_HEAD])))
     text = _decoded(body, answer.content_type)
     if text is None:
-        raise ToolError(f"{url} is no text", hint="only texts are fetched")
+        raise ToolError(f"{url} is not text", hint="only texts are fetched")
     return Page(text, is_html, cut or answer.cut)
 
 

@@ -124,7 +124,7 @@ class Program(Agent):
 
 
 def main() -> None:
-    sys.stdout.write("this is no message\n")
+    sys.stdout.write("this is not a message\n")
     sys.stdout.flush()
     asyncio.run(run_agent(Program()))
 

@@ -67,7 +67,7 @@ async def test_an_agent_does_turns_in_one_session(tmp_path: Path):
     assert [event.text for event in events if isinstance(event, TextDelta)] == ["did ", "one", "did ", "two"]
     end = next(event for event in events if isinstance(event, RunEnd))
     assert (end.outcome, end.usage) == ("finished", Usage(9, 3, 5))
-    assert one(events, AgentOutput).text == "this is no message"
+    assert one(events, AgentOutput).text == "this is not a message"
     assert one(events, AgentStopped).reason == "shutdown"
 
 

@@ -19,7 +19,7 @@ from actors.runtime.children.confinement.privileges import leave_shared, limit
 from actors.runtime.children.frames import framed
 from actors.runtime.children.program import FUNCTIONS, Request, fork_program, spawn_program
 
-#: What is said of a start that is no step which failed: the number of the process.
+#: What is said of a start that is not a step which failed: the number of the process.
 BEGUN = "begun"
 
 

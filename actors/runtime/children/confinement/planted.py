@@ -15,7 +15,7 @@ from actors.runtime.children.kernel import AT_FDCWD, open_place
 
 
 class Planted:
-    """Folders that were no repositories when a program began."""
+    """Folders that were not repositories when a program began."""
 
     def __init__(self, folders: Iterable[bytes]) -> None:
         self.folders = tuple(each for each in folders if not _is_repository(each))
