@@ -39,9 +39,7 @@ class _Server:
                 while not answer.endswith(b"\n"):
                     answer += self._socket.recv(64) or b" is not a number: it has ended\n"
                 return int(answer)
-            except (
-                BaseException
-            ):  # a test past its time: what comes of the answer would be taken for the next
+            except BaseException:  # a test past its time: the next would take this answer for its own
                 _server.cache_clear()
                 self._socket.close()
                 raise

@@ -11,6 +11,7 @@ import pytest
 from actors.llm.scripted import ScriptedClient, say
 from actors.system import PodSystem
 from protocol.errors import OutputInvalid, RunFailed
+from protocol.events import RunEnd
 from protocol.items import SystemItem
 from protocol.manifest import PodManifest
 
@@ -40,6 +41,16 @@ async def test_an_answer_that_does_not_fit_goes_back_to_the_model() -> None:
         assert len(published) == 1
         assert "`people`" in published[0]
         assert published[0].endswith(json.dumps(client.requests[0].output_schema, separators=(",", ":")))
+
+
+async def test_an_empty_answer_that_the_model_has_made_good_is_not_said_to_be_one() -> None:
+    client = ScriptedClient([say(""), say('{"name": "Oslo", "people": 1}')])
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=client)
+        with pod.subscribe(RunEnd) as ends:
+            result = await pod.run("go", output=City)
+            assert (result.output, result.limit) == (City("Oslo", 1), None)
+            assert (await anext(ends)).error is None  # type: ignore[attr-defined]
 
 
 async def test_a_model_that_never_fits_ends_the_run_after_a_bounded_number_of_answers() -> None:

@@ -228,8 +228,6 @@ class Play:
         """
         answer, outcome = run.answer, step.outcome
         if outcome == "finished":
-            if answer is not None and not answer.content:
-                run.limit = said_nothing()
             if run.output_kind is not None and not self._take_output(run):
                 if run.error is None:
                     return None
@@ -306,6 +304,8 @@ class Play:
         parts = self._parts
         if run.answer is not None and run.answer.calls:
             parts.tool_calls.close_at_end(run, outcome)
+        if outcome == "finished" and run.answer is not None and not run.answer.content:
+            run.limit = said_nothing()
         if run.pending:  # words that came too late for this run are not lost
             self._model_calls.join_pending(run)
             run.has_unseen_input = True
