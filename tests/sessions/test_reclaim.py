@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import stat
+import threading
 
 import pytest
 from store_kit import add, make, python
 
 from actors.sessions.chain import head_of, verified
+from actors.sessions.sqlite.checkpoint import Checkpointer
 from actors.sessions.sqlite.file import SQLiteFile
 from actors.sessions.sqlite.store import SQLiteStore
 from protocol.errors import StoreError
@@ -108,3 +110,59 @@ def test_what_a_killed_process_left_of_a_copy_is_written_over(path, store):
     assert copies(path) == []
     head = add(store, "s", store.info("s").head, "b")
     assert head_of(verified("s", store.read("s"))) == head
+
+
+@pytest.mark.parametrize("by", ["the same store", "another store of the process"])
+def test_what_a_thread_commits_while_the_copy_takes_its_place_is_kept(path, store, monkeypatch, by):
+    @contextlib.contextmanager
+    def copied(file, connection):
+        with copy(file, connection) as made:
+            is_made.set()
+            yield made
+
+    def commit(session_id):
+        is_made.wait(30)
+        make(writer, session_id, "b", claim=False)
+        writer.flush()
+
+    def opened_by(by):
+        return (
+            contextlib.nullcontext(store) if by == "the same store" else contextlib.closing(SQLiteStore(path))
+        )
+
+    copy, is_made = SQLiteFile.compact_copy, threading.Event()
+    monkeypatch.setattr(SQLiteFile, "compact_copy", copied)
+    for number in range(40):
+        is_made.clear()
+        with opened_by(by) as writer:
+            thread = threading.Thread(target=commit, args=[f"u{number}"])
+            thread.start()
+            with contextlib.suppress(StoreError):
+                store.reclaim()
+            is_made.set()
+            thread.join()
+        make(store, "t", "x" * 30_000, claim=False)
+        store.delete("t")
+    assert {info.session_id for info in store.sessions()} == {"s", *(f"u{number}" for number in range(40))}
+    assert store.problems() == []
+
+
+def test_the_thread_that_merges_the_log_lets_go_of_the_file(path, store, monkeypatch):
+    merged = threading.Event()
+    monkeypatch.setattr(SQLiteFile, "note_merge", lambda _: merged.set())
+    monkeypatch.setattr(Checkpointer, "START", 1)
+    add(store, "s", store.info("s").head, "b")
+    assert merged.wait(30)
+    store.reclaim()
+    assert path.stat().st_size < 150_000
+
+
+@pytest.mark.parametrize("soon_copied", [90_000, 1_000_000])
+def test_the_log_is_merged_so_that_power_may_fail(store, monkeypatch, soon_copied):
+    monkeypatch.setattr("actors.sessions.sqlite.store._SOON_COPIED", soon_copied)
+    statements = []
+    store._connection.set_trace_callback(statements.append)
+    store.reclaim()
+    vacuum = next(index for index, each in enumerate(statements) if each.startswith("VACUUM"))
+    assert "PRAGMA synchronous = NORMAL" in statements[:vacuum]
+    assert "PRAGMA synchronous = OFF" not in statements

@@ -29,7 +29,7 @@ class Checkpointer:
         #: Whether the write lock is held, or about to be, for longer than a commit takes.
         self.merging = False
         self._due = threading.Event()
-        self._ending = False
+        self._ending = self._leaving = False
         self._thread: threading.Thread | None = None
         self._connection: sqlite3.Connection | None = None
         #: Set while there is no connection, or none that is wanted.
@@ -62,12 +62,14 @@ class Checkpointer:
             self._ending = False
 
     def let_go(self, patience: float) -> None:
-        """Have the thread close its connection, since the file is another now; wait for that so long.
+        """Have the thread close its connection, since another file is or comes in its place; wait for that
+        so long.
 
         Not to be called with the write lock held, which the thread may wait for.
         """
         connection = self._connection
         if connection is not None:
+            self._leaving = True
             with contextlib.suppress(sqlite3.Error):  # closed this moment
                 connection.interrupt()
             self._due.set()
@@ -81,7 +83,8 @@ class Checkpointer:
                 break
             # A merge that fails is tried again when the log has grown some more.
             with contextlib.suppress(sqlite3.Error, StoreError, OSError):
-                if self._file.has_changed():
+                if self._leaving or self._file.has_changed():
+                    self._leaving = False
                     self._disconnect()
                     continue
                 self._merge(self._connect())

@@ -439,13 +439,14 @@ class SQLiteFile:
         copy = self.path.with_name(self.path.name + COPY)
         try:
             with self.translated():
-                copy.unlink(missing_ok=True)  # of a process that was killed
+                _remove_copy(copy)  # of a process that was killed
                 old, descriptor = self.path.stat(), os.open(copy, _NEW, 0o600)
                 try:
                     connection.execute("VACUUM INTO ?", (str(copy),))
                     with contextlib.closing(sqlite3.connect(copy)) as copied:
                         copied.execute("PRAGMA journal_mode = WAL").fetchall()
-                    if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+                    new = os.fstat(descriptor)
+                    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
                         os.fchown(descriptor, old.st_uid, old.st_gid)
                     os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
                     os.fsync(descriptor)
@@ -453,20 +454,21 @@ class SQLiteFile:
                     os.close(descriptor)
             yield copy
         finally:
-            for end in "", "-wal", "-shm", "-journal":
-                Path(f"{copy}{end}").unlink(missing_ok=True)
+            _remove_copy(copy)
 
-    def is_open_elsewhere(self) -> bool:
-        """Whether another process has the file open. At the gate, where none comes to."""
-        return is_locked_elsewhere(self._watch.descriptor(self._watch.main))
-
-    def replace_by(self, copy: Path) -> bool:
-        """Put a copy in the place of the file. False where this process has it open. At the gate. Raises
-        StoreError.
+    def replace_by(self, copy: Path, connection: sqlite3.Connection, version: int) -> bool:
+        """Close the connection and put a copy in the place of the file, as that was when ``data_version``
+        gave ``version``. False where it is open elsewhere or was written to since. At the gate, where no
+        other process comes to open it; nor can this one before the copy has its place. Raises StoreError.
         """
         with self._mutex, self.translated(), opening(self.path):
-            is_open = self._connections or self._watch.holders(identity_of(self.path))
-            if is_open or self._watch.found() != (None, None):
+            if self._connections != [connection] or data_version(connection) != version:
+                return False
+            if is_locked_elsewhere(self._watch.descriptor(self._watch.main)):
+                return False
+            self._connections.clear()
+            self._close(connection, last=True)
+            if self._watch.holders(identity_of(self.path)) or self._watch.found() != (None, None):
                 return False
             copy.replace(self.path)
             self._opened_last = identity_of(self.path)
@@ -505,6 +507,17 @@ class SQLiteFile:
         # SQLite holds on it in this process.
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, _NEW, 0o600))
+
+
+def _remove_copy(copy: Path) -> None:
+    for end in "", "-wal", "-shm", "-journal":
+        Path(f"{copy}{end}").unlink(missing_ok=True)
+
+
+def data_version(connection: sqlite3.Connection) -> int:
+    """A number that is another once any other connection has written to the file. Raises sqlite3.Error."""
+    version: int = connection.execute("PRAGMA data_version").fetchone()[0]
+    return version
 
 
 _open_files: weakref.WeakSet[SQLiteFile] = weakref.WeakSet()

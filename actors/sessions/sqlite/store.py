@@ -24,7 +24,7 @@ from actors.sessions.sqlite import approval_answers
 from actors.sessions.sqlite.commit import SQLiteCommits
 from actors.sessions.sqlite.deleted_sessions import note_gone
 from actors.sessions.sqlite.errors import needs_reopening
-from actors.sessions.sqlite.file import COPY, SQLiteFile, is_of_parent
+from actors.sessions.sqlite.file import COPY, SQLiteFile, data_version, is_of_parent
 from actors.sessions.sqlite.jobs import Append, Create, Held, Release
 from actors.sessions.sqlite.orphans import bring_back, orphans
 from actors.sessions.sqlite.read import ClaimRow, Queries, claim_row, queries
@@ -315,6 +315,8 @@ class SQLiteStore(SessionStore):
 
     def reclaim(self) -> None:
         with self._reader() as db:
+            # Else power that fails while the log is merged could leave the file torn.
+            db.execute("PRAGMA synchronous = NORMAL")
             (free,), (pages,) = (db.execute(f"PRAGMA {each}").fetchone() for each in _PAGES)
             if free and (pages - free) * self._file.page_size > _SOON_COPIED:
                 self._replace_by_copy(db)
@@ -331,21 +333,20 @@ class SQLiteStore(SessionStore):
         self._writer()  # so that two who do this know of each other
         if (other := self._other_writer()) is not None:
             raise self._in_others_use(other)
-        before = db.execute("PRAGMA data_version").fetchone()
+        version = data_version(db)
         with self._file.compact_copy(db) as copy, self._gate():
             if self._file.has_changed():
                 return
-            busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            after = db.execute("PRAGMA data_version").fetchone()
-            if busy or after != before or self._file.is_open_elsewhere():
+            self._let_go_of_writers()
+            self._stale = True  # the next reader opens what is there then
+            if not self._file.replace_by(copy, db, version):
                 raise self._in_others_use(self._other_writer())
-            self._let_go()
-            if not self._file.replace_by(copy):
-                raise self._in_others_use(None)
 
     def _in_others_use(self, other: Writer | None) -> StoreError:
         return StoreError(
-            f"{'another process' if other is None else f'process {other.pid}'} has {self.url} open",
+            f"another process has {self.url} open, or another part of this one"
+            if other is None
+            else f"process {other.pid} has {self.url} open",
             hint="what is free is used for new entries; polypod gc gives it back once that has ended",
         )
 
@@ -465,6 +466,9 @@ class SQLiteStore(SessionStore):
                 self._disconnect()
             finally:
                 self._reading.release()
+        self._let_go_of_writers()
+
+    def _let_go_of_writers(self) -> None:
         self._commits.let_go(_MERGE_PATIENCE)
         for each in self._tables:
             each.let_go()
