@@ -88,6 +88,8 @@ class Channel:
         self._followed: dict[int, Bus] = {}
         #: Why nothing can be asked any more.
         self._lost: str | None = None
+        #: Whether this end has said all that it says; the other may still answer.
+        self._has_left = False
         self._reading = asyncio.create_task(self._read())
         _open.add(self._reading)
         self._reading.add_done_callback(_open.discard)
@@ -174,8 +176,8 @@ class Channel:
             otherwise()
 
     def _post(self, ask: Ask, frame: bytes, future: AsyncFuture[Any], check: OutputCheck | None) -> None:
-        if self._lost is not None:
-            self._refuse(future, self._lost)
+        if self._lost is not None or self._has_left:
+            self._refuse(future, self._lost or "this end has left")
             return
         self._asked[ask.id] = (ask.command, future)
         if check is not None:
@@ -230,7 +232,8 @@ class Channel:
     async def _look(self, message: Check) -> None:
         """Look at an answer, and say what is wrong with it."""
         why = await self._checks.why_not(message.id, message.text)
-        self._writer.write(channel.frame(Checked(message.check, why if why is None else encodable(why))))
+        if not self._has_left:
+            self._writer.write(channel.frame(Checked(message.check, why if why is None else encodable(why))))
 
     def _publish(self, message: Published) -> None:
         bus = self._followed.get(message.id)

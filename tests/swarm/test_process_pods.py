@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import Struct
 from pod_processes import SystemOn
 from process_doubles import gated, scripted, where
 from process_kit import children_of, living, wait_for_end, wait_until_none
@@ -611,3 +612,33 @@ def test_it_is_used_without_a_loop_of_ones_own(store: str) -> None:
             assert pod.run("go").get(timeout=60).text == "hello"
             events += ends.drain()
         assert len(events) == 1
+
+
+async def test_what_is_asked_of_a_pod_while_its_system_stops_it_has_an_answer(
+    system_on: SystemOn, tmp_path: Path
+) -> None:
+    async with system_on(f"sqlite:{tmp_path / 'pods.db'}") as system:
+        with scripted([]) as client:
+            pod = await system.spawn(ONE, client=client, process=True)
+        assert isinstance(pod.address, ProcessPod)
+        stopped = pod.address.shut_down()
+        with pytest.raises(PodStopped):
+            await pod.describe()
+        assert await stopped
+
+
+async def test_an_answer_is_looked_at_without_a_traceback_while_the_system_stops_its_pod(
+    system_on: SystemOn, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Leaves(Struct):
+        n: int
+
+        def __post_init__(self) -> None:
+            assert isinstance(pod.address, ProcessPod)
+            pod.address.shut_down()
+
+    async with system_on(f"sqlite:{tmp_path / 'pods.db'}") as system:
+        with scripted([say('{"n": 1}')]) as client:
+            pod = await system.spawn(ONE, client=client, process=True)
+        assert (await pod.run("go", output=Leaves)).outcome == "paused"
+    assert not caplog.text

@@ -44,6 +44,7 @@ class ProcessChannel(Channel):
 
     def leave(self) -> None:
         """Send nothing more: the process then pauses what runs, and ends."""
+        self._has_left = True
         if self._lost is None and self._writer.can_write_eof():
             self._writer.write_eof()
 
