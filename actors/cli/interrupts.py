@@ -145,8 +145,8 @@ def _follow_no_signals() -> None:
 
 def _threads(*, of_loops: bool) -> list[threading.Thread]:
     """The threads that the interpreter waits for at its exit: daemons too, where they are an executor's."""
-    held = {each for each in threading.enumerate() if not each.daemon} | {*_threads_queues}
-    held.discard(threading.main_thread())
+    others = [each for each in threading.enumerate() if each is not threading.main_thread()]
+    held = [each for each in others if not each.daemon or each in _threads_queues]
     return [each for each in held if each.is_alive() and each.name.startswith("asyncio_") is of_loops]
 
 
