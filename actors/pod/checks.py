@@ -97,7 +97,7 @@ def checked_answer(command: Answer) -> Answer:
             raise InvalidInput(f"always: expected True or False, got {shown(command.always)}")
         if not isinstance(command.arguments, dict | None):
             raise InvalidInput(f"arguments: expected a dict by their names, got {shown(command.arguments)}")
-    elif command.by not in {"person", "nobody"}:
+    elif command.by not in ("person", "nobody"):  # a list cannot be looked up in a set
         raise InvalidInput(f"by: expected 'person' or 'nobody', got {shown(command.by)}")
     if command.note is None:
         return command

@@ -210,6 +210,7 @@ UNUSABLE: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (lambda pod: pod.approve("a", arguments=[1]), InvalidInput, "arguments: expected a dict by their names"),
     (lambda pod: pod.approve("a", always="no"), InvalidInput, "always: expected True or False, got 'no'"),
     (lambda pod: pod.deny("a", by="me"), InvalidInput, "by: expected 'person' or 'nobody', got 'me'"),
+    (lambda pod: pod.deny("a", by=["me"]), InvalidInput, "by: expected 'person' or 'nobody', got"),
     (lambda pod: pod.deny("a", note=5), InvalidInput, "note: expected a string, got 5"),
 ]
 
