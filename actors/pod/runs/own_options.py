@@ -106,11 +106,8 @@ def own_options(
 
 def from_wire(options: WireOptions | None, check: OutputCheck | None) -> OwnOptions | None:
     """The options that another process sent, with its check of answers. Raises as ``own_options``."""
-    if options is None:
-        return OwnOptions(validator=check)
-    own = own_options(
-        model=options.model, model_settings=options.model_settings, system_prompt=options.system_prompt
-    )
+    sent = options or WireOptions()
+    own = own_options(model=sent.model, model_settings=sent.model_settings, system_prompt=sent.system_prompt)
     return own if check is None else OwnOptions(validator=check).over(own)
 
 
