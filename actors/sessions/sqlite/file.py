@@ -498,6 +498,8 @@ class SQLiteFile:
 
     def error(self, error: sqlite3.Error) -> StoreError:
         """The typed error that says what a SQLite error means and what to do about it."""
+        if self.is_outdated():  # what is half old and half new seems damaged
+            return change_error("snapshot", self.path)
         return sqlite_error(error, self.path)
 
     def _make(self) -> None:
