@@ -272,30 +272,32 @@ def _claimed_successor(store: SessionStore, session_id: str, new_id: str) -> tup
 def _mend_unreadable(
     store: SessionStore, session_id: str, aside: Path
 ) -> tuple[SessionInfo | None, Path | None]:
-    if _reads_well(store, session_id):
-        return None, None
-    kept = wait(store.put_aside(session_id, aside))
-    broken = None if kept is not None else next(check_session(store, session_id), None)
+    wait(store.bring_back(session_id))
+    entries, broken = _what_can_be_read(store, session_id)
+    if not entries:
+        return None, wait(store.put_aside(session_id, aside))
     if broken is None:
-        return None, kept
-    return mend(store, broken, successor_id(broken), aside)  # it was brought back, and is damaged too
+        return None, None
+    finding = Finding("broken", broken.why, session_id, broken.seq, len(entries))
+    return mend(store, finding, successor_id(finding), aside)
 
 
-def _reads_well(store: SessionStore, session_id: str) -> bool:
-    """Whether a session is sound by now, as another repair has left it. Raises StoreError where the system
-    refuses to read what may be sound: for a permission, or a disk that fails.
+def _what_can_be_read(
+    store: SessionStore, session_id: str
+) -> tuple[list[StoredEntry], SessionCorrupt | None]:
+    """The ``sound_prefix`` of a session that could not be read, as it is by now: another repair may have
+    been here. Raises StoreError where the system refuses to read what may be sound: for a permission, or a
+    disk that fails.
     """
     try:
-        entries, broken = sound_prefix(store, session_id)
+        return sound_prefix(store, session_id)
     except StoreError as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno in _MAY_BE_SOUND:
             raise
     except SessionError:
-        return False
-    else:
-        return bool(entries) and broken is None
-    return False
+        pass
+    return [], None
 
 
 def _through(

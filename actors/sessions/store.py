@@ -237,6 +237,11 @@ class SessionStore(abc.ABC):
         """
         return self.unreadable()
 
+    def bring_back(self, session_id: str) -> Answer[None]:
+        """Make anew what describes an unreadable session, where its entries say enough for that; else do
+        nothing. Called where no loop runs. Raises StoreError.
+        """
+
     def put_aside(self, session_id: str, folder: Path) -> Answer[Path | None]:
         """Take a damaged session out of the store, and keep it as it is in a file in ``folder``: that file;
         None where nothing is left of it to keep. Called where no loop runs.

@@ -126,7 +126,15 @@ def test_what_is_half_written_as_it_is_read_is_not_called_damaged(tmp_path):
     folder = tmp_path / "medium"
     copy_closed(folder)
     path = folder / "pods.db"
-    with only_readable(folder, 0o666), closing(SQLiteStore(path)) as store:
-        with pytest.raises(StoreError, match=r"cannot read .*written just now"), store._reader() as db:
+
+    def read_half(store):
+        with store._reader() as db:
             os.truncate(path, 1024)
             db.execute("SELECT * FROM entries").fetchall()
+
+    with (
+        only_readable(folder, 0o666),
+        closing(SQLiteStore(path)) as store,
+        pytest.raises(StoreError, match=r"cannot read .*written just now"),
+    ):
+        read_half(store)

@@ -430,6 +430,22 @@ def test_a_session_without_its_row_that_is_damaged_too_is_mended_as_others_are(t
     store.close()
 
 
+def test_of_two_repairs_that_bring_a_damaged_session_back_neither_takes_it_from_the_other(tmp_path):
+    """One put the session aside, as one of which nothing can be read, that the other had just brought back."""
+    store, other = SQLiteStore(tmp_path / "pods.db"), SQLiteStore(tmp_path / "pods.db")
+    conversation(store, "s", ["one", "two", "three"])
+    store.release("s")
+    change_entry(store.path, 4, b"three", b"thxee")
+    without_rows(store.path)
+    [finding] = check(store)
+    other.bring_back("s")
+    forked, kept = mend(store, finding, "new", tmp_path / "damaged")
+    assert texts(other, forked.session_id) == ["one", "two"]
+    assert b"thxee" in kept.read_bytes()
+    other.close()
+    store.close()
+
+
 def test_entries_that_damage_has_taken_away_from_any_session_are_reported(tmp_path):
     store = SQLiteStore(tmp_path / "pods.db")
     conversation(store, "s", ["one"])

@@ -303,11 +303,13 @@ class SQLiteStore(SessionStore):
             found: dict[str, SessionError] = {each: _emptied(each) for each in self._queries.emptied(db)}
             return found | {each: _orphaned(each) for each in orphans(db, self._queries)}
 
-    def put_aside(self, session_id: str, folder: Path) -> Path | None:
+    def bring_back(self, session_id: str) -> None:
         with self._reader() as db, self._gate(), self._file.transaction(db):
             if (orphan := orphans(db, self._queries).get(session_id)) is not None:
-                bring_back(db, session_id, orphan)  # whole, so there is nothing to put aside
-                return None
+                bring_back(db, session_id, orphan)
+
+    def put_aside(self, session_id: str, folder: Path) -> Path | None:
+        with self._reader() as db, self._gate(), self._file.transaction(db):
             if session_id in self._queries.emptied(db):  # nothing is left that could be kept
                 self._delete(db, session_id)
                 return None
