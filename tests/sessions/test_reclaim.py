@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import stat
 import threading
 
 import pytest
-from store_kit import add, make, python
+from store_kit import add, make, python, without_privileges
 
 from actors.sessions.chain import head_of, verified
 from actors.sessions.sqlite.checkpoint import Checkpointer
@@ -166,3 +167,18 @@ def test_the_log_is_merged_so_that_power_may_fail(store, monkeypatch, soon_copie
     vacuum = next(index for index, each in enumerate(statements) if each.startswith("VACUUM"))
     assert "PRAGMA synchronous = NORMAL" in statements[:vacuum]
     assert "PRAGMA synchronous = OFF" not in statements
+
+
+def test_another_users_file_that_may_be_written_is_made_smaller_in_its_place(path, store):
+    store.close()
+    path.chmod(0o666)
+    shutil.rmtree(f"{path}.writers")
+    before = path.stat()
+    with without_privileges(path.parent), contextlib.closing(SQLiteStore(path)) as opened:
+        opened.reclaim()
+        assert len(verified("s", opened.read("s"))) == 1
+    after = path.stat()
+    assert after.st_size < 150_000 < before.st_size
+    if after.st_uid != path.parent.stat().st_uid:  # the tests run as root
+        assert after.st_ino == before.st_ino
+    assert copies(path) == []

@@ -442,12 +442,12 @@ class SQLiteFile:
                 _remove_copy(copy)  # of a process that was killed
                 old, descriptor = self.path.stat(), os.open(copy, _NEW, 0o600)
                 try:
-                    connection.execute("VACUUM INTO ?", (str(copy),))
-                    with contextlib.closing(sqlite3.connect(copy)) as copied:
-                        copied.execute("PRAGMA journal_mode = WAL").fetchall()
                     new = os.fstat(descriptor)
                     if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
                         os.fchown(descriptor, old.st_uid, old.st_gid)
+                    connection.execute("VACUUM INTO ?", (str(copy),))
+                    with contextlib.closing(sqlite3.connect(copy)) as copied:
+                        copied.execute("PRAGMA journal_mode = WAL").fetchall()
                     os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
                     os.fsync(descriptor)
                 finally:

@@ -8,6 +8,7 @@ thread after all and is answered with a future. ``power`` always does.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import threading
@@ -59,6 +60,10 @@ _READ_CACHE = 128
 _MERGE_PATIENCE = 1.0
 #: Bytes that are copied in a quarter of a second, in which nobody else may write.
 _SOON_COPIED = 8 << 20
+#: What the system refuses to replace: another user's file, or one that is mounted by itself.
+_NEVER_REPLACED = {errno.EPERM, errno.EBUSY}
+#: Else power that fails while the log is merged could leave the file torn.
+_SAFE_MERGE = "PRAGMA synchronous = NORMAL"
 #: What says how many pages are free, and how many there are.
 _PAGES = "freelist_count", "page_count"
 
@@ -317,16 +322,21 @@ class SQLiteStore(SessionStore):
 
     def reclaim(self) -> None:
         with self._reader() as db:
-            # Else power that fails while the log is merged could leave the file torn.
-            db.execute("PRAGMA synchronous = NORMAL")
             (free,), (pages,) = (db.execute(f"PRAGMA {each}").fetchone() for each in _PAGES)
             if free and (pages - free) * self._file.page_size > _SOON_COPIED:
-                self._replace_by_copy(db)
-            elif free:
-                with self._gate():  # where no log is given up meanwhile
-                    if not self._file.has_changed():
-                        db.execute("VACUUM")
-                        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                try:
+                    self._replace_by_copy(db)
+                except StoreError as error:
+                    if getattr(error.__cause__, "errno", None) not in _NEVER_REPLACED:
+                        raise
+                else:
+                    return
+        if free:
+            with self._reader() as db, self._gate():  # where no log is given up meanwhile
+                if not self._file.has_changed():
+                    db.execute(_SAFE_MERGE)
+                    db.execute("VACUUM")
+                    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _replace_by_copy(self, db: sqlite3.Connection) -> None:
         """Have a copy without what is free take the file's place: nobody waits while that is made. Raises
@@ -335,6 +345,7 @@ class SQLiteStore(SessionStore):
         self._writer()  # so that two who do this know of each other
         if (other := self._other_writer()) is not None:
             raise self._in_others_use(other)
+        db.execute(_SAFE_MERGE)
         version = data_version(db)
         with self._file.compact_copy(db) as copy, self._gate():
             if self._file.has_changed():
@@ -458,7 +469,7 @@ class SQLiteStore(SessionStore):
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(sqlite3.Error):  # the last one to close merges the log, safely
-                connection.execute("PRAGMA synchronous = NORMAL")
+                connection.execute(_SAFE_MERGE)
             self._file.disconnect(connection)
 
     def _let_go(self) -> None:
