@@ -97,7 +97,8 @@ def finish_copies(folder: Path) -> None:
     """
     for note in (folder / "backup").glob("*" + _COPYING):
         name = note.name.removesuffix(_COPYING)
-        (folder / "backup" / name).replace(folder / "disk" / "store" / name)
+        with contextlib.suppress(FileNotFoundError):  # it was killed as it cleared the last backup away
+            (folder / "backup" / name).replace(folder / "disk" / "store" / name)
         note.unlink()
 
 

@@ -314,3 +314,15 @@ def test_a_backup_that_a_killed_process_was_copying_is_renamed_into_its_place(tm
     finish_copies(tmp_path)
     assert (tmp_path / "disk" / "store" / "pods.db").read_bytes() == b"whole"
     assert not list((tmp_path / "backup").iterdir())
+
+
+def test_a_note_of_a_copy_is_dropped_where_a_process_was_killed_as_it_cleared_the_backup_away(
+    tmp_path: Path,
+) -> None:
+    for name in ("backup", "disk/store"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "backup" / "one.jsonl.copying").touch()
+    (tmp_path / "disk" / "store" / "one.jsonl").write_bytes(b"whole")
+    finish_copies(tmp_path)
+    assert (tmp_path / "disk" / "store" / "one.jsonl").read_bytes() == b"whole"
+    assert not list((tmp_path / "backup").iterdir())
