@@ -58,7 +58,7 @@ def _option(context: click.Context, name: str) -> str | None:
 def completion(context: click.Context, shell: str | None) -> None:
     """Print the script by which SHELL (by default yours) completes commands, options, sessions and models.
 
-    It goes into a file where your shell looks for such: docs/terminal.md and the README name the places.
+    It goes into a file where your shell looks for such: docs/terminal.md names the places.
     """
     name = shell or Path(os.environ.get("SHELL", "")).name
     kind = get_completion_class(name)

@@ -93,7 +93,7 @@ class Swapped(Fault):
 
 def finish_copies(folder: Path) -> None:
     """Rename what a process was copying, or copied last, as it was killed: half a copy is nobody's backup,
-    and a log that was left beside the file is that of the one before. So does who reads the README.
+    and a log that was left beside the file is that of the one before. So do people who follow docs/stores.md.
     """
     for note in (folder / "backup").glob("*" + _COPYING):
         name = note.name.removesuffix(_COPYING)
