@@ -39,7 +39,7 @@ from actors.sessions.sqlite.quarantine import (
     put_stale_log_aside,
     remove_made,
 )
-from actors.sessions.sqlite.schema import OPEN_PATIENCE, SCHEMA_VERSION, is_logged, prepare
+from actors.sessions.sqlite.schema import OPEN_PATIENCE, SCHEMA_VERSION, data_version, is_logged, prepare
 from actors.sessions.sqlite.snapshot import Snapshot
 from actors.sessions.sqlite.watch import Change, FileWatch, Identity, identity_of, status_of
 from protocol.errors import StoreError
@@ -514,12 +514,6 @@ class SQLiteFile:
 def _remove_copy(copy: Path) -> None:
     for end in "", "-wal", "-shm", "-journal":
         Path(f"{copy}{end}").unlink(missing_ok=True)
-
-
-def data_version(connection: sqlite3.Connection) -> int:
-    """A number that is another once any other connection has written to the file. Raises sqlite3.Error."""
-    version: int = connection.execute("PRAGMA data_version").fetchone()[0]
-    return version
 
 
 _open_files: weakref.WeakSet[SQLiteFile] = weakref.WeakSet()

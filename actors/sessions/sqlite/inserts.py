@@ -9,6 +9,7 @@ from typing import Any
 from actors.sessions.sqlite.jobs import Append, Held
 from actors.sessions.sqlite.rows import FIRST_WITH_SHARED, LARGEST_ROW, Row, pack, pack_singly, together
 from actors.sessions.sqlite.runs import FIRST_WITH_RUNS, LONGEST
+from actors.sessions.sqlite.schema import data_version
 from protocol.errors import HeadConflict
 
 # A broken constraint rolls the whole transaction back, so SQLite keeps no way back from this statement alone.
@@ -89,7 +90,7 @@ def _check_last(db: sqlite3.Connection, sessions: Iterable[Held], opened: int) -
     """Raise HeadConflict for a session whose last row is not what its writer takes for it. Nobody looks where
     nothing was committed by others since it was.
     """
-    (version,) = db.execute("PRAGMA data_version").fetchone()
+    version = data_version(db)
     for held in sessions:
         if held.seen != (opened, version):
             found = db.execute(_LAST, (held.row, held.last, held.last)).fetchone()

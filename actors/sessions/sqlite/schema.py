@@ -126,3 +126,9 @@ def _use_wal(connection: sqlite3.Connection) -> None:
             time.sleep(0.005)
         else:
             return
+
+
+def data_version(connection: sqlite3.Connection) -> int:
+    """A number that is another once any other connection has written to the file. Raises sqlite3.Error."""
+    version: int = connection.execute("PRAGMA data_version").fetchone()[0]
+    return version

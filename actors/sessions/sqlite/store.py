@@ -25,10 +25,11 @@ from actors.sessions.sqlite import approval_answers
 from actors.sessions.sqlite.commit import SQLiteCommits
 from actors.sessions.sqlite.deleted_sessions import note_gone
 from actors.sessions.sqlite.errors import needs_reopening
-from actors.sessions.sqlite.file import COPY, SQLiteFile, data_version, is_of_parent
+from actors.sessions.sqlite.file import COPY, SQLiteFile, is_of_parent
 from actors.sessions.sqlite.jobs import Append, Create, Held, Release
 from actors.sessions.sqlite.orphans import bring_back, orphans
 from actors.sessions.sqlite.read import ClaimRow, Queries, claim_row, queries
+from actors.sessions.sqlite.schema import data_version
 from actors.sessions.sqlite.tables import StoreTables
 from actors.sessions.sqlite.write import delete
 from actors.sessions.store import (

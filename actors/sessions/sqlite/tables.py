@@ -12,6 +12,7 @@ from actors.sessions.lock import WriterLock
 from actors.sessions.sqlite.checkpoint import Checkpointer
 from actors.sessions.sqlite.connection import CheckedConnection
 from actors.sessions.sqlite.file import SQLiteFile
+from actors.sessions.sqlite.schema import data_version
 from actors.sessions.store import Durability
 
 #: The definition of each column, by table and name.
@@ -67,7 +68,7 @@ class StoreTables:
     def has_changed(self) -> bool:
         """Whether anybody else has written to the file since this was asked last. Raises StoreError."""
         with self.reading() as db:
-            now = db, db.execute("PRAGMA data_version").fetchone()[0]
+            now = db, data_version(db)
         changed, self._seen = now != self._seen, now
         return changed
 
