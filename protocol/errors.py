@@ -226,6 +226,11 @@ class UnknownApproval(PodError):  # noqa: N818
 class AlreadyResolved(PodError):  # noqa: N818
     """That call no longer waits: somebody has answered, or its run has ended."""
 
+    @classmethod
+    def of(cls, approval_id: str) -> AlreadyResolved:
+        """The error about a call by the id of its approval."""
+        return cls(f"approval {approval_id} was answered, or is not wanted any more")
+
 
 class _AlsoAnEvent(type):
     """The metaclass of an error whose name an event once had: ``isinstance`` accepts both."""

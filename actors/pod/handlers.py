@@ -243,8 +243,7 @@ def _pass_on(pod: PodActor, approval_id: str, answer: AsyncFuture[Any], reply: A
     if error is None:
         reply.set(None)
     elif isinstance(error, PodStopped) and not pod.status.stopping:  # only the sub-agent has stopped
-        words = f"approval {approval_id} was answered, or is not wanted any more"
-        reply.set_exception(AlreadyResolved(words))
+        reply.set_exception(AlreadyResolved.of(approval_id))
     else:
         reply.set_exception(error)
 

@@ -239,7 +239,7 @@ def _take_credentials() -> None:
     try:
         keys = msgspec.json.decode(data, type=dict[str, str])
     except UNDECODABLE:
-        raise InvalidInput("the credentials on standard input are not JSON object of texts") from None
+        raise InvalidInput("the credentials on standard input are not a JSON object of strings") from None
     for name, value in keys.items():
         preset = PRESETS.get(name)
         os.environ[preset.key_env if preset is not None and preset.key_env else name] = value

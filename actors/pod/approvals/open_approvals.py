@@ -149,7 +149,7 @@ class OpenApprovals:
         if request is not None:
             return request
         if approval_id in self._resolved:
-            raise AlreadyResolved(f"approval {approval_id} was answered, or is not wanted any more")
+            raise AlreadyResolved.of(approval_id)
         raise UnknownApproval(
             f"pod {self.pod!r} has asked for no approval {shown(approval_id)}",
             hint="see approvals()",
