@@ -37,7 +37,7 @@ def test_a_test_that_hangs_fails_though_its_property_is_tried_again_or_its_clean
 ) -> None:
     (tmp_path / "conftest.py").write_text("from overdue import pytest_timeout_set_timer\n")
     (tmp_path / "test_hanging.py").write_text(HANGING)
-    options = ("--timeout=1", "-o", f"pythonpath={ROOT / 'tests'}", "-p", "no:cacheprovider", "-rA")
+    options = ("--timeout=1", "-o", f"pythonpath={ROOT / 'tests'}", "-p", "no:cacheprovider", "-rN")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "-c", "/dev/null", "--rootdir", tmp_path, tmp_path],
         capture_output=True, text=True, timeout=60, check=False,

@@ -202,6 +202,17 @@ async def test_enter_and_a_new_line_come_behind_the_keys_before_them(home: Swarm
         assert sent == ["ab\nc"]
 
 
+async def test_what_comes_once_the_screens_are_gone_is_passed_over(home: Swarm) -> None:
+    async with looking(home) as seen:
+        await seen.until(lambda: seen.app._trouble is None)
+    assert seen.app.screen_stack == []
+    seen.app._show_problems(["agent.json is damaged"])
+    seen.app._show()
+    seen.app.say("resumed")
+    assert seen.app._agent() is None
+    assert await seen.app._remove("tests", None) is None
+
+
 @pytest.mark.parametrize(("key", "answered"), [("y", "3 words"), ("n", "denied")])
 async def test_what_waits_for_approval_is_answered(home: Swarm, key: str, answered: str) -> None:
     manifest = home.write("asker.toml", ASKING)

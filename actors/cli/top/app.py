@@ -79,7 +79,7 @@ class Top(App[None]):
         super().__init__()
         self._patience = patience
         self._service = Service(client)
-        self._listing = Listing()
+        self._head, self._listing = Static(_TITLE, id="title"), Listing()
         self._agents = dict[str, Row]()
         self._pods = list[Row]()
         #: Whether the agents were asked for once: what is theirs is not a pod of the store.
@@ -91,7 +91,7 @@ class Top(App[None]):
         self._trouble: Line | None = Line("quiet", "asking the swarm's service…")
 
     def compose(self) -> ComposeResult:
-        yield Static(_TITLE, id="title")
+        yield self._head
         yield self._listing
         yield Static(id="line")
         yield Footer(compact=True)
@@ -158,8 +158,8 @@ class Top(App[None]):
         words = "; ".join(" ".join(each.split()) for each in problems)
         title = text_of(Line("note", f"{_TITLE}: passed over: {words}")) if words else Text(_TITLE)
         title.no_wrap, title.overflow = True, "ellipsis"
-        for head in self.screen_stack[0].query("#title").results(Static):  # none on a screen that ends
-            head.update(title)
+        if self._head.is_attached:
+            self._head.update(title)
 
     def _show_line(self) -> None:
         text = text_of(self._trouble or self._said)
@@ -170,12 +170,19 @@ class Top(App[None]):
 
     # -- what is done ----------------------------------------------------------------------------
 
+    # What goes on beside the screens may go on once they are gone: then there is no self.screen.
+
+    @property
+    def _transcript(self) -> Transcript | None:
+        """The transcript, where it is what is on the screen."""
+        top = self.screen_stack[-1:]
+        return top[0] if top and isinstance(top[0], Transcript) else None
+
     @property
     def _key(self) -> str:
         """What the row that keys are about is called by."""
-        if isinstance(self.screen, Transcript):
-            return self.screen.key
-        return self._listing.key or ""
+        transcript = self._transcript
+        return (transcript.key if transcript else self._listing.key) or ""
 
     def _agent(self) -> Row | None:
         """The agent that keys are about; says why where there is none."""
@@ -330,7 +337,7 @@ class Top(App[None]):
             return
         self._agents.pop(agent, None)
         self._show()
-        if isinstance(self.screen, Transcript):
+        if self._transcript:
             self.pop_screen()
 
 
