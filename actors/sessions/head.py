@@ -6,6 +6,8 @@ import os
 import re
 import time
 import unicodedata
+from collections.abc import Callable
+from itertools import chain, count
 from urllib.parse import quote
 
 from protocol.entries import GENESIS, Head
@@ -60,6 +62,22 @@ def short_id(session_id: str) -> str:
 def fits(session_id: str, beginning: str) -> bool:
     """Whether the id of a session, or the end of it that a short id is, begins so."""
     return session_id.startswith(beginning) or session_id[-SHORT:].startswith(beginning)
+
+
+_LOST = re.compile(r"lost-\d+(-\d+)?")
+
+
+def lost_id(number: int, is_taken: Callable[[str], bool]) -> str:
+    """An id for a session that is found again, but not by its own id: ``lost-NUMBER``, or where that
+    is taken ``lost-NUMBER-2`` and so on.
+    """
+    ids = chain((f"lost-{number}",), (f"lost-{number}-{again}" for again in count(2)))
+    return next(each for each in ids if not is_taken(each))
+
+
+def is_lost_id(session_id: str) -> bool:
+    """Whether an id may be one of ``lost_id``, so that the session's entries name another."""
+    return _LOST.fullmatch(session_id) is not None
 
 
 #: The longest name of a session, as the name of a file has it.

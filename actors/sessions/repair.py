@@ -17,7 +17,7 @@ from actors.sessions.answers import wait, wait_durable
 from actors.sessions.branch import stage_branch, stage_history
 from actors.sessions.chain import first_break, head_of, verified
 from actors.sessions.disk import name_file, store_error
-from actors.sessions.head import SessionHead
+from actors.sessions.head import SessionHead, is_lost_id
 from actors.sessions.jsonl.files import draft_file
 from actors.sessions.jsonl.lines import Header, LineReader, batch_lines, header_line, parse_header
 from actors.sessions.log import SessionLog
@@ -369,7 +369,8 @@ def export_session(store: SessionStore, session_id: str, path: Path) -> None:
 
 def _check_header(header: Header, entries: list[StoredEntry], name: str) -> None:
     """Raise StoreError where the first line of what is called ``name`` is not of its entries, which are
-    hashed, or where no store can keep their numbers.
+    hashed, or where no store can keep their numbers. A session that a repair found again under a
+    ``lost_id`` has entries that name another.
     """
     before = 0 if header.parent is None else header.parent.at_seq
     if entries[0].seq < 1 or max(entries[-1].seq, before) > _LAST_NUMBER:
@@ -381,7 +382,7 @@ def _check_header(header: Header, entries: list[StoredEntry], name: str) -> None
             ("pod", header.pod, opened.pod),
             ("parent", _place(header.parent), _place(opened.parent)),
         ):
-            if said != found:
+            if said != found and not (what == "session" and is_lost_id(header.session)):
                 raise StoreError(
                     f"{name} says that its {what} is {said!r}, and its entries are of {found}", hint=_CHANGED
                 )

@@ -456,3 +456,48 @@ def test_entries_that_damage_has_taken_away_from_any_session_are_reported(tmp_pa
     assert (lost.kind, emptied.kind, emptied.session_id) == ("store", "unreadable", "s")
     assert "the session number 'x'" in lost.text
     store.close()
+
+
+def repaired(path):
+    """A store in which every session without its row has been brought back."""
+    store = SQLiteStore(path)
+    for finding in list(check(store)):
+        mend(store, finding, "new", path.parent / "damaged")
+    assert list(check(store)) == []
+    return store
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_session_that_came_back_under_another_id_can_be_exported_and_imported(tmp_path, kind):
+    """Its first line said what its entries do not, so an import took it for changed."""
+    store = SQLiteStore(tmp_path / "pods.db")
+    for _ in range(2):
+        conversation(store, "s", ["one", "two"])
+        store.release("s")
+        without_rows(store.path)
+    store.close()
+    store = repaired(store.path)
+    assert {each.session_id for each in store.sessions()} == {"s", "lost-2"}
+    export_session(store, "lost-2", tmp_path / "exported")
+    other = KINDS[kind](tmp_path / "other")
+    assert import_session(other, [(tmp_path / "exported").read_bytes()]).session_id == "lost-2"
+    assert other.read("lost-2") == store.read("lost-2")
+    assert list(check(other)) == []
+    store.close()
+    other.close()
+
+
+def test_a_session_comes_back_though_one_has_the_id_that_it_would_get(tmp_path):
+    """A repair failed for ever with: UNIQUE constraint failed."""
+    store = SQLiteStore(tmp_path / "pods.db")
+    conversation(store, "s", ["one"])
+    store.release("s")
+    without_rows(store.path)
+    for session_id in ("s", "lost-1", "lost-1-2"):
+        conversation(store, session_id, ["two"])
+        store.release(session_id)
+    store.close()
+    store = repaired(store.path)
+    assert texts(store, "lost-1-3") == ["one"]
+    assert texts(store, "lost-1") == ["two"]
+    store.close()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from msgspec.structs import astuple
 
+from actors.sessions.head import lost_id
 from actors.sessions.sqlite.read import Queries, claim_row
 from protocol.entries import Parent, SessionOpened
 from protocol.errors import WireError
@@ -29,20 +30,24 @@ class Orphan(NamedTuple):
 
 
 def orphans(db: sqlite3.Connection, queries: Queries) -> dict[str, Orphan]:
-    """The sessions without a row, by their ids; ``lost-NUMBER`` where another has it or nobody knows it."""
+    """The sessions without a row, by their ids; a ``lost_id`` where another has it or nobody knows it."""
     found: dict[str, Orphan] = {}
+
+    def is_taken(session_id: str) -> bool:
+        return session_id in found or claim_row(db, session_id) is not None
+
     for row in queries.lost(db):
         if not isinstance(row, int):
             continue
-        name, orphan = f"lost-{row}", Orphan(row)
+        name, orphan = None, Orphan(row)
         with suppress(WireError, TypeError):
             for entry in queries.entries(db, row, 0, 1):
                 opened = decode_entry(entry.body)
                 if isinstance(opened, SessionOpened):
                     orphan = Orphan(row, opened.pod, opened.at, opened.parent)
-                    if opened.session_id not in found and claim_row(db, opened.session_id) is None:
+                    if not is_taken(opened.session_id):
                         name = opened.session_id
-        found[name] = orphan
+        found[name or lost_id(row, is_taken)] = orphan
     return found
 
 
