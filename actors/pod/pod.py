@@ -294,7 +294,7 @@ class PodActor(AsyncActor):
         self.tasks.loop.call_soon(self._retry_ends)
 
     def _retry_ends(self) -> None:
-        if not self.status.stopping and self.journal.has_refused_ends() and self.runs.gate.is_free():
+        if not self.status.stopping and self.journal.has_refused_ends() and self.runs.history_lock.is_free():
             self.tasks.start(self.journal.retry())
 
     # -- its beginning ---------------------------------------------------------------------------
@@ -406,7 +406,7 @@ class PodActor(AsyncActor):
     def at_work(self) -> Work | None:
         """The work that now holds the history, as its code sees it."""
         run_loop = self.run_loop  # which another thread may take away
-        holder = None if run_loop is None else run_loop.gate.holder
+        holder = None if run_loop is None else run_loop.history_lock.holder
         return None if holder is None else holder.code
 
     def refuse_wait(self, wait: AnyWait) -> None:

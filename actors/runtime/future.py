@@ -237,20 +237,20 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
 
     def _sleep(self, timeout: float | None) -> None:
         self._check_alive()
-        gate = threading.Lock()
-        gate.acquire()
-        self.when_done(gate.release)
+        wake_up = threading.Lock()
+        wake_up.acquire()
+        self.when_done(wake_up.release)
         deadline = _deadline(timeout)
         refused: list[WouldDeadlock] = []
 
         def fail(error: WouldDeadlock) -> None:
-            if self._forget(gate.release):
+            if self._forget(wake_up.release):
                 refused.append(error)
-                gate.release()
+                wake_up.release()
 
         try:
             with blocked(), ThreadWait(self, fail, timed=deadline is not None) as wait:
-                while not gate.acquire(timeout=min(wait.next_look or _HEARTBEAT, _left(deadline))):
+                while not wake_up.acquire(timeout=min(wait.next_look or _HEARTBEAT, _left(deadline))):
                     if self._done:
                         break
                     self._check_alive()
@@ -259,7 +259,7 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
                         raise pykka.Timeout(f"{timeout} seconds")
         finally:
             if not self._done:
-                self._forget(gate.release)
+                self._forget(wake_up.release)
         if refused and not self._done:
             raise refused[0]
 

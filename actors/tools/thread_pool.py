@@ -309,8 +309,8 @@ class ToolThreads:
     def _serve(self) -> None:
         belong_to(self)
         lock = self._lock
-        gate = threading.Lock()
-        gate.acquire()
+        wake_up = threading.Lock()
+        wake_up.acquire()
         job: _Job[Any] | None = None  # an idle thread must not keep the last result alive
         while True:
             with self._lock:
@@ -323,9 +323,9 @@ class ToolThreads:
                     self._threads -= 1
                     return
                 if job is None:
-                    self._idle.append(gate)
+                    self._idle.append(wake_up)
             if job is None:
-                gate.acquire()
+                wake_up.acquire()
             else:
                 job.do()
                 if self._lock is not lock:  # the work forked, and the child's pool knows no such thread

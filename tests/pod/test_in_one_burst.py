@@ -402,7 +402,7 @@ def test_runs_that_wait_begin_one_after_the_other_and_not_within_each_other() ->
             session = (await pod.describe()).session_id
             await pod.stop()
             pod = await system.spawn(PLAIN, client=Deep([say("b")] * 8), resume=session)
-            holder = pod.ref.actor_inbox.actor.runs.gate  # type: ignore[attr-defined]
+            holder = pod.ref.actor_inbox.actor.runs.history_lock  # type: ignore[attr-defined]
             busy = Interruptible(pod.ref.actor_inbox.actor.runs)  # type: ignore[attr-defined]
             assert holder.line_up(busy) is None  # as a fork does that takes long
             runs = [pod.run(str(number)) for number in range(8)]

@@ -9,7 +9,7 @@ from functools import partial
 from actors.pod.approvals.asking_calls import AskingToolCalls
 from actors.pod.approvals.people_clock import PeopleClock
 from actors.pod.runs import decide
-from actors.pod.runs.gate import Gate
+from actors.pod.runs.history_lock import HistoryLock
 from actors.pod.runs.play import Owner, Play
 from actors.pod.runs.run_parts import RunParts
 from actors.pod.runs.run_state import Run
@@ -24,8 +24,8 @@ class AskingPlay(Play):
 
     __slots__ = ("_approvals", "_held_turn", "_status")
 
-    def __init__(self, parts: RunParts, gate: Gate, owner: Owner) -> None:
-        super().__init__(parts, gate, owner)
+    def __init__(self, parts: RunParts, history_lock: HistoryLock, owner: Owner) -> None:
+        super().__init__(parts, history_lock, owner)
         assert parts.approvals is not None
         self._approvals = parts.approvals
         self._status = parts.status
@@ -79,8 +79,8 @@ class AskingPlay(Play):
         self._hold_clock()
         self._status.to(PodState.WAITING)
         try:
-            if self._gate.waiting:
-                await self._gate.let_pass(waits)
+            if self._history_lock.waiting:
+                await self._history_lock.let_pass(waits)
             elif run.ending is None and self._waits_for_all():
                 await self._park(waits)
         except asyncio.CancelledError as error:

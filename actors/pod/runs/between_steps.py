@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from actors.pod.runs.gate import Gate
+from actors.pod.runs.history_lock import HistoryLock
 from actors.pod.status import Status
 from actors.pod.tasks_at_work import TasksAtWork
 from actors.runtime.circles import enter_work
@@ -22,23 +22,23 @@ Between = Callable[[Interruptible], Coroutine[Any, Any, Any]]
 
 
 class BetweenSteps:
-    """Has each piece of work wait for its turn at the gate, and answers whoever asked for it."""
+    """Has each piece of work wait for its turn with the history, and answers whoever asked for it."""
 
-    __slots__ = ("_gate", "_gone", "_owner", "_tasks", "_waiting")
+    __slots__ = ("_gone", "_history_lock", "_owner", "_tasks", "_waiting")
 
     def __init__(
         self,
-        gate: Gate,
+        history_lock: HistoryLock,
         status: Status,
         tasks: TasksAtWork,
         owner: Owner,
     ) -> None:
         """``owner`` owns the work done here, as it owns the runs."""
-        self._gate = gate
+        self._history_lock = history_lock
         self._gone: Callable[[], PodError] = status.gone
         self._tasks = tasks
         self._owner = owner
-        #: Who waits, and for what work at the gate (None: beside the run); None when nobody does.
+        #: Who waits, and for what turn with the history (None: beside the run); None when nobody does.
         self._waiting: dict[AsyncFuture[Any], Interruptible | None] | None = None
 
     def is_empty(self) -> bool:
@@ -59,7 +59,7 @@ class BetweenSteps:
         """Begin a piece of work, or have it wait for its turn; the caller answers ``reply``."""
         waits = Interruptible(self._owner)
         self._note(reply, waits)
-        return waits, self._gate.line_up(waits)
+        return waits, self._history_lock.line_up(waits)
 
     def forget(self, reply: AsyncFuture[Any]) -> None:
         """Note that ``reply`` is answered by whoever lined up for it."""
@@ -90,7 +90,7 @@ class BetweenSteps:
         try:
             if turn is not None:
                 try:
-                    await self._gate.begin_at(turn, waits)
+                    await self._history_lock.begin_at(turn, waits)
                 except asyncio.CancelledError:
                     self._settle(reply, None, self._gone())
                     return
@@ -100,7 +100,7 @@ class BetweenSteps:
             waits.code = enter_work(self._tasks.loop)
             await self._answer(reply, work(waits))
         finally:
-            self._gate.leave(waits)
+            self._history_lock.leave(waits)
             if waits.code is not None:
                 waits.code.end()
 

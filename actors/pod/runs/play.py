@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, assert_never
 from actors.llm.output import DOUBTFUL, Fit, instruction_for, parse_output
 from actors.pod.accounts.exchange import Exchange
 from actors.pod.runs import decide
-from actors.pod.runs.gate import Gate
+from actors.pod.runs.history_lock import HistoryLock
 from actors.pod.runs.model_calls import Compacting, ModelCalls
 from actors.pod.runs.outcomes import refused, said_nothing, steps_reached, tokens_reached
 from actors.pod.runs.run_parts import RunParts
@@ -39,20 +39,21 @@ class Owner(Compacting, WorkOwner, Protocol):
 class Play:
     """Plays the runs of one pod, one at a time, each in a task of its own and in its caller's context.
 
-    A run holds the gate; a cancel reaches it only where it waits for a client or a tool (``Run.waits``).
+    A run holds the history lock. A cancel reaches it only where it waits for a client or a tool
+    (``Run.waits``).
     """
 
     __slots__ = (
         "_alarm",
-        "_gate",
+        "_history_lock",
         "_model_calls",
         "_owner",
         "_parts",
     )
 
-    def __init__(self, parts: RunParts, gate: Gate, owner: Owner) -> None:
+    def __init__(self, parts: RunParts, history_lock: HistoryLock, owner: Owner) -> None:
         self._parts = parts
-        self._gate = gate
+        self._history_lock = history_lock
         self._owner = owner
         self._model_calls = ModelCalls(parts, owner)
         #: Rings when the budget of seconds is used up.
@@ -123,7 +124,8 @@ class Play:
             while True:
                 waits.check()  # the run may be lost, since the store refused what another recorded
                 at = self._turn_state(run)
-                if self._gate.waiting and not at.open_calls:  # nothing comes between calls and their results
+                # Nothing comes between calls and their results.
+                if self._history_lock.waiting and not at.open_calls:
                     await self._let_others_pass(run)
                     at = self._turn_state(run)
                 step = decide.next_step(at)
@@ -147,7 +149,7 @@ class Play:
             if not waits.left:
                 raise
         finally:
-            self._gate.leave(waits)
+            self._history_lock.leave(waits)
             code.end()
 
     async def _mend(self, run: Run, step: decide.CloseCalls | decide.Compact) -> None:
@@ -163,7 +165,7 @@ class Play:
     async def _let_others_pass(self, run: Run) -> None:
         """Let the work pass that waits for a gap between two steps."""
         waits = run.waits
-        await self._gate.let_pass(waits)
+        await self._history_lock.let_pass(waits)
         waits.check()
         self._parts.tool_calls.close_open(run)  # of an answer that was pushed
 
@@ -210,7 +212,7 @@ class Play:
         steps = self._after_tools(run) if exchange is None else self._after_request(run, exchange)
         left, run.waits = run.waits, Interruptible(self._owner)
         run.waits.asked = True
-        self._gate.hand_over(left, run.waits)
+        self._history_lock.hand_over(left, run.waits)
         self._parts.tasks.start(self._play(run, run.waits, steps), run.caller)
 
     async def _after_request(self, run: Run, exchange: Exchange) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from actors.pod.accounts.exchange import Exchange
 from actors.pod.history.compaction import Compaction
 from actors.pod.runs.between_steps import LATER, Between, BetweenSteps
-from actors.pod.runs.gate import Gate
+from actors.pod.runs.history_lock import HistoryLock
 from actors.pod.runs.play import Play
 from actors.pod.runs.run_parts import RunParts
 from actors.pod.runs.run_state import (
@@ -62,7 +62,7 @@ class RunLoop:
         "_lost",
         "_parts",
         "_play",
-        "gate",
+        "history_lock",
         "loop",
         "queue",
         "run",
@@ -74,9 +74,9 @@ class RunLoop:
     def __init__(self, parts: RunParts) -> None:
         self._parts = parts
         self.loop = parts.mailroom.loop
-        self.gate = Gate(self)
+        self.history_lock = HistoryLock(self)
         self._between: BetweenSteps | None = None
-        self._play = self.plays(parts, self.gate, self)
+        self._play = self.plays(parts, self.history_lock, self)
         #: The run that goes on, or is paused.
         self.run: Run | None = None
         #: Those that wait for their turn, behind a paused one too; None where none does.
@@ -99,7 +99,7 @@ class RunLoop:
         """The work that is done between two steps of a run."""
         if self._between is None:
             parts = self._parts
-            self._between = BetweenSteps(self.gate, parts.status, parts.tasks, self)
+            self._between = BetweenSteps(self.history_lock, parts.status, parts.tasks, self)
         return self._between
 
     @property
@@ -113,7 +113,9 @@ class RunLoop:
     def at_rest(self) -> bool:
         """Whether nothing is at work, and nobody waits for anything."""
         return (
-            self.gate.is_free() and self.queue is None and (self._between is None or self._between.is_empty())
+            self.history_lock.is_free()
+            and self.queue is None
+            and (self._between is None or self._between.is_empty())
         )
 
     @property
@@ -124,7 +126,7 @@ class RunLoop:
     def submit(self, queued: QueuedRun) -> None:
         """Begin a run, or queue it. Raises PodBusy."""
         running = self._parts.status.state not in _RESTING
-        if not running and self.queue is None and self.gate.is_free():
+        if not running and self.queue is None and self.history_lock.is_free():
             self._play.begin_at_once(self._enter_with(queued, Interruptible(self)), queued)
             return
         if queued.command.busy == "reject" and (running or self.queue is not None):
@@ -139,12 +141,12 @@ class RunLoop:
             self.queue.runs.append(queued)
         if not running:
             waits = Interruptible(self)
-            self._parts.tasks.start(self._begin_in_turn(waits, self.gate.line_up(waits)))
+            self._parts.tasks.start(self._begin_in_turn(waits, self.history_lock.line_up(waits)))
 
     async def _begin_in_turn(self, waits: Interruptible, turn: asyncio.Future[None] | None) -> None:
         """Begin the oldest queued run, after what was asked for before it; a paused run is closed."""
         if turn is not None:
-            await self.gate.begin_at(turn, waits)
+            await self.history_lock.begin_at(turn, waits)
         if (
             self.queue is not None
             and self._parts.status.state in _RESTING
@@ -152,7 +154,7 @@ class RunLoop:
         ):
             self._begin_next(waits)
         else:
-            self.gate.leave(waits)
+            self.history_lock.leave(waits)
 
     def drop_queued(self, run_id: str) -> None:
         """Remove a queued run; it leaves no trace."""
@@ -195,7 +197,7 @@ class RunLoop:
         exchange, self._lost = self._lost, None
         if exchange is not None:
             exchange.end(asyncio.CancelledError())
-        self.gate.leave(left)
+        self.history_lock.leave(left)
 
     def note_overdue(self, text: str) -> None:
         """Record that a client or tool has ignored its cancel."""
@@ -206,7 +208,7 @@ class RunLoop:
         if self.queue is not None:
             self._start_next()
         parts = self._parts
-        if parts.journal.has_refused_ends() and self.gate.is_free() and not parts.status.stopping:
+        if parts.journal.has_refused_ends() and self.history_lock.is_free() and not parts.status.stopping:
             parts.tasks.start(parts.journal.retry())
 
     def _start_next(self) -> None:
@@ -231,9 +233,9 @@ class RunLoop:
         self._play.begin(run, queued)
 
     def _enter_with(self, queued: QueuedRun, waits: Interruptible) -> Run:
-        """Enter a run as the work ``waits``, which holds the gate or finds it free."""
+        """Enter a run as the work ``waits``, which holds the history lock or finds it free."""
         command, notified = queued.command, queued.source == "notify"
-        self.gate.take(waits)
+        self.history_lock.take(waits)
         self.close_left_over()
         reply = queued.reply
         run = Run(command.run_id or new_run_id(), reply.caller, waits)
@@ -346,9 +348,9 @@ class RunLoop:
         run = self.run
         if run is not None and self._parts.status.state in AT_WORK:
             run.ending = run.ending or ending
-        self.gate.refuse_waiting()
-        if self.gate.holder is not None:
-            self.gate.holder.interrupt()
+        self.history_lock.refuse_waiting()
+        if self.history_lock.holder is not None:
+            self.history_lock.holder.interrupt()
 
     async def cancel_paused(self, _: Interruptible) -> None:
         """End the paused run as cancelled, unless another command has closed it meanwhile."""
@@ -381,7 +383,7 @@ class RunLoop:
         turn: asyncio.Future[None],
     ) -> None:
         try:
-            await self.gate.begin_at(turn, waits)
+            await self.history_lock.begin_at(turn, waits)
         except asyncio.CancelledError:
             if not reply.done():
                 reply.set_exception(self._parts.status.gone())
@@ -397,7 +399,7 @@ class RunLoop:
             elif status.state is not PodState.PAUSED:  # it was, when it was asked for
                 reply.set_exception(self.not_paused())
         if reply.done():
-            self.gate.leave(waits)
+            self.history_lock.leave(waits)
             return
         run, head = self.run, self._parts.journal.head
         if run is None:  # the session was restored: all that is known of the run is its id
@@ -535,7 +537,7 @@ class RunLoop:
 
     def break_off(self, error: BaseException) -> None:
         """Stop the run where it is, because a defect ends the pod."""
-        self.gate.refuse_waiting()
+        self.history_lock.refuse_waiting()
         if (run := self.run) is not None:
             if self._parts.status.state in AT_WORK:
                 self._play.stop_clock()  # the system lives on and counts it
@@ -543,9 +545,9 @@ class RunLoop:
                     run.exchange.end(error)
             if run.reply is not None:
                 fail([run.reply], RunFailed(error, run_id=run.run_id))
-            run.waits.leave()  # it may let others pass, and then another holds the gate
-        if self.gate.holder is not None and not self.gate.holder.left:
-            self.gate.holder.leave()
+            run.waits.leave()  # it may let others pass, and then another holds the history lock
+        if self.history_lock.holder is not None and not self.history_lock.holder.left:
+            self.history_lock.holder.leave()
 
     def take_waiting(self) -> Waiting:
         """Remove and return what waits behind the run that a defect broke off, for the pod that replaces this
@@ -586,7 +588,7 @@ class RunLoop:
         """Drop the parts that refer back to this one, once the pod has stopped and nothing is played any
         more.
         """
-        self.gate.close()
+        self.history_lock.close()
         del self._play
 
 

@@ -191,9 +191,9 @@ class Lifecycle:
         """
         last = Interruptible(runs)
         with contextlib.suppress(TimeoutError):
-            if (turn := runs.gate.line_up_last(last)) is not None:
+            if (turn := runs.history_lock.line_up_last(last)) is not None:
                 seconds = self._template.grace + self._template.store_grace
-                await asyncio.wait_for(runs.gate.begin_at(turn, last), seconds)
+                await asyncio.wait_for(runs.history_lock.begin_at(turn, last), seconds)
             await finish_jobs()
             self._journal.stop_branching()
             if self._status.state is PodState.IDLE:  # a run whose end the store refused is not to be resumed

@@ -1,4 +1,4 @@
-"""``Gate``: a fair lock on a pod's history, for runs, compactions, forks and pushed items."""
+"""``HistoryLock``: a fair lock on a pod's history, for runs, compactions, forks and pushed items."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Owner(Protocol):
     """Whose history it is."""
 
     def begin_waiting(self) -> None:
-        """Begin what waits elsewhere: nothing is at work any more, and nothing waits at the gate."""
+        """Begin what waits elsewhere: nothing is at work any more, and nothing waits for the lock."""
 
 
-class Gate:
+class HistoryLock:
     """Lets one piece of work at a time use a pod's history: a run, a compaction, a fork, a pushed item.
 
     A run holds it from beginning to end, and lets those that wait pass between two of its steps.
@@ -38,7 +38,7 @@ class Gate:
         return self.holder is None and not self.waiting
 
     def take(self, work: Interruptible) -> None:
-        """Begin ``work``, which holds the gate already or finds it free."""
+        """Begin ``work``, which holds the lock already or finds it free."""
         assert self.holder is None or self.holder is work
         self.holder = work
 
@@ -86,7 +86,7 @@ class Gate:
         self.waiting.append((work, turn, begun))
 
     def leave(self, work: Interruptible) -> None:
-        """End ``work``, or have it let others pass; does nothing if it no longer holds the gate."""
+        """End ``work``, or have it let others pass; does nothing if it no longer holds the lock."""
         if self.holder is not work:
             return
         self.holder = None
