@@ -6,7 +6,7 @@ import abc
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -303,11 +303,29 @@ def this_process(pod: str, since: float) -> Holder:
     return Holder(os.getpid(), socket.gethostname(), since, pod)
 
 
+#: The pods of this program that are processes of their own, by the numbers of those.
+_process_pods: dict[int, str] = {}
+
+
+@contextlib.contextmanager
+def process_of_pod(pid: int, pod: str) -> Iterator[None]:
+    """While this is entered, ``in_use`` knows that a process is a pod of this program."""
+    _process_pods[pid] = pod
+    try:
+        yield
+    finally:
+        del _process_pods[pid]
+
+
 def in_use(session_id: str, holder: Holder) -> SessionInUse:
     """The error that names who holds a session."""
     error = SessionInUse(session_id, pid=holder.pid, host=holder.host, since=holder.since, pod=holder.pod)
-    if holder.pod and (holder.pid, holder.host) == (os.getpid(), socket.gethostname()):
-        error.hint = f"it is this program's own: get({holder.pod!r}) of its system gives the pod that has it"
+    if not holder.pod or holder.host != socket.gethostname():
+        return error
+    pod = holder.pod if holder.pid == os.getpid() else _process_pods.get(holder.pid)
+    if pod is not None:
+        that = "that has it" if pod == holder.pod else "whose sub-agent has it"
+        error.hint = f"it is this program's own: get({pod!r}) of its system gives the pod {that}"
     return error
 
 

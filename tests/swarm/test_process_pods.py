@@ -126,6 +126,34 @@ async def test_two_processes_on_one_session_are_kept_apart(store: str, system_on
             assert system.pods() == [first]
 
 
+@pytest.mark.parametrize("of_asked", [False, True])
+@pytest.mark.parametrize("of_holder", [False, True])
+async def test_a_session_that_a_pod_of_the_same_program_has_is_found_by_what_the_error_says(
+    store: str, system_on: SystemOn, *, of_holder: bool, of_asked: bool
+) -> None:
+    """Where either pod was a process, the error did not name the pod to get."""
+    manifest = PodManifest.of(name="p", model="offline")
+    async with system_on(store) as system:
+        first = await system.spawn(manifest, process=of_holder, session="ada")
+        with pytest.raises(
+            SessionInUse, match=r"get\('p'\) of its system gives the pod that has it"
+        ) as caught:
+            await system.spawn(manifest, process=of_asked, session="ada")
+        assert system.get(caught.value.pod) is first
+
+
+async def test_a_session_of_a_sub_agent_in_the_process_of_a_pod_is_found_by_that_pod(
+    store: str, system_on: SystemOn
+) -> None:
+    async with system_on(store) as system:
+        manifest = PodManifest.of(name="p", model="offline", tools={"builtin": ["pods"]})
+        pod = await system.spawn(manifest, process=True)
+        await pod.run("use spawn_pod name=child instruction=reader task=hello")
+        [child] = [each for each in await settled(system.store.sessions()) if each.pod != "p"]
+        with pytest.raises(SessionInUse, match=r"get\('p'\) of its system gives the pod whose sub-agent"):
+            await system.spawn(ONE, client=ScriptedClient([]), resume=child.session_id)
+
+
 async def test_its_environment_shows_no_secret(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_API_KEY", "secret-of-a-user")
     async with PodSystem(store) as system:

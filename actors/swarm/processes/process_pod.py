@@ -27,7 +27,7 @@ from actors.runtime.events.subscription import Feed, Subscription
 from actors.runtime.future import AsyncFuture
 from actors.runtime.loop import Mailroom
 from actors.runtime.on_loop import future_of
-from actors.sessions.store import SessionStore
+from actors.sessions.store import Holder, SessionStore, in_use, process_of_pod
 from actors.swarm.processes.asked_commands import Asked, AskedCommands
 from actors.swarm.processes.channel import ProcessChannel
 from actors.swarm.processes.lease import Lease
@@ -43,6 +43,7 @@ from protocol.errors import (
     PodStopped,
     PodUnreachable,
     PolypodError,
+    SessionInUse,
     WatchdogExpired,
 )
 from protocol.events import ApprovalRequested, ProcessLost
@@ -262,14 +263,15 @@ class ProcessPod(Supervisor, RemotePod):
             finally:
                 far.close()
                 accounts_far.close()
-            streams = await asyncio.open_connection(sock=near)
-            channel = self._channel = self._connect(*streams, lost)
-            try:
-                channel.begin(self._begin)
-                await self._wait_until_begun(channel, started)
-                await lost.wait()
-            finally:
-                await self._bury(child, channel)
+            with process_of_pod(child.pid, self.pod.name):
+                streams = await asyncio.open_connection(sock=near)
+                channel = self._channel = self._connect(*streams, lost)
+                try:
+                    channel.begin(self._begin)
+                    await self._wait_until_begun(channel, started)
+                    await lost.wait()
+                finally:
+                    await self._bury(child, channel)
         finally:
             lease.close()
             self._channel = self._lease = None
@@ -299,6 +301,9 @@ class ProcessPod(Supervisor, RemotePod):
             begun = await channel.begun
         except PodUnreachable as error:
             raise self._reason or await self._lost_by(str(error)) from None
+        except SessionInUse as error:  # it cannot know which processes are of this program
+            holder = Holder(error.pid, error.host, error.since, error.pod)
+            raise in_use(error.session_id, holder) from None
         self._events.begin(begun)
         self._commands.open(channel)
         if started is not None:
