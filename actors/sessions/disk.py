@@ -13,8 +13,10 @@ from pathlib import Path
 from protocol.errors import StoreError
 
 _NO_FOLDER = "a file stands where a folder has to be: name another place, or move it out of the way"
+#: What is said to whoever writes to a full disk.
+FREE_SPACE = "free some space; what follows will be written then"
 _HINTS = {
-    errno.ENOSPC: "free some space; what follows will be written then",
+    errno.ENOSPC: FREE_SPACE,
     errno.EDQUOT: "free some of your quota; what follows will be written then",
     errno.EFBIG: "raise the limit on the size of files",
     errno.EROFS: "use a folder on a disk that may be written",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
 
 import pytest
 from command_kit import Home
-from store_kit import change_entry
+from store_kit import change_entry, small_disk
 
 from actors.sessions.chain import chained
 from actors.sessions.replay import replay
@@ -130,6 +131,29 @@ def test_a_history_is_folded_by_hand_and_goes_on(home: Home) -> None:
     assert home.polypod("resume", session, "count words in a.txt", "--model", "offline").code == 0
     [shown] = home.polypod("show", done.out.strip(), "--json").lines
     assert shown["parent"]["kind"] == "compacted_from"
+
+
+def test_on_a_full_disk_sessions_are_listed_exported_and_checked_and_gc_says_what_it_needs(
+    home: Home, tmp_path: Path
+) -> None:
+    """No command could open the store."""
+    disk = tmp_path / "disk"
+    with small_disk(disk, "1m"):
+        store = ("--store", f"sqlite:{disk / 'pods.db'}")
+        home.run("hello", *store)
+        with contextlib.suppress(OSError), (disk / "ballast").open("wb", 0) as ballast:
+            while ballast.write(bytes(1 << 16)):
+                pass
+        [listed] = home.polypod("ps", "--json", *store).lines
+        assert home.polypod("export", "last", "exported", *store).code == 0
+        assert home.polypod("fsck", *store).code == 0
+        assert home.polypod("gc", "--older-than", "0s", "--dry-run", "--json", *store).lines
+        for words in (("gc", "--older-than", "0s"), ("rm", listed["session_id"])):
+            refused = home.polypod(*words, *store)
+            assert refused.code == 1
+            assert "free a few MB by other means" in refused.err
+        (disk / "ballast").unlink()
+        assert home.polypod("gc", "--older-than", "0s", *store).out.strip() == listed["session_id"]
 
 
 def test_gc_gives_the_space_of_what_is_gone_back_to_the_disk(home: Home) -> None:

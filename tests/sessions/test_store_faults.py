@@ -78,18 +78,88 @@ def test_a_full_disk_fails_what_does_not_fit_and_nothing_else(tmp_path, open_in)
         again.close()
 
 
-def test_a_store_that_cannot_be_opened_since_its_disk_is_full_says_so(tmp_path):
-    """SQLite makes files beside it to read it."""
+@contextlib.contextmanager
+def full(disk, free=0):
+    """No more than so many bytes can be written."""
+    ballast = disk / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb", 0) as file:
+        while file.write(bytes(1 << 16)):
+            pass
+    os.truncate(ballast, ballast.stat().st_size - free)
+    yield
+    ballast.unlink(missing_ok=True)
+
+
+def test_a_store_that_cannot_be_made_since_its_disk_is_full_says_so(tmp_path):
     disk = tmp_path / "disk"
-    with small_disk(disk, "200k"):
-        store = SQLiteStore(disk / "pods.db")
-        make(store, "s", "a")
-        store.close()
-        with contextlib.suppress(OSError), (disk / "ballast").open("wb", 0) as ballast:
-            ballast.write(bytes(200_000))
+    with small_disk(disk, "200k"), full(disk):
         with pytest.raises(StoreError, match="the disk is full") as caught:
             SQLiteStore(disk / "pods.db")
         assert "free some space" in str(caught.value)
+
+
+def left_without_index(disk):
+    """As a process leaves it that is killed, where the index of its log is deleted since."""
+    store = SQLiteStore(disk / "written.db")
+    make(store, "s", "a", "b")
+    for end in "", "-wal":
+        shutil.copy(f"{store.path}{end}", f"{disk / 'pods.db'}{end}")
+    store.close()
+    for path in disk.glob("written.db*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def closed_before(disk):
+    store = SQLiteStore(disk / "pods.db")
+    make(store, "s", "a", "b")
+    store.close()
+
+
+@pytest.mark.parametrize("free", [0, 4 << 10, 32 << 10])  # for nothing, a note, an index without a note
+@pytest.mark.parametrize("left", [closed_before, left_without_index])
+def test_a_store_whose_disk_is_full_is_read_and_written_to_once_there_is_room(tmp_path, left, free):
+    """It could not be opened at all, since SQLite makes an index beside it."""
+    disk = tmp_path / "disk"
+    with small_disk(disk, "1m"):
+        left(disk)
+        with full(disk, free):
+            store, other = SQLiteStore(disk / "pods.db"), SQLiteStore(disk / "pods.db")
+            for each in store, other:
+                assert [entry.body for entry in verified("s", each.read("s"))] == bodies("a", "b")
+                assert each.problems() == []
+                assert each.holder("s") is None
+                for write in (
+                    lambda each=each: each.claim("s", "pod"),
+                    lambda each=each: make(each, "t", BIG),
+                    lambda each=each: each.delete("s"),
+                ):
+                    with pytest.raises(StoreError, match=r"the disk is full|No space") as caught:
+                        write()
+                    assert "free some space" in str(caught.value)
+                assert len(each.read("s")) == 2
+            assert not list(disk.glob("pods.db.writers/log.*"))
+        head = add(store, "s", store.info("s").head, "c")
+        store.release("s")
+        assert other.info("s").head == head
+        add(other, "s", head, "d")
+        assert len(verified("s", store.read("s"))) == 4
+        store.close()
+        other.close()
+
+
+def test_a_read_of_a_store_on_a_full_disk_is_no_answer_once_another_process_writes_to_it(tmp_path):
+    disk = tmp_path / "disk"
+    with small_disk(disk, "1m"):
+        closed_before(disk)
+        with full(disk):
+            store = SQLiteStore(disk / "pods.db")
+            with pytest.raises(StoreError, match="written just now"), store._reader():  # noqa: PT012
+                (disk / "ballast").unlink()
+                other = SQLiteStore(disk / "pods.db")
+                head = add(other, "s", other.info("s").head, "c")
+        assert store.info("s").head == head
+        other.close()
+        store.close()
 
 
 def test_a_session_that_does_not_fit_is_not_made(tmp_path, open_in):

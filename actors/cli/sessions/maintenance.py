@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,10 +24,11 @@ from actors.cli.sessions.store_reader import Reading, exists
 from actors.cli.sessions.table import print_sessions
 from actors.sessions import repair, retention
 from actors.sessions.answers import wait
+from actors.sessions.disk import FREE_SPACE
 from actors.sessions.head import new_session_id
 from actors.sessions.store import SessionInfo, SessionStore
 from actors.sessions.urls import open_store
-from protocol.errors import SessionError, SessionNotFound
+from protocol.errors import SessionError, SessionNotFound, StoreError
 
 
 @click.command(short_help="Open a session that branches off.")
@@ -99,9 +102,10 @@ def rm(sessions: tuple[str, ...], store: str | None) -> None:
     try:
         with Reading(store) as reading:
             found = [_find(reading, opened, each) for each in sessions]
-        for session_id in found:
-            wait(opened.delete(session_id))
-            click.echo(session_id)
+        with _on_full_disk():
+            for session_id in found:
+                wait(opened.delete(session_id))
+                click.echo(session_id)
     finally:
         wait(opened.close())
 
@@ -164,7 +168,8 @@ def gc(older_than: str | None, superseded: bool, dry_run: bool, store: str | Non
     age = None if older_than is None else age_of(older_than)
     opened = _open_existing(store)
     try:
-        gone = retention.collect(opened, older_than=age, superseded=superseded, dry_run=dry_run)
+        with _on_full_disk():
+            gone = retention.collect(opened, older_than=age, superseded=superseded, dry_run=dry_run)
         if not dry_run:
             _give_back(opened)
     finally:
@@ -176,6 +181,17 @@ def gc(older_than: str | None, superseded: bool, dry_run: bool, store: str | Non
         _print_sessions(gone, as_json=as_json)
     if not as_json:
         Terminal().note(f"{count(len(gone), 'session')} {'would be deleted' if dry_run else 'deleted'}")
+
+
+@contextlib.contextmanager
+def _on_full_disk() -> Iterator[None]:
+    """Whoever deletes sessions wants to free some space, and is not to be asked for that alone."""
+    try:
+        yield
+    except StoreError as error:
+        if error.hint == FREE_SPACE:
+            error.hint = "deleting takes some space at first: free a few MB by other means, and do it again"
+        raise
 
 
 def _give_back(store: SessionStore) -> None:

@@ -6,12 +6,12 @@ import errno
 import sqlite3
 from pathlib import Path
 
-from actors.sessions.disk import has_locks, store_error
+from actors.sessions.disk import FREE_SPACE, has_locks, store_error
 from actors.sessions.sqlite.watch import Change
 from protocol.errors import StoreError
 
 _MEANINGS = {
-    sqlite3.SQLITE_FULL: ("the disk is full", "free some space; what follows will be written then"),
+    sqlite3.SQLITE_FULL: ("the disk is full", FREE_SPACE),
     sqlite3.SQLITE_BUSY: (
         "another process has locked it",
         "close what holds it open, such as a database browser in a transaction",
@@ -83,6 +83,15 @@ def is_read_only(error: sqlite3.Error) -> bool:
     return _code(error) == sqlite3.SQLITE_READONLY
 
 
+def lacks_room(error: sqlite3.Error) -> bool:
+    """Whether the disk is full, as far as SQLite says so."""
+    return _code(error) == sqlite3.SQLITE_FULL or _lacks_room_for_index(error)
+
+
+def _lacks_room_for_index(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE
+
+
 def lacks_table(error: sqlite3.Error) -> bool:
     """Whether a table is not there, which is made with the first row that it gets."""
     return "no such table" in str(error)
@@ -107,17 +116,26 @@ def _code(error: sqlite3.Error) -> int:
 def sqlite_error(error: sqlite3.Error, path: Path) -> StoreError:
     """The typed error that says what a SQLite error means and what to do about it."""
     code = _code(error)
-    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE:
-        code = sqlite3.SQLITE_FULL  # there was no room to make the index of the log
+    if lacks_room(error):
+        return full_error(path)
     if code in _OF_LOCKS and not has_locks(path.parent):
         return store_error(OSError(errno.ENOLCK, "its file system has no locks"), path)
     meaning, hint = _MEANINGS.get(code, (str(error), None))
     return StoreError(f"cannot use {path}: {meaning}", hint=hint)
 
 
+def full_error(path: Path) -> StoreError:
+    """The typed error for a file that needs more room than there is."""
+    return _error(path, sqlite3.SQLITE_FULL)
+
+
 def damaged_error(path: Path) -> StoreError:
     """The typed error for a file in which SQLite finds damage."""
-    meaning, hint = _MEANINGS[sqlite3.SQLITE_CORRUPT]
+    return _error(path, sqlite3.SQLITE_CORRUPT)
+
+
+def _error(path: Path, code: int) -> StoreError:
+    meaning, hint = _MEANINGS[code]
     return StoreError(f"cannot use {path}: {meaning}", hint=hint)
 
 

@@ -20,7 +20,15 @@ from actors.runtime.fork import let_be
 from actors.runtime.user_folders import make_private
 from actors.runtime.weak import members_of
 from actors.sessions.disk import store_error, sync_folder
-from actors.sessions.sqlite.errors import change_error, damaged_error, lost_elsewhere_error, sqlite_error
+from actors.sessions.sqlite.errors import (
+    change_error,
+    damaged_error,
+    full_error,
+    is_read_only,
+    lacks_room,
+    lost_elsewhere_error,
+    sqlite_error,
+)
 from actors.sessions.sqlite.merger import MERGE_PATIENCE, Merger
 from actors.sessions.sqlite.others import (
     check_stores,
@@ -173,6 +181,14 @@ class SQLiteFile:
         self.change = self.change or "snapshot"
         return True
 
+    def must_be_reopened(self) -> bool:
+        """Whether each connection must be closed before the next use, which opens the files anew: for what is
+        said of ``is_outdated`` and ``change``, or since a full disk has room again.
+        """
+        if self._snapshot is not None and self._snapshot.has_room():
+            self.change = self.change or "snapshot"
+        return self.change is not None or self.is_outdated()
+
     def check_snapshot(self) -> None:
         """Raise StoreError where what was just read may be half old and half new."""
         if self.is_outdated():
@@ -297,10 +313,21 @@ class SQLiteFile:
                 stack.enter_context(opening(self.path))
                 check_stores(self._watch, self.path, [each._watch for each in members_of(_open_files)])  # noqa: SLF001
                 if not is_lost_elsewhere(self._watch, self.path):
-                    return self._open_together(synchronous, patience)
+                    return self._open_or_read(synchronous, patience)
             if time.monotonic() > deadline:
                 raise lost_elsewhere_error(self.path)
             time.sleep(0.005)  # it may just be opening or closing it
+
+    def _open_or_read(self, synchronous: str, patience: float) -> sqlite3.Connection:
+        """The first connection; where the disk is full, so that the index of the log cannot be made, one that
+        only reads.
+        """
+        try:
+            return self._open_together(synchronous, patience)
+        except sqlite3.Error as error:
+            if not (lacks_room(error) and Snapshot.is_safe(self._watch) and self._is_kept_with_log()):
+                raise
+            return self._open_snapshot(synchronous, patience, of_full_disk=True)
 
     def _open_together(self, synchronous: str, patience: float) -> sqlite3.Connection:
         """The first connection and the two that nobody is given, if all are of one file and one log."""
@@ -308,12 +335,9 @@ class SQLiteFile:
         holders = self._watch.holders(found[0])
         connection: sqlite3.Connection | None = None
         try:
-            if is_kept_with_log(self._watch, self.path):
+            if self._is_kept_with_log():
                 if Snapshot.is_needed(self._watch, self.path):
-                    self._snapshot = Snapshot(self._watch, self.path)
-                    connection = self._open_connection(synchronous, patience)
-                    self._watch.remember(before)
-                    return connection
+                    return self._open_snapshot(synchronous, patience)
                 self._anchor = self._open_anchor()
             connection = self._open_connection(synchronous, patience)
             self._anchor = self._anchor or self._open_anchor()
@@ -326,11 +350,28 @@ class SQLiteFile:
             self._close_anchor()
             if connection is not None:
                 connection.close()  # as the last: it merges what a log holds which was deleted just now
-            self._snapshot = None
             self._watch.forget()
             remove_made(self._watch, self.path, found)
             raise
         return connection
+
+    def _open_snapshot(
+        self, synchronous: str, patience: float, *, of_full_disk: bool = False
+    ) -> sqlite3.Connection:
+        before, connection = identity_of(self.path), None
+        try:
+            self._snapshot = Snapshot(self._watch, self.path, of_full_disk=of_full_disk)
+            connection = self._open_connection(synchronous, patience)
+            self._watch.remember(before)
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            self._snapshot = None
+            raise
+        return connection
+
+    def _is_kept_with_log(self) -> bool:
+        return is_kept_with_log(self._watch, self.path)
 
     def _await_copy(self) -> None:
         """Let a copy that comes into the file's place be whole before it is opened, as half of it would be
@@ -500,6 +541,9 @@ class SQLiteFile:
         """The typed error that says what a SQLite error means and what to do about it."""
         if self.is_outdated():  # what is half old and half new seems damaged
             return change_error("snapshot", self.path)
+        if self._snapshot is not None and self._snapshot.of_full_disk and is_read_only(error):
+            self.change = self.change or "snapshot"  # by the next use there may be room
+            return full_error(self.path)
         return sqlite_error(error, self.path)
 
     def _make(self) -> None:

@@ -170,7 +170,8 @@ def _write(database: Path, noted: _Note) -> None:
     except FileNotFoundError:  # the folder was moved away: the old note is still in it, and would be believed
         raise
     except OSError:  # a folder that may only be read has none
-        pass
+        with contextlib.suppress(OSError):  # on a full disk it is empty
+            draft.unlink()
 
 
 def has_notes(database: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Reads a database in a folder where no file may be made, so that SQLite cannot make the log's index."""
+"""Reads a database where SQLite cannot make the index of its log: in a read-only folder, on a full disk."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ from pathlib import Path
 
 from actors.sessions.sqlite.watch import FileWatch, status_of
 
+#: Bytes that an index has at least (https://sqlite.org/walformat.html, section 2.1).
+_INDEX_BLOCK = 32 << 10
+
 
 class Snapshot:
     """A database and its log as they are, which SQLite reads without any lock. Nobody has them open: who has,
     has made the index of the log. Whether somebody has written to them since is for its user to ask.
     """
 
-    def __init__(self, watch: FileWatch, database: Path) -> None:
+    def __init__(self, watch: FileWatch, database: Path, *, of_full_disk: bool = False) -> None:
         self._watch = watch
         self._database = database
+        #: Whether only the room for the index is missing, so that others may write once there is some.
+        self.of_full_disk = of_full_disk
         self._files = self._state()
         _, log = self._files
         #: What to open the database with: SQLite has the index in memory, or takes no notice of a log.
@@ -25,11 +30,27 @@ class Snapshot:
     @staticmethod
     def is_needed(watch: FileWatch, database: Path) -> bool:
         """Whether a database that is kept with a log can be read in no other way."""
-        return status_of(watch.index) is None and not _may_be_written(database.parent)
+        return Snapshot.is_safe(watch) and not _may_be_written(database.parent)
+
+    @staticmethod
+    def is_safe(watch: FileWatch) -> bool:
+        """Whether nobody can have the database open who writes to it: there is no index of the log, or only
+        the beginning of one, for which there was no room.
+        """
+        index = status_of(watch.index)
+        return index is None or index.st_size < _INDEX_BLOCK
 
     def is_current(self) -> bool:
         """Whether nobody has written to the files, nor may do so as others do."""
-        return self.is_needed(self._watch, self._database) and self._state() == self._files
+        allowed = self.of_full_disk or not _may_be_written(self._database.parent)
+        return allowed and self.is_safe(self._watch) and self._state() == self._files
+
+    def has_room(self) -> bool:
+        """Whether the full disk for which this was made has room again, as far as the system says so."""
+        if not self.of_full_disk:
+            return False
+        found = os.statvfs(self._database.parent)
+        return found.f_bavail * found.f_frsize > 2 * _INDEX_BLOCK
 
     def _state(self) -> tuple[tuple[int, ...] | None, ...]:
         found = status_of(self._database), status_of(self._watch.log)

@@ -396,7 +396,7 @@ class SQLiteStore(SessionStore):
 
     def _submit(self, job: Append) -> AsyncFuture[None] | None:
         self._check_open()
-        if self._file.change is not None:
+        if self._file.must_be_reopened():
             self._let_go()
         try:
             return self._commits.submit(job)
@@ -420,7 +420,7 @@ class SQLiteStore(SessionStore):
         leave as StoreError.
         """
         self._check_open()
-        if self._file.is_outdated() or self._file.change is not None:
+        if self._file.must_be_reopened():
             self._let_go()
         if not self._reading.acquire(blocking=False):
             with self._another_reader() as db:
