@@ -1,1 +1,3 @@
-"""Child processes: one launcher a system, a warden for each child, and the ladder by which children end."""
+"""Starts child processes and ends them with everything they leave behind: a launcher for each system, a
+warden for each child, and the ladder of signals by which a child ends.
+"""

@@ -1,16 +1,16 @@
-"""Whether a launcher has started a process, at whatever remove."""
+"""Finds out whether a process was started by a ``Launcher``, directly or through other processes."""
 
 from __future__ import annotations
 
 import os
 
-#: Stands in the command of the helper that starts children, and of the wardens that it forks.
+#: Part of the command line of the helper that starts children, and of the wardens that it forks.
 HELPER = b"actors.runtime.children.helper"
 
 
 def launcher_above(pid: int | None = None) -> int | None:
-    """The number of the process that has started this one, or ``pid``, for a launcher, with all between them;
-    None where there is none, or the system has no ``/proc``.
+    """The pid of the process whose launcher started this process (or ``pid``), directly or not. None if there
+    is none, or if the system has no ``/proc``.
     """
     number, seen = os.getppid() if pid is None else pid, set[int]()
     while number > 0 and number not in seen:
@@ -20,8 +20,8 @@ def launcher_above(pid: int | None = None) -> int | None:
                 if HELPER in command.read():
                     return number
             with open(f"/proc/{number}/stat", "rb") as stat:  # noqa: PTH123 - the same
-                # Behind the program's name, which may hold anything: state, parent.
+                # After the program's name, which may contain anything: state, parent.
                 number = int(stat.read().rpartition(b")")[2].split()[1])
-        except OSError:  # it has just ended, or is another's
+        except OSError:  # it has just ended, or belongs to another user
             return None
     return None

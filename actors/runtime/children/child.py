@@ -1,4 +1,4 @@
-"""``Child``: a program that was started, its streams and its end, as its warden reports them."""
+"""``Child``: a handle for a running child process: its streams, how to stop it, and how it ended."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from actors.runtime.children.pipes import ChildInput, ChildOutput
 from actors.runtime.children.spare import Connection
 from protocol.errors import ChildError, ChildLost, ChildNotConfined, ChildNotStarted
 
-#: The steps of a confinement, in words.
+#: What each step of a confinement does, for error messages.
 _OF_CONFINEMENT = {
     "namespaces": "namespaces of its own",
     "files": "the files that it is to see",
@@ -28,18 +28,18 @@ _OF_CONFINEMENT = {
     "seccomp": "seccomp",
 }
 
-#: Seconds after which a child that is to start is looked after: its warden may have been stopped.
+#: Seconds after which a child that has not started is checked: its warden may have been stopped.
 _PATIENCE = 2.0
-#: Seconds that a warden has besides what its ladder takes.
+#: Seconds that a warden may take in addition to its ladder.
 _GRACE = 2.0
 
 
 class Ladder(Struct, frozen=True):
-    """How a child is ended: by the signal ``request`` to its group, which asks it to, by TERM after
-    ``request_wait`` seconds, and by KILL after ``term_wait`` more. The last two go to all its descendants
-    as well, and to what it leaves behind when it ends by itself.
+    """How a child is ended: first the signal ``request`` to its process group, after ``request_wait`` seconds
+    TERM, and after ``term_wait`` more KILL. TERM and KILL go to all its descendants as well, and to what it
+    leaves behind when it ends by itself.
 
-    A runner that asks in another way, by a line or by closing the input, gives a ``request_wait`` alone.
+    A runner that asks in another way, by a line or by closing the input, sets only ``request_wait``.
     """
 
     request: int | None = None
@@ -48,17 +48,17 @@ class Ladder(Struct, frozen=True):
 
     @property
     def longest(self) -> float:
-        """Seconds after which nothing is left that can be killed."""
+        """Seconds after which everything that can be killed has been."""
         return self.request_wait + self.term_wait + KILL_WAIT
 
     def plain(self) -> tuple[int, float, float]:
-        """The ladder as it is sent to a warden."""
+        """The ladder as sent to a warden."""
         return (int(self.request or 0), float(self.request_wait), float(self.term_wait))
 
 
 class ChildEnd(Struct, frozen=True):
-    """How a child ended: its exit code, or minus the signal that ended it, and how many of its processes
-    could not be killed (of another user, or hanging in the kernel): their pids.
+    """How a child ended: its exit code, or minus the number of the signal that ended it, and the pids of its
+    processes that could not be killed (another user's, or hanging in the kernel).
     """
 
     code: int
@@ -66,9 +66,9 @@ class ChildEnd(Struct, frozen=True):
 
 
 class Child:
-    """A program at work. Used on the loop that started it.
+    """A running program. Used only on the loop that started it.
 
-    ``stdin``, ``stdout`` and ``stderr`` are there where they were asked for as pipes.
+    ``stdin``, ``stdout`` and ``stderr`` exist if they were requested as pipes.
     """
 
     def __init__(
@@ -83,9 +83,10 @@ class Child:
         over: Callable[[Child, Connection | None], object],
         rouse: Callable[[], object],
     ) -> None:
-        """``unsent`` is what its warden has not got yet of the request to start it, ``ladder`` that of this.
-        ``over`` is called at its end, with the connection to its warden if that can own another child,
-        and ``rouse`` where its warden does not do what it is asked to: the helper may have been stopped.
+        """``unsent`` is the part of the start request that its warden has not received yet; ``ladder`` is the
+        one in that request. ``over`` is called at its end, with the connection to its warden if that can own
+        another child. ``rouse`` is called if the warden does not do what it is asked, because the helper may
+        have been stopped.
         """
         self.program = program
         self.pid = 0
@@ -96,9 +97,9 @@ class Child:
         self._over, self._rouse_helper = over, rouse
         self._owned = False
         self._warden = connection.warden
-        #: Whether its warden was asked to end it, which it may read when all has ended.
+        #: Whether the warden was asked to end it; the warden may read that only after everything has ended.
         self._is_stopped = False
-        #: When its warden is looked after.
+        #: When the warden is checked next.
         self._timer: asyncio.TimerHandle | None = None
         self._frames = Frames()
         self._unsent = unsent
@@ -122,27 +123,27 @@ class Child:
 
     @property
     def had_dead_warden(self) -> bool:
-        """Whether its warden was a spare one that was killed before it had read the request."""
+        """Whether its warden was a spare one that was killed before it read the request."""
         return self._connection.warden is not None and not self._owned
 
     @property
     def is_of_running_loop(self) -> bool:
-        """Whether it may be waited for here."""
+        """Whether it may be awaited on the running loop."""
         return self._loop is asyncio.get_running_loop()
 
     async def wait(self) -> ChildEnd:
-        """How it ended, once the last of its processes has. Raises ChildLost."""
+        """Wait until its last process has ended, and return how the child ended. Raises ChildLost."""
         return await asyncio.shield(self._ended)
 
     async def stop(self, ladder: Ladder | None = None) -> ChildEnd:
-        """End it by ``ladder``, or by that which it was started with. Said again while it is under way, a
-        shorter ladder shortens what is left of it. Raises ChildLost.
+        """End it by ``ladder``, or by the one it was started with. If it is already being ended, a shorter
+        ladder shortens the rest. Raises ChildLost.
         """
         self.ask_to_stop(ladder)
         return await self.wait()
 
     def ask_to_stop(self, ladder: Ladder | None = None) -> None:
-        """Have its warden begin with the ladder."""
+        """Have its warden start the ladder."""
         if not self._ended.done():
             ladder = ladder or self._ladder
             self._is_stopped = True
@@ -163,7 +164,7 @@ class Child:
             raise
 
     def drop(self) -> None:
-        """Close what a forked process inherited: the child is its parent's."""
+        """Close what a forked process inherited: the child belongs to its parent."""
         if self._control is not None:
             self._control.close()
             self._control = None
@@ -179,19 +180,19 @@ class Child:
         self._timer = self._loop.call_later(seconds, work)
 
     def _rouse_until_started(self) -> None:
-        """Have its warden begin, though other programs stop the helper again and again."""
+        """Have its warden start it, even if other programs stop the helper again and again."""
         self.rouse()
         if not self._started.done():
             self._look_after(_PATIENCE, self._rouse_until_started)
 
     def rouse(self) -> None:
-        """Have helper and warden go on, where somebody has stopped them; on any thread."""
+        """Continue helper and warden if somebody has stopped them. Thread-safe."""
         self._rouse_helper()
         if self._warden is not None and self._control is not None:
             send(self._warden, signal.SIGCONT)
 
     def _kill_warden(self) -> None:
-        """Kill a warden that is stopped again and again; what it owned comes to the helper, which
+        """Kill a warden that is stopped again and again; the helper inherits what it owned, and
         kills that.
         """
         self._rouse_helper()
@@ -217,7 +218,7 @@ class Child:
         except BlockingIOError:
             pass
         except OSError:
-            self._unsent = b""  # it is gone, and so will be what it owned
+            self._unsent = b""  # the warden is gone, and what it owned soon will be
         if self._unsent:
             self._loop.add_writer(self._control.fileno(), self._send_rest)
         else:
@@ -253,7 +254,7 @@ class Child:
             self._finish(ChildEnd(code, left), is_spare=is_spare and not self._is_stopped)
 
     def _lose(self) -> None:
-        """Give the child up: the warden is gone before it has reported its end."""
+        """Give the child up, since its warden is gone and has not reported its end."""
         if not self._owned:
             text = f"what was to own {self.program} could not be made (the helper may be out of descriptors)"
         else:
@@ -296,7 +297,7 @@ class Child:
 
 
 def _not_started(program: str, step: str, number: int) -> ChildNotStarted:
-    """The error that says what kept a program from starting."""
+    """The error that says which step kept a program from starting."""
     words = os.strerror(number) if number else "it cannot be"
     if step in _OF_CONFINEMENT:
         why = f"it cannot be confined: {_OF_CONFINEMENT[step]}: {words}"

@@ -1,4 +1,6 @@
-"""Finds and signals the descendants of this process, however far they have gone from it."""
+"""Finds and signals all descendants of a process, including those that have left its session or changed
+parents.
+"""
 
 from __future__ import annotations
 
@@ -8,36 +10,37 @@ import signal
 from collections.abc import Collection
 from typing import NamedTuple
 
-#: Seconds after which what SIGKILL has not ended is left alone: it hangs in the kernel, or is another user's.
+#: Seconds after which a process that survives SIGKILL is given up: it hangs in the kernel, or is another
+#: user's.
 KILL_WAIT = 5.0
-#: How often new processes are looked for while the known ones are stopped: what forks has stopped by then.
+#: Rounds of looking for new processes while the known ones are stopped: whatever forks is stopped by then.
 _ROUNDS = 50
-#: More than the line of a process has.
+#: More bytes than ``/proc/PID/stat`` has.
 _STAT = 4096
 _NOTHING: frozenset[int] = frozenset()
 
 
 class Process(NamedTuple):
-    """A process, known again by the time of its start (in ticks since boot)."""
+    """A process, identified by pid and start time (in ticks since boot)."""
 
     pid: int
     began: int
 
 
 def this_process() -> Process | None:
-    """Which process this is; None on a system that does not say."""
+    """The current process; None on a system that does not say."""
     return find_process(os.getpid())
 
 
 def find_process(pid: int) -> Process | None:
-    """The process that has this number now; None where there is none, or the system does not say."""
+    """The process that has this pid now; None if there is none, or the system does not say."""
     found = _look(str(pid))
     return None if found is None else found[1]
 
 
 def descendants(*, of: Collection[int] = _NOTHING, but: Collection[int] = _NOTHING) -> list[Process]:
-    """All processes below those numbered ``of``, by default below this one, that have not ended, parents
-    first; without those numbered ``but``, and without what is below these.
+    """All living processes below the pids ``of``, by default below this process, parents first. Those with
+    the pids ``but``, and everything below them, are left out.
     """
     below: dict[int, list[Process]] = {}
     for name in _numbers():
@@ -55,7 +58,7 @@ def descendants(*, of: Collection[int] = _NOTHING, but: Collection[int] = _NOTHI
 
 
 def in_session(leader: int) -> list[Process]:
-    """The processes of the session that the process ``leader`` began, which may have ended."""
+    """The processes of the session that the process ``leader`` began; the leader itself may have ended."""
     found = []
     for name in _numbers():
         with contextlib.suppress(OSError):
@@ -65,8 +68,8 @@ def in_session(leader: int) -> list[Process]:
 
 
 def with_variable(entry: str) -> list[Process]:
-    """The processes of this user that were started with a variable (as ``NAME=value``), or below one that was
-    and left it as it was.
+    """The user's processes that were started with a variable (as ``NAME=value``), or inherited it
+    unchanged.
     """
     found, wanted = [], os.fsencode(entry)
     for name in _numbers():
@@ -77,7 +80,7 @@ def with_variable(entry: str) -> list[Process]:
 
 
 def send(process: Process, number: int) -> None:
-    """Signal a process, and none that has taken its number since; where that may not be, nothing happens."""
+    """Signal a process, but not another that has its pid by now. Does nothing if that is not permitted."""
     with contextlib.suppress(OSError):
         if not hasattr(os, "pidfd_open"):
             os.kill(process.pid, number)
@@ -92,14 +95,14 @@ def send(process: Process, number: int) -> None:
 
 
 def kill_all(*, but: Collection[int] = _NOTHING) -> list[Process]:
-    """Kill all descendants, also those that fork in the meantime; returns which they were."""
+    """Kill all descendants, including those forked meanwhile. Returns which they were."""
     stopped: dict[Process, None] = {}
     for _ in range(_ROUNDS):
         fresh = [each for each in descendants(but=but) if each not in stopped]
         if not fresh:
             break
         for each in fresh:
-            send(each, signal.SIGSTOP)  # what has stopped forks no more
+            send(each, signal.SIGSTOP)  # a stopped process forks no more
         stopped.update(dict.fromkeys(fresh))
     for each in stopped:
         send(each, signal.SIGKILL)
@@ -110,13 +113,13 @@ def _numbers() -> list[str]:
     try:
         return [name for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - a helper has no use for pathlib
     except OSError:
-        return []  # a system without /proc: the group alone is signalled
+        return []  # a system without /proc: only the process group is signalled
 
 
 def _look(name: str) -> tuple[int, Process] | None:
-    """The parent of a process, and the process; None where it has ended."""
+    """The parent's pid, and the process; None if it has ended."""
     try:
-        # No file object, which is much more, in a fork.
+        # No file object, which would touch much more memory in a fork.
         file = os.open(f"/proc/{name}/stat", os.O_RDONLY | os.O_CLOEXEC)
         try:
             data = os.read(file, _STAT)
@@ -124,7 +127,7 @@ def _look(name: str) -> tuple[int, Process] | None:
             os.close(file)
     except OSError:
         return None
-    # Behind the program's name, which may hold anything: state, parent, later threads and start.
+    # After the program's name, which may contain anything: state, parent, later threads and start.
     fields = data.rpartition(b")")[2].split()
-    has_ended = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1  # else its first thread alone has
+    has_ended = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1  # otherwise only its first thread has
     return None if has_ended else (int(fields[1]), Process(int(name), int(fields[19])))

@@ -1,11 +1,13 @@
-"""The environment of children: an allow list, so that no secret of ours is inherited."""
+"""The environment variables that children inherit: an allow list, so that none of our secrets is
+among them.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
 
-#: Who and where one is, the language, and where tools and languages keep what they have installed.
+#: User, home and language, and where tools and languages keep what they have installed.
 ALLOWED = frozenset(
     {
         *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR"),
@@ -21,8 +23,8 @@ ALLOWED = frozenset(
 def allowed_environment(
     more: Iterable[str] = (), *, of: Mapping[str, str] | None = None, **own: str
 ) -> dict[str, str]:
-    """The variables of this process (or ``of`` a mapping) that a child may have, with those that ``more``
-    names, and with its ``own``.
+    """The variables of this process (or of the mapping ``of``) that a child may have, those named in ``more``
+    as well, and the child's ``own``.
     """
     wanted = ALLOWED.union(more)
     found = os.environ if of is None else of

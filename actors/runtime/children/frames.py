@@ -1,8 +1,10 @@
-"""What polypod and its helper processes say to each other: requests of one byte to the helper, and frames
-with wardens: four bytes of length, then plain data. Descriptors come with the first byte.
+"""The format of what polypod and its helper processes send each other.
 
-The helpers have the standard library only and are to be up at once, so the data is marshal's: both ends are
-one program on one interpreter, and nobody else has the socket.
+A request to the helper is one byte. Warden and polypod exchange frames: four bytes of length, then plain
+data. Descriptors are sent along with the first byte.
+
+The helpers use only the standard library and must start quickly, so the data is encoded with ``marshal``.
+That is safe: both ends are one program on one interpreter, and nobody else has the socket.
 """
 
 from __future__ import annotations
@@ -14,22 +16,22 @@ from array import array
 from collections.abc import Iterator
 from typing import Any
 
-#: Requests to the helper: a child (with descriptors), one to keep open, the end by all ladders, and the end
-#: of what is left.
+#: Requests to the helper: start a child (with a descriptor), keep a descriptor open, end everything by its
+#: ladder, kill what is left.
 START, HOLD, END, KILL = b"+", b"=", b"-", b"!"
 _HEAD = 4
 
 
 def framed(value: Any) -> bytes:
-    """``value`` (None, numbers, bytes, texts, and tuples of these) as a frame."""
+    """``value`` (None, numbers, bytes, strings, and tuples of these) as a frame."""
     data = marshal.dumps(value)
     return len(data).to_bytes(_HEAD, "big") + data
 
 
 def receive(end: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
-    """What has come, and the descriptors that came with it, at most so many: no program inherits them.
+    """Receive bytes, and at most ``most`` descriptors sent with them, which no program inherits.
 
-    Fewer come than were sent where this process has no room for them. Raises OSError.
+    There may be fewer descriptors than were sent, if this process has no room for them. Raises OSError.
     """
     space = socket.CMSG_LEN(most * array("i").itemsize)
     data, rights, _, _ = end.recvmsg(size, space, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
@@ -42,7 +44,7 @@ def receive(end: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]
 
 
 class Frames:
-    """Takes bytes as they come, and gives whole frames."""
+    """Splits a stream of bytes into frames."""
 
     __slots__ = ("_bytes",)
 
@@ -50,12 +52,12 @@ class Frames:
         self._bytes = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Any]:
-        """What has become whole with ``data``."""
+        """Take bytes, and yield the values of the frames that are complete."""
         self._bytes += data
         while len(self._bytes) >= _HEAD:
             end = _HEAD + int.from_bytes(self._bytes[:_HEAD], "big")
             if len(self._bytes) < end:
                 return
-            value = marshal.loads(bytes(self._bytes[_HEAD:end]))  # noqa: S302 - of our own process
+            value = marshal.loads(bytes(self._bytes[_HEAD:end]))  # noqa: S302 - from our own process
             del self._bytes[:end]
             yield value

@@ -1,9 +1,9 @@
-"""The launcher's process: makes a warden for each child that polypod asks for, and owns what wardens lose.
+"""The launcher's helper process: forks a warden for each child, and kills what a lost warden leaves behind.
 
-A child is requested by one byte with a descriptor: the control socket of its warden, by which the rest
-goes. It ends when it is asked to, or when polypod does,
-known by the end of its socket or by a pidfd (another process that polypod forked may hold the socket),
-and when all wardens have. What it is asked to hold, such as the lock of who started it, is open until then.
+A request for a child is one byte with a descriptor: the warden's end of the socket over which polypod and the
+warden talk. The helper ends when it is asked to, or when polypod ends, and in both cases after all its
+wardens. That polypod has ended shows by a pidfd as well as by the socket, which another fork of polypod may
+hold open. What the helper is asked to hold, such as a lock of polypod's, stays open until then.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from actors.runtime.children.program import have_programs_begin_as_usual
 from actors.runtime.children.waiting import Waiting, notice_children, reap
 from actors.runtime.children.warden import own_children
 
-#: Descriptors that come with a byte.
+#: Descriptors sent with a byte.
 DESCRIPTORS = 1
-#: How often what a dead warden left is looked for while it does not end, in seconds.
+#: Seconds between two looks for what a dead warden has left.
 _AGAIN = 0.05
-#: Of looks that are taken at most: what SIGKILL does not end in this time hangs in the kernel.
+#: The most looks: a process that survives SIGKILL for so long hangs in the kernel.
 _LOOKS = 100
-#: How often a warden may be stopped, by its child perhaps, before it is killed and what it owns is ours.
+#: How often a warden may be stopped, perhaps by its child, before it is killed and the helper takes what it
+#: owned.
 _STOPS = 100
 
 
@@ -37,7 +38,7 @@ class Helper:
     """Forks wardens, and ends with polypod."""
 
     def __init__(self, asked: socket.socket, polypod: int) -> None:
-        """``asked`` brings what to start; ``polypod`` is a pidfd of it, or -1 where there is none."""
+        """``asked`` receives the requests; ``polypod`` is a pidfd of polypod, or -1 if there is none."""
         self._asked = asked
         self._polypod = polypod
         self._lifeline, self._lifeline_held = os.pipe()
@@ -45,18 +46,19 @@ class Helper:
         self._waiting.watch(asked.fileno(), self._receive)
         if polypod >= 0:
             self._waiting.watch(polypod, self._end)
-        #: The control sockets of living wardens; ours keep them open until what a killed one left is gone.
+        #: The control sockets of living wardens. Our copies keep them open until what a killed warden left
+        #: has ended.
         self._wardens: dict[int, int] = {}
-        #: Those of wardens that were killed.
+        #: The control sockets of killed wardens.
         self._lost: list[int] = []
-        #: What is kept open, by wardens too, until the last child is gone.
+        #: What is held open, by wardens too, until the last child has ended.
         self._held: list[int] = []
         self._looks = 0
         self._stops: Counter[int] = Counter()
         self._ending = False
 
     def run(self) -> None:
-        """Serve until polypod has ended, and all wardens after it."""
+        """Serve until polypod and then all wardens have ended."""
         take_in_orphans()
         go_on_at_end_of_parent()  # a child may have stopped it by then, and its warden
         while not (self._ending and not self._wardens and not self._lost):
@@ -79,7 +81,7 @@ class Helper:
             self._held += descriptors
         elif len(descriptors) == DESCRIPTORS and not self._ending:
             self._fork(*descriptors)
-        else:  # we are out of descriptors: who asked sees that its socket has closed
+        else:  # out of descriptors: the caller sees that its socket has closed
             _close(*descriptors)
 
     def _fork(self, control: int) -> None:
@@ -95,7 +97,7 @@ class Helper:
         self._wardens[pid] = control
 
     def _become_warden(self, control: int) -> None:
-        """Be a warden from now on; never returns."""
+        """Become a warden. Never returns."""
         code = 1
         try:
             self._waiting.close()
@@ -116,9 +118,7 @@ class Helper:
         os.close(self._lifeline_held)
 
     def _kill_wardens(self) -> None:
-        """Kill the wardens that are left, since they have had their time; what they own comes to this
-        process.
-        """
+        """Kill the wardens that are left after their time; this process inherits what they own."""
         for pid in self._wardens:
             os.kill(pid, signal.SIGKILL)
 
@@ -137,13 +137,13 @@ class Helper:
             self._kill_what_is_nobodys()
 
     def _have_go_on(self, pid: int) -> None:
-        """Continue a warden that is stopped: it would end nothing, also once polypod is gone."""
+        """Continue a stopped warden: it would end nothing, not even when polypod has ended."""
         if pid in self._wardens:
             self._stops[pid] += 1
             os.kill(pid, signal.SIGCONT if self._stops[pid] < _STOPS else signal.SIGKILL)
 
     def _kill_what_is_nobodys(self) -> None:
-        """Kill what has come to this process since its warden was killed."""
+        """Kill what this process has inherited from killed wardens."""
         self._looks += 1
         if kill_all(but=self._wardens) and self._looks < _LOOKS:
             return
@@ -157,15 +157,15 @@ def _close(*descriptors: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Run as a process: the numbers of the socket and of the pidfd are its arguments, and where it is to fork
-    functions, ``module:name`` of what makes it have them.
+    """Run the helper process. Its arguments are the numbers of the socket and of the pidfd, and, if it is to
+    fork functions, the ``module:name`` that provides them.
     """
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     have_programs_begin_as_usual()
     notice_children()
-    gc.disable()  # wardens are forks of this, and share what nobody touches
-    gc.freeze()  # also where they collect what is their own
+    gc.disable()  # wardens are forks of this process, and share memory that nobody writes
+    gc.freeze()  # even when they collect their own garbage
     asked, polypod = map(int, arguments[:2])
     for each in (asked, polypod):
         if each >= 0:

@@ -1,4 +1,6 @@
-"""Sockets and a module search path for processes that we start, whatever the program has set."""
+"""Socket pairs and a module search path for processes that we start, independent of the program's
+settings.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from typing import cast
 
 
 def socket_pair() -> tuple[socket.socket, socket.socket]:
-    """Two connected sockets that wait, also in a program with a ``socket.setdefaulttimeout``: by that the
-    other process would have one that never waits.
+    """Two connected blocking sockets, even if the program has set ``socket.setdefaulttimeout``: with a
+    default time-out the other process would get a non-blocking one.
     """
     near, far = socket.socketpair()
     near.settimeout(None)
@@ -20,11 +22,11 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
 
 
 def search_path() -> list[str]:
-    """Where modules are looked for, for a process that begins in another folder; without what is not text,
-    which Python passes over.
+    """The module search path for a process that starts in another folder, without entries that are not
+    strings, which Python ignores.
     """
     named = [Path(each) for each in cast("list[object]", sys.path) if isinstance(each, str)]
     with contextlib.suppress(FileNotFoundError):
         return [str(each.absolute()) for each in named]
-    # The working directory is gone, and nothing is found by what is seen from there.
+    # The working directory is gone, so relative entries find nothing.
     return [str(each) for each in named if each.is_absolute()]

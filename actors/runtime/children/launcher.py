@@ -1,4 +1,6 @@
-"""``Launcher``: starts children by a helper process, one for a system, which begins with the first."""
+"""``Launcher``: starts child processes through one helper process per system, which is started with the first
+child.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +32,16 @@ from actors.runtime.frozen import MARK, check_can_start, is_frozen
 from actors.runtime.in_thread import in_thread
 from protocol.errors import ChildLost, ChildNotStarted, TooManyChildren
 
-#: What an output is: a pipe that is read, nothing, where standard output goes, or a descriptor of ours.
+#: Where an output goes: to a pipe that we read, nowhere, where standard output goes, or to a descriptor of
+#: ours.
 Output = Literal["pipe", "null", "stdout"] | int
-#: The helper runs without site packages; ``actors`` itself would import all of polypod.
+#: The helper runs without site packages; importing ``actors`` would import all of polypod.
 _BOOTSTRAP = (
     "import sys; package = sys.modules['actors'] = type(sys)('actors'); package.__path__ = [sys.argv[1]]; "
     "from actors.runtime.children.helper import main; main(sys.argv[2:])"
 )
-#: One that forks what it has imported has all that we have. What packages want done in forked processes is
-#: kept for these: nothing of it concerns the helper, and it would touch a megabyte of memory in each fork.
+#: A helper that forks functions has everything importable that we have. The at-fork hooks of packages are
+#: kept for its forks: the helper does not need them, and they would touch a megabyte of memory in each fork.
 _BOOTSTRAP_WITH_PACKAGES = """
 import ast, os, sys
 def keep(**hooks):
@@ -48,38 +51,39 @@ sys.path[:] = ast.literal_eval(sys.argv[1])
 from actors.runtime.children.helper import main
 main(sys.argv[2:])
 """
-#: What an interpreter may need to find its own libraries.
+#: Variables that an interpreter may need to find its own libraries.
 _OF_INTERPRETER = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "PYTHONHOME")
-#: Seconds after which the helper is asked again that could take no more requests for now.
+#: Seconds after which the helper is asked again when it could take no more requests.
 _FULL = 0.005
-#: Seconds that the helper has to end with all its children besides what their ladders take, and that it has
-#: to end with what is left then, once it is asked to kill that.
+#: Seconds that the helper has to end with all its children, in addition to their ladders; and those it has
+#: after it is asked to kill the rest.
 _GRACE, _KILL_GRACE = 10.0, 5.0
 
 _launchers: WeakSet[Launcher] = WeakSet()
 
 
 class _Helper(Struct, eq=False):
-    """The helper process, and the socket by which it is asked."""
+    """The helper process, and the socket for requests to it."""
 
     process: subprocess.Popen[bytes]
     asked: socket.socket
 
     def rouse(self) -> None:
-        """Continue the helper, where somebody has stopped it."""
+        """Continue the helper if somebody has stopped it."""
         self.process.send_signal(signal.SIGCONT)
 
 
 class Launcher:
-    """Starts children. It may be used by any loop and thread; a child belongs to the loop that started it.
+    """Starts children. Usable from any loop and thread; a child belongs to the loop that started it.
 
-    All its children end with this process, however that ends, and with ``aclose``. A process that is forked
-    from this one has a helper of its own, and none of these children.
+    All its children end with this process, however it ends, and with ``aclose``. A fork of this process gets
+    a helper of its own, and none of these children.
     """
 
     def __init__(self, most: int | None = None, *, prepare: str | None = None) -> None:
-        """At most so many children are at work at once; ``None`` is any number. ``prepare`` is
-        ``module:name`` of what has the helper import what it then forks instead of starting programs.
+        """``most`` is how many children may run at a time; ``None`` is any number. ``prepare`` is the
+        ``module:name`` of a function with which the helper imports what it then forks instead of starting
+        programs.
         """
         self._prepare = prepare
         self._slots = None if most is None else Slots(most)
@@ -99,20 +103,20 @@ class Launcher:
 
     @property
     def pid(self) -> int | None:
-        """The number of the helper process, None while there is none."""
+        """The pid of the helper process, None if there is none."""
         helper = self._helper
         return None if helper is None or helper.process.returncode is not None else helper.process.pid
 
     def hold(self, descriptor: int) -> None:
-        """Keep a descriptor open that the caller keeps open too, as long as any child is left, however this
-        process ends: a lock that it has is free only then. On any thread.
+        """Have the helper hold a descriptor open until the last child has ended, however this process ends.
+        So a lock that it holds is free only then. The caller keeps it open too. Thread-safe.
         """
         with self._lock:
             self._held[descriptor] = None
             if self._helper is not None:
-                with contextlib.suppress(OSError):  # another one takes the place of a dead helper
+                with contextlib.suppress(OSError):  # another helper replaces a dead one
                     _send_held(self._helper, (descriptor,))
-        self._spares.outdate()  # only now: a warden that another thread asks for meanwhile may lack it
+        self._spares.outdate()  # only now: a warden that another thread requests meanwhile may lack it
 
     def drop_held(self, descriptor: int) -> None:
         """Do not hand the descriptor to helpers that are started from now on."""
@@ -132,22 +136,22 @@ class Launcher:
         wait: float | None = None,
         confinement: Confinement | None = None,
     ) -> Child:
-        """The child that runs ``argv``, which is looked for in the PATH of ``env``, in a session of its own
-        without a terminal. It has these variables and three descriptors, and nothing else of this process;
-        with a ``confinement`` it touches only what that allows.
+        """Start a child that runs ``argv``, which is looked up in the PATH of ``env``, in a session of its
+        own without a terminal. It gets these variables and its three streams, and nothing else of this
+        process; with a ``confinement`` it can touch only what that allows.
 
-        Where as many children are at work as may be, it waits in line for one of them to end, at most
-        ``wait`` seconds. Raises ChildNotStarted (ChildNotConfined where this machine cannot confine it so),
-        TooManyChildren, and ChildLost where the helper is killed meanwhile.
+        If ``most`` children are running, it waits in line, at most ``wait`` seconds. Raises ChildNotStarted
+        (ChildNotConfined if this machine cannot confine it so), TooManyChildren, and ChildLost if the helper
+        is killed meanwhile.
         """
         words = [os.fspath(each) for each in argv]
-        program = words[0] if words else "nothing"  # a trial of the confinement alone
+        program = words[0] if words else "nothing"  # without a program: only a trial of the confinement
         plan = None
         if confinement is not None:
             plan, env = confinement.plain(), confinement.environment(env)
         request = _request(program, words, os.fspath(cwd), env)
         ladder = ladder or Ladder()
-        slots = self._slots if words else None  # a trial waits for nobody
+        slots = self._slots if words else None  # a trial waits for no slot
         while True:
             if slots is not None:
                 await self._take_slot(slots, program, wait)
@@ -177,7 +181,7 @@ class Launcher:
             raise TooManyChildren.of(program, slots.most, at_work) from None
 
     def _part_with(self, slots: Slots | None, child: Child, connection: Connection | None) -> None:
-        """Forget a child that has ended, and keep its warden where that may own another one."""
+        """Forget a child that has ended, and keep its warden if that may own another one."""
         self._children.discard(child)
         if connection is not None:
             self._spares.keep(connection)
@@ -227,10 +231,10 @@ class Launcher:
     async def _hand_over(
         self, program: str, asked: bytes, streams: list[int], *, has_view: bool
     ) -> tuple[Connection, int]:
-        """The connection to a warden that has been asked for a child with these streams, and how much of that
-        it has got. Raises ChildNotStarted, ChildLost, OSError.
+        """Ask a warden for a child with these streams. Returns the connection to the warden, and how many
+        bytes of the request were sent. Raises ChildNotStarted, ChildLost, OSError.
         """
-        # What forks functions would have the variables of one in the memory of the next.
+        # Functions do not reuse a warden: one would have the variables of the one before in its memory.
         while has_view and self._prepare is None and (spare := self._spares.take()) is not None:
             try:
                 return spare, socket.send_fds(spare.control, [asked], streams)
@@ -239,14 +243,14 @@ class Launcher:
         connection = await self._connect(program)
         try:
             return connection, socket.send_fds(connection.control, [asked], streams)
-        except ConnectionError:  # it could not be made, and the connection says why
+        except ConnectionError:  # it could not be made, and the connection reports why
             return connection, len(asked)
         except OSError:
             connection.control.close()
             raise
 
     async def _connect(self, program: str) -> Connection:
-        """The connection to a new warden. Raises ChildNotStarted, ChildLost, OSError."""
+        """Connect to a new warden. Raises ChildNotStarted, ChildLost, OSError."""
         control, for_warden = socket_pair()
         try:
             control.setblocking(False)
@@ -259,9 +263,10 @@ class Launcher:
         return Connection(control, held)
 
     async def aclose(self) -> None:
-        """End all children by their ladders, and the helper; nothing is started any more.
+        """End all children by their ladders, and the helper. Nothing can be started any more.
 
-        The children of the running loop have ended then, those of helpers that were killed as well.
+        When it returns, all children of the running loop have ended, including those of helpers that were
+        killed.
         """
         with self._lock:
             self._closed = True
@@ -293,7 +298,7 @@ class Launcher:
         await in_thread(helper.process.wait)
 
     def abandon(self) -> None:
-        """Have all children and the helper end, without waiting for it: their loop is closed."""
+        """Have all children and the helper end, without waiting for that, since their loop is closed."""
         with self._lock:
             self._closed = True
             helper, self._helper = self._helper, None
@@ -305,13 +310,13 @@ class Launcher:
             let_be(helper.process)  # it ends by itself
 
     def _rouse(self) -> None:
-        """Continue the helper, where somebody has stopped it."""
+        """Continue the helper if somebody has stopped it."""
         helper = self._helper
         if helper is not None:
             helper.rouse()
 
     async def _ask(self, program: str, control: int) -> None:
-        """Have a warden made with this end of its connection. Raises ChildNotStarted, ChildLost, OSError."""
+        """Request a warden with this end of its connection. Raises ChildNotStarted, ChildLost, OSError."""
         for _ in range(3):
             helper = self._ensure_helper(program)
             helper.rouse()
@@ -322,14 +327,14 @@ class Launcher:
                     await asyncio.sleep(_FULL)
                     helper.rouse()
                 except ConnectionError:
-                    self._forget(helper)  # it was killed: another one takes its place
+                    self._forget(helper)  # it was killed; another one replaces it
                     break
                 else:
                     return
         raise ChildLost(f"the helper process that was to start {program} is killed again and again")
 
     def _ensure_helper(self, program: str) -> _Helper:
-        """The helper process, which is started where there is none. Raises ChildNotStarted."""
+        """The helper process, started if there is none. Raises ChildNotStarted."""
         with self._lock:
             if self._closed:
                 raise ChildNotStarted.of(program, "the launcher is closed")
@@ -344,10 +349,10 @@ class Launcher:
             if self._helper is helper:
                 self._helper = None
                 helper.asked.close()
-                helper.process.wait()  # its socket has ended, so it has as well
+                helper.process.wait()  # its socket has closed, so it has ended
 
     def _drop(self) -> None:
-        """Let go of what is the parent's, in a forked process."""
+        """Close what a fork of the parent has inherited."""
         self._lock = threading.Lock()
         self._held = {}
         self._spares.close()
@@ -381,7 +386,7 @@ class _Ends:
 
 
 def _open_stream(kind: Output, theirs: _Ends, ours: _Ends, *, reads: bool = False) -> tuple[int, int]:
-    """Open a stream: gives what the child is handed, and our end of it, -1 where it has none."""
+    """Open a stream. Returns the child's descriptor, and our end, -1 if there is none."""
     if kind == "pipe":
         read, write = os.pipe()
         child, own = (read, write) if reads else (write, read)
@@ -418,7 +423,7 @@ def _begin(prepare: str | None) -> _Helper:
         isolated, bootstrap = ["-I"], _BOOTSTRAP_WITH_PACKAGES
         arguments = [repr(search_path()), *arguments[1:], prepare]
     else:
-        env["LD_BIND_NOW"] = "1"  # functions are looked up once, and not by each process that is forked
+        env["LD_BIND_NOW"] = "1"  # functions are looked up once, not by each process that is forked
     command = [sys.executable, *isolated, "-c", bootstrap, *arguments]
     if is_frozen():
         command = [sys.executable, MARK, *arguments[1:]]
@@ -445,7 +450,7 @@ def _begin(prepare: str | None) -> _Helper:
 
 
 def _send_held(helper: _Helper, descriptors: Iterable[int]) -> None:
-    """Send the helper the descriptors that are held. Raises OSError."""
+    """Send the helper the descriptors that it is to hold. Raises OSError."""
     for each in descriptors:
         socket.send_fds(helper.asked, [HOLD], [each])
 

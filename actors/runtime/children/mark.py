@@ -1,4 +1,4 @@
-"""Identifies a process by its number, start time and boot, since numbers are used again."""
+"""Identifies a process by pid, start time and boot, since pids are reused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from actors.runtime.children.descendants import Process, find_process
 
 
 def mark_of(pid: int) -> str | None:
-    """What marks the process that has this number now off from all that had it, or will have it; None where
+    """A mark of the process that has this pid now, different for every process that ever has it. None if
     there is none, or the system does not say.
     """
     found = find_process(pid)
@@ -18,12 +18,12 @@ def mark_of(pid: int) -> str | None:
 
 
 def is_running(pid: int, mark: str) -> bool:
-    """Whether the process with that mark lives; by now its number may be another's."""
+    """Whether the process with that mark is running; its pid may be another's by now."""
     return mark_of(pid) == mark
 
 
 def marked(pid: int, mark: str) -> Process | None:
-    """The process with that mark, to be signalled; None where it lives no more."""
+    """The process with that mark, to be signalled; None if it has ended."""
     found = find_process(pid)
     return found if found is not None and mark_of(pid) == mark else None
 

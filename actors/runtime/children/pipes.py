@@ -1,4 +1,6 @@
-"""``ChildOutput`` and ``ChildInput``: our ends of a child's standard streams, on the loop that started it."""
+"""``ChildOutput`` and ``ChildInput``: our ends of a child's standard streams, for the loop that
+started it.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +10,26 @@ import os
 from protocol.errors import ChildNotListening, LineTooLong
 
 _CHUNK = 65536
-#: Bytes of a line that is read, unless more is asked for.
+#: The longest line that is read, in bytes, unless more is asked for.
 LONGEST_LINE = 1 << 24
-#: Chunks that are read in a row before the loop has its turn.
+#: Chunks that are read in a row before the loop gets its turn.
 _IN_A_ROW = 16
 
 
 class _Pipe:
-    """Our end of a pipe, on the loop that made it."""
+    """Our end of a pipe, used on the loop that made it."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
-        #: Whether the loop calls ``_on_ready``: it goes on with that until nobody waits any more, since to
-        #: begin and end it for each wait takes as long as a read.
+        #: Whether the loop calls ``_on_ready``. It keeps doing so until nobody waits any more: starting and
+        #: stopping it for each wait would take as long as a read.
         self._watched = False
 
     def drop(self) -> None:
-        """Close what a forked process inherited; the loop is its parent's."""
+        """Close what a forked process inherited; the loop belongs to its parent."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -73,20 +75,21 @@ class _Pipe:
 
 
 class ChildOutput(_Pipe):
-    """What a child writes. Nothing is read ahead of who asks, so a child that writes too fast has to wait.
+    """What a child writes. Nothing is read before somebody asks for it, so a child that writes too fast must
+    wait.
 
-    It ends with the last process of the child, whoever else holds the other end of the pipe.
+    It ends when the last process of the child has ended, even if others hold the other end of the pipe.
     """
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor)
-        #: Whether all processes of the child have ended: what is in the pipe now is all there will be.
+        #: Whether all processes of the child have ended: nothing more will come than what is in the pipe.
         self._no_more = False
         self._rest = bytearray()
         self._in_a_row = 0
 
     async def read(self, size: int = _CHUNK) -> bytes:
-        """The next bytes, at most ``size``; none at the end. One reader at a time."""
+        """The next bytes, at most ``size``; empty at the end. One reader at a time."""
         if self._rest:
             taken = bytes(self._rest[:size])
             del self._rest[:size]
@@ -94,10 +97,10 @@ class ChildOutput(_Pipe):
         return await self._receive(size)
 
     async def _receive(self, size: int = _CHUNK) -> bytes:
-        """The next bytes of the pipe itself."""
+        """The next bytes from the pipe itself."""
         self._in_a_row += 1
         if self._in_a_row % _IN_A_ROW == 0:
-            await asyncio.sleep(0)  # a child that always has more would keep the loop from all else
+            await asyncio.sleep(0)  # a child that always has more would keep the loop from everything else
         while self._descriptor >= 0:
             try:
                 data = os.read(self._descriptor, size)
@@ -113,9 +116,9 @@ class ChildOutput(_Pipe):
         return b""
 
     async def readline(self, limit: int = LONGEST_LINE) -> bytes:
-        """The next line with its end, the last one perhaps without; none at the end.
+        """The next line with its newline; the last one may lack it. Empty at the end.
 
-        Raises LineTooLong where a line has more than ``limit`` bytes, once it has been passed over.
+        Raises LineTooLong for a line of more than ``limit`` bytes, after skipping it.
         """
         searched = 0
         too_long = False
@@ -140,7 +143,7 @@ class ChildOutput(_Pipe):
         self._wake()
 
     def close(self) -> None:
-        """Read no more of it; a child that goes on writing gets an error of the system."""
+        """Stop reading; a child that writes on gets an error from the system."""
         self._close()
 
     def _watch(self) -> None:
@@ -158,9 +161,9 @@ class ChildInput(_Pipe):
         self._lock = asyncio.Lock()
 
     async def write(self, data: bytes) -> None:
-        """Write all of ``data``, as fast as the child reads; one write after the other.
+        """Write all of ``data``, as fast as the child reads; concurrent writes follow each other.
 
-        Raises ChildNotListening where it does not read any more.
+        Raises ChildNotListening if the child has closed its input.
         """
         async with self._lock:
             left = memoryview(data)
@@ -171,7 +174,8 @@ class ChildInput(_Pipe):
                     await self._wait()
 
     def write_some(self, data: bytes | memoryview) -> int:
-        """Write as much of ``data`` as can be written now; how many bytes. Not while ``write`` is under way.
+        """Write as much of ``data`` as the pipe takes now, and return how many bytes that was. Not allowed
+        during a ``write``.
 
         Raises ChildNotListening.
         """
@@ -186,7 +190,7 @@ class ChildInput(_Pipe):
             raise ChildNotListening("the child does not read its standard input any more") from error
 
     def close(self) -> None:
-        """Let the child read the end of its input."""
+        """Close the input: the child reads its end."""
         self._close()
 
     def _watch(self) -> None:

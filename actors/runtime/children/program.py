@@ -1,4 +1,6 @@
-"""Starts a program in a process of its own: in its folder, with its streams, and nothing else of ours."""
+"""Starts a program in a process of its own, with its folder, streams and variables, and nothing
+else of ours.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +16,19 @@ from actors.runtime.children.confinement.privileges import limit
 from actors.runtime.children.frames import framed
 from actors.runtime.children.kernel import end_with_parent
 
-#: The number of a parent that is in none of the namespaces that a process sees.
+#: The pid of a parent in another PID namespace.
 _OUTSIDE = 0
 _NOT_THERE = FileNotFoundError, NotADirectoryError
-#: Functions that are run in a forked process instead of a program of that name, where this one has any.
+#: Functions to run in a forked process instead of the program of that name.
 FUNCTIONS: dict[bytes, Callable[[Sequence[bytes]], object]] = {}
-#: ``(argv, folder, environment)``, all of it bytes; no ``argv`` is a trial of what comes before the program.
+#: ``(argv, folder, environment)``, all bytes; an empty ``argv`` only tries what comes before the program.
 Request = tuple[tuple[bytes, ...], bytes, tuple[tuple[bytes, bytes], ...]]
 
 
 def begin(request: Request, streams: Sequence[int], plan: Plan | None = None) -> tuple[int, int]:
-    """The number of a new child that becomes the program, confined to a plan, and a pipe: it ends once that
-    runs, or says in a frame which step failed, and how. Raises OSError where no process can be made.
+    """Start a process that becomes the program, confined to a plan. Returns its pid, and a pipe that closes
+    once the program runs, or carries a frame with the step that failed and the error number. Raises OSError
+    if no process can be made.
     """
     reader, writer = os.pipe()
     try:
@@ -38,8 +41,9 @@ def begin(request: Request, streams: Sequence[int], plan: Plan | None = None) ->
 
 
 def fork_program(request: Request, streams: Sequence[int], plan: Plan | None, writer: int) -> int:
-    """The number of a new process that becomes the program, confined to a plan, as this thread is already
-    where that has a view; it says in a frame to ``writer`` which step failed, and how. Raises OSError.
+    """Fork a process that becomes the program, confined to a plan, and return its pid. If the plan has a
+    view, this thread is already in it. The process reports to ``writer``, in a frame, which step failed, and
+    the error number. Raises OSError.
     """
     parent = os.getpid()
     pid = os.fork()
@@ -49,14 +53,14 @@ def fork_program(request: Request, streams: Sequence[int], plan: Plan | None, wr
 
 
 def spawn_program(request: Request, streams: Sequence[int]) -> int:
-    """The number of a process that runs the program, which is confined as this thread is. Raises OSError."""
+    """Start the program in a process confined as this thread is, and return its pid. Raises OSError."""
     argv, _, variables = request
     environment = dict(variables)
     actions = [(os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(streams)]
     failed: OSError | None = None
     for path in _paths(argv[0], environment):
         try:
-            os.stat(path)  # which costs less than to find it out in a process
+            os.stat(path)  # cheaper than to find out in a process
             return os.posix_spawn(path, argv, environment, file_actions=actions, setsid=True)
         except OSError as error:
             if failed is None or not isinstance(error, _NOT_THERE):
@@ -65,7 +69,7 @@ def spawn_program(request: Request, streams: Sequence[int]) -> int:
 
 
 def _paths(program: bytes, environment: Mapping[bytes, bytes]) -> list[bytes]:
-    """Where a program is looked for."""
+    """The paths at which a program is looked for."""
     if b"/" in program:
         return [program]
     folders = environment.get(b"PATH", os.fsencode(os.defpath)).split(os.fsencode(os.pathsep))
@@ -73,16 +77,16 @@ def _paths(program: bytes, environment: Mapping[bytes, bytes]) -> list[bytes]:
 
 
 def _become(request: Request, streams: Sequence[int], plan: Plan | None, parent: int, writer: int) -> None:
-    """Execute the program in this process; never returns."""
+    """Execute the program in this process. Never returns."""
     argv, folder, environment = request
     step = "start"
     try:
         os.setsid()
         is_confined = plan is not None and plan.has_view
-        if not is_confined:  # else it ends with the first process of its namespace
+        if not is_confined:  # otherwise it ends with the first process of its namespace
             end_with_parent()
         if os.getppid() not in (parent, _OUTSIDE):
-            return  # it ended before it could take us with it
+            return  # it ended before it could take this process along
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
         for step in () if plan is None or is_confined else confine(plan):  # noqa: B007 - which is sent where it fails
@@ -101,7 +105,7 @@ def _become(request: Request, streams: Sequence[int], plan: Plan | None, parent:
     except OSError as error:
         with contextlib.suppress(OSError):
             os.write(writer, framed((step, error.errno or 0)))
-    except BaseException:  # noqa: BLE001 - whatever it is, this process must not go on as its parent
+    except BaseException:  # noqa: BLE001 - whatever it is, this process must not run on as its parent
         with contextlib.suppress(OSError):
             os.write(writer, framed((step, 0)))
     finally:
@@ -113,7 +117,7 @@ def _call(
     arguments: Sequence[bytes],
     environment: Sequence[tuple[bytes, bytes]],
 ) -> NoReturn:
-    """Call a function instead of executing a program, as an interpreter would that has just started."""
+    """Call a function instead of executing a program, in the state of a freshly started interpreter."""
     try:
         os.environb.clear()
         os.environb.update(environment)
@@ -126,15 +130,16 @@ def _call(
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         function(arguments)
-    finally:  # what it has closed may be others' by now
+    finally:  # the descriptors that it has closed may belong to others by now
         os._exit(1)
 
 
 def have_programs_begin_as_usual() -> None:
-    """Have every signal take its default action, which programs expect, in all that begin from this process.
+    """Restore the default action of every signal, which programs expect, for all that are started from this
+    process.
 
-    What is handled the system restores as they begin, and not what is ignored, as Python does with some: that
-    is handled by doing nothing from here on. Done once, it need not be done in each process.
+    The system restores handled signals when a program starts, but not ignored ones, and Python ignores some.
+    These get a handler that does nothing. Done once here, it need not be done in each process.
     """
     for number in signal.valid_signals():
         if signal.getsignal(number) is signal.SIG_IGN:

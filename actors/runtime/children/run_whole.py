@@ -1,4 +1,4 @@
-"""``run_whole``: runs a program to its end, with all of its input at once, and gives what it printed."""
+"""``run_whole``: runs a program to its end with a given input, and returns what it printed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from actors.runtime.children.pipes import ChildInput, ChildOutput
 from actors.runtime.cleaning import cleaned
 from protocol.errors import ChildNotListening
 
-#: Bytes of its output that are kept, from the beginning, and of both output and errors, from the end.
+#: Bytes kept of the beginning of its output, and of the end of both output and errors.
 _MOST, _MOST_LAST = 1 << 20, 1 << 14
 _LADDER = Ladder(term_wait=1.0)
 
 
 class Ran(Struct, frozen=True):
-    """How a program ended: its code (or minus the signal that ended it), and what it printed: of its output
-    the beginning and the end, of its errors the end.
+    """How a program ended: its exit code (or minus the number of the signal that ended it); beginning and end
+    of its output; the end of its errors.
     """
 
     code: int
@@ -31,7 +31,7 @@ class Ran(Struct, frozen=True):
 
     @property
     def last_words(self) -> str:
-        """The last line of its errors, or of its output where it reports none."""
+        """The last line of its errors, or of its output if there are none."""
         said = (self.stderr.strip() or self.stdout_end.strip()).decode("utf-8", "replace")
         lines = cleaned(said).strip().splitlines()
         return lines[-1].strip() if lines else ""
@@ -46,9 +46,10 @@ async def run_whole(
     stdin: bytes = b"",
     seconds: float,
 ) -> Ran:
-    """Run a program to its end. One that takes longer than ``seconds`` is ended, with all that it started.
+    """Run a program to its end. If it takes longer than ``seconds`` it is ended, with everything that it
+    started.
 
-    Raises ChildError where it cannot be started, TimeoutError.
+    Raises ChildError if it cannot be started, TimeoutError.
     """
     async with asyncio.timeout(seconds):
         child = await launcher.start(list(argv), cwd=cwd, env=env, stdin="pipe", ladder=_LADDER, wait=seconds)
@@ -74,7 +75,7 @@ async def _give(stdin: ChildInput, data: bytes) -> None:
     try:
         await stdin.write(data)
     except ChildNotListening:
-        return  # it need not read
+        return  # it does not have to read its input
     stdin.close()
 
 

@@ -1,4 +1,4 @@
-"""``Slots``: how many children may be at work at once, and who waits for a place among them."""
+"""``Slots``: limits how many children run at a time; callers wait for a slot in order of arrival."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import deque
 
 
 class _Waiter:
-    """A caller that waits for a place, on a loop."""
+    """A caller that waits for a slot, on a loop."""
 
     __slots__ = ("future", "granted", "loop")
 
@@ -24,7 +24,7 @@ class _Waiter:
 
 
 class Slots:
-    """A bound that is waited for in order of arrival, from any loop and thread."""
+    """A limit with a fair queue, for callers on any loop and thread."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -33,7 +33,7 @@ class Slots:
         self._line: deque[_Waiter] = deque()
 
     async def take(self, seconds: float | None) -> None:
-        """Take a place, and wait for it no longer than ``seconds``. Raises TimeoutError."""
+        """Take a slot; wait for it at most ``seconds``. Raises TimeoutError."""
         with self._lock:
             if self._free and not self._line:
                 self._free -= 1
@@ -47,12 +47,12 @@ class Slots:
             with self._lock:
                 if not waiter.granted:
                     self._line.remove(waiter)
-            if waiter.granted:  # at the same moment
+            if waiter.granted:  # granted at the same moment
                 self.give_back()
             raise
 
     def give_back(self) -> None:
-        """Let the next one have a place."""
+        """Hand the slot to the next caller."""
         with self._lock:
             while self._line:
                 waiter = self._line.popleft()

@@ -1,8 +1,7 @@
-"""``SpareWardens``: wardens whose confined child has ended, kept for the next one.
+"""``SpareWardens``: keeps wardens whose confined child has ended, for the next confined child.
 
-To make one, and the namespaces that it has for its child, costs as much as a confined child does. One is kept
-only where its child has left nothing: no process, no bound of how many there may be, and no request to end
-that may still be under way.
+Making a warden and its namespaces costs as much as the confined child itself. A warden is kept only if its
+child has left nothing: no process, no limit of processes, and no request to end that may still be under way.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ _MOST = 2
 
 
 class Connection(Struct, eq=False):
-    """The socket to a warden, and which process that is, None until it has said so.
+    """The socket to a warden, and the warden's process, None until the warden has reported it.
 
-    It holds what its launcher had been given to hold by then, which ``held`` counts.
+    ``held`` is how many descriptors its launcher had been given to hold when the warden was made.
     """
 
     control: socket.socket
@@ -30,20 +29,20 @@ class Connection(Struct, eq=False):
 
 
 class SpareWardens:
-    """Wardens without a child. Used on any thread."""
+    """Wardens without a child. Thread-safe."""
 
     def __init__(self) -> None:
         self._idle: list[Connection] = []
         self._closed = False
-        #: How often a launcher was given something to hold.
+        #: How many descriptors the launcher has been given to hold.
         self.held = 0
 
     def take(self) -> Connection | None:
-        """Take out a warden that lives; None where there is none."""
+        """Take out a living warden; None if there is none."""
         while self._idle:
             try:
                 connection = self._idle.pop()
-            except IndexError:  # another thread has it
+            except IndexError:  # another thread has taken it
                 break
             warden = connection.warden
             if connection.held == self.held and warden is not None and find_process(warden.pid) == warden:
@@ -52,25 +51,27 @@ class SpareWardens:
         return None
 
     def keep(self, connection: Connection) -> None:
-        """Keep a warden for the next child; one too many ends."""
+        """Keep a warden for the next child; the surplus one ends."""
         if self._closed or len(self._idle) >= _MOST:
             connection.control.close()
             return
         self._idle.append(connection)
-        if self._closed:  # by another thread meanwhile
+        if self._closed:  # closed by another thread meanwhile
             self._let_go()
 
     def outdate(self) -> None:
-        """Let go of the wardens that there are, and of those at work later: new ones hold something more."""
+        """Drop all wardens, including those in use now once they are free: new ones hold one more
+        descriptor.
+        """
         self.held += 1
         self._let_go()
 
     def close(self) -> None:
-        """Let go of all, and keep none any more."""
+        """Drop all wardens, and keep none any more."""
         self._closed = True
         self._let_go()
 
     def _let_go(self) -> None:
         while self._idle:
-            with contextlib.suppress(IndexError):  # another thread has it
+            with contextlib.suppress(IndexError):  # another thread has taken it
                 self._idle.pop().control.close()

@@ -1,4 +1,6 @@
-"""Removes a tree of files that programs made, however deep it is and whatever its modes."""
+"""Removes a folder with everything below it, however deeply it is nested and whatever modes programs have
+set.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove_tree(path: str | os.PathLike[str]) -> None:
-    """Remove a folder with all below it, by way of no symlink. What cannot be removed stays."""
+    """Remove a folder with everything below it, without following symlinks. What cannot be removed stays."""
     with contextlib.suppress(OSError):
         with _open_folder(os.fspath(path), None) as top:
             empty_folder(top)
@@ -20,10 +22,10 @@ def remove_tree(path: str | os.PathLike[str]) -> None:
 
 
 def empty_folder(top: int) -> None:
-    """Remove all that is in a folder, by way of no symlink. What cannot be removed stays.
+    """Remove everything in a folder, without following symlinks. What cannot be removed stays.
 
-    ``shutil.rmtree`` goes down by recursion, and a program nests folders deeper than that may go, and than a
-    path may be long. So folders are moved up to the top before what is in them is looked at.
+    ``shutil.rmtree`` recurses, and programs can nest folders deeper than Python's recursion and the system's
+    longest path allow. So subfolders are moved up to the top before their content is looked at.
     """
     mark = os.urandom(8).hex()
     names = (f"{mark}-{number}" for number in itertools.count())
@@ -37,7 +39,7 @@ def empty_folder(top: int) -> None:
 
 
 def _move_up(folder: int, top: int, names: Iterator[str]) -> Iterator[str]:
-    """Remove the files of a folder, and move the folders in it to the top; gives the names of these there."""
+    """Remove the files of a folder, and move its subfolders to the top; yields their names there."""
     for each, name in zip(_remove_files(folder), names, strict=False):
         try:
             _let_in(each, folder)
@@ -50,17 +52,17 @@ def _move_up(folder: int, top: int, names: Iterator[str]) -> Iterator[str]:
 
 
 def _remove_files(folder: int) -> Iterator[str]:
-    """Remove what is not a folder; gives the names of the folders."""
+    """Remove what is not a folder; yields the names of the folders."""
     for name in os.listdir(folder):
         try:
             os.unlink(name, dir_fd=folder)
         except OSError:
-            yield name  # and of what is none, and stays
+            yield name  # or something else that stays
 
 
 @contextmanager
 def _open_folder(path: str, folder: int | None) -> Iterator[int]:
-    """A folder, in which its owner may change everything. Raises OSError."""
+    """Open a folder in which its owner may change everything. Raises OSError."""
     _let_in(path, folder)
     handle = os.open(path, _FOLDER, dir_fd=folder)
     try:
@@ -70,7 +72,7 @@ def _open_folder(path: str, folder: int | None) -> Iterator[int]:
 
 
 def _let_in(path: str, folder: int | None) -> None:
-    """Let the owner change a folder, which programs may have made so that nobody can."""
+    """Let the owner change a folder whose mode forbids everything, as programs may have set it."""
     if not hasattr(os, "O_PATH"):
         os.chmod(path, 0o700, dir_fd=folder, follow_symlinks=False)
         return

@@ -1,4 +1,4 @@
-"""``Waiting``: waits for descriptors, for children that end, and for time, in one thread."""
+"""``Waiting``: waits for descriptors, for children that end, and for a time-out, in one thread."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Callable
 
 
 def notice_children() -> None:
-    """Have the end of a child wake who waits, in this process and in those forked from it."""
+    """Have the end of a child wake ``Waiting.wait``, in this process and its forks."""
     signal.signal(signal.SIGCHLD, lambda *_: None)
 
 
 class Waiting:
-    """Calls what was registered for descriptors that can be read, or whose other end has closed.
+    """Calls the handlers of descriptors that can be read, or whose other end has closed.
 
-    It needs ``notice_children`` to have been called.
+    ``notice_children`` must have been called.
     """
 
     def __init__(self) -> None:
@@ -35,12 +35,12 @@ class Waiting:
         self._poll.register(descriptor, select.POLLIN)
 
     def forget(self, descriptor: int) -> None:
-        """Watch it no longer."""
+        """Stop watching it."""
         if self._handlers.pop(descriptor, None) is not None:
             self._poll.unregister(descriptor)
 
     def wait(self, seconds: float | None) -> None:
-        """Wait for something to handle, or for a child that ends, at most ``seconds``."""
+        """Wait until something was handled or a child has ended, at most ``seconds``."""
         milliseconds = None if seconds is None else max(0, int(seconds * 1000) + 1)
         for descriptor, _ in self._poll.poll(milliseconds):
             handler = self._handlers.get(descriptor)
@@ -48,7 +48,7 @@ class Waiting:
                 handler()
 
     def close(self) -> None:
-        """Let go of what a forked process inherited."""
+        """Close what a forked process inherited."""
         signal.set_wakeup_fd(-1)
         for each in (self._woken, self._wake):
             os.close(each)
@@ -58,9 +58,10 @@ class Waiting:
 
 
 def reap(on_stop: Callable[[int], object] = lambda _: None) -> tuple[list[tuple[int, int]], bool]:
-    """The children that have ended, with exit code or minus the signal, and whether there are others.
+    """Reap the children that have ended. Returns their pids with exit code, or minus the signal number, and
+    whether there are others.
 
-    ``on_stop`` is called with each that has been stopped.
+    ``on_stop`` is called with the pid of each child that has been stopped.
     """
     ended: list[tuple[int, int]] = []
     while True:

@@ -1,8 +1,9 @@
-"""``Warden``: the process that owns one child and all it leaves behind, until the last of them has ended.
+"""``Warden``: the process that owns one child and everything the child leaves behind, until all of it has
+ended.
 
-Its control socket brings what to start and when to stop, and takes what became of it. It runs the
-ladder when it is asked to, when the child has ended and others of it have not, and when the socket or the
-lifeline ends: then polypod or the launcher is gone.
+Over its control socket it is asked to start and to stop the child, and reports what became of it. It runs the
+ladder when it is asked to, when the child has ended and left processes, and when the socket or the lifeline
+closes, because polypod or the launcher is gone.
 """
 
 from __future__ import annotations
@@ -35,25 +36,25 @@ from actors.runtime.children.kernel import go_on_at_end_of_parent, take_in_orpha
 from actors.runtime.children.program import begin
 from actors.runtime.children.waiting import Waiting, reap
 
-#: How often what appears meanwhile is killed too, in seconds.
+#: Seconds between two rounds of killing what appears meanwhile.
 _AGAIN = 0.05
 _READ = 65536
 
-#: Descriptors of a child: standard input, output and error.
+#: A child's descriptors: standard input, output and error.
 STREAMS = 3
 
 _IDLE, _ASKED, _TERM, _KILL = range(4)
 
 
 def own_children(control: int, lifeline: int) -> None:
-    """Own a child, and others after it as long as that leaves this process as it was."""
+    """Own a child, and further ones as long as each leaves this process as it was."""
     take_in_orphans()
     go_on_at_end_of_parent()
     end, waiting, this = socket.socket(fileno=control), Waiting(), this_process()
     init: Init | None = None
     while (warden := Warden(end, lifeline, waiting, this, init)).run():
         init = warden.init
-        gc.enable()  # of one child there is hardly anything to collect
+        gc.enable()  # one child makes hardly any garbage
 
 
 class Warden:
@@ -67,8 +68,8 @@ class Warden:
         this: Process | None,
         init: Init | None,
     ) -> None:
-        """``waiting`` watches ``control`` and ``lifeline``; ``this`` is the process that owns the child, and
-        ``init`` the first of the namespace of the child before it.
+        """``waiting`` watches ``control`` and ``lifeline``; ``this`` is this process, and ``init`` the first
+        process of the namespace of the child before.
         """
         self._control = control
         self._lifeline = lifeline
@@ -82,33 +83,33 @@ class Warden:
         self._pid: int | None = None
         self._exited = False
         self._code = 0
-        #: A pipe that ends once the program runs, and says what became of it before that.
+        #: A pipe that closes once the program runs, and carries what went wrong before that.
         self._started = -1
         self._said = Frames()
         self._has_failed = False
         #: The first process of a confined child's namespace.
         self.init = init
-        #: Whether no other process is left in there.
+        #: Whether no other process is left in the namespace.
         self._is_empty = False
         self._reservations = Reservations()
         self._covers: Covers | None = None
         self._planted = Planted(())
-        #: The signal that asks it to end, or 0; seconds for that, and for what TERM asks for.
+        #: The signal that asks the child to end, or 0; the seconds it gets for that, and those after TERM.
         self._ladder: tuple[int, float, float] = (0, 0.0, 0.0)
         self._stage = _IDLE
         self._deadline: float | None = None
-        #: When what could not be covered is tried once more.
+        #: When what could not be covered is tried again.
         self._renewal: float | None = None
         self._give_up = 0.0
         self._over = False
-        #: Whether the child's namespace can be that of another one after it.
+        #: Whether the namespace can be used for the next child.
         self._leaves_nothing = False
-        #: Whether it is as it was in all, and may own another child.
+        #: Whether this process is as it was, and may own another child.
         self._is_spare = False
 
     def run(self) -> bool:
-        """Own the child from its start to the end of the last of its processes; whether another may be owned
-        after it.
+        """Own the child from its start to the end of its last process. Returns whether another child may be
+        owned after it.
         """
         while not self._over:
             times = [each for each in (self._deadline, self._renewal) if each is not None]
@@ -139,17 +140,17 @@ class Warden:
         what, *rest = command
         if what == "start":
             request, self._ladder, plan = rest
-            self._report("owned", *(self._this or ()))  # before the child is there, which could stop us
+            self._report("owned", *(self._this or ()))  # first, since the child could stop us
             self._begin(request, None if plan is None else plan_of(plan))
         elif what == "stop":
             self._ladder = rest[0]
             self._stop()
 
     def _lose(self) -> None:
-        """End the child, since nobody is there any more for whom it would run."""
+        """End the child, since nobody is left for whom it would run."""
         self._waiting.forget(self._control.fileno())
         self._waiting.forget(self._lifeline)
-        if os.getppid() == self._helper:  # a child may have stopped it
+        if os.getppid() == self._helper:  # its child may have stopped it
             with contextlib.suppress(OSError):
                 os.kill(self._helper, signal.SIGCONT)
         if self._pid is None and self._started < 0:
@@ -167,7 +168,7 @@ class Warden:
                 plan = self._prepare(plan)
                 self.init = self.init or Init()
                 self._started = begin_confined(request, self._streams, plan, self.init)
-                self._leaves_nothing = plan.limits[2] is None  # which it would have too
+                self._leaves_nothing = plan.limits[2] is None  # the next child would have the limit too
             else:
                 step = "process"
                 self._pid, self._started = begin(request, self._streams, plan)
@@ -181,7 +182,7 @@ class Warden:
         self._over = True
 
     def _prepare(self, plan: Plan) -> Plan:
-        """The plan with what was reserved for it. Raises OSError."""
+        """Reserve names, and return the plan with the placeholders. Raises OSError."""
         reservations, view = self._reservations, plan.view
         reservations.repositories = frozenset(view.repositories)
         reservations.reserve(view.reserved)
@@ -189,7 +190,7 @@ class Warden:
         self._planted = Planted(view.writable)
         try:
             self._covers = Covers(view, reservations.reserve)
-        except OSError:  # a user may have so many watches, and then goes without
+        except OSError:  # a user may have only so many watches; then it does without
             self._renewal = time.monotonic() + _AGAIN
         return plan._replace(view=view)
 
@@ -197,7 +198,7 @@ class Warden:
         if self.init is None:
             return
         answer = self.init.receive()
-        if not answer:  # it has ended, as is seen there
+        if not answer:  # it has ended, which shows there
             self._waiting.forget(self.init.answers)
         elif answer == NONE:
             self._is_empty = True
@@ -210,7 +211,7 @@ class Warden:
             if what == BEGUN:
                 self._pid = number
                 if self._stage != _IDLE:
-                    self._signal_group(signal.SIGKILL)  # it was to end before its number was known
+                    self._signal_group(signal.SIGKILL)  # it was to end before its pid was known
             else:
                 self._has_failed = True
                 self._report("failed", what, number)
@@ -220,7 +221,7 @@ class Warden:
         os.close(self._started)
         self._started = -1
         for stream in self._streams:
-            os.close(stream)  # else whoever reads them would never come to an end
+            os.close(stream)  # otherwise their readers would never see the end
         if self._has_failed:
             self._over = self._pid is None
             return
@@ -231,7 +232,7 @@ class Warden:
                 self._waiting.watch(self._covers.changed, self._renew)
 
     def _renew(self) -> None:
-        """Cover what was replaced, if not now then a moment later; end who plants a repository."""
+        """Cover what was replaced, now or a moment later; end a child that plants a repository."""
         is_done = self._covers is not None and self._covers.renew()
         self._renewal = None if is_done else time.monotonic() + _AGAIN
         if self._planted.undo():
@@ -245,7 +246,7 @@ class Warden:
 
     def _reap(self) -> None:
         if self._pid is None and (self.init is None or self._started >= 0):
-            return  # nothing has been started yet, or who it is has yet to be read
+            return  # nothing has been started yet, or its pid is not known yet
         ended, others = reap() if self._covers is None else reap(self._covers.have_go_on)
         for pid, code in ended:
             self._take_end(pid, code)
@@ -253,11 +254,11 @@ class Warden:
             if not others:
                 self._end(())
             elif self._exited and self._stage < _TERM:
-                self._term()  # what it left behind
+                self._term()  # what the child left behind
         elif self._exited and self._is_empty and not (self._covers and self._covers.is_at_work):
             self._end(())
         elif self._pid is None and self._is_empty:
-            self._over = True  # a spare one that has lost what the next child needs
+            self._over = True  # a spare warden that has lost what the next child needs
 
     def _take_end(self, pid: int, code: int) -> None:
         covers, init = self._covers, self.init
@@ -270,7 +271,7 @@ class Warden:
             while self._started >= 0:
                 self._receive_start()
             self._code = code
-            if init is not None:  # it may have left others
+            if init is not None:  # there may be others left
                 self._waiting.watch(init.answers, self._receive_others)
                 init.ask_for_others()
 
@@ -285,7 +286,7 @@ class Warden:
         self._over = True
 
     def _close(self) -> None:
-        """Let go of all that is the child's."""
+        """Close everything that belongs to the child."""
         if self.init is not None:
             self._waiting.forget(self.init.answers)
         if self._covers is not None:
@@ -295,7 +296,7 @@ class Warden:
     # -- the ladder ------------------------------------------------------------------------------
 
     def _stop(self) -> None:
-        """Begin with the ladder; where it is under way, go on with it no later than is said now."""
+        """Start the ladder. If it is under way already, continue no later than now asked for."""
         number, asked, term = self._ladder
         now = time.monotonic()
         if self._stage == _IDLE:
@@ -320,7 +321,7 @@ class Warden:
         self._signal_group(signal.SIGTERM)
         for each in descendants():
             send(each, signal.SIGTERM)
-            send(each, signal.SIGCONT)  # one that was stopped would not get it
+            send(each, signal.SIGCONT)  # a stopped process would not receive it
 
     def _kill(self) -> None:
         now = time.monotonic()
@@ -334,15 +335,15 @@ class Warden:
         if self.init is None:
             kill_all()
         elif self.init.pid:
-            os.kill(self.init.pid, signal.SIGKILL)  # and the system all others of its namespace
+            os.kill(self.init.pid, signal.SIGKILL)  # and the kernel all others of its namespace
 
     def _signal_group(self, number: int) -> None:
-        if self._pid is None or self._exited:  # others may have its number by now
+        if self._pid is None or self._exited:  # its pid may be another's by now
             return
         with contextlib.suppress(OSError):
-            if self._started >= 0:  # until the program begins it handles what it is sent, and would go on
+            if self._started >= 0:  # until the program begins, its handler would catch the signal and go on
                 number = signal.SIGKILL
-                os.kill(self._pid, number)  # which may have no group of its own yet
+                os.kill(self._pid, number)  # it may not lead a group of its own yet
             os.killpg(self._pid, number)
 
 

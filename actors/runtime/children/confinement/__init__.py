@@ -1,1 +1,3 @@
-"""What confines a child: its view of the files, its privileges, and what it may ask of the kernel."""
+"""Confines a child with the Linux kernel: which files it sees, its privileges, and which system calls it may
+make.
+"""

@@ -1,4 +1,4 @@
-"""``Confinement``: what a child may touch, for the kernel to hold it to."""
+"""``Confinement``: which files, resources and network access a child gets; the kernel enforces it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from actors.runtime.children.confinement.confine import Plan
 from actors.runtime.children.confinement.mounts import View
 from protocol.errors import ChildNotConfined
 
-#: Variables that lead to folders in the real home.
+#: Variables that point into the real home folder.
 _OF_HOME = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR")
 
 
 class Limits(Struct, frozen=True):
-    """What a child may use: ``memory`` bytes, ``cpu`` seconds and files of ``file_size`` bytes by each of its
-    processes, and ``processes`` at a time. None is no limit.
+    """Resource limits: ``memory`` bytes, ``cpu`` seconds and ``file_size`` bytes for each process, and the
+    number of ``processes`` at a time. None is no limit.
     """
 
     memory: int | None = None
@@ -31,20 +31,22 @@ class Limits(Struct, frozen=True):
 
 
 class Confinement(Struct, frozen=True):
-    """The files that a child sees, and what else it may do. All paths are absolute, without symlinks.
+    """The files that a child sees, and what else it may do. All paths are absolute and without symlinks.
 
-    ``readable`` and ``writable`` are files and folders with all below; nothing else is there. ``denied``,
-    ``hidden`` and ``read_only`` lie below them, and win. The folders around what is ``denied`` or
-    ``read_only`` cannot be renamed, and what does not exist of these cannot be made. ``repositories`` are
-    such names too, ``.git`` each; in their place a program may make a repository. Once the last program
-    that may has ended it is there outside as well, without what would have git run commands. A program
-    that makes a repository of a ``writable`` folder itself is killed, and it is none. ``home`` is a
-    folder of the child's own, which is its HOME, with a folder ``tmp`` that it sees as ``/tmp``.
-    ``links`` are symlinks that lead to what it sees: their path, and where they point. Without
-    ``network`` it has no sockets but pairs that it makes.
+    ``readable`` and ``writable`` are files and folders with everything below them; nothing else exists for
+    the child. ``denied``, ``hidden`` and ``read_only`` lie below them, and win. The folders around ``denied``
+    and ``read_only`` paths cannot be renamed, and those of these paths that do not exist cannot be created.
 
-    Without ``namespaces`` there is nothing ``denied``, ``hidden`` or ``read_only``, and /proc and /tmp are
-    not there.
+    ``repositories`` are such paths too, each a ``.git``: a program may make a repository there. Once the last
+    program that may has ended, it exists outside as well, without anything that would have git run commands.
+    A program that makes a bare repository of a ``writable`` folder is killed, and the repository is undone.
+
+    ``home`` is a folder of the child's own, its HOME, with a folder ``tmp`` that it sees as ``/tmp``.
+    ``links`` are symlinks to what it sees: their path, and where they point. Without ``network`` it has no
+    sockets but connected pairs.
+
+    Without ``namespaces`` nothing can be ``denied``, ``hidden`` or ``read_only``, and /proc and /tmp do not
+    exist.
     """
 
     home: str
@@ -65,14 +67,14 @@ class Confinement(Struct, frozen=True):
         return bool(self.denied or self.hidden or self.read_only or self.repositories)
 
     def environment(self, env: Mapping[str, str]) -> dict[str, str]:
-        """The variables of a confined child that would otherwise have these."""
+        """The variables of a confined child, given those of an unconfined one."""
         temporary = "/tmp" if self.namespaces else f"{self.home}/tmp"  # noqa: S108 - the child's own
         kept = {name: value for name, value in env.items() if name not in _OF_HOME}
         return {**kept, "HOME": self.home, "TMPDIR": temporary}
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - values, and few; a pod's next program mostly has that of the last
     def plain(self) -> Any:
-        """The confinement as a warden receives it. Raises ChildNotConfined."""
+        """The confinement as sent to a warden. Raises ChildNotConfined."""
         if not self.namespaces and self.needs_namespaces:
             raise ChildNotConfined("what is denied below what is allowed can be held by namespaces alone")
         if not self.namespaces and landlock.version() < landlock.SCOPES:
@@ -90,14 +92,14 @@ class Confinement(Struct, frozen=True):
             _encoded(self.repositories),
             tuple((os.fsencode(path), os.fsencode(target)) for path, target in self.links),
         )
-        # Sockets of others without a path are out of reach by a Landlock of that version alone.
+        # Only from that version on Landlock keeps it from abstract sockets of others.
         local = landlock.version() >= landlock.SCOPES
         limits = (self.limits.memory, self.limits.cpu, self.limits.processes, self.limits.file_size)
         code = seccomp.filter_of(network=self.network, local_sockets=local)
         return tuple(Plan(self.namespaces, tuple(view), self.network, limits, code))  # type: ignore[arg-type]
 
     def _pinned(self) -> set[str]:
-        """The folders on the way from what is writable down to what is denied."""
+        """The folders between what is writable and what is denied below it."""
         roots = set(self.writable)
         paths = (*self.denied, *self.read_only, *self.repositories)
         return {folder for path in paths for folder in _folders_above(path, roots)}

@@ -1,7 +1,7 @@
-"""``Covers``: watches what is covered in a child's view, and covers anew what is put in its place.
+"""``Covers``: watches the covered files in a child's view, and covers whatever replaces them.
 
-A mount goes with the file that it was mounted on: who replaces that from outside, as an editor does to save,
-uncovers its name. It is covered again about a millisecond later.
+A mount belongs to a file, not to its name. If the file is replaced from outside, as an editor does to save,
+its name is no longer covered. It is covered again about a millisecond later.
 """
 
 from __future__ import annotations
@@ -19,58 +19,60 @@ _CLONE_NEWNS = 0x20000
 _ATTRIBUTES, _MOVED_TO, _CREATED, _SELF_DELETED, _SELF_MOVED = 0x4, 0x80, 0x100, 0x400, 0x800
 _IGNORED = 0x8000
 _ENDS = _SELF_DELETED | _SELF_MOVED | _IGNORED
-#: The number of a watch, what happened, a cookie, and the length of the name that follows.
+#: An inotify event: watch descriptor, mask, cookie, length of the name that follows.
 _EVENT = struct.Struct("iIII")
 _OF_ITSELF = _ATTRIBUTES | _SELF_DELETED | _SELF_MOVED
 _OF_ITS_FOLDER = _MOVED_TO | _CREATED
-#: Besides what is watched of the same already.
+#: IN_MASK_ADD: in addition to what is watched of the same file already.
 _ALSO = 0x20000000
 _FOLDER = 0x01000000
 _NO_SYMLINK = 0x02000000
 _READ = 65536
 
-#: The device and number of a file, by which it differs from others of its name; None where there is none.
+#: Device and inode of a file; None if it does not exist.
 _Identity = tuple[int, int] | None
 
 
 class Covers:
-    """What a view covers, as it was when the child began."""
+    """The covers of one view, as they were when the child began."""
 
     def __init__(self, view: View, reserve: Callable[[Iterable[bytes]], object]) -> None:
-        """Watch from now on; ``reserve`` puts something where nothing may be made. Raises OSError."""
+        """Begin to watch. ``reserve`` creates placeholders for paths that must not come to exist. Raises
+        OSError.
+        """
         self._view = view
         self._reserve = reserve
         self._namespace = -1
-        #: Can be read when something was changed.
+        #: Readable when something has changed.
         self.changed = call("inotify_init1", os.O_CLOEXEC | os.O_NONBLOCK)
-        #: By the number of a watch, what it is on.
+        #: The paths of each watch descriptor.
         self._watches: dict[int, list[bytes]] = {}
         watched = (*view.denied, *view.read_only, *view.pinned, *view.repositories)
         self._known = {path: self._watch(path) for path in watched}
-        for path in view.writable:  # what comes to be in there may be of more than its own folder
+        for path in view.writable:  # what is created below may affect more than its own folder
             with contextlib.suppress(OSError):
                 call("inotify_add_watch", self.changed, path, _OF_ITS_FOLDER | _NO_SYMLINK | _ALSO | _FOLDER)
-        #: What could not be reserved.
+        #: Paths that could not be reserved.
         self._missing: set[bytes] = set()
         #: What is still to be covered, and what the process that covers was forked for.
         self._waiting: set[bytes] = set()
         self._under_way: set[bytes] = set()
-        #: The process that covers, 0 while there is none.
+        #: The process that covers, 0 if there is none.
         self._pid = 0
 
     def begin(self, pid: int) -> None:
-        """Begin to cover, in the view that this process has entered. Raises OSError."""
-        # Held, since another process may have its number later, and one before has the mounts of all others.
+        """Begin to cover, in the view that the process ``pid`` has entered. Raises OSError."""
+        # Held open: its pid may be reused later, and a process before it has the mounts of everyone else.
         self._namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
-        """Watch nothing any more, once all has ended in the view."""
+        """Stop watching, once everything in the view has ended."""
         os.close(self.changed)
         if self._namespace >= 0:
             os.close(self._namespace)
 
     def renew(self) -> bool:
-        """Begin to cover again what was replaced. False where it has to be tried once more, later."""
+        """Begin to cover what was replaced. False if this must be tried again later."""
         replaced = {*self._read_gone(), *self._differing()}
         self._missing |= replaced.intersection(self._view.reserved)
         if self._missing:
@@ -85,11 +87,13 @@ class Covers:
 
     @property
     def is_at_work(self) -> bool:
-        """Whether a process covers something."""
+        """Whether a process is covering something."""
         return bool(self._pid)
 
     def take_end(self, pid: int, code: int) -> bool | None:
-        """Whether what the process ``pid`` was to cover is covered; None where it is none of ours."""
+        """Whether the process ``pid`` has covered everything it was to cover; None if it is not one
+        of ours.
+        """
         if pid != self._pid or not pid:
             return None
         self._pid = 0
@@ -98,8 +102,8 @@ class Covers:
         return code == 0
 
     def have_go_on(self, pid: int) -> None:
-        """Continue a process that was stopped: a child that may signal the one that covers must not keep it
-        from that.
+        """Continue the process ``pid`` if it was stopped: a child that may signal the process that covers
+        must not be able to hold it up.
         """
         if pid == self._pid:
             os.kill(pid, signal.SIGCONT)
@@ -108,7 +112,9 @@ class Covers:
         return {path for path, known in self._known.items() if _identity(path) != known}
 
     def _read_gone(self) -> Iterator[bytes]:
-        """Read from the kernel what no longer exists, though something of its name and number may."""
+        """Read from the kernel which paths were replaced or deleted, even if a file of the same name and
+        number exists.
+        """
         with contextlib.suppress(BlockingIOError):
             while events := os.read(self.changed, _READ):
                 at = 0
@@ -119,7 +125,7 @@ class Covers:
                         yield from self._watches.pop(watch, ())
 
     def _watch(self, path: bytes) -> _Identity:
-        """Watch what exists by now, or else the folder in which it may be made."""
+        """Watch the file, or the folder in which it may be created."""
         with contextlib.suppress(OSError):
             watch = call("inotify_add_watch", self.changed, path, _OF_ITSELF | _NO_SYMLINK | _ALSO)
             self._watches.setdefault(watch, []).append(path)
@@ -131,10 +137,10 @@ class Covers:
         return _identity(path)
 
     def _fork(self) -> bool:
-        """Fork a process that covers what waits for it; returns whether that could be done."""
+        """Fork a process that covers what is waiting. False if it could not be forked."""
         try:
-            pid = os.fork()  # one that enters the namespaces of others may not come back from there
-        except OSError:  # the child has all processes that there may be, or its namespace has just ended
+            pid = os.fork()  # a process that enters others' namespaces may not be able to return
+        except OSError:  # the child has used up all processes, or its namespace has just ended
             return False
         if pid == 0:
             self._cover(self._waiting)
@@ -142,11 +148,11 @@ class Covers:
         return True
 
     def _cover(self, replaced: set[bytes]) -> None:
-        """Cover what waits, in a process of its own, which never returns."""
+        """Cover what is waiting, in a process of its own. Never returns."""
         code = 1
         try:
             view = self._view
-            moved = any(path in view.pinned for path in replaced)  # and with it all below
+            moved = any(path in view.pinned for path in replaced)  # and everything below moved with it
             call("setns", self._namespace, _CLONE_NEWNS)
             denied = tuple(path for path in view.denied if moved or path in replaced)
             cover_again(

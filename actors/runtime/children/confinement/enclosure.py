@@ -1,8 +1,8 @@
-"""Starts a confined program by a thread of its warden.
+"""Starts a confined program from a thread of its warden.
 
-What confines a program is each thread's own, and what a thread starts has it too. So a thread is confined
-and starts the program: the memory of the warden is copied for it neither as a whole nor page by page. A
-limit of resources is all of a process's, so a program that has any is started by a process in between.
+Confinement belongs to a thread, and what the thread starts inherits it. So a thread is confined and starts
+the program, without a copy of the warden's memory. Resource limits belong to a process, so a program with
+limits is started by a process in between.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from actors.runtime.children.confinement.privileges import leave_shared, limit
 from actors.runtime.children.frames import framed
 from actors.runtime.children.program import FUNCTIONS, Request, fork_program, spawn_program
 
-#: What is said of a start that is not a step which failed: the number of the process.
+#: The frame that is not a failed step: it carries the pid.
 BEGUN = "begun"
 
 
 def begin_confined(request: Request, streams: Sequence[int], plan: Plan, init: Init) -> int:
-    """Begin to start a program in the namespaces of ``init``, confined to a plan that has a view. Returns a
-    pipe: it ends once the program runs, and frames come before: ``BEGUN`` and the number of its process, or
-    the name of the step that failed, and how. Raises OSError.
+    """Begin to start a program in the namespaces of ``init``, confined to a plan with a view. Returns a pipe
+    that closes once the program runs. Before that it carries frames: ``BEGUN`` and the pid, or the name of a
+    step that failed, and its error number. Raises OSError.
     """
     started, writer = os.pipe()
     try:
         _thread.start_new_thread(_start, (request, streams, plan, init, writer))
-    except RuntimeError:  # there may be no more of them
+    except RuntimeError:  # there may be too many threads
         os.close(started)
         os.close(writer)
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
@@ -39,8 +39,8 @@ def begin_confined(request: Request, streams: Sequence[int], plan: Plan, init: I
 
 
 def _start(request: Request, streams: Sequence[int], plan: Plan, init: Init, writer: int) -> None:
-    """Start a program on a thread that does nothing else, before or after, and stays until that has ended: a
-    program that asks to end with its parent ends with the thread that started it.
+    """Start a program on a thread of its own, which stays until the program has ended: a program with a
+    parent-death signal gets it when the thread that started it ends.
     """
     said: tuple[str, int]
     step = "namespaces"
@@ -61,16 +61,16 @@ def _start(request: Request, streams: Sequence[int], plan: Plan, init: Init, wri
             said = BEGUN, fork_program(request, streams, plan, writer)
     except OSError as error:
         said = step, error.errno or 0
-    except BaseException:  # noqa: BLE001 - whatever it is, the owner is to learn of it
+    except BaseException:  # noqa: BLE001 - whatever it is, the warden must learn of it
         said = step, 0
     os.write(writer, framed(said))
     os.close(writer)
     if said[0] == BEGUN:
-        with contextlib.suppress(ChildProcessError):  # it has been waited for by now
+        with contextlib.suppress(ChildProcessError):  # it may have been reaped already
             os.waitid(os.P_PID, said[1], os.WEXITED | os.WNOWAIT)
 
 
 def _can_be_spawned(request: Request, plan: Plan) -> bool:
-    """Whether this thread can start it as it is: neither is it a function, nor has it limits."""
+    """Whether this thread can start it directly: it is no function and has no limits."""
     argv = request[0]
     return bool(argv) and argv[0] not in FUNCTIONS and all(most is None for most in plan.limits)

@@ -1,4 +1,6 @@
-"""``Init``: the first process of a namespace of processes, with which all others of that end."""
+"""``Init``: the first process of a PID namespace: when it ends, the kernel ends everything in the
+namespace.
+"""
 
 from __future__ import annotations
 
@@ -25,29 +27,29 @@ from actors.runtime.children.kernel import (
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x20000, 0x10000000, 0x20000000, 0x40000000
 _SYS_ADMIN = 21
 _ALL = 0xFFFFFFFF
-#: More than a process's status has.
+#: More bytes than the status of a process has.
 _STATUS = 16384
 _READ = 16
-#: What it says of other processes in its namespace.
+#: Its answers about other processes in its namespace.
 SOME, NONE = b"+", b"-"
-#: What it is asked for that; else it is a number of processes.
+#: Asks whether there are others; any other request is a number of processes.
 _ASK = b"?"
-#: The version of Linux from which on each namespace has a bound of the numbers of its processes, and the
-#: greatest that it can have. Numbers below ``_RESERVED`` are given once only.
+#: From this version of Linux on, each PID namespace has its own bound of pids; then the greatest bound, and
+#: the number below which pids are given only once.
 _BOUND_EACH, _GREATEST_BOUND, _RESERVED = (6, 14), 1 << 22, 300
 
 
 @functools.cache
 def become_able() -> None:
-    """Let this process make namespaces: where it may not, it enters one of users, once and for good.
+    """Make this process able to create namespaces, if necessary by entering a user namespace for good.
 
-    It needs to have one thread alone. Raises OSError.
+    The process must have only one thread. Raises OSError.
     """
     if _effective_capabilities() & 1 << _SYS_ADMIN:
         return
     user, group = os.geteuid(), os.getegid()
     call("unshare", _CLONE_NEWUSER)
-    # Without this the group could give up memberships that keep it from files.
+    # Otherwise the group could drop memberships that deny it access to files.
     _write("/proc/self/setgroups", "deny")
     _write("/proc/self/uid_map", f"{user} {user} 1")
     _write("/proc/self/gid_map", f"{group} {group} 1")
@@ -71,20 +73,20 @@ def _write(path: str, text: str) -> None:
 
 
 class Init:
-    """The first process, and the namespaces that one confined program after another has: of processes, which
-    is empty but for it between two of them, and of a network without any device.
+    """The first process, and the namespaces that confined programs use one after the other: of processes,
+    empty between two programs but for the first process, and of a network without devices.
 
     It ends with this process.
     """
 
     def __init__(self) -> None:
-        """Fork the first process. This process needs to have one thread alone. Raises OSError."""
+        """Fork the first process. This process must have only one thread. Raises OSError."""
         become_able()
         drop_bounds()  # once for all programs: it takes 41 system calls
         self._control, theirs = socket.socketpair()
-        #: Can be read when there is an answer to ``ask_for_others``.
+        #: Readable when there is an answer to ``ask_for_others``.
         self.answers = self._control.fileno()
-        #: Its number; 0 once it has ended.
+        #: Its pid; 0 once it has ended.
         self.pid = 0
         self._proc = self._network = -1
         self._keeper = 0
@@ -94,7 +96,7 @@ class Init:
         forever.acquire()
         try:
             _thread.start_new_thread(self._keep, (theirs, forever))
-        except RuntimeError:  # there may be no more of them
+        except RuntimeError:  # there may be too many threads
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
         self._is_made.acquire()
         theirs.close()
@@ -106,8 +108,8 @@ class Init:
         self._processes = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
 
     def _keep(self, theirs: socket.socket, forever: _thread.LockType) -> None:
-        """Make the first process, on a thread that stays: its children are in there from then on, and the
-        first ends with it.
+        """Make the first process on a thread that stays: the thread's children are in the namespace from then
+        on, and the first process ends with the thread.
         """
         try:
             call("unshare", _CLONE_NEWPID | _CLONE_NEWNS)
@@ -122,12 +124,12 @@ class Init:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a program can be started in there, the only one."""
+        """Whether the namespace is empty, so that a program can be started in it."""
         return bool(self.pid) and self._proc >= 0
 
     def enter(self, *, network: bool, most_processes: int | None = None) -> int:
-        """Have what this thread starts live in there, where there may be ``most_processes`` at a time, and
-        without ``network`` have none. Returns a ``/proc`` of the namespace, mounted nowhere yet.
+        """Have what this thread starts live in the namespace, with at most ``most_processes`` at a time, and
+        with no network unless ``network``. Returns a ``/proc`` of the namespace that is not mounted yet.
 
         Raises OSError.
         """
@@ -147,11 +149,11 @@ class Init:
         self._network = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
     def _limit_processes(self, most: int) -> None:
-        """Bound the numbers of processes in there: root is exempt from the limit of resources.
+        """Bound the pids in the namespace: root is exempt from the resource limit.
 
-        It is done by the first process, since the kernel sets the bound of the namespace that the caller is
-        in, and this process is in that of the whole machine. Raises OSError, also where all namespaces have
-        one bound, which is not ours to set.
+        The first process does it, because the kernel sets the bound of the caller's namespace, and this
+        process is in that of the whole machine. Raises OSError, also if all namespaces share one bound, which
+        must not be changed.
         """
         major, minor = os.uname().release.split(".")[:2]
         if (int(major), int("".join(filter(str.isdigit, minor)))) < _BOUND_EACH:
@@ -161,13 +163,13 @@ class Init:
             raise OSError(failed, os.strerror(failed))
 
     def ask_for_others(self) -> None:
-        """Ask what else is in there, since the process that its owner made has ended."""
+        """Ask whether other processes are left, now that the warden's own child has ended."""
         with contextlib.suppress(OSError):  # it has ended, and all others with it
             self._control.send(_ASK)
 
     def receive(self) -> bytes:
-        """What it says: ``NONE`` where there are no others, with what the next program needs of it. Else
-        ``SOME``, and it ends with the last of its children. Nothing once it has ended.
+        """Receive its answer: ``NONE`` if there are no others, with what the next program needs of it;
+        ``SOME`` if there are, and then it ends with the last of its children; nothing if it has ended.
         """
         try:
             said, handles = receive(self._control, _READ, 1)
@@ -178,19 +180,19 @@ class Init:
 
 
 def _be_first(control: socket.socket) -> None:
-    """Be the first process; never returns."""
+    """Be the first process. Never returns."""
     try:
         end_with_parent()
-        call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)  # a process in here sees nothing by way of it
+        call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)  # so that no process in here can inspect it
         signal.set_wakeup_fd(-1)
-        forget_children()  # also those whose own parent has ended
+        forget_children()  # and orphans that it adopts
         see_processes_alone()
         os.dup2(control.fileno(), 0)
         control.detach()
         system_call(CLOSE_RANGE, 1, _ALL, 0)
         own = socket.socket(fileno=0)
         while _is_alone():
-            # Made while nobody else is there, who might keep this process from it.
+            # Made while nobody else is there who could look into the maker of the mount, or hinder it.
             proc = new_processes()
             socket.send_fds(own, [NONE], [proc])
             os.close(proc)
@@ -200,25 +202,25 @@ def _be_first(control: socket.socket) -> None:
                 return
         own.send(SOME)
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(-1, 0)  # comes back once there are none; what has another parent ends too
+            os.waitpid(-1, 0)  # returns once it has no children; processes of another parent end with it
     finally:
         os._exit(0)
 
 
 def _bound_processes(most: bytes) -> int:
-    """Bound the numbers of processes in the namespace that this process is the first of; 0, or the error."""
+    """Bound the pids in the namespace of which this is the first process. Returns 0, or the error number."""
     if os.getpid() != 1:
-        return errno.EPERM  # else it would be the bound of others, or of the whole machine
+        return errno.EPERM  # otherwise it would bound others, or the whole machine
     try:
-        _write("/sys/kernel/pid_max", most.decode())  # of the /proc that it has for its root
+        _write("/sys/kernel/pid_max", most.decode())  # in the /proc that is its root
     except OSError as error:
         return error.errno or errno.EIO
     return 0
 
 
 def _is_alone() -> bool:
-    """Whether no other process is in this one's namespace, whosever child it is: a program may make some that
-    are its parent's.
+    """Whether no other process is in this one's namespace, whoever its parent is: with CLONE_PARENT a program
+    makes children of its own parent.
     """
     try:
         os.kill(-1, 0)

@@ -1,5 +1,5 @@
-"""Landlock: the kernel's own rules of what a process and all it starts may do with files, whatever it is
-allowed otherwise.
+"""Restricts file access with Landlock: kernel rules for a process and everything it starts, in addition to
+all others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from actors.runtime.children.kernel import (
     system_call,
 )
 
-#: The first version that keeps files from being truncated, and the first that bounds signals and sockets.
+#: The first version that bounds truncation, and the first that bounds signals and abstract sockets.
 TRUNCATES, SCOPES = 3, 6
 _ASK_VERSION = 1
 _BENEATH = 1
@@ -24,7 +24,7 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _TRUNCATE, _IOCTL_DEVICE = 1 << 14, 1 << 15
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
 _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEVICE
-#: How many kinds of access each version knows.
+#: The number of access rights that each version knows.
 _KNOWN = {3: 15, 4: 15}
 _KNOWN_SINCE_5 = 16
 _TCP = 0b11
@@ -32,17 +32,17 @@ _SIGNALS_AND_ABSTRACT_SOCKETS = 0b11
 
 
 def version() -> int:
-    """The version of the kernel's Landlock; 0 where there is none."""
+    """The version of the kernel's Landlock; 0 if it has none."""
     try:
         return system_call(LANDLOCK_CREATE_RULESET, None, 0, _ASK_VERSION)
-    except (OSError, KeyError):  # no such call, or no Linux
+    except (OSError, KeyError):  # no such call, or not Linux
         return 0
 
 
 def restrict(readable: Iterable[bytes], writable: Iterable[bytes], *, network: bool) -> None:
     """Restrict this process to files below these, for good; what does not exist is skipped. Raises OSError.
 
-    It needs ``no_new_privs``, and a version from TRUNCATES on.
+    Requires ``no_new_privs``, and a version from TRUNCATES on.
     """
     known = version()
     everything = (1 << _KNOWN.get(known, _KNOWN_SINCE_5)) - 1

@@ -1,4 +1,6 @@
-"""The files that a confined program sees: a tree of mounts made for it alone, in a namespace of its own."""
+"""Builds the file system that a confined program sees: a tree of bind mounts in a mount namespace
+of its own.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +30,12 @@ from actors.runtime.children.kernel import (
 _AT_RECURSIVE, _AT_EMPTY_PATH = 0x8000, 0x1000
 _CLONE, _CLOSE_ON_EXEC = 1, os.O_CLOEXEC
 _MS_REC, _MS_PRIVATE, _DETACH = 0x4000, 1 << 18, 2
-#: Of move_mount: both ends are descriptors.
+#: Flags of move_mount: both ends are descriptors.
 _FROM_HERE, _TO_HERE = 0x04, 0x40
 _SET_STRING, _CREATE = 1, 6
 _READ_ONLY, _NO_SETUID, _NO_DEVICES, _NO_EXEC = 1, 2, 4, 8
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
-#: Where the tree is put together: a folder that every system has.
+#: Where the tree is assembled: a folder that every system has.
 _BASE = b"/proc"
 _DEVICES = (b"null", b"zero", b"full", b"random", b"urandom", b"tty")
 _LINKS = (
@@ -45,17 +47,17 @@ _LINKS = (
     (b"/var/tmp", b"/tmp"),
 )
 _NOT_THERE = FileNotFoundError, NotADirectoryError
-#: How often what is replaced while it is mounted on is looked up.
+#: Tries to mount on a path that is replaced meanwhile.
 _TRIES = 20
-#: A path leads nowhere, or by way of a symlink.
+#: The path leads nowhere, or through a symlink.
 _ELSEWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE}
 
 
 class View(NamedTuple):
-    """What is to be seen, as absolute paths without symlinks. What is ``denied`` wins, then what is
-    ``read_only``. ``pinned`` are folders that are not to be renamed, ``reserved`` paths that are not to come
-    to be, and ``repositories`` those of them at which one may be made; ``links`` are symlinks and where they
-    point.
+    """What a program sees, as absolute paths without symlinks. ``denied`` wins, then ``read_only``.
+
+    ``pinned`` are folders that must not be renamed, ``reserved`` paths that must not come to exist, and
+    ``repositories`` those of them where a repository may be made. ``links`` are symlinks and their targets.
     """
 
     home: bytes
@@ -69,19 +71,17 @@ class View(NamedTuple):
     links: tuple[tuple[bytes, bytes], ...]
 
     def with_reserved(self, empty: set[bytes], prepared: set[bytes]) -> View:
-        """The view where these are ``empty``: they may be read, so that what goes through folders goes on.
-        Repositories can be made at those that are ``prepared``.
+        """The view with placeholders at ``empty``: they may be read, so that programs that walk folders go
+        on. Repositories can be made at those that are ``prepared``.
         """
-        others = {
-            *self.repositories
-        } - prepared  # where one has come to be just now, nobody knows of what is in it
+        others = {*self.repositories} - prepared  # unknown content, if it has come to exist just now
         denied = (*(each for each in self.denied if each not in empty), *others)
         read_only = (*self.read_only, *(empty - {*self.read_only, *self.repositories}))
         return self._replace(denied=denied, read_only=read_only, repositories=tuple(prepared))
 
 
 class _Tree(NamedTuple):
-    """A mount that is not in its place yet, and what it was made of."""
+    """A mount that is not in its place yet, and its source."""
 
     place: bytes
     handle: int
@@ -91,15 +91,13 @@ class _Tree(NamedTuple):
 
 
 def new_processes() -> int:
-    """A new ``/proc`` of the namespace of processes that this process is in, mounted nowhere yet. Raises
-    OSError.
-    """
+    """A new ``/proc`` of this process's PID namespace, not mounted anywhere yet. Raises OSError."""
     return _new(b"proc", _NO_SETUID | _NO_DEVICES | _NO_EXEC)
 
 
 def see_processes_alone() -> None:
-    """See nothing but the ``/proc`` of this process's namespace of processes from now on, so that no other
-    file system is kept from being taken away. It needs a namespace of mounts. Raises OSError.
+    """Give up all file systems but the ``/proc`` of this process's PID namespace, so that none stays busy
+    because of this process. Requires a mount namespace. Raises OSError.
     """
     call("mount", None, b"/", None, _MS_REC | _MS_PRIVATE, None)
     _attach(new_processes(), AT_FDCWD, _BASE)
@@ -108,8 +106,8 @@ def see_processes_alone() -> None:
 
 
 def enter_view(view: View, proc: int) -> None:
-    """See nothing but the view from now on, and ``proc`` in it, which is taken over. The thread needs a
-    namespace of mounts of its own. Raises OSError.
+    """Give up all file systems but the view, with ``proc`` in it, which is taken over. The thread needs a
+    mount namespace of its own. Raises OSError.
     """
     call("mount", None, b"/", None, _MS_REC | _MS_PRIVATE, None)
     trees = sorted((*_make_own(), *_open_all(view)), key=lambda tree: tree.place.count(b"/"))
@@ -129,8 +127,8 @@ def enter_view(view: View, proc: int) -> None:
 
 
 def _become_root() -> None:
-    """Make the working folder, where something is mounted, the root, and detach what was the root until now.
-    Raises OSError.
+    """Make the working folder, which must be a mount point, the root, and detach the old root. Raises
+    OSError.
     """
     call("syscall", _PIVOT_ROOT[os.uname().machine], b".", b".")
     call("umount2", b".", _DETACH)
@@ -138,22 +136,22 @@ def _become_root() -> None:
 
 
 def _make_own() -> Iterator[_Tree]:
-    """File systems that are made for the program alone; others may be mounted in them."""
+    """File systems made for this program alone; others may be mounted in them."""
     yield _Tree(b"/dev/shm", _new(b"tmpfs", _NO_SETUID | _NO_DEVICES, mode=b"1777"), is_folder=True)
     terminals = _new(b"devpts", _NO_SETUID | _NO_EXEC, mode=b"0620", ptmxmode=b"0666")
     yield _Tree(b"/dev/pts", terminals, is_folder=True)
 
 
 def _open_all(view: View) -> Iterator[_Tree]:
-    """All trees, opened before any is put over what another one comes from."""
+    """Open all trees, before any of them covers the source of another."""
     plain = _NO_SETUID | _NO_DEVICES
     yield _open_tree(view.home + b"/tmp", b"/tmp", plain)
-    # The folder of what a program sees as /tmp cannot be moved away in its home: the next one needs it.
+    # The folder that a program sees as /tmp cannot be moved out of its home: the next program needs it.
     for place in (view.home, view.home + b"/tmp", *view.writable, *view.pinned):
         with contextlib.suppress(*_NOT_THERE):
             yield _open_tree(place, place, plain)
     for place in view.readable:
-        # What we may not reach, a child need not.
+        # What we cannot reach, a child need not.
         with contextlib.suppress(FileNotFoundError, PermissionError):
             yield _open_tree(place, place, plain | _READ_ONLY)
     for place in view.read_only:
@@ -178,15 +176,15 @@ def _open_tree(path: bytes, place: bytes, attributes: int) -> _Tree:
 
 
 class _Base:
-    """The tree that is put together, at ``handle``: a file system of our own, with others mounted in it."""
+    """The tree being assembled, at ``handle``: a file system of our own, with others mounted in it."""
 
     def __init__(self, handle: int) -> None:
         self.handle = handle
-        #: Its own folders, which nobody else changes; below what is mounted a symlink may come at any time.
+        #: Folders of our own, which nobody else changes; below a mount a symlink may appear at any time.
         self._own = {b""}
 
     def put(self, tree: _Tree) -> None:
-        """Mount a tree in its place, which is made where it is not there."""
+        """Mount a tree in its place, which is created if it does not exist."""
         path = tree.place[1:]
         if self._is_own(path.rpartition(b"/")[0]):
             self._make(self.handle, path, is_folder=tree.is_folder)
@@ -196,9 +194,9 @@ class _Base:
         self._own.discard(path)
 
     def link(self, path: bytes, target: bytes) -> None:
-        """Make a symlink, where that can be made."""
+        """Create a symlink, if that is possible."""
         above, _, name = path[1:].rpartition(b"/")
-        with contextlib.suppress(OSError):  # it is there, or what is there is not to be changed
+        with contextlib.suppress(OSError):  # it exists, or must not be changed
             if self._is_own(above):
                 os.symlink(target, path[1:], dir_fd=self.handle)
                 return
@@ -209,21 +207,21 @@ class _Base:
                 os.close(folder)
 
     def deny(self, denied: tuple[bytes, ...]) -> None:
-        """Put what nobody can read over all that is denied."""
+        """Cover everything that is denied with something that nobody can read."""
         if not denied:
             return
-        # Of what is in this folder nothing is seen once the system's /proc covers it.
+        # The content of this folder is hidden once the system's /proc covers it.
         self.put(_Tree(b"/proc", _new(b"tmpfs", _NO_SETUID, mode=b"0"), is_folder=True))
         hidden = open_place(self.handle, b"proc")
         self._make(hidden, b"folder", is_folder=True, mode=0)
         self._make(hidden, b"file", is_folder=False, mode=0)
-        _set(hidden, _READ_ONLY | _NO_SETUID | _NO_DEVICES | _NO_EXEC)  # as all that is made of it
+        _set(hidden, _READ_ONLY | _NO_SETUID | _NO_DEVICES | _NO_EXEC)  # as everything made from it
         for path in denied:
             _until_there(functools.partial(self._deny, hidden, path[1:]))
         os.close(hidden)
 
     def _put_below(self, tree: _Tree, path: bytes) -> None:
-        """Mount it where nothing is our own; opened anew if it has been replaced since. Raises OSError."""
+        """Mount it inside another mount; it is opened anew if it has been replaced since. Raises OSError."""
         for left in reversed(range(_TRIES)):
             place = self._place(path, is_folder=tree.is_folder)
             try:
@@ -251,7 +249,7 @@ class _Base:
             os.close(place)
 
     def _is_own(self, folder: bytes) -> bool:
-        """Whether a folder is our own; it is made where it can be."""
+        """Whether a folder is our own; it is created if possible."""
         if folder in self._own:
             return True
         if not self._is_own(folder.rpartition(b"/")[0]):
@@ -259,12 +257,12 @@ class _Base:
         try:
             os.mkdir(folder, 0o755, dir_fd=self.handle)
         except FileExistsError:
-            return False  # it is mounted, or a symlink
+            return False  # it is a mount point, or a symlink
         self._own.add(folder)
         return True
 
     def _place(self, path: bytes, *, is_folder: bool) -> int:
-        """A path below what is mounted, made where it does not exist."""
+        """Open a path below a mount, and create it if it does not exist."""
         with contextlib.suppress(FileNotFoundError):
             return open_place(self.handle, path)
         above, _, name = path.rpartition(b"/")
@@ -285,7 +283,7 @@ class _Base:
 
 
 def _until_there(mount: Callable[[], object]) -> None:
-    """Mount on what is there, which may be replaced from outside once it is looked up. Raises OSError."""
+    """Mount on an existing path, which may be replaced from outside after the lookup. Raises OSError."""
     for _ in range(_TRIES):
         try:
             mount()
@@ -297,10 +295,10 @@ def _until_there(mount: Callable[[], object]) -> None:
 
 
 def cover_again(denied: tuple[bytes, ...], read_only: tuple[bytes, ...]) -> None:
-    """Cover what was put in the place of what was covered, in the view that this process has entered.
+    """Cover what has replaced covered files, in the view that this process has entered.
 
-    What is there no more is passed over, and what a symlink leads to, which has another path. Raises OSError,
-    the first, once all others are covered.
+    Skips what no longer exists, and symlinks, whose targets have other paths. Raises the first OSError, once
+    all others are covered.
     """
     root = os.open("/", os.O_PATH | os.O_CLOEXEC)
     failed: OSError | None = None
@@ -331,7 +329,7 @@ def _keep(root: int, path: bytes) -> None:
 
 
 def _new(kind: bytes, attributes: int, **options: bytes) -> int:
-    """A new file system that is mounted nowhere yet."""
+    """A new file system that is not mounted yet."""
     made = system_call(FSOPEN, kind, 1)
     try:
         for name, value in options.items():
@@ -348,6 +346,6 @@ def _set(handle: int, attributes: int, *, recursive: bool = False) -> None:
 
 
 def _attach(handle: int, folder: int, path: bytes = b"") -> None:
-    """Put a mount in its place, which takes over ``handle``."""
+    """Put a mount in its place, and take over ``handle``."""
     system_call(MOVE_MOUNT, handle, b"", folder, path, _FROM_HERE | (0 if path else _TO_HERE))
     os.close(handle)

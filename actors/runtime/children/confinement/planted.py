@@ -1,7 +1,8 @@
-"""Undoes git repositories that a confined program has made of ordinary folders.
+"""Undoes bare git repositories that a confined program has made of ordinary folders.
 
-Git takes such a folder for one where it has no ``.git``, or none that is whole, and runs what its settings
-say. None of the names can be reserved, since all are ordinary: so it is undone, as soon as it is seen.
+Git uses such a folder as a repository if its ``.git`` is missing or broken, and runs what its settings say.
+The names in it cannot be reserved, since they are ordinary ones. So the repository is undone as soon as it is
+seen.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Planted:
         self.folders = tuple(each for each in folders if not _is_repository(each))
 
     def undo(self) -> bool:
-        """Undo what has made one of them a repository; returns whether there was any."""
+        """Undo what has made any of them a repository. Returns whether there was one."""
         planted = [each for each in self.folders if _is_repository(each)]
         for each in planted:
             with contextlib.suppress(OSError):

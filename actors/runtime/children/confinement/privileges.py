@@ -1,4 +1,4 @@
-"""Gives up what a confined program must not have: capabilities, new privileges, unbounded use."""
+"""Drops the privileges of a process for good: capabilities, new privileges, unlimited resources."""
 
 from __future__ import annotations
 
@@ -17,32 +17,34 @@ from actors.runtime.children.kernel import (
 )
 
 _CLONE_NEWNS, _CLONE_NEWIPC = 0x20000, 0x08000000
-#: Running as root, changing one's user and keeping capabilities by that give none; all of it locked.
+#: No capabilities by being root, by changing user, or by keeping them across that; all of it locked.
 _NO_ROOT = 0b1110_1111
 _AMBIENT_CLEAR_ALL = 4
 _CAPABILITIES_V3 = 0x20080522
 _LAST_CAPABILITY = 63
-#: With this limit, and only with this one, a core dump also goes to no program that takes them.
+#: Only with exactly this limit no core dump goes to a program that collects them.
 _NO_CORE = 1
 
-#: Memory in bytes, processor seconds, processes, bytes of a file.
+#: Memory in bytes, processor time in seconds, number of processes, size of a file in bytes.
 Limits = tuple[int | None, int | None, int | None, int | None]
 
 
 def leave_shared() -> None:
-    """Share mounts and shared memory with no other process. Raises OSError."""
+    """Stop sharing mounts and System V IPC with other processes. Raises OSError."""
     call("unshare", _CLONE_NEWNS | _CLONE_NEWIPC)
 
 
 def drop_bounds() -> None:
-    """Have what this thread starts get no capability by executing; it keeps those that it has."""
-    with contextlib.suppress(OSError):  # there are no more of them, or this process has none
+    """Have what this thread starts gain no capability from executing a file; the thread keeps its own."""
+    with contextlib.suppress(OSError):  # there are no more, or this process has none
         for number in range(_LAST_CAPABILITY + 1):
             call("prctl", PR_CAPBSET_DROP, number, 0, 0, 0)
 
 
 def drop_capabilities() -> None:
-    """Drop all capabilities and get none by executing; set-user-id programs run as whoever starts them."""
+    """Drop all capabilities, and gain none from executing a file: set-user-id programs run as their
+    caller.
+    """
     call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     call("prctl", PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL, 0, 0, 0)
     with contextlib.suppress(OSError):  # this process has none
@@ -51,8 +53,8 @@ def drop_capabilities() -> None:
 
 
 def limit(limits: Limits, *, is_bounded: bool) -> None:
-    """Bound what each process uses from here on; ``is_bounded`` where the namespace bounds how many root has,
-    who is exempt from that limit. Raises OSError.
+    """Limit the resources of each process from here on. ``is_bounded`` says that the namespace bounds the
+    number of root's processes, since root is exempt from that limit. Raises OSError.
     """
     if limits[2] is not None and not is_bounded and os.geteuid() == 0:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))

@@ -1,8 +1,8 @@
-"""Lets confined programs make a git repository where there is none. They see a folder ``NEW`` as the
-``.git``; what they made in it takes the place of the ``.git`` once the last of them has ended.
+"""Lets confined programs make a git repository where there is none, and takes it over when they have ended.
 
-Nothing that has git run commands is taken over, so that whoever looks at it with git runs none of a
-program's. Until then git takes the ``.git`` for no repository, and goes on looking in the folders above.
+The programs see a folder ``NEW`` as the ``.git``. When the last of them has ended, what they made there
+replaces the ``.git``, without anything that has git run commands. So it is safe to use git there. Until then
+git does not take the ``.git`` for a repository, and searches the folders above.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import stat
 
 from actors.runtime.children.trees import empty_folder
 
-#: What a ``.git`` has in it while it is none.
+#: The only content of a ``.git`` that is not a repository yet.
 NEW = "polypod-new"
-#: What is taken over, if it is of that kind; ``HEAD`` comes last, which makes it a repository.
+#: What is taken over, if it is a folder or a file as it should be; ``HEAD`` comes last, since it makes the
+#: repository.
 _FOLDERS = ("objects", "refs", "logs", "info", "reftable")
 _FILES = ("description", "packed-refs", "shallow", "index", "ORIG_HEAD", "COMMIT_EDITMSG", "HEAD")
-#: The settings that say in which form a repository is kept, and their values.
+#: The settings that describe a repository's format, and their values.
 _TRUTH = r"true|false"
 _SETTINGS = {
     "core": {
@@ -40,9 +41,9 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def is_unmade(path: str | bytes | int) -> bool:
-    """Whether a ``.git`` does not exist, or is one in which no repository was made yet."""
+    """Whether a ``.git`` does not exist, or no repository was made in it yet."""
     try:
-        # In the place of a symlink nothing can be made.
+        # Nothing can be made in place of a symlink.
         if not isinstance(path, int) and stat.S_ISLNK(os.lstat(path).st_mode):
             return False
         return set(os.listdir(path)) <= {NEW, NEW.encode()}
@@ -59,13 +60,13 @@ def prepare(folder: int) -> None:
 
 
 def finish(folder: int) -> bool:
-    """Take over the repository that programs made in a prepared ``.git``, and remove what else they left,
-    unless one was made in there from outside; returns whether there is one.
+    """Take over the repository that programs made in a prepared ``.git``, and remove everything else they
+    left there. Returns whether there is a repository; one that was made from outside is left alone.
 
     Raises OSError.
     """
     try:
-        os.rmdir(NEW, dir_fd=folder)  # as a rule they have made none
+        os.rmdir(NEW, dir_fd=folder)  # usually they have made none
     except FileNotFoundError:
         return False
     except OSError:
@@ -87,7 +88,7 @@ def finish(folder: int) -> bool:
 
 
 def format_settings(config: bytes) -> bytes:
-    """The settings of a repository that describe its format: none of them has git run anything, or look
+    """Only the settings that describe the format of a repository: none of them has git run anything, or look
     elsewhere.
     """
     found: dict[str, dict[str, str]] = {name: {} for name in _SETTINGS}
@@ -129,7 +130,7 @@ def _take_over(new: int, folder: int) -> None:
         for name in names:
             if _kind(new, name) == kind:
                 os.rename(name, name, src_dir_fd=new, dst_dir_fd=folder)
-    os.chmod(folder, 0o755)  # noqa: S103 - as git makes it
+    os.chmod(folder, 0o755)  # noqa: S103 - the mode that git uses
 
 
 def _read_config(new: int) -> bytes:

@@ -1,4 +1,6 @@
-"""Reserves names that must not come to exist while a child runs: creates them empty, to be mounted over."""
+"""Reserves names that must not come to exist while a child runs, by empty placeholders that can be mounted
+over.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +15,17 @@ from typing import NamedTuple
 from actors.runtime.children.confinement import repository
 from actors.runtime.children.kernel import AT_FDCWD, open_place
 
-#: By its mode a folder is known that was left behind when a warden was killed.
+#: These modes identify placeholders left behind by a killed warden.
 _FOLDER, _FILE = 0o500, 0o400
 #: The mode of a folder in which a repository is made.
 _REPOSITORY = 0o700
-#: Names that are files where they are anything, with what changes nothing for who reads them meanwhile.
+#: Names that are always files, with content that changes nothing for those who read them meanwhile.
 _TEXTS = {b"commondir": b".", b"config": b"", b"config.worktree": b""}
 _TRIES = 10
-#: Another took away what was there, or put something else in its place: it is looked at once more.
+#: Somebody removed or replaced it meanwhile: it is looked at once more.
 _CHANGED = {errno.ENOENT, errno.ENXIO, errno.ESTALE}
-#: No name can be made there, by a program either. ELOOP is a symlink that was put on the way: what is there
-#: is not ours to touch.
+#: Nobody can create that name, not even a program. ELOOP is a symlink that was put on the way: its target is
+#: not ours to touch.
 _FOR_NOBODY = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR),
     *(errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP),
@@ -32,7 +34,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class _Reserved(NamedTuple):
-    """A placeholder, locked by all that use it; those of ``above`` were made for it."""
+    """A placeholder, locked by all that use it; the folders ``above`` were created for it."""
 
     path: bytes
     handle: int
@@ -40,23 +42,24 @@ class _Reserved(NamedTuple):
 
 
 class Reservations:
-    """Placeholders that are taken away again, each by the last that needs it."""
+    """Placeholders, each removed by the last process that needs it."""
 
     def __init__(self) -> None:
         self._made: list[_Reserved] = []
-        #: Of the paths those at which programs may make a repository, and where that is prepared.
+        #: The paths at which programs may make a repository, and where that has been prepared.
         self.repositories: frozenset[bytes] = frozenset()
         self.prepared: set[bytes] = set()
 
     @property
     def paths(self) -> set[bytes]:
-        """Where there was nothing: what is there has nothing in it to hide."""
+        """Where nothing existed, so that a cover hides nothing."""
         return {each.path for each in self._made}
 
     def reserve(self, paths: Iterable[bytes]) -> None:
-        """Make an empty placeholder where nothing exists. Where this process may not, a child may not either.
+        """Create an empty placeholder where nothing exists. Where this process may not, a child may not
+        either.
 
-        Raises OSError, the first, once all others are reserved.
+        Raises the first OSError, once all others are reserved.
         """
         failed: OSError | None = None
         for path in paths:
@@ -115,7 +118,7 @@ class Reservations:
         name = os.path.basename(path)
         handle = os.open(name, _READ, dir_fd=folder)
         self._made.append(_Reserved(path, handle, above))
-        with contextlib.suppress(OSError):  # of a file system without locks
+        with contextlib.suppress(OSError):  # some file systems have no locks
             fcntl.flock(handle, fcntl.LOCK_SH)
         if not os.path.samestat(os.fstat(handle), os.lstat(name, dir_fd=folder)):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
@@ -123,8 +126,9 @@ class Reservations:
 
 @contextlib.contextmanager
 def _folder_of(path: bytes, made: list[bytes] | None = None) -> Iterator[int]:
-    """The folder that a path is in, by way of no symlink: a program may put one anywhere in what it writes,
-    to have something made where that leads. With ``made`` it is made, and added to that.
+    """Open the parent folder of a path without following symlinks, which a program may put anywhere in what
+    it writes to have something created at their target. With ``made``, missing folders are created, and added
+    to it.
     """
     folder = os.path.dirname(path)
     try:
@@ -143,7 +147,7 @@ def _folder_of(path: bytes, made: list[bytes] | None = None) -> Iterator[int]:
 
 
 def _make(folder: int, name: bytes, mode: int = _FOLDER) -> bool:
-    """Make a placeholder; returns whether the path did not exist."""
+    """Create a placeholder. Returns whether the path did not exist."""
     text = _TEXTS.get(name)
     try:
         if text is None:
@@ -161,7 +165,7 @@ def _make(folder: int, name: bytes, mode: int = _FOLDER) -> bool:
     except FileExistsError:
         return False
     except FileNotFoundError:
-        if os.fstat(folder).st_nlink:  # it is there, and of a file system in which nothing is made
+        if os.fstat(folder).st_nlink:  # it exists, in a file system where nothing can be created
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), name) from None
         raise
     return True
@@ -199,8 +203,8 @@ def _is_unmade(folder: int, name: bytes) -> bool:
 
 
 def _remove(reserved: _Reserved, mode: int | None) -> None:
-    """Remove a placeholder that nobody has replaced or put something in; a folder only with this ``mode``, if
-    any. Raises OSError.
+    """Remove a placeholder unless somebody has replaced it or put something into it; a folder only if it has
+    this ``mode``, if any. Raises OSError.
     """
     name = os.path.basename(reserved.path)
     with _folder_of(reserved.path) as folder:
@@ -209,7 +213,7 @@ def _remove(reserved: _Reserved, mode: int | None) -> None:
             return
         if stat.S_ISDIR(found.st_mode):
             if mode in (None, stat.S_IMODE(found.st_mode)):
-                os.rmdir(name, dir_fd=folder)  # which the system refuses where there is something in it
+                os.rmdir(name, dir_fd=folder)  # fails if there is something in it
         elif _is_placeholder(folder, name):
             os.unlink(name, dir_fd=folder)
     for each in reversed(reserved.above):

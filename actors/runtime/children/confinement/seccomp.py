@@ -1,8 +1,7 @@
-"""Seccomp: which system calls a confined program cannot make, as the filter that the kernel runs at each.
+"""Forbids system calls to a confined program, by a seccomp filter that the kernel runs at each of its calls.
 
-What is refused looks into other processes or kernel keys, changes what confines the program, goes by
-none of that, or makes a file that others would run as its owner. Programs of 32 bits have other numbers for
-all of it, and are killed.
+Refused is what looks into other processes or kernel keys, changes or circumvents the confinement, or makes a
+file that others would run as its owner. Programs of 32 bits have other numbers for all calls, and are killed.
 """
 
 from __future__ import annotations
@@ -20,24 +19,24 @@ from actors.runtime.children.kernel import PR_SET_SECCOMP, call
 
 
 class _Architecture(NamedTuple):
-    """How the kernel names an architecture in a filter, and its numbers of system calls."""
+    """An architecture: how filters name it, and its numbers of system calls."""
 
     audit: int
-    #: The numbers from which on calls are those of another convention (x32), which we do not know.
+    #: The first number of calls of a foreign convention (x32), which the filter does not know.
     foreign: int | None
     clone: int
     ioctl: int
     socket: int
     socketpair: int
     refused: tuple[int, ...]
-    #: Calls that take a file's mode, each with the argument that is the mode.
+    #: Calls that take a file's mode, each with the index of that argument.
     modes: tuple[tuple[int, int], ...]
-    #: Those that take one where they make a file, each with the arguments of its flags and mode.
+    #: Calls that take a mode when they create a file, each with the indexes of flags and mode.
     opens: tuple[tuple[int, int, int], ...]
 
 
-#: The numbers of what is refused on x86-64 and on 64-bit ARM. Of other processes: ptrace, process_vm_readv,
-#: process_vm_writev, process_madvise, kcmp, pidfd_getfd, perf_event_open.
+#: The numbers of what is refused on x86-64 and on 64-bit ARM. Access to other processes: ptrace,
+#: process_vm_readv, process_vm_writev, process_madvise, kcmp, pidfd_getfd, perf_event_open.
 _PROCESSES = ((101, 310, 311, 440, 312, 438, 298), (117, 270, 271, 440, 272, 438, 241))
 #: keyctl, add_key, request_key.
 _KEYS = ((250, 248, 249), (219, 217, 218))
@@ -45,7 +44,7 @@ _KEYS = ((250, 248, 249), (219, 217, 218))
 #: fsconfig, fsmount, fspick, mount_setattr, open_tree_attr.
 _NEW_MOUNTS = (428, 429, 430, 431, 432, 433, 442, 467)
 _MOUNTS = ((165, 166, 155, 161, 308, 272, *_NEW_MOUNTS), (40, 39, 41, 51, 268, 97, *_NEW_MOUNTS))
-#: Files without their path: open_by_handle_at, fanotify_init.
+#: Opening files without a path: open_by_handle_at, fanotify_init.
 _FILES = ((304, 300), (265, 262))
 #: swapon, swapoff, quotactl, quotactl_fd, reboot, acct, syslog, vhangup, settimeofday, clock_settime; and
 #: iopl, ioperm.
@@ -71,18 +70,18 @@ _ARCHITECTURES = {
     "x86_64": _Architecture(0xC000003E, 0x40000000, 56, 16, 41, 53, _X86_64, _MODES[0], _OPENS[0]),
     "aarch64": _Architecture(0xC00000B7, None, 220, 29, 198, 199, _ARM_64, _MODES[1], _OPENS[1]),
 }
-#: clone3 and openat2, whose flags a filter cannot see: programs take clone and openat in their place.
-#: io_uring (three calls), whose requests no filter sees.
+#: clone3 and openat2, whose flags a filter cannot see: programs fall back to clone and openat. io_uring
+#: (three calls), whose requests no filter sees.
 _UNKNOWN = (435, 437, 425, 426, 427)
-#: S_ISUID and S_ISGID: who runs such a file outside the sandbox does so as its owner, or for its group.
+#: S_ISUID and S_ISGID: outside the sandbox such a file runs as its owner, or with its group.
 _AS_OWNER = 0o6000
 #: O_CREAT and __O_TMPFILE.
 _MAKES_A_FILE = 0o20000100
-#: All of clone's flags that make a namespace.
+#: All of clone's flags that create a namespace.
 _NEW_NAMESPACES = 0x7E020000
-#: TIOCSTI and TIOCLINUX type into a terminal, also into that of a shell outside.
+#: TIOCSTI and TIOCLINUX type into a terminal, even into that of a shell outside.
 _TYPES = (0x5412, 0x541C)
-#: Local sockets, and the internet; netlink for the list of addresses.
+#: Address families: local sockets; the internet, and netlink for the list of addresses.
 _UNIX, _FAMILIES = 1, (2, 10, 16)
 _DATAGRAM, _OF_KIND = 2, 0xF
 
@@ -94,7 +93,7 @@ _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
 
 
 def is_known() -> bool:
-    """Whether there is a filter for this machine: Linux on a kind of processor that is known."""
+    """Whether there is a filter for this machine: Linux on a known kind of processor."""
     if sys.platform != "linux":
         return False
     return platform.machine() in _ARCHITECTURES and sys.maxsize > _LARGEST_OF_32_BITS
@@ -102,10 +101,11 @@ def is_known() -> bool:
 
 @functools.cache
 def filter_of(*, network: bool, local_sockets: bool, machine: str | None = None) -> bytes:
-    """The filter, as the kernel takes it. With ``network`` there are sockets, local ones (by path or abstract
-    name) only with ``local_sockets``; without, only pairs of connected ones.
+    """The filter as the kernel takes it.
 
-    Raises KeyError where ``machine`` (by default this one) is not known.
+    With ``network`` sockets are allowed, but local ones (by path or abstract name) only with
+    ``local_sockets``. Without it only connected pairs are. Raises KeyError if ``machine`` (by default this
+    one) is not known.
     """
     of = _ARCHITECTURES[machine or platform.machine()]
     code = [_step(_LOAD, _ARCHITECTURE_AT), _step(_EQUAL, of.audit, 1), _step(_RETURN, _KILL)]
@@ -123,15 +123,16 @@ def filter_of(*, network: bool, local_sockets: bool, machine: str | None = None)
     families = () if not network else (_UNIX, *_FAMILIES) if local_sockets else _FAMILIES
     calls[of.socket] = [_argument(0), *_when(families, _ALLOW), _step(_RETURN, _REFUSE)]
     if not (network and local_sockets):
-        # A pair of datagram sockets is connected, and yet sends to any other local one.
+        # A pair of datagram sockets is connected, and can still send to any other local one.
         calls[of.socketpair] = [_argument(1), _step(_AND, _OF_KIND), *_when((_DATAGRAM,), _REFUSE)]
     return b"".join([*code, *_search(_runs(calls))])
 
 
 def install(code: bytes) -> None:
-    """Have the kernel run the filter at each system call of this process and of all it starts, for good.
+    """Have the kernel run the filter at each system call of this process and of everything it starts, for
+    good.
 
-    It needs ``no_new_privs``. Raises OSError.
+    Requires ``no_new_privs``. Raises OSError.
     """
     kept = array("B", code)
     program = struct.pack("HxxxxxxP", len(code) // 8, kept.buffer_info()[0])
@@ -143,12 +144,12 @@ def _step(code: int, value: int, on_true: int = 0, on_false: int = 0) -> bytes:
 
 
 def _when(values: tuple[int, ...], result: int) -> list[bytes]:
-    """The steps of a filter that return ``result`` for each of these."""
+    """Filter steps that return ``result`` for each of these values."""
     return [step for each in values for step in (_step(_EQUAL, each, 0, 1), _step(_RETURN, result))]
 
 
 def _unless_as_owner(mode: int) -> list[bytes]:
-    """The steps that refuse a call whose argument ``mode`` has a file run as its owner."""
+    """Filter steps that refuse a call whose argument ``mode`` would make a file run as its owner."""
     return [_argument(mode), _step(_ANY_BIT, _AS_OWNER, 0, 1), _step(_RETURN, _REFUSE)]
 
 
@@ -157,7 +158,7 @@ def _argument(number: int) -> bytes:
 
 
 def _runs(calls: dict[int, list[bytes]]) -> list[tuple[int, int, list[bytes]]]:
-    """Calls in order, those that follow on each other with the same steps as one: the first and the last."""
+    """Group the calls into runs of consecutive numbers with the same steps: first, last, steps."""
     runs: list[tuple[int, int, list[bytes]]] = []
     for number, steps in sorted(calls.items()):
         if runs and runs[-1][1] == number - 1 and runs[-1][2] == steps:
@@ -168,9 +169,7 @@ def _runs(calls: dict[int, list[bytes]]) -> list[tuple[int, int, list[bytes]]]:
 
 
 def _search(runs: list[tuple[int, int, list[bytes]]]) -> list[bytes]:
-    """The steps of a filter that find a call by halves: the kernel runs through this for every
-    call there is.
-    """
+    """Filter steps that find a call by binary search, since the kernel runs them at every call."""
     if len(runs) == 1:
         [(first, last, steps)] = runs
         found = [_step(_EQUAL, first, 0, len(steps))]
