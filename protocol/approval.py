@@ -98,7 +98,7 @@ class ApprovalAnswer(Struct, frozen=True, omit_defaults=True):
 
 
 #: What lets calls run that no rule speaks of.
-A_RULE = "a rule of [[approval]] may allow it"
+A_RULE = "an [[approval]] rule can allow it"
 
 
 class ApprovalVerdict(Struct, frozen=True, gc=False):
@@ -123,7 +123,7 @@ def verdict(
     matching = [rule for rule in rules if rule.matches(tool, arguments, programs)]
     decisive = next((rule for rule in matching if rule.policy == "deny"), None) or next(iter(matching), None)
     if decisive is not None:
-        before = "a rule of [[approval]] before that one may allow it" if decisive.policy == "ask" else ""
+        before = "an [[approval]] rule before that one can allow it" if decisive.policy == "ask" else ""
         return ApprovalVerdict(decisive.policy, in_words(decisive), before)
     if unbounded is not None:
         return unbounded

@@ -228,7 +228,7 @@ async def test_what_a_function_client_gives_that_cannot_be_written_is_refused_wi
 
 def test_what_a_hook_gives_that_cannot_be_written_is_refused_with_what_it_is() -> None:
     for value in (HUGE, Unwritable()):
-        with pytest.raises(InvalidInput, match="that cannot be shown replaces nothing"):
+        with pytest.raises(InvalidInput, match="that cannot be shown cannot replace the arguments"):
             arguments_for(ToolCall("1", "tool", {}), value)
 
 

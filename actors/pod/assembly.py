@@ -222,8 +222,8 @@ class Assembly:
             client, model = self.clients.client(section, manifest.pod.pwd), label(section)
         if own.tools and template.asks:
             raise InvalidInput(
-                "tools of a run: this pod asks people about calls, and has its tools for life",
-                hint="give them to spawn",
+                "run(tools=…): a pod with approvals cannot change its tools for a run",
+                hint="pass them to spawn",
             )
         runner, sources = add_tools(template.tools, template.sources, own.tools)
         price = self.pricing.price_of(section, client, is_named=given is None)

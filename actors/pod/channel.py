@@ -153,14 +153,12 @@ class Channel:
             frame = _frame(ask)
         except (PolypodError, TypeError, ValueError) as error:
             return AsyncFuture.failed(
-                InvalidInput(f"{type(command).__name__} holds what no JSON can: {error}")
+                InvalidInput(f"{type(command).__name__} has a value that JSON cannot represent: {error}")
             )
         try:
             channel.decode_to_pod(frame[channel.HEAD :])
         except WireError as error:  # the other end ends the connection for that, and a process with it
-            return AsyncFuture.failed(
-                InvalidInput(f"{type(command).__name__} cannot be asked so: {error.message}")
-            )
+            return AsyncFuture.failed(InvalidInput(f"{type(command).__name__} is invalid: {error.message}"))
         self._on_loop(
             partial(self._post, ask, frame, future, check), lambda: self._refuse(future, _LOOP_CLOSED)
         )
@@ -177,7 +175,7 @@ class Channel:
 
     def _post(self, ask: Ask, frame: bytes, future: AsyncFuture[Any], check: OutputCheck | None) -> None:
         if self._lost is not None or self._has_left:
-            self._refuse(future, self._lost or "this end has left")
+            self._refuse(future, self._lost or "this handle is closed")
             return
         self._asked[ask.id] = (ask.command, future)
         if check is not None:
@@ -194,7 +192,7 @@ class Channel:
         self._writer.write(channel.frame(follow))
 
     async def _read(self) -> None:
-        why = "the other end has closed it"
+        why = "the other end closed it"
         try:
             while True:
                 self._take(channel.decode_from_pod(await read_frame(self._reader)))
@@ -243,7 +241,7 @@ class Channel:
         try:
             event = decode_event(body)
         except WireError as error:  # of a later version
-            _log.warning("an event of pod %r is passed over: %s", self.pod.name, error)
+            _log.warning("an event of pod %r is skipped: %s", self.pod.name, error)
         else:
             if event.pod != self.pod.name:
                 bus.adopt(event.pod, self.pod.name)
@@ -277,7 +275,7 @@ class Channel:
         future.set_exception(
             PodUnreachable(
                 f"the connection to pod {self.pod.name!r} has ended: {why}",
-                hint="what it was asked may have been done: connect again and look at its history",
+                hint="the command may have been carried out: reconnect and look at its history",
             )
         )
 

@@ -53,7 +53,9 @@ def check_command(command: commands.Command) -> None:
 def checked_content(content: Any) -> tuple[Part, ...]:
     """``content`` with its text made encodable. Raises InvalidInput unless it is a tuple of parts."""
     if type(content) is not tuple:
-        raise InvalidInput(f"content is a tuple of parts, not {type(content).__name__}", hint="see parts_of")
+        raise InvalidInput(
+            f"content: expected a tuple of parts, got {type(content).__name__}", hint="parts_of makes one"
+        )
     for part in content:
         if type(part) is TextPart and part.vendor is None and type(part.text) is str and part.text.isascii():
             continue  # as nearly always
@@ -67,11 +69,11 @@ def _checked_part(part: Any) -> Part:
         text = encodable(part.text)
         return part if text is part.text else TextPart(text)
     if type(part) not in _PARTS:
-        raise InvalidInput(f"a part of content is text, an image or thinking, not {type(part).__name__}")
+        raise InvalidInput(f"content: expected text, image or thinking parts, got {type(part).__name__}")
     checked = checked_item(UserItem((part,))).content[0]
     if isinstance(checked, ImagePart) and sound_picture(checked) is None:
         raise InvalidInput(
-            f"a picture has a url, or data that are base64, not {shown(checked.data)}",
+            f"an image needs a url, or data in base64, got {shown(checked.data)}",
             hint="ImagePart('image/png', base64.b64encode(data).decode())",
         )
     return checked
@@ -96,7 +98,9 @@ def checked_answer(command: Answer) -> Answer:
         if not isinstance(command.always, bool):  # "no" would allow it for ever
             raise InvalidInput(f"always: expected True or False, got {shown(command.always)}")
         if not isinstance(command.arguments, dict | None):
-            raise InvalidInput(f"arguments: expected a dict by their names, got {shown(command.arguments)}")
+            raise InvalidInput(
+                f"arguments: expected a dict with their names as keys, got {shown(command.arguments)}"
+            )
     elif command.by not in ("person", "nobody"):  # a list cannot be looked up in a set
         raise InvalidInput(f"by: expected 'person' or 'nobody', got {shown(command.by)}")
     if command.note is None:

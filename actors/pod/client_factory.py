@@ -63,12 +63,15 @@ class ClientFactory:
     def _chain(self, section: ModelSection, folder: str) -> LLMClient:
         for key in _OF_SERVERS:
             if getattr(section, key):
-                raise ManifestError(f"manifest: model.{key}: a chain has none: its models have their own")
+                raise ManifestError(
+                    f"manifest: model.{key}: not for a chain: set it for the models of its tiers"
+                )
         if (given := self._given.get(section.model_id)) is not None:
             return given
         if not section.model_id:
             raise ManifestError(
-                "manifest: model.model_id: which chain?", hint='as in model = "chain/careful"'
+                "manifest: model.model_id: the name of a chain is missing",
+                hint='write it as in model = "chain/careful"',
             )
         return self._made_chain(section.model_id, folder)
 
@@ -76,10 +79,10 @@ class ClientFactory:
         if (name, folder) in self._chains:
             found = self._chains[name, folder]
             if found is None:
-                raise ManifestError(f"the chain {name!r} has itself as a tier")
+                raise ManifestError(f"the chain {name!r} contains itself as a tier")
             return found
         if self._find_chain is None:
-            raise ManifestError(f"manifest: model: there is no chain {name!r} here")
+            raise ManifestError(f"manifest: model: there is no chain {name!r}")
         self._chains[name, folder] = None
         try:
             made = self._chains[name, folder] = self._find_chain(name, folder)
@@ -108,8 +111,8 @@ class ClientFactory:
             likely = likely_model(section, ["offline", "chain", *PRESETS])
             meant = f"did you mean {likely!r}? " if likely else ""
             raise ManifestError(
-                f"manifest: model.scheme: no model server of the kind {section.scheme!r}",
-                hint=f"{meant}known kinds: {', '.join(['offline', 'chain', *PRESETS])}",
+                f"manifest: model.scheme: unknown scheme {section.scheme!r}",
+                hint=f"{meant}known schemes: {', '.join(['offline', 'chain', *PRESETS])}",
             )
         preset = PRESETS[section.scheme]
         try:
@@ -158,7 +161,8 @@ def _refuse_settings(section: ModelSection) -> None:
     others |= {name for name in ("num_ctx", "api_version") if getattr(section, name) is not None}
     for name in sorted(others):
         raise ManifestError(
-            f"manifest: model.{name}: the embedded model has none", hint="name a model server by scheme"
+            f"manifest: model.{name}: not for the embedded model",
+            hint="choose a model server with model.scheme",
         )
 
 

@@ -24,7 +24,7 @@ def actor_of(pod: Pod) -> PodActor:
     """The actor of a pod. Raises PodError if that lives in another process."""
     actor = pod._actor  # noqa: SLF001 - put there by who made the pod
     if actor is None:
-        raise PodError(f"pod {pod.name!r} lives in another process: no actor of this one is behind it")
+        raise PodError(f"pod {pod.name!r} runs in another process: it has no actor in this one")
     return actor
 
 

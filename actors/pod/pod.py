@@ -438,7 +438,7 @@ class PodActor(AsyncActor):
             raise
 
     def _on_stranger(self, message: Any) -> Any:
-        raise PodError(f"pod {self.name!r} knows no command {type(message).__name__}")
+        raise PodError(f"pod {self.name!r} does not know the command {type(message).__name__}")
 
     def _refuse(self, message: Any, reply_to: AsyncFuture[Any] | None) -> None:
         if self.supervisor is not None and self.supervisor.take(message, reply_to):

@@ -46,11 +46,11 @@ def client_for(section: ModelSection, preset: Preset, server: Server, http: Http
 def _check(section: ModelSection) -> None:
     if section.num_ctx is not None and section.scheme != "ollama":
         raise ManifestError(
-            f"manifest: model.num_ctx: only ollama has it, not {section.scheme}",
-            hint="context_window says how large the context of a model is",
+            f"manifest: model.num_ctx: only for ollama, not {section.scheme}",
+            hint="set context_window to the size of the model's context",
         )
     if section.api_version is not None and section.scheme != "azure":
-        raise ManifestError(f"manifest: model.api_version: only azure has it, not {section.scheme}")
+        raise ManifestError(f"manifest: model.api_version: only for azure, not {section.scheme}")
 
 
 def azure_address(base_url: str, deployment: str, version: str | None) -> tuple[str, str]:

@@ -155,7 +155,7 @@ class Service:
 
     def _follow(self, follow: Follow) -> None:
         if follow.id in self._follows:
-            raise WireError(f"two subscriptions of the number {follow.id}")
+            raise WireError(f"two subscriptions have the id {follow.id}")
         try:
             kinds = None if follow.kinds is None else [_KINDS[name] for name in follow.kinds]
             feed = self._pod.address.feed(self._pod, kinds, follow.since, children=follow.children)

@@ -9,7 +9,7 @@ from actors.runtime.latest import Latest
 from actors.tools.base import Tool
 from actors.tools.open_sources import SharedSource
 
-_LEFT_OUT = "left out, since another tool has its name:"
+_LEFT_OUT = "left out because another tool has the same name:"
 
 
 class SourcedTools:

@@ -40,5 +40,5 @@ class Status:
         """The error for commands to a pod that has stopped."""
         name = self._journal.log.pod
         if self.restarts:
-            return PodStopped(f"pod {name!r} failed and is started again", hint="ask it again")
+            return PodStopped(f"pod {name!r} failed and is being restarted", hint="try again")
         return PodStopped(f"pod {name!r} has stopped", hint="spawn it again with resume=")

@@ -227,7 +227,7 @@ class ToolFactory:
     async def _spawn_agent(self, *asked: Any) -> str:
         """Start an agent for a pod. Raises ToolError."""
         if self.spawn_agent is None:
-            raise ToolError("this program has no swarm to start agents in")
+            raise ToolError("this program has no swarm in which to start agents")
         return await self.spawn_agent(*asked)
 
 

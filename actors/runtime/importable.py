@@ -17,7 +17,7 @@ def import_path(value: object, what: str) -> str:
     if not isinstance(value, str):
         kind = type(value).__name__
         raise NotImportable(
-            f"{what} is given as an object ({kind}), which cannot travel to another process",
+            f"{what} is given as an object ({kind}), which cannot be sent to another process",
             hint='give where it is imported from: "module:name"',
         )
     if _PATH.fullmatch(value) is None:

@@ -87,7 +87,7 @@ def with_prompt(
         return manifest.replace(pod=replace(manifest.pod, system_prompt=encodable(prompt))), None
     make_prompt = checked_prompt(prompt)
     if process:
-        raise InvalidInput("system_prompt: a function cannot travel to another process")
+        raise InvalidInput("system_prompt: a function cannot be sent to another process")
     return manifest, make_prompt
 
 

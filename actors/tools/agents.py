@@ -12,9 +12,9 @@ from actors.tools.extras import AGENTS
 
 @tool
 async def swarm_spawn(
-    task: Annotated[str, Meta(description="what it is to do; it knows nothing of this conversation")],
-    model: Annotated[str | None, Meta(description="another model than yours, by its name")] = None,
-    provider: Annotated[str | None, Meta(description="whose model that is")] = None,
+    task: Annotated[str, Meta(description="what the agent must do; it does not see this conversation")],
+    model: Annotated[str | None, Meta(description="the name of a model other than yours")] = None,
+    provider: Annotated[str | None, Meta(description="the provider of that model")] = None,
     *,
     ctx: ToolContext,
 ) -> str:

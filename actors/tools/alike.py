@@ -64,7 +64,7 @@ def _twin(folder: Path, name: str) -> str | None:
     if len(found) > 1:
         shown = " and ".join(ascii(each) for each in found[:5])
         raise ScopeRefused(
-            f"there is no {name!r} in {folder}, but {len(found)} names that look like it: {shown}",
-            hint="give one of these, character by character",
+            f"there is no {name!r} in {folder}, but {len(found)} names look the same: {shown}",
+            hint="use one of these, character by character",
         )
     return found[0] if found else None

@@ -106,7 +106,7 @@ class ToolContext(Generic[D]):
     def locate(self, text: str, permission: Permission = "read") -> Located:
         """As ``path``, with a note for the model where the place has another name than ``text``."""
         if not isinstance(text, str):
-            raise InvalidInput(f"text: expected a path as a text, got {shown(text)}")
+            raise InvalidInput(f"text: expected a path as a string, got {shown(text)}")
         if permission not in get_args(Permission):
             raise InvalidInput(f"permission: expected 'read' or 'write', got {shown(permission)}")
         return locate(self.scope, self.pwd, text, permission)

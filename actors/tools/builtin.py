@@ -44,7 +44,7 @@ def builtin(names: Iterable[str], more: Mapping[str, tuple[Tool, ...]] = _NO_MOR
             guess = f"; did you mean {near!r}?" if near else ""
             raise ManifestError(
                 f"tools.builtin: there is no built-in tool {name!r}{guess}",
-                hint=f"the built-in tools are, groups first: {', '.join(known)}",
+                hint=f"the built-in groups and tools are: {', '.join(known)}",
             )
         chosen.update((each.name, each) for each in known[name])
     if "fetch" in chosen:

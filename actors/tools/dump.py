@@ -59,7 +59,7 @@ def collect(members: Iterable[Any]) -> list[Any]:
     """
     taken = list(islice(members, MOST_MEMBERS + 1))
     if len(taken) > MOST_MEMBERS:
-        taken[MOST_MEMBERS:] = [f"[only the first {MOST_MEMBERS:,} members were taken]"]
+        taken[MOST_MEMBERS:] = [f"[only the first {MOST_MEMBERS:,} members are shown]"]
     return taken
 
 

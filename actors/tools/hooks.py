@@ -176,7 +176,7 @@ class _Fold:
 
 def _take_nothing(_: str, answer: Any) -> None:
     if answer is not None:
-        raise _misfit(answer, "a run that has ended is as it is; answer None")
+        raise _misfit(answer, "at_run_end cannot change a run; return None")
 
 
 class _Method:
@@ -210,7 +210,9 @@ def _shortened(words: str) -> str:
 def view_for(before: ModelView, value: Any) -> ModelView:
     """What the model is before in the place of ``before``. Raises InvalidInput."""
     if not isinstance(value, ModelView):
-        raise InvalidInput(f"a {type(value).__name__} replaces no request", hint="give Replace a ModelView")
+        raise InvalidInput(
+            f"a {type(value).__name__} cannot replace a request", hint="pass a ModelView to Replace"
+        )
     if not isinstance(value.system, str | None):
         raise InvalidInput(f"system: expected a string or None, got {shown(value.system)}")
     return ModelView(
@@ -230,7 +232,7 @@ def _fit(given: Iterable[Any], before: tuple[S, ...], kind: Any, name: str) -> t
     made: list[S] = []
     for each in given:
         if not isinstance(each, kind):
-            raise InvalidInput(f"{name}: {shown(each)} is none of them")
+            raise InvalidInput(f"{name}: {shown(each)} has the wrong type")
         made.append(each if id(each) in known else recordable(each))
     return tuple(made)
 
@@ -241,8 +243,9 @@ def arguments_for(call: ToolCall, value: Any) -> ToolCall:
         value = value.arguments
     if not isinstance(value, dict):
         raise InvalidInput(
-            f"before a tool {shown(value)} replaces nothing",
-            hint="give Replace a dict of arguments, or the call with other arguments; its id and name stay",
+            f"{shown(value)} cannot replace the arguments of a tool call",
+            hint="pass Replace a dict of arguments, or the call with other arguments and the "
+            "same id and name",
         )
     return recordable(replace(call, arguments=value, invalid=None))
 
@@ -254,14 +257,14 @@ def result_for(result: ToolResult, value: Any) -> ToolResult:
         value = replace(result, content=(TextPart(encodable(value)),), kept=None)
     if not isinstance(value, ToolResult) or (value.call_id, value.name) != (result.call_id, result.name):
         raise InvalidInput(
-            f"after a tool {shown(value)} replaces nothing",
-            hint="give Replace a text, or the result with other content; its call and name stay",
+            f"{shown(value)} cannot replace the result of a tool",
+            hint="pass Replace a string, or the result with other content and the same call_id and name",
         )
     return recordable(value)
 
 
 def _misfit(answer: Any, hint: str) -> InvalidInput:
-    return InvalidInput(f"it answered with {shown(answer)}", hint=hint)
+    return InvalidInput(f"it returned {shown(answer)}", hint=hint)
 
 
 # -- what hooks are ------------------------------------------------------------------------------
@@ -285,10 +288,12 @@ def _methods(hook: Any) -> list[str]:
     """Which questions a hook answers. Raises InvalidInput for what is not a hook."""
     name = _name_of(hook)
     if isinstance(hook, type):
-        raise InvalidInput(f"hooks: {name} is a class", hint="give an instance of it")
+        raise InvalidInput(f"hooks: {name} is a class", hint="pass an instance of it")
     methods = [each for each in _ASKED if hasattr(hook, each)]
     if not methods:
-        raise InvalidInput(f"hooks: {name} answers nothing", hint=f"a hook has {' or '.join(_ASKED)}")
+        raise InvalidInput(
+            f"hooks: {name} has none of a hook's methods", hint=f"a hook has {' or '.join(_ASKED)}"
+        )
     timeout = getattr(hook, "timeout", TIMEOUT)
     if timeout is not None and not (is_time(timeout) and timeout > 0):
         raise InvalidInput(f"hooks: {name}.timeout: expected more than 0 seconds, got {shown(timeout)}")
@@ -303,5 +308,5 @@ def _takes_ctx(method: Any, name: str, about: tuple[str, ...]) -> bool:
         signature.bind(*about, **({"ctx": None} if wants_ctx else {}))
     except (TypeError, ValueError) as error:
         what = ", ".join(about)
-        raise InvalidInput(f"hooks: {name} cannot be asked with ({what}): {error}") from error
+        raise InvalidInput(f"hooks: {name} cannot be called with ({what}): {error}") from error
     return wants_ctx

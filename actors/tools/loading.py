@@ -16,7 +16,7 @@ from actors.tools.base import Tool
 from actors.tools.source import has_methods_of_source, is_source
 from protocol.errors import PolypodError, ToolDefinitionError
 
-_EXPECTED = "expected FILE.py or MODULE, with :NAME where only that is meant, as in mytools.py:word_count"
+_EXPECTED = "expected FILE.py or MODULE, with :NAME to load only that name, as in mytools.py:word_count"
 
 
 def load_tools(names: Iterable[str], folder: Path | None = None) -> tuple[Any, ...]:
@@ -44,11 +44,11 @@ def _named(name: str) -> list[Any]:
         raise _refused(name, f"{place} has no {attribute!r}")
     tools = list(found) if isinstance(found, list | tuple) else [found]
     if not tools or not all(isinstance(each, Tool) or callable(each) or is_source(each) for each in tools):
-        raise _refused(name, "expected a function, a tool, a source of tools, or a list of them")
+        raise _refused(name, "expected a function, a tool, a tool source, or a list of them")
     for each in tools:
         if isinstance(each, type) and has_methods_of_source(each):
             raise _refused(
-                name, f"{each.__name__} is a class: have the module make a source of it, and name that"
+                name, f"{each.__name__} is a class: create an instance in the module, and name that"
             )
     return tools
 
@@ -59,8 +59,8 @@ def _all_tools(name: str, module: ModuleType) -> list[Any]:
     if not found:
         raise _refused(
             name,
-            "it has no tools: put @tool over a function (from polypod import tool), "
-            f"or name one, or a source of tools: {name}:NAME",
+            "it has no tools: put @tool on a function (from polypod import tool), or name a "
+            f"function or a tool source: {name}:NAME",
         )
     return found
 

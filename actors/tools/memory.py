@@ -40,7 +40,7 @@ class Found(Struct, frozen=True):
 
 @tool(concurrency="read_only", timeout=30)
 def memory_search(
-    query: Annotated[str, Meta(description="words that the note may hold; those that fit best come first")],
+    query: Annotated[str, Meta(description="words to find in notes; the best matches come first")],
     kind: Literal["summary", "decisions", "requests", "knowledge"] | None = None,
     limit: Annotated[int, Meta(ge=1, le=50)] = 5,
     *,

@@ -55,7 +55,7 @@ class OpenSources:
             await asyncio.wait([life.task for life in lives], timeout=2 * self._grace)
         for life in lives:
             if not life.task.done():
-                _log.warning("tool source %r does not close, and was left to itself", life.name)
+                _log.warning("tool source %r did not close in time and was abandoned", life.name)
 
 
 class SharedSource:
@@ -121,11 +121,11 @@ class SharedSource:
         try:
             self._listed = self._as_tools(tuple(self._source.tools()))
         except (Exception, SystemExit, GeneratorExit, asyncio.CancelledError) as error:
-            why = f"does not say which tools it has: {named_words(error)}"
+            why = f"cannot list its tools: {named_words(error)}"
             failed = ToolSourceError(self.name, why)
             if self._listed is None:
                 raise failed from error
-            return self._listed, f"{failed}; those that it had stay"
+            return self._listed, f"{failed}; the tools that it had remain"
         return self._listed, getattr(self._source, "failure", None)
 
 
@@ -190,7 +190,7 @@ class _Life:
             async with asyncio.timeout(self._grace):
                 await self.source.close()
         except BaseException as error:  # noqa: BLE001 - nobody waits for it
-            _log.warning("tool source %r failed as it was closed", self.name, exc_info=error)
+            _log.warning("tool source %r failed while closing", self.name, exc_info=error)
 
 
 def _as_tools(given: tuple[Any, ...]) -> tuple[Tool, ...]:

@@ -17,12 +17,12 @@ def checked_name(function: Any, name: Any) -> str:
     """The name of the tool that ``function`` becomes. Raises ToolDefinitionError."""
     if not callable(function):
         what = "a classmethod" if isinstance(function, classmethod) else shown(function)
-        raise ToolDefinitionError(f"{what} cannot be a tool", hint="give a function, or a bound method")
+        raise ToolDefinitionError(f"{what} cannot be a tool", hint="use a function or a bound method")
     if name is None:
         name = getattr(unbound(function), "__name__", "")
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
         raise ToolDefinitionError(
-            f"tool {shown(name)}: a name has 1 to 64 letters, digits, '_' or '-'", hint="give name=…"
+            f"tool {shown(name)}: a name must be 1 to 64 letters, digits, '_' or '-'", hint="pass name=…"
         )
     return name
 
@@ -43,7 +43,7 @@ def check_options(name: str, concurrency: Any, timeout: Any, description: Any, b
     if timeout is not None and not (is_time(timeout) and timeout > 0):
         raise ToolDefinitionError(
             f"tool {name}: timeout: expected more than 0 seconds, got {shown(timeout)}",
-            hint="None is no bound",
+            hint="None means no timeout",
         )
     if description is not None and not isinstance(description, str):
         raise ToolDefinitionError(f"tool {name}: description: expected a string, got {shown(description)}")
@@ -51,7 +51,7 @@ def check_options(name: str, concurrency: Any, timeout: Any, description: Any, b
         raise ToolDefinitionError(f"tool {name}: blocking: expected True or False, got {shown(blocking)}")
     if timeout is not None and not blocking:
         raise ToolDefinitionError(
-            f"tool {name}: timeout={timeout:g} cannot hold with blocking=False: nothing can interrupt "
-            "a function that the event loop itself calls",
-            hint="leave one of them out, or make it an async def",
+            f"tool {name}: timeout={timeout:g} does not work with blocking=False: nothing can "
+            "interrupt a function that the event loop itself calls",
+            hint="remove one of them, or make the function async",
         )

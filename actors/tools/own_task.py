@@ -83,9 +83,9 @@ async def _within(alone: _Alone, seconds: float, late: Callable[[Outcome], objec
     task.cancel()
     await asyncio.wait({task}, timeout=_MOMENT)
     if task.done():
-        raise ToolTimeout(f"not done after {seconds:g} s; it was stopped")
+        raise ToolTimeout(f"not done after {seconds:g} s, so it was stopped")
     task.add_done_callback(lambda _: late(alone.outcome))
-    raise ToolTimeout(f"not done after {seconds:g} s; it was asked to stop and may still be at work")
+    raise ToolTimeout(f"not done after {seconds:g} s; it was asked to stop, but may still be running")
 
 
 async def _wait_for_end(task: asyncio.Task[None]) -> None:

@@ -13,7 +13,7 @@ from protocol.errors import ToolError
 from protocol.manifest import BudgetSection
 from protocol.scope import Rule
 
-Name = Annotated[str, Meta(description="the name that the sub-agent was given")]
+Name = Annotated[str, Meta(description="the sub-agent's name")]
 #: The longest that a look at a sub-agent may wait, in seconds.
 MOST_WAIT = 600
 
@@ -50,14 +50,12 @@ class SubAgents(Protocol):
 
 @tool
 async def spawn_pod(
-    name: Annotated[str, Meta(description="what to call it: letters, digits, '-' and '_'")],
-    instruction: Annotated[str, Meta(description="its system prompt: who it is and how it is to work")],
-    task: Annotated[
-        str, Meta(min_length=1, description="what it is to do now; it knows nothing of this conversation")
-    ],
+    name: Annotated[str, Meta(description="its name: letters, digits, '-' and '_'")],
+    instruction: Annotated[str, Meta(description="its system prompt: its role and how to work")],
+    task: Annotated[str, Meta(min_length=1, description="what to do now; it does not see this conversation")],
     scope: ScopeAsked | None = None,
     model: Annotated[
-        str | None, Meta(description="another model of the same server, by its id; else yours")
+        str | None, Meta(description="the id of another model on the same server; default: yours")
     ] = None,
     budget: BudgetSection | None = None,
     *,
@@ -73,7 +71,9 @@ async def spawn_pod(
 @tool
 async def send_to_pod(
     name: Name,
-    text: Annotated[str, Meta(min_length=1, description="the words it gets, as from its user")],
+    text: Annotated[
+        str, Meta(min_length=1, description="the message, which it receives as if from its user")
+    ],
     ctx: ToolContext,
 ) -> str:
     """Send words to a sub-agent that is at work; it reads them before its next step."""
@@ -84,10 +84,10 @@ async def send_to_pod(
 async def read_pod_output(
     name: Name,
     after: Annotated[
-        int, Meta(ge=0, description="the number that `next` was in the last look; 0: all of it")
+        int, Meta(ge=0, description="the value of `next` from the last call; 0 for everything")
     ] = 0,
     wait: Annotated[
-        float, Meta(ge=0, le=MOST_WAIT, description="seconds to wait where there is nothing new")
+        float, Meta(ge=0, le=MOST_WAIT, description="seconds to wait if there is nothing new")
     ] = 0,
     *,
     ctx: ToolContext,
@@ -115,5 +115,5 @@ def _sub_agents(ctx: ToolContext) -> SubAgents:
     found: Any = ctx.extras.get(PODS)
     sub_agents: SubAgents | None = None if found is None else found(ctx.pod)
     if sub_agents is None:
-        raise ToolError("this pod can have no sub-agents")
+        raise ToolError("this pod cannot have sub-agents")
     return sub_agents

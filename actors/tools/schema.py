@@ -25,9 +25,9 @@ from protocol.text import encodable_json
 #: A parameter of this name gets the ToolContext, whatever its annotation.
 _CONTEXT = "ctx"
 _UNSUITED: dict[Any, str] = {
-    inspect.Parameter.VAR_POSITIONAL: "*arguments have no schema",
-    inspect.Parameter.VAR_KEYWORD: "**arguments have no schema",
-    inspect.Parameter.POSITIONAL_ONLY: "arguments are passed by name, this one cannot be",
+    inspect.Parameter.VAR_POSITIONAL: "*args have no schema",
+    inspect.Parameter.VAR_KEYWORD: "**kwargs have no schema",
+    inspect.Parameter.POSITIONAL_ONLY: "arguments are passed by name, but this one is positional-only",
 }
 #: From Python 3.14 on annotations are evaluated when they are asked for. The options that leave a name there
 #: which cannot be resolved, rather than raise NameError.
@@ -144,8 +144,8 @@ class GivenArguments:
         hints, wanted, self.context = _wanted(function, label, context)
         if len(wanted) != 1:
             raise ToolDefinitionError(
-                f"tool {label}: with an input_schema its function takes one parameter, which gets all "
-                f"arguments as a dict, and ctx if it likes; it takes {len(wanted)}"
+                f"tool {label}: with an input_schema its function must take one parameter, for "
+                f"all arguments as a dict, and optionally ctx; it takes {len(wanted)}"
             )
         self._name = wanted[0].name
         self.returns = hints.get("return", Any)
@@ -238,7 +238,9 @@ def _checked_schema(schema: Any, label: str) -> dict[str, Any]:
     try:
         checked: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(encodable_json(schema)))
     except (TypeError, ValueError, RecursionError) as error:
-        raise ToolDefinitionError(f"tool {label}: input_schema: no JSON can hold it: {error}") from error
+        raise ToolDefinitionError(
+            f"tool {label}: input_schema: it cannot be written as JSON: {error}"
+        ) from error
     return checked
 
 
@@ -254,7 +256,7 @@ def _hints(function: Callable[..., Any], label: str, context: type) -> dict[str,
     except NameError as error:
         raise ToolDefinitionError(
             f"tool {label}: the annotation {error.name!r} cannot be resolved",
-            hint="annotate with names of the function's module",
+            hint="use names that the function's module defines or imports",
         ) from error
     except Exception as error:
         raise ToolDefinitionError(f"tool {label}: the annotations cannot be read: {error}") from error
@@ -305,7 +307,7 @@ def _signature(function: Callable[..., Any], label: str) -> inspect.Signature:
         return inspect.signature(function, **_LAZILY.get("signature", {}))
     except (TypeError, ValueError) as error:
         raise ToolDefinitionError(
-            f"tool {label}: its parameters are not known: {error}", hint="write a function around it"
+            f"tool {label}: its parameters are unknown: {error}", hint="wrap it in a function"
         ) from error
 
 
@@ -314,12 +316,12 @@ def _checked(parameter: inspect.Parameter, label: str) -> inspect.Parameter:
     if why is not None:
         raise ToolDefinitionError(
             f"tool {label}: {parameter}: {why}",
-            hint="a model names each argument: write a function around it, with parameters of their own",
+            hint="a model names each argument: wrap it in a function with one parameter for each",
         )
     if parameter.name == "self":
         raise ToolDefinitionError(
-            f"tool {label}: a method has no instance yet where its class is defined",
-            hint="give the bound method: tool(thing.method)",
+            f"tool {label}: inside its class definition a method has no instance yet",
+            hint="pass the bound method: tool(thing.method)",
         )
     return parameter
 
@@ -351,7 +353,7 @@ def _check_known(parameter: _Parameter, label: str) -> None:
 def _no_schema(label: str, what: str, error: TypeError) -> ToolDefinitionError:
     return ToolDefinitionError(
         f"tool {label}: {what} has a type that JSON cannot express: {error}",
-        hint="use plain types, dataclasses, models of pydantic or msgspec Structs",
+        hint="use plain types, dataclasses, pydantic models or msgspec Structs",
     )
 
 

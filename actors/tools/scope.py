@@ -31,12 +31,12 @@ def resolve(text: str, pwd: Path, *, expand_user: bool = False) -> Path:
     if not text:
         raise ScopeRefused("the path is empty", hint="'.' is the working directory")
     if "\0" in text:
-        raise ScopeRefused(f"the path {text!r} holds a NUL byte")
+        raise ScopeRefused(f"the path {text!r} contains a NUL byte")
     try:
         path = _followed(pwd / (Path(text).expanduser() if expand_user else text), text)
     except (ValueError, RuntimeError, OSError) as error:
         # a surrogate; a home directory that is not known; a part that went while it was looked at
-        raise ScopeRefused(f"the path {text!r} names no place: {error}") from error
+        raise ScopeRefused(f"the path {text!r} is invalid: {error}") from error
     return path
 
 
@@ -66,7 +66,7 @@ def locate(scope: Scope, pwd: Path, text: str, permission: Permission) -> Locate
     if real == path:
         return Located(path)
     _require(scope, real, text, permission)
-    return Located(real, f"[what is there is {str(real)!a}, which looks the same as what you gave]")
+    return Located(real, f"[the path that exists is {str(real)!a}, which looks the same as the one you gave]")
 
 
 def _require(scope: Scope, path: Path, text: str, permission: Permission) -> None:
@@ -74,13 +74,14 @@ def _require(scope: Scope, path: Path, text: str, permission: Permission) -> Non
         raise refusal(scope, path, text, permission)
     if permission == "write" and (folder := _git_folder(path)) is not None:
         raise ScopeRefused(
-            f"{REFUSED}write {text!r}: {folder} is a git repository of its own, or would be (it may be read)",
+            f"{REFUSED}write {text!r}: {folder} is, or would become, a separate git repository "
+            "(you may read it)",
             hint=_owned("git"),
         )
 
 
 def _owned(owner: str) -> str:
-    return f"what belongs to {owner} is written by {owner} alone"
+    return f"only {owner} itself may write its own files"
 
 
 def _git_folder(path: Path) -> Path | None:
@@ -134,7 +135,7 @@ def refusal(scope: Scope, path: Path, text: str, permission: Permission) -> Scop
     """The error that says which path was refused, and what is allowed instead."""
     shown = repr(text) if str(path) == text else f"{text!r} ({path})"
     readable = permission == "write" and scope.permits(path, "read")
-    less = " (it may be read)" if readable else ""
+    less = " (you may read it)" if readable else ""
     return ScopeRefused(f"{REFUSED}{permission} {shown}{less}", hint=_hint(scope, path, readable=readable))
 
 
@@ -145,11 +146,11 @@ def _hint(scope: Scope, path: Path, *, readable: bool) -> str:
     depth = 0 if is_steering(path.name) else secret_depth(path.parts)
     if depth and not readable:
         secret = Path(*path.parts[:depth])
-        return f"{secret.name} is taken for a secret: people may allow {secret} by name in the scope"
+        return f"{secret.name} is treated as a secret: the user can allow {secret} by name in the scope"
     if is_steering(path.name):
-        return "it steers polypod, so no rule allows it"
+        return "it configures polypod, so no rule can allow it"
     denied = next((rule for rule in scope.deny if rule.permission == "read" and rule.matches(path)), None)
-    return _allowed(scope) if denied is None else f"{denied.target} is denied, whatever else is allowed"
+    return _allowed(scope) if denied is None else f"the scope denies {denied.target}, whatever else it allows"
 
 
 def uniform_below(scope: Scope, folder: Path) -> bool:
@@ -169,7 +170,7 @@ def _allowed(scope: Scope) -> str:
     for rule in scope.allow:
         granted = scope.permission(Path(rule.target))
         if granted is not None:
-            below = " and all below" if rule.recursive else ""
+            below = " and everything below" if rule.recursive else ""
             words.append(f"{granted} {rule.target}{below}")
     if not words:
         return "the scope allows nothing"
@@ -191,7 +192,7 @@ def _followed(path: Path, text: str) -> Path:
 
 
 def _circle(text: str) -> ScopeRefused:
-    return ScopeRefused(f"the path {text!r} leads through symlinks in a circle")
+    return ScopeRefused(f"the path {text!r} leads through a loop of symlinks")
 
 
 def _refuse_circle(path: Path, text: str) -> None:

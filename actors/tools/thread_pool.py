@@ -75,7 +75,7 @@ class _Job(Generic[T]):
             return
         except ActorDeadError:  # the loop is closed
             if self.late is not None:
-                logger.warning("a tool that outlived its event loop has ended: %s", outcome)
+                logger.warning("a tool ended after its event loop had closed: %s", outcome)
 
     def _succeed(self, result: T) -> None:
         if not self.future.done():
@@ -196,7 +196,9 @@ class ToolThreads:
             self._look_soon(job.mailroom.loop)
             if self._threads == self._lost:  # nobody is there who would come to it
                 self._jobs.remove(job)
-                raise RuntimeError("no thread can be started for a tool: the system is at a limit of its own")
+                raise RuntimeError(
+                    "no thread can be started for a tool: the operating system's limit is reached"
+                )
 
     @property
     def _working(self) -> int:
@@ -248,7 +250,7 @@ class ToolThreads:
             return
         self._give_up(job)
         if not job.future.done():
-            words = f"not done after {seconds:g} s; it may still be at work in its thread"
+            words = f"not done after {seconds:g} s; it may still be running in its thread"
             job.future.set_exception(ToolTimeout(words))
 
     def block(self) -> None:
@@ -300,9 +302,9 @@ class ToolThreads:
         elif not job.future.done():
             job.future.set_exception(
                 ToolError(
-                    f"not started: no thread was free for {self._stuck_wait:g} s, since {stuck} calls that "
-                    "were given up are still at work in theirs",
-                    hint="have tools watch ctx.cancel and bound their own waits, or raise tool_threads",
+                    f"not started: no thread was free for {self._stuck_wait:g} s, since {stuck} "
+                    "abandoned calls are still running",
+                    hint="make tools check ctx.cancel and limit their own waits, or raise tool_threads",
                 )
             )
 

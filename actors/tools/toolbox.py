@@ -76,7 +76,9 @@ class Toolbox:
         for each in several("tools", tools):
             made = each if isinstance(each, Tool) else Tool(each)
             if made.name in self._tools:
-                raise ToolDefinitionError(f"two tools are named {made.name!r}", hint="give one name=…")
+                raise ToolDefinitionError(
+                    f"two tools have the name {made.name!r}", hint="pass name=… for one of them"
+                )
             self._tools[made.name] = made
         self.specs = tuple(each.spec for each in self._tools.values())
         self.output_cap = output_cap
@@ -168,7 +170,7 @@ class Toolbox:
             return self.limit(_failed(call, error))
         finally:
             if (held := time.perf_counter() - began) > HELD:
-                _log.warning("tool %s (blocking=False) held the event loop for %.2f s", call.name, held)
+                _log.warning("tool %s (blocking=False) blocked the event loop for %.2f s", call.name, held)
         if type(value) is Unfinished:
             return await self._finish_on_loop(call, chosen, value, ctx)
         return self._whole_output(call, value) or await self._cut_output(call, value)
@@ -229,7 +231,7 @@ class Toolbox:
         names = [*islice(self._tools, _NAMED), *([f"and {more:,} more"] if more > 0 else [])]
         known = ", ".join(names) or "none"
         if name in self._gone:
-            return ToolError(f"there is no tool {name!r} any more: it was withdrawn; the tools are: {known}")
+            return ToolError(f"the tool {name!r} no longer exists: it was removed; the tools are: {known}")
         near = closest(name, self._tools)
         guess = f", did you mean {near!r}?" if near else ""
         return ToolError(f"there is no tool {encodable(name)!r}{guess}; the tools are: {known}")
@@ -268,6 +270,6 @@ def _failed(call: ToolCall, error: BaseException) -> ToolResult:
 def _why_invalid(text: str) -> str:
     shown = text if len(text) <= 200 else f"{text[:120]}…{text[-60:]}"
     return (
-        "they are not a JSON object, or were cut off before their end; nothing was run. "
-        f"Send the whole call again. Received: {encodable(shown)}"
+        "they are not a complete JSON object; nothing was run. Send the whole call again. "
+        f"Received: {encodable(shown)}"
     )

@@ -469,4 +469,4 @@ def test_without_a_terminal_each_reason_is_named_once_with_what_to_do_about_it(s
     why = '([approvals] default = "ask", and no rule matches), and nobody can be asked here'
     for asked in ("pay", "shell"):
         assert done.err.count(f"{asked} was denied: it needs approval {why}") == 1
-    assert done.err.count("hint: run it at a terminal; a rule of [[approval]] may allow it") == 2
+    assert done.err.count("hint: run it at a terminal; an [[approval]] rule can allow it") == 2

@@ -56,7 +56,7 @@ def test_another_model_answers_in_the_same_session_and_one_that_there_is_not_cha
     with model_server(say("I am the other one")) as model, person(home, "chat", *OFFLINE) as somebody:
         somebody.sees(PROMPT)
         enter(somebody, "hello", "finished")
-        enter(somebody, "/model nonsense/x", "no model server of the kind", "known kinds")
+        enter(somebody, "/model nonsense/x", "unknown scheme", "known schemes")
         enter(somebody, "hello again", "finished")
         enter(somebody, f"/model openai/m {model.url}", "answers from here on: openai/m")
         enter(somebody, "/model openai/small", "answers from here on: openai/small")

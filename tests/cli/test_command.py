@@ -405,7 +405,7 @@ def test_an_unknown_key_of_a_manifest_names_file_and_key(home: Home):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ('[model]\nscheme = "ollma"\n', "model.scheme: no model server of the kind 'ollma'"),
+        ('[model]\nscheme = "ollma"\n', "model.scheme: unknown scheme 'ollma'"),
         ('[tools]\nbuiltin = ["file"]\n', "tools.builtin: there is no built-in tool 'file'"),
     ],
 )
@@ -425,7 +425,7 @@ def test_an_unknown_model_server_names_the_kinds_there_are(home: Home):
     check_refusal(
         home.polypod("run", "hi", "--model", "nonsense/x"),
         2,
-        "--model: no model server",
+        "--model: unknown scheme",
         "'nonsense'",
         "ollama",
     )

@@ -129,7 +129,7 @@ WRONG = {
     '[[chain]]\nname = "c"\nentries = ["offline"]': ("chain c", "nobody verifies offline"),
     '[[chain]]\nname = "c"\nentries = ["chain/c"]\nverifier = { command = ["true"] }': (
         "chain c",
-        "has itself as a tier",
+        "contains itself as a tier",
     ),
     '[[chain]]\nname = "c"\nentries = ["chain/d"]\nverifier = { command = ["true"] }': (
         "chain c",

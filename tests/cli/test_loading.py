@@ -105,18 +105,18 @@ def test_a_file_is_imported_once_wherever_it_is(here: Path, tmp_path: Path):
         ("nothing_here:f", "nothing_here cannot be imported: ModuleNotFoundError"),
         ("nothing.py", "there is no file nothing.py"),
         ("mine.py:f", "mine.py has no 'f'"),
-        ("mine:number", "expected a function, a tool, a source of tools, or a list of them"),
-        ("mine:none", "expected a function, a tool, a source of tools, or a list of them"),
-        ("shop.py:Tables", "Tables is a class: have the module make a source of it, and name that"),
-        ("shop.py", "or name one, or a source of tools: shop.py:NAME"),
-        ("beside.py", "it has no tools: put @tool over a function"),
+        ("mine:number", "expected a function, a tool, a tool source, or a list of them"),
+        ("mine:none", "expected a function, a tool, a tool source, or a list of them"),
+        ("shop.py:Tables", "Tables is a class: create an instance in the module, and name that"),
+        ("shop.py", "or name a function or a tool source: shop.py:NAME"),
+        ("beside.py", "it has no tools: put @tool on a function"),
         ("broken.py", "broken.py cannot be imported: ZeroDivisionError: division by zero (line 2)"),
         (
             "unclosed.py",
             "unclosed.py cannot be imported: SyntaxError: '(' was never closed (unclosed.py, line 1)",
         ),
         ("leaving.py", "leaving.py cannot be imported: SystemExit: 3 (line 2)"),
-        ("nameless.py", "nameless.py cannot be imported: tool '-1!': a name has 1 to 64 letters"),
+        ("nameless.py", "nameless.py cannot be imported: tool '-1!': a name must be 1 to 64 letters"),
     ],
 )
 def test_what_cannot_be_had_is_refused_in_words(here: Path, asked: str, words: str):
@@ -227,7 +227,7 @@ def test_tools_that_are_none_are_refused_before_anything_is_kept(home: Home, com
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("def read_file(path: str) -> str: ...", "two tools are named 'read_file'"),
+        ("def read_file(path: str) -> str: ...", "two tools have the name 'read_file'"),
         ("def odd(what: type) -> str: ...", "odd"),
     ],
 )

@@ -198,8 +198,8 @@ def test_errors_have_their_types_and_what_they_say(reach: Reached) -> None:
 
 
 UNUSABLE: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
-    (lambda pod: pod.run([5]), InvalidInput, "a part of content is text, an image or thinking, not int"),
-    (lambda pod: pod.notify([5]), InvalidInput, "a part of content is text, an image or thinking, not int"),
+    (lambda pod: pod.run([5]), InvalidInput, "content: expected text, image or thinking parts, got int"),
+    (lambda pod: pod.notify([5]), InvalidInput, "content: expected text, image or thinking parts, got int"),
     (lambda pod: pod.push_item("x"), InvalidInput, "str is not an item of a conversation"),
     (lambda pod: pod.compact(-1), ValueError, "retained_tokens is a number of tokens, 0 or more, not -1"),
     (lambda pod: pod.compact(1.5), InvalidInput, "retained_tokens: expected a number of tokens, got 1.5"),
@@ -207,7 +207,11 @@ UNUSABLE: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (lambda pod: pod.wait_for_sub_agents(float("nan")), InvalidInput, "timeout: .*, got nan"),
     (lambda pod: pod.fork(5), InvalidInput, "at: expected a string, got 5"),
     (lambda pod: pod.approve(5), InvalidInput, "approval_id: expected a string, got 5"),
-    (lambda pod: pod.approve("a", arguments=[1]), InvalidInput, "arguments: expected a dict by their names"),
+    (
+        lambda pod: pod.approve("a", arguments=[1]),
+        InvalidInput,
+        "arguments: expected a dict with their names as keys",
+    ),
     (lambda pod: pod.approve("a", always="no"), InvalidInput, "always: expected True or False, got 'no'"),
     (lambda pod: pod.deny("a", by="me"), InvalidInput, "by: expected 'person' or 'nobody', got 'me'"),
     (lambda pod: pod.deny("a", by=["me"]), InvalidInput, "by: expected 'person' or 'nobody', got"),
@@ -419,7 +423,7 @@ def test_a_pod_elsewhere_has_no_actor_here_and_takes_no_deps() -> None:
             ("model", ScriptedClient([]), "client.*scheme/model_id"),
             ("tools", [len], "tools.*module:name"),
             ("output_validator", len, "output_validator"),
-            ("system_prompt", dict, "system_prompt.*give the text"),
+            ("system_prompt", dict, "system_prompt.*pass the text"),
         ):
             with pytest.raises(InvalidInput, match=says):
                 await pod.run("go", **{name: given})

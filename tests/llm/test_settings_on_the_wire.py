@@ -118,8 +118,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("anthropic", {"reasoning_effort": "minimal"}, "reasoning_effort"),
     ("anthropic", {"thinking_budget": 100}, "at least 1024"),
     ("anthropic", {"thinking_budget": 2000, "max_tokens": 2000}, "do not fit into max_tokens"),
-    ("openai", {"num_ctx": 4096}, "only ollama"),
-    ("openai", {"api_version": "2024-10-21"}, "only azure"),
+    ("openai", {"num_ctx": 4096}, "only for ollama"),
+    ("openai", {"api_version": "2024-10-21"}, "only for azure"),
     ("openai", {"extra_headers": {"X-Tenant": "${NO_SUCH_VARIABLE}"}}, "NO_SUCH_VARIABLE"),
 ]
 
@@ -140,7 +140,7 @@ async def test_the_embedded_model_has_none_of_them(name: str) -> None:
         name
     ]
     async with PodSystem() as system:
-        with pytest.raises(ManifestError, match=f"{name}: the embedded model has none"):
+        with pytest.raises(ManifestError, match=f"{name}: not for the embedded model"):
             await system.spawn(PodManifest.of(model={name: value}))
 
 

@@ -52,7 +52,7 @@ def test_resources_are_what_a_model_can_use() -> None:
     parts = parts_of_result([resource(each) for each in (text, picture, other)], None)
     assert parts[0].text == "[memo://1]\na memo"
     assert ImagePart("image/png", "QUJD") in parts
-    assert parts[-1].text.strip() == "[file:///a.zip, application/octet-stream, 3 bytes: it cannot be shown]"
+    assert parts[-1].text.strip() == "[file:///a.zip, application/octet-stream, 3 bytes: cannot be shown]"
 
 
 def test_pictures_keep_their_place_among_texts() -> None:

@@ -89,8 +89,8 @@ def test_alternatives_at_the_top_are_reported_in_words() -> None:
     ("schema", "why"),
     [
         ([], "not an object"),
-        ({"type": "string"}, "its arguments are not an object"),
-        ({"properties": {"a b": {}}}, "the name of its argument 'a b'"),
+        ({"type": "string"}, "its arguments must be an object"),
+        ({"properties": {"a b": {}}}, "the argument name 'a b'"),
         ({"properties": {"a": {"$ref": "#/$defs/gone"}}}, "refers to '#/$defs/gone'"),
         ({"properties": {"a": {"$ref": "https://example.com/x"}}}, "refers to 'https://example.com/x'"),
         ({"$ref": "#"}, "refers to itself"),
@@ -143,4 +143,4 @@ def test_one_odd_tool_does_not_cost_the_others() -> None:
     ]
     tools, left_out = listed(shown)
     assert [(each.name, each.read_only) for each in tools] == [("a", True)]
-    assert left_out == ["'b': its arguments are not an object, but 'string'"]
+    assert left_out == ["'b': its arguments must be an object, not 'string'"]

@@ -58,9 +58,9 @@ async def test_a_person_answers_with_the_fields_of_a_form(
             assert question.form is not None
             assert list(question.form["properties"]) == [field]
             assert [each.approval_id for each in await system.approvals()] == [question.approval_id]
-            with pytest.raises(InvalidInput, match=f"the form wants '{field}'"):
+            with pytest.raises(InvalidInput, match=f"the form requires '{field}'"):
                 await pod.approve(question.approval_id)
-            with pytest.raises(InvalidInput, match="is a string"):
+            with pytest.raises(InvalidInput, match="must be a string"):
                 await pod.approve(question.approval_id, arguments={field: 5})
             await pod.approve(question.approval_id, arguments={field: "Oslo"})
             await run

@@ -27,8 +27,8 @@ async def test_answers_to_nobody_and_second_answers_are_dropped() -> None:
     ("answer", "words"),
     [
         ({"result": {"content": [{"type": "text", "text": "of no version"}]}}, "of no version"),
-        ({"jsonrpc": "2.0", "result": None}, "MCP server 'raw' gave back what is not a result"),
-        ({"jsonrpc": "2.0", "result": "done"}, "MCP server 'raw' gave back what is not a result"),
+        ({"jsonrpc": "2.0", "result": None}, "MCP server 'raw' returned an invalid result"),
+        ({"jsonrpc": "2.0", "result": "done"}, "MCP server 'raw' returned an invalid result"),
         ({"jsonrpc": "2.0", "error": "no licence"}, "MCP server 'raw' refused: no licence (-32603)"),
         ({"jsonrpc": "2.0", "error": {"message": None}}, "MCP server 'raw' refused: None (-32603)"),
     ],
@@ -48,7 +48,7 @@ async def test_of_a_server_with_very_many_tools_only_so_many_are_there(
     played = await play("raw__tool_50", "raw__tool_99", of=raw("many"))
     assert played.texts[0] == "MCP server 'raw' refused: Unknown tool: tool_50 (-32602)"
     assert "there is no tool 'raw__tool_99'" in played.texts[1]
-    assert played.alerts == ["left out of the tools of MCP server 'raw': all beyond the first 100"]
+    assert played.alerts == ["some tools of MCP server 'raw' are left out: all beyond the first 100"]
 
 
 async def test_a_list_that_is_null_is_reported_at_once() -> None:
@@ -187,7 +187,7 @@ async def test_a_list_whose_next_page_is_the_same_again_is_at_its_end() -> None:
 async def test_a_server_that_ends_again_and_again_is_left_alone() -> None:
     played = await play(*["raw__die"] * 5, of=raw())
     assert all(each.is_error for each in played.results)
-    assert "is left alone for a while" in played.texts[-1]
+    assert "is not restarted again for a while" in played.texts[-1]
 
 
 async def test_a_server_that_reads_no_more_fails_calls_at_their_time_out() -> None:

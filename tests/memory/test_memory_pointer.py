@@ -113,7 +113,7 @@ def test_a_late_extraction_does_not_write_its_pointer_into_the_new_session() -> 
         assert await pod.wait_for_memory_jobs(timeout=60)
         seen = events.drain()
         assert names(seen) == ["ExtractStart", "CompactDone", "ExtractFailed"]
-        assert "compacted while it was read" in seen[-1].error
+        assert "compacted during a memory extraction" in seen[-1].error
         assert (await pod.describe()).extract_pointer is None
 
     play_slow(play, grace=0.01)

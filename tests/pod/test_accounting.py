@@ -75,7 +75,7 @@ async def test_an_unknown_models_cost_is_none_and_a_local_ones_is_nothing() -> N
 
 async def test_a_cost_limit_on_a_model_without_a_price_is_refused_at_spawn() -> None:
     async with PodSystem() as system:
-        with pytest.raises(BudgetError, match="nobody knows"):
+        with pytest.raises(BudgetError, match=r"the price .* is unknown"):
             await system.spawn(PodManifest.of(cost_usd=1.0), client=ScriptedClient([]))
 
 
@@ -183,7 +183,7 @@ async def test_what_a_run_took_that_a_defect_ended_counts_in_the_systems_budget(
 
 async def test_a_systems_budget_in_dollars_takes_no_pod_whose_cost_nobody_knows() -> None:
     async with PodSystem(budget={"cost_usd": 1.0}) as system:
-        with pytest.raises(BudgetError, match="the system has a budget of cost_usd"):
+        with pytest.raises(BudgetError, match="the system has a budget in cost_usd"):
             await system.spawn(PodManifest.of(), client=ScriptedClient([]))
         local = await system.spawn(PodManifest.of(model="offline"))
         assert (await local.run("hello")).outcome == "finished"

@@ -181,7 +181,7 @@ async def test_other_arguments_and_always_hold_and_what_rules_deny_is_not_run(pl
         assert place.ran == ["cid", "cid"]
         published = await place.results()
         assert "A person changed the arguments" in published[0]
-        assert "denied (the rule deny 'pay'" in published[2]
+        assert "denied with these arguments (the rule deny 'pay'" in published[2]
         assert "cannot be run" in published[3]
 
 
@@ -425,7 +425,7 @@ async def test_what_nobody_answers_in_time_is_denied_with_words(place: Place) ->
             assert (await place.run).text == "done"
             events = resolved.drain()
         assert [(event.by, event.approved) for event in events] == [("timeout", False)] * 2  # type: ignore[union-attr]
-        words = "pay was not run: it needs a person's approval, and nobody answered within 0.05 s ([approvals] timeout)"
+        words = "pay was not run: it needs a person's approval, but nobody answered within 0.05 s ([approvals] timeout)"
         assert await place.results() == [words, words]
         assert not place.answer(request)
 
@@ -493,7 +493,7 @@ async def test_an_answer_that_proves_no_token_approves_nothing(place: Place, for
         assert isinstance(resolved, ApprovalResolved)
         assert (resolved.approved, resolved.by) == (False, "unproved")
         assert asked.approval_id in str(alert)
-        assert "bears no proof" in (await place.results())[0]
+        assert "carries no valid proof" in (await place.results())[0]
 
 
 async def test_the_next_question_wants_the_token_that_is_there_by_then(

@@ -159,7 +159,7 @@ def test_of_two_answers_the_first_holds_and_an_unknown_id_is_said_to_be_none() -
     [
         ({"always": "no"}, "always: expected True or False, got 'no'"),
         ({"always": 1}, "always: expected True or False"),
-        ({"arguments": [1]}, "arguments: expected a dict by their names, got [1]"),
+        ({"arguments": [1]}, "arguments: expected a dict with their names as keys, got [1]"),
         ({"arguments": "to=bob"}, "arguments: expected a dict"),
         ({"note": 5}, "note: expected a string, got 5"),
         ({"by": "me"}, "by: expected 'person' or 'nobody', got 'me'"),
@@ -299,7 +299,7 @@ def test_where_nobody_is_there_for_the_question_the_call_is_denied_with_words() 
             pod = await stage.spawn()
             assert (await pod.run("go")).text == "done"
             (text,) = await stage.results()
-            assert "needs a person's approval (the rule ask 'pay'), and nobody is there to give it" in text
+            assert "needs a person's approval (the rule ask 'pay'), but nobody is there to give it" in text
             assert stage.ran == []
 
     asyncio.run(main())
@@ -569,8 +569,8 @@ def test_of_calls_that_share_an_id_none_is_run_or_asked_for_that_needs_a_word() 
         pod = await stage.spawn()
         assert (await pod.run("go")).text == "done"
         assert stage.ran == ["look"]
-        why = "it needs a person's approval (the rule ask 'pay'), and another call of the same answer has its id"
-        refused = f"pay was not run: {why}; make the call again, alone"
+        why = "it needs a person's approval (the rule ask 'pay'), but another call in the same answer has the same id"
+        refused = f"pay was not run: {why}; make the call again, on its own"
         assert sorted(await stage.results()) == [refused, refused, "seen"]
         assert await stage.system.approvals() == []
 

@@ -118,7 +118,7 @@ async def test_what_a_sub_agent_may_write_its_parent_and_siblings_may_not_until_
             await pod.run("go")
             _, refused, sibling = await results(pod)
             assert "not allowed to write" in refused
-            assert "sub-agent 'reader' may write alone" in sibling
+            assert "only sub-agent 'reader' may write until it ends" in sibling
             cast.go.set()
             await until(events, of(ChildEnded))
             await until(events, of(RunEnd))
@@ -135,7 +135,7 @@ async def test_the_budget_of_a_sub_agent_is_set_aside_and_what_is_left_of_it_com
         with system.subscribe("lead") as events:
             await pod.run("go")
             _, refused = await results(pod)
-            assert "budget.tokens goes beyond" in refused
+            assert "budget.tokens is more than" in refused
             use = system.budget
             assert use is not None
             assert use.reserved_tokens == 90_000
@@ -258,12 +258,12 @@ async def test_a_model_writes_to_reads_lists_and_stops_its_sub_agents() -> None:
         pod = await system.spawn(lead(), client=cast)
         await pod.run("go")
         _, sent, listed, stopped, read, late, unknown = await results(pod)
-        assert sent == "reader has got it"
+        assert sent == "reader received the message"
         assert '"state":"running"' in listed
         assert stopped == "reader has ended: cancelled"
         assert '"outcome":"cancelled"' in read
         assert late == "'reader' has ended: cancelled"
-        assert "there are: reader" in unknown
+        assert "known: reader" in unknown
 
 
 async def test_a_sub_agent_of_a_pod_that_was_restored_goes_on_with_it_under_the_same_grant(
@@ -396,7 +396,7 @@ async def test_a_name_that_would_pass_for_another_pods_is_refused() -> None:
     async with PodSystem() as system:
         pod = await system.spawn(lead(max_repeats=0), client=cast)
         await pod.run("go")
-        assert all("is not a name of a sub-agent" in each for each in await results(pod))
+        assert all("is not a valid name for a sub-agent" in each for each in await results(pod))
         assert [each.name for each in system.pods()] == ["lead"]
 
 

@@ -75,7 +75,7 @@ async def test_a_tool_that_swallows_its_cancel_holds_it_for_the_grace_and_is_rep
             work.release.set()
             published = await alert(events)
             assert published.run_id == (await run).run_id
-            assert "has ended with a result: late" in published.text
+            assert "ended with a result after the pod had stopped waiting for it: late" in published.text
         assert [item.text for item in await pod.history() if "outcome unknown" in item.text]
 
 
@@ -89,10 +89,13 @@ async def test_a_result_that_is_overdue_stands_at_its_deadline_and_the_late_end_
             assert not work.ended.is_set()
             result, end = events.drain()
             assert isinstance(result, ToolResulted)
-            assert "may still be at work" in result.item.text
+            assert "may still be running" in result.item.text
             assert isinstance(end, RunEnd)
             work.release.set()
-            assert "has ended with a result: late" in (await alert(events)).text
+            assert (
+                "ended with a result after the pod had stopped waiting for it: late"
+                in (await alert(events)).text
+            )
         assert [type(event) for event in replayed(system, pod)].count(Alert) == 1
 
 
@@ -117,7 +120,7 @@ def test_a_late_end_behind_that_of_its_pod_is_logged(caplog: pytest.LogCaptureFi
 
     with caplog.at_level(logging.WARNING, "polypod.tools"):
         asyncio.run(main())
-    assert any("after the end of its pod: tool work" in text for text in caplog.messages)
+    assert any("after its pod stopped: tool work" in text for text in caplog.messages)
 
 
 @pytest.mark.parametrize("how", ["its time is up", "cancel", "pause"])

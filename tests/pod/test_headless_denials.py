@@ -31,29 +31,29 @@ CASES: dict[str, tuple[dict[str, Any], Any, list[str]]] = {
     "a rule that asks": (
         {"approval": [{"tool": "pay", "policy": "ask", "match": {"to": "a*"}}]},
         call("pay", {"to": "ann"}),
-        ["the rule ask 'pay' with to = 'a*'", "a rule of [[approval]] before that one may allow it"],
+        ["the rule ask 'pay' with to = 'a*'", "an [[approval]] rule before that one can allow it"],
     ),
     "the default": (
         {"approvals": {"default": "ask"}},
         call("pay", {"to": "ann"}),
-        ['[approvals] default = "ask", and no rule matches', "a rule of [[approval]] may allow it"],
+        ['[approvals] default = "ask", and no rule matches', "an [[approval]] rule can allow it"],
     ),
     "a tool that writes outside of every scope": (
         {},
         call("write", {"to": "ann"}),
-        ["it may change what no scope bounds", 'approval = "allow" of its server in [[tools.mcp]]'],
+        ["it may change things outside any scope", 'approval = "allow" for its server in [[tools.mcp]]'],
     ),
     "commands that nothing confines": (
         {"sandbox": {"mode": "off"}, "tools": {"builtin": ["shell"]}},
         call("shell", {"command": "echo hi"}),
-        ['[sandbox] mode = "off", so nothing confines it', 'mode = "scope" there confines it'],
+        ['[sandbox] mode = "off", so commands are not confined', 'set [sandbox] mode = "scope"'],
     ),
     "a scope that cannot be confined": (
         {"tools": {"builtin": ["shell"]}},
         call("shell", {"command": "echo hi"}),
         [
-            "folders to look through for secret files",
-            "allow the folder that is worked in, and not all above it",
+            "folders to search for secret files",
+            "allow only the folder that the work is in, not the folders above it",
         ],
     ),
 }

@@ -462,14 +462,17 @@ class Hiding:
     [
         *((Hiding(name), f"Hiding is not a hook: KeyError: '{name}'") for name in ("before_tool", "timeout")),
         (Hiding("after_tool"), "Hiding is not a hook: KeyError: 'after_tool'"),
-        (object(), "object answers nothing"),
+        (object(), "object has none of a hook's methods"),
         (Guard, "Guard is a class"),
-        (SimpleNamespace(before_tool=lambda: None), "before_tool cannot be asked with \\(call\\)"),
-        (SimpleNamespace(after_tool=lambda call: None), "after_tool cannot be asked with \\(call, result\\)"),
-        (SimpleNamespace(before_tool=7), "before_tool cannot be asked"),
+        (SimpleNamespace(before_tool=lambda: None), "before_tool cannot be called with \\(call\\)"),
+        (
+            SimpleNamespace(after_tool=lambda call: None),
+            "after_tool cannot be called with \\(call, result\\)",
+        ),
+        (SimpleNamespace(before_tool=7), "before_tool cannot be called"),
         (SimpleNamespace(before_tool=lambda call: None, timeout=0), "timeout: expected more than 0 seconds"),
-        (SimpleNamespace(before_request=lambda: None), "before_request cannot be asked with \\(view\\)"),
-        (SimpleNamespace(on_run_end=lambda: None), "on_run_end cannot be asked with \\(result\\)"),
+        (SimpleNamespace(before_request=lambda: None), "before_request cannot be called with \\(view\\)"),
+        (SimpleNamespace(on_run_end=lambda: None), "on_run_end cannot be called with \\(result\\)"),
     ],
 )
 async def test_what_is_no_hook_is_refused_where_it_is_given(hook: Any, words: str) -> None:

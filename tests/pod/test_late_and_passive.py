@@ -19,7 +19,7 @@ from actors.system import PodSystem
 from actors.tools.base import Tool, tool
 from protocol.events import Alert, RunEnd, SessionForked
 
-LATE = "has ended with a result: late"
+LATE = "ended with a result after the pod had stopped waiting for it: late"
 
 
 class Slow:

@@ -73,7 +73,7 @@ def test_a_run_out_of_tokens_says_what_was_used_apart_from_what_is_reserved() ->
 
 def test_a_budget_of_millions_is_reported_with_all_its_digits() -> None:
     exceeded = Exceeded("tokens", 2_000_000, 1_998_123.0, 8_192)
-    words = "budget of 2,000,000 tokens: 1,998,123 used, and 8,192 needed for the next call"
+    words = "budget of 2,000,000 tokens: 1,998,123 used, 8,192 reserved for the next call"
     assert words in str(exceeded)
     assert "budget of 0.25 US dollars: 0.125 used" in str(Exceeded("cost_usd", 0.25, 0.125))
 

@@ -548,7 +548,7 @@ def test_a_session_that_lost_its_end_meanwhile_is_reported_and_not_used(tmp_path
         (file,) = (tmp_path / "pods").glob("*.jsonl")
         lines = file.read_bytes().splitlines(keepends=True)
         file.write_bytes(b"".join(lines[:-1]))
-        with pytest.raises(SessionCorrupt, match="wrote last"):
+        with pytest.raises(SessionCorrupt, match="the last entry that its pod wrote is gone"):
             await pod.history()
         file.write_bytes(b"".join(lines))
         assert texts(await pod.history()) == ["1", "a"]

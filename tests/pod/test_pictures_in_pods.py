@@ -105,7 +105,7 @@ async def test_a_picture_whose_url_is_gone_bricks_no_session(tmp_path: Any) -> N
         gone.append(True)
         with system.subscribe(kinds=[Alert]) as alerts:
             assert (await pod.run("thanks")).text == "fine"
-            assert "words stand for it" in alerts.drain()[0].text
+            assert "a text replaces each one" in alerts.drain()[0].text
             assert (await pod.run("and now?")).text == "fine"
             assert alerts.drain() == []
         with pytest.raises(RunFailed, match="downloading"):  # its own: the run is left out from then on
@@ -134,8 +134,8 @@ async def test_a_picture_without_data_is_an_error_of_who_sends_it() -> None:
     async with PodSystem() as system:
         pod = await system.spawn(PodManifest.of(), client=ScriptedClient([]))
         for odd in (ImagePart(), ImagePart(data="no base64!")):
-            with pytest.raises(InvalidInput, match="a picture has a url"):
+            with pytest.raises(InvalidInput, match="an image needs a url"):
                 await pod.run(["look", odd])
-            with pytest.raises(InvalidInput, match="a picture has a url"):
+            with pytest.raises(InvalidInput, match="an image needs a url"):
                 await pod.notify([odd])
         assert await pod.history() == []

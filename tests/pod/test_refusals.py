@@ -225,4 +225,4 @@ async def test_an_answer_of_nothing_ends_the_run_with_words():
         result, end = await ended(pod, system, "go")
         assert (result.outcome, result.text) == ("finished", "")
         assert end.error is not None
-        assert "nothing" in end.error
+        assert "empty" in end.error

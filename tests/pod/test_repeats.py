@@ -238,5 +238,5 @@ def test_looking_at_what_goes_on_in_the_background_is_no_loop_unless_it_fails() 
             times.append(0 if repeated is None else repeated.times)
         return times
 
-    assert looks("still at work", is_error=False) == [0] * 6
+    assert looks("still running", is_error=False) == [0] * 6
     assert looks("there is no such id", is_error=True) == [1, 2, 3, 4, 5, 6]

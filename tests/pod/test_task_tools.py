@@ -76,7 +76,7 @@ def test_a_model_learns_what_is_wrong_with_its_task_calls() -> None:
         assert results(await pod.history()) == [
             "taskid 7 not found",
             "taskid 8 not found",
-            "at least one of status, subject, description is required",
+            "give at least one of status, subject and description",
         ]
 
     wrong = call("TaskGet", {"taskid": 7}) + call("TaskUpdate", {"taskid": 8, "status": "deleted"})

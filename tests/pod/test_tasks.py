@@ -69,7 +69,7 @@ def test_an_update_of_nothing_is_an_error():
     desk.call("TaskCreate", subject="a", description="b")
     result = desk.call("TaskUpdate", taskid=1)
     assert result.is_error
-    assert result.text == "at least one of status, subject, description is required"
+    assert result.text == "give at least one of status, subject and description"
 
 
 def test_a_status_that_there_is_not_is_refused():
@@ -158,7 +158,7 @@ def test_a_pod_without_a_task_list_says_so():
     ctx = ToolContext(pwd=Path("/"), scope=Scope())
     result = asyncio.run(Toolbox(TASK_TOOLS).run(ToolCall("1", "TaskList"), ctx))
     assert result.is_error
-    assert result.text == "this pod keeps no task list"
+    assert result.text == "this pod has no task list"
 
 
 _text = st.text(st.characters(codec="utf-8"), max_size=20)

@@ -272,7 +272,7 @@ async def test_a_budget_in_dollars_is_refused_where_nobody_knows_what_a_tier_cos
         verifier=Verdicts(),
     )
     async with PodSystem() as system:
-        with pytest.raises(BudgetError, match="nobody knows what the model openai/gpt-unknown"):
+        with pytest.raises(BudgetError, match="the price of the model openai/gpt-unknown"):
             await system.spawn(PodManifest.of(name="p", budget={"cost_usd": 1.0}), client=chain)
         await system.spawn(PodManifest.of(name="p", budget={"cost_usd": 1.0}), client=chain_of([], []))
 

@@ -116,7 +116,7 @@ async def test_a_command_of_a_projects_file_is_not_run_before_a_person_has_looke
         (
             'entries = ["chain/careful"]\nverifier = { command = ["true"] }',
             ManifestError,
-            "has itself as a tier",
+            "contains itself as a tier",
         ),
     ],
 )
@@ -138,11 +138,11 @@ async def test_a_chain_that_could_not_work_is_refused_as_its_pod_is_made(
     ("settings", "error", "words"),
     [
         ({"model": "chain/carefull"}, ConfigError, "there is no chain 'carefull'"),
-        ({"model": "chain"}, ManifestError, "which chain?"),
+        ({"model": "chain"}, ManifestError, "the name of a chain is missing"),
         (
             {"model": "chain/a", "base_url": "http://127.0.0.1:1/v1"},
             ManifestError,
-            "model.base_url: a chain has none",
+            "model.base_url: not for a chain",
         ),
     ],
 )

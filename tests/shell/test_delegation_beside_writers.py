@@ -53,8 +53,8 @@ async def test_beside_a_command_in_the_background_a_sub_agent_may_read_and_not_w
         folder=tmp_path,
     )
     assert said[1] == (
-        "refused: a sub-agent writes alone where it may, and commands in the background are at work that could "
-        "write there too: ID-1 (wait for them, or end them with shell_stop)"
+        "refused: a sub-agent must be the only writer in its scope, but commands in the background could "
+        "still write there: ID-1 (wait for them, or end them with shell_stop)"
     )
     assert '"name":"reader"' in said[2]
     assert said[3] == "[ended by SIGTERM]"
@@ -87,9 +87,7 @@ async def test_beside_a_thread_that_was_given_up_a_sub_agent_may_not_write(tmp_p
         tools=[stuck, release],
     )
     assert "stuck took too long" in said[0]
-    assert (
-        "tools that were not waited for any longer are at work that could write there too: stuck" in said[1]
-    )
+    assert "abandoned tool calls could still write there: stuck" in said[1]
     assert said[2] == "released"
 
 
@@ -111,7 +109,7 @@ async def test_beside_a_server_that_writes_a_sub_agent_may_not_write(tmp_path: P
             """End."""
 
     said = await shown(child("writer", tmp_path, "write"), folder=tmp_path, tools=[Server()])
-    assert "servers of tools that write are at work that could write there too: a server" in said[0]
+    assert "tool servers that can write could still write there: a server" in said[0]
 
 
 @pytest.mark.parametrize("permission", ["read", "write"])

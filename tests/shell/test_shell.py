@@ -40,7 +40,7 @@ async def test_a_command_that_fails_is_no_failure_of_the_tool() -> None:
 async def test_signals_are_reported_by_name() -> None:
     texts_shown = await texts_of(run("kill -SEGV $$"), run("sh -c 'kill -KILL $$'; exit $?"), run("exit 255"))
     assert texts_shown[0] == "[ended by SIGSEGV]"
-    assert texts_shown[1].endswith("[exit code 137, as of a program that SIGKILL has ended]")
+    assert texts_shown[1].endswith("[exit code 137, as of a program ended by SIGKILL]")
     assert texts_shown[2] == "[exit code 255]"
 
 
@@ -192,7 +192,7 @@ async def test_output_that_is_no_text_is_kept_and_not_shown(tmp_path: Path) -> N
     system = PodSystem(outputs=tmp_path / "kept")
     results, progress = await results_of(run("head -c 3000 /dev/urandom"), system=system)
     (kept,) = outputs(tmp_path / "kept")
-    assert results[0].text == f"[3,000 bytes that are not text; the whole output is in {kept}]\n[exit code 0]"
+    assert results[0].text == f"[3,000 bytes of binary data; the whole output is in {kept}]\n[exit code 0]"
     assert kept.stat().st_size == 3000
     assert not progress
 
@@ -218,7 +218,7 @@ async def test_what_no_system_takes_as_a_command_is_reported_in_words() -> None:
     assert results[0].is_error
     assert "the command was not run: cannot start" in results[0].text
     assert results[1].is_error
-    assert "Argument list too long (put what is long into a file" in results[1].text
+    assert "Argument list too long (write the long part to a file" in results[1].text
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,9 @@ async def shown_to_model(*steps: Any, runs: int = 1, **options: Any) -> list[str
 async def test_a_command_in_the_background_goes_on_is_looked_at_and_stopped(mark: str) -> None:
     said = await shown_to_model(begin(marking(mark, SLEEP)), look(), look(0.05), stop, look(), say("done"))
     assert said == [
-        "up\n[goes on in the background as ID-1]",
-        "[still at work]",
-        "[still at work]",
+        "up\n[continues in the background as ID-1]",
+        "[still running]",
+        "[still running]",
         "[ended by SIGTERM]",
         "[ended by SIGTERM]",
     ]
@@ -58,8 +58,8 @@ async def test_a_look_waits_for_news_or_the_end(tmp_path: Path) -> None:
         return step
 
     assert await shown_to_model(begin(command), opened("one\n"), opened("two\n"), say("done")) == [
-        "[goes on in the background as ID-1]",
-        "one\n[still at work]",
+        "[continues in the background as ID-1]",
+        "one\n[still running]",
         "[exit code 4]",
     ]
 
@@ -106,13 +106,13 @@ async def test_its_end_joins_a_run_that_goes_on_and_much_output_is_left_for_a_lo
     shown = texts(events_seen)
     assert shown[2] == "[exit code 0]"
     assert shown[3].startswith("[background command ID-1 has ended: exit code 0]")
-    assert "is there for shell_output" in shown[3]
+    assert "of output with shell_output" in shown[3]
     assert shown[4].startswith("1\n2\n3\n")
 
 
 async def test_who_has_seen_the_end_is_not_notified_once_more(mark: str) -> None:
     said = await shown_to_model(begin(marking(mark, "sleep 0.3")), look(60), say("done"))
-    assert said == ["[goes on in the background as ID-1]", "[exit code 0]"]
+    assert said == ["[continues in the background as ID-1]", "[exit code 0]"]
 
 
 async def test_what_ends_at_once_is_reported_at_once() -> None:
@@ -133,9 +133,9 @@ async def test_ids_that_mean_nothing_are_answered_in_words() -> None:
         call("shell_output", {"id": "zzzz-1"}),
     )
     said = await shown_to_model(unknown, earlier, begin(SLEEP), other, stop, say("done"))
-    assert said[0] == "there is no background command 'web'; there are: none"
-    assert "is not at work any more: it ended with the process that had started it" in said[1]
-    assert said[3] == "there is no background command 'ID-7'; there are: ID-1"
+    assert said[0] == "there is no background command 'web'; known: none"
+    assert "is no longer running: it ended with the earlier process" in said[1]
+    assert said[3] == "there is no background command 'ID-7'; known: ID-1"
 
 
 async def test_after_a_resume_an_id_of_the_former_process_is_answered_in_true_words(
@@ -151,7 +151,7 @@ async def test_after_a_resume_an_id_of_the_former_process_is_answered_in_true_wo
         with pod.subscribe(ToolResulted) as events:
             await pod.run("and now?")
             (result,) = texts(events.drain())
-    assert result.startswith("ID-1 is not at work any more: it ended with the process that had started it")
+    assert result.startswith("ID-1 is no longer running: it ended with the earlier process")
 
 
 @pytest.mark.parametrize("how", ["stop", "leave", "fail"])
@@ -187,8 +187,8 @@ async def test_a_cancel_of_the_run_leaves_what_is_in_the_background_alone(mark: 
 
 async def test_no_more_than_so_many_are_at_work_in_the_background(mark: str) -> None:
     said = await shown_to_model(*(begin(marking(mark, "sleep 1000")) for _ in range(17)), say("done"))
-    assert said[15] == "[goes on in the background as ID-16]"
-    assert said[16].startswith("16 commands are in the background, the most that may be: ID-1, ")
+    assert said[15] == "[continues in the background as ID-16]"
+    assert said[16].startswith("the limit of 16 background commands is reached: ID-1, ")
 
 
 def the_command(pod: Pod) -> Any:

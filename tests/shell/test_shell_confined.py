@@ -102,7 +102,7 @@ async def test_a_call_that_is_denied_since_it_cannot_be_confined_says_why(
         (tmp_path / str(number)).mkdir()
     monkeypatch.setattr(guarded_files, "MOST_FOLDERS", 2)
     (said,) = await said_to(run("echo hi"), of=confined(tmp_path))
-    assert "folders to look through for secret files" in said
+    assert "folders to search for secret files" in said
     assert "nobody is there to give it" in said
 
 
@@ -121,7 +121,7 @@ async def test_a_pod_whose_commands_could_not_be_confined_for_a_moment_asks_no_m
             await pod.run("go on")
             shown = events.drain()
     said = texts(shown)
-    assert all("no home for them can be made" in each for each in said[:2])
+    assert all("no home folder can be created for them" in each for each in said[:2])
     assert said[2] == "hi\n[exit code 0]"
     assert len([each for each in shown if isinstance(each, Alert)]) == 1
 
@@ -139,7 +139,7 @@ async def test_a_scope_whose_folder_is_gone_is_said_and_nothing_is_run(tmp_path:
             await pod.run("go")
             for said in texts(events.drain()):
                 assert "the command was not run" in said
-                assert "not there any more" in said or "its working folder: No such file" in said
+                assert "no longer exists" in said or "its working folder: No such file" in said
 
 
 async def test_what_a_rule_asks_for_is_asked_for_though_it_is_confined(tmp_path: Path) -> None:
@@ -198,6 +198,6 @@ async def test_who_clones_into_the_top_of_the_scope_learns_how_that_is_done(tmp_
         run(f"git clone -q {origin} below && cat below/f"),
         of=confined(inside, scope=scope),
     )
-    assert "`git init && git pull URL` does the same" in said[0]
+    assert "use `git init && git pull URL` there instead" in said[0]
     assert said[1:] == ["hello\none\n[exit code 0]", "hello\n[exit code 0]"]
     assert (inside / ".git" / "HEAD").exists()

@@ -79,4 +79,4 @@ async def test_output_that_is_nearly_all_nul_is_said_to_be_no_text(tmp_path: Pat
     recording = Recording(CAP, tmp_path, "shell")
     await recording.feed(b"\0" * 5000 + b"end\n")
     (shown,) = (await recording.look()).splitlines()
-    assert shown == f"[5,004 bytes that are not text; the whole output is in {recording.kept}]"
+    assert shown == f"[5,004 bytes of binary data; the whole output is in {recording.kept}]"

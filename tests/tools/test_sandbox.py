@@ -540,8 +540,8 @@ async def test_where_it_cannot_be_confined_require_refuses_and_scope_asks(place:
     reason = await off.why_not()
     assert reason is not None
     assert (reason.message, reason.hint) == (
-        '[sandbox] mode = "off", so nothing confines it',
-        'mode = "scope" there confines it',
+        '[sandbox] mode = "off", so commands are not confined',
+        'set [sandbox] mode = "scope"',
     )
     assert await off.confine() is None
 

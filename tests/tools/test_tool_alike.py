@@ -107,7 +107,7 @@ def test_the_scope_is_asked_for_the_real_name(pwd, use):
 def test_texts_that_only_look_the_same_are_found(pwd, use):
     (pwd / "q.txt").write_text("say \u201chello\u201d \u2013 it\u2019s\u00a0fine\n")
     result = use("edit_file", path="q.txt", old="it's fine", new="it's ok")
-    assert "old differed from the file in blanks, quotes" in result.text
+    assert "old differed from the file in spaces, quotes" in result.text
     assert (pwd / "q.txt").read_text() == "say \u201chello\u201d \u2013 it's ok\n"
     assert use("grep", pattern='say "hello"').text.startswith("q.txt:1: say \u201chello")
     (pwd / "t.txt").write_text(unicodedata.normalize("NFD", "naïve résumé\n"))

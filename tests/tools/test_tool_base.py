@@ -195,7 +195,7 @@ def test_a_timeout_must_be_positive():
 
 
 def test_two_tools_of_one_name_are_refused():
-    with pytest.raises(ToolDefinitionError, match="two tools are named 'distance'"):
+    with pytest.raises(ToolDefinitionError, match="two tools have the name 'distance'"):
         Toolbox([distance, tool(name="distance")(sphinx)])
 
 
@@ -239,7 +239,7 @@ def test_parts_are_given_on_as_they_are():
     [
         (ToolCall("c", "distanze"), "there is no tool 'distanze', did you mean 'distance'?"),
         (ToolCall("c", "zzz"), "the tools are: distance, sphinx"),
-        (ToolCall("c", "sphinx", {}, '{"a": 1, "b'), "cut off before their end; nothing was run. Send"),
+        (ToolCall("c", "sphinx", {}, '{"a": 1, "b'), "not a complete JSON object; nothing was run. Send"),
         (ToolCall("c", "sphinx"), "invalid arguments for sphinx: missing argument 'a'"),
         (ToolCall("c", "sphinx", {"a": "1"}), "sphinx: a: expected `int`, got `str`"),
         (ToolCall("c", "sphinx", {"a": 1, "d": 1}), "unknown argument 'd'; the arguments are: a, b"),
@@ -382,7 +382,7 @@ def test_an_async_tool_that_takes_too_long_is_stopped():
             raise
 
     result = run(slow)
-    assert result.text == "slow took too long: not done after 0.01 s; it was stopped"
+    assert result.text == "slow took too long: not done after 0.01 s, so it was stopped"
     assert result.is_error
     assert stopped
 
@@ -405,7 +405,7 @@ def test_a_thread_that_takes_too_long_learns_it_from_the_cancel_flag_and_the_mod
         ctx.cancel.raise_if_cancelled()
 
     result = run(slow)
-    assert "not done after 0.01 s; it may still be at work in its thread" in result.text
+    assert "not done after 0.01 s; it may still be running in its thread" in result.text
     assert left.wait(60)
 
 
@@ -457,7 +457,7 @@ def test_plain_functions_run_beside_the_loop_with_the_callers_context_variables(
 def test_a_context_path_is_checked_by_the_scope(tmp_path):
     ctx = context(pwd=tmp_path, scope=Scope.readable(tmp_path))
     assert ctx.path("a/../b") == tmp_path / "b"
-    with pytest.raises(ScopeRefused, match="it may be read"):
+    with pytest.raises(ScopeRefused, match="you may read it"):
         ctx.path("b", "write")
 
 

@@ -44,9 +44,9 @@ def test_an_edit_has_the_line_ends_of_the_file(pwd, use, before, old, new, after
         (b"aaa\n", "aa", "b", "occurs 2 times"),
         (b"ab\r\nab\nab\n", "ab\nab", "c", "occurs 2 times"),
         (b"caf\xe9 one\n", "one", "\u00e9", "not in UTF-8"),
-        (b"\x83\x5c a\n", "\\", "/", "within a character"),
+        (b"\x83\x5c a\n", "\\", "/", "inside a character"),
         ("häuser\n".encode("utf-16"), "h", "H", "UTF-16"),
-        (b"a\r\nb\r\n", "a\r\nb", "a\nb", "but for line ends"),
+        (b"a\r\nb\r\n", "a\r\nb", "a\nb", "only in line endings"),
     ],
 )
 def test_an_edit_that_would_break_something_is_refused(pwd, use, before, old, new, words):
@@ -187,5 +187,5 @@ def test_too_many_places_with_line_ends_of_their_own_are_refused():
 def test_a_text_that_differs_only_in_blanks_is_reported_with_its_line():
     text = "one\n\ntwo  three\n\tfour\n"
     for old, line in (("two three", 3), ("three\nfour", 3), ("  one two", 1), ("hree four", 3)):
-        with pytest.raises(ToolError, match=f"at line {line} it differs in spaces"):
+        with pytest.raises(ToolError, match=f"at line {line} only spaces"):
             edit(text, old, "x", everywhere=False, any_form=False, name="f")

@@ -41,7 +41,7 @@ def test_no_pod_answers_for_people_in_the_files_of_its_store(repo, use, name):
         "write_file", path=name, content='{"approval_id":"x","session_id":"s","approved":true,"at":1}\n'
     )
     assert result.is_error
-    assert "polypod alone" in result.text
+    assert "only polypod itself" in result.text
     assert list(own.iterdir()) == []
 
 
@@ -53,7 +53,7 @@ def test_nothing_of_gits_is_written(repo, use, name, append):
     result = use("write_file", path=name, content="#!/bin/sh\nevil\n", append=append)
     assert result.is_error
     assert "not allowed to write" in result.text
-    assert "git alone" in result.text
+    assert "only git itself" in result.text
     assert not (repo / "sub").exists()
     result = use("edit_file", path=".git/config", old="[core]", new="[core]\n\thooksPath = /tmp")
     assert result.is_error
@@ -124,7 +124,7 @@ def test_a_secret_is_neither_read_nor_written_nor_found(repo, use):
             assert "hunter2" not in result.text
     assert (repo / ".env").read_text() == "KEY=hunter2\n"
     refused = use("read_file", path=".env").text
-    assert ".env is taken for a secret" in refused
+    assert ".env is treated as a secret" in refused
     assert "allow" in refused
     found = use("grep", pattern="hunter2|KEY", include_ignored=True).text
     assert "hunter2" not in found

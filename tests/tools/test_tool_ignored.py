@@ -101,7 +101,7 @@ def test_a_secret_file_is_denied_whatever_the_rules_say(pwd, use):
     assert found(use, include_ignored=True) == {
         ".gitignore",
         "a.py",
-        "[left out as secret: .env; people may allow one by name in the scope]",
+        "[left out as secret: .env; the user can allow one by name in the scope]",
     }
     scope = Scope(allow=(Rule(str(pwd)), Rule(str(pwd / ".env"))))
     assert ".env" in found(use, scope=scope)

@@ -134,11 +134,11 @@ def test_one_that_blocks_after_all_is_complained_of(caplog: pytest.LogCaptureFix
 
     with caplog.at_level(logging.WARNING, "polypod.tools"):
         assert run(busy).text == "done"
-    assert "busy (blocking=False) held the event loop" in caplog.text
+    assert "busy (blocking=False) blocked the event loop" in caplog.text
 
 
 def test_a_bound_that_cannot_hold_is_refused() -> None:
-    with pytest.raises(ToolDefinitionError, match="timeout=5 cannot hold with blocking=False"):
+    with pytest.raises(ToolDefinitionError, match="timeout=5 does not work with blocking=False"):
         tool(blocking=False, timeout=5)(len)
     with pytest.raises(ToolDefinitionError, match="blocking: expected True or False, got 1"):
         tool(blocking=1)(len)  # type: ignore[call-overload]

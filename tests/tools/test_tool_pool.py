@@ -47,7 +47,7 @@ def test_work_that_was_given_up_does_not_starve_the_rest():
     hang = threading.Event()
 
     async def main() -> str:
-        with pytest.raises(ToolTimeout, match="still be at work"):
+        with pytest.raises(ToolTimeout, match="still be running"):
             await pool.call(lambda: hang.wait(10), seconds=0.01)
         return await pool.call(lambda: "free")
 
@@ -61,7 +61,7 @@ async def test_when_as_many_are_lost_as_there_may_be_the_next_waits_and_its_time
     hang = threading.Event()
 
     for _ in range(2):
-        with pytest.raises(ToolTimeout, match="still be at work"):
+        with pytest.raises(ToolTimeout, match="still be running"):
             await pool.call(lambda: hang.wait(10), seconds=0.01)
     waits = asyncio.create_task(pool.call(lambda: "waited", seconds=0.2))
     await asyncio.wait({waits}, timeout=0.25)
@@ -333,7 +333,7 @@ def test_work_is_refused_where_every_thread_is_held_by_work_that_was_given_up() 
         for number in range(2):  # one is counted as lost, one keeps its place
             with pytest.raises(ToolTimeout):
                 await pool.call(release.wait, seconds=0.01, late=lambda _, n=number: ended[n].set())
-        with pytest.raises(ToolError, match=r"for 0\.05 s, since 2 calls that were given up"):
+        with pytest.raises(ToolError, match=r"for 0\.05 s, since 2 abandoned calls"):
             await pool.call(list)
         assert repr(pool).endswith("0 waiting>")
         release.set()
@@ -354,7 +354,7 @@ def test_work_that_waits_when_the_last_thread_gets_stuck_is_refused_too() -> Non
             await pool.call(release.wait, seconds=0.01)
         stuck = asyncio.create_task(pool.call(release.wait, seconds=0.1))
         await asyncio.sleep(0)
-        with pytest.raises(ToolError, match="were given up"):
+        with pytest.raises(ToolError, match="abandoned calls"):
             await pool.call(list)
         with pytest.raises(ToolTimeout):
             await stuck

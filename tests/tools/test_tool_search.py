@@ -91,12 +91,12 @@ def test_files_are_found_by_name_without_what_programs_made(tree, use):
     assert use("find_files", pattern="*.py", path="src/deep").text == "util.py"
     assert "node_modules/x.py" in use("find_files", pattern="*.py", include_ignored=True).text
     assert use("find_files", pattern="deep").text == "src/deep/"
-    assert use("find_files", pattern="*.rs").text.startswith("nothing below . fits '*.rs'")
+    assert use("find_files", pattern="*.rs").text.startswith("nothing below . matches '*.rs'")
 
 
 def test_finding_is_bounded_and_says_so(tree, use):
     lines = use("find_files", pattern="*", limit=2).text.splitlines()
-    assert lines == ["README.md", "src/", "[more than 2 fit; narrow the pattern or the path]"]
+    assert lines == ["README.md", "src/", "[more than 2 match; narrow the pattern or the path]"]
 
 
 def test_folders_that_programs_nest_by_the_thousand_are_not_looked_into_and_said(pwd, use):
@@ -108,7 +108,7 @@ def test_folders_that_programs_nest_by_the_thousand_are_not_looked_into_and_said
         os.close(here)
         here = below
     os.close(here)
-    note = "[more than 200 folders deep, and not looked into: d/d/"
+    note = "[not searched, more than 200 folders deep: d/d/"
     found = use("find_files", pattern="**/*.txt").text.splitlines()
     assert found[0] == "top.txt"
     assert found[1].startswith(note)
@@ -232,7 +232,7 @@ def test_binary_huge_and_unreadable_files_are_passed_over_and_counted(pwd, use):
     text = use("grep", pattern="needle").text
     assert text.splitlines() == [
         "text:1: needle",
-        "[3 files were passed over: binary, over 8 MB, or not readable]",
+        "[3 files were skipped: binary, over 8 MB, or not readable]",
     ]
 
 
@@ -309,11 +309,11 @@ def test_what_a_search_did_not_look_at_is_said(pwd, use):
     (pwd / "long").write_text("x" * 20_000 + "needle\n")
     text = use("grep", pattern="needle").text
     assert text.startswith("no line below . matches 'needle'")
-    assert "1 files have lines of which only the first 10,000 characters were searched" in text
+    assert "in 1 files only the first 10,000 characters of long lines were searched" in text
     (pwd / "b").write_bytes(b"needle\0")
     text = use("grep", pattern="needle").text
     assert text.startswith("no line below . matches 'needle'")
-    assert "1 files were passed over" in text
+    assert "1 files were skipped" in text
     assert "lines are matched one by one" in use("grep", pattern=r"x\nneedle").text
     assert "lines are matched one by one" not in use("grep", pattern=r"y\\nz").text
 

@@ -238,7 +238,7 @@ def test_an_endless_generator_is_cut_and_it_says_so() -> None:
     for function in (endless, endless_async):
         shown = json.loads(result_of(function).text)
         assert len(shown) == MOST_MEMBERS + 1
-        assert shown[-1] == f"[only the first {MOST_MEMBERS:,} members were taken]"
+        assert shown[-1] == f"[only the first {MOST_MEMBERS:,} members are shown]"
 
 
 def test_an_error_within_a_generator_is_the_tools() -> None:
@@ -326,11 +326,11 @@ def test_any_data_is_dumped_as_json_that_utf_8_can_hold(value: Any) -> None:
         ({"timeout": float("inf")}, "timeout"),
         ({"timeout": "5"}, "timeout"),
         ({"timeout": True}, "timeout"),
-        ({"name": ""}, "a name has 1 to 64 letters"),
-        ({"name": "a b"}, "a name has 1 to 64 letters"),
-        ({"name": "a\n"}, "a name has 1 to 64 letters"),
-        ({"name": "x" * 65}, "a name has 1 to 64 letters"),
-        ({"name": 5}, "a name has 1 to 64 letters"),
+        ({"name": ""}, "a name must be 1 to 64 letters"),
+        ({"name": "a b"}, "a name must be 1 to 64 letters"),
+        ({"name": "a\n"}, "a name must be 1 to 64 letters"),
+        ({"name": "x" * 65}, "a name must be 1 to 64 letters"),
+        ({"name": 5}, "a name must be 1 to 64 letters"),
         ({"description": 5}, "description: expected a string"),
     ],
 )

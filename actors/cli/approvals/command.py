@@ -168,7 +168,7 @@ def _check_allowed(reading: Reading, waiting: Waiting, mended: dict[str, Any]) -
     programs = programs_in(tool, mended)
     found = verdict(manifest.approval_rules, manifest.approvals.default, tool, mended, programs)
     if found.policy == "deny":
-        raise click.UsageError(f"with these arguments the call is denied ({found.why})")
+        raise click.UsageError(f"the call is denied with these arguments ({found.why})")
 
 
 def _answer(waiting: Waiting, *, approved: bool, note: str | None) -> ApprovalAnswer:

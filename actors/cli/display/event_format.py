@@ -127,7 +127,7 @@ def _decided(event: events.ApprovalResolved, width: int) -> Line:
     if event.by == "run":
         return Line("note", "not run: the run of the call is over")
     if event.by == "unproved":
-        return Line("note", "denied: the answer in the store bears no proof that a person gave it")
+        return Line("note", "denied: the stored answer carries no valid proof that a person gave it")
     if event.by == "timeout":
         return Line("note", "denied: nobody answered in time ([approvals] timeout)")
     note = f": {cut(event.note, width)}" if event.note else ""

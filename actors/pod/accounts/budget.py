@@ -42,14 +42,14 @@ class Exceeded(NamedTuple):
         )
         if self.budget == "seconds":
             return text
-        return f"{text}, and {amount(self.reserved)} needed for the next call and those under way"
+        return f"{text}, {amount(self.reserved)} reserved for the next call and calls in progress"
 
 
 class OverBudget(BudgetError):  # noqa: N818 - says what it is
     """A call would not fit the budget; nothing was sent."""
 
     def __init__(self, exceeded: Exceeded) -> None:
-        super().__init__(f"the next call does not fit {exceeded}")
+        super().__init__(f"the next call would exceed {exceeded}")
         self.exceeded = exceeded
 
 
@@ -379,10 +379,10 @@ class SharingBudget(Budget):
 def check_left(asked: BudgetSection, parent: Budget) -> None:
     """Refuse a sub-agent's budget that is larger than what its parent has left. Raises BudgetError."""
     if (over := parent.exceeded(asked.tokens or 0, asked.cost_usd or 0.0)) is not None:
-        raise BudgetError(f"budget.{over.budget} goes beyond what is left of {over}")
+        raise BudgetError(f"budget.{over.budget} is more than what is left of {over}")
     left = parent.seconds_left()
     if asked.seconds is not None and left is not None and asked.seconds > left:
-        raise BudgetError(f"budget.seconds goes beyond what is left of the pod's: {amount(left)} seconds")
+        raise BudgetError(f"budget.seconds is more than the pod has left: {amount(left)} seconds")
 
 
 def set_aside(asked: BudgetSection, parent: Budget | None) -> Budget | None:

@@ -59,9 +59,9 @@ class Pricing:
         if in_dollars and price(Usage(1, 1)) is None:
             whose = f"pod {manifest.name!r}" if in_dollars[0] is limits else "the system"
             raise BudgetError(
-                f"{whose} has a budget of cost_usd, and nobody knows what the model "
-                f"{self._unpriced(manifest, client)} of pod {manifest.name!r} costs",
-                hint="give its price in a table (PodSystem(prices=…)), or limit tokens instead",
+                f"{whose} has a budget in cost_usd, but the price of the model "
+                f"{self._unpriced(manifest, client)} of pod {manifest.name!r} is unknown",
+                hint="add its price to PodSystem(prices=…), or limit tokens instead",
             )
 
 

@@ -97,7 +97,7 @@ class AskingToolCalls(ToolCalls):
         try:
             await self._sources.wait_open()
         except ToolSourceError as error:
-            raise InvalidInput(f"other arguments cannot be checked: {error.message}") from error
+            raise InvalidInput(f"the changed arguments cannot be checked: {error.message}") from error
 
     async def make_ready(self, run: Run) -> None:
         """Make the tools of the waiting calls available in a resumed run that has sent no request in this
@@ -138,16 +138,16 @@ class AskingToolCalls(ToolCalls):
             return
         if not self._approvals.signed.proves(request, answer):
             self._journal.alert(
-                f"the store has an answer that allows {request.tool} ({request.approval_id}), and bears no "
-                "proof that a person gave it: the call was denied"
+                f"the stored answer that allows {request.tool} ({request.approval_id}) carries "
+                "no valid proof that a person gave it: the call was denied"
             )
             self._deny(run, request, "unproved", None)
             return
         try:
             arguments = self._arguments(request, answer.arguments)
         except InvalidInput as error:  # nobody is there to get the error
-            why = f"a person wanted other arguments; {error.message}"
-            self._deny(run, request, answer.by, f"other arguments were wanted; {error.message}", why)
+            why = f"a person changed the arguments, but {error.message}"
+            self._deny(run, request, answer.by, f"the arguments were changed, but {error.message}", why)
         else:
             self._approve(request, arguments, answer.note, always=answer.always)
 
@@ -196,10 +196,10 @@ class AskingToolCalls(ToolCalls):
         tools = self._tools if self._sources is None else self._sources.look(self._journal.alert)
         checked = tools.toolbox.check(call)
         if isinstance(checked, ToolResult):
-            raise InvalidInput(f"with these arguments the call cannot be run: {checked.text}")
+            raise InvalidInput(f"the call cannot be run with these arguments: {checked.text}")
         found = self._approvals.verdict(call, checked.tool)
         if found.policy == "deny":
-            raise InvalidInput(f"with these arguments the call is denied ({found.why})")
+            raise InvalidInput(f"the call is denied with these arguments ({found.why})")
         return call.arguments
 
     # -- ends ------------------------------------------------------------------------------------
@@ -242,8 +242,8 @@ def _denied_words(request: ApprovalRequested, by: str, note: str | None) -> str:
     """Why a call is not run, for the model."""
     if by == "timeout":
         within = f"{request.timeout:g} s ([approvals] timeout)"
-        return f"it needs a person's approval, and nobody answered within {within}"
+        return f"it needs a person's approval, but nobody answered within {within}"
     if by == "unproved":
-        return "it needs a person's approval, and the answer to it bears no proof that a person gave it"
-    why = "it needs a person's approval, and nobody gave it" if by == "nobody" else "a person denied it"
+        return "it needs a person's approval, but the answer carries no valid proof that a person gave it"
+    why = "it needs a person's approval, but nobody gave it" if by == "nobody" else "a person denied it"
     return why if note is None else f"{why}: {note}"

@@ -191,12 +191,12 @@ class AskingRunner(ToolRunner):
         """Record that ``call`` waits; or, if nobody could answer, that it is not run."""
         because = None
         if call.id in self._shared_ids:
-            because = "another call of the same answer has its id; make the call again, alone"
+            because = "another call in the same answer has the same id; make the call again, on its own"
         elif self._approvals.nobody_answers():
             because = "nobody is there to give it"
-            because += f'; {found.hint}, or [approvals] headless = "wait" has it wait for somebody'
+            because += f'; {found.hint}, or [approvals] headless = "wait" makes it wait for a person'
         if because is not None:
-            text = f"{call.name} was not run: it needs a person's approval ({found.why}), and {because}"
+            text = f"{call.name} was not run: it needs a person's approval ({found.why}), but {because}"
             await batch.record(with_texts(ToolResult.of(call, text, is_error=True), injected))
         else:
             batch.check()

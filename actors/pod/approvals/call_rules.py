@@ -35,9 +35,9 @@ class CallRules:
         """Why a call that no scope bounds needs approval, and what would let it run without."""
         unconfined = None if tool != "shell" or self._commands is None else self._commands.unconfined
         if unconfined is None:
-            allowed = f'approval = "allow" of its server in [[tools.mcp]] does; else {A_RULE}'
-            return ApprovalVerdict("ask", "it may change what no scope bounds", allowed)
-        hint = f"{unconfined.hint}; else {A_RULE}" if unconfined.hint else A_RULE
+            allowed = f'set approval = "allow" for its server in [[tools.mcp]]; or {A_RULE}'
+            return ApprovalVerdict("ask", "it may change things outside any scope", allowed)
+        hint = f"{unconfined.hint}; or {A_RULE}" if unconfined.hint else A_RULE
         return ApprovalVerdict("ask", unconfined.message, hint)
 
     def _is_confined(self, tool: Tool) -> bool:

@@ -49,12 +49,14 @@ def checked_form(form: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]
     required = form.get("required")
     for name in required if isinstance(required, list) else ():
         if name not in answer:
-            raise InvalidInput(f"the form wants {name!r}", hint=f"arguments={{{name!r}: …}} fill it in")
+            raise InvalidInput(
+                f"the form requires {name!r}", hint=f"fill it in with arguments={{{name!r}: …}}"
+            )
     for name, value in answer.items():
         if name not in fields:
             raise InvalidInput(f"the form has no field {name!r}; its fields: {', '.join(fields) or 'none'}")
         if (expected := misfit(value, fields[name])) is not None:
-            raise InvalidInput(f"the field {name!r} is {expected}, not {shown(value, 60)}")
+            raise InvalidInput(f"the field {name!r} must be {expected}, not {shown(value, 60)}")
     return answer
 
 

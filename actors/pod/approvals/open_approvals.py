@@ -139,8 +139,8 @@ class OpenApprovals:
         if self.state.open:
             tools = ", ".join(dict.fromkeys(request.tool for request in self.state.open))
             raise WaitingForApproval(
-                f"calls of pod {self.pod!r} wait for a person's word: {tools}",
-                hint="approve or deny them, or cancel the run",
+                f"calls of pod {self.pod!r} wait for approval: {tools}",
+                hint="approve or deny them first, or cancel the run",
             )
 
     def find(self, approval_id: str) -> ApprovalRequested:
@@ -151,8 +151,8 @@ class OpenApprovals:
         if approval_id in self._resolved:
             raise AlreadyResolved.of(approval_id)
         raise UnknownApproval(
-            f"pod {self.pod!r} has asked for no approval {shown(approval_id)}",
-            hint="see approvals()",
+            f"pod {self.pod!r} has no approval with the id {shown(approval_id)}",
+            hint="list them with approvals()",
         )
 
     def knows(self, approval_id: str) -> bool:

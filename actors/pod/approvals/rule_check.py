@@ -55,7 +55,7 @@ def _why(rule: ApprovalRule, specs: dict[str, ToolSpec], *, more_may_come: bool)
             keys = [name for spec in meant for name in spec.input_schema.get("properties", {})]
             yield f"{meant[0].name!r} takes no argument {key!r}{_near(key, keys)}"
         elif not any(each is not None and _may_be(each, value) for each in properties):
-            yield f"the argument {key!r} of {meant[0].name!r} is never a {_type(value)}"
+            yield f"the argument {key!r} of {meant[0].name!r} cannot be a {_type(value)}"
 
 
 def _property(spec: ToolSpec, key: str) -> Any | None:

@@ -167,18 +167,18 @@ class Delegation:
         """A new sub-agent as asked for, if that is within what the pod has. Raises ToolError."""
         section = self.template.manifest.delegation
         if section.max_depth < 1:
-            raise ToolError("delegation.max_depth: this pod may have no sub-agents of its own")
+            raise ToolError("delegation.max_depth: this pod may not start sub-agents")
         if len(self.living) >= section.max_children:
             raise ToolError(
-                f"delegation.max_children: {section.max_children} sub-agents live already",
-                hint="wait for one to end, or stop one",
+                f"delegation.max_children: {section.max_children} sub-agents are running already",
+                hint="wait until one ends, or stop one",
             )
         if asked.name in self.living:
-            raise ToolError(f"there is a sub-agent named {asked.name!r}", hint="choose another name")
+            raise ToolError(f"there is already a sub-agent named {asked.name!r}", hint="choose another name")
         if not _NAME.fullmatch(asked.name):
             raise ToolError(
-                f"{encodable(asked.name)!r} is not a name of a sub-agent",
-                hint="a name has letters, digits, '-' and '_', and nothing else",
+                f"{encodable(asked.name)!r} is not a valid name for a sub-agent",
+                hint="use only letters, digits, '-' and '_'",
             )
         scope = self.scope.check_asked(asked, self._given(), self._actor.resources.commands)
         name = f"{self.name}.{asked.name}"

@@ -37,12 +37,14 @@ def refuse_beyond(own: Scope, asked: Scope, given: Mapping[str, Scope]) -> None:
     Raises ToolError, which names the rule.
     """
     if (found := beyond(own, asked)) is not None:
-        raise ToolError(f"refused: {found}", hint="ask for less, or deny it in the scope that you ask for")
+        raise ToolError(
+            f"refused: {found}", hint="request a smaller scope, or deny this path in the requested scope"
+        )
     if (found := beyond(withdrawn(own, given.values()), asked)) is None:
         return
     holder = next((name for name, scope in given.items() if scope.permits(found.path, "write")), "another")
     raise ToolError(
-        f"refused: scope.allow[{found.index}] would allow to write {found.path}, which sub-agent {holder!r} "
-        "may write alone until it has ended",
+        f"refused: scope.allow[{found.index}] would allow write access to {found.path}, which "
+        f"only sub-agent {holder!r} may write until it ends",
         hint="wait for it, or stop it",
     )

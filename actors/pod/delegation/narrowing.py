@@ -28,7 +28,7 @@ class Beyond(Struct, frozen=True):
         if self.denied_by is not None:
             why = f"which a rule of this pod's scope denies ({rule_words(self.denied_by)})"
         asked = f"scope.allow[{self.index}] ({rule_words(self.rule)})"
-        return f"{asked} would allow to {self.wanted} {self.path}, {why}"
+        return f"{asked} would allow {self.wanted} access to {self.path}, {why}"
 
 
 def rule_words(rule: Rule) -> str:

@@ -77,12 +77,12 @@ class SharedScope:
         servers = [] if sources is None else sources.writers()
         for names, what, hint in (
             (at_work, "commands in the background", "wait for them, or end them with shell_stop"),
-            (threads, "tools that were not waited for any longer", "try again when they have ended"),
-            (servers, "servers of tools that write", "give it a scope that it only reads"),
+            (threads, "abandoned tool calls", "try again after they end"),
+            (servers, "tool servers that can write", "give the sub-agent a read-only scope"),
         ):
             if names:
                 raise ToolError(
-                    f"refused: a sub-agent writes alone where it may, and {what} are at work that could "
-                    f"write there too: {', '.join(names)}",
+                    f"refused: a sub-agent must be the only writer in its scope, but {what} "
+                    f"could still write there: {', '.join(names)}",
                     hint=hint,
                 )

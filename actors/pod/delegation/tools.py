@@ -41,12 +41,12 @@ class DelegationTools:
         """Send a message to a sub-agent. Raises ToolError."""
         child = await self._find(name)
         if child.ending or child.pod is None:
-            raise ToolError(child.why or f"{name!r} has ended, and receives nothing any more")
+            raise ToolError(child.why or f"{name!r} has ended and receives no more messages")
         # Not awaited: one that waits for its model records the words before its next request.
         sent = child.pod.notify(text)
         if sent.done() and (error := sent.exception()) is not None:
-            raise ToolError(f"{name!r} did not get it: {error}") from error
-        return f"{name} has got it"
+            raise ToolError(f"{name!r} did not receive the message: {error}") from error
+        return f"{name} received the message"
 
     async def read(self, name: str, after: int, wait: float) -> dict[str, Any]:
         """What a sub-agent has said after entry ``after``; if nothing, wait up to ``wait``
@@ -86,7 +86,7 @@ class DelegationTools:
         """Stop a sub-agent, and wait until that is durable. Raises ToolError."""
         child = await self._find(name)
         if child.pod is None:
-            raise ToolError(child.why or f"{name!r} is not there yet")
+            raise ToolError(child.why or f"{name!r} is not running yet")
         child.pod.stop()
         ended = await child.ended
         return f"{name} has ended: {ended.outcome}"
@@ -118,7 +118,7 @@ class DelegationTools:
     def _unknown(self, name: str) -> ToolError:
         delegation = self._delegation
         known = ", ".join([*delegation.living, *(each.name for each in delegation.state.ended)]) or "none"
-        return ToolError(f"there is no sub-agent {encodable(name)!r}; there are: {known}")
+        return ToolError(f"there is no sub-agent {encodable(name)!r}; known: {known}")
 
     async def _state(self, child: SubAgent) -> str:
         if child.pod is None:

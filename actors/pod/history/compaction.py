@@ -74,7 +74,7 @@ class Compaction:
 
         journal, conversation = self._journal, self._conversation
         if not journal.head.items:
-            return CompactionFailed("there is nothing to compact: the history is empty")
+            return CompactionFailed("nothing to compact: the history is empty")
         self._close_calls()
         occupancy = conversation.occupancy()
         journal.log.record(CompactStart, journal.run_id, reason=reason, occupancy=occupancy)
@@ -119,7 +119,7 @@ class Compaction:
             old = journal.head.session_id
             await journal.start_successor(lambda parent: self._record_successor(folding, folded, parent))
         except Left:  # the run was lost meanwhile: who records the ends of that records this one
-            self._record_failure(folding, CompactionFailed("the run that it was for was lost"))
+            self._record_failure(folding, CompactionFailed("the run that needed it was lost"))
             raise
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a client throws
             return await self._fail(folding, error)

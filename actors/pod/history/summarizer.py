@@ -91,7 +91,7 @@ class SummaryDraft:
 async def write_summary(text: str, ctx: ToolContext[SummaryDraft]) -> str:
     """Write the whole summary; a later call replaces an earlier one."""
     if not text.strip():
-        raise ToolError("text: it is empty", hint="write what has to be known to go on")
+        raise ToolError("text is empty", hint="write what is needed to continue")
     ctx.deps.summary = text
     return "written"
 
@@ -101,15 +101,15 @@ def mark_read_required(path: str, ctx: ToolContext[SummaryDraft]) -> str:
     """Have the text of a file at hand after the compaction."""
     draft = ctx.deps
     if any(file.path == path for file in draft.files):
-        return f"{path} will be at hand already"
+        return f"{path} is already marked"
     with opened(ctx.path(path)) as file:
         data = file.read(MOST_READ + 1)
     if len(data) > MOST_READ:
-        raise ToolError(f"{path} is too large for a required file")
+        raise ToolError(f"{path} is too large to be a required file")
     text = data.decode("utf-8", "replace")
     needed = text_tokens(text)
     if needed > draft.room:
-        raise ToolError(f"{path} takes {needed} tokens and only {draft.room} are left for required files")
+        raise ToolError(f"{path} needs {needed} tokens, but only {draft.room} are left for required files")
     draft.room -= needed
     draft.files.append(RequiredFile(path, text))
     return f"{path} will be at hand ({needed} tokens)"

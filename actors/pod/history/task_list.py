@@ -125,7 +125,7 @@ class TaskStore:
     ) -> Task:
         """Change those fields of a task that are given. Raises ToolError."""
         if status is None and subject is None and description is None:
-            raise ToolError("at least one of status, subject, description is required")
+            raise ToolError("give at least one of status, subject and description")
         task = self.get(taskid)
         return self._put(
             Task(

@@ -20,8 +20,8 @@ from actors.tools.extras import TASKS
 from protocol.errors import ToolError
 
 TaskId = Annotated[int, Meta(description="the number that TaskCreate gave the task")]
-Subject = Annotated[str, Meta(description="what is to be done, in a few words")]
-Description = Annotated[str, Meta(description="what it takes to be done")]
+Subject = Annotated[str, Meta(description="what to do, in a few words")]
+Description = Annotated[str, Meta(description="what is needed to complete it")]
 
 
 # The tools are coroutines though they wait for nothing: a store belongs to its pod's event loop.
@@ -68,5 +68,5 @@ def _written(task: Task, ctx: ToolContext) -> Written:
 def _store(ctx: ToolContext) -> TaskStore:
     stores: TaskStores | None = ctx.extras.get(TASKS)
     if stores is None:
-        raise ToolError("this pod keeps no task list")
+        raise ToolError("this pod has no task list")
     return stores(ctx.pod)

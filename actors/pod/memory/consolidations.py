@@ -174,5 +174,5 @@ class Consolidations:
     def abandon(self) -> None:
         """Abandon the consolidation: publish an end if its start was published."""
         if self._published:
-            left = PodError("the pod has stopped while memory was consolidated; nothing staged is lost")
+            left = PodError("the pod stopped while consolidating memory; the staged notes are kept")
             self._record_end(Consolidated(error=left))

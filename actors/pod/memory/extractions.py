@@ -251,10 +251,12 @@ class Extractions:
         if (proposal.session_id, proposal.start) != (head.session_id, head.pointer):
             how = "compacted"
         elif proposal.end > len(head.items) or head.items[proposal.end - 1] is not proposal.last:
-            how = "cut back, since the store refused its end,"
+            how = "truncated (the store refused its last entries)"
         else:
             return None
-        return PodError(f"the history was {how} while it was read: what was found is left out")
+        return PodError(
+            f"the history was {how} during a memory extraction: what the extraction found is dropped"
+        )
 
     def _end_job(self) -> Spent:
         """Handle the end of a job, or give it up; what it used up counts in either case."""
@@ -292,7 +294,9 @@ class Extractions:
     def abandon(self) -> None:
         """Abandon an extraction: what it did not get to is read when the session is resumed."""
         if self._job is not None:
-            self._record_failure(PodError("the pod stopped before its memory was read"), self._end_job())
+            self._record_failure(
+                PodError("the pod stopped before the memory extraction ended"), self._end_job()
+            )
         self._finish(consolidate=False)
 
     def give_up(self) -> None:

@@ -354,9 +354,7 @@ class ModelCalls:
         before = run.began_at if run.began_in is items else 0
         if not self._parts.conversation.context().hide_links(before):
             return False
-        journal.alert(
-            "the model's server cannot take a picture that was given by its URL: words stand for it"
-        )
+        journal.alert("the model server does not accept images by URL: a text replaces each one")
         return True
 
     def _void_attempt(self, run: Run, exchange: Exchange, error: BaseException) -> None:

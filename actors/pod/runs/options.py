@@ -114,8 +114,8 @@ def resume_for_wire(command: ResumeHere) -> Resume:
 def _options_for_wire(command: RunHere | ResumeHere) -> WireOptions | None:
     if command.deps is not None:
         raise InvalidInput(
-            "a run's deps cannot travel to a pod in another process",
-            hint="have the module of its tools make them",
+            "a run's deps cannot be sent to a pod in another process",
+            hint="create them in the module of its tools",
         )
     return None if command.own is None else command.own.for_wire()
 
@@ -128,10 +128,10 @@ def _own(method: str, given: dict[str, Any], known: Collection[str]) -> OwnOptio
         return None
     for name in given:
         if name not in known:
-            setting = f"; it is one of the model_settings={{{name!r}: …}}" if name in NAMES else ""
+            setting = f"; pass it in model_settings={{{name!r}: …}}" if name in NAMES else ""
             raise InvalidInput(
                 f"{method}() got an unexpected keyword argument {name!r}{setting}",
-                hint=f"there are output, {', '.join(sorted(known))}",
+                hint=f"the options are output, {', '.join(sorted(known))}",
             )
     return own_options(**given)
 

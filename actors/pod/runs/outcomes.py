@@ -11,8 +11,8 @@ def steps_reached(max_steps: int) -> Failure:
     """The failure of a run that has sent as many requests as it may."""
     return Failure(
         "LimitReached",
-        f"the run reached max_steps, {max_steps} requests to the model",
-        "raise max_steps, or go on with another run",
+        f"the run reached max_steps = {max_steps} requests to the model",
+        "raise max_steps, or continue with another run",
         {"limit": "max_steps", "value": max_steps},
     )
 
@@ -22,13 +22,13 @@ def tokens_reached(max_tokens: int | None) -> Failure:
     if max_tokens is None:
         return Failure(
             "LimitReached",
-            "the model's answer was cut by max_tokens, as its server sets it",
+            "the model's answer was cut off at its server's own limit on max_tokens",
             "set max_tokens in [worker]",
             {"limit": "max_tokens", "value": None},
         )
     return Failure(
         "LimitReached",
-        f"the model's answer was cut by max_tokens, {max_tokens} tokens",
+        f"the model's answer was cut off at max_tokens = {max_tokens}",
         "raise max_tokens in [worker]",
         {"limit": "max_tokens", "value": max_tokens},
     )
@@ -44,27 +44,27 @@ def refused(answer: AssistantItem, stop_reason: str | None) -> Failure:
     words = answer.text.strip()
     return Failure(
         "Refused",
-        f"{who}: {words}" if words else f"{who}, without a word",
-        "say it differently: later requests leave this turn out",
+        f"{who}: {words}" if words else f"{who}, and gave no reason",
+        "rephrase the request: later requests leave this turn out",
         {"stop_reason": stop_reason},
     )
 
 
 def said_nothing() -> Failure:
     """The failure of a run whose last answer is empty."""
-    return Failure("EmptyAnswer", "the model answered with nothing", "ask again, or look at the server's log")
+    return Failure("EmptyAnswer", "the model's answer is empty", "ask again, or look at the server's log")
 
 
 def paused_in_vain(model: str, pauses: int) -> ModelError:
     """The error of a model that kept pausing its turn, or paused with nothing to continue from."""
-    words = f"{pauses} times in a row" if pauses > 1 else "with nothing to go on with"
+    words = f"{pauses} times in a row" if pauses > 1 else "with nothing to continue from"
     return ModelError(f"{model} paused its turn {words}", kind="protocol", retryable=False)
 
 
 def budget_reached(exceeded: Exceeded) -> Failure:
     """The failure of a run that has reached a budget, naming which."""
-    words = f"{exceeded}" if exceeded.budget == "seconds" else f"the next call does not fit {exceeded}"
-    hint = f"raise the budget of {exceeded.budget}"
+    words = f"{exceeded}" if exceeded.budget == "seconds" else f"the next call would exceed {exceeded}"
+    hint = f"raise budget.{exceeded.budget}"
     return Failure("BudgetExceeded", words, hint, exceeded._asdict())
 
 

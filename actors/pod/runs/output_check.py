@@ -41,7 +41,8 @@ class TypeCheck(OutputCheck):
         read = parse_output(result.text, self._kind)
         if isinstance(read, Misfit):
             raise RunFailed(
-                OutputInvalid(f"the model did not answer as asked: {read.why}"), run_id=result.run_id
+                OutputInvalid(f"the model's answer does not have the required form: {read.why}"),
+                run_id=result.run_id,
             )
         return read.value
 

@@ -34,10 +34,10 @@ SECONDS = 60.0
 
 #: What may be an object or a function, which stays in its process: as the program calls it, and what to do.
 _STAYS = {
-    "model": ("client", "name a model, as scheme/model_id, or spawn the pod with client='module:name'"),
-    "prompt": ("system_prompt", "a function cannot: give the text that it makes"),
+    "model": ("client", "name a model as scheme/model_id, or spawn the pod with client='module:name'"),
+    "prompt": ("system_prompt", "pass the text instead of a function"),
     "tools": ("tools", "spawn the pod with tools=['module:name']"),
-    "validator": ("output_validator", "look at the result, and run again"),
+    "validator": ("output_validator", "check the result in your program, and run again"),
 }
 #: A model as programs name it.
 AnyModel = str | ModelSection | Mapping[str, Any] | LLMClient
@@ -76,7 +76,7 @@ class OwnOptions(Struct, frozen=True, eq=False):
         travels, given = OwnOptions(model, self.settings, prompt, (), self.check).given(), self.given()
         for name, (option, hint) in _STAYS.items():
             if name in given and name not in travels:
-                raise InvalidInput(f"a run's {option} cannot travel to a pod in another process", hint=hint)
+                raise InvalidInput(f"a run's {option} cannot be sent to a pod in another process", hint=hint)
         return WireOptions(model, self.settings, prompt)
 
 
@@ -94,7 +94,7 @@ def own_options(
     tools = several("tools", tools)
     for each in tools:
         if is_source(each):
-            raise InvalidInput("tools: a source of tools belongs to a pod", hint="give it to spawn")
+            raise InvalidInput("tools: a tool source belongs to a pod, not to a run", hint="pass it to spawn")
     if system_prompt is not None and not isinstance(system_prompt, str):
         system_prompt = checked_prompt(system_prompt)
     if output_validator is not None and not callable(output_validator):
@@ -144,7 +144,7 @@ def settings_now(settings: ModelSettings, tools: Iterable[ToolSpec], steps: int)
         return replace(settings, tool_choice=None)
     names = [each.name for each in tools]
     if choice != "required" and choice not in names:
-        hint = f"there are {', '.join(names)}" if names else "the pod has none"
+        hint = f"the tools are {', '.join(names)}" if names else "the pod has no tools"
         raise InvalidInput(f"tool_choice: there is no tool {shown(choice)}", hint=hint)
     return settings
 
@@ -158,7 +158,7 @@ async def make_prompt(make: MakePrompt, ctx: ToolContext, resources: PodResource
     threads = resources.template.tools.toolbox.threads
     made = await call_function(partial(make, *_arguments(make, ctx)), threads, SECONDS)
     if made is not None and not isinstance(made, str):
-        raise InvalidInput(f"system_prompt: the function gave {shown(made)}, which is not text")
+        raise InvalidInput(f"system_prompt: the function must return a string, not {shown(made)}")
     return None if made is None else encodable(made)
 
 

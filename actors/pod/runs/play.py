@@ -267,7 +267,7 @@ class Play:
         """
         run.invalid_outputs += 1
         if run.invalid_outputs > MOST_INVALID_OUTPUTS:
-            run.error = OutputInvalid(f"the model did not answer as asked: {why}")
+            run.error = OutputInvalid(f"the model's answer does not have the required form: {why}")
             return
         # With the schema, which a server may have been sent and have shown to nobody.
         words = why if run.output_schema is None else f"{why} {instruction_for(run.output_schema)}"

@@ -36,7 +36,7 @@ class Repeated(Struct, frozen=True):
         """What happened, for a model or a person."""
         if self.failing:
             return f"the tool {self.name} has failed {self.times} times in a row"
-        return f"the same call of {self.name} has had the same result {self.times} times"
+        return f"the same call of {self.name} has returned the same result {self.times} times"
 
 
 class _Came(Struct, frozen=True):
@@ -149,7 +149,7 @@ def noticed(result: ToolResult, repeated: Repeated, most: int) -> ToolResult:
     """``result`` with a notice of its repetitions, if there are enough of them."""
     if not NOTICE_FROM <= repeated.times < most:
         return result
-    notice = f"{_MARK}{repeated.words}; try something else, the run ends after {most}]"
+    notice = f"{_MARK}{repeated.words}; try something else: the run ends after {most}]"
     return replace(result, content=(*result.content, TextPart(notice)))
 
 

@@ -131,12 +131,13 @@ class RunLoop:
             return
         if queued.command.busy == "reject" and (running or self.queue is not None):
             raise PodBusy(
-                f"pod {self._parts.resources.name!r} is running", hint="wait for its run or queue behind it"
+                f"pod {self._parts.resources.name!r} is running",
+                hint="wait for its run to end, or queue behind it with busy='queue'",
             )
         if self.queue is None:
             self.queue = RunQueue(queued)
         elif self.queue.is_full():
-            raise PodBusy(f"{QUEUE_LIMIT} runs wait for pod {self._parts.resources.name!r} already")
+            raise PodBusy(f"{QUEUE_LIMIT} runs are already queued for pod {self._parts.resources.name!r}")
         else:
             self.queue.runs.append(queued)
         if not running:
@@ -484,7 +485,7 @@ class RunLoop:
         reply: AsyncFuture[Any],  # noqa: ARG002
     ) -> None:
         """Take a person's answer to a waiting call. Raises UnknownApproval."""
-        raise UnknownApproval(f"pod {self._parts.resources.name!r} asks for no approvals")
+        raise UnknownApproval(f"pod {self._parts.resources.name!r} does not ask for approvals")
 
     # -- compactions that are asked for ----------------------------------------------------------
 

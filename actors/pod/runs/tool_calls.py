@@ -243,7 +243,7 @@ class ToolCalls:
     def send_late(self, run_id: str, text: str) -> None:
         """Send the pod the result of a tool that was cancelled, or whose time was up."""
         if self._pod.actor_stopped.is_set():
-            _log.warning("after the end of its pod: %s", text)
+            _log.warning("after its pod stopped: %s", text)
         else:
             self.mailroom.send(self._pod, EndedLate(run_id, text), None)
 
@@ -287,4 +287,4 @@ def _late_words(call: ToolCall, result: ToolResult) -> str:
     words = " ".join(result.text.split())
     shown = words if len(words) <= 200 else f"{words[:200]}…"
     how = "with an error" if result.is_error else "with a result"
-    return f"tool {call.name} ({call.id}), which was not waited for any longer, has ended {how}: {shown}"
+    return f"tool {call.name} ({call.id}) ended {how} after the pod had stopped waiting for it: {shown}"

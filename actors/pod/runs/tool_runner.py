@@ -22,7 +22,7 @@ from protocol.scope import Rule, Scope
 if TYPE_CHECKING:
     from actors.tools.hooks import Hooks
 
-NOT_RUN = "not run: the run ended before this call was started"
+NOT_RUN = "not run: the run ended before this call started"
 
 
 class Batch(Protocol):

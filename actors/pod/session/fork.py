@@ -44,7 +44,7 @@ async def branch_off(resources: PodResources, at: str | None) -> Branch:
     try:
         wanted = bytes.fromhex(at)
     except (TypeError, ValueError) as error:
-        raise UnknownEntry(f"not a hash of an entry: {shown(at)}", hint="give it in hex") from error
+        raise UnknownEntry(f"not the hash of an entry: {shown(at)}", hint="write it in hex") from error
     state, last = await restore(resources.template.store, session_id, wanted)
     left = await activities_left(resources.template.store, session_id, state), state.open_run
     return await open_branch(resources, session_id, last, state.items, state.pointer, left)
@@ -76,8 +76,8 @@ async def before_open_answer(resources: PodResources) -> str:
             break
         through = after
     raise UnknownEntry(
-        f"session {session_id} does not begin before the answer whose calls wait for a person's word",
-        hint="approve or deny them first, or name the entry",
+        f"session {session_id} has no entry before the answer whose calls wait for approval",
+        hint="approve or deny the calls first, or give the hash of an entry",
     )
 
 

@@ -89,10 +89,11 @@ class Lifecycle:
             left = await activities_left(store, claim.session_id, state)
             log.stand_at(claim.session_id, head, state.items, state.pointer, state.open_run, left)
             await take_over(state)
-            self.close_activities("the pod's process ended first")
+            self.close_activities("the pod's process ended before it did")
             if claim.torn:
                 text = (
-                    f"a half-written last batch of {claim.torn} bytes was cut off; nothing durable was lost"
+                    f"the last batch was half-written, and its {claim.torn} bytes were removed; "
+                    "nothing durable was lost"
                 )
                 log.record(Alert, text=text)
             log.record(PodStarted, model=self._template.model, resumed=True, parent=self._resources.parent)
@@ -165,9 +166,7 @@ class Lifecycle:
         try:
             state, _ = await restore(self._template.store, session_id, last.hash)
         except UnknownEntry as error:
-            raise SessionCorrupt(
-                session_id, last.seq, "the entry that its pod wrote last is not there any more"
-            ) from error
+            raise SessionCorrupt(session_id, last.seq, "the last entry that its pod wrote is gone") from error
         log.stand_at(session_id, last, state.items, state.pointer, state.open_run)
         conversation.read_back(state.calls)
         await conversation.look_through()

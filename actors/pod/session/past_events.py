@@ -111,7 +111,7 @@ async def last_session(store: SessionStore, name: str) -> tuple[str, int]:
     sessions = await sessions_of(store, name, limit=1)
     if sessions:
         return sessions[0].session_id, sessions[0].head.seq
-    raise SessionNotFound(f"no pod or session named {name!r}", hint="list the sessions")
+    raise SessionNotFound(f"no pod or session named {name!r}", hint="list the sessions with polypod ps")
 
 
 def gone(pod: str, missing: Missing, since: int) -> Lagged:

@@ -41,7 +41,7 @@ class Patience:
                 task.cancel()
                 task.add_done_callback(_ignore_outcome)
         raise StoreError(
-            "the store did not answer before the pod was stopped", hint="see whether it is reachable"
+            "the store did not answer before the pod was stopped", hint="check that it is reachable"
         )
 
     def end_at(self, when: float) -> None:

@@ -74,7 +74,10 @@ async def restore(store: SessionStore, session_id: str, until: bytes | None = No
             return state, head
         await asyncio.sleep(0)
     if until is not None:
-        raise UnknownEntry(f"session {session_id} has no entry with hash {until.hex()}", hint="see its log")
+        raise UnknownEntry(
+            f"session {session_id} has no entry with hash {until.hex()}",
+            hint="list its entries with polypod log {session_id}",
+        )
     if head is None:
         raise SessionCorrupt(session_id, 1, "it has no entries")
     return state, head
@@ -146,7 +149,7 @@ async def _between(store: SessionStore, session_id: str, after: int, through: in
     while after < through:
         page = await settled(store.read(session_id, after=after, limit=_TAIL))
         if not page or page[0].seq > through:
-            raise SessionCorrupt(session_id, through, "it is missing")
+            raise SessionCorrupt(session_id, through, "the entry is missing")
         found += [each for each in page if each.seq <= through]
         after = page[-1].seq
     return found
@@ -157,7 +160,7 @@ def check_end(info: SessionInfo, seq: int) -> None:
     row does not say where it ends.
     """
     if not info.head.seq or seq < info.head.seq:
-        raise SessionCorrupt(info.session_id, seq + 1, "it cannot be read")
+        raise SessionCorrupt(info.session_id, seq + 1, "the entry cannot be read")
 
 
 def last_run_in(

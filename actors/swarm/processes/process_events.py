@@ -82,7 +82,7 @@ class ProcessEvents:
         try:
             event = decode_event(body)
         except WireError as error:
-            _log.warning("an event of pod %r is passed over: %s", self._pod, error)
+            _log.warning("an event of pod %r is skipped: %s", self._pod, error)
             return
         if durable:
             self._note(event)

@@ -347,7 +347,7 @@ class ProcessPod(Supervisor, RemotePod):
     def _lost(self, why: str) -> PodLost:
         return PodLost(
             f"the process of pod {self.pod.name!r} is gone: {why}",
-            hint="what it was asked may have been done: its session can be resumed",
+            hint="the command may have been carried out: resume its session",
         )
 
     def _gone(self, error: BaseException | None) -> PodError:

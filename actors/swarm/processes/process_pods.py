@@ -85,8 +85,8 @@ class ProcessPods:
         given, settings, manifest = wanted.given, self._settings, wanted.manifest
         if given.deps is not None:
             raise NotImportable(
-                "deps is an object, which cannot travel to another process",
-                hint="have the module of its tools make it",
+                "deps is an object, which cannot be sent to another process",
+                hint="create it in the module of its tools",
             )
         client = None if given.client is None else import_path(given.client, "client")
         hooks = tuple(import_path(each, "hooks") for each in given.hooks)

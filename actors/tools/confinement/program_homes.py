@@ -43,8 +43,8 @@ class ProgramHome:
             self.close()
             why = error.strerror or str(error)
             raise ChildNotConfined(
-                f"programs cannot be confined to the scope: no home for them can be made: {why}",
-                hint=f"make room in {_folder_meant()}, or name another folder for temporary files by TMPDIR",
+                f"programs cannot be confined to the scope: no home folder can be created for them: {why}",
+                hint=f"free some space in {_folder_meant()}, or set TMPDIR to another folder",
             ) from error
         _sweep(Path(self.path).parent)
 

@@ -33,7 +33,7 @@ _OWN = ("/proc", "/dev")
 #: Names of a database that come and go while it is open: in their place no other may be put.
 _COME_AND_GO = ("-wal", "-shm", "-journal")
 _HINT = (
-    "polypod doctor says what this machine can confine, and [sandbox] mode what becomes of it where it cannot"
+    "polypod doctor shows what this machine can confine; [sandbox] mode decides what happens where it cannot"
 )
 
 
@@ -47,11 +47,11 @@ class Machine(Struct, frozen=True):
     def why_not(self, *, needs_namespaces: bool) -> str | None:
         """Why a program cannot be confined here, None where it can."""
         if not self.seccomp:
-            return "there is no seccomp filter for this machine"
+            return "this machine has no seccomp filter"
         if self.why_no_namespaces is None:
             return None
         if needs_namespaces:
-            return f"something below what the scope allows is denied, and {self.why_no_namespaces}"
+            return f"the scope denies something inside an allowed folder, and {self.why_no_namespaces}"
         if self.landlock < landlock.SCOPES:
             return (
                 f"{self.why_no_namespaces}, and Landlock has version {self.landlock}, not {landlock.SCOPES}"
@@ -113,7 +113,9 @@ class Sandbox:
         """
         if self.section.mode == "off":
             off = '[sandbox] mode = "off"'
-            return ChildNotConfined(f"{off}, so nothing confines it", hint='mode = "scope" there confines it')
+            return ChildNotConfined(
+                f"{off}, so commands are not confined", hint='set [sandbox] mode = "scope"'
+            )
         try:
             await self._make()
         except ChildNotConfined as error:
@@ -161,7 +163,7 @@ class Sandbox:
             # A command that is cancelled meanwhile leaves it to the next.
             self._keep_home(await make_home(await self._who_commits(), left=self._keep_home))
         if self._home is None:
-            raise ChildNotConfined("programs cannot be confined to the scope: their home is closed")
+            raise ChildNotConfined("programs cannot be confined to the scope: their home folder is closed")
         return self._home.path
 
     def _keep_home(self, home: ProgramHome) -> None:
@@ -181,9 +183,9 @@ class Sandbox:
             )
         except TooManyFolders:
             raise ChildNotConfined(
-                f"programs cannot be confined to the scope: it has more than {MOST_FOLDERS:,} folders "
-                "to look through for secret files",
-                hint="allow the folder that is worked in, and not all above it",
+                f"programs cannot be confined to the scope: it has more than {MOST_FOLDERS:,} "
+                "folders to search for secret files",
+                hint="allow only the folder that the work is in, not the folders above it",
             ) from None
         return _confinement(self.section, allowed, guarded, system, home)
 

@@ -60,8 +60,8 @@ def read_file(
 @tool(concurrency="read_only", timeout=60)
 def list_files(
     path: PathArgument = ".",
-    hidden: Annotated[bool, Meta(description="also names that begin with a dot")] = False,
-    include_ignored: Annotated[bool, Meta(description="also what .gitignore leaves out")] = False,
+    hidden: Annotated[bool, Meta(description="include names that begin with a dot")] = False,
+    include_ignored: Annotated[bool, Meta(description="include what .gitignore excludes")] = False,
     limit: Limit = 500,
     *,
     ctx: ToolContext,
@@ -86,11 +86,11 @@ def list_files(
         if len(lines) > limit:
             lines[limit:] = ["[more entries follow; raise limit or use find_files]"]
             break
-    lines = lines or [f"{path} holds nothing that can be shown"]
+    lines = lines or [f"{path} has no entries that can be shown"]
     if ignored:
         lines.append(f"[left out as ignored: {_some(ignored)}; set include_ignored to see all]")
     if secret:
-        lines.append(f"[left out as secret: {_some(secret)}; people may allow one by name in the scope]")
+        lines.append(f"[left out as secret: {_some(secret)}; the user can allow one by name in the scope]")
     return _noted(where, "\n".join(lines))
 
 
@@ -124,7 +124,9 @@ def write_file(
 ) -> str:
     """Write a text file: make it, replace it whole, or add to its end. Missing directories are made."""
     if path.endswith(("/", "/.")):
-        raise ToolError(f"{path} names a directory", hint="give the name of a file; its directories are made")
+        raise ToolError(
+            f"{path} names a directory", hint="give the path of a file; missing directories are created"
+        )
     where = ctx.locate(path, "write")
     if append:
         data = with_ends_of(_beginning(where.path), content).encode()
@@ -150,7 +152,7 @@ def edit_file(
     ``replace_all``.
     """
     if not old:
-        raise ToolError("old is empty", hint="give the text to replace, or use write_file")
+        raise ToolError("old is empty", hint="give the text to replace in old, or use write_file")
     if old == new:
         raise ToolError("old and new are the same text")
     where = ctx.locate(path, "write")
@@ -165,9 +167,7 @@ def edit_file(
     data = edited.text.encode("utf-8", "surrogateescape")
     place.replace(where.path, data, may_make=_makes(ctx), expected=stamp)
     times = "1 place" if edited.places == 1 else f"{edited.places:,} places"
-    loosely = (
-        "; old differed from the file in blanks, quotes or forms of characters" if edited.loosely else ""
-    )
+    loosely = "; old differed from the file in spaces, quotes or Unicode forms" if edited.loosely else ""
     return _noted(where, f"edited {path} in {times}{loosely}\n{diff(text, edited.changes)}")
 
 
@@ -175,7 +175,7 @@ def refuse_binary(file: BinaryIO, path: str) -> None:
     """Raise ToolError where a file begins like no text; the file is at its start again after."""
     beginning = file.read(_PROBE)
     if beginning.startswith(_UTF_16):
-        raise ToolError(f"{path} is a text in UTF-16, and only UTF-8 is read", hint="convert it to UTF-8")
+        raise ToolError(f"{path} is in UTF-16; only UTF-8 can be read", hint="convert it to UTF-8")
     if b"\0" in beginning:
         size = file.seek(0, 2)
         raise ToolError(f"{path} is a binary file of {size:,} bytes, not text")
@@ -216,7 +216,7 @@ def _lines(file: BinaryIO, cancel: Cancel) -> Iterator[str]:
 def _nothing_at(offset: int, count: int, path: str) -> str:
     if offset == 1:
         return f"[{path} is empty]"
-    raise ToolError(f"{path} has only {count:,} lines, so there is none from {offset:,} on")
+    raise ToolError(f"{path} has only {count:,} lines; offset={offset:,} is past its end")
 
 
 def _entry_line(entry: place.Entry, folder: Path, ctx: ToolContext) -> str | None:

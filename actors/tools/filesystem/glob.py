@@ -24,8 +24,8 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     """
     if not pattern.strip("/ ") or pattern.startswith("/") or ".." in pattern.split("/"):
         raise ToolError(
-            f"the pattern {pattern!r} cannot fit: it is relative to path and goes down only",
-            hint="say where to look with path, and what for with pattern, as in '*.py' or 'src/**/*.md'",
+            f"the pattern {pattern!r} matches nothing: patterns are relative to path and cannot go up",
+            hint="say where to look with path and what to find with pattern, as in '*.py' or 'src/**/*.md'",
         )
     alternatives = [_segments(each) for each in _expanded(alike(pattern))]
     return lambda path: any(_fits(segments, alike(path).split("/")) for segments in alternatives)
@@ -76,5 +76,5 @@ def _expanded(pattern: str) -> list[str]:
         else:
             todo += [each[: found.start()] + word + each[found.end() :] for word in found[1].split(",")]
         if len(todo) + len(done) > _MOST_ALTERNATIVES:
-            raise ToolError(f"the pattern {pattern!r} stands for more than {_MOST_ALTERNATIVES} patterns")
+            raise ToolError(f"the pattern {pattern!r} expands to more than {_MOST_ALTERNATIVES} patterns")
     return done

@@ -32,15 +32,15 @@ _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
 _NO_FILE = "it is not a regular file but a device, a pipe or a socket"
 _WORDS = {
     errno.ENOENT: "there is no such file or directory",
-    errno.EACCES: "the system does not permit it",
-    errno.EPERM: "the system does not permit it",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "operation not permitted",
     errno.EISDIR: "it is a directory",
-    errno.ENOTDIR: "it, or a part of the way there, is not a directory",
+    errno.ENOTDIR: "it, or a parent of it, is not a directory",
     errno.ENOSPC: "the disk is full",
     errno.EROFS: "the file system is read-only",
     errno.ENAMETOOLONG: "the name is too long",
     errno.ENXIO: _NO_FILE,
-    errno.EIO: "the system cannot read or write it (an input/output error)",
+    errno.EIO: "input/output error",
 }
 
 #: Bytes of a file that is copied since it has other names.
@@ -169,7 +169,7 @@ def _put(temporary: str, path: Path, parent: int, expected: Stamp | None) -> Non
     with _REPLACING:
         found = None if expected is None else _status(path.name, parent)
         if expected is not None and (found is None or Stamp.of(found) != expected):
-            raise ToolError(f"{path} was changed by somebody else meanwhile", hint="read it again")
+            raise ToolError(f"{path} was changed by something else in the meantime", hint="read it again")
         os.replace(temporary, path.name, src_dir_fd=parent, dst_dir_fd=parent)
 
 
@@ -188,8 +188,8 @@ def append(path: Path, data: bytes, *, may_make: Callable[[Path], bool]) -> None
         expected = stamp(file)
         if expected.size > _COPIED_MOST:
             raise ToolError(
-                f"{path} has other names (hard links), and {expected.size:,} bytes are too many to be copied",
-                hint="make a copy of it, and add to that",
+                f"{path} has other names (hard links), and its {expected.size:,} bytes are too many to copy",
+                hint="copy the file, and append to the copy",
             )
         before = file.read(_COPIED_MOST + 1)  # one that has grown meanwhile is not replaced
     replace(path, before + data, may_make=may_make, expected=expected)
@@ -219,7 +219,7 @@ def _step(place: Path, parent: int, flags: int, may_make: Callable[[Path], bool]
             raise
         if not may_make(place):
             raise ScopeRefused(
-                f"there is no directory {place}, and the scope does not let it be made"
+                f"there is no directory {place}, and the scope does not allow creating it"
             ) from error
     with contextlib.suppress(FileExistsError):
         os.mkdir(place.name, dir_fd=parent)
@@ -233,7 +233,9 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno == errno.ELOOP or (error.errno == errno.ENOTDIR and _holds_link(path)):
-            raise ScopeRefused(f"a symlink has come into the path {path} since it was checked") from error
+            raise ScopeRefused(
+                f"the path {path} has become a symlink, or leads through one, since it was checked"
+            ) from error
         why = _WORDS.get(error.errno or 0, error.strerror or str(error))
         raise ToolError(f"{path}: {why}") from error
 

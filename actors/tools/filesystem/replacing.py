@@ -68,7 +68,7 @@ def edit(text: str, old: str, new: str, *, everywhere: bool, any_form: bool, nam
             raise ToolError(
                 f"the text occurs in {name} (line {line_of(text, spans[0][0])}) in another Unicode form: "
                 "its characters are composed in one and decomposed in the other",
-                hint="set any_form to replace it all the same",
+                hint="set any_form to replace it anyway",
             )
     if len(spans) != 1 and not (spans and everywhere):
         raise ToolError(_why_not(text, old, spans, name))
@@ -79,7 +79,7 @@ def edit(text: str, old: str, new: str, *, everywhere: bool, any_form: bool, nam
         new = unicodedata.normalize("NFD", new)  # so that the file does not come to hold both
     changes = [Change(*span, _with_ends(text, span, ends.split(new), ends)) for span in spans]
     if all(text[change.start : change.end] == change.new for change in changes):
-        raise ToolError("old and new are the same text, but for line ends, which stay as the file has them")
+        raise ToolError("old and new differ only in line endings, which stay as they are in the file")
     pieces, at = [], 0
     for change in changes:
         pieces += [text[at : change.start], change.new]
@@ -90,7 +90,7 @@ def edit(text: str, old: str, new: str, *, everywhere: bool, any_form: bool, nam
 def _replaced_plainly(text: str, old: str, new: str) -> Edited:
     """Every ``old`` by ``new`` where line ends and encodings have one form, however many there are."""
     if old == new:
-        raise ToolError("old and new are the same text, but for line ends, which stay as the file has them")
+        raise ToolError("old and new differ only in line endings, which stay as they are in the file")
     changes: list[Change] = []
     at = text.find(old)
     while at >= 0 and len(changes) < _DIFF_PLACES:
@@ -133,15 +133,15 @@ def _check_encoding(text: str, new: str, spans: list[tuple[int, int]], name: str
     """Refuse what would be read as something else in a file of another encoding than UTF-8."""
     if not _NO_UTF_8.search(text):
         return
-    hint = "convert the file to UTF-8 first, if that is wanted"
+    hint = "convert the file to UTF-8 first"
     if not new.isascii():
-        raise ToolError(f"{name} is not in UTF-8, so only ASCII can be put into it", hint=hint)
+        raise ToolError(f"{name} is not in UTF-8, so only ASCII text can be inserted", hint=hint)
     for start, _ in spans:
         # the second byte of a character of two, in encodings of East Asia, may look like a letter
         if start and "\udc80" <= text[start - 1] <= "\udcff" and "@" <= text[start] <= "~":
             raise ToolError(
-                f"{name} is not in UTF-8, and old may begin within a character (line {line_of(text, start)})",
-                hint=f"begin old at a blank, a digit or the start of a line; or {hint}",
+                f"{name} is not in UTF-8, and old may begin inside a character (line {line_of(text, start)})",
+                hint=f"begin old at a space, a digit or the start of a line, or {hint}",
             )
 
 
@@ -150,12 +150,12 @@ def _why_not(text: str, old: str, spans: list[tuple[int, int]], name: str) -> st
         lines = ", ".join(str(line_of(text, start)) for start, _ in spans[:10])
         many = f"more than {_MOST_COUNTED:,}" if len(spans) > _MOST_COUNTED else len(spans)
         return (
-            f"the text occurs {many} times in {name} (lines {lines}): "
-            "give more of what stands around it, or set replace_all"
+            f"the text occurs {many} times in {name} (lines {lines}): include more of the "
+            "surrounding text, or set replace_all"
         )
     at = _line_but_for_blanks(text, old)
     if at is not None:
-        return f"the text does not occur in {name}; at line {at} it differs in spaces or line ends"
+        return f"the text does not occur in {name}; at line {at} only spaces or line endings differ"
     return f"the text does not occur in {name}: read it again, and copy the text exactly"
 
 

@@ -27,7 +27,7 @@ _SHOWN_PATTERN = 200
 _HANDFUL, _HANDFUL_BYTES = 64, 1 << 18
 
 IncludeIgnored = Annotated[
-    bool, Meta(description="also what .gitignore leaves out, node_modules, .venv and their like")
+    bool, Meta(description="include what .gitignore excludes, node_modules, .venv and similar")
 ]
 Limit = Annotated[int, Meta(ge=1, le=10_000)]
 
@@ -52,8 +52,8 @@ def find_files(
         for each in islice((each for each in found if fits(each.relative)), limit + 1)
     ]
     if len(names) > limit:
-        names[limit:] = [f"[more than {limit} fit; narrow the pattern or the path]"]
-    shown = names or [f"nothing below {path} fits {pattern!r}"]
+        names[limit:] = [f"[more than {limit} match; narrow the pattern or the path]"]
+    shown = names or [f"nothing below {path} matches {pattern!r}"]
     return "\n".join([*_noted(where), *shown, *left_out.notes(fits, nothing=not names)])
 
 
@@ -61,7 +61,7 @@ def find_files(
 def grep(
     pattern: Annotated[str, Meta(description="a regular expression in Python's syntax")],
     path: PathArgument = ".",
-    glob: Annotated[str | None, Meta(description="only files whose name fits, like *.py")] = None,
+    glob: Annotated[str | None, Meta(description="only files whose name matches, like *.py")] = None,
     ignore_case: bool = False,
     context: Annotated[int, Meta(ge=0, le=20, description="lines shown before and after")] = 0,
     include_ignored: IncludeIgnored = False,
@@ -87,13 +87,13 @@ def grep(
                 forget()
     except TooSlow as error:
         ctx.cancel.raise_if_cancelled()
-        raise ToolError(str(error), hint="avoid repeats inside repeats, like (a+)+") from error
+        raise ToolError(str(error), hint="avoid nested repeats, like (a+)+") from error
     except ChildNotStarted as error:
         raise ToolError(f"nothing was searched: {error.message}", hint=error.hint) from error
     except Invalid as error:
         raise ToolError(
             f"{_short(pattern)} is not a regular expression: {error}",
-            hint="a backslash takes a character's meaning",
+            hint="escape special characters with a backslash",
         ) from error
     notes += left_out.notes(fits, nothing=not shown)
     shown = shown or [f"no line below {path} matches {_short(pattern)}{_why_none(pattern)}"]
@@ -139,12 +139,10 @@ def _matching(
             notes.append(f"[more than {limit} lines match; narrow the pattern or the path]")
             break
     if cut:
-        notes.append(
-            f"[{cut} files have lines of which only the first {LINE_CAP:,} characters were searched]"
-        )
+        notes.append(f"[in {cut} files only the first {LINE_CAP:,} characters of long lines were searched]")
     if skipped:
         cap = _FILE_CAP // 1024**2
-        notes.append(f"[{skipped} files were passed over: binary, over {cap} MB, or not readable]")
+        notes.append(f"[{skipped} files were skipped: binary, over {cap} MB, or not readable]")
     return shown, notes
 
 
@@ -176,7 +174,7 @@ def _short(pattern: str) -> str:
 
 def _why_none(pattern: str) -> str:
     one_line = "\n" in pattern or re.search(r"(?<!\\)(?:\\\\)*\\n", pattern)
-    return " (lines are matched one by one, so none holds a line end)" if one_line else ""
+    return " (lines are matched one by one, so no match can span a line end)" if one_line else ""
 
 
 def _text(opener: place.Opener, file: Found) -> bytes | None:

@@ -47,16 +47,18 @@ class LeftOut:
         lines = []
         hidden = [name for name in self.secret if secret(name)]
         if hidden:
-            lines.append(f"[left out as secret: {_some(hidden)}; people may allow one by name in the scope]")
+            lines.append(
+                f"[left out as secret: {_some(hidden)}; the user can allow one by name in the scope]"
+            )
         if self.ignored and nothing:
             names = _some(self.ignored)
             lines.append(f"[left out as ignored: {names}; name one in path, or set include_ignored]")
         if self.unreadable:
             lines.append(f"[not readable: {_some(self.unreadable)}]")
         if self.cut:
-            lines.append(f"[only {_MOST_NAMES:,} names were looked at in: {_some(self.cut)}]")
+            lines.append(f"[only the first {_MOST_NAMES:,} names were read in: {_some(self.cut)}]")
         if self.deep:
-            lines.append(f"[more than {_DEEPEST} folders deep, and not looked into: {_some(self.deep)}]")
+            lines.append(f"[not searched, more than {_DEEPEST} folders deep: {_some(self.deep)}]")
         return lines
 
 

@@ -93,7 +93,7 @@ class Connection:
             return self._failed(life)
         if self._failure:  # it is being started again
             return self._failure
-        return f"MCP server {self.name!r} has not listed its tools yet: they come once it has"
+        return f"MCP server {self.name!r} has not listed its tools yet: they appear once it has"
 
     @property
     def has_process(self) -> bool:
@@ -154,7 +154,7 @@ class Connection:
         if listing != self.listing:
             self.listing = listing
         words = "; ".join(left_out)
-        self._left_out = f"left out of the tools of MCP server {self.name!r}: {words}" if words else ""
+        self._left_out = f"some tools of MCP server {self.name!r} are left out: {words}" if words else ""
         self._notify_watchers()
 
     def _notify_watchers(self) -> None:
@@ -167,7 +167,7 @@ class Connection:
         if server.url is not None:
             url = expand(server.url, variables)
             if HIDDEN in url:
-                raise ManifestError("its url was recorded without its query", hint="name the server anew")
+                raise ManifestError("its url was saved without its query", hint="give its full url again")
             headers = {name: header_value(text, variables) for name, text in server.headers_env.items()}
             self._log.hide(frozenset(headers.values()))
             return transports.HttpTransport(url, headers)
@@ -201,9 +201,9 @@ class Connection:
         return self._failed(life)
 
     def _failed(self, life: Life) -> str:
-        text = f"MCP server {self.name!r} {self._log.clean(life.why) or 'is at its end'}"
+        text = f"MCP server {self.name!r} {self._log.clean(life.why) or 'has ended'}"
         if len(self._restarts) >= LIMITS.max_restarts and not life.wanted:
-            text += f"; it was started again {LIMITS.max_restarts} times, and is left alone for a while"
+            text += f"; it was restarted {LIMITS.max_restarts} times, and is not restarted again for a while"
         return f"{text}{self._log.last_words()}"
 
     # -- calls -----------------------------------------------------------------------------------
@@ -239,8 +239,8 @@ class Connection:
                 return list(await session.call(tool, arguments, call.on_progress))
         except TimeoutError:
             raise ToolTimeout(
-                f"no answer after {call.waited():g} s; MCP server {self.name!r} was asked to stop, and "
-                f"nobody knows how far it came{self._log.last_words()}"
+                f"no answer after {call.waited():g} s; MCP server {self.name!r} was asked to "
+                f"stop, and how far it got is unknown{self._log.last_words()}"
             ) from None
         except ToolError:
             raise
@@ -283,7 +283,9 @@ class Connection:
         if call is None:  # the older generation does not say which call it is about
             self._asks_people = True
             if len({each.ctx.pod for each in self._at_work}) != 1:
-                self._log.add(f"[polypod: declined a question, since several pods are at work: {message}]")
+                self._log.add(
+                    f"[polypod: declined a question, since several pods use this server: {message}]"
+                )
                 return None
             call = self._at_work[-1]
         return await call.ask(f"MCP server {self.name!r} asks: {encodable(message)}", schema)

@@ -54,7 +54,7 @@ def _parts(block: Any) -> Iterator[Part]:
         case "image":
             yield ImagePart(block.mime_type, block.data)
         case "audio":
-            yield TextPart(f"[audio, {block.mime_type}, {_size(block.data)}: it cannot be shown]")
+            yield TextPart(f"[audio, {block.mime_type}, {_size(block.data)}: cannot be shown]")
         case "resource":
             yield from _resource(block.resource)
         case "resource_link":
@@ -73,7 +73,7 @@ def _resource(resource: Any) -> Iterator[Part]:
         yield TextPart(f"[{resource.uri}]")
         yield ImagePart(kind, resource.blob)
     else:
-        yield TextPart(f"[{resource.uri}, {kind}, {_size(resource.blob)}: it cannot be shown]")
+        yield TextPart(f"[{resource.uri}, {kind}, {_size(resource.blob)}: cannot be shown]")
 
 
 def _size(data: str) -> str:

@@ -76,7 +76,7 @@ def listed(tools: Iterable[Any]) -> tuple[tuple[ListedTool, ...], list[str]]:
             left_out.append(f"{shown(encodable(each.name))}: {why}")
             continue
         if each.name in found:
-            left_out.append(f"{shown(encodable(each.name))}: it is listed twice")
+            left_out.append(f"{shown(encodable(each.name))}: listed twice")
             continue
         read_only = hints is not None and hints.read_only_hint is True
         found[each.name] = ListedTool(each.name, f"{each.description or ''}{words}", schema, read_only)

@@ -45,13 +45,13 @@ def usable_schema(given: Any) -> tuple[dict[str, Any], str]:
         _check_references(schema)
         return _of_object(schema)
     except (RecursionError, msgspec.MsgspecError, TypeError) as error:
-        raise SchemaError(f"its schema is not JSON that could be sent: {error}") from error
+        raise SchemaError(f"its schema cannot be sent as JSON: {error}") from error
 
 
 def _of_object(schema: dict[str, Any]) -> tuple[dict[str, Any], str]:
     kind = schema.get("type", "object")
     if kind != "object" and not (isinstance(kind, list) and "object" in kind):
-        raise SchemaError(f"its arguments are not an object, but {shown(kind)}")
+        raise SchemaError(f"its arguments must be an object, not {shown(kind)}")
     properties = schema.get("properties")
     properties = dict(properties) if isinstance(properties, dict) else {}
     required = [each for each in _list(schema.get("required")) if isinstance(each, str)]
@@ -65,10 +65,10 @@ def _of_object(schema: dict[str, Any]) -> tuple[dict[str, Any], str]:
             properties = {**_properties(branch), **properties}
         if branches:
             said = msgspec.json.encode(schema[key]).decode()
-            words += f"\nOf its arguments holds {key} of JSON Schema: {said[:_SHOWN]}"
+            words += f"\nIts arguments must satisfy this {key} of JSON Schema: {said[:_SHOWN]}"
     for name in properties:
         if not _ARGUMENT.fullmatch(name):
-            raise SchemaError(f"no provider takes the name of its argument {shown(name)}")
+            raise SchemaError(f"no provider accepts the argument name {shown(name)}")
     rest = {key: value for key, value in schema.items() if key not in _DROPPED}
     usable = {**rest, "type": "object", "properties": properties}
     usable.pop("required", None)
@@ -87,7 +87,7 @@ def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(found, dict):
             raise SchemaError(f"its schema refers to {shown(reference)}, which is not in it")
         schema = {**{key: value for key, value in schema.items() if key != "$ref"}, **found}
-    raise SchemaError("its schema refers to itself without end")
+    raise SchemaError("its schema refers to itself endlessly")
 
 
 def _branches(schema: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:

@@ -106,7 +106,7 @@ class Session:
             raise ToolError(f"MCP server {self._name!r} refused: {error.message} ({error.code})") from error
         except pydantic.ValidationError as error:
             words = str(error)[:_SHOWN]
-            raise ToolError(f"MCP server {self._name!r} gave back what is not a result: {words}") from error
+            raise ToolError(f"MCP server {self._name!r} returned an invalid result: {words}") from error
         parts = parts_of_result(result.content, result.structured_content)
         if result.is_error:
             raise ToolError(_words_of(parts))
@@ -148,7 +148,7 @@ class Session:
                     async for _ in changes:
                         self._relist.set()
             except Exception as error:  # noqa: BLE001 - its tools stay those that are known
-                _log.info("MCP server %s reports no changes: %s", self._name, named_words(error))
+                _log.info("MCP server %s does not report changes: %s", self._name, named_words(error))
             await asyncio.sleep(_LISTEN_AGAIN)
             self._relist.set()  # nobody saw what changed meanwhile
 
@@ -174,4 +174,4 @@ class Session:
 def _words_of(parts: list[Part]) -> str:
     """What a tool says of its own call that failed."""
     texts = [part.text for part in parts if isinstance(part, TextPart) and part.text.strip()]
-    return "".join(texts) or "the tool failed, and does not say why"
+    return "".join(texts) or "the tool failed without giving a reason"

@@ -153,7 +153,7 @@ class McpServers:
         """
         if find_spec("mcp") is None:
             raise ManifestError(
-                "tools.mcp: servers of tools need a library that is not installed",
+                "tools.mcp: MCP servers need a library that is not installed",
                 hint="pip install 'polypod[mcp]'",
             )
         return [self._source(each, folder) for each in servers]

@@ -52,7 +52,7 @@ class ServerOutput(Closing):
             try:
                 line = await self._output.readline(LONGEST_MESSAGE)
             except LineTooLong:
-                self._stray(f"[polypod: a line of more than {LONGEST_MESSAGE:,} bytes was passed over]")
+                self._stray(f"[polypod: a line of more than {LONGEST_MESSAGE:,} bytes was skipped]")
                 continue
             if not line:
                 self._over()

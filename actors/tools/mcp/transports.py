@@ -97,7 +97,7 @@ async def _listen(stderr: ChildOutput, log: ServerLog) -> None:
         try:
             line = await stderr.readline(_LONGEST_LINE)
         except LineTooLong:
-            log.add(f"[polypod: a line of more than {_LONGEST_LINE:,} bytes was passed over]")
+            log.add(f"[polypod: a line of more than {_LONGEST_LINE:,} bytes was skipped]")
             continue
         if not line:
             return

@@ -37,7 +37,7 @@ _MOST_SHOWN = 4096
 _BY_SIGNAL = 128
 #: Characters that may be too many for a command (on Linux it has less than 128 KiB), and what is said then.
 _LONG = 32_000
-_SHORTER = "put what is long into a file, by write_file or piece by piece, and name that in the command"
+_SHORTER = "write the long part to a file, with write_file or piece by piece, and use the file in the command"
 
 
 def shell_program() -> str:
@@ -177,8 +177,8 @@ def working_folder(ctx: ToolContext) -> Path | None:
     gone = None if found else next((each for each in allowed if not os.path.lexists(each)), None)
     if gone is not None:
         raise ToolError(
-            f"the command was not run: the folder that it would begin in is not there any more: {gone}",
-            hint="make the folder, or give the pod another scope",
+            f"the command was not run: its working folder no longer exists: {gone}",
+            hint="create the folder, or give the pod another scope",
         )
     return found
 
@@ -189,7 +189,7 @@ def end_in_words(end: ChildEnd) -> str:
     if end.code < 0:
         words = f"ended by {_signal_name(-end.code)}"
     elif end.code > _BY_SIGNAL and end.code - _BY_SIGNAL in signal.valid_signals():  # as shells report it
-        words += f", as of a program that {_signal_name(end.code - _BY_SIGNAL)} has ended"
+        words += f", as of a program ended by {_signal_name(end.code - _BY_SIGNAL)}"
     if end.left:
         words += f"; could not be ended: {', '.join(map(str, end.left))}"
     return words

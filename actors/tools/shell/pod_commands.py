@@ -63,7 +63,7 @@ class PodCommands:
         if words == self._reported:
             return None
         self._reported = words
-        return f"commands of this pod are not confined to its scope, so each is asked for: {words}"
+        return f"commands of this pod are not confined to its scope, so each needs approval: {words}"
 
     async def _look(self) -> None:
         if self.has_looked:
@@ -85,7 +85,7 @@ class PodCommands:
             raise ToolError(f"the command was not run: {error.message}", hint=error.hint) from error
         if confinement is None and self.unconfined is None:
             self.has_looked = False  # it has to be asked for from now on
-            raise ToolError("the command was not run: it can be confined no more; call it again")
+            raise ToolError("the command was not run: it can no longer be confined; call it again")
         return confinement
 
     def _get_sandbox(self) -> Sandbox:
@@ -96,10 +96,10 @@ class PodCommands:
     def check_room(self) -> None:
         """Raise ToolError where no more may be at work."""
         if self._closed:
-            raise ToolError("the pod is about to end, and starts nothing any more")
+            raise ToolError("the pod is stopping and starts no more commands")
         if len(self.at_work) >= MOST:
             raise ToolError(
-                f"{MOST} commands are in the background, the most that may be: {', '.join(self.at_work)}",
+                f"the limit of {MOST} background commands is reached: {', '.join(self.at_work)}",
                 hint="stop one with shell_stop",
             )
 
@@ -124,13 +124,13 @@ class PodCommands:
         known = ", ".join(self._by_id) or "none"
         life, _, number = name.partition("-")
         if life == self._life and number in map(str, range(1, self._last + 1)):
-            raise ToolError(f"{shown} ended a while ago, and what it wrote is not kept here any more")
+            raise ToolError(f"{shown} ended a while ago, and its output is no longer kept")
         if life != self._life and len(life) == len(self._life) and number.isdecimal():
             raise ToolError(
-                f"{shown} is not at work any more: it ended with the process that had started it, in an "
-                f"earlier life of this session. Commands that are known now: {known}"
+                f"{shown} is no longer running: it ended with the earlier process of this "
+                f"session that had started it. Known commands: {known}"
             )
-        raise ToolError(f"there is no background command {shown!r}; there are: {known}")
+        raise ToolError(f"there is no background command {shown!r}; known: {known}")
 
     async def until(self, waiting: Awaitable[object], name: str, command: Command) -> None:
         """Wait for a command, for a call that reports its end if that has come by then."""
@@ -174,7 +174,7 @@ class PodCommands:
         if command.recording.news <= _SHOWN:
             words += await command.recording.look()
         else:
-            words += f"(what it wrote is there for shell_output: {command.recording.news:,} bytes)"
+            words += f"(read its {command.recording.news:,} bytes of output with shell_output)"
         self.notify(words.rstrip())
 
 

@@ -46,7 +46,7 @@ class Recording:
         self._window = _Window(self._cap, cleaner)
         if cleaner.is_binary:
             await self._file.flush(begin=True)
-            return f"[{window.size:,} bytes that are not text{self._where()}]\n"
+            return f"[{window.size:,} bytes of binary data{self._where()}]\n"
         if not tail:
             await self._file.flush()
             return head

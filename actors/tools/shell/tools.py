@@ -31,26 +31,32 @@ _AT_ONCE = 0.1
 #: What `git clone URL .` says where names are reserved, and what the model learns then.
 _NOT_EMPTY = "already exists and is not an empty directory"
 _NO_CLONE_HERE = (
-    "in the top of your scope names are reserved while a command runs, so it is never empty: there "
-    "`git init && git pull URL` does the same, or clone into a folder below"
+    "while a command runs, the top folder of your scope holds reserved names, so it is never "
+    "empty: use `git init && git pull URL` there instead, or clone into a subfolder"
 )
 #: What the system says where something is removed or renamed that is mounted over.
 _BUSY = "Device or resource busy"
 _HIDDEN_STAYS = (
-    "what is taken for a secret by its name is hidden from commands, and `polypod.toml` is reserved: these "
-    "can be neither removed nor renamed; people may allow a secret by name in the scope"
+    "files whose names look like secrets are hidden from commands, and `polypod.toml` is "
+    "reserved: neither can be removed or renamed; the user can allow a secret by name in the "
+    "scope"
 )
 Seconds = Annotated[
-    float, Meta(gt=0, le=LONGEST, description=f"after which it is ended: {TIMEOUT}; in the background never")
+    float,
+    Meta(
+        gt=0,
+        le=LONGEST,
+        description=f"until the command is stopped; default: {TIMEOUT}, or no limit in the background",
+    ),
 ]
-Id = Annotated[str, Meta(description="the id that `shell` gave")]
+Id = Annotated[str, Meta(description="the id that `shell` returned")]
 
 
 async def shell(
-    command: Annotated[str, Meta(min_length=1, description="what a shell is to run")],
+    command: Annotated[str, Meta(min_length=1, description="the command line to run")],
     timeout: Seconds | None = None,  # noqa: ASYNC109 - of the command, and said to the model
     background: Annotated[
-        bool, Meta(description="go on without waiting: gives an id for shell_output and shell_stop")
+        bool, Meta(description="do not wait for the command: return an id for shell_output and shell_stop")
     ] = False,
     *,
     ctx: ToolContext,
@@ -80,7 +86,7 @@ async def _go_on(command: Command, seconds: float | None, commands: PodCommands)
         return await _show_output(command, command.end)
     if seconds is not None:
         command.end_after(seconds)
-    return await _show_output(command, f"goes on in the background as {commands.add(command)}")
+    return await _show_output(command, f"continues in the background as {commands.add(command)}")
 
 
 async def _in_time_of_call(command: Command, seconds: float | None) -> bool:
@@ -96,7 +102,7 @@ async def _in_time_of_call(command: Command, seconds: float | None) -> bool:
 async def shell_output(
     id: Id,  # noqa: A002 - the name that models know
     wait: Annotated[
-        float, Meta(ge=0, le=MOST_WAIT, description="seconds to wait where there is nothing new")
+        float, Meta(ge=0, le=MOST_WAIT, description="seconds to wait if there is nothing new")
     ] = 0,
     *,
     ctx: ToolContext,
@@ -105,7 +111,7 @@ async def shell_output(
     commands = _commands(ctx)
     command = commands.find(id)
     await commands.until(command.wait_for_news(wait), id, command)
-    return await _show_output(command, command.end if command.ended else "still at work")
+    return await _show_output(command, command.end if command.ended else "still running")
 
 
 @tool
@@ -132,7 +138,7 @@ async def _show_output(command: Command, words: str) -> Output:
 def _launcher(ctx: ToolContext) -> Launcher:
     found: Callable[[], Launcher] | None = ctx.extras.get(LAUNCHER)
     if found is None:
-        raise ToolError("this pod can start no processes")
+        raise ToolError("this pod cannot start processes")
     return found()
 
 
@@ -140,7 +146,7 @@ def _commands(ctx: ToolContext) -> PodCommands:
     of: Callable[[str], PodCommands | None] | None = ctx.extras.get(COMMANDS)
     found = None if of is None else of(ctx.pod)
     if found is None:
-        raise ToolError("this pod can run no commands")
+        raise ToolError("this pod cannot run commands")
     return found
 
 

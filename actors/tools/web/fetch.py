@@ -22,7 +22,8 @@ Form = Literal["markdown", "raw"]
 class _Arguments(Struct, forbid_unknown_fields=True):
     url: Annotated[str, Meta(description="the whole URL, with https:// or http://")]
     form: Annotated[
-        Form, Meta(description="markdown: HTML is made Markdown; raw: the text as the server sends it")
+        Form,
+        Meta(description="markdown: HTML is converted to Markdown; raw: the text as the server sends it"),
     ] = field(default="markdown", name="as")
 
 
@@ -50,8 +51,8 @@ async def fetch(arguments: dict[str, Any], *, ctx: ToolContext) -> str:
     if page.cut:
         notes.append(f"[only the first {MOST_BYTES // 1024**2} MB were read]")
     if too_long:
-        notes.append(f"[as Markdown it is longer: the first {MOST_BYTES // 1024**2} MB]")
-    return "\n".join([*notes, text or f"[{answer.url} holds no text]"])
+        notes.append(f"[only the first {MOST_BYTES // 1024**2} MB of the Markdown]")
+    return "\n".join([*notes, text or f"[{answer.url} contains no text]"])
 
 
 async def _markdown(html: str, url: str, ctx: ToolContext) -> tuple[str, bool]:

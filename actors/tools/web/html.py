@@ -34,18 +34,18 @@ async def markdown(html: str, url: str, launcher: Launcher, most: int) -> tuple[
         )
     except ChildError as error:
         raise ToolError(
-            f"{url} cannot be made Markdown: {error}", hint='fetch it with "as": "raw"'
+            f"{url} cannot be converted to Markdown: {error}", hint='fetch it with "as": "raw"'
         ) from error
     try:
         made = await _convert_in(child, html.encode("utf-8", "replace"))
         code = (await child.wait()).code
     except ChildError as error:
-        raise ToolError(f"{url} was not made Markdown: {error}") from error
+        raise ToolError(f"{url} was not converted to Markdown: {error}") from error
     finally:
         child.ask_to_stop()
     if code != 0:
         raise ToolError(
-            f"{url} cannot be made Markdown: that takes too much memory or time",
+            f"{url} cannot be converted to Markdown: that takes too much memory or time",
             hint='fetch it with "as": "raw"',
         )
     return made[:most].decode("utf-8", "ignore" if len(made) > most else "replace"), len(made) > most

@@ -29,7 +29,9 @@ def main(library: str, url: str, most: str) -> None:
     )
     result = html_to_markdown.convert(sys.stdin.buffer.read().decode(), options)
     text: str = (result.content or "").strip()
-    lost = [f"[not all of the page could be made Markdown: {each.message}]" for each in result.warnings]
+    lost = [
+        f"[part of the page could not be converted to Markdown: {each.message}]" for each in result.warnings
+    ]
     shown = "\n\n".join([text, *lost[:3]]) if text or lost else ""
     sys.stdout.buffer.write(shown[: int(most)].encode("utf-8", "replace")[: int(most)])
 

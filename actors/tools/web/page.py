@@ -68,7 +68,7 @@ def refuse_unreadable(url: str, kind: str) -> None:
     """Raise ToolError for a type that is not text."""
     is_text = kind.startswith("text/") or kind in _HTML | _TEXTS or kind.endswith(("+json", "+xml", "+yaml"))
     if kind and not is_text:
-        raise ToolError(f"{url} is {kind[:100]}, which is not text", hint="only texts are fetched")
+        raise ToolError(f"{url} is {kind[:100]}, which is not text", hint="only text can be fetched")
 
 
 class Page(Struct, frozen=True):
@@ -87,7 +87,7 @@ def page_of(answer: Answer) -> Page:
     is_html = kind in _HTML or (not kind and bool(re.match(rb"(?i)\s*<(!doctype html|html)\b", body[:_HEAD])))
     text = _decoded(body, answer.content_type)
     if text is None:
-        raise ToolError(f"{url} is not text", hint="only texts are fetched")
+        raise ToolError(f"{url} is not text", hint="only text can be fetched")
     return Page(text, is_html, cut or answer.cut)
 
 
@@ -95,7 +95,7 @@ def _unpacked(url: str, coding: str, body: bytes) -> tuple[bytes, bool]:
     if not coding:
         return body, False
     if not can_unpack(coding):
-        raise ToolError(f"{url} is packed in {coding[:40]!r}, which was not asked for")
+        raise ToolError(f"{url} is compressed with {coding[:40]!r}, which is not supported")
     unpacker, out = Unpacker(coding), bytearray()
     try:
         piece = unpacker.feed(body)
@@ -103,7 +103,9 @@ def _unpacked(url: str, coding: str, body: bytes) -> tuple[bytes, bool]:
             out += piece
             piece = unpacker.feed(b"")
     except ValueError as error:
-        raise ToolError(f"{url} is not in {coding}, as it says: {error}") from error
+        raise ToolError(
+            f"{url} claims to be compressed with {coding}, but cannot be unpacked: {error}"
+        ) from error
     return bytes(out[:MOST_BYTES]), len(out) > MOST_BYTES
 
 

@@ -60,9 +60,7 @@ class Web:
             if isinstance(found, Answer):
                 return found
             url, redirected = found, True
-        raise ToolError(
-            f"{text} leads from one address to the next without an end: {MOST_REDIRECTS} redirects"
-        )
+        raise ToolError(f"{text} redirects too often: more than {MOST_REDIRECTS} times")
 
     async def _ask(self, url: yarl.URL, *, redirected: bool) -> Answer | yarl.URL:
         """What is there, or where a redirect leads."""
@@ -139,7 +137,7 @@ class _CheckedResolver(AbstractResolver):
         try:
             found = await self._inner.resolve(host, port, family)
         except UnicodeError as error:  # an empty label, or one of more than 63 characters
-            raise socket.gaierror(socket.EAI_NONAME, "no name of a host") from error
+            raise socket.gaierror(socket.EAI_NONAME, "not a host name") from error
         reasons = [self._refuse(ip_address(each["host"])) for each in found]
         allowed = [each for each, why in zip(found, reasons, strict=True) if why is None]
         if found and not allowed:
@@ -169,13 +167,13 @@ def url_of(text: str) -> yarl.URL:
     if not sound:
         shown = "the URL" if "@" in text else repr(text[:200])
         raise ToolError(
-            f"{shown} cannot be fetched: a URL begins with https:// or http:// and names a host",
+            f"{shown} cannot be fetched: a URL must begin with https:// or http:// and name a host",
             hint="give the whole URL",
         )
     if url.user is not None or url.password is not None:
         raise ToolError(
-            f"the URL of {url.host} holds a user or a password, and none are sent",
-            hint="give it without them",
+            f"the URL of {url.host} contains a user or password, which are never sent",
+            hint="remove them from the URL",
         )
     return url
 
@@ -203,7 +201,7 @@ def _target(url: yarl.URL, where: str) -> yarl.URL:
     try:
         return url_of(str(url.join(yarl.URL(where))))
     except (ToolError, ValueError) as error:
-        raise ToolError(f"{url} leads to an address that is not fetched: {error}") from error
+        raise ToolError(f"{url} redirects to an address that is not fetched: {error}") from error
 
 
 def _blamed(error: Exception, url: yarl.URL, route: ProxyRoute | None) -> str:
@@ -211,12 +209,12 @@ def _blamed(error: Exception, url: yarl.URL, route: ProxyRoute | None) -> str:
     if route is not None:
         proxy = yarl.URL(route.url)
         if is_of(error, proxy.host, proxy.port):
-            return f"the proxy {where_of(route.url)} on the way to {url.host}"
+            return f"the proxy {where_of(route.url)} for {url.host}"
     return str(url.host)
 
 
 def _refusal(host: str, why: str) -> ToolError:
     return ToolError(
         f"{host} is not fetched: it has {why}",
-        hint="people may allow it with [fetch] allow_private = true",
+        hint="the user can allow it with [fetch] allow_private = true",
     )

@@ -184,7 +184,7 @@ async def test_pieces_of_an_attempt_that_broke_are_void(tmp_path: Path):
 WRONG = {
     "refused": ('{"choices":[{"delta":{},"finish_reason":"content_filter"}]}', "refused", "content filter"),
     "cut": ('{"choices":[{"delta":{"content":"Hel"},"finish_reason":"length"}]}', "limit_reached", "max_tok"),
-    "empty": (STOP, "failed", "answered with nothing"),
+    "empty": (STOP, "failed", "the model's answer is empty"),
 }
 
 
