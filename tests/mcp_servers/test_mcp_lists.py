@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from actors.tools.mcp.depth import cut_deep
-from actors.tools.mcp.listing import listed, simplify_listing
+from actors.tools.mcp.listing import MOST_TOOLS, Listing, listing_of, simplify_listing, usable_tools
 from actors.tools.mcp.names import tool_name
 from actors.tools.mcp.schemas import SchemaError, usable_schema
+from protocol.shared_servers import ListedTool
 
 SCHEMAS = st.recursive(
     st.fixed_dictionaries(
@@ -141,6 +142,35 @@ def test_one_odd_tool_does_not_cost_the_others() -> None:
         )
         for each in result["tools"]
     ]
-    tools, left_out = listed(shown)
+    tools, left_out = usable_tools(listing_of(shown, more=False), lambda _: True)
     assert [(each.name, each.read_only) for each in tools] == [("a", True)]
     assert left_out == ["'b': its arguments must be an object, not 'string'"]
+
+
+def listing_of_names(*names: str, unusable: int = 0, more: bool = False) -> Listing:
+    tools = [ListedTool(f"odd_{n}", "", {"type": "string"}, read_only=False) for n in range(unusable)]
+    return Listing((*tools, *(ListedTool(name, "", {}, read_only=False) for name in names)), more)
+
+
+def admit_all(_: str) -> bool:
+    return True
+
+
+def test_behind_very_many_tools_that_nobody_can_use_the_others_are_there_and_nothing_is_left_out_unsaid() -> (
+    None
+):
+    """Those beyond the first 2,001 of a list were dropped without a word where some of these were odd."""
+    tools, left_out = usable_tools(listing_of_names("a", "b", unusable=3000), admit_all)
+    assert [each.name for each in tools] == ["a", "b"]
+    assert left_out[0] == "'odd_0': its arguments must be an object, not 'string'"
+    assert left_out[20:] == ["and 2,980 more"]
+
+
+def test_of_what_a_pod_may_have_the_first_so_many_are_there_and_the_rest_is_named_once() -> None:
+    names = [f"{kind}_{n}" for n in range(MOST_TOOLS + 1) for kind in ("get", "put")]
+    tools, left_out = usable_tools(listing_of_names(*names, more=True), lambda name: name.startswith("put"))
+    assert [each.name for each in tools] == [f"put_{n}" for n in range(MOST_TOOLS)]
+    assert left_out == ["all beyond the first 2,000"]
+    admitted, left_out = usable_tools(listing_of_names(*names, more=True), lambda name: name == "put_7")
+    assert [each.name for each in admitted] == ["put_7"]
+    assert left_out == ["all beyond the first 4,002 that it lists"]

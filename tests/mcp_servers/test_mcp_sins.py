@@ -51,6 +51,16 @@ async def test_of_a_server_with_very_many_tools_only_so_many_are_there(
     assert played.alerts == ["some tools of MCP server 'raw' are left out: all beyond the first 100"]
 
 
+async def test_of_a_server_with_very_many_tools_those_that_a_pod_may_have_are_there() -> None:
+    """What a manifest admits was chosen from the first 2,000 tools."""
+    played = await play("raw__tool_5000", "raw__tool_0", of=raw("many", allow=["tool_5*"], deny=["tool_50"]))
+    assert played.texts[0] == "MCP server 'raw' refused: Unknown tool: tool_5000 (-32602)"
+    assert "there is no tool 'raw__tool_0'" in played.texts[1]
+    assert played.alerts == [
+        "some tools of MCP server 'raw' are left out: all beyond the first 10,000 that it lists"
+    ]
+
+
 async def test_a_list_that_is_null_is_reported_at_once() -> None:
     played = await play("raw__echo", of=raw("null"))
     assert "MCP server 'raw' cannot be used" in played.alerts[0]

@@ -15,8 +15,7 @@ from typing import Any
 
 from actors.runtime.read_frame import read_frame
 from actors.tools.base import ToolContext
-from actors.tools.mcp.connection import Connection
-from actors.tools.mcp.connections import OwnConnections
+from actors.tools.mcp.connections import Admitted, OwnConnections
 from protocol.errors import Failure, ToolError, WireError
 from protocol.scope import Scope
 from protocol.shared_servers import (
@@ -144,7 +143,7 @@ class SharedServers:
         with contextlib.suppress(OSError):
             await self._writer.drain()
 
-    def _connection(self, number: int) -> Connection:
+    def _connection(self, number: int) -> Admitted:
         """That of a server that is held. Raises ToolError."""
         if (held := self._held.get(number)) is None:
             raise ToolError("the MCP server was closed before it was called")
@@ -165,7 +164,7 @@ class SharedServers:
 class _Held:
     """A server that a process holds, which is sent where it stands whenever that changes."""
 
-    def __init__(self, number: int, connection: Connection, send: Callable[[ToProcess], None]) -> None:
+    def __init__(self, number: int, connection: Admitted, send: Callable[[ToProcess], None]) -> None:
         self.connection = connection
         self._number, self._send = number, send
         self._settled = False

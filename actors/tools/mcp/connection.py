@@ -15,11 +15,11 @@ from actors.runtime.children.launcher import Launcher
 from actors.runtime.restarts import Limits, count_restart
 from actors.tools.base import ToolContext
 from actors.tools.mcp.life import Life
+from actors.tools.mcp.listing import Listing
 from actors.tools.mcp.log import ServerLog
 from protocol.errors import ManifestError, ToolError, ToolTimeout
 from protocol.items import Part
 from protocol.mcp import McpServer, expand, header_value
-from protocol.shared_servers import ListedTool
 from protocol.text import amount, encodable
 from protocol.urls import HIDDEN
 
@@ -71,8 +71,7 @@ class Connection:
         #: The connections of single pods, where it does.
         self._own: dict[str, Connection] = {}
         #: Its tools, as it listed them last; None where it never has.
-        self.listing: tuple[ListedTool, ...] | None = None
-        self._left_out = ""
+        self.listing: Listing | None = None
         #: Why it has no list, while it is started again.
         self._failure = ""
         #: Called where what is known of the server may have changed.
@@ -85,9 +84,9 @@ class Connection:
 
     @property
     def failure(self) -> str | None:
-        """What people should know of it, in words; None where all is well."""
+        """Why it has never listed its tools, in words; None where it has."""
         if self.listing is not None:
-            return self._left_out or None
+            return None
         life = self._life
         if life is not None and life.why and not life.wanted:
             return self._failed(life)
@@ -149,12 +148,10 @@ class Connection:
             await asyncio.wait({self._life.loaded})
             await asyncio.wait({self._life.ready}, timeout=self._seconds.first_wait)
 
-    def _take_listing(self, listing: tuple[ListedTool, ...], left_out: list[str]) -> None:
+    def _take_listing(self, listing: Listing) -> None:
         self._failure = ""
         if listing != self.listing:
             self.listing = listing
-        words = "; ".join(left_out)
-        self._left_out = f"some tools of MCP server {self.name!r} are left out: {words}" if words else ""
         self._notify_watchers()
 
     def _notify_watchers(self) -> None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from actors.runtime.in_thread import in_thread
 from protocol.errors import PolypodError
 from protocol.foreign import named_words, words_of
-from protocol.shared_servers import ListedTool
 
 if TYPE_CHECKING:
+    from actors.tools.mcp.listing import Listing
     from actors.tools.mcp.session import Elicit, Session
 
 #: Makes the way to a server, of the module that knows both, and is given what to call at its end.
@@ -32,7 +32,7 @@ class Life:
         self,
         name: str,
         transport: MakeTransport,
-        changed: Callable[[tuple[ListedTool, ...], list[str]], object],
+        changed: Callable[[Listing], object],
         elicit: Elicit,
         *,
         seconds: float,

@@ -14,12 +14,11 @@ from mcp import Client, MCPError
 from mcp.client import ClientRequestContext
 
 from actors.tools.mcp.content import parts_of_result
-from actors.tools.mcp.listing import listed
+from actors.tools.mcp.listing import MOST_LISTED, Listing, listing_of
 from actors.version import __version__
 from protocol.errors import ToolError
 from protocol.foreign import named_words
 from protocol.items import Part, TextPart
-from protocol.shared_servers import ListedTool
 
 #: Pages of a list of tools.
 _MOST_PAGES = 100
@@ -58,7 +57,7 @@ class Session:
         self,
         name: str,
         transport: Any,
-        changed: Callable[[tuple[ListedTool, ...], list[str]], object],
+        changed: Callable[[Listing], object],
         elicit: Elicit,
         *,
         older: bool,
@@ -117,13 +116,15 @@ class Session:
     async def _list(self) -> None:
         tools: list[Any] = []
         cursor: str | None = None
+        more = False
         for _ in range(_MOST_PAGES):
             page = await self._client.list_tools(cursor=cursor)
             tools += page.tools
-            if not page.next_cursor or page.next_cursor == cursor:
+            more = bool(page.next_cursor) and page.next_cursor != cursor
+            if not more or len(tools) > MOST_LISTED:
                 break
             cursor = page.next_cursor
-        self._changed(*listed(tools))
+        self._changed(listing_of(tools, more=more))
 
     async def follow(self) -> None:
         """Follow changes of the list until this is cancelled."""

@@ -5,7 +5,6 @@ a system, over whatever connections it has.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -23,11 +22,13 @@ from protocol.text import encodable
 
 
 class ServerConnection(Protocol):
-    """How a server is reached: by a ``Connection`` of this process, or by way of its parent."""
+    """How a server is reached, and those of its tools that a pod may have: by a connection of this process,
+    or by way of its parent.
+    """
 
     @property
     def listing(self) -> tuple[ListedTool, ...] | None:
-        """The tools that it listed last; None where it never has."""
+        """Those of the tools that it listed last; None where it never has."""
 
     @property
     def failure(self) -> str | None:
@@ -59,7 +60,7 @@ class Connections(Protocol):
     """The connections of one process."""
 
     def connect(self, server: McpServer, folder: str) -> ServerConnection:
-        """How a server is reached that would run in ``folder``."""
+        """How a server is reached that would run in ``folder``, with the tools that ``server`` admits."""
 
 
 class McpSource:
@@ -110,18 +111,11 @@ class McpSource:
         """Make the tools of a list; one that is listed as before is the same as before."""
         by_name: dict[str, tuple[ListedTool, Tool]] = {}
         for each in listing:
-            if self._has(each.name):
-                before = self._by_name.get(each.name)
-                kept = before is not None and before[0] == each
-                by_name[each.name] = before if kept and before is not None else (each, self._tool(each))
+            before = self._by_name.get(each.name)
+            kept = before is not None and before[0] == each
+            by_name[each.name] = before if kept and before is not None else (each, self._tool(each))
         self._by_name = by_name
         return tuple(tool for _, tool in by_name.values())
-
-    def _has(self, tool: str) -> bool:
-        server = self._server
-        if any(fnmatchcase(tool, pattern) for pattern in server.deny):
-            return False
-        return not server.allow or any(fnmatchcase(tool, pattern) for pattern in server.allow)
 
     def _tool(self, listed: ListedTool) -> Tool:
         server, connection, own_name = self._server, self._connection, listed.name
