@@ -1,9 +1,12 @@
-"""The writer lock of a store: one file per process and store, locked for as long as the process lives.
+"""``WriterLock``: shows other processes that this one uses a store, and has one at a time change the store's
+claims.
 
-A writer's file is ``<folder>/<id>.lock``; its lock (``flock``) is freed by the kernel however the
-process ends, so whether a writer lives is a question to the kernel and needs no heartbeat. The file
-says which process it is, for people and for error messages. Files of dead writers are removed by
-whoever comes across them.
+A writer's file is ``<folder>/<id>.lock``, locked by ``flock`` as long as its process lives. The kernel frees
+the lock however the process ends, so no heartbeat is needed to know whether a writer lives. The file names
+the process, for people and error messages. Files of dead writers are removed by whoever finds them.
+
+The file ``<folder>/gate`` is locked for moments only, by the process that changes claims or the store's
+files.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from actors.sessions.disk import lock, read_file
 from protocol.text import UNDECODABLE
 
 _SUFFIX = ".lock"
-#: Seconds between two looks at a gate that is locked.
+#: Seconds between two tries to take a locked gate.
 _NAP = 0.001
 
 
@@ -37,19 +40,19 @@ class Writer(msgspec.Struct, frozen=True):
 
 
 class WriterLock:
-    """The lock that this process has on a store; it is taken when ``id`` is first asked for.
+    """The lock of this process on a store, taken when ``id`` is first read.
 
-    Raises OSError where the folder or the file cannot be made. A forked child does not inherit the
-    writer's place: its copy of the descriptor is closed, so that the lock ends with the parent.
+    Raises OSError if the folder or the file cannot be created. A forked child does not become the writer: its
+    copy of the descriptor is closed, so that the lock ends with the parent.
     """
 
-    #: Seconds that the gate is waited for: it is held for microseconds, but while space is given back to the
-    #: disk, or by a process that was stopped in that very moment.
+    #: Seconds to wait for the gate. It is held for microseconds, but for longer while free space is returned
+    #: to the disk, or by a process that was stopped while it held it.
     patience = 5.0
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._gate = os.fspath(folder / "gate")  # made once, since each commit of a thread asks for it
+        self._gate = os.fspath(folder / "gate")  # made once, since each commit of a thread needs it
         self._id: str | None = None
         self._descriptor = -1
         #: Whether this is a forked child's copy, which must not be used.
@@ -58,7 +61,7 @@ class WriterLock:
 
     @property
     def id(self) -> str:
-        """What this writer is called in the store's records."""
+        """The id of this writer in the store's records."""
         if self._id is None or not self._is_there():
             self._take()
         assert self._id is not None
@@ -66,19 +69,19 @@ class WriterLock:
 
     @property
     def known(self) -> str | None:
-        """What this writer is called in the store's records; None where nobody has asked for it yet."""
+        """The id of this writer in the store's records; None if nobody has asked for it yet."""
         return self._id
 
     @property
     def descriptor(self) -> int:
-        """What has the lock: whoever inherits it has it as well, for as long as that is open. It is another
-        once the file had to be made anew.
+        """The descriptor that holds the lock; whoever inherits it holds the lock too, as long as it is open.
+        It changes if the file has to be made again.
         """
         _ = self.id
         return self._descriptor
 
     def _is_there(self) -> bool:
-        """Whether others still find this writer's file: the folder may have been deleted or made anew."""
+        """Whether others still find this writer's file: its folder may have been deleted or replaced."""
         assert self._id is not None
         try:
             return os.path.samestat((self.folder / (self._id + _SUFFIX)).stat(), os.fstat(self._descriptor))
@@ -90,13 +93,13 @@ class WriterLock:
         self._remove_dead()
         descriptor = -1
         while descriptor < 0:
-            name = self._id or os.urandom(8).hex()  # what it held under its name it holds on to
+            name = self._id or os.urandom(8).hex()  # what it holds under its name it keeps
             descriptor = self._make_file(name)
         self.abandon()
         self._id, self._descriptor = name, descriptor
 
     def _make_file(self, name: str) -> int:
-        """The descriptor of a new file, locked; -1 where it is to be tried again."""
+        """Create and lock a new file. Returns its descriptor, or -1 if this must be tried again."""
         path = self.folder / (name + _SUFFIX)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -109,18 +112,18 @@ class WriterLock:
             raise
         if os.fstat(descriptor).st_nlink:
             return descriptor
-        os.close(descriptor)  # between making and locking it, somebody took the file for a dead writer's
+        os.close(descriptor)  # before it was locked, somebody took it for a dead writer's
         return -1
 
     def other(self) -> Writer | None:
-        """Another writer that lives, if there is one."""
+        """Another living writer, if there is one."""
         for path in self.folder.glob("*" + _SUFFIX):
             if path.stem != self._id and (writer := self.alive(path.stem)) is not None:
                 return writer
         return None
 
     def alive(self, writer_id: str) -> Writer | None:
-        """The writer of that id if its process lives, else None."""
+        """The writer with that id if its process lives, otherwise None."""
         path = self.folder / (writer_id + _SUFFIX)
         if writer_id == self._id:
             return _read(path)
@@ -129,14 +132,14 @@ class WriterLock:
 
     @contextlib.contextmanager
     def gate(self) -> Iterator[None]:
-        """One at a time, over all processes, changes who holds what; for microseconds each. Raises OSError
-        where another process does so for seconds.
+        """Hold the gate: only one process at a time changes who holds what, for microseconds. Raises OSError
+        if another process holds it for seconds.
         """
         with self._at_gate(fcntl.LOCK_EX | fcntl.LOCK_NB):
             yield
 
     def pass_gate(self) -> None:
-        """Let go first who changes who holds what; called by those who write without a pause."""
+        """Let processes that wait for the gate go first. Called by those who write without a pause."""
         with contextlib.suppress(OSError), self._at_gate(fcntl.LOCK_SH | fcntl.LOCK_NB):
             pass
 
@@ -151,7 +154,7 @@ class WriterLock:
             try:
                 yield
             finally:
-                # Said, since a child that another thread forks meanwhile has a copy of the descriptor.
+                # Explicitly, since a child that another thread forks meanwhile has a copy of the descriptor.
                 lock(descriptor, fcntl.LOCK_UN)
         finally:
             os.close(descriptor)
@@ -169,12 +172,12 @@ class WriterLock:
             with (
                 contextlib.suppress(OSError),
                 _unlocked(path) as unlocked,
-            ):  # another user's, or somebody was faster
+            ):  # another user's, or removed already
                 if unlocked:
                     path.unlink()
 
     def release(self) -> None:
-        """Let go: all that this writer held is free. Idempotent."""
+        """Release the lock: everything that this writer held is free. Idempotent."""
         if self._id is not None and not self.inherited:
             with contextlib.suppress(OSError):  # what is left is a dead writer's
                 (self.folder / (self._id + _SUFFIX)).unlink()
@@ -182,13 +185,13 @@ class WriterLock:
             self.abandon()
 
     def __del__(self) -> None:
-        """A store that was forgotten instead of closed holds nothing."""
+        """Release the lock of a store that was dropped without being closed."""
         with contextlib.suppress(Exception):  # the interpreter may be ending
             if self._descriptor >= 0:
                 self.release()
 
     def abandon(self) -> None:
-        """Close this process's copy of the descriptor, without a word to others."""
+        """Close this process's copy of the descriptor and leave the lock itself alone."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -196,12 +199,12 @@ class WriterLock:
 
 @contextlib.contextmanager
 def _unlocked(path: Path) -> Iterator[bool]:
-    """Whether nobody has locked a writer's file, or there is none; as long as that lasts nobody comes to: who
-    is just making it finds out then what became of it. Raises OSError.
+    """Whether nobody has locked a writer's file, or there is none. Within the context nobody comes to hold
+    it: a writer that is just making the file notices what became of it. Raises OSError.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, ValueError):  # the second for what no file can be called
+    except (FileNotFoundError, ValueError):  # ValueError if no file can have that name
         yield True
         return
     try:
@@ -219,7 +222,7 @@ def _unlocked(path: Path) -> Iterator[bool]:
 def _read(path: Path) -> Writer:
     try:
         return msgspec.json.decode(read_file(path), type=Writer)
-    except (OSError, *UNDECODABLE):  # it goes away this moment, or was cut by a full disk
+    except (OSError, *UNDECODABLE):  # just removed, or cut off by a full disk
         return Writer(0, "an unknown host", 0.0)
 
 

@@ -1,4 +1,4 @@
-"""The SQLite store: one file for all sessions."""
+"""The SQLite store: all sessions in one file, which many processes may use at once."""
 
 from actors.runtime.on_demand import on_demand
 

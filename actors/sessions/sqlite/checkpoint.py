@@ -1,4 +1,6 @@
-"""Keeps a SQLite store's write-ahead log short, in a thread and with a connection of its own."""
+"""``Checkpointer``: keeps a SQLite store's write-ahead log short, in a thread with a connection of
+its own.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,14 @@ from protocol.errors import StoreError
 
 
 class Checkpointer:
-    """Merges the log into the database once it has grown, beside the commits that go on.
+    """Merges the log into the database once it has grown, while commits continue.
 
-    ``write_lock`` is what the process's commits hold. A merge beside commits never catches up with
-    them, and the log would grow as long as the load lasts; so past a hard limit the last stretch is
+    ``write_lock`` is the lock that the process's commits hold. A merge beside commits never catches up with
+    them, so under constant load the log would grow without bound. Past a hard limit the rest is therefore
     merged while commits wait (in process mode: while they are answered with futures).
     """
 
-    #: Bytes of log after which a merge starts, and those that are never exceeded for long.
+    #: Bytes of log at which a merge starts, and those that are never exceeded for long.
     START = 4 << 20
     HARD = 16 << 20
 
@@ -32,12 +34,12 @@ class Checkpointer:
         self._ending = self._leaving = False
         self._thread: threading.Thread | None = None
         self._connection: sqlite3.Connection | None = None
-        #: Set while there is no connection, or none that is wanted.
+        #: Set while there is no connection, or it is to be closed.
         self._closed = threading.Event()
         self._closed.set()
 
     def note_growth(self, size: int) -> None:
-        """Note that the log has grown by about ``size`` bytes. Called with the write lock held."""
+        """Note that the log has grown by about ``size`` bytes. Call it with the write lock held."""
         self._unmerged += size
         if self._unmerged < self.START:
             return
@@ -46,14 +48,14 @@ class Checkpointer:
             thread = threading.Thread(target=self._run, name=name, daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # the process can have no more threads: tried again with the next commit
+            except RuntimeError:  # no more threads can be started: the next commit tries again
                 return
             self._thread = thread
         self._unmerged = 0
         self._due.set()
 
     def close(self) -> None:
-        """End the thread; idempotent."""
+        """End the thread. Idempotent."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._ending = True
@@ -62,15 +64,15 @@ class Checkpointer:
             self._ending = False
 
     def let_go(self, patience: float) -> None:
-        """Have the thread close its connection, since another file is or comes in its place; wait for that
-        so long.
+        """Have the thread close its connection, because another file is taking the place of this one; wait
+        for that at most ``patience`` seconds.
 
-        Not to be called with the write lock held, which the thread may wait for.
+        Must not be called with the write lock held, since the thread may be waiting for it.
         """
         connection = self._connection
         if connection is not None:
             self._leaving = True
-            with contextlib.suppress(sqlite3.Error):  # closed this moment
+            with contextlib.suppress(sqlite3.Error):  # closed at this moment
                 connection.interrupt()
             self._due.set()
             self._closed.wait(patience)
@@ -81,7 +83,7 @@ class Checkpointer:
             self._due.clear()
             if self._ending:
                 break
-            # A merge that fails is tried again when the log has grown some more.
+            # A failed merge is tried again when the log has grown some more.
             with contextlib.suppress(sqlite3.Error, StoreError, OSError):
                 if self._leaving or self._file.has_changed():
                     self._leaving = False

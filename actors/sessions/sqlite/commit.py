@@ -1,4 +1,6 @@
-"""How writes reach a SQLite file: at once, gathered for a turn of the loop, or on the writer thread."""
+"""``SQLiteCommits``: writes to a SQLite file: at once, together at the end of a turn of the loop, or on a
+thread.
+"""
 
 from __future__ import annotations
 
@@ -22,31 +24,31 @@ from actors.sessions.sqlite.write import carry_out
 from actors.sessions.store import Durability
 from protocol.errors import SessionError, StoreError
 
-#: What says why a job was refused: the typed error for a broken constraint.
+#: Returns the typed error for a job that broke a constraint.
 Explain = Callable[[sqlite3.Connection, sqlite3.IntegrityError, Append], SessionError]
 
-#: Pages that a job adds to the write-ahead log besides its bytes, about.
+#: The approximate number of pages that a job adds to the write-ahead log besides its bytes.
 _PAGES = 3
 
 
 class SQLiteCommits:
-    """The one way to write to a store's file.
+    """The only way to write to a store's file.
 
-    What must survive the process is written on the caller's thread. The first job in a turn of the
-    event loop is so at once; what other sessions have in the same turn follows together at its end,
-    which for 64 of them writes half the bytes (a page that many share is written once).
+    What must survive only the process is written on the caller's thread. The first job in a turn of the event
+    loop is written at once. The jobs of other sessions in the same turn follow together at its end: for 64 of
+    them that writes half the bytes, because a page that many share is written once.
 
-    ``explain`` says what a broken constraint means; ``pass_gate`` is called before the writer thread
-    commits, which on a busy disk would else leave no gap for claims.
+    ``explain`` turns a broken constraint into a typed error. ``pass_gate`` is called before each commit of
+    the writer thread, which would otherwise leave no gap for claims on a busy disk.
     """
 
     #: Seconds that the writer thread waits for another process's lock.
     patience = 10.0
     _NAP = 0.002
-    #: Bytes of a job that would hold the loop for milliseconds; the writer thread takes it.
+    #: Bytes of a job that would hold up the loop for milliseconds; the writer thread takes it.
     _LARGE = 1 << 20
-    #: Gathered jobs (unless they are as long as a large one) that are committed in one go, before others
-    #: get the loop: some 3 ms.
+    #: Gathered jobs that are committed at once before the loop gets its turn, unless they are as long as a
+    #: large one: some 3 ms.
     _HANDFUL = 128
 
     def __init__(
@@ -67,26 +69,27 @@ class SQLiteCommits:
             str(file.path), self._commit, group=128 if self._inline else 1024
         )
         self._checkpointer = Checkpointer(file, self._lock)
-        #: What this turn of the loop has gathered, and the loop; None where nothing was written in it.
+        #: The jobs gathered in this turn of the loop, and the loop; None if nothing was written in it.
         self._gathered: deque[Append] = deque()
         self._turn: asyncio.AbstractEventLoop | None = None
-        #: Whose job came first in it, and who had the turn before it alone.
+        #: The session with the first job of this turn, and the one that had the turn before to itself.
         self._first: Held | None = None
         self._alone: Held | None = None
 
     def submit(self, job: Append) -> AsyncFuture[None] | None:
-        """Commit now if that takes no waiting, else soon. Raises SessionError."""
+        """Commit now if that needs no waiting, otherwise soon. Raises SessionError."""
         held = job.held
-        loop = asyncio._get_running_loop()  # noqa: SLF001 - documented for code that asks as often
-        # A session that has had a turn to itself, and this one so far, has nobody to share a page with.
+        loop = asyncio._get_running_loop()  # noqa: SLF001 - documented for code that calls it as often
+        # A session that was alone in the last turn, and is so far in this one, has nobody to share a page
+        # with.
         alone = held is self._alone and not self._gathered
         may_gather = loop is not None and loop is self._turn and job.size < self._LARGE and not alone
-        if held.gathered and not may_gather:  # it goes another way, behind those: or their loop has ended
+        if held.gathered and not may_gather:  # it goes after those, or their loop has ended
             self._commit_all_gathered()
         if self._inline and (held.gathered or held.queued == held.finished) and job.size < self._LARGE:
             if may_gather:
                 return self._gather(job)
-            # The writer thread holds the lock for a moment, which is worth waiting; a merge is not.
+            # The writer thread holds the lock for a moment, which is worth waiting for; a merge is not.
             if self._lock.acquire(blocking=not self._checkpointer.merging):
                 try:
                     error = self._attempt([job])
@@ -102,8 +105,9 @@ class SQLiteCommits:
         return self._queue(job)
 
     def try_alone(self, write: Callable[[sqlite3.Connection], bool], size: int) -> bool:
-        """Have ``write`` add some ``size`` bytes by one statement, on the connection that has the pages of
-        the last commit at hand; whether it has. Where that has to wait or fails, it is for another one.
+        """Have ``write`` add about ``size`` bytes by one statement, on the connection that has the last
+        commit's pages cached. False if that would have to wait, or failed: then another connection has to do
+        it.
         """
         if not self._inline or not self._lock.acquire(blocking=False):
             return False
@@ -118,20 +122,20 @@ class SQLiteCommits:
         return False
 
     def _queue(self, job: Append) -> AsyncFuture[None]:
-        """Have the writer thread commit it. Raises StoreError where the disk has fallen behind."""
+        """Have the writer thread commit the job. Raises StoreError if the disk has fallen behind."""
         future = self._committer.put(job)
         job.held.queued += 1
         return future
 
     def _gather(self, job: Append) -> AsyncFuture[None]:
-        """Commit it at the end of this turn of the loop."""
+        """Have the job committed at the end of this turn of the loop."""
         future = job.future = AsyncFuture()
         job.held.gathered += 1
         self._gathered.append(job)
         return future
 
     def _end_turn(self) -> None:
-        """Commit what was gathered; called by the loop after the turn in which the first job came."""
+        """Commit what was gathered. The loop calls it after the turn in which the first job came."""
         first = self._first
         if self._gathered:
             self._alone = first if all(job.held is first for job in self._gathered) else None
@@ -148,13 +152,13 @@ class SQLiteCommits:
             self._commit_gathered()
 
     def _commit_gathered(self) -> None:
-        """Commit a handful of what was gathered."""
+        """Commit a handful of the gathered jobs."""
         error: SessionError | sqlite3.Error | None = None
         if acquired := self._lock.acquire(blocking=not self._checkpointer.merging):
-            try:  # taken under the lock, since the thread that closes may come at the same time
+            try:  # taken under the lock, because the thread that closes may come now
                 jobs = self._take_handful()
                 error = self._attempt(jobs) if jobs else None
-            except Exception as defect:  # noqa: BLE001 - which must leave nobody waiting for ever
+            except Exception as defect:  # noqa: BLE001 - nobody may be left waiting for ever
                 error = store_failure(defect)
             finally:
                 self._lock.release()
@@ -164,11 +168,11 @@ class SQLiteCommits:
             job.held.gathered -= 1
             if acquired and error is None:
                 job.resolve()
-            else:  # the writer thread waits for others, and finds out which job it is that is refused
+            else:  # the writer thread waits for others, and finds out which job is refused
                 self._queue_gathered(job)
 
     def _take_handful(self) -> list[Append]:
-        """Take the oldest of what was gathered, as much as does not hold the loop for long."""
+        """Take the oldest gathered jobs, as many as do not hold up the loop for long."""
         jobs: list[Append] = []
         size = 0
         while self._gathered and len(jobs) < self._HANDFUL and size < self._LARGE:
@@ -183,7 +187,7 @@ class SQLiteCommits:
             job.resolve(error)
 
     def close(self) -> None:
-        """Commit what waits and let go of the file; idempotent."""
+        """Commit what waits, and close the file. Idempotent."""
         self._commit_all_gathered()
         self._committer.close()
         self._checkpointer.close()
@@ -191,12 +195,12 @@ class SQLiteCommits:
             self._connection.close()
 
     def flush(self) -> None:
-        """Wait until all that was given is durable."""
+        """Wait until everything submitted is durable."""
         self._commit_all_gathered()
         self._committer.flush()
 
     def _commit(self, jobs: list[Append]) -> None:
-        """Called on the writer thread: all together, and if that fails each by itself."""
+        """Commit jobs on the writer thread: all together, and if that fails one by one."""
         error = self._patiently(jobs)
         if error is None:
             for job in jobs:
@@ -220,14 +224,14 @@ class SQLiteCommits:
             time.sleep(self._NAP)
 
     def _attempt(self, jobs: list[Append]) -> SessionError | sqlite3.Error | None:
-        """Carry the jobs out; the error that hinders it, a bare sqlite3.Error where another process
-        is just writing. The lock must be held.
+        """Carry out the jobs. Returns the error that prevents it, a bare sqlite3.Error if another process is
+        just writing. The lock must be held.
         """
         db = None
         try:
             db = self._connection.get(to_write=True)
             while not carry_out(db, jobs, self._file):
-                db = self._connection.get()  # raises, unless the files are back already
+                db = self._connection.get()  # raises unless the files are back already
             self._file.note_commit()
         except SessionError as error:
             return error
@@ -250,7 +254,9 @@ class SQLiteCommits:
         return failure
 
     def let_go(self, patience: float) -> None:
-        """Close what is open of a file that is another now; wait so long for the thread that merges."""
+        """Close what is open of a file that has been replaced; wait at most ``patience`` seconds for the
+        thread that merges.
+        """
         with self._lock:
             self._connection.close()
         self._checkpointer.let_go(patience)

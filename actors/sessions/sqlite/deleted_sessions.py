@@ -1,4 +1,6 @@
-"""Remembers deleted sessions that a compaction had continued: older ones still lead to the newest."""
+"""Remembers deleted sessions that were continued after a compaction, so that older ones still lead to the
+newest.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import sqlite3
 
 from actors.sessions.sqlite.errors import lacks_table
 
-# Made with the first of them; earlier versions have none, and pass it over.
+# Created with the first of them; earlier versions do not have the table, and ignore it.
 _TABLE = "CREATE TABLE IF NOT EXISTS gone_sessions (uuid TEXT PRIMARY KEY, parent TEXT NOT NULL)"
 _INDEX = "CREATE INDEX IF NOT EXISTS gone_by_parent ON gone_sessions (parent)"
 _PARENT = "SELECT parent FROM sessions WHERE uuid = ? AND parent_kind = 'compacted_from'"
@@ -15,8 +17,8 @@ _GONE = "SELECT uuid FROM gone_sessions WHERE parent = ?"
 
 
 def note_gone(db: sqlite3.Connection, session_id: str) -> None:
-    """Note what a session was compacted from, if another goes on from it: within the transaction that deletes
-    the session.
+    """Note what a session was compacted from, if another continues it. Called within the transaction that
+    deletes it.
     """
     parent = db.execute(_PARENT, (session_id,)).fetchone()
     if parent is not None and (db.execute(_CHILD, (session_id,)).fetchone() or _gone_after(db, session_id)):
@@ -26,9 +28,9 @@ def note_gone(db: sqlite3.Connection, session_id: str) -> None:
 
 
 def line_of(db: sqlite3.Connection, session_id: str) -> tuple[str, ...]:
-    """A session, and those that went on from it, one from the other, and were deleted."""
+    """A session, and the deleted ones that continued it, directly or one after the other."""
     line = [session_id]
-    for earlier in line:  # which grows
+    for earlier in line:  # the list grows meanwhile
         line += [each for each in _gone_after(db, earlier) if each not in line]
     return tuple(line)
 

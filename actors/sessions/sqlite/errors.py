@@ -1,4 +1,4 @@
-"""What SQLite's errors mean, and what to do about them."""
+"""Turns SQLite's errors into typed errors that say what to do."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _MEANINGS = {
     sqlite3.SQLITE_TOOBIG: ("an entry is too large for it", "keep entries below a gigabyte"),
 }
 
-#: What SQLite says where it cannot lock a file, for whatever reason.
+#: The codes with which SQLite reports that it cannot lock a file, for whatever reason.
 _OF_LOCKS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR})
 
-#: What is said of files that are no longer those that were opened, and what to do.
+#: Message and hint for files that are no longer those that were opened.
 _CHANGES: dict[Change, tuple[str, str]] = {
     "gone": ("it was moved or deleted", "put it back, or stop and start anew"),
     "replaced": (
@@ -74,12 +74,12 @@ _CHANGES: dict[Change, tuple[str, str]] = {
 
 
 def is_busy(error: sqlite3.Error) -> bool:
-    """Whether the same statement may work in a moment."""
+    """Whether the same statement may succeed in a moment."""
     return _code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 def is_read_only(error: sqlite3.Error) -> bool:
-    """Whether the file may be read and not written."""
+    """Whether the file can be read but not written."""
     return _code(error) == sqlite3.SQLITE_READONLY
 
 
@@ -93,12 +93,12 @@ def _lacks_room_for_index(error: sqlite3.Error) -> bool:
 
 
 def lacks_table(error: sqlite3.Error) -> bool:
-    """Whether a table is not there, which is made with the first row that it gets."""
+    """Whether a table is missing that is created with its first row."""
     return "no such table" in str(error)
 
 
 def needs_reopening(error: sqlite3.Error) -> bool:
-    """Whether a connection may not get over the error although its cause goes away."""
+    """Whether a connection may keep failing although the cause of the error is gone."""
     return _code(error) in {
         sqlite3.SQLITE_READONLY,
         sqlite3.SQLITE_CANTOPEN,
@@ -109,7 +109,7 @@ def needs_reopening(error: sqlite3.Error) -> bool:
 
 
 def _code(error: sqlite3.Error) -> int:
-    """The primary error code; extended codes keep it in their last byte."""
+    """The primary error code, which is the last byte of an extended code."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
@@ -140,7 +140,7 @@ def _error(path: Path, code: int) -> StoreError:
 
 
 def lost_elsewhere_error(path: Path) -> StoreError:
-    """The typed error that says that another process has to merge a log first that nobody else can find."""
+    """The typed error for a log that only another process can still reach, and has to merge first."""
     return StoreError(
         f"cannot use {path}: another process has it open with a log that was deleted",
         hint="use that one once more, or end it",
@@ -148,7 +148,7 @@ def lost_elsewhere_error(path: Path) -> StoreError:
 
 
 def change_error(change: Change, path: Path) -> StoreError:
-    """The typed error that says that the files are no longer those that were opened, and what to do."""
+    """The typed error that says how the files differ from those that were opened, and what to do."""
     what, hint = _CHANGES[change]
     if change == "gone":
         try:

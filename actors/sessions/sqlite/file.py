@@ -1,4 +1,4 @@
-"""The SQLite file of a store: creates and opens it, notices its replacement, translates its errors."""
+"""``SQLiteFile``: opens the file of a SQLite store, and notices when somebody replaces it."""
 
 from __future__ import annotations
 
@@ -52,46 +52,49 @@ from actors.sessions.sqlite.snapshot import Snapshot
 from actors.sessions.sqlite.watch import Change, FileWatch, Identity, identity_of, status_of
 from protocol.errors import StoreError
 
-#: How the name of a copy ends that is to take the file's place, and how it is made.
+#: The ending of the name of a copy that is to replace the file.
 COPY = ".compact"
 _NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
 _JOURNAL_LIMIT = 16 << 20
-#: Seconds in which nothing is written to a file that was copied to its place; a loop may wait so long.
+#: Seconds without a write after which a file that was copied into place counts as whole; a loop may wait for
+#: so long.
 _STILL = 0.1
-#: Journals that are put aside while one connection is opened, before that is given up.
+#: Rollback journals that are put aside while one connection is opened, before this is given up.
 _JOURNALS = 3
-#: What must not be merged when the last connection is closed.
+#: Changes after which the log must not be merged when the last connection is closed.
 _NOT_MERGED = frozenset[Change]({"replaced", "overwritten", "cut"})
-#: What the last connection to be closed has to notice, if nobody did.
+#: Changes that the last connection to be closed must check for, if nobody has noticed them.
 _NOTICED_LAST = _NOT_MERGED | {"log", "index"}
 
 
 class SQLiteFile:
-    """Where a SQLite store is kept, and its open connections.
+    """The file of a SQLite store, and its open connections.
 
-    They are all of one file: ``check`` and ``connect`` look whether it is still there as it was opened.
-    Once either finds that it is not, ``change`` says so, no connection is given out before all are closed,
-    and what they had not merged is put aside, so that nothing of one file comes into another. ``gate``
-    keeps other processes from doing the same meanwhile; ``lost`` is called (on any thread) when the file
-    was found to be another: with whether the sessions that are held may be others too. ``holds`` is asked
-    whenever the file is opened anew: whether it has all that was written before, since nobody sees what
-    happens to it while none has it open.
+    All connections are to the same file: ``check`` and ``connect`` look whether it is still there as it was
+    opened. If not, they set ``change``. Then no connection is given out before all are closed, and an
+    unmerged log is put aside, so that nothing from one file gets into another.
+
+    ``gate`` keeps other processes from doing the same meanwhile. ``lost`` is called (on any thread) when the
+    file turns out to be another, with whether the held sessions may be others too. ``holds`` is called
+    whenever the file is reopened, and says whether it has everything that was written before, since nobody
+    sees what happens to a closed file.
     """
 
     def __init__(
         self,
         path: Path,
         gate: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
-        lost: Callable[[bool], object] = bool,  # nobody
+        lost: Callable[[bool], object] = bool,  # calls nobody
         holds: Callable[[sqlite3.Connection], bool] = lambda _: True,
     ) -> None:
         self._given = path
         self.path = Path(os.path.realpath(path))
-        # Quoted, since a name may hold what means something in a URI; never made but by ourselves.
+        # Quoted, since characters in a name may have a meaning in a URI; only we create the file, never
+        # SQLite.
         self._uri = f"file:{quote(str(self.path))}"
         self._made = False
         self._opened_last: Identity | None = None
-        #: Whether another file has come into the place of ours, and may still be on its way.
+        #: Whether another file has taken the place of ours, and may still be incomplete.
         self._may_be_half = False
         self._gate = gate
         self._on_lost = lost
@@ -99,39 +102,40 @@ class SQLiteFile:
         self._mutex = threading.Lock()
         self._watch = FileWatch(self.path, path)
         self._connections: list[sqlite3.Connection] = []
-        #: Closed before all others where the last of them may merge the log, and else after them: while it
-        #: is open none of them is the last; and it may not write.
+        #: A read-only connection that keeps any other from being the last. Closed before all others if the
+        #: last one may merge the log, otherwise after them.
         self._anchor: sqlite3.Connection | None = None
         self._merger: Merger | None = None
-        #: What is open where it could be read in no other way; there is no anchor and no merger then.
+        #: Set if the file can be read in no other way; then there is no anchor and no merger.
         self._snapshot: Snapshot | None = None
-        #: The version of its format, which says how entries stand in rows, and how those are found.
+        #: The version of the file's format: how entries are stored in rows, and how rows are found.
         self.format = SCHEMA_VERSION
         self.page_size = 0
-        #: How many connections were opened.
+        #: How many connections have been opened.
         self.opened = 0
         #: What has happened to the files, until all connections are closed.
         self.change: Change | None = None
         _open_files.add(self)
 
     def connect(self, *, synchronous: str, patience: float) -> sqlite3.Connection:
-        """A connection to the file, which is made at first where there is none. Raises StoreError.
+        """A connection to the file, which is created if it does not exist. Raises StoreError.
 
-        ``synchronous`` is SQLite's; ``patience`` the seconds to wait for another's lock.
+        ``synchronous`` is SQLite's setting; ``patience`` is in seconds, for locks of others.
         """
         with self._mutex, self.translated():
             if self._connections:
                 connection = self._open_another(synchronous, patience)
             else:
                 connection = self._open_first(synchronous, patience)
-            # For statements that write without ``begin``; SQLite holds on to it where no collector looks.
+            # For statements that write without ``begin``. A weak reference: no garbage collector sees
+            # SQLite's references.
             connection.create_function("undisturbed", 0, partial(_is_undisturbed, weakref.ref(self)))
             self._connections.append(connection)
             self.opened += 1
         return connection
 
     def disconnect(self, connection: sqlite3.Connection) -> None:
-        """Close a connection; the last one merges the log, if the file is the one that it belongs to."""
+        """Close a connection. The last one merges the log, if the file is the one that the log belongs to."""
         with self._mutex:
             if connection not in self._connections:
                 return
@@ -142,7 +146,7 @@ class SQLiteFile:
                     self._notice(change)
                 elif change == "gone" and self._merger is not None:
                     self._merger.merge()  # SQLite does not, and the log may have lost its name before
-            with opening(self.path):  # who opens a first one counts what is open
+            with opening(self.path):  # whoever opens a first one counts what is open
                 self._connections.remove(connection)
                 self._close(connection, last=last)
 
@@ -162,9 +166,9 @@ class SQLiteFile:
             self._watch.forget()
 
     def check(self, *, to_write: bool = False) -> None:
-        """Raise StoreError where the files are not those that were opened: each connection must be closed
-        then, unless they are gone and may come back. A log that is lost is merged first, from what is open
-        of it. ``to_write``: for who writes next, and looks at the names again under SQLite's write lock.
+        """Raise StoreError if the files are not those that were opened. Then each connection must be closed,
+        unless the files are gone and may come back. A lost log is merged first, from its open file.
+        ``to_write`` is for callers that write next, and check the names again under SQLite's write lock.
         """
         self.check_snapshot()
         change = self.change or self._watch.changed(names_follow=to_write)
@@ -173,8 +177,8 @@ class SQLiteFile:
                 self._refuse(change)
 
     def is_outdated(self) -> bool:
-        """Whether the files could only be read when they were opened, and may be written by now, or were.
-        Then each connection must be closed.
+        """Whether the files could only be read when they were opened, and have been written since or may be
+        by now. Then each connection must be closed.
         """
         if self._snapshot is None or self._snapshot.is_current():
             return False
@@ -190,14 +194,14 @@ class SQLiteFile:
         return self.change is not None or self.is_outdated()
 
     def check_snapshot(self) -> None:
-        """Raise StoreError where what was just read may be half old and half new."""
+        """Raise StoreError if what was just read may be half old and half new."""
         if self.is_outdated():
             raise change_error("snapshot", self.path)
 
     def begin(self, connection: sqlite3.Connection) -> bool:
-        """Begin to write. False where the files were lost since ``check``, which says so then.
+        """Begin to write. False if the files were lost since ``check``, which then reports it.
 
-        Whoever notices a lost log merges it under the write lock that this takes: what is written here is
+        Whoever notices a lost log merges it under the write lock that this takes. So what is written here is
         merged too, or has not begun. Raises sqlite3.Error.
         """
         connection.execute("BEGIN IMMEDIATE")
@@ -208,7 +212,9 @@ class SQLiteFile:
 
     @contextlib.contextmanager
     def transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
-        """All of it or nothing. Raises StoreError where the files were lost just now, and sqlite3.Error."""
+        """A transaction: all or nothing. Raises StoreError if the files were lost just now, and
+        sqlite3.Error.
+        """
         if not self.begin(connection):
             raise change_error(self.change or self._watch.changed() or "gone", self.path)
         try:
@@ -221,11 +227,11 @@ class SQLiteFile:
         self.note_commit()
 
     def note_commit(self) -> None:
-        """Note a commit, by whatever connection."""
+        """Note a commit, on whatever connection."""
         self._watch.note_commit()
 
     def is_undisturbed(self) -> bool:
-        """Whether the files are those that were opened: for who holds SQLite's write lock."""
+        """Whether the files are those that were opened. Call it with SQLite's write lock held."""
         return self._watch.is_undisturbed() or not self.has_changed()
 
     def has_changed(self) -> bool:
@@ -237,14 +243,14 @@ class SQLiteFile:
         raise change_error(self.change or change, self.path)
 
     def _notice(self, change: Change) -> None:
-        """Remember what has happened to the files, so that all who have one open close it. Raises StoreError
-        where a log that is lost cannot be merged yet: then it stays open.
+        """Record what has happened to the files, so that all who have one open close it. Raises StoreError if
+        a lost log cannot be merged yet; then it stays open.
         """
         if self.change is None and change != "gone":
             if change in {"log", "index"} and not self._retire():
                 change = "superseded"
             elif change == "overwritten" and is_superseded(self._watch, self.path):
-                change = "superseded"  # what others merge since looks the same
+                change = "superseded"  # merges of others since then look the same
             self.change = change
             self._on_lost(change not in {"log", "index", "superseded"})
 
@@ -264,7 +270,7 @@ class SQLiteFile:
             if connection is not None:
                 with opening(self.path):
                     connection.close()
-            if isinstance(error, sqlite3.Error):  # which may be what becomes of a log that was just deleted
+            if isinstance(error, sqlite3.Error):  # possibly because a log was just deleted
                 self._refuse_changed()
             raise
         return connection
@@ -297,18 +303,18 @@ class SQLiteFile:
         return connection
 
     def _open_at_gate(self, synchronous: str, patience: float) -> sqlite3.Connection:
-        """Open the file while no other process opens it or lets go of a lost log: whoever comes next knows by
-        the note which log this is. Raises StoreError where another one has a log that is not there.
+        """Open the file while no other process opens it or retires a lost log: the note shows the next one
+        which log this is. Raises StoreError if another process has a log that is not there.
         """
         deadline = time.monotonic() + MERGE_PATIENCE
         while True:
             with contextlib.ExitStack() as stack:
-                if has_notes(self.path):  # else nobody has lost a log yet, and the file may not be ours
+                if has_notes(self.path):  # otherwise no log was ever lost, and the file may not be ours
                     try:
                         stack.enter_context(self._gate())
                     except TimeoutError:
                         raise
-                    except OSError:  # it may only be read
+                    except OSError:  # it may be read-only
                         pass
                 stack.enter_context(opening(self.path))
                 check_stores(self._watch, self.path, [each._watch for each in members_of(_open_files)])  # noqa: SLF001
@@ -316,7 +322,7 @@ class SQLiteFile:
                     return self._open_or_read(synchronous, patience)
             if time.monotonic() > deadline:
                 raise lost_elsewhere_error(self.path)
-            time.sleep(0.005)  # it may just be opening or closing it
+            time.sleep(0.005)  # another process may just be opening or closing it
 
     def _open_or_read(self, synchronous: str, patience: float) -> sqlite3.Connection:
         """The first connection; where the disk is full, so that the index of the log cannot be made, one that
@@ -330,7 +336,7 @@ class SQLiteFile:
             return self._open_snapshot(synchronous, patience, of_full_disk=True)
 
     def _open_together(self, synchronous: str, patience: float) -> sqlite3.Connection:
-        """The first connection and the two that nobody is given, if all are of one file and one log."""
+        """Open the first connection and the two internal ones, if all are of one file and one log."""
         before, found = identity_of(self.path), self._watch.found()
         holders = self._watch.holders(found[0])
         connection: sqlite3.Connection | None = None
@@ -349,7 +355,7 @@ class SQLiteFile:
             self._close_merger()
             self._close_anchor()
             if connection is not None:
-                connection.close()  # as the last: it merges what a log holds which was deleted just now
+                connection.close()  # as the last one: it merges a log that was deleted just now
             self._watch.forget()
             remove_made(self._watch, self.path, found)
             raise
@@ -374,8 +380,8 @@ class SQLiteFile:
         return is_kept_with_log(self._watch, self.path)
 
     def _await_copy(self) -> None:
-        """Let a copy that comes into the file's place be whole before it is opened, as half of it would be
-        damaged, and an empty file would get tables. Raises StoreError where it is not.
+        """Wait for a copy into the file's place to be complete: half of one would look damaged, and an empty
+        file would get tables. Raises StoreError if it is not.
         """
         before = status_of(self.path)
         time.sleep(_STILL)
@@ -393,9 +399,9 @@ class SQLiteFile:
     def _check_opened(
         self, connection: sqlite3.Connection, found: Sequence[Identity | None], holders: int
     ) -> None:
-        """Raise StoreError where another process goes on with a log that was lost, where the log or its index
-        was lost or replaced while the first connections were opened, or where the file has lost what it had
-        when it was open before.
+        """Raise StoreError if another process still uses a lost log, if the log or its index was lost or
+        replaced while the first connections were opened, or if the file lacks what it had when it was open
+        before.
         """
         if was_lost_elsewhere(self._watch, self.path, found):
             raise lost_elsewhere_error(self.path)
@@ -406,7 +412,7 @@ class SQLiteFile:
             raise change_error("replaced", self.path)
 
     def note_merge(self) -> None:
-        """Remember what the database is like, since this process has just merged its log."""
+        """Remember the state of the database, since this process has just merged its log."""
         with self._mutex:
             if self._connections:
                 self._watch.changed()
@@ -426,8 +432,8 @@ class SQLiteFile:
         return connection
 
     def _open_anchor(self) -> sqlite3.Connection:
-        """The connection that may not write. Opened before all others, since it cannot play back a journal
-        that was put there just now, and nobody can while it is open.
+        """The read-only connection. It is opened before all others, since it cannot play back a journal that
+        somebody has just put there, and while it is open nobody can.
         """
         for _ in range(_JOURNALS):
             try:
@@ -438,7 +444,7 @@ class SQLiteFile:
         return self._open_beside("ro")
 
     def _open_beside(self, mode: str, timeout: float | None = None) -> sqlite3.Connection:
-        """A connection that nobody is given; it waits ``timeout`` seconds for locks."""
+        """An internal connection; it waits ``timeout`` seconds for locks."""
         connection = self._open_plain(mode, OPEN_PATIENCE if timeout is None else timeout)
         try:
             connection.execute("SELECT 1 FROM sqlite_master").fetchone()
@@ -474,13 +480,13 @@ class SQLiteFile:
 
     @contextlib.contextmanager
     def compact_copy(self, connection: sqlite3.Connection) -> Iterator[Path]:
-        """A copy of the file without what is free in it, durable, which is removed afterwards unless it has
-        another name by then. Raises StoreError, sqlite3.Error.
+        """A durable copy of the file without its free space. It is removed afterwards unless it has been
+        renamed. Raises StoreError, sqlite3.Error.
         """
         copy = self.path.with_name(self.path.name + COPY)
         try:
             with self.translated():
-                _remove_copy(copy)  # of a process that was killed
+                _remove_copy(copy)  # left by a process that was killed
                 old, descriptor = self.path.stat(), os.open(copy, _NEW, 0o600)
                 try:
                     new = os.fstat(descriptor)
@@ -498,9 +504,9 @@ class SQLiteFile:
             _remove_copy(copy)
 
     def replace_by(self, copy: Path, connection: sqlite3.Connection, version: int) -> bool:
-        """Close the connection and put a copy in the place of the file, as that was when ``data_version``
-        gave ``version``. False where it is open elsewhere or was written to since. At the gate, where no
-        other process comes to open it; nor can this one before the copy has its place. Raises StoreError.
+        """Close the connection and replace the file by a copy that was made when ``data_version`` gave
+        ``version``. False if the file is open elsewhere or was written to since. Call it at the gate, where
+        no other process opens the file; nor can this one before the copy is in place. Raises StoreError.
         """
         with self._mutex, self.translated(), opening(self.path):
             if self._connections != [connection] or data_version(connection) != version:
@@ -518,17 +524,17 @@ class SQLiteFile:
 
     @property
     def identity(self) -> Identity | None:
-        """Which file is open; None where none is."""
+        """Which file is open; None if none is."""
         return self._watch.main
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:
-        """Errors of SQLite and of the system leave as StoreError."""
+        """Turn errors of SQLite and of the system into StoreError."""
         try:
             yield
         except sqlite3.Error as error:
             raise self.error(error) from error
-        except UnicodeDecodeError as error:  # SQLite's message has bytes in it that somebody has damaged
+        except UnicodeDecodeError as error:  # SQLite's message contains damaged bytes of the file
             raise damaged_error(self.path) from error
         except OSError as error:
             raise store_error(error, self.path) from error
@@ -539,7 +545,7 @@ class SQLiteFile:
 
     def error(self, error: sqlite3.Error) -> StoreError:
         """The typed error that says what a SQLite error means and what to do about it."""
-        if self.is_outdated():  # what is half old and half new seems damaged
+        if self.is_outdated():  # what is half old and half new looks damaged
             return change_error("snapshot", self.path)
         if self._snapshot is not None and self._snapshot.of_full_disk and is_read_only(error):
             self.change = self.change or "snapshot"  # by the next use there may be room
@@ -547,10 +553,10 @@ class SQLiteFile:
         return sqlite_error(error, self.path)
 
     def _make(self) -> None:
-        """Make the file, and the folder where it is missing, for their owner alone."""
+        """Create the file, and its folder if missing, for their owner alone."""
         make_private(self.path.parent)
-        # Only ever opened where it is new: closing any descriptor of a file drops the locks that
-        # SQLite holds on it in this process.
+        # Opened only if it is new: closing any descriptor of a file drops the locks that SQLite holds on it
+        # in this process.
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, _NEW, 0o600))
 
@@ -568,15 +574,15 @@ _files_of_parent: set[Identity] = set()
 
 
 def is_of_parent(path: Path) -> bool:
-    """Whether SQLite takes a file for open because the parent had it open at the fork, and the parent's locks
-    for its own: what a forked child wrote there would be lost, or worse.
+    """Whether SQLite takes the parent's locks on a file for its own, since the parent had it open at the
+    fork: what a forked child wrote there would be lost, or worse.
     """
     return bool(_files_of_parent) and identity_of(path) in _files_of_parent
 
 
 def _after_fork_in_child() -> None:
     for file in list(_open_files):
-        let_be(file)  # a connection that is closed merges the log, and deletes it
+        let_be(file)  # closing a connection would merge the log, and delete it
         if file.identity is not None:
             _files_of_parent.add(file.identity)
 

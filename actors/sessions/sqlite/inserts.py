@@ -1,4 +1,6 @@
-"""How rows of entries are put into a file, with compare-and-swap: one that is a commit by itself, or many."""
+"""The SQL that adds rows of entries with compare-and-swap: a single statement that is a commit, or
+many rows.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,19 @@ from actors.sessions.sqlite.runs import FIRST_WITH_RUNS, LONGEST
 from actors.sessions.sqlite.schema import data_version
 from protocol.errors import HeadConflict
 
-# A broken constraint rolls the whole transaction back, so SQLite keeps no way back from this statement alone.
+# A broken constraint rolls the whole transaction back, so SQLite need not be able to undo this statement
+# alone.
 _INSERT = "INSERT OR ROLLBACK INTO entries (session, n, hash, body, at) VALUES "
-# The session's id comes out as NULL, which the table refuses, once the writer does not hold it any
-# more: so the whole statement fails, and the error code is another than that of a lost compare-and-swap.
+# The session's id becomes NULL, which the table refuses, if the writer does not hold the session any more. So
+# the whole statement fails, with another error code than a lost compare-and-swap.
 _ENTRY = "((SELECT id FROM sessions WHERE id = ? AND generation = ? AND holder IS ?), ?, ?, ?, ?)"
-# So it does where the files are not those that were opened, which a statement that is a commit asks itself.
+# The same happens if the files are not those that were opened; a statement that is a commit checks that
+# itself.
 _ALONE = _INSERT + _ENTRY.replace("IS ?)", "IS ? AND undisturbed())")
-# In a file with runs so it does, too, where the session's last row is not the one with that id: where that is
-# gone there is none, and where another of the session is right behind it, which may be in no index, it is the
-# other. What was added later than that begins a run, so the index has its number.
-# (Numbered parameters, which would save repeating some, are a DeprecationWarning of sqlite3 in Python 3.12.)
+# In a file with runs the same happens if the session's last row is not the one with that id. If that row is
+# gone there is none; if another of the session follows it directly, perhaps in no index, it is that other. A
+# row that was added later than that begins a run, so the index has its number. (Numbered parameters, which
+# would save repetitions, are a DeprecationWarning of sqlite3 in Python 3.12.)
 _LAST = "SELECT max(id) FROM entries WHERE session = ? AND id BETWEEN ? AND ? + 1"
 _ALONE_IN_RUNS = f"""INSERT OR ROLLBACK INTO entries (session, n, hash, body, at, follows) VALUES (
     (SELECT id FROM sessions WHERE id = ? AND generation = ? AND holder IS ? AND undisturbed()
@@ -38,7 +42,7 @@ Added = tuple[Append, list[Row]]
 
 
 def rows_of(jobs: Sequence[Append], format_: int) -> list[Added]:
-    """What jobs add to a file of that format."""
+    """The rows that each job adds to a file of that format."""
     if format_ >= FIRST_WITH_SHARED:
         return [(job, pack(job.batch, job.size)) for job in jobs if job.batch]
     return [(job, pack_singly(job.batch)) for job in jobs if job.batch]
@@ -51,8 +55,8 @@ def is_one_row(job: Append, format_: int) -> bool:
 
 
 def insert_alone(db: sqlite3.Connection, job: Append, format_: int) -> None:
-    """Add one row by a statement that is a commit. It goes on with the run of the session's last row, if no
-    other was added behind that. Raises sqlite3.Error.
+    """Add one row by a statement that is a commit. It continues the run of the session's last row, if no
+    other row was added after that. Raises sqlite3.Error.
     """
     held = job.held
     first, mark, body = together(job.batch)
@@ -67,7 +71,8 @@ def insert_alone(db: sqlite3.Connection, job: Append, format_: int) -> None:
 
 
 def insert(db: sqlite3.Connection, added: Sequence[Added], format_: int, opened: int) -> None:
-    """Add many rows, in a transaction; each begins a run. ``opened`` is how often connections were.
+    """Add many rows, within a transaction; those of each session begin a run. ``opened`` is how often
+    connections were opened.
 
     Raises HeadConflict and sqlite3.Error.
     """
@@ -87,8 +92,8 @@ def insert(db: sqlite3.Connection, added: Sequence[Added], format_: int, opened:
 
 
 def _check_last(db: sqlite3.Connection, sessions: Iterable[Held], opened: int) -> None:
-    """Raise HeadConflict for a session whose last row is not what its writer takes for it. Nobody looks where
-    nothing was committed by others since it was.
+    """Raise HeadConflict for a session whose last row is not the one that its writer knows. Nothing is read
+    if nobody else has committed since the last look.
     """
     version = data_version(db)
     for held in sessions:
@@ -100,9 +105,10 @@ def _check_last(db: sqlite3.Connection, sessions: Iterable[Held], opened: int) -
 
 
 def in_parts(db: sqlite3.Connection, verb: str, row: str, close: str, values: Sequence[Any]) -> int:
-    """Execute a statement for rows of these values, which stand one behind the other; the id of the last row.
+    """Execute a statement for rows with these values, listed one row after the other, and return the id of
+    the last row.
 
-    For many at a time, since each statement lets go of the interpreter lock and has to get it back.
+    Many rows at a time, since each statement releases the interpreter lock and has to get it back.
     """
     last, width = 0, row.count("?")
     for start in range(0, len(values), width * _ROWS_PER_STATEMENT):

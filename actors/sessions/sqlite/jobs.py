@@ -1,4 +1,4 @@
-"""The writes of a SQLite store, as jobs: entries for a session, sessions to make, claims to end."""
+"""The writes of a SQLite store as jobs: append entries to a session, create a session, release a claim."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from protocol.entries import GENESIS, Head, Parent, StoredEntry
 
 
 class Held:
-    """A session that this store may write to: its row, its claim, its durable head, and the row of entries
-    that has it.
+    """A session that this store may write to: its row, its claim, its durable head, and the last row of its
+    entries.
 
-    ``writer`` is None for a session that is made for others; ``row`` and ``last`` until it is made.
-    ``seen`` is in which version of the data ``last`` was that; None where nobody knows. ``queued`` and
-    ``finished`` count the jobs of the writer thread, the one by the caller's thread, the other by it;
-    ``gathered`` those that wait for the end of the loop's turn.
+    ``writer`` is None for a session that is created for others; ``row`` and ``last`` are None until it is
+    created. ``seen`` is the version of the data in which ``last`` was that; None if unknown. ``queued`` and
+    ``finished`` count jobs of the writer thread, the first on the caller's thread, the second on the
+    writer's; ``gathered`` counts those that wait for the end of the loop's turn.
     """
 
     __slots__ = (
@@ -49,7 +49,7 @@ class Held:
 
 
 class Append(Job):
-    """Entries to add to a held session."""
+    """Adds entries to a held session."""
 
     __slots__ = ("after", "at", "batch", "held")
 
@@ -66,8 +66,8 @@ class Append(Job):
 
 
 class Create(Append):
-    """A session to make, with its first entries. ``refused`` is called where it could not be made, before
-    anybody sees that: they may make it anew at once.
+    """Creates a session with its first entries. If that fails, ``refused`` is called before anybody sees it,
+    since they may create it again at once.
     """
 
     __slots__ = ("parent", "pod", "refused")
@@ -92,7 +92,7 @@ class Create(Append):
         super().resolve(error)
 
     def values(self) -> tuple[Any, ...]:
-        """The session's row."""
+        """The row of the session."""
         held, parent = self.held, self.parent
         origin: tuple[Any, ...] = (None, None, None, None)
         if parent is not None:
@@ -102,7 +102,7 @@ class Create(Append):
 
 
 class Release(Append):
-    """The end of a claim."""
+    """Ends a claim."""
 
     __slots__ = ()
 

@@ -1,4 +1,6 @@
-"""Merges a write-ahead log that lost its name or its index, once, whoever notices the loss."""
+"""``Merger``: merges a write-ahead log that has lost its name or its index, once, whoever notices
+the loss.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,13 @@ from actors.sessions.sqlite.quarantine import free_names, is_superseded, note_re
 from actors.sessions.sqlite.watch import FileWatch
 from protocol.errors import StoreError
 
-#: Seconds that the merge of a log without a name waits for others' reads.
+#: Seconds that the merge of a log without a name waits for reads of others.
 MERGE_PATIENCE = 0.5
 
 
 class Merger:
-    """A connection for this alone, which waits for no lock: those that are given out are on other threads,
-    and one that is opened later has another log. ``gate`` keeps other processes from opening the file, or
+    """A connection reserved for this, which waits for no lock. The connections in use are on other threads,
+    and one opened later would have another log. ``gate`` keeps other processes from opening the file, or
     doing the same, meanwhile.
     """
 
@@ -36,26 +38,26 @@ class Merger:
         self._gate = gate
 
     def retire(self) -> bool:
-        """Merge the log and have the names free for a new one. False where another process has gone on with
-        one: then nothing that comes into ours is for the database any more. Raises StoreError, sqlite3.Error
-        and OSError.
+        """Merge the log and free the names for a new one. False if another process already uses a new one:
+        then nothing more from our log belongs into the database. Raises StoreError, sqlite3.Error and
+        OSError.
 
-        A log that only lost its index goes as well: two processes with an index each would write over
-        each other in one log.
+        A log that has only lost its index is retired as well: two processes with an index each would
+        overwrite each other's pages in one log.
         """
         with self._gate():
             if is_superseded(self._watch, self._path):
                 return False
             self.merge()
             there = free_names(self._watch)
-            self.merge()  # what came before they were; whoever begins to write now sees that they are
+            self.merge()  # what was written before they were free; whoever writes now sees that
             note_retired(self._watch, self._path, there)
         return True
 
     def merge(self) -> None:
-        """Merge all of the log. Raises StoreError, sqlite3.Error."""
+        """Merge the whole log. Raises StoreError, sqlite3.Error."""
         deadline = time.monotonic() + MERGE_PATIENCE
-        while True:  # others may just be merging it, which SQLite does not wait for
+        while True:  # others may be merging it right now, which SQLite does not wait for
             busy, pages, merged = self._connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
             if not busy and pages == merged:
                 return
@@ -68,6 +70,6 @@ class Merger:
         )
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the connection."""
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()

@@ -1,4 +1,6 @@
-"""Sessions of a SQLite store whose rows somebody has deleted, while their entries are there."""
+"""Finds and restores sessions of a SQLite store whose rows somebody has deleted while their entries are still
+there.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1)
 
 
 class Orphan(NamedTuple):
-    """What a session's row held, as far as its first entry says so."""
+    """What the deleted row of a session contained, as far as the session's first entry shows."""
 
     row: int
     pod: str = "unknown"
@@ -52,7 +54,7 @@ def orphans(db: sqlite3.Connection, queries: Queries) -> dict[str, Orphan]:
 
 
 def bring_back(db: sqlite3.Connection, session_id: str, orphan: Orphan) -> None:
-    """Make its row anew, within a transaction: nobody holds it."""
+    """Create the session's row again, within a transaction. Nobody holds it."""
     _, pod, created_at, parent = orphan
     of_parent = (None,) * 4 if parent is None else astuple(parent)
     db.execute(_BRING_BACK, (orphan.row, session_id, pod, created_at, *of_parent))

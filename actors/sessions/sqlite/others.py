@@ -1,4 +1,4 @@
-"""Who else has a database open: other processes, of which SQLite says nothing, and other threads."""
+"""Finds out which other processes and stores have a database open, by the locks that SQLite takes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from actors.sessions.sqlite.quarantine import is_last_retired, is_other_noted
 from actors.sessions.sqlite.watch import FileWatch, Identity, identity_of
 from protocol.errors import StoreError
 
-#: The bytes of a database that SQLite locks as long as it has it open, and what its header says where it
-#: is kept with a log; both by the format of its files.
+#: The bytes of a database that SQLite locks as long as it has it open; and what the header of one with a
+#: write-ahead log says. Both are from SQLite's file format.
 _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510
 _LOGGED_AT, _LOGGED = 18, b"\2\2"
 
@@ -35,8 +35,9 @@ def _kind_of(flock: bytes) -> int:
 
 
 class _Opening:
-    """Held while a connection to a database is opened or closed: whoever looks at another's locks meanwhile
-    would drop those that SQLite takes, and who opens the first of a store counts what this process has open.
+    """Held while a connection to a database is opened or closed. Looking at another process's locks meanwhile
+    would drop those that SQLite takes, and whoever opens the first connection of a store counts what this
+    process has open.
     """
 
     def __init__(self) -> None:
@@ -47,13 +48,15 @@ _opening = _Opening()
 
 
 def opening(database: Path) -> threading.Lock:
-    """The lock to hold while a connection to that file is opened or closed. Its holder waits for no gate."""
+    """The lock to hold while a connection to that file is opened or closed. Its holder must not wait for a
+    gate.
+    """
     return _opening.locks.setdefault(database, threading.Lock())
 
 
 def check_stores(watch: FileWatch, database: Path, stores: Iterable[FileWatch]) -> None:
-    """SQLite has one index of the log for all connections of a process to a file, so none of its stores may
-    have one left that has lost its name. Raises StoreError.
+    """Raise StoreError if one of the process's other stores still has a log of the file that has lost its
+    name: SQLite has only one index of the log for all connections of a process to a file.
     """
     main, (log, _) = identity_of(database), watch.found()
     for other in stores:
@@ -66,9 +69,8 @@ def check_stores(watch: FileWatch, database: Path, stores: Iterable[FileWatch]) 
 
 
 def is_lost_elsewhere(watch: FileWatch, database: Path) -> bool:
-    """Whether another process has the database open with a log, or an index of it, that is not there: who
-    opened the database now would go on without what is in it, or write over it. At the gate, with
-    ``opening`` held.
+    """Whether another process has the database open with a log or an index that is not there. Whoever opened
+    the database now would miss what is in it, or overwrite it. Call it at the gate, with ``opening`` held.
     """
     if None not in watch.found():
         return False
@@ -76,8 +78,8 @@ def is_lost_elsewhere(watch: FileWatch, database: Path) -> bool:
 
 
 def was_lost_elsewhere(watch: FileWatch, database: Path, found: Sequence[Identity | None]) -> bool:
-    """Whether another process has a database open with a log, or an index of it, that was lost before this
-    process opened it: SQLite then made new ones in the place of what was ``found``. At the gate.
+    """Whether another process has the database open with a log or an index that was lost before this process
+    opened it, so that SQLite created new ones in place of what was ``found``. Call it at the gate.
     """
     if None not in found and tuple(found) == (watch.log_id, watch.index_id):
         return False
@@ -85,23 +87,24 @@ def was_lost_elsewhere(watch: FileWatch, database: Path, found: Sequence[Identit
 
 
 def put_stray_journal_aside(watch: FileWatch, database: Path) -> None:
-    """Take away a rollback journal beside a database that is kept with a log, and so has none: SQLite would
-    play it back, whoever has put it there. With ``opening`` held, or where this process has it open.
+    """Move away a rollback journal beside a database with a write-ahead log, which has none of its own:
+    SQLite would play back whatever somebody has put there. Call it with ``opening`` held, or if this process
+    has the file open.
     """
     journal = f"{database}-journal"
     with contextlib.suppress(OSError):
-        # SQLite takes no notice of an empty one.
+        # SQLite ignores an empty one.
         if os.lstat(journal).st_size and is_kept_with_log(watch, database):
             os.replace(journal, f"{journal}.{time.time_ns()}.replaced")  # noqa: PTH105
 
 
 def is_kept_with_log(watch: FileWatch, database: Path) -> bool:
-    """Whether the database is one with a log, as far as it can be read. With ``opening`` held, or where this
-    process has it open.
+    """Whether the database has a write-ahead log, as far as it can be read. Call it with ``opening`` held, or
+    if this process has the file open.
     """
     main = identity_of(database)
     try:
-        if watch.holders(main):  # SQLite's locks go with any descriptor of the file that is closed
+        if watch.holders(main):  # closing any descriptor of the file would drop SQLite's locks
             return os.pread(watch.descriptor(main), len(_LOGGED), _LOGGED_AT) == _LOGGED
         descriptor = os.open(database, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -113,9 +116,9 @@ def is_kept_with_log(watch: FileWatch, database: Path) -> bool:
 
 
 def _is_open_elsewhere(watch: FileWatch, database: Path) -> bool:
-    """Whether another process has it open, with a log, as far as that can be seen."""
+    """Whether another process has the database open, with a log, as far as that can be seen."""
     if watch.holders(identity_of(database)):
-        return False  # by another store of this process, whose locks go with any descriptor of the file
+        return False  # open in another store of this process, whose locks would be dropped
     try:
         descriptor = os.open(database, os.O_RDWR | os.O_CLOEXEC)
     except OSError:

@@ -1,4 +1,7 @@
-"""Quarantines write-ahead logs that lie beside a database but belong to another one."""
+"""Keeps SQLite from merging a write-ahead log into a database that it does not belong to.
+
+Such logs are renamed. A note beside the database says which log it has, and which logs were retired.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ from actors.sessions.disk import read_file
 from actors.sessions.sqlite.watch import Change, FileWatch, Identity, identity_of, status_of
 from protocol.text import UNDECODABLE
 
-#: Retired logs that are remembered; who has one open lets go of it with the next commit.
+#: How many retired logs are remembered; a process that has one open closes it at its next commit.
 _MOST_RETIRED = 16
 
 
 class _Note(msgspec.Struct, frozen=True):
-    """Which database a log belongs to, the index of it that was made last, and the logs that nobody may merge
-    into the database any more.
+    """A database, its log and the latest index of that, and the logs that nobody may merge into the database
+    any more.
     """
 
     main: Identity
@@ -32,7 +35,7 @@ class _Note(msgspec.Struct, frozen=True):
 
 
 def put_aside(watch: FileWatch, change: Change) -> None:
-    """Take the log that was open, and its index, away from the database that is there now."""
+    """Rename the log that was open, and its index, since another database is in its place now."""
     if change in {"replaced", "overwritten", "cut"}:
         for path, known in ((watch.log, watch.log_id), (watch.index, watch.index_id)):
             if identity_of(path) == known:
@@ -40,7 +43,9 @@ def put_aside(watch: FileWatch, change: Change) -> None:
 
 
 def is_superseded(watch: FileWatch, database: Path) -> bool:
-    """Whether another process has merged the open log, which lost its name, or has made a new index of it."""
+    """Whether another process has merged the open log, which has lost its name, or has made a new index of
+    it.
+    """
     noted = _noted(database)
     if noted is None or noted.main != watch.main:
         return False
@@ -49,16 +54,14 @@ def is_superseded(watch: FileWatch, database: Path) -> bool:
 
 
 def is_other_noted(watch: FileWatch, database: Path) -> bool:
-    """Whether the database had another log, or another index of it, than those that are open, and nobody
-    has retired it.
-    """
+    """Whether the note names another log or index than the open ones, and that log is not retired."""
     noted = _last_used(database)
     return noted is not None and (noted.log, noted.index) != (watch.log_id, watch.index_id)
 
 
 def remove_made(watch: FileWatch, database: Path, found: Sequence[Identity | None]) -> None:
-    """Remove the log and the index that a failed opening has made where others were ``found`` before, or
-    none: another process may have those open that they would hide. At the gate.
+    """Remove the log and index that a failed opening has created, if others or none were ``found`` before:
+    another process may have those open, and the new ones would hide them. Call it at the gate.
     """
     noted = _last_used(database)
     if noted is None:
@@ -72,21 +75,21 @@ def remove_made(watch: FileWatch, database: Path, found: Sequence[Identity | Non
 
 
 def _last_used(database: Path) -> _Note | None:
-    """The note of the log that the database had last, unless that was retired."""
+    """The note of the database's last log, unless that was retired."""
     noted = _noted(database)
     used = noted is not None and noted.main == identity_of(database) and noted.log not in noted.retired
     return noted if used else None
 
 
 def is_last_retired(database: Path) -> bool:
-    """Whether the last log that the database had was retired, so that a new one may be made."""
+    """Whether the database's last log was retired, so that a new one may be created."""
     noted = _noted(database)
     return noted is not None and noted.main == identity_of(database) and noted.log in noted.retired
 
 
 def free_names(watch: FileWatch) -> Identity | None:
-    """Have the names of the open log and its index free for new ones; which log had the name. Another knows
-    nothing of what the open one holds, and is kept under another name. At the gate.
+    """Free the names of the open log and its index for new ones, and return which log had the name. Another
+    log there knows nothing of the open one's content, and is kept under another name. Call it at the gate.
     """
     there = identity_of(watch.log)
     if there == watch.log_id:
@@ -98,8 +101,8 @@ def free_names(watch: FileWatch) -> Identity | None:
 
 
 def note_retired(watch: FileWatch, database: Path, there: Identity | None) -> None:
-    """Note that the open log was merged: neither it nor the one that had its name is the database's any more.
-    At the gate. Raises FileNotFoundError where the folder was moved away.
+    """Note that the open log was merged: neither it nor the log ``there`` that had its name belongs to the
+    database any more. Call it at the gate. Raises FileNotFoundError if the folder was moved away.
     """
     if watch.main is None or watch.log_id is None:
         return
@@ -112,7 +115,7 @@ def note_retired(watch: FileWatch, database: Path, there: Identity | None) -> No
 def put_stale_log_aside(
     watch: FileWatch, database: Path, gate: Callable[[], AbstractContextManager[object]]
 ) -> None:
-    """Move away the log that a process left behind over a database which has been replaced since.
+    """Rename the log that a process has left beside a database which has been replaced since.
 
     Raises OSError.
     """
@@ -132,13 +135,13 @@ def _has_stale_log(watch: FileWatch, database: Path) -> bool:
 
 
 def note_log(watch: FileWatch, database: Path) -> None:
-    """Note which database the open log belongs to, for who finds it after a crash, and who lost it. At the
-    gate. Raises FileNotFoundError where the folder was moved away.
+    """Note which database the open log belongs to, for those who find the log after a crash, or lose it. Call
+    it at the gate. Raises FileNotFoundError if the folder was moved away.
     """
     if watch.main is None or watch.log_id is None:
         return
     noted = _to_note(watch, database)
-    if noted != _noted(database):  # without it a log is taken for the one of the file beside it
+    if noted != _noted(database):  # without a note, a log is taken for that of the file beside it
         _write(database, noted)
 
 
@@ -147,7 +150,7 @@ def _to_note(watch: FileWatch, database: Path) -> _Note:
     assert watch.log_id is not None
     noted = _noted(database)
     retired = noted.retired if noted is not None and noted.main == watch.main else ()
-    # One that has the number of a retired one is another: nobody has that open any more.
+    # A log with the number of a retired one is a new file: nobody has the retired one open any more.
     left = tuple(each for each in retired if each != watch.log_id)
     return _Note(watch.main, watch.log_id, left, watch.index_id)
 
@@ -167,15 +170,15 @@ def _write(database: Path, noted: _Note) -> None:
         draft.touch(mode=0o600)
         draft.write_bytes(msgspec.json.encode(noted))
         draft.replace(note)
-    except FileNotFoundError:  # the folder was moved away: the old note is still in it, and would be believed
+    except FileNotFoundError:  # the folder was moved away with the old note, which would be believed
         raise
-    except OSError:  # a folder that may only be read has none
+    except OSError:  # a read-only folder has no note
         with contextlib.suppress(OSError):  # on a full disk it is empty
             draft.unlink()
 
 
 def has_notes(database: Path) -> bool:
-    """Whether there is a folder for them, beside the database: not before it was opened once."""
+    """Whether there is a folder for notes beside the database; not before its first opening."""
     return _note(database).parent.exists()
 
 
@@ -184,7 +187,7 @@ def _note(database: Path) -> Path:
 
 
 def _move(path: str) -> None:
-    """Out of the way; where there is anything in a log it is kept under another name."""
+    """Rename a log or index; an empty log is deleted."""
     with contextlib.suppress(OSError):
         if os.stat(path).st_size and path.endswith("-wal"):  # noqa: PTH116
             os.replace(path, f"{path}.{time.time_ns()}.replaced")  # noqa: PTH105

@@ -1,4 +1,4 @@
-"""What is asked of a SQLite store: its entries, sessions and holders, as plain queries."""
+"""The queries of a SQLite store: its entries, sessions and holders."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from actors.sessions.sqlite.runs import FIRST_WITH_RUNS, LAST_HASH, LAST_N, row_
 from actors.sessions.store import SessionInfo
 from protocol.entries import Head, Parent, StoredEntry
 
-# Cast, since damage may have made other types of them.
+# With CASTs, since damage may have changed the types.
 _CLAIM = """
 SELECT id, CAST(generation AS INTEGER), CAST(holder AS TEXT), CAST(holder_pod AS TEXT),
     CAST(held_since AS REAL)
 FROM sessions WHERE uuid = ?
 """
-# A range of the index, since LIKE takes no index here; no id goes on with the last of all characters.
+# A range in the index, because LIKE uses no index here; no id continues with the last of all characters.
 _BEGINNING = """
 SELECT id FROM (
     SELECT id FROM sessions WHERE uuid >= :beginning AND uuid < :beginning || char(1114111)
     ORDER BY uuid LIMIT :limit
 )
 """
-# A walk through that index (20 ms for 100,000 sessions), spared where what was given is too long.
+# A walk through that index (20 ms for 100,000 sessions), skipped if the given text is too long.
 _SHORT = f"""
 SELECT id FROM (
     SELECT id FROM sessions
@@ -38,13 +38,13 @@ SELECT id FROM (
 )
 """
 
-#: The types of what stands first in the row of a session, and how one may come from its parent.
+#: The types of a session row's first columns, and how the session may have come from its parent.
 _TYPES = [str, str, float, float, int, bytes]
 _KINDS = frozenset({"forked_from", "compacted_from"})
 
 
 class ClaimRow(NamedTuple):
-    """Who a session's row says holds it."""
+    """Who holds a session, according to its row."""
 
     row: int
     generation: int
@@ -54,13 +54,13 @@ class ClaimRow(NamedTuple):
 
 
 class Queries:
-    """What is asked of the sessions and entries in a file; ``runs``: of one whose rows are found by runs."""
+    """Queries on the sessions and entries of a file. ``runs`` says that its rows are found by runs."""
 
     def __init__(self, *, runs: bool) -> None:
         found = rows(runs=runs)
-        # Cast, since what somebody changed by hand comes as text, and has to come out to be found.
+        # With CASTs: what somebody has changed by hand is text, and must be returned to be detected.
         self._entries = f"SELECT e.n, CAST(e.hash AS BLOB), CAST(ifnull(e.body, '') AS BLOB) {found}"
-        # The length of a body stands before it, so that one which is too long is not read.
+        # The length comes before the body, so that a body which is too long is not read.
         self._small = f"""
         SELECT e.n, CAST(e.hash AS BLOB), CASE WHEN length(e.body) <= :largest THEN CAST(e.body AS BLOB) END
         {found}
@@ -69,8 +69,9 @@ class Queries:
         self._has = f"""
         SELECT {LAST_N} = :n AND {LAST_HASH} = :hash FROM entries WHERE id = {row_at(":row", ":n", runs=runs)}
         """
-        # A session's row never changes with its entries, which would cost pages on every commit; the head is
-        # looked up, one step in the index. Entry ids rise with time, so they show which session changed last.
+        # A session's row does not change with its entries, which would cost pages on every commit. The head
+        # is looked up with one step in the index. Entry ids rise with time, so they show which session
+        # changed last.
         info = f"""
         SELECT s.uuid, s.pod, s.created_at, e.at, {LAST_N}, {LAST_HASH},
             s.parent_kind, s.parent, s.parent_hash, s.parent_seq
@@ -78,8 +79,7 @@ class Queries:
         """
         self._one = f"{info} WHERE s.uuid = ?"
         self._all = f"{info} ORDER BY e.id DESC LIMIT ?"
-        # Which they are is found in the indexes alone; of a pod with many sessions only those few rows are
-        # read.
+        # The newest sessions are found in the indexes alone; only their rows are read.
         self._of_pod = f"""
         {info}
         WHERE s.id IN (
@@ -91,7 +91,7 @@ class Queries:
         self._matching = f"""
         {info} WHERE s.id IN ({_BEGINNING} UNION {_SHORT}) ORDER BY s.uuid <> :beginning, s.uuid LIMIT :limit
         """
-        # Each by look-ups in the other's index, which takes half of what comparing both as a whole does.
+        # Look-ups in each other's index, which take half the time of comparing the whole indexes.
         self._emptied = f"""
         SELECT uuid FROM sessions s
         WHERE NOT EXISTS (SELECT 1 FROM entries WHERE session = s.id {"AND follows = 0" if runs else ""})
@@ -121,7 +121,7 @@ class Queries:
         self, db: sqlite3.Connection, row: int, after: int, limit: int | None, largest: int
     ) -> list[StoredEntry] | None:
         """The entries of a session with numbers above ``after``, up to the first with more than ``largest``
-        bytes; None where that is the next one.
+        bytes; None if that is the next one.
         """
         values = {"row": row, "first": after + 1, "largest": max(largest, 2 * LARGEST_ROW)}
         with closing(db.execute(self._small, values)) as found:
@@ -131,8 +131,8 @@ class Queries:
             return unpack(chain((first,), found), after, limit) or None
 
     def head(self, db: sqlite3.Connection, row: int) -> tuple[Head, int] | None:
-        """The end of a session, and the id of the row that it stands in; None where it has no entries, since
-        somebody has deleted them.
+        """The end of a session, and the id of the row that contains it; None if the session has no entries,
+        because somebody has deleted them.
         """
         found = db.execute(self._head, {"row": row}).fetchone()
         return found and (Head(found[0], found[1]), found[2])
@@ -143,14 +143,14 @@ class Queries:
         return found is not None and found[0] == 1
 
     def info(self, db: sqlite3.Connection, session_id: str) -> SessionInfo | None:
-        """What is known of one session; None where there is none."""
+        """What is known of one session; None if it does not exist."""
         found = db.execute(self._one, (session_id,)).fetchone()
         return found and _info(found)
 
     def sessions(self, db: sqlite3.Connection, pod: str | None, limit: int | None) -> list[SessionInfo]:
-        """The sessions (of one pod), the last changed one first."""
+        """The sessions (of one pod), the last changed first."""
         if limit is not None:
-            # Most often the last rows show the last sessions, without a look at all there are.
+            # Usually the last rows show the last sessions, without looking at all of them.
             for looked_at in 8 * limit, 1000 + 20 * limit:
                 recent = _infos(db, self._recent, {"looked_at": looked_at, "pod": pod, "limit": limit})
                 if len(recent) == limit:
@@ -161,33 +161,33 @@ class Queries:
         return _infos(db, self._of_pod, {"pod": pod, "limit": most})
 
     def matching(self, db: sqlite3.Connection, beginning: str, limit: int) -> list[SessionInfo]:
-        """The sessions whose ids or short ids begin so, in order of their ids."""
+        """The sessions whose ids or short ids begin so, ordered by id."""
         return _infos(db, self._matching, {"beginning": beginning, "limit": limit})
 
     def emptied(self, db: sqlite3.Connection) -> list[str]:
-        """The sessions without entries, which no listing has, oldest first: somebody has deleted those."""
+        """The sessions without entries, oldest first: somebody has deleted those. No listing shows them."""
         return [session_id for (session_id,) in db.execute(self._emptied)]
 
     def lost(self, db: sqlite3.Connection) -> list[object]:
-        """The rows of sessions that are there no more and have entries: somebody has deleted them. What
-        damage has made of their numbers may be of any type.
+        """The numbers of sessions whose rows somebody has deleted while their entries exist. Damage may have
+        given them any type.
         """
         return [row for (row,) in db.execute(self._lost)]
 
     def successors(self, db: sqlite3.Connection, session_id: str) -> list[SessionInfo]:
-        """The sessions whose parent this one is, or one in its line that was deleted, oldest first."""
+        """The sessions whose parent is this session, or a deleted one of its line, oldest first."""
         line = line_of(db, session_id)
         return _infos(db, self._children % ", ".join("?" * len(line)), line)
 
 
 @cache
 def queries(format_: int) -> Queries:
-    """What is asked of a file of that format."""
+    """The queries for a file of that format."""
     return Queries(runs=format_ >= FIRST_WITH_RUNS)
 
 
 def claim_row(db: sqlite3.Connection, session_id: str) -> ClaimRow | None:
-    """The claim on a session; None where there is no such session."""
+    """The claim on a session; None if the session does not exist."""
     found = db.execute(_CLAIM, (session_id,)).fetchone()
     return found and ClaimRow(*found)
 
@@ -202,7 +202,7 @@ def _infos(
 
 def _info(found: tuple[Any, ...]) -> SessionInfo:
     uuid, pod, created_at, at, n, digest, kind, parent, parent_hash, parent_seq = found
-    if list(map(type, found[:6])) != _TYPES:  # what damage has made other types of hides no session
+    if list(map(type, found[:6])) != _TYPES:  # a row whose types are damaged does not hide its session
         uuid, pod = str(uuid), str(pod)
         created_at, at = (each if isinstance(each, float) else 0.0 for each in (created_at, at))
         n, digest = n if isinstance(n, int) else 0, digest if isinstance(digest, bytes) else b""

@@ -1,8 +1,8 @@
-"""How entries stand in the rows of a SQLite store: what a commit adds to a session, together in one row.
+"""Packs the entries of a commit into rows of a SQLite store, and unpacks them.
 
-A row has the number of its first entry, a mark and a body. Where it holds one entry, the mark is its hash and
-the body its bytes, as in all rows of a file of the first format. Where it holds several, the mark has of each
-the number of its bytes and its hash, one behind the other, and the body has their bytes, a line each.
+A row has the number of its first entry, a mark and a body. If it holds one entry, the mark is the entry's
+hash and the body its bytes, as in all rows of a file of the first format. If it holds several, the mark has
+the length and the hash of each, one after the other, and the body has their bytes, a line each.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from struct import Struct
 
 from protocol.entries import StoredEntry
 
-#: The first format in which a row may hold several.
+#: The first format in which a row may hold several entries.
 FIRST_WITH_SHARED = 2
-#: Bytes of the bodies in a row that holds several entries, at most.
+#: The most bytes in the body of a row with several entries.
 LARGEST_ROW = 8 << 10
-#: Bytes of a hash, and of what a mark has of each of several entries.
+#: Bytes of a hash; bytes in a mark for each of several entries.
 HASH, MARK = 32, 36
 _mark = Struct(f">I{HASH}s")
 _pack, _marks = _mark.pack, _mark.iter_unpack
@@ -26,12 +26,12 @@ _pack_two, _unpack_two = _two_marks.pack, _two_marks.unpack
 
 #: The number of a row's first entry, its mark and its body.
 Row = tuple[int, bytes, bytes]
-#: The same as it is read; no body where that would be too long.
+#: A row as it is read, without a body that would be too long.
 ReadRow = tuple[int, bytes, bytes | None]
 
 
 def pack(batch: Sequence[StoredEntry], size: int) -> list[Row]:
-    """A batch, whose bodies have ``size`` bytes, as rows in its order."""
+    """Pack a batch, whose bodies have ``size`` bytes, into rows in its order."""
     if size <= LARGEST_ROW:
         return [together(batch)] if batch else []
     rows: list[Row] = []
@@ -46,11 +46,11 @@ def pack(batch: Sequence[StoredEntry], size: int) -> list[Row]:
 
 
 def together(batch: Sequence[StoredEntry]) -> Row:
-    """A batch as one row; it must have an entry."""
+    """Pack a batch, which must not be empty, into one row."""
     first = batch[0]
     if len(batch) == 1:
         return first.seq, first.hash, first.body
-    if len(batch) == 2:  # as nearly all: how a run begins and what was said, an answer and its end
+    if len(batch) == 2:  # nearly all: a run's begin and input, an answer and the run's end
         second = batch[1]
         one, other = first.body, second.body
         marks = _pack_two(len(one), first.hash, len(other), second.hash)
@@ -60,23 +60,24 @@ def together(batch: Sequence[StoredEntry]) -> Row:
 
 
 def pack_singly(batch: Sequence[StoredEntry]) -> list[Row]:
-    """A batch with a row for each entry, as in a file of the first format."""
+    """Pack a batch into a row for each entry, as in a file of the first format."""
     return [(entry.seq, entry.hash, entry.body) for entry in batch]
 
 
 def unpack(rows: Iterable[ReadRow], after: int, limit: int | None) -> list[StoredEntry]:
-    """The entries with numbers above ``after``, at most ``limit``, of rows in order, of which the first has
-    the next one; up to a row whose body was not read. No more rows are asked for than that takes.
+    """Unpack the entries with numbers above ``after``, at most ``limit``. ``rows`` are in order, and the
+    first one has the next entry. Stops at a row whose body was not read, and asks for no more rows than
+    necessary.
 
-    Of a row that somebody has changed come entries whose hashes do not fit. Raises TypeError where damage has
-    made others of the types of the very first one.
+    If somebody has changed a row, its entries come out with hashes that do not fit. Raises TypeError if
+    damage has changed the types of the very first row.
     """
     found: list[StoredEntry] = []
     most = sys.maxsize if limit is None else limit
     try:
         _unpack(rows, after, most, found)
     except TypeError:
-        if found and type(found[-1].seq) is not int:  # where it came to light by the next one's number
+        if found and type(found[-1].seq) is not int:  # the next one's number shows it
             found.pop()
         if not found:
             raise
@@ -93,7 +94,7 @@ def _unpack(rows: Iterable[ReadRow], after: int, most: int, found: list[StoredEn
             if first > after:
                 append(StoredEntry(first, mark, body))
         else:
-            if size == 2 * MARK:  # as most that hold several: a fifth of the time of the way below is spared
+            if size == 2 * MARK:  # most that hold several: saves a fifth of the time of the general way
                 length, hash_, _, last = _unpack_two(mark)
                 append(StoredEntry(first, hash_, body[:length]))
                 append(StoredEntry(first + 1, last, body[length + 1 :]))
@@ -103,7 +104,7 @@ def _unpack(rows: Iterable[ReadRow], after: int, most: int, found: list[StoredEn
                     end = begin + length
                     append(StoredEntry(seq, hash_, body[begin:end]))
                     seq, begin = seq + 1, end + 1
-                if end < len(body):  # what is none of theirs is the last one's, and does not fit its hash
+                if end < len(body):  # surplus bytes belong to the last one, and do not fit its hash
                     found[-1] = StoredEntry(seq - 1, hash_, body[end - length :])
             if first <= after:
                 del found[: after + 1 - first]

@@ -1,9 +1,9 @@
-"""Runs of rows: how the rows of a session are found, though not each of them is in an index.
+"""SQL that finds the rows of a session by *runs*, because not every row is in an index.
 
-A run is a row and those that follow it id by id and are of the same session, up to ``LONGEST``; where others
+A run is a row and those that follow it with consecutive ids in the same session, up to ``LONGEST``. If others
 write in between, a row is a run by itself. Since the third format the index of sessions and numbers has only
-the first row of each run, so a session that is alone at work seldom writes a page of it. In the formats
-before, it has each row. What is here are pieces of SQL, for either.
+the first row of each run, so a session that works alone rarely writes a page of it. In earlier formats it has
+each row. The SQL here is for both.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from actors.sessions.sqlite.rows import HASH, MARK
 
 #: The first format with runs.
 FIRST_WITH_RUNS = 3
-#: Rows in a run, at most: no run goes on behind an id that this divides.
+#: The most rows in a run: no run continues after an id that is divisible by this.
 LONGEST = 8
 
-#: Of a row, which has the number of its first entry: the number of its last one, and the hash of that.
+#: The number and the hash of a row's last entry; the row itself has the number of its first one.
 LAST_N = f"n + max(length(hash) / {MARK}, 1) - 1"
 LAST_HASH = f"substr(hash, -{HASH})"
 
-#: Above all ids and numbers.
+#: Greater than all ids and numbers.
 _MAX = "9223372036854775807"
 
 
 def run_at(column: str, session: str, number: str = _MAX, *, runs: bool) -> str:
-    """That column of the first row of a session's last run that begins with that number or a lower one.
+    """A column of the first row of a session's last run that begins at ``number`` or before.
 
-    Runs do not overlap, so the ids of these rows have the order of those of the sessions' last rows.
+    Runs do not overlap, so the ids of these rows are ordered like those of the sessions' last rows.
     """
     begins = "AND follows = 0" if runs else ""
     return f"""(
@@ -36,7 +36,7 @@ def run_at(column: str, session: str, number: str = _MAX, *, runs: bool) -> str:
 
 
 def row_at(session: str, number: str = _MAX, *, runs: bool) -> str:
-    """The id of a session's last row that begins with that number or a lower one; NULL without any."""
+    """The id of a session's last row that begins at ``number`` or before; NULL if there is none."""
     run = run_at("id", session, number, runs=runs)
     if not runs:
         return run
@@ -47,8 +47,8 @@ def row_at(session: str, number: str = _MAX, *, runs: bool) -> str:
 
 
 def rows(*, runs: bool) -> str:
-    """From where, and in which order, the rows ``e`` of the session ``:row`` come, beginning with the one in
-    which the entry ``:first`` stands.
+    """The FROM clause and order for the rows ``e`` of the session ``:row``, from the one with the entry
+    ``:first`` on.
     """
     at = row_at(":row", ":first", runs=runs)
     if not runs:
@@ -56,8 +56,8 @@ def rows(*, runs: bool) -> str:
         return f"FROM entries e WHERE e.session = :row AND e.n >= ifnull({begin}, 0) ORDER BY e.n"
     begin = f"(SELECT iif({LAST_N} < :first, id + 1, id) FROM entries WHERE id = {at})"
     first = run_at("n", ":row", ":first", runs=True)
-    # Those of a run come by their ids, since SQLite walks through a range of a table that way; to ask for it
-    # would have it sort them, which takes a sixth of the time that reading does.
+    # Rows of a run come by their ids, since SQLite scans a range of a table in that order. An ORDER BY would
+    # have it sort them, which takes a sixth of the time of reading.
     return f"""
     FROM entries r CROSS JOIN entries e ON e.id >= max(r.id, ifnull({begin}, 0)) AND e.id < {_end_of("r.id")}
     WHERE r.session = :row AND r.follows = 0 AND r.n >= ifnull({first}, 0)
@@ -66,6 +66,6 @@ def rows(*, runs: bool) -> str:
 
 
 def _end_of(run: str) -> str:
-    """The id behind those of the run that begins at the id ``run``."""
+    """The id after those of the run that begins at the id ``run``."""
     found = f"SELECT id FROM entries WHERE id > {run} AND follows = 0 ORDER BY id LIMIT 1"
     return f"ifnull(({found}), {_MAX})"
