@@ -1,1 +1,1 @@
-"""Session stores, session logs, and the way back from a log to a history."""
+"""Session stores, session logs, and the replay that turns a log back into a history."""

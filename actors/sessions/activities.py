@@ -1,4 +1,6 @@
-"""Activities (compactions and memory jobs) that a session's log shows as open, and how they are closed."""
+"""Tracks which activities (compactions and memory jobs) a session's log shows as open, and how to
+end them.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,14 @@ def still_open(activities: tuple[Activity, ...], event: DurableEvent) -> tuple[A
     return tuple(each for each in activities if each != event.ends)
 
 
-#: Why a branch has nothing of that under way.
+#: The error of activities that a branch does not continue.
 ELSEWHERE = "it goes on in the session that this one branched off from"
 
 
 def ends_of(
     activities: Sequence[Activity], open_run: str | None, why: str
 ) -> Iterator[tuple[type[DurableEvent], str | None, dict[str, Any]]]:
-    """What ends each of the ``activities`` as failed: the kind of event, its run and its own fields."""
+    """The events that end the ``activities`` as failed: the kind of each, its run and its own fields."""
     for activity in activities:
         error = _no_end(activity, why)
         yield FAILED[activity], open_run if activity == "compaction" else None, {"error": error}
@@ -34,7 +36,7 @@ def ends_of(
 def ends_in_branch(
     activities: Sequence[Activity], open_run: str | None
 ) -> Iterator[tuple[type[DurableEvent], str | None, dict[str, Any]]]:
-    """What ends all that is under way in a branch's parent: activities as failed, and the run as
+    """The events that end everything under way in a branch's parent: activities as failed, and the run as
     cancelled.
     """
     yield from ends_of(activities, open_run, ELSEWHERE)

@@ -1,8 +1,9 @@
-"""``AnswerToken``: proves that an answer to an approval is from who may read the user's private file.
+"""``AnswerToken``: proves that an answer to an approval comes from someone who can read the user's private
+file.
 
-Whoever can write to a store can put an answer into it. So that a program that can do that approves nothing,
-an answer carries a proof (HMAC-SHA256 of all that it says), keyed with a token in a file of the user's that
-is outside every scope.
+Anyone who can write to a store can add an answer to it. So that this alone approves nothing, an answer
+carries a proof (HMAC-SHA256 of everything it says), keyed with a token in a file of the user's that is
+outside every scope.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from actors.sessions.disk import name_file
 from protocol.approval import ApprovalAnswer
 from protocol.errors import StoreError
 
-#: The file in the user's state folder.
+#: The name of the file in the user's state folder.
 _NAME = "approval-token"
-#: Bytes of a token.
+#: The size of a token in bytes.
 _SIZE = 32
 _HINT = "$XDG_STATE_HOME moves the folder of polypod's state"
 
 
 class AnswerToken:
-    """A user's token. ``id`` is another for every token, and nobody can make the token from it."""
+    """A user's token. Each token has its own ``id``, which does not reveal the token."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
@@ -52,14 +53,12 @@ class AnswerToken:
 
     def _proof(self, answer: ApprovalAnswer) -> str:
         plain = answer if answer.proof is None else msgspec.structs.replace(answer, proof=None)
-        said = msgspec.json.encode(plain, order="sorted")  # a store may keep keys in an order of its own
+        said = msgspec.json.encode(plain, order="sorted")  # a store may return keys in another order
         return hmac.digest(self._secret, said, "sha256").hex()
 
 
 def answer_token() -> AnswerToken:
-    """The token that is now in the file of the user whose process this is; it is made where there is none.
-    Raises StoreError.
-    """
+    """The token in the current user's file, which is created if it does not exist. Raises StoreError."""
     path = state_path() / _NAME
     if (mark := _mark_of(path)) is None:
         try:
@@ -72,7 +71,7 @@ def answer_token() -> AnswerToken:
 
 
 def _mark_of(path: Path) -> object:
-    """What changes with the file; None where there is none."""
+    """A value that changes with the file; None if it does not exist."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -82,7 +81,7 @@ def _mark_of(path: Path) -> object:
 
 @lru_cache(maxsize=8)
 def _token_in(path: Path, _: object) -> AnswerToken:
-    """The token in a file, as it stands. Raises StoreError."""
+    """The token in a file. Raises StoreError."""
     try:
         return AnswerToken(_read(path))
     except OSError as error:
@@ -90,7 +89,7 @@ def _token_in(path: Path, _: object) -> AnswerToken:
 
 
 def _read(path: Path) -> bytes:
-    # A pipe that was put there is not waited for.
+    # Without waiting for a pipe that somebody has put there.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
@@ -108,7 +107,7 @@ def _read(path: Path) -> bytes:
 
 
 def _make(path: Path) -> None:
-    """Make the file, whole from the first moment on, unless another process is faster."""
+    """Create the file, complete from the start, unless another process is faster."""
     make_private(path.parent)
     draft = path.with_name(f"{_NAME}.{os.getpid()}-{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

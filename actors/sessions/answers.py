@@ -1,4 +1,4 @@
-"""A store's answers, which are there at once or have to be awaited, and how to wait for either kind."""
+"""Waits for a store's answers, whether they are available at once or must be awaited."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 U = TypeVar("U")
 
-#: An answer that is there, or can be awaited.
+#: A value, or an awaitable of it.
 Answer: TypeAlias = T | Awaitable[T]
-#: What ``create`` and ``append`` give: None where all is durable, or what resolves once it is.
+#: The answer of ``create`` and ``append``: None if all is durable, or a future that resolves once it is.
 Kept: TypeAlias = AsyncFuture[None] | Future[None] | Awaitable[None] | None
 
-#: What a driver may raise where a store is called, which awaits nothing: nobody has cancelled who asks.
+#: What a store's driver may raise from a call that awaits nothing, so nobody has cancelled the caller.
 OF_DRIVERS = (Exception, asyncio.CancelledError, GeneratorExit)
 
-#: Sessions that are being given back.
+#: Releases of sessions under way.
 _releasing: set[asyncio.Task[None]] = set()
 
 
@@ -35,8 +35,8 @@ async def settled(answer: Awaitable[T]) -> T: ...
 @overload
 async def settled(answer: Answer[T]) -> T: ...
 async def settled(answer: Answer[T]) -> T:
-    """What a store answers, on its loop; an answer that is there costs no turn of the loop. Raises StoreError
-    where the store was cancelled by itself, and not the caller.
+    """The store's answer, awaited on its loop if necessary; one that is available costs no turn of the loop.
+    Raises StoreError if the store was cancelled by itself, and not by the caller.
     """
     if not isinstance(answer, Awaitable):
         return answer
@@ -49,7 +49,7 @@ async def settled(answer: Answer[T]) -> T:
 
 
 def store_failure(error: BaseException) -> SessionError:
-    """What a store failed with, as a refusal: an error that is none of ours is a StoreError."""
+    """A store's failure as a SessionError; any other error becomes a StoreError."""
     if isinstance(error, SessionError):
         return error
     refused = StoreError(f"the store failed: {named_words(error)}")
@@ -58,7 +58,7 @@ def store_failure(error: BaseException) -> SessionError:
 
 
 def then(answer: Answer[T], use: Callable[[T], U]) -> Answer[U]:
-    """What ``use`` makes of an answer, at once where the answer is there."""
+    """The result of ``use`` for an answer, at once if the answer is available."""
     return _then(answer, use) if isinstance(answer, Awaitable) else use(answer)
 
 
@@ -71,8 +71,8 @@ def wait(answer: Awaitable[T]) -> T: ...
 @overload
 def wait(answer: Answer[T]) -> T: ...
 def wait(answer: Answer[T]) -> T:
-    """A store's answer, for callers that block: one that has to be awaited is, on a loop in a thread that all
-    such calls share.
+    """The store's answer, for callers that block. If it must be awaited, that is done on a loop in a thread
+    that all such calls share.
 
     Raises WouldDeadlock on that thread.
     """
@@ -91,16 +91,14 @@ def wait(answer: Answer[T]) -> T:
 def wait_durable(store: SessionStore, kept: Kept) -> None:
     """Block until what was given to the store is durable. Raises what it failed with."""
     if isinstance(kept, AsyncFuture | Future):
-        store.flush()  # on a loop nobody else would, while this waits
+        store.flush()  # on a loop nobody else would, during this wait
         kept.get() if isinstance(kept, AsyncFuture) else kept.result()
     elif kept is not None:
         wait(kept)
 
 
 def durable(kept: Future[None] | Awaitable[None]) -> asyncio.Future[None]:
-    """What a commit resolves, as a future of the running loop; a failure is a SessionError, which
-    nobody has to wait for.
-    """
+    """A commit as a future of the running loop. A failure is a SessionError, which nobody has to retrieve."""
     pending = asyncio.wrap_future(kept) if isinstance(kept, Future) else asyncio.ensure_future(_durable(kept))
     pending.add_done_callback(_ignore_failure)
     return pending
@@ -114,27 +112,29 @@ def _ignore_failure(pending: asyncio.Future[None]) -> None:
 async def _durable(kept: Awaitable[None]) -> None:
     try:
         await settled(kept)
-    except Exception as error:  # noqa: BLE001 - of a driver
+    except Exception as error:  # noqa: BLE001 - raised by a driver
         raise store_failure(error) from error.__cause__
 
 
 def discard_answer(ask: Callable[[], Answer[None]]) -> None:
-    """Ask a store whose loop is closed, and discard an answer that would have to be awaited."""
+    """Call a store whose loop is closed, and discard an answer that would have to be awaited."""
     try:
         answer = ask()
-    except Exception:  # noqa: BLE001 - of one that wants its loop
+    except Exception:  # noqa: BLE001 - a store may need its loop
         return
     if isinstance(answer, Coroutine):
         answer.close()
 
 
 def release_session(store: SessionStore, session_id: str) -> asyncio.Task[None] | None:
-    """Release the claim on a session: a task where the store has to be awaited; nobody need wait for it."""
+    """Release the claim on a session. Returns a task if the store has to be awaited; nobody need
+    wait for it.
+    """
     try:
         released = store.release(session_id)
     except OF_DRIVERS:  # as below
         return None
-    if released is None or not isinstance(released, Awaitable):  # the second takes long
+    if released is None or not isinstance(released, Awaitable):  # the second check is slow
         return None
     task = asyncio.get_running_loop().create_task(_release_late(released))
     _releasing.add(task)
@@ -145,12 +145,12 @@ def release_session(store: SessionStore, session_id: str) -> asyncio.Task[None] 
 async def _release_late(answer: Awaitable[None]) -> None:
     try:
         await answer
-    except Exception:  # noqa: BLE001 - a store that cannot do it lets the claim run out
+    except Exception:  # noqa: BLE001 - a store that cannot do it lets the claim expire
         return
 
 
 async def release_and_wait(store: SessionStore, session_id: str, seconds: float) -> None:
-    """Release the claim on a session and wait until others can have it, at most ``seconds``."""
+    """Release the claim on a session, and wait at most ``seconds`` until others can have it."""
     task = release_session(store, session_id)
     if task is not None:
         await asyncio.wait((task,), timeout=seconds)

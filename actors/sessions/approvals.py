@@ -1,4 +1,6 @@
-"""Which calls of a session wait for a person's word, and what people have said, folded from its log; pure."""
+"""Folds a session's log into the calls that wait for approval and the answers that people have
+given; pure.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,14 @@ class Granted(Struct, frozen=True):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What it is to be run with."""
+        """The arguments that it is to be run with."""
         mended = self.resolution.arguments
         return self.request.arguments if mended is None else mended
 
 
 class Approvals(Struct, frozen=True):
-    """The requests that are open, the calls that were approved and have not begun, and the rules that people
-    have given.
+    """The open requests, the calls that were approved and have not begun, and the rules that people have
+    given.
     """
 
     open: tuple[ApprovalRequested, ...] = ()
@@ -34,10 +36,10 @@ class Approvals(Struct, frozen=True):
     rules: tuple[ApprovalRule, ...] = ()
 
     def after(self, event: ApprovalRequested | ApprovalResolved) -> Approvals:
-        """How it stands after ``event``."""
+        """The state after ``event``."""
         others = tuple(each for each in self.open if each.approval_id != event.approval_id)
         if isinstance(event, ApprovalRequested):
-            # A call that was approved may be asked for again: as something else, or by its tool.
+            # An approved call may be asked for again: with other arguments, or by its tool.
             granted = tuple(each for each in self.granted if each.request.call_id != event.call_id)
             return replace(self, open=(*others, event), granted=granted)
         granted, rules = self.granted, self.rules
@@ -49,11 +51,11 @@ class Approvals(Struct, frozen=True):
         return Approvals(others, granted, rules)
 
     def find(self, approval_id: str) -> ApprovalRequested | None:
-        """The open request of that id."""
+        """The open request with that id."""
         return next((each for each in self.open if each.approval_id == approval_id), None)
 
     def begun(self) -> Approvals:
-        """How it stands where calls that were approved may have begun."""
+        """The state if calls that were approved may have begun."""
         return replace(self, granted=()) if self.granted else self
 
 

@@ -1,4 +1,4 @@
-"""What a forked session begins with: the one list of entries that it takes over from its parent."""
+"""Writes the first entries of a forked session: what it takes over from its parent."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def stage_branch(
     pointer: int | None,
     left: tuple[Sequence[Activity], str | None],
 ) -> Iterator[None]:
-    """Stage the first entries of a branch: its opening, the items, how far memory has read them, and the
-    ends of what is ``left`` open there (activities and a run).
+    """Stage the first entries of a branch: its opening, the items, how far memory has read them, and the ends
+    of what was ``left`` open in the parent (activities and a run).
 
-    Pauses after each part, so that who runs on a loop can let others have their turn.
+    Pauses after each part, so that a caller on a loop can give it a turn.
     """
     log.open(opening, parent)
     yield from stage_history(log, items, pointer)

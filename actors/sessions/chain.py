@@ -1,4 +1,4 @@
-"""The hash chain of a session: how an entry is linked to the one before, and how a log is checked."""
+"""The hash chain of a session: links each entry to the one before, and verifies a log."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from protocol.entries import GENESIS, Head, StoredEntry
 from protocol.errors import SessionCorrupt
 
-#: A hash of no bytes yet: a copy of one takes less than to have OpenSSL look it up by its name.
+#: A copy of an empty hash is faster than a look-up by name in OpenSSL.
 new_hash = hashlib.sha256().copy
 
 
 def link(prev_hash: bytes, body: bytes) -> bytes:
-    """The hash of an entry with these bytes behind the entry with that hash."""
+    """The hash of an entry with these bytes, after an entry with the hash ``prev_hash``."""
     hashing = new_hash()
     hashing.update(prev_hash)
     hashing.update(body)
@@ -21,7 +21,9 @@ def link(prev_hash: bytes, body: bytes) -> bytes:
 
 
 def chained(bodies: Iterable[bytes], *, after: Head | None = None, first_seq: int = 1) -> list[StoredEntry]:
-    """Bodies as entries behind ``after``; without it as the first of a session, from ``first_seq`` on."""
+    """Chain bodies as entries after ``after``, or without it as the first ones of a session, numbered from
+    ``first_seq``.
+    """
     last, digest = (first_seq - 1, GENESIS) if after is None else (after.seq, after.hash)
     entries = []
     for seq, body in enumerate(bodies, last + 1):
@@ -31,7 +33,7 @@ def chained(bodies: Iterable[bytes], *, after: Head | None = None, first_seq: in
 
 
 def head_of(entries: Sequence[StoredEntry]) -> Head:
-    """Where a log ends that consists of (or ends in) these entries; there must be one."""
+    """The last entry of these, of which there must be one, as a head."""
     last = entries[-1]
     return Head(last.seq, last.hash)
 
@@ -39,10 +41,10 @@ def head_of(entries: Sequence[StoredEntry]) -> Head:
 def verified(
     session_id: str, entries: Sequence[StoredEntry], prev: Head | None = None
 ) -> Sequence[StoredEntry]:
-    """``entries``, checked: numbers without a gap, each hash over the one before and the bytes.
+    """Check ``entries``, and return them: numbers without a gap, each hash over the one before and the bytes.
 
-    ``prev`` is the entry before the first of them (the last one of the slice read before), None at
-    the start of a session. Raises SessionCorrupt with the number of the first entry that is not sound.
+    ``prev`` is the entry before the first of them (the last of the previous slice), None at the start of a
+    session. Raises SessionCorrupt with the number of the first entry that is not sound.
     """
     broken = first_break(entries, prev)
     if broken is None:
@@ -51,14 +53,14 @@ def verified(
 
 
 def first_break(entries: Sequence[StoredEntry], prev: Head | None = None) -> tuple[int, str] | None:
-    """The number of the first entry that is not sound and why, or None; see ``verified``."""
+    """The number of the first entry that is not sound, and why, or None; see ``verified``."""
     if not entries:
         return None
     expected, digest = (entries[0].seq, GENESIS) if prev is None else (prev.seq + 1, prev.hash)
     for entry in entries:
         if entry.seq != expected:
             return expected, f"entry {expected} is missing; the next one there is {entry.seq}"
-        hashing = new_hash()  # written out, since a long history is read for this alone
+        hashing = new_hash()  # ``link`` inlined, since reading a long history depends on it
         hashing.update(digest)
         hashing.update(entry.body)
         digest = hashing.digest()

@@ -1,4 +1,6 @@
-"""Group commit, in a thread: what has gathered while it was busy goes together, one fsync for many."""
+"""``Committer``: group commit in a thread: jobs that arrive during a commit are committed together in the
+next one.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from protocol.errors import StoreError
 
 
 class Job:
-    """Something to be made durable. ``future`` is there once it has to wait; it resolves when the job is
-    durable, or when it failed.
+    """Something to be made durable. ``future`` exists once the job has to wait, and resolves when it is
+    durable or has failed.
     """
 
     __slots__ = ("future", "size")
@@ -50,14 +52,14 @@ J = TypeVar("J", bound=Job)
 
 
 class Committer(Generic[J]):
-    """Runs ``commit`` with all jobs that have gathered, in order, in one thread.
+    """Runs ``commit`` with all waiting jobs, in order, in one thread.
 
-    ``commit`` must call ``done`` on each job and not raise; it gets at most ``group`` jobs at once. More
-    than ``limit`` bytes that wait are too many. The thread starts with the first job and
-    is a daemon: an exit without ``close`` loses what was not confirmed. ``put`` belongs to one thread.
+    ``commit`` must call ``done`` on each job and must not raise; it gets at most ``group`` jobs at once. More
+    than ``limit`` waiting bytes are refused. The thread starts with the first job and is a daemon: an exit
+    without ``close`` loses what was not confirmed. Only one thread may call ``put``.
     """
 
-    #: Bytes that may wait.
+    #: The most bytes that may wait.
     LIMIT = 256 << 20
 
     def __init__(
@@ -69,12 +71,12 @@ class Committer(Generic[J]):
         self._limit = limit
         self._jobs: SimpleQueue[J | _Marker] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        # The first is only written by the caller's thread, the other by ours.
+        # Written by one thread each: the first by the caller's, the second by ours.
         self._given = self._finished = 0
 
     def put(self, job: J) -> AsyncFuture[None]:
-        """Commit ``job`` soon; its future. Raises StoreError where the disk has fallen behind, or the
-        process can have no more threads.
+        """Commit ``job`` soon, and return its future. Raises StoreError if the disk has fallen behind, or no
+        more threads can be started.
         """
         waiting = self._given - self._finished
         if waiting > self._limit:
@@ -102,17 +104,17 @@ class Committer(Generic[J]):
         return thread
 
     def flush(self) -> None:
-        """Wait until all that was put is done with; from any thread."""
+        """Wait until everything put so far has been handled. Thread-safe."""
         self._mark(_Marker(last=False))
 
     def close(self) -> None:
-        """Commit what waits and end the thread; idempotent, and it can be used again."""
+        """Commit what waits and end the thread. Idempotent; the committer can be used again."""
         if self._mark(_Marker(last=True)) and self._thread is not None:
             self._thread.join()
             self._thread = None
 
     def _mark(self, marker: _Marker) -> bool:
-        """Wait until the thread comes to the marker; whether there is a thread."""
+        """Wait until the thread reaches the marker. Returns whether there is a thread."""
         if self._thread is None:
             return False
         self._jobs.put(marker)
@@ -133,13 +135,13 @@ class Committer(Generic[J]):
     def _carry_out(self, group: list[J]) -> None:
         try:
             self._commit(group)
-        except Exception as error:  # noqa: BLE001 - a defect, which must leave nobody waiting for ever
+        except Exception as error:  # noqa: BLE001 - a defect, which must not leave anybody waiting for ever
             for job in group:
                 if job.future is not None and not job.future.done():
                     job.finish(error)
 
     def _gather(self) -> tuple[list[J], _Marker | None]:
-        """Wait for a job and take what else there is, up to a marker."""
+        """Wait for a job, and take all others that are there, up to a marker."""
         group: list[J] = []
         item = self._jobs.get()
         while not isinstance(item, _Marker):

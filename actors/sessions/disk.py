@@ -1,4 +1,6 @@
-"""What stores on disk share: private and durable folders, and what the system's errors mean."""
+"""What stores on disk share: private, durable files and folders, locks, and typed errors for the system's
+errors.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from pathlib import Path
 from protocol.errors import StoreError
 
 _NO_FOLDER = "a file stands where a folder has to be: name another place, or move it out of the way"
-#: What is said to whoever writes to a full disk.
+#: The hint for a full disk.
 FREE_SPACE = "free some space; what follows will be written then"
 _HINTS = {
     errno.ENOSPC: FREE_SPACE,
@@ -30,16 +32,16 @@ _HINTS = {
     errno.ENAMETOOLONG: "use shorter names",
     errno.ETIMEDOUT: "try again once polypod gc has given space back; let a process go on that was stopped",
 }
-#: What a file system without locks answers, such as one over a network whose server has none.
+#: Errors of a file system without locks, such as a network file system whose server has none.
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 
-#: What one without hard links answers, such as that of a memory stick.
+#: Errors of a file system without hard links, such as that of a memory stick.
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
 def place(path: str | os.PathLike[str]) -> Path:
-    """The absolute path of a store, whatever becomes of the working directory. Raises StoreError for what is
-    not a path.
+    """The absolute path of a store, independent of later changes of the working directory. Raises StoreError
+    for what is not a path.
     """
     try:
         named = b"\0" not in os.fsencode(path)
@@ -48,7 +50,7 @@ def place(path: str | os.PathLike[str]) -> Path:
         raise StoreError(
             f"cannot use {str(path)!r}: the working directory is gone", hint="change to one that is there"
         ) from error
-    except (RuntimeError, ValueError) as error:  # no such user; half a character
+    except (RuntimeError, ValueError) as error:  # no such user; half a surrogate pair
         raise _no_place(path) from error
     if not named or not found.name:
         raise _no_place(path)
@@ -60,7 +62,7 @@ def _no_place(path: str | os.PathLike[str]) -> StoreError:
 
 
 def lock(descriptor: int, operation: int) -> None:
-    """``fcntl.flock``, which says where the file system has no locks. Raises OSError."""
+    """``fcntl.flock``, with an error that says if the file system has no locks. Raises OSError."""
     try:
         fcntl.flock(descriptor, operation)
     except OSError as error:
@@ -70,7 +72,7 @@ def lock(descriptor: int, operation: int) -> None:
 
 
 def has_locks(folder: Path) -> bool:
-    """Whether files in a folder can be locked, as far as that can be known."""
+    """Whether files in a folder can be locked, as far as can be known."""
     try:
         with opened_folder(folder) as descriptor:
             lock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -80,7 +82,7 @@ def has_locks(folder: Path) -> bool:
 
 
 def read_file(path: Path) -> bytes:
-    """All that a file holds; nothing of a pipe or a device in its place, of which there may be no end. Raises
+    """The whole content of a file; empty for a pipe or a device in its place, which may have no end. Raises
     OSError.
     """
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
@@ -88,8 +90,8 @@ def read_file(path: Path) -> bytes:
 
 
 def name_file(draft: Path, path: Path) -> None:
-    """Give a file that is whole another name, under which there is none. Whole it stands there at once; in a
-    file system without hard links an empty file does for a moment. Raises FileExistsError, OSError.
+    """Give a complete file another name that does not exist yet. It appears there at once; in a file system
+    without hard links an empty file does for a moment. Raises FileExistsError, OSError.
     """
     try:
         os.link(draft, path)
@@ -112,7 +114,7 @@ def store_error(error: OSError, path: Path | str) -> StoreError:
 
 @contextlib.contextmanager
 def opened_folder(folder: Path) -> Iterator[int]:
-    """A descriptor of a folder, which stays good where the folder is moved away. Raises OSError."""
+    """A descriptor of a folder, which stays valid if the folder is moved. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield descriptor

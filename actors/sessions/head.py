@@ -1,4 +1,7 @@
-"""The session head: where a session stands, shared by its pod and the pod's memory actors."""
+"""``SessionHead``: the current end and history of a session, shared by its pod and the pod's memory actors.
+
+Also session ids and names.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,10 @@ from protocol.items import Item
 
 
 class SessionHead:
-    """Where a session stands: its id, its last entry, its history, and how far memory has read.
+    """The state of a session: its id, its last entry, its history, and how far memory has read.
 
-    The pod alone changes it, on the loop; background actors on the same loop read ``session_id``,
-    ``pointer`` and ``items`` together, between two awaits. ``items`` only grows; a compaction puts a
-    new list in its place.
+    Only the pod changes it, on the loop. Background actors on the same loop read ``session_id``, ``pointer``
+    and ``items`` together, between two awaits. ``items`` only grows; a compaction replaces it by a new list.
     """
 
     __slots__ = ("hash", "items", "open", "open_run", "pointer", "seq", "session_id")
@@ -35,7 +37,7 @@ class SessionHead:
         self.pointer: int | None = None
         #: The id of a run that has begun and not ended; a pause is not an end.
         self.open_run: str | None = None
-        #: What has started and not ended.
+        #: The activities that have started and not ended.
         self.open: tuple[Activity, ...] = ()
 
     def __repr__(self) -> str:
@@ -47,20 +49,20 @@ class SessionHead:
         return Head(self.seq, self.hash)
 
 
-#: Characters of a session's short id: the last group of a UUID, which is by chance alone.
+#: Characters of a session's short id: the last group of a UUID, which is random.
 SHORT = 12
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def short_id(session_id: str) -> str:
-    """The end of a session's id, which no other one has; its beginning is the time, alike in many. A name
-    that was given to a session stands whole.
+    """The end of a session's id, which is unique; the beginning is the time, the same for many sessions. A
+    name given to a session is returned whole.
     """
     return session_id[-SHORT:] if _UUID.fullmatch(session_id) else session_id
 
 
 def fits(session_id: str, beginning: str) -> bool:
-    """Whether the id of a session, or the end of it that a short id is, begins so."""
+    """Whether the id of a session, or its short id, begins so."""
     return session_id.startswith(beginning) or session_id[-SHORT:].startswith(beginning)
 
 
@@ -80,12 +82,12 @@ def is_lost_id(session_id: str) -> bool:
     return _LOST.fullmatch(session_id) is not None
 
 
-#: The longest name of a session, as the name of a file has it.
+#: The longest name of a session, such that it fits a file name.
 _LONGEST = 200
 
 
 def check_session_name(name: object) -> None:
-    """Raise InvalidInput where no session can be called ``name``."""
+    """Raise InvalidInput if no session can have this name."""
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
         raise InvalidInput(f"session: expected a name in printable letters, got {shown(name)}")
     if len(quote(name, safe="", errors="replace")) > _LONGEST:
@@ -93,23 +95,23 @@ def check_session_name(name: object) -> None:
 
 
 def composed(name: str) -> str:
-    """A name as a new session has it: characters with marks as one, where there is one. What people type has
-    them so, and names of files on macOS have not.
+    """A name in the form that new sessions use: marked characters as one character if there is one. Typed
+    text has this form, file names on macOS do not.
     """
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def spellings(name: str) -> tuple[str, ...]:
-    """A name as it was given, and how else a session may be called that people mean by it."""
+    """A name as given, and the other form that a session which people mean by it may have."""
     if name.isascii():
         return (name,)
     return tuple(dict.fromkeys((name, composed(name), unicodedata.normalize("NFD", name))))
 
 
 def new_session_id() -> str:
-    """A UUID of version 7 (RFC 9562): unique, and in order of time."""
+    """A UUID of version 7 (RFC 9562): unique, and ordered by time."""
     millis = time.time_ns() // 1_000_000
-    number = int.from_bytes(os.urandom(10))  # programs seed ``random`` alike
+    number = int.from_bytes(os.urandom(10))  # programs may seed ``random`` with the same value
     high, low = number >> 68, number & (1 << 62) - 1
     digits = (millis << 80 | 7 << 76 | high << 64 | 2 << 62 | low).to_bytes(16).hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -1,4 +1,4 @@
-"""The writer of a session log: append, hash-chain, commit, then publish."""
+"""``SessionLog``: writes one session's log: append, hash-chain, commit, then publish."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from protocol.items import Item
 from protocol.recordable import UNFIT, recordable
 from protocol.wire import encode
 
-#: Bytes of an entry that take a millisecond to hash, which is done in a thread.
+#: Bytes of an entry that take a millisecond to hash; it is then hashed in a thread.
 LONG = 1 << 20
 
 
 class Mark(Struct, frozen=True, gc=False):
-    """Where a log ends: its last entry, how many items it has, and how they stand."""
+    """A position at the end of a log: its last entry, number of items and state there."""
 
     seq: int
     hash: bytes
@@ -50,22 +50,22 @@ def _mark(head: SessionHead) -> Mark:
     return Mark(head.seq, head.hash, len(head.items), head.pointer, head.open_run, head.open)
 
 
-#: Where every new log ends.
+#: The mark at the end of every new log.
 _NOTHING_YET = _mark(SessionHead(""))
 
 
 class _Batch(Struct):
-    """What goes to the store together, and is published once it is kept."""
+    """Entries that go to the store together, and events that are published once they are durable."""
 
     entries: list[StoredEntry]
     events: list[Event]
 
 
 class SessionLog:
-    """One pod's session: the only writer, with a tentative head (``head``) and a durable one.
+    """One pod's session: its only writer, with a tentative head (``head``) and a durable one.
 
-    ``record`` adds to the tentative end, ``commit`` makes all of it durable and then publishes its
-    events. If the store refuses, the log returns to what is durable and the rest is never published.
+    ``record`` adds to the tentative end. ``commit`` makes all of it durable, and then publishes its events.
+    If the store refuses, the log returns to what is durable, and the rest is never published.
     """
 
     __slots__ = (
@@ -86,20 +86,20 @@ class SessionLog:
         self, store: SessionStore, pod: str, head: SessionHead, publish: Callable[..., None]
     ) -> None:
         self._store = store
-        #: Called with the events that can be published now, in their order, and the entries that have the
-        #: bytes of the durable ones.
+        #: Called with the events that can be published now, in order, and the entries with the bytes of the
+        #: durable ones.
         self._publish = publish
         self.pod = pod
         self.head = head
         self._before: tuple[str, list[Item]] | None = None
         self._unsaved: Sequence[Event] = ()
         self._staged: _Batch | None = None
-        #: Whether a long entry is staged, which is hashed with its batch: then what is chained behind it does
-        #: not hold yet.
+        #: Whether a long entry is staged, which is hashed with its batch: until then later hashes are not
+        #: valid.
         self._has_long = False
-        #: Ends that are staged: see ``record_end``.
+        #: Staged ends: see ``record_end``.
         self._ends: list[Event] | None = None
-        #: What was given to the store, where the log ends with it, and the ends in it.
+        #: The batch given to the store, the end of the log with it, and the ends in it.
         self._under_way: tuple[_Batch, Mark, list[Event] | None] | None = None
         self._durable = _mark(head) if head.seq else _NOTHING_YET
 
@@ -112,45 +112,45 @@ class SessionLog:
         open_run: str | None,
         activities: tuple[Activity, ...] = (),
     ) -> None:
-        """Go on at the end of a session that was read back; ``activities`` are open there."""
+        """Continue at the end of a session that was read back, with these ``activities`` open."""
         head = self.head
         head.session_id, head.seq, head.hash = session_id, last.seq, last.hash
         head.items, head.pointer, head.open_run, head.open = items, pointer, open_run, activities
         self._durable = _mark(head)
 
     def drop_items(self) -> None:
-        """Keep the history in the store alone; nothing may be staged. ``stand_at`` has it back."""
+        """Keep the history only in the store; nothing may be staged. ``stand_at`` restores it."""
         self.head.items, self._unsaved = [], ()
 
     # -- what is kept --------------------------------------------------------------------------
 
     @property
     def durable_seq(self) -> int:
-        """The number of the last entry that is kept; transient events carry it."""
+        """The number of the last durable entry; transient events carry it."""
         return self._durable.seq
 
     @property
     def durable_hash(self) -> bytes:
-        """The hash of the last entry that is kept."""
+        """The hash of the last durable entry."""
         return self._durable.hash
 
     @property
     def durable_pointer(self) -> int | None:
-        """How far memory has read, as far as that is kept."""
+        """How far memory has read, according to what is durable."""
         return self._durable.pointer
 
     @property
     def durable_open(self) -> tuple[tuple[Activity, ...], str | None]:
-        """What is under way, and the run that is open, as far as their ends are not kept."""
+        """The activities and the run that are open, according to what is durable."""
         return self._durable.open, self._durable.open_run
 
     @property
     def durable_session(self) -> str:
-        """The session that is kept; while another is being made in its place, still the old one."""
+        """The durable session; while a successor is being created, still the old one."""
         return self.head.session_id if self._before is None else self._before[0]
 
     def durable_items(self) -> list[Item]:
-        """The history that is kept, as a list of its own."""
+        """The durable history, as a new list."""
         items = self.head.items if self._before is None else self._before[1]
         return items[: self._durable.length]
 
@@ -166,9 +166,9 @@ class SessionLog:
         self.add(kind(self.pod, head.session_id, head.seq + 1, time.time(), run_id, **fields))
 
     def add(self, event: DurableEvent) -> None:
-        """Add an event's entry to the tentative end, for which it must be numbered; an item it carries
-        joins the history. For what happens in every turn, since ``record`` makes its event three times
-        as slowly as a call that names the fields.
+        """Add an event's entry at the tentative end; the event must have the next number. An item that it
+        carries joins the history. For what happens in every turn: ``record`` takes three times as long to
+        make an event as a call with the fields' names.
         """
         head = self.head
         try:
@@ -194,15 +194,15 @@ class SessionLog:
             head.open = still_open(head.open, event)
 
     def record_end(self, kind: type[DurableEvent], run_id: str | None = None, **fields: Any) -> None:
-        """Record the end of something whose start may be published already. Where the store refuses it,
-        ``restage`` records it again, so that it is published with the next batch that the store takes.
+        """Record the end of something whose start may already be published. If the store refuses it,
+        ``restage`` records it again, so that it is published with the next batch that the store accepts.
         """
         self.record(kind, run_id, **fields)
         assert self._staged is not None
         self._ends = [*(self._ends or ()), self._staged.events[-1]]
 
     def restage(self) -> None:
-        """After a batch was refused: record the ends that were in it anew, of what stands open."""
+        """After a refused batch, record again the ends in it of whatever is still open."""
         ends, self._ends = self._ends or (), None
         for event in ends:
             assert isinstance(event, DurableEvent)
@@ -211,7 +211,7 @@ class SessionLog:
                 self.record_end(type(event), event.run_id, **_own_fields(event))
 
     def publish_transient(self, event: Event) -> None:
-        """Publish a transient event, behind the durable ones that were recorded before it."""
+        """Publish a transient event, after the durable ones that were recorded before it."""
         if self._staged is not None:
             self._staged.events.append(event)
         elif self._under_way is not None:
@@ -234,7 +234,7 @@ class SessionLog:
         self._stage(encode(opened))
 
     def append_items(self, items: list[Item]) -> None:
-        """Add items that are taken over from another session, which are not published again."""
+        """Add items taken over from another session; they are not published again."""
         head = self.head
         self._stage(encode(ItemsKept(seq=head.seq + 1, at=time.time(), items=tuple(items))))
         head.items.extend(items)
@@ -254,11 +254,11 @@ class SessionLog:
             self._staged.entries.append(entry)
 
     def _chain(self, body: bytes) -> StoredEntry:
-        """The next entry at the tentative end, which it moves on."""
+        """Chain the next entry, and move the tentative end."""
         head = self.head
         seq = head.seq = head.seq + 1
         if len(body) < LONG or asyncio._get_running_loop() is None:  # noqa: SLF001 - documented
-            hashing = new_hash()  # ``link`` written out
+            hashing = new_hash()  # ``link`` inlined
             hashing.update(head.hash)
             hashing.update(body)
             hash_ = head.hash = hashing.digest()
@@ -269,9 +269,9 @@ class SessionLog:
     # -- committing ----------------------------------------------------------------------------
 
     def create(self, parent: Parent | None = None, *, claim: bool = True) -> Kept:
-        """Make the session with all that is staged; None, or what resolves when it is durable.
+        """Create the session with everything staged. Returns None, or what resolves when it is durable.
 
-        It is claimed for this writer unless ``claim`` is false. Raises StoreError, as ``commit`` does.
+        It is claimed for this writer unless ``claim`` is false. Raises StoreError, like ``commit``.
         """
         session_id, batch = self.head.session_id, self._hand_over()
         if self._has_long:
@@ -287,9 +287,9 @@ class SessionLog:
         return pending
 
     def start_successor(self, session_id: str) -> Parent:
-        """Go on in a new session that takes this one's place: what is recorded from here to ``create``
-        are its first entries. Everything before must be durable; until ``create`` has succeeded,
-        ``roll_back`` leads back.
+        """Continue in a new session that takes this one's place: what is recorded from here to ``create`` are
+        its first entries. Everything before must be durable. Until ``create`` has succeeded, ``roll_back``
+        returns to the old session.
         """
         head = self.head
         assert self.is_clean()
@@ -299,10 +299,10 @@ class SessionLog:
         return parent
 
     def commit(self) -> Kept:
-        """Make all that is staged durable; None when it is, or what resolves when it will be.
+        """Make everything staged durable. Returns None if it is, or what resolves when it will be.
 
-        Raises StoreError or HeadConflict, after going back to what is durable. After what resolves later,
-        call ``confirm`` or ``roll_back`` on the loop, as it ended, before the next commit.
+        Raises StoreError or HeadConflict, after rolling back to what is durable. If it returns a future, call
+        ``confirm`` or ``roll_back`` on the loop, according to the result, before the next commit.
         """
         if self._staged is None:
             return None
@@ -320,7 +320,7 @@ class SessionLog:
         return pending
 
     def _hand_over(self) -> list[StoredEntry]:
-        """What is staged, on its way to the store."""
+        """Take what is staged, to give it to the store."""
         batch = self._staged
         assert batch is not None
         self._under_way = (batch, _mark(self.head), self._ends)
@@ -328,7 +328,7 @@ class SessionLog:
         return batch.entries
 
     def _hash_and_give(self, after: Head, give: Callable[[list[StoredEntry]], Kept]) -> Kept:
-        """Give the store what was handed over once it is hashed, in a thread."""
+        """Hash what was handed over in a thread, and give it to the store."""
         assert self._under_way is not None
         self._has_long = False
         return self._give_hashed(self._under_way[0], after, give)
@@ -355,7 +355,7 @@ class SessionLog:
             self._staged.entries = [self._chain(entry.body) for entry in self._staged.entries]
 
     def confirm(self) -> None:
-        """Publish the events of what was given to the store, which is durable."""
+        """Publish the events of the batch given to the store, which is now durable."""
         assert self._under_way is not None
         batch, self._durable, _ = self._under_way
         self._under_way = self._before = None
@@ -363,10 +363,10 @@ class SessionLog:
         self._publish(batch.events, batch.entries)
 
     def branch(self, session_id: str, opening: Raw, reason: str, **carried: Any) -> Kept:
-        """Go on in a new session after the durable head, with the events that the store refused last.
+        """Continue in a new session after the durable head, with the events that the store refused last.
 
-        For a writer that finds its session taken by another. ``carried`` has the pod's usage, cost and
-        seconds with what those events say. Returns and raises as ``create`` does.
+        For a writer whose session was taken by another. ``carried`` has the pod's usage, cost and seconds
+        including those events. Returns and raises like ``create``.
         """
         head, unsaved = self.head, self._unsaved
         parent = Parent("forked_from", head.session_id, head.hash.hex(), head.seq)
@@ -385,7 +385,7 @@ class SessionLog:
         return self.create(parent)
 
     def roll_back(self) -> None:
-        """Forget all that is not durable and stand where the store stands."""
+        """Drop everything that is not durable, and return to the state of the store."""
         head = self.head
         unsaved: list[Event] = []
         if self._under_way is not None:
@@ -404,7 +404,7 @@ class SessionLog:
         head.seq, head.hash = durable.seq, durable.hash
         head.pointer, head.open_run, head.open = durable.pointer, durable.open_run, durable.open
         del head.items[durable.length :]
-        for event in self._unsaved:  # transient events are true whether or not the rest is kept
+        for event in self._unsaved:  # transient events are true in any case
             if not event.durable:
                 self._publish((replace(event, session_id=head.session_id, seq=head.seq),))
 
@@ -413,7 +413,7 @@ _COMMON = frozenset(DurableEvent.__struct_fields__)
 
 
 def _without_unsaved(carried: dict[str, Any], unsaved: Sequence[Event]) -> dict[str, Any]:
-    """What a branch takes over: usage, cost and time without those that its own events will add."""
+    """What a branch takes over: usage, cost and time without what its own events will add."""
     usage, cost, seconds = carried.get("usage"), carried.get("cost"), carried.get("seconds", 0.0)
     for event in unsaved:
         if isinstance(event, RunEnd):

@@ -1,4 +1,4 @@
-"""Quarantine: writes a damaged session to a file outside the store."""
+"""Writes a damaged session to a file outside the store, as it is."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 
 def aside_path(session_id: str, folder: Path) -> Path:
-    """A file in ``folder`` that is not there yet."""
+    """A path in ``folder`` that does not exist yet."""
     path = folder / file_name(session_id)
     return path if not path.exists() else path.with_name(f"{path.stem}.{time.time_ns()}{path.suffix}")
 
 
 def keep_aside(store: SessionStore, session_id: str, folder: Path) -> Path:
-    """Write a session to a file as it is, nothing checked; but an entry that was damaged into several lines
-    is one, with escapes in the place of their ends. Raises SessionNotFound, StoreError.
+    """Write a session to a file as it is, without any check; only an entry that damage has split into lines
+    becomes one line, with escapes for the line ends. Raises SessionNotFound, StoreError.
     """
     info, path = wait(store.info(session_id)), aside_path(session_id, folder)
     lines = [header_line(session_id, info.pod, info.created_at, info.parent)]
     lines += [batch_lines([_on_one_line(entry)]) for entry in wait(store.read(session_id))]
     try:
         make_private(folder)
-        for left in folder.glob(f".{file_name(session_id)}.*"):  # by a repair that was killed over it
+        for left in folder.glob(f".{file_name(session_id)}.*"):  # left by a repair that was killed
             left.unlink(missing_ok=True)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         with draft_file(draft, b"".join(lines), at=time.time_ns(), sync=True):

@@ -1,4 +1,4 @@
-"""Checks and repairs stores: finds broken chains, forks off what is sound, exports and imports sessions."""
+"""Checks and repairs sessions: finds broken chains, forks the sound part, exports and imports."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ from protocol.manifest import without_secrets_in
 from protocol.wire import decode_entry, encode
 
 _SLICE = 1000
-#: The highest number that an entry may have, so that all stores can keep it and count on.
+#: The highest number that an entry may have, so that all stores can keep it and count further.
 _LAST_NUMBER = 1 << 62
 _CHANGED = "export the session again: somebody has changed the file"
-#: What keeps a session from being read that may be sound.
+#: Errors of the system for sessions that may be sound.
 _MAY_BE_SOUND = frozenset(
     {errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 )
@@ -51,9 +51,9 @@ _MAY_BE_SOUND = frozenset(
 class Finding(Struct, frozen=True):
     """Something wrong with a session, or (without one) with the store.
 
-    ``torn``: the end of a batch is missing; the next claim cuts it off. ``broken``: the chain breaks
-    at entry ``seq``; the ``sound`` entries before it can be forked. ``unreadable``: the store cannot
-    give the session out. ``newer``: only a newer polypod can read it.
+    ``torn``: the end of a batch is missing; the next claim cuts it off. ``broken``: the chain breaks at entry
+    ``seq``; the ``sound`` entries before it can be forked. ``unreadable``: the store cannot read the session.
+    ``newer``: only a newer polypod can read it.
     """
 
     kind: Literal["torn", "broken", "unreadable", "newer", "store"]
@@ -64,7 +64,7 @@ class Finding(Struct, frozen=True):
 
 
 def check(store: SessionStore) -> Iterator[Finding]:
-    """Read the whole store and report what is wrong; nothing is changed."""
+    """Read the whole store, and yield what is wrong; changes nothing."""
     for text in wait(store.problems()):
         yield Finding("store", text)
     for session_id, error in wait(store.unreadable()).items():
@@ -80,7 +80,7 @@ def check(store: SessionStore) -> Iterator[Finding]:
 
 
 def check_session(store: SessionStore, session_id: str) -> Iterator[Finding]:
-    """Read one session and report what is wrong; one that is deleted meanwhile is passed over."""
+    """Read one session, and yield what is wrong; one that is deleted meanwhile is skipped."""
     try:
         if torn := wait(store.torn(session_id)):
             yield Finding("torn", f"{torn} bytes of a batch that was never finished", session_id)
@@ -95,7 +95,7 @@ def check_session(store: SessionStore, session_id: str) -> Iterator[Finding]:
 
 
 def sound_prefix(store: SessionStore, session_id: str) -> tuple[list[StoredEntry], SessionCorrupt | None]:
-    """The entries up to the first that is not sound, and that one as an error (None: all are)."""
+    """The entries before the first that is not sound, and the error for that one (None: all are sound)."""
     entries: list[StoredEntry] = []
     while True:
         try:
@@ -113,12 +113,12 @@ def sound_prefix(store: SessionStore, session_id: str) -> tuple[list[StoredEntry
 
 
 def fork(store: SessionStore, session_id: str, new_id: str, *, at: str | None = None) -> SessionInfo:
-    """Make a session that branches off after the entry whose hex hash begins with ``at`` (None: the last
+    """Create a session that branches off after the entry whose hex hash begins with ``at`` (None: the last
     sound one).
 
-    Nobody holds it yet. It keeps no credentials of a ``base_url``, as early versions did. Raises
-    UnknownEntry where the session has no such entry or several, SessionCorrupt where that may lie behind a
-    break or nothing is sound, SessionNotFound, StoreError.
+    Nobody holds it yet. Credentials in a ``base_url``, which early versions kept, are left out. Raises
+    UnknownEntry if the session has no such entry or several, SessionCorrupt if the entry may be after a break
+    or nothing is sound, SessionNotFound, StoreError.
     """
     entries, broken = sound_prefix(store, session_id)
     if at is not None:
@@ -136,11 +136,11 @@ def fork(store: SessionStore, session_id: str, new_id: str, *, at: str | None = 
 
 
 def succeed(store: SessionStore, session_id: str, new_id: str) -> SessionInfo:
-    """Make a session that takes the place of a damaged one, as what is sound of that left it: a run without
-    an end is paused, what was consumed is counted on, sub-agents are its own, and calls wait for a person
-    that have surely not begun.
+    """Create a session that takes the place of a damaged one, in the state at the end of its sound part: a
+    run without an end is paused, usage is carried over, its sub-agents too, and so are calls that wait for a
+    person and have certainly not begun.
 
-    Nobody holds it yet. Raises SessionCorrupt where nothing is sound, SessionNotFound, StoreError.
+    Nobody holds it yet. Raises SessionCorrupt if nothing is sound, SessionNotFound, StoreError.
     """
     entries, broken = sound_prefix(store, session_id)
     if not entries:
@@ -167,7 +167,7 @@ def _replayed(session_id: str, entries: list[StoredEntry]) -> tuple[SessionOpene
 def _branch(
     store: SessionStore, session_id: str, opened: SessionOpened, head: Head, new_id: str
 ) -> tuple[SessionLog, Parent]:
-    """The log of a session that is to branch off behind ``head``, and what it says of its parent."""
+    """The log of a session that is to branch off after ``head``, and its parent."""
     parent = Parent("forked_from", session_id, head.hash.hex(), head.seq)
     return SessionLog(store, opened.pod, SessionHead(new_id, head.seq), _nobody_listens), parent
 
@@ -175,8 +175,8 @@ def _branch(
 def _surely_waiting(
     store: SessionStore, session_id: str, state: Replayed, broken: SessionCorrupt | None
 ) -> tuple[ApprovalRequested, ...]:
-    """The calls that wait for a person and cannot have begun: nobody has answered, and nothing that comes
-    behind what is sound speaks of them.
+    """The calls that wait for a person and cannot have begun: nobody has answered, and nothing after the
+    sound part mentions them.
     """
     waiting = state.carried()["waiting"]
     if not waiting or not store.keeps_answers:
@@ -207,11 +207,11 @@ def _bodies(store: SessionStore, session_id: str, after: int) -> bytes:
 
 
 def _nobody_listens(*_: object) -> None:
-    """A branch has no pod yet, so nobody is subscribed."""
+    """Publish nothing: a branch has no pod yet, so nobody is subscribed."""
 
 
 def successor_id(finding: Finding) -> str:
-    """The id of the session that takes the place of a damaged one: the same for the same damage, so that a
+    """The id of the session that takes the place of a damaged one. It depends only on the damage, so that a
     repair after one that was killed finds what that one has made.
     """
     digits = hashlib.sha256(f"{finding.session_id!a} {finding.seq} {finding.sound}".encode()).hexdigest()
@@ -221,13 +221,13 @@ def successor_id(finding: Finding) -> str:
 def mend(
     store: SessionStore, finding: Finding, new_id: str, aside: Path
 ) -> tuple[SessionInfo | None, Path | None]:
-    """Have a damaged session go on as its sound beginning, if there is any, under ``new_id`` (see
-    ``successor_id``), and put what is damaged aside.
+    """Continue a damaged session from its sound beginning, if there is any, under ``new_id`` (see
+    ``successor_id``), and put the damaged one aside.
 
-    The session that takes its place, and the file in the folder ``aside`` that keeps the damaged session as
-    it was. A batch that was never finished is cut off instead; what belongs to no session, or is only of a
-    newer version, is let be. Raises SessionInUse while anybody holds the session, StoreError, also where the
-    system does not let the session be read, which need not be damaged then.
+    Returns the new session, and the file in the folder ``aside`` that keeps the damaged one as it was. An
+    unfinished batch is cut off instead; what belongs to no session, or only to a newer version, is left
+    alone. Raises SessionInUse while anybody holds the session, and StoreError, also if the system does not
+    let the session be read, which then need not be damaged.
     """
     session_id = finding.session_id
     if session_id is None or finding.kind in {"store", "newer"}:
@@ -248,8 +248,8 @@ def mend(
         wait(store.release(new_id))
         if made:
             with contextlib.suppress(SessionError):
-                wait(store.info(session_id))  # else the other one is all that is left of it
-                # Else there would be one more with each repair, beside the damaged one.
+                wait(store.info(session_id))  # otherwise the new one is all that is left of it
+                # Otherwise each repair would leave one more, beside the damaged one.
                 wait(store.delete(new_id))
         raise
     wait(store.release(new_id))
@@ -257,13 +257,13 @@ def mend(
 
 
 def _claimed_successor(store: SessionStore, session_id: str, new_id: str) -> tuple[SessionInfo, bool]:
-    """The session that takes a damaged one's place, claimed, and whether it was made just now: another repair
-    that fails cannot delete it meanwhile. Raises SessionInUse where another one is at work.
+    """The session that takes a damaged one's place, claimed, and whether it was created just now. Another
+    repair that fails cannot delete it meanwhile. Raises SessionInUse if another repair is at work.
     """
     made = True
     try:
         succeed(store, session_id, new_id)
-    except HeadConflict:  # a repair that was killed behind this has made it
+    except HeadConflict:  # a repair that was killed after this has created it
         made = False
     wait(store.claim(new_id, "repair"))
     return wait(store.info(new_id)), made
@@ -285,9 +285,9 @@ def _mend_unreadable(
 def _what_can_be_read(
     store: SessionStore, session_id: str
 ) -> tuple[list[StoredEntry], SessionCorrupt | None]:
-    """The ``sound_prefix`` of a session that could not be read, as it is by now: another repair may have
-    been here. Raises StoreError where the system refuses to read what may be sound: for a permission, or a
-    disk that fails.
+    """The ``sound_prefix`` of a session that could not be read before: another repair may have worked on it
+    since. Raises StoreError if the system refuses to read what may be sound, because of a permission or a
+    failing disk.
     """
     try:
         return sound_prefix(store, session_id)
@@ -346,7 +346,7 @@ def export_lines(store: SessionStore, session_id: str) -> Iterator[bytes]:
 def export_session(store: SessionStore, session_id: str, path: Path) -> None:
     """Write a session to a file, whole or not at all; see ``export_lines``.
 
-    Raises StoreError too where there is a file of that name, or it cannot be written.
+    Raises StoreError also if there is a file of that name, or it cannot be written.
     """
     if path.is_dir():
         raise StoreError(f"{path} is a folder", hint="name a new file in it")
@@ -368,14 +368,14 @@ def export_session(store: SessionStore, session_id: str, path: Path) -> None:
 
 
 def _check_header(header: Header, entries: list[StoredEntry], name: str) -> None:
-    """Raise StoreError where the first line of what is called ``name`` is not of its entries, which are
-    hashed, or where no store can keep their numbers. A session that a repair found again under a
-    ``lost_id`` has entries that name another.
+    """Raise StoreError if the header of ``name`` does not fit its entries, which are hashed, or if no store
+    can keep their numbers. A session that a repair found again under a ``lost_id`` has entries that name
+    another.
     """
     before = 0 if header.parent is None else header.parent.at_seq
     if entries[0].seq < 1 or max(entries[-1].seq, before) > _LAST_NUMBER:
         raise StoreError(f"{name} has an entry of a number that none can have", hint=_CHANGED)
-    with contextlib.suppress(NewerVersion, SessionCorrupt):  # what cannot be read says so where it is
+    with contextlib.suppress(NewerVersion, SessionCorrupt):  # damage is reported where the entries are read
         opened = _opening(header.session, entries[0])
         for what, said, found in (
             ("session", header.session, opened.session_id),
@@ -393,10 +393,10 @@ def _place(parent: Parent | None) -> str:
 
 
 def import_session(store: SessionStore, lines: Iterable[bytes], *, name: str = "the file") -> SessionInfo:
-    """Bring in a session that was exported, under its id and with its hashes, checked.
+    """Import a session that was exported, under its id and with its hashes, which are checked.
 
-    Nobody holds it yet. Raises StoreError where the bytes (called ``name``) are not a whole session,
-    SessionCorrupt where its chain breaks, HeadConflict where the store has a session of that id.
+    Nobody holds it yet. Raises StoreError if the lines (called ``name``) are not a whole session,
+    SessionCorrupt if its chain breaks, HeadConflict if the store has a session with that id.
     """
     first, _, rest = b"".join(lines).partition(b"\n")
     header = parse_header(first, name)

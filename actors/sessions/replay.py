@@ -1,4 +1,4 @@
-"""Replay, pure: folds the entries of a session log into the history and the state that they record."""
+"""Replay: folds the entries of a session log into the history and state that they record; pure."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ from protocol.text import UNDECODABLE
 from protocol.usage import Usage, sum_of
 from protocol.wire import LazyDecoder, other_entry
 
-# Nearly all entries of a log are items, and the beginnings and ends of runs. Of these no more is decoded than
-# replay needs, which makes a restore a tenth cheaper; the chain has vouched for the rest.
+# Nearly all entries of a log are items, and starts and ends of runs. For these, only the fields that replay
+# needs are decoded, which makes a restore a tenth faster; the chain vouches for the rest.
 
 
 class _User(Struct, frozen=True, gc=False, tag=UserMessage.__name__):
@@ -89,8 +89,8 @@ class _PodStarted(Struct, frozen=True, gc=False, tag=PodStarted.__name__):
 class _Opened(
     Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True, tag=SessionOpened.__name__
 ):
-    """How a session begins that takes nothing over from another. What one may take over has so many types
-    that a decoder of them takes as long to make as a thousand entries to decode.
+    """The opening of a session that takes nothing over from another. What one may take over has so many types
+    that making its decoder takes as long as decoding a thousand entries.
     """
 
     session_id: str
@@ -109,24 +109,24 @@ _BRIEF: dict[type, type] = {
     RunEnd: _RunEnd,
     PodStarted: _PodStarted,
 }
-#: Entries that bring an item, besides answers.
+#: Entries that carry an item, besides answers.
 _OTHER_ITEMS = frozenset({_User, _System, _Result})
-#: What a call has consumed that no server reported.
+#: The usage of a call for which no server reported any.
 _UNKNOWN = Usage()
-# Making a decoder takes 0.1 ms for each kind that it knows, as much as decoding a hundred entries; most logs
-# have no others than the usual kinds.
+# Making a decoder takes 0.1 ms for each kind that it knows, as much as decoding a hundred entries, and most
+# logs have only the usual kinds.
 _usual: LazyDecoder[Any] = LazyDecoder(*_BRIEF.values(), _Opened, PodEnded)
 _all: LazyDecoder[Any] = LazyDecoder(*(_BRIEF.get(kind, kind) for kind in ENTRIES))
 
 
 class Replayed:
-    """What a log says, folded entry by entry.
+    """The state that a log records, folded entry by entry.
 
-    ``calls`` are the model calls still in this history, as (items in the request, usage); ``usage``
-    and ``cost`` sum over all calls in the log, and are None where there was none.
-    ``open`` is what was started and has no end; ``open_run`` is the id of a run without an end; its time,
-    where it was cut off, is reckoned up to the last thing that it is known to have done. ``open_attempts`` is
-    what came of the tiers of a chain that it asked.
+    ``calls`` are the model calls still in this history, as (items in the request, usage). ``usage`` and
+    ``cost`` sum over all calls in the log, and are None if there was none. ``open`` is what was started and
+    has no end. ``open_run`` is the id of a run without an end; if it was cut off, its time counts up to the
+    last thing that it is known to have done. ``open_attempts`` are the results of the tiers that a chain has
+    asked.
     """
 
     def __init__(self) -> None:
@@ -144,18 +144,18 @@ class Replayed:
         self.approvals = NO_APPROVALS
         self.children = NO_CHILDREN
         self.cost: float | None = None
-        #: The usage of each call, and what was carried over from another session.
+        #: The usage of each call, and that carried over from another session.
         self._usages: list[Usage] = []
         self._seconds = 0.0
-        #: When the run whose time is not recorded began, and was last at work.
+        #: Start and last known activity of the run whose time is not recorded.
         self._began: float | None = None
         self._worked = 0.0
         self.seq = 0
         self._decoder = _usual
 
     def read(self, entries: Iterable[StoredEntry]) -> None:
-        """Take the next entries as a store gives them. Raises WireError for what is none, NewerVersion for
-        an item that only a newer version knows.
+        """Take the next entries as a store returns them. Raises WireError for what is not an entry,
+        NewerVersion for an item that only a newer version knows.
         """
         items, decode = self.items, self._decoder.decode
         append, entry = items.append, None
@@ -183,7 +183,7 @@ class Replayed:
                 self.seq = entry.seq
 
     def _decode_unusual(self, body: bytes) -> Any:
-        """An entry of another kind than most; all kinds are known from then on. Raises as ``read`` does."""
+        """Decode an entry of a rare kind; from then on all kinds are known. Raises like ``read``."""
         self._decoder = _all
         try:
             return _all.decode(body)
@@ -192,7 +192,7 @@ class Replayed:
 
     @property
     def usage(self) -> Usage | None:
-        """What all calls have consumed; None where there was none."""
+        """The usage of all calls; None if there was none."""
         return sum_of(self._usages) if self._usages else None
 
     @property
@@ -201,12 +201,12 @@ class Replayed:
         return self._seconds + self._run_seconds()
 
     def _run_seconds(self) -> float:
-        """What the run took whose time is not recorded."""
+        """How long the run took whose time is not recorded."""
         return 0.0 if self._began is None else max(0.0, self._worked - self._began)
 
     def carried(self) -> dict[str, Any]:
-        """What a session that takes this one's place says in its ``SessionOpened``. Calls that were approved
-        are left out, and forms of tools at work, which nobody waits for any more.
+        """What a session that takes this one's place says in its ``SessionOpened``. Left out are calls that
+        were approved, and forms of running tools, which nobody waits for any more.
         """
         return {
             "run_id": self.open_run,
@@ -222,7 +222,7 @@ class Replayed:
         }
 
     def _count_run(self, seconds: float | None) -> None:
-        """Add the time of a run that has ended, in seconds; None where its process ended first."""
+        """Add the time of a run that has ended, in seconds; None if its process ended first."""
         self._seconds = self.seconds if seconds is None else self._seconds + seconds
         self._began = None
 
@@ -261,8 +261,8 @@ class Replayed:
                 self._spent(entry.usage, entry.cost)  # type: ignore[attr-defined]
 
     def _count_wait(self, entry: ApprovalRequested | ApprovalResolved) -> None:
-        """Count no time in which a call waits for a person. What was approved while a run was
-        at work may have begun.
+        """Exclude the time in which a call waits for a person. A call approved during a run may
+        have begun.
         """
         self.approvals = self.approvals.after(entry)
         if self._began is not None:
@@ -272,13 +272,13 @@ class Replayed:
             self._worked = max(self._worked, entry.at)
 
     def _count_answer(self, entry: _Answer, before: int) -> None:
-        """Count the call that an answer came from, to a request of so many items."""
+        """Count the call that produced an answer, for a request of ``before`` items."""
         usage = entry.usage
-        if entry.run_id is not None:  # else a program pushed it into the history
+        if entry.run_id is not None:  # otherwise a program pushed it into the history
             self.open_steps += 1
             self._worked = entry.at
         if usage is not None:
-            if not entry.item.cut:  # what was cut has estimates in it
+            if not entry.item.cut:  # a cut answer has only estimates
                 self.calls.append((before, usage))
             self._usages.append(usage)
         elif entry.run_id is not None:
@@ -312,7 +312,7 @@ class Replayed:
 
 
 def replay(entries: Iterable[StoredEntry]) -> Replayed:
-    """The whole of a log, whose chain was checked by its reader."""
+    """Replay a whole log, whose chain its reader has checked."""
     state = Replayed()
     state.read(entries)
     return state
@@ -321,7 +321,7 @@ def replay(entries: Iterable[StoredEntry]) -> Replayed:
 def open_calls(items: list[Item]) -> list[ToolCall]:
     """The calls of the last assistant item that have no result yet, in order."""
     last = items[-1] if items else None
-    if type(last) is not ToolResult:  # nothing but results ever comes after a call without one
+    if type(last) is not ToolResult:  # only results ever follow a call without one
         return list(last.calls) if type(last) is AssistantItem else []
     answered: list[str] = []
     for item in reversed(items):
@@ -333,7 +333,7 @@ def open_calls(items: list[Item]) -> list[ToolCall]:
 
 
 def _answers(answered: list[str], call_id: str) -> bool:
-    """Take one result of that id out of ``answered``, if there is one: several calls may share an id."""
+    """Remove one result with that id from ``answered``, if there is one: several calls may share an id."""
     if call_id not in answered:
         return False
     answered.remove(call_id)

@@ -1,4 +1,4 @@
-"""Retention: deletes sessions by age, and those that a compaction has superseded."""
+"""Retention: deletes old sessions, and those that a compaction has superseded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from actors.sessions.repair import sound_prefix
 from actors.sessions.store import SessionInfo, SessionStore
 from protocol.errors import SessionNotFound
 
-#: Sessions that are deleted together at most, and entries that these have: some 10 ms, for which others wait.
+#: The most sessions that are deleted together, and the most entries in them: some 10 ms, for which others
+#: wait.
 _BATCH, _ENTRIES = 100, 2000
 
 
@@ -22,11 +23,11 @@ def doomed(
     superseded: bool = False,
     keep: Container[str] = (),
 ) -> list[SessionInfo]:
-    """The sessions that may go, children before their parents.
+    """The sessions that can be deleted, children before their parents.
 
-    ``before`` takes those that changed last before that time (seconds since the epoch), ``superseded``
-    those that were compacted into another, ``keep`` spares sessions by their ids. What a remaining
-    session was forked from stays, and what one was compacted from does unless ``superseded``.
+    ``before`` selects those last changed before that time (seconds since the epoch), ``superseded`` those
+    that were compacted into another; ``keep`` spares sessions by id. A session from which a remaining one was
+    forked stays, and so does one from which a remaining one was compacted, unless ``superseded``.
     """
     children: dict[str, list[SessionInfo]] = defaultdict(list)
     for info in sessions:
@@ -53,13 +54,13 @@ def collect(
     now: float | None = None,
     dry_run: bool = False,
 ) -> list[SessionInfo]:
-    """Delete what may go and is held by nobody, and return it; ``older_than`` in seconds. With ``dry_run``
-    nothing is deleted.
+    """Delete the sessions that can go and are not held, and return them; ``older_than`` is in seconds. With
+    ``dry_run`` nothing is deleted.
 
-    A session counts as superseded only by one whose chain is sound. Raises StoreError.
+    A session counts as superseded only if the chain of its successor is sound. Raises StoreError.
     """
     before = None if older_than is None else (time.time() if now is None else now) - older_than
-    # Else they are asked about when they are to go: what they come from stays then.
+    # Otherwise holders are looked up at the deletion; then the ancestors of a held session stay.
     keep = _Held(store) if dry_run or superseded else ()
     gone: list[SessionInfo] = []
     needed: set[str] = set()
@@ -69,7 +70,7 @@ def collect(
             if info.session_id not in needed and _followers_are_sound(store, info, going):
                 going[info.session_id] = info
             elif info.parent is not None and not (superseded and _is_compaction(info)):
-                needed.add(info.parent.session_id)  # which would have gone after this one
+                needed.add(info.parent.session_id)  # which would have been deleted after this one
         went = list(going.values()) if dry_run else wait(store.delete_all(list(going.values())))
         gone += went
         for each in went:
@@ -81,7 +82,7 @@ def collect(
 
 
 def _batches(sessions: Iterable[SessionInfo]) -> Iterator[list[SessionInfo]]:
-    """Sessions in their order, so many together as are deleted in some milliseconds."""
+    """Batches of sessions, in order, each of which is deleted within some milliseconds."""
     batch: list[SessionInfo] = []
     entries = 0
     for info in sessions:
@@ -97,7 +98,7 @@ def _batches(sessions: Iterable[SessionInfo]) -> Iterator[list[SessionInfo]]:
 def _children_first(
     sessions: Sequence[SessionInfo], children: Mapping[str, Sequence[SessionInfo]]
 ) -> Iterator[SessionInfo]:
-    """In an order that asks no clock, which may have been set back."""
+    """The sessions in an order that depends on no clock, which may have been set back."""
     seen: set[str] = set()
     stack = [(info, False) for info in sessions]
     while stack:
@@ -115,7 +116,7 @@ def _is_compaction(info: SessionInfo) -> bool:
 
 
 class _Held:
-    """The sessions that are held; each is asked about only where it may go."""
+    """The sessions that are held; each is looked up only if it could be deleted."""
 
     def __init__(self, store: SessionStore) -> None:
         self._store = store
@@ -128,7 +129,9 @@ class _Held:
 
 
 def _followers_are_sound(store: SessionStore, info: SessionInfo, going: Container[str]) -> bool:
-    """Whether what a session was compacted into is sound, but for what goes with it: that was asked about."""
+    """Whether what a session was compacted into is sound; those that are deleted with it have been
+    checked.
+    """
     return all(
         sound_prefix(store, follower.session_id)[1] is None
         for follower in wait(store.successors(info.session_id))

@@ -1,4 +1,4 @@
-"""From a store's URL to the store: ``memory:``, ``sqlite:FILE``, ``jsonl:DIR``."""
+"""Opens the store that a URL names: ``memory:``, ``sqlite:FILE`` or ``jsonl:DIR``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _HINT = "use memory:, sqlite:FILE or jsonl:DIR; the last two with ?durability=pr
 
 
 class Place(Struct, frozen=True):
-    """What a store's URL says: the kind of store, where it is, and how durable it is to be."""
+    """A parsed store URL: the kind of store, where it is, and its durability."""
 
     scheme: str
     path: str
@@ -38,16 +38,16 @@ class Place(Struct, frozen=True):
 
 
 def open_store(url: str) -> SessionStore:
-    """Open the store that ``url`` names; its file or folder is made where there is none.
+    """Open the store that ``url`` names; its file or folder is created if it does not exist.
 
-    Raises StoreError where the URL names no store, or the store cannot be opened.
+    Raises StoreError if the URL names no store, or the store cannot be opened.
     """
     place = place_of(url)
     return _ON_DISK[place.scheme](place.path, place.durability) if place.path else MemoryStore()
 
 
 def place_of(url: str) -> Place:
-    """What ``url`` says; nothing is opened. Raises StoreError where it names no store."""
+    """Parse ``url``, and open nothing. Raises StoreError if it names no store."""
     scheme, colon, rest = url.partition(":")
     if not colon or not scheme.isalpha():
         raise StoreError(f"{url!r} is not a store", hint=_HINT)
@@ -66,7 +66,7 @@ def place_of(url: str) -> Place:
     path = place.removeprefix("//")
     if not path:
         raise StoreError(f"{url!r} does not say where", hint=_HINT)
-    if path == ":memory:":  # SQLite's own word for it would be a file of that name here
+    if path == ":memory:":  # SQLite's own name for it would be an ordinary file here
         raise StoreError(f"{url!r}: sessions in memory are memory:", hint=_HINT)
     return Place(scheme, path, _durability(url, query))
 

@@ -1,4 +1,4 @@
-"""The JSON-lines store: one file a session."""
+"""The JSON-lines store: one readable file for each session."""
 
 from actors.runtime.on_demand import on_demand
 

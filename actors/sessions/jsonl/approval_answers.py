@@ -1,4 +1,4 @@
-"""Answers to calls that wait for approval, a line each in a file of a JSON-lines store."""
+"""Keeps answers to calls that wait for approval, a line each, in a file of a JSON-lines store."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from actors.sessions.lock import WriterLock
 from protocol.approval import ApprovalAnswer
 from protocol.text import UNDECODABLE
 
-#: Bytes before a place that show whether the file is still the one that it was a place in.
+#: Bytes before a position that show whether the file is still the same.
 _BEFORE = 128
 
 
 class _Mark(Struct, frozen=True):
-    """How far the file was read: its state then, the place, and the bytes before that. A file that is made
-    anew may have the number of an older one.
+    """How far the file was read: its state then, the position, and the bytes before that, since a new file
+    may reuse an older one's inode.
     """
 
     state: tuple[int, int, int]
@@ -38,8 +38,8 @@ def _state(status: os.stat_result) -> tuple[int, int, int]:
 
 
 class AnswersFile:
-    """The file of all answers; who changes it holds the store's gate. All methods raise OSError, StoreError
-    where something else is there.
+    """The file of all answers; it is changed under the store's gate. All methods raise OSError, and
+    StoreError if something else is in its place.
     """
 
     def __init__(self, path: Path, lock: WriterLock, files: Files, *, sync: bool) -> None:
@@ -49,13 +49,13 @@ class AnswersFile:
         self._sync = sync
 
     def put(self, answer: ApprovalAnswer) -> bool:
-        """Add an answer, on the disk if the store wants that; False where there is one already."""
+        """Add an answer, synced if the store is so configured. False if there is one already."""
         with self._lock.gate(), self._opened() as descriptor:
             data = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
             sound = data.rfind(b"\n") + 1
             if any(_is_to(answer, other) for other in _answers(data[:sound], [answer.approval_id])):
                 return False
-            if sound < len(data):  # of a process that has died over it
+            if sound < len(data):  # left by a process that died while writing
                 self._files.truncate(descriptor, sound)
             write_all(self._files, descriptor, msgspec.json.encode(answer) + b"\n", sound)
             if self._sync:
@@ -64,7 +64,7 @@ class AnswersFile:
         return True
 
     def among(self, approval_ids: Collection[str]) -> list[ApprovalAnswer]:
-        """The answers to these ids."""
+        """The answers to these approvals."""
         try:
             data = read_file(self._path)
         except FileNotFoundError:
@@ -72,7 +72,7 @@ class AnswersFile:
         return list(_answers(data, approval_ids))
 
     def since(self, mark: object) -> tuple[object, list[ApprovalAnswer]]:
-        """The answers behind ``mark``, and the mark of now; of None that alone."""
+        """The answers after ``mark``, and the current mark; with None only the mark."""
         known = mark if isinstance(mark, _Mark) else _NOWHERE
         try:
             if mark is not None and _state(self._path.stat()) == known.state:
@@ -93,7 +93,7 @@ class AnswersFile:
         return now, [] if mark is None else list(_answers(data))
 
     def forget(self, session_ids: Collection[str]) -> None:
-        """Remove those of these sessions; called by who holds the gate."""
+        """Remove the answers of these sessions; the caller holds the gate."""
         try:
             data = read_file(self._path)
         except FileNotFoundError:
@@ -121,10 +121,10 @@ class AnswersFile:
 
 
 def _answers(data: bytes, approval_ids: Collection[str] | None = None) -> Iterator[ApprovalAnswer]:
-    """The answers on whole lines; damaged ones are skipped."""
+    """The answers on complete lines; damaged ones are skipped."""
     written = None if approval_ids is None else [msgspec.json.encode(each) for each in approval_ids]
     if written is not None and not any(each in data for each in written):
-        return  # as nearly always
+        return  # nearly always
     for line in data.splitlines():
         if written is not None and not any(each in line for each in written):
             continue

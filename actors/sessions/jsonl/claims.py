@@ -1,7 +1,8 @@
-"""Who holds which session of a JSON-lines store: a small file for each that was ever claimed.
+"""``Claims``: which process holds which session of a JSON-lines store, in a small file for each session ever
+claimed.
 
-A claim is written in place, within the gate of the store's lock; the file's time
-says to a holder in one system call whether the claim is still its own.
+A claim is written in place, under the gate of the store's lock. By the file's time a holder sees with one
+system call whether the claim is still its own.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from actors.sessions.lock import WriterLock
 from actors.sessions.store import Holder, in_use
 from protocol.text import UNDECODABLE
 
-#: A mark of one claim, which the one that replaces it does not have.
+#: Identifies one claim; the claim that replaces it has another.
 Stamp = tuple[int, int]
 
 
-# As wide as a claim gets, so that one write replaces the one before.
+# The greatest length of a claim, so that one write replaces the one before.
 _WIDTH = 256
 
 
 class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a claim says; without a ``writer`` nobody holds the session."""
+    """The content of a claim file; without a ``writer`` nobody holds the session."""
 
     generation: int
     writer: str | None = None
@@ -36,8 +37,8 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Clock:
-    """Gives each write of a store a later time than the one before, also where the system's clock was set
-    back, and also in another process: a file keeps the last one. So the files' times give their order.
+    """Gives each write of a store a later time than the one before, even if the system's clock was set back,
+    and across processes: a file keeps the last time. So the files' times give their order.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,9 +46,9 @@ class Clock:
         self._last = 0
 
     def tick(self) -> int:
-        """Now, or what comes after the last write; nanoseconds. Raises OSError."""
+        """The current time, or the next after the last write, in nanoseconds. Raises OSError."""
         try:
-            kept = os.stat(self._path).st_mtime_ns  # noqa: PTH116 - on the path of every append
+            kept = os.stat(self._path).st_mtime_ns  # noqa: PTH116 - each append calls it
         except FileNotFoundError:
             kept = 0
             self._path.touch(mode=0o600)
@@ -57,17 +58,17 @@ class Clock:
 
 
 class Claims:
-    """The claims of one store. Raises OSError, and SessionInUse where somebody else holds a session."""
+    """The claims of one store. Raises OSError, and SessionInUse if somebody else holds a session."""
 
     def __init__(self, folder: Path, lock: WriterLock, files: Files = FILES) -> None:
         self._folder = folder
         self.lock = lock
-        #: How all files of the store are changed, and when that was.
+        #: How the store's files are changed, and the times of their changes.
         self.files = files
         self.clock = Clock(folder.with_name("clock"))
 
     def take(self, name: str, session_id: str, pod: str, since: float) -> tuple[int, Stamp]:
-        """Claim a session (within the lock's gate): the generation, and the stamp of the claim."""
+        """Claim a session, at the gate. Returns the generation, and the stamp of the claim."""
         old = self._read(name)
         if (holder := self._living(old)) is not None:
             raise in_use(session_id, holder)
@@ -75,13 +76,13 @@ class Claims:
         return new.generation, self._write(name, new)
 
     def release(self, name: str, stamp: Stamp) -> None:
-        """Let go of a claim, if it is still the one with that stamp."""
+        """Release a claim, if it is still the one with that stamp."""
         with self.lock.gate():
             if self.stamp(name) == stamp:
                 self._write(name, Mark(self._read(name).generation))
 
     def remove(self, name: str) -> None:
-        """Forget the claims on a session that is gone."""
+        """Remove the claims on a deleted session."""
         (self._folder / name).unlink(missing_ok=True)
 
     def holder(self, name: str) -> Holder | None:
@@ -89,9 +90,9 @@ class Claims:
         return self._living(self._read(name))
 
     def stamp(self, name: str) -> Stamp | None:
-        """The mark of the claim as it is now; None where there is none."""
+        """The stamp of the current claim; None if there is none."""
         try:
-            return _stamp(os.stat(self._folder / name))  # noqa: PTH116 - on the path of every append
+            return _stamp(os.stat(self._folder / name))  # noqa: PTH116 - each append calls it
         except FileNotFoundError:
             return None
 
@@ -104,7 +105,7 @@ class Claims:
     def _read(self, name: str) -> Mark:
         try:
             return msgspec.json.decode(read_file(self._folder / name), type=Mark)
-        except (FileNotFoundError, *UNDECODABLE):  # none yet, or cut by the power's end
+        except (FileNotFoundError, *UNDECODABLE):  # none yet, or cut off by a power cut
             return Mark(0)
 
     def _write(self, name: str, mark: Mark) -> Stamp:

@@ -1,4 +1,6 @@
-"""How writes reach a JSON-lines store: at once on the caller's thread, or gathered and synced."""
+"""``JsonLinesCommits``: writes to a JSON-lines store, at once on the caller's thread, or gathered
+and synced.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,12 @@ from actors.sessions.jsonl.write import Append
 from actors.sessions.store import Durability
 from protocol.errors import HeadConflict, SessionError
 
-#: Bytes of a job that would hold the loop for milliseconds; the writer thread takes it.
+#: Bytes of a job that would hold up the loop for milliseconds; the writer thread takes it.
 _LARGE = 1 << 20
 
 
 class JsonLinesCommits:
-    """The one way to write to a store's files. ``failed`` receives each job that was refused."""
+    """The only way to write to a store's files. ``failed`` is called with each job that was refused."""
 
     def __init__(
         self, url: str, claims: Claims, durability: Durability, failed: Callable[[Append, SessionError], None]
@@ -31,7 +33,7 @@ class JsonLinesCommits:
         self._syncers = ThreadPoolExecutor(8, thread_name_prefix=f"sync {url}")
 
     def submit(self, job: Append) -> AsyncFuture[None] | None:
-        """Write now; what is long, and all in power mode, by the writer thread. Raises SessionError."""
+        """Write now; long jobs, and all jobs in power mode, go to the writer thread. Raises SessionError."""
         held = job.held
         if not self._inline or job.size >= _LARGE or held.queued != held.finished:
             future = self._committer.put(job)
@@ -45,16 +47,16 @@ class JsonLinesCommits:
         return None
 
     def flush(self) -> None:
-        """Wait until all that was given is durable."""
+        """Wait until everything submitted is durable."""
         self._committer.flush()
 
     def close(self) -> None:
-        """Write what waits and end the thread; idempotent."""
+        """Write what waits, and end the thread. Idempotent."""
         self._committer.close()
         self._syncers.shutdown()
 
     def _commit(self, jobs: list[Append]) -> None:
-        """Called on the writer thread: write all, then sync all, so that one wait serves many."""
+        """Write all jobs on the writer thread, then sync all, so that one wait serves many."""
         written: list[tuple[Append, int]] = []
         for job in jobs:
             outcome = self._perform(job)
@@ -62,7 +64,7 @@ class JsonLinesCommits:
                 written.append((job, outcome))
             else:
                 job.finish(outcome)
-        if self._inline:  # the process may end now, the machine not
+        if self._inline:  # enough if the process ends, not if the machine does
             for job, descriptor in written:
                 os.close(descriptor)
                 job.finish()
@@ -79,7 +81,7 @@ class JsonLinesCommits:
             job.finish(error and store_error(error, job.held.path))
 
     def _sync_files(self, descriptors: list[int]) -> list[OSError | None]:
-        """Sync the files side by side, since the disk takes many syncs together as readily as one."""
+        """Sync the files in parallel: a disk takes many syncs together as quickly as one."""
         if len(descriptors) == 1:
             return [self._sync(descriptors[0])]
         try:

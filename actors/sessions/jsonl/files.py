@@ -1,4 +1,4 @@
-"""A session's file on disk: made whole, appended to whole, and never written to but at its end."""
+"""Reads and writes a session's file: created whole, appended to, and never changed before its end."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ from protocol.errors import SessionCorrupt, StoreError
 
 SUFFIX = ".jsonl"
 _TAIL = 4 << 10
-#: Bytes of a file's end that are read whole to find its last entry.
+#: The most bytes at a file's end that are read to find its last entry.
 _LONG = 256 << 10
 
 
 class Files:
-    """How the store's files are changed: by the system's own calls. Another may stand in its place, to
-    watch them or to have them fail as a disk does. Raises OSError.
+    """Changes the store's files, by system calls. Another object may take its place, to watch the files or to
+    fail as a disk does. Raises OSError.
     """
 
     def open(self, path: str | Path, flags: int, mode: int = 0o600) -> int:
-        """A descriptor that other programs do not inherit; a pipe in a file's place is not waited for."""
+        """Open a descriptor that other programs do not inherit, without waiting for a pipe in a
+        file's place.
+        """
         return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, mode)
 
     def write(self, descriptor: int, data: bytes) -> int:
-        """How many of the bytes were written: one at least."""
+        """Write, and return how many of the bytes were written: one at least."""
         return os.write(descriptor, data)
 
     def truncate(self, descriptor: int, size: int) -> None:
-        """Cut a file off."""
+        """Truncate a file."""
         os.ftruncate(descriptor, size)
 
     def sync(self, descriptor: int) -> None:
@@ -51,15 +53,15 @@ class Files:
         name_file(source, target)
 
 
-#: The system's own.
+#: The default: plain system calls.
 FILES = Files()
 
 
 class Ends(NamedTuple):
     """Both ends of a session's file.
 
-    ``start`` is where its entries begin, ``head`` the last sound one, ``sound`` where that ends and
-    ``size`` where the file does; ``inode`` and ``changed`` (nanoseconds) are the system's.
+    ``start`` is where its entries begin, ``head`` the last sound one, ``sound`` where that ends, and ``size``
+    where the file does. ``inode`` and ``changed`` (nanoseconds) are the system's.
     """
 
     header: Header
@@ -72,13 +74,13 @@ class Ends(NamedTuple):
 
 
 def file_name(session_id: str) -> str:
-    """The name of a session's file; whatever the id is, it names a file in the store's folder."""
+    """The name of a session's file; whatever the id is, the file is in the store's folder."""
     name = quote(session_id, safe="")
     return ("%2E" + name[1:] if name.startswith(".") else name) + SUFFIX
 
 
 def session_of(name: str) -> str | None:
-    """The session that a file of that name belongs to, None for other files, such as one whose name is no
+    """The session that a file of that name belongs to, None for other files, including names that are not
     text.
     """
     ours = name.endswith(SUFFIX) and not name.startswith(".") and name.isascii()
@@ -87,8 +89,8 @@ def session_of(name: str) -> str | None:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """A session's file, for reading. Raises OSError, and StoreError where something else stands in its place:
-    to open a pipe would wait for who writes to it.
+    """A session's file, open for reading. Raises OSError, and StoreError if something else is in its place:
+    opening a pipe would wait for a writer.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -99,9 +101,9 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def read_ends(path: Path, upto: int | None = None) -> Ends:
-    """Look at both ends of a file, or of its first ``upto`` bytes.
+    """Read both ends of a file, or of its first ``upto`` bytes.
 
-    Raises OSError, and StoreError where it is not a session's.
+    Raises OSError, and StoreError if it is not a session's.
     """
     with opened(path) as file:
         line = file.readline()
@@ -118,12 +120,12 @@ def read_ends(path: Path, upto: int | None = None) -> Ends:
 
 
 def none_is_whole(session_id: str) -> SessionCorrupt:
-    """The error for a file of which not even the first batch has come to its end."""
+    """The error for a file without a single complete batch."""
     return SessionCorrupt(session_id, 1, "not one of its entries is whole")
 
 
 def _last_sound(file: BinaryIO, start: int, size: int) -> tuple[Head | None, int]:
-    """The last sound entry of a file and where it ends, looked for from the file's end."""
+    """The last sound entry of a file and where it ends, searched from the file's end."""
     span = _TAIL
     while True:
         begin = max(start, size - span)
@@ -140,7 +142,7 @@ def _last_sound(file: BinaryIO, start: int, size: int) -> tuple[Head | None, int
 
 
 def _long_end(file: BinaryIO, start: int, size: int) -> tuple[Head, int] | None:
-    """The last sound entry where the last line is a whole batch, and too long to be read."""
+    """The last sound entry if the last line is a whole batch, and too long to be read."""
     end = _line_end(file, start, size)
     begin = _line_end(file, start, end - 1)
     file.seek(begin)
@@ -152,7 +154,7 @@ def _long_end(file: BinaryIO, start: int, size: int) -> tuple[Head, int] | None:
 
 
 def _line_end(file: BinaryIO, start: int, end: int) -> int:
-    """Where the last line between ``start`` and ``end`` ends; ``start`` where none does."""
+    """Where the last line between ``start`` and ``end`` ends; ``start`` if none does."""
     while end > start:
         begin = max(start, end - _LONG)
         file.seek(begin)
@@ -164,28 +166,28 @@ def _line_end(file: BinaryIO, start: int, end: int) -> int:
 
 
 def write_all(files: Files, descriptor: int, data: bytes, end: int) -> None:
-    """Add ``data`` to a file that is ``end`` bytes long, or raise OSError and leave it as it was, if the
-    disk lets us.
+    """Append ``data`` to a file of ``end`` bytes. If that fails, restore the file as far as the disk allows,
+    and raise OSError.
     """
     try:
         put_all(files, descriptor, data)
     except OSError:
-        with contextlib.suppress(OSError):  # the first error says more, and the next append looks again
+        with contextlib.suppress(OSError):  # the first error says more, and the next append checks again
             files.truncate(descriptor, end)
         raise
 
 
 def put_all(files: Files, descriptor: int, data: bytes) -> None:
-    """Write ``data`` where the descriptor stands. Raises OSError, with any part of it written."""
+    """Write all of ``data`` at the current position. Raises OSError, with any part of it written."""
     written = files.write(descriptor, data)
-    while written < len(data):  # most likely the next one says why
+    while written < len(data):  # a short write: the next one probably says why
         written += files.write(descriptor, data[written:])
 
 
 @contextlib.contextmanager
 def draft_file(draft: Path, data: bytes, *, at: int, sync: bool, files: Files = FILES) -> Iterator[None]:
-    """Within it there is a file ``draft`` with all of ``data``, changed last ``at`` (nanoseconds); link
-    it to its place, which makes it whole there or not at all. Raises OSError.
+    """A file ``draft`` with all of ``data``, changed last ``at`` (nanoseconds), that exists within the
+    context. Link it to its place: there it appears whole or not at all. Raises OSError.
     """
     descriptor = files.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:

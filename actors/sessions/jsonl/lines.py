@@ -1,13 +1,13 @@
-"""The lines of a session's file: what is written, and what of a file that was cut off is sound.
+"""The line format of a session's file: writes batches of entries, and reads them back, up to a torn end.
 
 The first line is the header; each other one is an entry::
 
     {"seq":7,"hash":"5e88…","more":1,"entry":{"type":"RunStart",…}}
 
-with the entry's bytes as they were hashed. ``more`` counts the lines of the same batch that follow,
-and is left out at its end: a batch of which the end is missing was cut off by a crash and is not part
-of the session. A whole line that cannot be read is not a crash's work; it comes back as an entry that
-does not verify.
+with the entry's bytes as they were hashed. ``more`` is the number of following lines of the same batch, and
+is left out on the last one. A batch without its last line was cut off by a crash and is not part of the
+session. A complete line that cannot be read is no result of a crash; it is returned as an entry that does not
+verify.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def header_line(session_id: str, pod: str, created_at: float, parent: Parent | N
 
 
 def parse_header(line: bytes, name: str) -> Header | None:
-    """The header of a file called ``name`` from its line, None where it is none. Raises NewerVersion."""
+    """The header on a line of the file ``name``, None if it is not one. Raises NewerVersion."""
     try:
         number = _decode_number(line).polypod
     except UNDECODABLE:
@@ -71,7 +71,7 @@ def parse_header(line: bytes, name: str) -> Header | None:
 
 
 def batch_lines(batch: Sequence[StoredEntry]) -> bytes:
-    """The lines of a batch. Raises ValueError where an entry is not one line."""
+    """The lines of a batch. Raises ValueError if an entry is not a single line."""
     lines = []
     more = len(batch)
     for entry in batch:
@@ -84,17 +84,17 @@ def batch_lines(batch: Sequence[StoredEntry]) -> bytes:
     return b"".join(lines)
 
 
-#: How our own lines begin; of a long one no more is parsed, since the hash vouches for the rest.
+#: How our own lines begin. Of a long line no more is parsed, since the hash covers the rest.
 _BEGINNING = re.compile(rb'\{"seq":(\d{1,18}),"hash":"([0-9a-f]{64})",(?:"more":(\d{1,18}),)?"entry":')
 _LONG = 256 << 10
 
 
 class LineReader:
-    """Takes a file's bytes behind the header as they come and gives out their entries.
+    """Takes the bytes after a file's header as they come, and returns their entries.
 
-    ``seen`` is the number of bytes up to the end of the last whole line, ``sound`` up to that of the
-    last whole batch, ``head`` the last entry there, ``pending`` the number of bytes of a line whose end
-    has not come. What comes behind ``sound`` when there are no more bytes is torn.
+    ``seen`` is the number of bytes up to the end of the last complete line, ``sound`` up to that of the last
+    complete batch, ``head`` the last entry there, ``pending`` the number of bytes of an incomplete line. If
+    no more bytes come, everything after ``sound`` is torn.
     """
 
     def __init__(self) -> None:
@@ -106,9 +106,9 @@ class LineReader:
         self._last = 0
 
     def feed(self, data: bytes) -> list[StoredEntry]:
-        """The entries of the lines that ``data`` makes whole, those of torn batches among them.
+        """The entries of the lines that ``data`` completes, including those of torn batches.
 
-        Takes time by the length of ``data`` alone, however long the line is that it belongs to.
+        Takes time in proportion to ``data`` alone, however long the line is that it belongs to.
         """
         first, newline, rest = data.partition(b"\n")
         self._parts.append(first)
@@ -131,7 +131,7 @@ class LineReader:
 
 
 class Beginning(NamedTuple):
-    """What a line says before its entry: which that is, and how many of its batch follow."""
+    """The part of a line before its entry: which entry it is, and how many of its batch follow."""
 
     head: Head
     more: int
@@ -139,7 +139,7 @@ class Beginning(NamedTuple):
 
 
 def parse_beginning(line: bytes) -> Beginning | None:
-    """What stands before the entry in a line of ours, None where it is none."""
+    """The part before the entry on a line of ours, None if it is not one."""
     found = _BEGINNING.match(line)
     if found is None:
         return None
@@ -148,7 +148,7 @@ def parse_beginning(line: bytes) -> Beginning | None:
 
 
 def _parsed(line: bytes) -> tuple[StoredEntry, int] | None:
-    """An entry and how many of its batch follow; None for what is none."""
+    """An entry, and how many of its batch follow; None if the line is not one."""
     if len(line) >= _LONG and line.endswith(b"}") and (begin := parse_beginning(line)) is not None:
         return StoredEntry(begin.head.seq, begin.head.hash, line[begin.length : -1]), begin.more
     try:

@@ -1,4 +1,6 @@
-"""The JSON-lines store: one file a session, for people to read and for ``tail -f`` to follow."""
+"""``JsonLinesStore``: keeps each session in a file of JSON lines, for people to read and for ``tail -f`` to
+follow.
+"""
 
 from __future__ import annotations
 
@@ -50,11 +52,11 @@ _CHUNK = 128 << 10
 
 
 class JsonLinesStore(SessionStore):
-    """Sessions as files of one folder, which many processes may use at once. Raises StoreError.
+    """Sessions as files in one folder, which many processes may use at once. Raises StoreError.
 
-    What is not for people is in its folder ``.polypod``: who holds which session, and which session
-    follows which. ``durability`` is what a commit survives: the end of the process, however it comes,
-    or that of the machine's power; ``files`` is how files are changed.
+    What is not for people is in its folder ``.polypod``: who holds which session, and which session follows
+    which. ``durability`` is what a commit survives: the end of the process, however it ends, or a power cut.
+    ``files`` is how files are changed.
     """
 
     keeps_answers = True
@@ -74,9 +76,9 @@ class JsonLinesStore(SessionStore):
         self._commits = JsonLinesCommits(self.url, self._claims, durability, self._on_refusal)
         self._held: dict[str, Held] = {}
         self._pods: dict[str, str] = {}
-        #: When each session changed last that was read for a listing, in nanoseconds.
+        #: When each session read for a listing last changed, in nanoseconds.
         self._listed: dict[str, int] = {}
-        # Where reading may go on: of each session the file's inode, an entry and where that ends.
+        # Where reading can continue: for each session the file's inode, an entry, and where that ends.
         self._places: dict[str, tuple[int, int, int]] = {}
         self._ends: dict[str, Ends] = {}
         self._closed = False
@@ -123,7 +125,9 @@ class JsonLinesStore(SessionStore):
     def _read(
         self, session_id: str, after: int, limit: int | None, largest: int | None
     ) -> list[StoredEntry] | None:
-        """The entries, up to one of which more than ``largest`` bytes are to be read; None: the first."""
+        """The entries, up to one that requires reading more than ``largest`` bytes; None if that is the first
+        one.
+        """
         entries: list[StoredEntry] = []
         with self._translated(session_id), opened(self._path(session_id)) as file:
             ends = self._ends_of(session_id, file)
@@ -142,7 +146,7 @@ class JsonLinesStore(SessionStore):
         return entries if limit is None else entries[:limit]
 
     def _ends_of(self, session_id: str, file: BinaryIO) -> Ends:
-        """The ends of a file, looked for only where it has changed: its last entry may be long."""
+        """The ends of a file, searched only if it has changed, since its last entry may be long."""
         status = os.fstat(file.fileno())
         known = self._ends.get(session_id)
         if known is None or (known.inode, known.size, known.changed) != (
@@ -154,11 +158,13 @@ class JsonLinesStore(SessionStore):
         return known
 
     def _place(self, session_id: str, ends: Ends, after: int, file: BinaryIO) -> int:
-        """Where in a file to go on reading behind an entry: where that ended when it was read, if it may."""
+        """The position in a file to continue reading after an entry: where that ended when it was read, if
+        possible.
+        """
         inode, seq, begin = self._places.get(session_id, (0, 0, 0))
         if inode != ends.inode or seq > after or not ends.start < begin <= ends.sound:
             return ends.start
-        file.seek(begin - 1)  # what was overwritten in its place has its lines elsewhere
+        file.seek(begin - 1)  # in an overwritten file, lines end elsewhere
         return begin if file.read(1) == b"\n" else ends.start
 
     # -- listings
@@ -184,7 +190,7 @@ class JsonLinesStore(SessionStore):
             if limit is not None and len(found) >= limit:
                 break
             if pod is None or self._pods.get(session_id, pod) == pod:
-                with contextlib.suppress(SessionError):  # gone meanwhile, or none: see problems()
+                with contextlib.suppress(SessionError):  # deleted meanwhile, or not a session: see problems()
                     info = self.info(session_id)
                     self._pods[session_id], self._listed[session_id] = info.pod, changed
                     if pod in {None, info.pod}:
@@ -197,18 +203,18 @@ class JsonLinesStore(SessionStore):
         for session_id in sorted(ids, key=lambda each: (each != beginning, each)):
             if len(found) >= limit:
                 break
-            with contextlib.suppress(SessionError):  # gone meanwhile, or none: see problems()
+            with contextlib.suppress(SessionError):  # deleted meanwhile, or not a session: see problems()
                 found.append(self.info(session_id))
         return found
 
     def successors(self, session_id: str) -> list[SessionInfo]:
         found: list[tuple[int, SessionInfo]] = []
         line = [session_id]
-        for earlier in line:  # which grows by those that went on from it and were deleted
+        for earlier in line:  # grows by those that continued it and were deleted
             for made_at, child in self._marked(earlier):
                 try:
                     info = self.info(child)
-                except SessionNotFound:  # or it never came to be, and nothing goes on from it
+                except SessionNotFound:  # or it was never created, and nothing continues it
                     line += [] if child in line else [child]
                 except SessionError:
                     continue
@@ -218,7 +224,9 @@ class JsonLinesStore(SessionStore):
         return [info for _, info in sorted(found, key=_made_at)]
 
     def _marked(self, session_id: str) -> list[tuple[int, str]]:
-        """When sessions were made with this one as their parent, in nanoseconds, be they there or not."""
+        """The sessions that were created with this one as their parent, whether they exist or not, and when,
+        in nanoseconds.
+        """
         with self._translated():
             try:
                 with os.scandir(self._children(session_id)) as marks:
@@ -228,7 +236,7 @@ class JsonLinesStore(SessionStore):
         return [(made_at, session_of(name) or name) for made_at, name in found]
 
     def _changes(self) -> list[tuple[int, str]]:
-        """When each session changed last, in nanoseconds; 0 where that is unknown: see problems()."""
+        """When each session last changed, in nanoseconds; 0 if unknown: see problems()."""
         found = []
         with self._translated(), os.scandir(self.folder) as files:
             for file in files:
@@ -249,7 +257,7 @@ class JsonLinesStore(SessionStore):
         return Claim(session_id, pod, held.generation, torn)
 
     def _take(self, session_id: str, pod: str) -> tuple[Held, int]:
-        """Claim a session that this store does not hold; also how many torn bytes that cut off."""
+        """Claim a session that this store does not hold. Also returns how many torn bytes that cut off."""
         with self._translated(session_id):
             held = Held(session_id, self._path(session_id), pod)
             torn = claim(held, self._claims)
@@ -259,7 +267,7 @@ class JsonLinesStore(SessionStore):
     def release(self, session_id: str) -> None:
         held = self._held.pop(session_id, None)
         if held is not None:
-            # What cannot be written is free when this process ends, and for its own pods at once.
+            # A claim that cannot be deleted ends with this process, and is free at once for its own pods.
             with contextlib.suppress(SessionError):
                 self._check_open()
                 self._commits.submit(Release(held))
@@ -290,7 +298,9 @@ class JsonLinesStore(SessionStore):
     # -- what was refused
 
     def _on_refusal(self, job: Append, failure: SessionError) -> None:
-        """Forget the claims of a job that failed: what was not created, and what another took over."""
+        """Forget the claims of a job that failed: of a session that was not created, or that another took
+        over.
+        """
         held = job.held
         if not isinstance(job, Create):
             with contextlib.suppress(OSError):
@@ -315,7 +325,7 @@ class JsonLinesStore(SessionStore):
     def _delete(self, session_id: str) -> None:
         with self._translated(session_id):
             path, parent = self._path(session_id), None
-            with contextlib.suppress(SessionError):  # what is damaged may go as well
+            with contextlib.suppress(SessionError):  # damaged sessions may be deleted too
                 parent = read_ends(path).header.parent
             if (holder := self.holder(session_id)) is not None:
                 raise in_use(session_id, holder)
@@ -328,7 +338,7 @@ class JsonLinesStore(SessionStore):
             if parent is not None and not (parent.kind == "compacted_from" and self._marked(session_id)):
                 children = self._children(parent.session_id)
                 (children / path.name).unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # it has others
+                with contextlib.suppress(OSError):  # it is not empty
                     children.rmdir()
 
     def torn(self, session_id: str) -> int:
@@ -382,7 +392,7 @@ class JsonLinesStore(SessionStore):
 
     @contextlib.contextmanager
     def _translated(self, session_id: str | None = None) -> Iterator[None]:
-        """Errors of the disk leave as StoreError, a file that is not there as SessionNotFound."""
+        """Turn errors of the disk into StoreError, and a missing file into SessionNotFound."""
         self._check_open()
         try:
             yield
@@ -398,7 +408,7 @@ class JsonLinesStore(SessionStore):
             return self._lock.id
 
     def _sweep(self) -> None:
-        """Remove the drafts of processes that have died over them."""
+        """Remove the drafts of processes that died while writing them."""
         for draft in self._drafts.iterdir():
             if self._lock.alive(draft.name.partition(".")[0]) is None:
                 with contextlib.suppress(OSError):
@@ -420,5 +430,5 @@ def _changed(file: os.DirEntry[str]) -> int:
         return file.stat().st_mtime_ns
     except FileNotFoundError:
         raise
-    except OSError:  # such as a link to itself: one bad name does not hide all the others
+    except OSError:  # such as a link to itself: one bad name does not hide the others
         return 0

@@ -1,4 +1,4 @@
-"""What is written to a JSON-lines store: batches at the end of files, each whole or not at all."""
+"""Carries out the writes of a JSON-lines store: batches at the end of files, each whole or not at all."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from protocol.errors import HeadConflict, SessionError
 class Held:
     """A session that this store may write to: its file, its claim and its durable end.
 
-    ``end`` is the length of what is durable; where the file is not ``clean``, something that was refused
-    may stand behind that, until the next append has cut it off. ``file`` is its inode and time. ``queued``
-    and ``finished`` count the jobs of the writer thread, the one by the caller's thread, the other by it.
+    ``end`` is the length of what is durable. If the file is not ``clean``, something refused may be after
+    that until the next append has cut it off. ``file`` is its inode and time. ``queued`` and ``finished``
+    count jobs of the writer thread, the first on the caller's thread, the second on the writer's.
     """
 
     __slots__ = (
@@ -58,7 +58,7 @@ class Held:
 
 
 class Append(Job):
-    """Entries to add to a held session."""
+    """Adds entries to a held session."""
 
     __slots__ = ("after", "batch", "begin", "held")
 
@@ -74,9 +74,9 @@ class Append(Job):
         super().finish(error)
 
     def perform(self, claims: Claims) -> int | None:
-        """Write; the descriptor of what is to be made durable, or None.
+        """Write, and return the descriptor that must be synced, or None.
 
-        Raises OSError, HeadConflict, and SessionInUse where the claim was taken over.
+        Raises OSError, HeadConflict, and SessionInUse if the claim was taken over.
         """
         held = self.held
         if claims.stamp(held.name) != held.stamp:
@@ -103,7 +103,7 @@ class Append(Job):
         held.file = (held.file[0], at)
 
     def undo(self, files: Files, descriptor: int) -> None:
-        """Take back what was written but could not be made durable."""
+        """Cut off what was written but could not be synced."""
         held = self.held
         held.head, held.end, held.clean = self.after, self.begin, False
         with contextlib.suppress(OSError):  # the next append tries again
@@ -111,9 +111,10 @@ class Append(Job):
 
 
 class Create(Append):
-    """A session to make, with its first entries.
+    """Creates a session with its first entries.
 
-    ``draft`` names a file on the same disk, ``mark`` the empty one that points to it under its parent.
+    ``draft`` names a file on the same disk, ``mark`` the empty file that points to the session under its
+    parent.
     """
 
     __slots__ = ("claim", "draft", "mark", "parent", "sync")
@@ -140,7 +141,7 @@ class Create(Append):
         held = self.held
         header = header_line(held.session_id, held.pod, time.time(), self.parent)
         data, at = header + batch_lines(self.batch), claims.clock.tick()
-        if self.mark is not None:  # first, since a mark without a session is passed over
+        if self.mark is not None:  # first, since a mark without a session is ignored
             self.mark.parent.mkdir(mode=0o700, exist_ok=True)
             self.mark.touch(mode=0o600)
             os.utime(self.mark, ns=(at, at))  # their order is that of the children
@@ -150,7 +151,7 @@ class Create(Append):
                 if self.sync:
                     self._sync_names(claims.files, folder)
                 held.file = _stamp(os.stat(held.name, dir_fd=folder))
-            except OSError:  # say it was moved away: what was refused must not be found in it later
+            except OSError:  # if it was moved away, say: what was refused must not be found there later
                 with contextlib.suppress(OSError):
                     os.unlink(held.name, dir_fd=folder)
                 raise
@@ -158,9 +159,9 @@ class Create(Append):
         held.head, held.end = Head(last.seq, last.hash), len(data)
 
     def _link(self, claims: Claims, data: bytes, at: int) -> None:
-        """Give the session its name, behind which all of it stands."""
+        """Give the session its name, once all of it is in the file."""
         held = self.held
-        # The draft's sync comes before the gate, since other processes wait there.
+        # The draft is synced before the gate, since other processes wait there.
         drawn = draft_file(self.draft, data, at=at, sync=self.sync, files=claims.files)
         with drawn, claims.lock.gate():
             if held.path.exists():
@@ -178,7 +179,7 @@ class Create(Append):
 
 
 class Release(Append):
-    """The end of a claim."""
+    """Ends a claim."""
 
     __slots__ = ()
 
@@ -193,7 +194,7 @@ class Release(Append):
             claims.release(held.name, held.stamp)
 
     def _cut_off(self, claims: Claims) -> None:
-        """Leave nothing behind that was refused; what the disk will not let go the next claim cuts off."""
+        """Cut off what was refused; if the disk does not allow that, the next claim does."""
         held = self.held
         with contextlib.suppress(OSError, SessionError):
             descriptor = claims.files.open(held.path, os.O_WRONLY | os.O_APPEND)
@@ -205,9 +206,9 @@ class Release(Append):
 
 
 def claim(held: Held, claims: Claims) -> int:
-    """Claim a session that is there, and cut off what is torn: the number of bytes.
+    """Claim an existing session, and cut off what is torn. Returns the number of torn bytes.
 
-    Raises OSError, and SessionInUse where somebody else holds it; then it is not claimed.
+    Raises OSError, and SessionInUse if somebody else holds it; then it is not claimed.
     """
     try:
         with claims.lock.gate():
@@ -234,7 +235,7 @@ def _take(held: Held, claims: Claims) -> None:
 def _check_end(held: Held, files: Files, descriptor: int) -> None:
     """Raise HeadConflict unless the file ends where we left it; what was refused is cut off first.
 
-    A file that was put in its place, or overwritten in it, is as long or has another time.
+    A file that replaced it, or was copied over it, has another length or another time.
     """
     status = os.fstat(descriptor)
     size = status.st_size
@@ -250,8 +251,8 @@ def _check_end(held: Held, files: Files, descriptor: int) -> None:
 
 
 def _check_place(held: Held, files: Files, descriptor: int, length: int) -> None:
-    """Raise HeadConflict unless the bytes just written stand where the file ended. Where another content was
-    copied over it since it was looked at, they stand behind that, and are cut off again.
+    """Raise HeadConflict unless the bytes just written follow the old end. If another content was copied over
+    the file since the last check, they are after that, and are cut off again.
     """
     end = os.lseek(descriptor, 0, os.SEEK_CUR)
     if end != held.end + length:
@@ -265,7 +266,7 @@ def _stamp(status: os.stat_result) -> tuple[int, int]:
 
 
 def _lost(held: Held, claims: Claims) -> SessionError:
-    held.path.stat()  # raises where the whole store is gone
+    held.path.stat()  # raises if the whole store is gone
     holder = claims.holder(held.name)
     if holder is not None:
         return in_use(held.session_id, holder)

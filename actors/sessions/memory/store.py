@@ -1,4 +1,6 @@
-"""The memory store: the plainest reading of what a session store owes."""
+"""``MemoryStore``: keeps sessions in the memory of the process; the simplest implementation of a session
+store.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,9 @@ class _Session(Struct, gc=False):
     entries: list[StoredEntry]
     created_at: float
     updated_at: float
-    #: Counts what was written to the store up to this session's last batch.
+    #: The store's count of batches at this session's last one.
     written: int
-    #: The pod that holds it, and since when; None where nobody does.
+    #: The pod that holds it; None if nobody does.
     claimed_for: str | None = None
     claimed_at: float = 0.0
     generation: int = 0
@@ -57,7 +59,7 @@ class MemoryStore(SessionStore):
 
     def __init__(self) -> None:
         self._sessions: dict[str, _Session] = {}
-        #: Of sessions that were deleted, what they had been compacted from.
+        #: What deleted sessions had been compacted from.
         self._gone: dict[str, str] = {}
         self._written = 0
 
@@ -109,7 +111,7 @@ class MemoryStore(SessionStore):
 
     def successors(self, session_id: str) -> list[SessionInfo]:
         line = [session_id]
-        for earlier in line:  # which grows by what went on from it
+        for earlier in line:  # the list grows meanwhile
             line += [gone for gone, parent in self._gone.items() if parent == earlier and gone not in line]
         return [
             self.info(key)

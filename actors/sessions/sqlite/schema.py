@@ -1,4 +1,6 @@
-"""The tables of a SQLite store: making them in a file that is empty, and refusing files that are not ours."""
+"""Creates the tables of a SQLite store in an empty file, and refuses files of other programs or newer
+versions.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,17 @@ from protocol.errors import NewerVersion, StoreError
 
 #: "poly" in ASCII: distinguishes our files from other programs'.
 APPLICATION_ID = 0x706F6C79
-#: Raised when the tables change in a way that older code cannot read. In the first format each entry has a
-#: row; since the second a commit's entries share one; since the third not each is in an index (``runs.py``).
-#: A file goes on in its own format, for older versions.
+#: Raised when the tables change so that older code cannot read them. In the first format each entry has a
+#: row; since the second the entries of a commit share one; since the third not each row is in an index
+#: (``runs.py``). A file keeps its format, for older versions.
 SCHEMA_VERSION = 3
 
-# Small pages, because a commit writes each page that it touches whole, and a merge once more: a turn of a
-# session alone writes 7.5 KB with these, and 11.3 with 1,024. Each page is two writes to the log, so an entry
-# of 50 KB takes 15 % longer to commit, one of 300 KB 25 %, and a restore 4 %. A file keeps the size that it
-# was made with.
+# Small pages, because a commit writes each page that it touches whole, and a merge writes it again: a turn of
+# a single session writes 7.5 KB with these, and 11.3 with 1,024. Each page takes two writes to the log, so an
+# entry of 50 KB takes 15 % longer to commit, one of 300 KB 25 %, and a restore 4 %. A file keeps its page
+# size.
 _PAGE_SIZE = 512
-#: Seconds that opening a file waits for others.
+#: Seconds to wait for others when a file is opened.
 OPEN_PATIENCE = 5.0
 
 _SCHEMA = f"""
@@ -57,7 +59,9 @@ PRAGMA user_version = {SCHEMA_VERSION};
 
 
 def prepare(connection: sqlite3.Connection, path: Path) -> int:
-    """Make the tables where the file is empty, and refuse what is not ours; the version of its format."""
+    """Create the tables if the file is empty, and refuse a file that is not ours. Returns the version of its
+    format.
+    """
     if not _is_ours(connection, path):
         connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
         _use_wal(connection)
@@ -77,8 +81,8 @@ def is_logged(connection: sqlite3.Connection) -> bool:
 
 
 def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether the tables are there; not if the file is empty. Refuses another program's."""
-    # In this order, since another process may be making the tables between the two.
+    """Whether the tables exist; False for an empty file. Refuses another program's file."""
+    # In this order, since another process may create the tables between the two.
     if connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
         return False
     if _pragma(connection, "application_id") == APPLICATION_ID:
@@ -89,7 +93,7 @@ def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
 def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not _is_ours(connection, path):  # else another process was first
+        if not _is_ours(connection, path):  # otherwise another process was first
             for statement in _SCHEMA.strip().rstrip(";").split(";\n"):
                 connection.execute(statement)
     except BaseException:
@@ -104,8 +108,8 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 
 def _use_wal_again(connection: sqlite3.Connection) -> None:
-    """For a backup in the file's place: those that ``VACUUM INTO`` and ``.backup`` make have no log, and all
-    that guards a store's file rests on SQLite writing into it only where it merges one.
+    """Switch a backup in the file's place to write-ahead logging: ``VACUUM INTO`` and ``.backup`` make files
+    without it, and all checks of a store's file assume that SQLite writes to it only to merge a log.
     """
     try:
         _use_wal(connection)
@@ -115,7 +119,7 @@ def _use_wal_again(connection: sqlite3.Connection) -> None:
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switch to write-ahead logging; SQLite does not wait for others there, so we do."""
+    """Switch to write-ahead logging. SQLite does not wait for others there, so this function does."""
     deadline = time.monotonic() + OPEN_PATIENCE
     while True:
         try:
@@ -129,6 +133,6 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 
 def data_version(connection: sqlite3.Connection) -> int:
-    """A number that is another once any other connection has written to the file. Raises sqlite3.Error."""
+    """A number that changes whenever another connection has written to the file. Raises sqlite3.Error."""
     version: int = connection.execute("PRAGMA data_version").fetchone()[0]
     return version

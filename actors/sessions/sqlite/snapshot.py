@@ -1,4 +1,4 @@
-"""Reads a database where SQLite cannot make the index of its log: in a read-only folder, on a full disk."""
+"""Reads a database without SQLite's index of the log, in a read-only folder or on a full disk."""
 
 from __future__ import annotations
 
@@ -7,46 +7,46 @@ from pathlib import Path
 
 from actors.sessions.sqlite.watch import FileWatch, status_of
 
-#: Bytes that an index has at least (https://sqlite.org/walformat.html, section 2.1).
+#: The smallest size of an index, in bytes (https://sqlite.org/walformat.html, section 2.1).
 _INDEX_BLOCK = 32 << 10
 
 
 class Snapshot:
-    """A database and its log as they are, which SQLite reads without any lock. Nobody has them open: who has,
-    has made the index of the log. Whether somebody has written to them since is for its user to ask.
+    """A database and its log as they are, which SQLite reads without any lock. Nobody else has them open:
+    whoever had would have created the index. Its user must check whether somebody has written to them since.
     """
 
     def __init__(self, watch: FileWatch, database: Path, *, of_full_disk: bool = False) -> None:
         self._watch = watch
         self._database = database
-        #: Whether only the room for the index is missing, so that others may write once there is some.
+        #: Whether only the space for the index is missing, so that others may write once there is some.
         self.of_full_disk = of_full_disk
         self._files = self._state()
         _, log = self._files
-        #: What to open the database with: SQLite has the index in memory, or takes no notice of a log.
+        #: The options to open the database with: SQLite keeps the index in memory, or ignores the log.
         self.options = "vfs=unix-none" if log is not None and log[-1] else "immutable=1"
         self.first_statement = "PRAGMA locking_mode = EXCLUSIVE"
 
     @staticmethod
     def is_needed(watch: FileWatch, database: Path) -> bool:
-        """Whether a database that is kept with a log can be read in no other way."""
+        """Whether a database with a log can be read in no other way."""
         return Snapshot.is_safe(watch) and not _may_be_written(database.parent)
 
     @staticmethod
     def is_safe(watch: FileWatch) -> bool:
-        """Whether nobody can have the database open who writes to it: there is no index of the log, or only
-        the beginning of one, for which there was no room.
+        """Whether nobody can have the database open for writing: there is no index of the log, or only the
+        beginning of one, for which there was no space.
         """
         index = status_of(watch.index)
         return index is None or index.st_size < _INDEX_BLOCK
 
     def is_current(self) -> bool:
-        """Whether nobody has written to the files, nor may do so as others do."""
+        """Whether nobody has written to the files, or can do so in the usual way."""
         allowed = self.of_full_disk or not _may_be_written(self._database.parent)
         return allowed and self.is_safe(self._watch) and self._state() == self._files
 
     def has_room(self) -> bool:
-        """Whether the full disk for which this was made has room again, as far as the system says so."""
+        """Whether the full disk for which this was made has space again, according to the system."""
         if not self.of_full_disk:
             return False
         found = os.statvfs(self._database.parent)

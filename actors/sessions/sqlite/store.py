@@ -1,8 +1,9 @@
-"""The SQLite store, the default: one file, append-only tables, a write-ahead log.
+"""``SQLiteStore``: keeps all sessions in one SQLite file with append-only tables and a write-ahead log; the
+default.
 
-``process`` durability commits on the calling thread, which takes some 30 us, a fraction of what a
-hop to a writer thread costs; where another process is just writing, the commit goes to the writer
-thread after all and is answered with a future. ``power`` always does.
+With ``process`` durability the calling thread commits, in some 30 us, a fraction of what a writer thread
+costs. If another process is just writing, the commit goes to the writer thread and is answered with a future.
+With ``power`` it always does.
 """
 
 from __future__ import annotations
@@ -54,40 +55,39 @@ WHERE id = ?
 """
 #: Seconds that a read or a claim waits for another process's lock.
 _READ_PATIENCE = 0.25
-#: KB of pages that a connection which reads keeps. What it goes through it needs once, so a few that stay in
-#: the processor's cache are quicker than many: a restore takes an eighth less than with SQLite's 2 MB.
+#: KB of pages that a connection for reading caches. It needs most pages once, so a few that stay in the
+#: processor's cache are faster than many: a restore takes an eighth less time than with SQLite's 2 MB.
 _READ_CACHE = 128
-#: Seconds that a use of another file waits for the merge of the old one to stop.
+#: Seconds to wait for the merge of the old file to stop when another file is in its place.
 _MERGE_PATIENCE = 1.0
-#: Bytes that are copied in a quarter of a second, in which nobody else may write.
+#: Bytes that are copied in a quarter of a second, during which nobody else can write.
 _SOON_COPIED = 8 << 20
-#: What the system refuses to replace: another user's file, or one that is mounted by itself.
+#: Errors of files that the system does not let anybody replace: another user's, or a mount point.
 _NEVER_REPLACED = {errno.EPERM, errno.EBUSY}
-#: Else power that fails while the log is merged could leave the file torn.
+#: Otherwise a power cut during a merge could leave the file torn.
 _SAFE_MERGE = "PRAGMA synchronous = NORMAL"
-#: What says how many pages are free, and how many there are.
+#: The pragmas with the number of free pages, and of all.
 _PAGES = "freelist_count", "page_count"
 
-#: How the names of a store's files end: the database, what SQLite keeps beside it, the folder of writers, and
-#: a copy that is to take its place.
+#: The endings of a store's file names: the database, what SQLite keeps beside it, the folder of writers, and
+#: a copy that is to replace the database.
 _ENDS = ("", "-wal", "-shm", "-journal", ".writers", COPY)
 
-#: What is said of entries that damage has taken away from their session.
+#: The message for entries whose session number is damaged.
 _STRAY = "there are entries of the session number {!r:.40}, which none can have: restore the file from a copy"
 
 
 class SQLiteStore(SessionStore):
     """Sessions in one SQLite file, which many processes may use at once. Raises StoreError.
 
-    ``durability`` is what a commit survives: the end of the process, however it comes, or that of
-    the machine's power.
+    ``durability`` is what a commit survives: the end of the process, however it ends, or a power cut.
     """
 
     keeps_answers = True
 
     def __init__(self, path: str | os.PathLike[str], durability: Durability = "process") -> None:
         given = place(path)
-        self.path = Path(os.path.realpath(given))  # by whatever name it is reached: one file, one lock
+        self.path = Path(os.path.realpath(given))  # one file has one lock, by whatever name it is reached
         self.folder = given.parent
         self.url = f"sqlite:{path}" + ("?durability=power" if durability == "power" else "")
         self._lock = WriterLock(self.path.with_name(self.path.name + ".writers"))
@@ -100,15 +100,15 @@ class SQLiteStore(SessionStore):
             pass_gate=self._lock.pass_gate,
         )
         self._durability = durability
-        #: What others keep in the file.
+        #: Tables that others keep in the file.
         self._tables: list[StoreTables] = []
         self._held: dict[str, Held] = {}
         self._connection: sqlite3.Connection | None = None
         self._reading = threading.RLock()
         self._stale = self._read_only = False
         self._closed = False
-        #: Whether a forked child opened what its parent had open at the fork: each use is refused, like
-        #: that of the parent's own store.
+        #: Whether a forked child opened what its parent had open at the fork. Each use is refused, as with
+        #: the parent's own store.
         self._of_parent = is_of_parent(self.path)
         if not self._of_parent:
             with self._reader():
@@ -203,7 +203,7 @@ class SQLiteStore(SessionStore):
     def release(self, session_id: str) -> None:
         held = self._held.pop(session_id, None)
         if held is not None:
-            # What cannot be written is free when this process ends, and for its own pods at once.
+            # A claim that cannot be deleted ends with this process, and is free at once for its own pods.
             with contextlib.suppress(SessionError):
                 self._submit(Release(held))
 
@@ -260,7 +260,7 @@ class SQLiteStore(SessionStore):
     # -- who holds what
 
     def _living(self, row: ClaimRow) -> Holder | None:
-        """Who holds a session by its row, if that is another writer and lives."""
+        """The holder according to a session's row, if that is another writer and lives."""
         if row.holder is None or row.holder == self._lock.known:
             return None
         with self._translated():
@@ -333,15 +333,15 @@ class SQLiteStore(SessionStore):
                 else:
                     return
         if free:
-            with self._reader() as db, self._gate():  # where no log is given up meanwhile
+            with self._reader() as db, self._gate():  # while nobody retires a log
                 if not self._file.has_changed():
                     db.execute(_SAFE_MERGE)
                     db.execute("VACUUM")
                     db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _replace_by_copy(self, db: sqlite3.Connection) -> None:
-        """Have a copy without what is free take the file's place: nobody waits while that is made. Raises
-        StoreError where others have the file open by then, who would go on with the old one.
+        """Replace the file by a copy without free space; nobody has to wait while the copy is made. Raises
+        StoreError if others have the file open by then, since they would continue with the old one.
         """
         self._writer()  # so that two who do this know of each other
         if (other := self._other_writer()) is not None:
@@ -352,7 +352,7 @@ class SQLiteStore(SessionStore):
             if self._file.has_changed():
                 return
             self._let_go_of_writers()
-            self._stale = True  # the next reader opens what is there then
+            self._stale = True  # the next reader opens the new file
             if not self._file.replace_by(copy, db, version):
                 raise self._in_others_use(self._other_writer())
 
@@ -391,7 +391,7 @@ class SQLiteStore(SessionStore):
 
     @property
     def _queries(self) -> Queries:
-        """What is asked of the file that is open."""
+        """The queries for the format of the open file."""
         return queries(self._file.format)
 
     def _submit(self, job: Append) -> AsyncFuture[None] | None:
@@ -408,7 +408,7 @@ class SQLiteStore(SessionStore):
     def _check_open(self) -> None:
         if self._closed or self._lock.inherited:
             raise closed(self.url, inherited=self._lock.inherited)
-        if self._of_parent:  # whoever asks gets the error, such as who wants to spawn
+        if self._of_parent:  # raises to the caller, for instance of spawn
             raise StoreError(
                 f"{self.url} was open in the parent process when this one was forked from it",
                 hint="fork before it is opened, or start the process anew (multiprocessing's 'spawn')",
@@ -416,8 +416,8 @@ class SQLiteStore(SessionStore):
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
-        """The connection that reads and claims, while another thread has that one of its own; its errors
-        leave as StoreError.
+        """The connection that reads and claims, used by one thread at a time. Its errors leave as
+        StoreError.
         """
         self._check_open()
         if self._file.must_be_reopened():
@@ -427,7 +427,7 @@ class SQLiteStore(SessionStore):
                 yield db
             return
         try:
-            # What is opened for reading alone would stay so when the file may be written again.
+            # A connection opened read-only would stay so when the file becomes writable again.
             if self._stale or (self._read_only and self._file.may_be_written()):
                 self._disconnect()
             if self._connection is None:
@@ -474,8 +474,8 @@ class SQLiteStore(SessionStore):
             self._file.disconnect(connection)
 
     def _let_go(self) -> None:
-        """Close what is open of files that are others now, so that those may be opened."""
-        if self._reading.acquire(blocking=False):  # else another thread reads, and comes by next
+        """Close what is open of files that have been replaced, so that the new ones can be opened."""
+        if self._reading.acquire(blocking=False):  # otherwise another thread is reading, and checks next
             try:
                 self._disconnect()
             finally:
@@ -494,16 +494,16 @@ class SQLiteStore(SessionStore):
             yield
 
     def _forget(self, sessions: bool) -> None:
-        """Other files stand where ours stood: what is known of ours does not hold there (where only the log
-        is another, that of the ``sessions`` does).
+        """Forget what is known of the old files, since others are in their place. If only the log is another
+        (``sessions`` is false), the held sessions are kept.
         """
         if sessions:
             forgotten, self._held = self._held, {}
             for held in list(forgotten.values()):
-                held.row = None  # what still waits to be written finds no row, though the file be a copy
+                held.row = None  # so that waiting writes find no row, even if the file is a copy
 
     def _holds(self, db: sqlite3.Connection) -> bool:
-        """Whether the file has what was written to the sessions that are held."""
+        """Whether the file has what was written to the held sessions."""
         written = [(held.row, held.head) for held in list(self._held.values()) if held.head.hash != GENESIS]
         return all(row is None or self._queries.has_entry(db, row, head) for row, head in written)
 
@@ -514,7 +514,7 @@ class SQLiteStore(SessionStore):
         return row
 
     def _explain(self, db: sqlite3.Connection, error: sqlite3.IntegrityError, job: Append) -> SessionError:
-        """What a broken constraint means for a job; called on the thread that commits."""
+        """The typed error for a job that broke a constraint. Called on the thread that commits."""
         session_id = job.held.session_id
         if isinstance(job, Create):
             return HeadConflict(f"session {session_id} exists already in {self.url}")
@@ -531,7 +531,7 @@ class SQLiteStore(SessionStore):
 
 @contextlib.contextmanager
 def _of_damage(session_id: str, after: int) -> Iterator[None]:
-    """What an entry's row of other types than ours leaves as: SessionCorrupt."""
+    """Turn the error for a row with damaged types into SessionCorrupt."""
     try:
         yield
     except TypeError as error:

@@ -1,4 +1,6 @@
-"""``StoreTables``: tables that others keep in the file of a SQLite store, by a connection of their own."""
+"""``StoreTables``: lets other parts of polypod keep tables in a SQLite store's file, by a connection of their
+own.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +21,20 @@ from actors.sessions.store import Durability
 Tables = Mapping[str, Mapping[str, str]]
 #: Seconds that a transaction waits for those of other processes.
 _PATIENCE = 10.0
-#: Seconds that the end of a merge is waited for where the file is another now.
+#: Seconds to wait for a merge to end when the file has been replaced.
 _MERGE_PATIENCE = 1.0
 
 
 class StoreTables:
-    """A connection to the store's file for one user of it, on one thread at a time. What a transaction has
-    written survives what commits of the store survive.
+    """A connection to the store's file for one user, on one thread at a time. A transaction survives what the
+    store's commits survive.
 
-    Versions of polypod that do not know the tables pass them over. ``close`` comes before the store's.
+    Versions of polypod that do not know the tables ignore them. Call ``close`` before the store's.
     """
 
     def __init__(self, file: SQLiteFile, durability: Durability, folder: Path, url: str) -> None:
         self.url = url
-        #: The lock by which others know whether who writes here lives.
+        #: The lock that shows others whether the process that writes here lives.
         self.writer = WriterLock(folder)
         self._file = file
         self._lock = threading.Lock()
@@ -40,18 +42,18 @@ class StoreTables:
             file, synchronous="OFF" if durability == "process" else "FULL", patience=_PATIENCE
         )
         self._checkpointer = Checkpointer(file, self._lock)
-        #: The connection that was asked last whether others have written, and what it said.
+        #: The connection last asked for changes of others, and its answer.
         self._seen: tuple[sqlite3.Connection, int] | None = None
 
     @property
     def lock_descriptor(self) -> int:
-        """What has that lock. Raises StoreError."""
+        """The descriptor that holds that lock. Raises StoreError."""
         with self._file.translated():
             return self.writer.descriptor
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All that is done in it, or nothing, is durable once it is left. Raises StoreError."""
+        """A transaction: all or nothing, durable once the context is left. Raises StoreError."""
         with self._lock, self._file.translated():
             db = self._connection.get(to_write=True)
             before = db.total_changes
@@ -66,14 +68,14 @@ class StoreTables:
             yield self._connection.get()
 
     def has_changed(self) -> bool:
-        """Whether anybody else has written to the file since this was asked last. Raises StoreError."""
+        """Whether anybody else has written to the file since the last call. Raises StoreError."""
         with self.reading() as db:
             now = db, data_version(db)
         changed, self._seen = now != self._seen, now
         return changed
 
     def let_go(self) -> None:
-        """Close what is open of a file that is another now; where it is in use, its user does so."""
+        """Close what is open of a file that has been replaced; if it is in use, its user closes it."""
         if self._lock.acquire(blocking=False):
             try:
                 self._connection.close()
@@ -82,7 +84,7 @@ class StoreTables:
             self._checkpointer.let_go(_MERGE_PATIENCE)
 
     def close(self) -> None:
-        """Let go of the connection and of the lock; idempotent."""
+        """Close the connection and release the lock. Idempotent."""
         self._checkpointer.close()
         with self._lock:
             self._connection.close()
@@ -90,7 +92,7 @@ class StoreTables:
 
 
 def have_tables(db: sqlite3.Connection, tables: Tables, indexes: Mapping[str, str]) -> bool:
-    """Whether ``make_tables`` has nothing to do: who only reads need not wait then for who writes."""
+    """Whether ``make_tables`` has nothing to do: then a reader need not wait for writers."""
     names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
     return indexes.keys() <= names and all(
         columns.keys() <= _columns(db, table) for table, columns in tables.items()
@@ -102,9 +104,10 @@ def _columns(db: sqlite3.Connection, table: str) -> set[str]:
 
 
 def make_tables(db: sqlite3.Connection, tables: Tables, indexes: Mapping[str, str]) -> None:
-    """Make tables that are not there, and give those of earlier versions the columns that came since, within
-    a transaction. ``tables`` has the definition of each column by its name, ``indexes`` what each is on; what
-    a later version has added is let be. The columns of an index are there before it is made.
+    """Create missing tables, and add missing columns to those of earlier versions, within a transaction.
+
+    ``tables`` has the definition of each column by its name, ``indexes`` the columns of each index. What a
+    later version has added is left alone. Columns are created before the indexes on them.
     """
     for table, columns in tables.items():
         listed = ", ".join(f"{name} {definition}" for name, definition in columns.items())

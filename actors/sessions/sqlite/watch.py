@@ -1,12 +1,11 @@
-"""Notices when a SQLite database's files are replaced: the database, its write-ahead log, the log's index.
+"""``FileWatch``: notices when a SQLite database, its write-ahead log or the log's index is replaced.
 
-SQLite finds the log by its name. So it goes on writing into a file that nobody can find any more, and
-it merges the log of one database into another that was put in its place. Who asks before each commit
-whether the files are still those that were opened keeps it from both; that takes five system calls,
-since whatever happens to a name changes the time of its folder.
+SQLite finds the log by its name. So it may keep writing into a log that nobody can find any more, or merge
+the log of one database into another that was put in its place. Checking the files before each commit prevents
+both. It takes five system calls, since any change of a name changes the time of its folder.
 
-Nothing here opens the database or the index: closing any descriptor of a file drops the locks that
-SQLite holds on it in this process, so their bytes are read through SQLite's own descriptors.
+Nothing here opens the database or the index: closing any descriptor of a file drops the locks that SQLite
+holds on it in this process. So their bytes are read through SQLite's own descriptors.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ from typing import Literal
 
 from actors.sessions.disk import store_error
 
-#: What has happened to the files, by what can be done: ``gone``: the database is not there (it may come
-#: back); ``replaced``: another stands in its place; ``relinked``: a link to it leads elsewhere;
-#: ``overwritten``: it has another content; ``log``: its write-ahead log is gone or another; ``index``:
-#: the index of that is; ``superseded``: so it is, and another process has gone on with new ones; ``cut``: log
-#: or index was cut off; ``snapshot``: what nobody could write when it was opened may have been written since.
+#: What has happened to the files. ``gone``: the database does not exist (it may come back); ``replaced``:
+#: another is in its place; ``relinked``: a link to it leads elsewhere; ``overwritten``: its content is
+#: another; ``log``: its write-ahead log is gone or another; ``index``: the index of the log is;
+#: ``superseded``: so it is, and another process already uses new ones; ``cut``: log or index was truncated;
+#: ``snapshot``: what nobody could write when it was opened may have been written since.
 Change = Literal[
     "gone", "replaced", "relinked", "overwritten", "log", "index", "superseded", "cut", "snapshot"
 ]
 #: Device and inode.
 Identity = tuple[int, int]
 
-#: Nanoseconds that no file system's clock stands still for.
+#: Nanoseconds; every file system's clock has moved on after that.
 _TICK = 50_000_000
-_stat = os.stat  # not by way of a Path: on the path of every commit
+_stat = os.stat  # without a Path, since each commit calls it
 _MAGIC = b"SQLite format 3\0"
 _LOG_HEADER, _FRAME_HEADER = 32, 24
 #: Bytes of an index up to where it counts merges (https://sqlite.org/walformat.html, section 2).
@@ -42,10 +41,10 @@ _INDEX_HEADER = 136
 
 
 class FileWatch:
-    """The files of one database as they were when it was opened; ``changed`` may be called on any thread."""
+    """The files of one database as they were when it was opened. ``changed`` is thread-safe."""
 
     def __init__(self, path: Path, given: Path | None = None) -> None:
-        #: The name it was asked for by, where that goes by way of a link.
+        #: The name by which it was asked for, if that is a link.
         self._link = None if given in {None, path} else str(given)
         self._path, self._parent = str(path), str(path.parent)
         self.log, self.index = f"{path}-wal", f"{path}-shm"
@@ -59,13 +58,13 @@ class FileWatch:
         self.index_id: Identity | None = None
         self._modified = self._size = self._log_size = self._index_size = 0
         self._begin = b""
-        #: The beginning of the index, as of when the database was as remembered, and as it was read last.
+        #: The beginning of the index when the database was as remembered, and when it was last read.
         self._known_index = self._last_index = b""
 
     def remember(self, database: Identity | None) -> None:
-        """Remember the files that SQLite has just opened; before that the database was ``database``.
+        """Remember the files that SQLite has just opened. Before that, the database was ``database``.
 
-        Raises OSError, and FileNotFoundError where it is another by now.
+        Raises OSError, and FileNotFoundError if it is another by now.
         """
         with self._lock:
             self._descriptors.clear()
@@ -79,7 +78,7 @@ class FileWatch:
             self._look(self._read_index())
 
     def forget(self) -> None:
-        """SQLite has closed the files."""
+        """Forget the files, which SQLite has closed."""
         with self._lock:
             if self._folder >= 0:
                 os.close(self._folder)
@@ -103,25 +102,25 @@ class FileWatch:
         self._known_index = index
 
     def found(self) -> tuple[Identity | None, Identity | None]:
-        """The log and the index that are there now."""
+        """The log and the index that exist now."""
         return identity_of(self.log), identity_of(self.index)
 
     def holders(self, file: Identity | None) -> int:
-        """How often this process has a file open; 0 where there is none."""
+        """How often this process has a file open; 0 if the file does not exist."""
         return 0 if file is None else sum(_is_of(int(name), file) for name in os.listdir("/dev/fd"))  # noqa: PTH208
 
     def unopened(self, times: int) -> Change | None:
-        """Which of the log and its index is not what this process has open (the log so many times), so that
-        the one which is open has lost its name before it was remembered, and nobody would miss it.
+        """Which of log and index is not the one that this process has open (the log so many times). Then the
+        open one lost its name before it was remembered, and nobody would notice.
         """
         if self.holders(self.log_id) != times:
             return "log"
         return None if self.holders(self.index_id) else "index"
 
     def changed(self, *, names_follow: bool = False) -> Change | None:
-        """What has happened to the files since they were opened; None: nothing. ``names_follow``: whether
-        ``is_undisturbed`` is asked next, so that the names need not be looked at twice. Raises StoreError
-        where the disk fails.
+        """What has happened to the files since they were opened; None: nothing. ``names_follow`` says that
+        ``is_undisturbed`` is asked next, so that the names need not be checked twice. Raises StoreError if
+        the disk fails.
         """
         try:
             return self._find_change(names_follow=names_follow)
@@ -137,10 +136,10 @@ class FileWatch:
             if self._link is not None and identity_of(self._link) != self.main:
                 return "relinked"
             if main.st_mtime_ns == self._modified and main.st_size == self._size:
-                self._known_index = index  # a log that begins anew after a merge shows nothing of it
+                self._known_index = index  # after a merge, a restarted log shows no trace of it
             elif self._overwritten():
                 return "overwritten"
-        except OSError:  # perhaps only since it was there a moment ago
+        except OSError:  # perhaps it was only just there
             return "gone"
         readable = self._log_descriptor >= 0 and len(index) == _INDEX_HEADER
         if readable and (names_follow or self.is_undisturbed()):
@@ -157,13 +156,13 @@ class FileWatch:
             return self._logs_changed()
 
     def is_undisturbed(self) -> bool:
-        """Whether no name in the folder has changed since ``changed`` looked; False where that is not known
-        so quickly.
+        """Whether no name in the folder has changed since ``changed`` was called; False if that is not
+        known so quickly.
         """
         return os.fstat(self._folder).st_mtime_ns == self._folder_modified
 
     def note_commit(self) -> None:
-        """Called after a commit of this process: that it began the log anew does not mean a merge since."""
+        """Note a commit of this process: a log that it restarted does not mean a merge since."""
         if not _is_merged(self._last_index):
             return
         index = self._read_index_quickly()
@@ -173,8 +172,8 @@ class FileWatch:
                 self._known_index = index
 
     def _logs_changed(self) -> Change | None:
-        """What has happened to the log and its index, by their names."""
-        if None in {self.log_id, self.index_id}:  # a file that may only be read, and has none
+        """What has happened to the log and its index, judging by their names."""
+        if None in {self.log_id, self.index_id}:  # a read-only file, which has none
             self._remember_logs()
             return None
         folder = os.fstat(self._folder).st_mtime_ns
@@ -183,11 +182,11 @@ class FileWatch:
             return "log"
         if index is None or _identity(index) != self.index_id:
             return "index"
-        # The index first: to touch what was cut off of it would end the process.
+        # The index first: touching what was truncated of it would kill the process.
         if index.st_size < self._index_size or (log.st_size < self._log_size and self._is_cut(log.st_size)):
             return "cut"
         self._log_size, self._index_size = log.st_size, index.st_size
-        # The clock of a file system ticks so slowly that what comes next might have the same time.
+        # Clocks of file systems tick so slowly that the next change might have the same time.
         self._folder_modified = folder if time.time_ns() - folder > _TICK else -1
         self._log_descriptor = self.descriptor(self.log_id)
         self._index_descriptor = self.descriptor(self.index_id)
@@ -196,9 +195,10 @@ class FileWatch:
     def _overwritten(self) -> bool:
         """Whether somebody other than SQLite has written to the database.
 
-        SQLite writes to it only where it merges the log, and notes in the index how far it has come; and
-        the counter in the database's header never goes back. A merge may go on while this looks: what it
-        writes it has noted before, so the notes are compared as they are after the look, and kept as before.
+        SQLite writes to it only to merge the log. It notes in the index how far it has come, and the change
+        counter in the database's header never goes back. A merge may be under way during the look, but it
+        notes what it will write first: so the notes are compared as they are after the look, and kept as
+        before.
         """
         with self._lock:
             before = self._read_index()
@@ -225,13 +225,13 @@ class FileWatch:
         return self._read(self.main, 100)
 
     def _read_index(self) -> bytes:
-        """The beginning of the index, for ``_merges``; less where there is none."""
+        """The beginning of the index, for ``_merges``; shorter if there is none."""
         self._last_index = index = self._read(self.index_id, _INDEX_HEADER)
         return index
 
     def _read_index_quickly(self) -> bytes:
-        """The beginning of the index by the open descriptor; where another file has that by now, bytes that
-        fit nothing.
+        """The beginning of the index by the open descriptor; if another file has that descriptor by now,
+        bytes that fit nothing.
         """
         if self._index_descriptor >= 0:
             try:
@@ -243,18 +243,18 @@ class FileWatch:
         return self._read_index()
 
     def _read(self, identity: Identity | None, size: int) -> bytes:
-        """The beginning of an open file, through a descriptor that SQLite has; empty where there is none."""
+        """The beginning of an open file, through a descriptor of SQLite's; empty if it has none."""
         descriptor = self.descriptor(identity)
         return b"" if descriptor < 0 else os.pread(descriptor, size, 0)
 
     def descriptor(self, identity: Identity | None) -> int:
-        """One that this process has of that file; -1 where there is none."""
+        """A descriptor that this process has of that file; -1 if it has none."""
         if identity is None:
             return -1
         known = self._descriptors.get(identity, -1)
         if known >= 0 and _is_of(known, identity):
             return known
-        for name in os.listdir("/dev/fd"):  # noqa: PTH208 - numbers, no paths
+        for name in os.listdir("/dev/fd"):  # noqa: PTH208 - numbers, not paths
             if _is_of(int(name), identity):
                 self._descriptors[identity] = int(name)
                 return int(name)
@@ -267,7 +267,7 @@ def _merges(index: bytes) -> tuple[bytes, ...]:
 
 
 def _is_merged(index: bytes) -> bool:
-    """Whether all of the log is merged, so that the next commit may begin it anew."""
+    """Whether the whole log is merged, so that the next commit may restart it."""
     return index[16:20] == index[96:100] or len(index) < _INDEX_HEADER
 
 
@@ -276,7 +276,7 @@ def _counter(header: bytes) -> int:
 
 
 def _is_settled(merges: tuple[bytes, ...]) -> bool:
-    """Whether nobody was merging the log, or had stopped in the middle of it."""
+    """Whether nobody was merging the log, or stopped in the middle of it."""
     return merges[1] == merges[2]
 
 
@@ -292,13 +292,13 @@ def _is_of(descriptor: int, identity: Identity) -> bool:
 
 
 def identity_of(path: Path | str) -> Identity | None:
-    """What distinguishes the file that is there now from any other; None where there is none."""
+    """The identity of the file that exists now; None if there is none."""
     status = status_of(path)
     return None if status is None else _identity(status)
 
 
 def status_of(path: Path | str) -> os.stat_result | None:
-    """What the system says of a file; None where there is none."""
+    """The status of a file; None if there is none."""
     try:
         return _stat(path)
     except OSError:

@@ -1,4 +1,6 @@
-"""What is written to a SQLite store: batches of entries, all or nothing, with compare-and-swap."""
+"""Carries out the writes of a SQLite store in one transaction, with compare-and-swap on each
+session's head.
+"""
 
 from __future__ import annotations
 
@@ -25,22 +27,22 @@ WHERE (id, generation) IN (VALUES """
 
 
 class Files(Protocol):
-    """The files that are written to: the format of what stands in them, how often connections were opened."""
+    """The files that are written to: their format, and how often connections were opened."""
 
     format: int
     opened: int
 
     def begin(self, connection: sqlite3.Connection, /) -> bool:
-        """Begin a transaction. False where the files were lost; raises sqlite3.Error."""
+        """Begin a transaction. False if the files were lost; raises sqlite3.Error."""
 
     def has_changed(self) -> bool:
         """Whether the files were lost."""
 
 
 def carry_out(db: sqlite3.Connection, jobs: Sequence[Append], files: Files) -> bool:
-    """Make all jobs durable in one transaction, or none and raise; False where the files were lost.
+    """Make all jobs durable in one transaction, or none and raise. False if the files were lost.
 
-    Raises HeadConflict where a batch does not go on from its session's head, else sqlite3.Error.
+    Raises HeadConflict if a batch does not continue its session's head, otherwise sqlite3.Error.
     """
     try:
         if len(jobs) == 1 and type(jobs[0]) is Append and is_one_row(jobs[0], files.format):
@@ -54,8 +56,8 @@ def carry_out(db: sqlite3.Connection, jobs: Sequence[Append], files: Files) -> b
 
 
 def _append_alone(db: sqlite3.Connection, job: Append, format_: int) -> None:
-    """Add the one row of a job. A statement alone is a transaction, which looks whether the files are there
-    by itself.
+    """Add the one row of a job. A single statement is a transaction, and checks by itself that the files are
+    the right ones.
     """
     held, last = job.held, job.batch[-1]
     check_follows(held.session_id, held.head, job.after, job.batch)
@@ -104,8 +106,8 @@ def _execute(db: sqlite3.Connection, jobs: Sequence[Append], files: Files) -> bo
 
 
 def _number(db: sqlite3.Connection, created: Sequence[Create], format_: int) -> None:
-    """Number new sessions, also behind those whose entries are there still though somebody has deleted their
-    rows.
+    """Number new sessions, above those whose rows somebody has deleted while their entries are
+    still there.
     """
     begins = "WHERE follows = 0" if format_ >= FIRST_WITH_RUNS else ""
     last_used = f"SELECT session FROM entries {begins} ORDER BY session DESC LIMIT 1"
@@ -119,7 +121,7 @@ def _number(db: sqlite3.Connection, created: Sequence[Create], format_: int) -> 
 def delete(db: sqlite3.Connection, row: int, format_: int) -> None:
     """Remove a session and its entries."""
     found = rows_from(runs=format_ >= FIRST_WITH_RUNS)
-    # Of a damaged session's rows some may seem to follow which are another's.
+    # In a damaged session, rows of another may seem to follow.
     delete_ = f"DELETE FROM entries WHERE session = :row AND id IN (SELECT e.id {found})"
     db.execute(delete_, {"row": row, "first": 0})
     db.execute("DELETE FROM sessions WHERE id = ?", (row,))
