@@ -26,10 +26,15 @@ _POLITE = (
     r"|(?:can|could|would|will) you |i(?:'d| would) like you to |i (?:want|need) you to |let'?s "
     r"|tell me (?=how|what|which|where|who)|show me (?=how|what|which|where))*"
 )
+# The dots of "path=." and "in .." are folders and end no sentence.
+_STOP = r"(?<![=\s])(?<![=\s]\.)\."
 _STRONG = re.compile(
-    rf"\s*\n\s*|[,;.]? (?:and )?(?:then|after that|afterwards)\b,? (?={_POLITE}{_VERBS})| ?; ", _FLAGS
+    rf"\s*\n\s*|(?:[,;]|{_STOP})? (?:and )?(?:then|after that|afterwards)\b,? (?={_POLITE}{_VERBS})| ?; ",
+    _FLAGS,
 )
-_WEAK = re.compile(rf"(?:,? and |, |[.!?] )(?={_POLITE}{_VERBS})", _FLAGS)
+_WEAK = re.compile(
+    rf"(?:,? and |, |[!?] |{_STOP} |(?<=[=\s]\.) |(?<=[=\s]\.\.) )(?={_POLITE}{_VERBS})", _FLAGS
+)
 _BULLET = re.compile(r"^ ?(?:\d+[.)]|[-*•]) ")
 # What is to be noted or written may hold any words, so only "then" ends it.
 _TAKEN_WHOLE = re.compile(
@@ -127,7 +132,7 @@ def _intents(step: str, quoted: Quoted, tools: frozenset[str]) -> list[Intent]:
     if len(step) > _MOST_IN_STEP:
         return [Unknown(quoted.plain(step))]
     words = _AFTER.sub("", _BEFORE.sub("", step))
-    words = re.sub(r"(?<=[^\s.])[.]+$", "", words).strip()
+    words = re.sub(r"(?<=[^\s.=])[.]+$", "", words).strip()
     if not words:
         return []
     named = _NAMED.fullmatch(words)
