@@ -1,1 +1,3 @@
-"""Compaction, pure: when to fold a history, where to cut it, and what takes its place."""
+"""Compaction, pure: decides when to compact a history and where to cut it, and writes what replaces the cut
+part.
+"""

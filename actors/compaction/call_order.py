@@ -1,4 +1,6 @@
-"""The one order in which results are shown: that of their calls. A log has them as they came; pure."""
+"""Puts tool results into the order of their calls; a log has them in the order in which they
+arrived. Pure.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,9 @@ from protocol.items import AssistantItem, Item, ToolCall, ToolResult
 
 
 class CallOrder:
-    """Follows the results behind one answer with several calls, which stands at ``answer`` in its history.
+    """Follows the results of one answer with several calls, which is at ``answer`` in its history.
 
-    The order stands once every call has its result, or something else follows; what comes later changes
+    The order is final once every call has its result, or something else follows. What comes later changes
     nothing, so a history is shown as it was when it was shorter.
     """
 
@@ -20,12 +22,12 @@ class CallOrder:
         self._answer = answer
         #: The calls that have no result yet.
         self._calls = list(enumerate(calls))
-        #: Where the result of each call stands, by the call's number; and those that none of them asked for.
+        #: The index of each call's result, by the call's position, and the results that no call asked for.
         self._found: dict[int, int] = {}
         self._strangers: list[int] = []
 
     def add(self, index: int, result: ToolResult) -> bool:
-        """Take the next item, a result; whether every call has its own now."""
+        """Take the next item, a result. Returns whether every call has its result now."""
         for place, (number, call) in enumerate(self._calls):
             if call.id == result.call_id:
                 del self._calls[place]
@@ -35,13 +37,13 @@ class CallOrder:
         return False
 
     def moved(self) -> dict[int, int]:
-        """Which item is shown at an index, where it is not the one that stands there."""
+        """The item to show at each index that shows another than its own."""
         shown = [*(self._found[number] for number in sorted(self._found)), *self._strangers]
         return {at: index for at, index in enumerate(shown, self._answer + 1) if at != index}
 
 
 def moved_in(items: Sequence[Item]) -> dict[int, int]:
-    """Which item of a history is shown at an index, where it is not the one that stands there."""
+    """The item of a history to show at each index that shows another than its own."""
     moved: dict[int, int] = {}
     group: CallOrder | None = None
     for index, item in enumerate(items):
@@ -54,6 +56,8 @@ def moved_in(items: Sequence[Item]) -> dict[int, int]:
 
 
 def in_call_order(items: list[Item]) -> list[Item]:
-    """The items as they are shown: results in the order of their calls. The same list where they stand so."""
+    """The items as they are shown: results in the order of their calls. The same list if they are already in
+    it.
+    """
     moved = moved_in(items)
     return [items[moved.get(index, index)] for index in range(len(items))] if moved else items

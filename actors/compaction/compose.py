@@ -1,4 +1,4 @@
-"""Composes a compacted history: the items that take the place of what is folded away."""
+"""Composes a compacted history: the items that replace the folded part, and the kept ones. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OF_COMPACTION = (SUMMARY, REQUIRED_FILE, REFERENCES, SNAPSHOT)
 
 
 class RequiredFile(Struct, frozen=True):
-    """A file whose text the model needs at hand after the compaction."""
+    """A file whose text the model still needs after the compaction."""
 
     path: str
     text: str
@@ -35,15 +35,15 @@ class Reference(Struct, frozen=True):
 
 
 class Split(NamedTuple):
-    """A history in two parts, both in order: what the summary stands for, and what is kept as it is."""
+    """A history in two parts, both in order: what the summary replaces, and what is kept as it is."""
 
     folded: list[Item]
     kept: list[Item]
 
 
 class Composed(NamedTuple):
-    """A compacted history in order; only ``opening`` and ``closing`` are published. ``source`` is
-    that of its summary.
+    """A compacted history in order; only ``opening`` and ``closing`` are published. ``source`` says where its
+    summary comes from.
     """
 
     opening: list[SystemItem]
@@ -53,13 +53,13 @@ class Composed(NamedTuple):
 
     @property
     def items(self) -> list[Item]:
-        """All of it."""
+        """All items."""
         return [*self.opening, *self.kept, *self.closing]
 
 
 def is_of_compaction(item: Item) -> bool:
-    """Whether an earlier compaction put ``item`` there; such items give way to the new ones. The words
-    of users never count, whatever they begin with.
+    """Whether an earlier compaction added ``item``; such items are replaced by the new ones. Users' words
+    never count, whatever they begin with.
     """
     return isinstance(item, SystemItem) and item.text.startswith(_OF_COMPACTION)
 
@@ -70,8 +70,8 @@ def is_summary(item: Item) -> bool:
 
 
 def split(items: Sequence[Item], at: Cut) -> Split:
-    """The two parts of a history at a cut. What earlier compactions put there is folded with the rest;
-    refused turns are in neither part, except for the notice of what was done in them.
+    """The two parts of a history at a cut. Items of earlier compactions are folded with the rest. Refused
+    turns are in neither part, except for the notice of what was done in them.
     """
     first = at.tail if at.pinned is None else at.pinned
     instead = left_out(items, refused_answers(items))
@@ -95,7 +95,7 @@ def compose(
     snapshot: str = "",
     source: SummarySource = "tool",
 ) -> Composed:
-    """The new history. ``snapshot`` lists the tasks; it replaces all task calls before it."""
+    """The compacted history. ``snapshot`` lists the tasks; it replaces all task calls before it."""
     opening = [SystemItem.of(f"{SUMMARY}\n{summary.strip()}")]
     opening += [SystemItem.of(f"{REQUIRED_FILE} {file.path}\n{file.text}") for file in files]
     if references:

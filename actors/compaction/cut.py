@@ -1,4 +1,6 @@
-"""Where a history may be cut so that the end that is kept stays whole."""
+"""Finds where a history may be cut so that the kept end is complete: no call without its result, or the
+reverse. Pure.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from protocol.items import AssistantItem, Item, ToolResult, UserItem
 
 
 class Cut(Struct, frozen=True):
-    """What of a history is kept as it is: the items from ``tail`` on and, where it stands before
-    them, the newest user item at ``pinned``.
+    """What is kept of a history as it is: the items from ``tail`` on and, if it comes before them, the newest
+    user item at ``pinned``.
     """
 
     tail: int
@@ -33,10 +35,9 @@ def cut(
 ) -> Cut:
     """Keep at most ``retained_tokens`` of the end, as many whole items as fit.
 
-    ``tokens_from(index)`` counts the tokens of the items from ``index`` on. A call stays with all
-    results of its answer and the answer's other calls. The newest user item is kept whatever it
-    takes, and with ``keep_open_turn`` so are a last answer's calls with the results that the model
-    has not read yet.
+    ``tokens_from(index)`` counts the tokens of the items from ``index`` on. A call stays together with all
+    results of its answer, and the answer's other calls. The newest user item is kept whatever it takes. With
+    ``keep_open_turn`` so are a last answer's calls with the results that the model has not read yet.
     """
     tail = len(items)
     while tail and tokens_from(tail - 1) <= retained_tokens:
@@ -56,8 +57,8 @@ def _whole_from(items: Sequence[Item], start: int) -> int:
 
 
 def _last_torn(items: Sequence[Item], start: int) -> int | None:
-    """The last result from ``start`` on that a call before it asked for, and none from there on. Ids may come
-    again in later answers, so each call stands for one result. One that nobody asked for belongs to none.
+    """The last result from ``start`` on whose call is before ``start``. Ids may recur in later answers, so
+    each call counts for one result. A result that nobody asked for belongs to no call.
     """
     waiting: Counter[str] = Counter()
     found: list[int] = []
@@ -81,7 +82,7 @@ def _call_id(item: Item) -> str | None:
 
 
 def _open_turn(items: Sequence[Item]) -> int:
-    """Where the last answer stands if it has calls, else the end."""
+    """The index of the last answer if it has calls, otherwise the end."""
     for index in reversed(range(len(items))):
         item = items[index]
         if isinstance(item, AssistantItem):

@@ -1,4 +1,6 @@
-"""How many tokens a history takes: the model's own counts where there are any, estimates between."""
+"""``TokenMeter``: how many tokens a history takes: servers' own counts where they exist, estimates in
+between.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,14 @@ from actors.compaction.tokens import EncodedSizes, tokens_in
 from protocol.items import Item
 from protocol.usage import Usage
 
-#: A density is computed from counts that lie so many bytes apart, and is no more than this.
+#: The least distance in bytes between two counts from which a density is computed, and the highest density.
 DENSITY_BYTES = 2000
 HIGHEST_DENSITY = 4.0
 
-#: ``measured``: a server counted just this; ``interpolated`` by bytes between two counts;
-#: ``extrapolated`` from the last count by bytes; ``estimated`` from bytes alone.
-
 
 class UsageRecord(Struct, frozen=True, gc=False):
-    """A server's count of one call: its request had ``history_len`` items, and ``input_tokens`` is
-    the whole of that request, cached part, system prompt and tools included.
+    """A server's count of one call: its request had ``history_len`` items, and ``input_tokens`` is that whole
+    request, including its cached part, the system prompt and the tools.
     """
 
     history_len: int
@@ -35,18 +34,19 @@ class UsageRecord(Struct, frozen=True, gc=False):
 _NOTHING = UsageRecord(0, 0)
 
 
-class TokenMeter(Struct, eq=False, gc=False):  # untracked, since nothing that it has leads back to it
-    """Tokens of one history, as requests show it. Asking costs what was added since the last time.
+class TokenMeter(Struct, eq=False, gc=False):  # untracked, since it is in no reference cycle
+    """Counts the tokens of one history, as requests show it. A question costs what was added since the last
+    one.
 
-    It reads the list the pod appends to; a history that takes its place gets a meter of its own.
+    It reads the list that the pod appends to; a history that replaces this one gets its own meter.
     """
 
     _items: Sequence[Item]
-    #: The one that makes the requests.
+    #: The pruner that makes the requests.
     _pruner: Pruner
     #: The sizes of the items; None until somebody asks for what no server has counted.
     _known_sizes: EncodedSizes | None = None
-    #: The counts of servers, oldest first, both numbers rising: a lower count voids those before it.
+    #: The servers' counts, oldest first, both numbers rising: a lower count invalidates those before it.
     records: list[UsageRecord] = []
 
     @property
@@ -56,7 +56,7 @@ class TokenMeter(Struct, eq=False, gc=False):  # untracked, since nothing that i
         return self._known_sizes
 
     def record_usage(self, history_len: int, usage: Usage | None) -> None:
-        """Record what a server counted for a request of ``history_len`` items; None or 0 is passed over."""
+        """Record a server's count for a request of ``history_len`` items; None or 0 is ignored."""
         if usage is None or not usage.input_tokens:
             return
         records = self.records
@@ -75,7 +75,7 @@ class TokenMeter(Struct, eq=False, gc=False):  # untracked, since nothing that i
         )
 
     def rewind(self) -> None:
-        """Forget what was measured behind the end that the history was cut back to."""
+        """Forget the counts after the end to which the history was cut back."""
         length = len(self._items)
         if self._known_sizes is not None:
             self._known_sizes.rewind(length)
@@ -84,21 +84,23 @@ class TokenMeter(Struct, eq=False, gc=False):  # untracked, since nothing that i
             self.records.pop()
 
     def weigh(self, start: int, until: int) -> None:
-        """Weigh the items from ``start`` to ``until``: a long history in parts, before it is asked for."""
+        """Weigh the items from ``start`` to ``until``, to do a long history in parts before the count is
+        needed.
+        """
         self._sizes.between(start, max(start, until))
 
     def occupancy(self) -> int:
-        """The tokens that the whole history takes."""
+        """The tokens of the whole history."""
         return self.before(len(self._items))
 
     def before(self, index: int) -> int:
-        """The tokens of what stands before item ``index``, as of now."""
+        """The tokens before item ``index``, as requests show it now."""
         records = self.records
         if not records:
             size = self._sizes.between(0, index) - self._pruner.saved_before(index)
             return tokens_in(size)
         last = records[-1]
-        # What was cut since the last count is no longer in any request.
+        # What was cut since the last count is in no request any more.
         counted = max(0, last.input_tokens - tokens_in(self._pruner.saved_since(last.history_len)))
         if index > last.history_len:
             return counted + tokens_in(self._sizes.between(last.history_len, index))
@@ -107,14 +109,16 @@ class TokenMeter(Struct, eq=False, gc=False):  # untracked, since nothing that i
         return min(found, counted)
 
     def since(self, index: int) -> int:
-        """The tokens of the items from ``index`` on, whole: by the counts, and no less than by bytes."""
+        """The tokens of the items from ``index`` on, unshortened: by the counts, and no less than
+        by bytes.
+        """
         length = len(self._items)
         counted = self.before(length) - self.before(index)
         return max(counted, tokens_in(self._sizes.between(index, length)))
 
     def density(self) -> float | None:
-        """How many tokens a server counts where an estimate by bytes has one, by its latest counts (not
-        below 1, so that nobody takes too much for a little); None where there are too few.
+        """How many tokens a server counts for one token of an estimate by bytes, from its latest counts; at
+        least 1, to stay on the safe side. None if there are too few counts.
         """
         if len(self.records) < 2:
             return None

@@ -1,4 +1,4 @@
-"""Pictures that are given by a URL, which may not last, and what is shown in their place; pure."""
+"""Replaces pictures that are given by a URL, which may not last, by words; pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protocol.items import ImagePart, Item, Part, TextPart
 
 
 def without_links(items: Iterable[Item]) -> Iterator[tuple[Item, Item]]:
-    """Each item that has pictures by a URL, and what is shown of it without them."""
+    """Each item that has pictures by URL, and the item that is shown instead."""
     for item in items:
         if any(map(_is_link, item.content)):
             yield item, replace(item, content=tuple(map(_shown, item.content)))

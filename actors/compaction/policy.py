@@ -1,4 +1,4 @@
-"""When to compact, how much to keep and when to give up: values in, decisions out."""
+"""Decides when to compact, how much to keep, and when to give up; pure."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from protocol.errors import CompactionFailed
 from protocol.events import CompactReason
 from protocol.manifest import CompactionSection, MemorySection, PodManifest
 
-#: So many automatic compactions that fail in a row open the breaker.
+#: The breaker opens after so many automatic compactions that fail in a row.
 BREAKER_AT = 3
-#: So many answered requests must stand between two compactions of one run.
+#: The least number of answered requests between two compactions of one run.
 REQUESTS_BETWEEN = 2
-#: An automatic compaction of more tokens than this must leave fewer than it found.
+#: An automatic compaction of more tokens than this must shrink the history.
 MUST_SHRINK_ABOVE = 2000
-#: The summariser's request has at most this share of the context window, since its tokens are
-#: estimated, and its answer has to fit too.
+#: The largest share of the context window that the summariser's request may take, since its tokens are
+#: estimated, and its answer must fit too.
 SUMMARISER_SHARE = 0.75
-#: What a summariser reads at most where no context window is known.
+#: The most that a summariser reads if no context window is known.
 SUMMARISER_TOKENS = 50_000
 #: The least that a summariser is given to read, however small the window.
 LEAST_SUMMARISER_TOKENS = 256
-#: What a summary takes at most, which part of the room there is, and the least of it.
+#: The most that a summary takes, its largest share of the room, and the least that it gets.
 SUMMARY_TOKENS = 4000
 SUMMARY_PART = 6
 LEAST_SUMMARY_TOKENS = 256
-#: What one answer of a memory job takes at most.
+#: The most that one answer of a memory job takes.
 NOTES_TOKENS = 4000
-#: The texts of all required files together take at most this, and this part of the room there is.
+#: The most that the texts of all required files take together, and their largest share of the room.
 REQUIRED_TOKENS = 8000
 REQUIRED_PART = 8
-#: What the user's own words in a summary may take: a quarter of what was there, within these bounds, and
-#: no more than this part of the room there is.
+#: Bounds of the user's own words in a summary, which get a quarter of what was there, and their largest share
+#: of the room.
 LEAST_WORDS_TOKENS = 256
 MOST_WORDS_TOKENS = 2000
 WORDS_PART = 6
@@ -44,7 +44,7 @@ THRASH = "compaction thrash: context still exceeds threshold immediately after c
 
 
 class Limits(Struct, frozen=True):
-    """What a manifest says of compaction, in tokens; a threshold that is unset (None) or 0 never fires."""
+    """A manifest's settings for compaction, in tokens; a threshold that is unset (None) or 0 never fires."""
 
     before_run: int | None
     before_request: int | None
@@ -64,17 +64,19 @@ class Limits(Struct, frozen=True):
 
     @property
     def room(self) -> int | None:
-        """What a history may grow to before it is compacted again, None where nobody knows."""
+        """The size to which a history may grow before it is compacted again, None if unknown."""
         return min(filter(None, (self.context_window, self.before_request, self.before_run)), default=None)
 
     def within(self, window: int | None) -> Limits:
-        """The limits where a server has reported its ``window``: it knows better than the manifest."""
+        """The limits, given the ``window`` that a server has reported, which counts more than the
+        manifest.
+        """
         if window is None:
             return self
         return Limits(self.before_run, self.before_request, self.retained, window)
 
     def warnings(self) -> list[str]:
-        """What of the limits cannot be meant, for a person to read."""
+        """Limits that cannot be meant, in words for a person."""
         found = []
         if self.before_run and self.before_request and self.before_request < self.before_run:
             found.append(
@@ -91,8 +93,8 @@ class Limits(Struct, frozen=True):
         return found
 
     def retained_for(self, reason: CompactReason, occupancy: int, wanted: int | None = None) -> int:
-        """How much of the end to keep: as ``wanted`` or configured; an automatic compaction keeps no
-        more than half of what it finds, and one after an overflow no more than a quarter.
+        """How much of the end to keep: as ``wanted`` or configured. An automatic compaction keeps at most
+        half of what it finds, one after an overflow at most a quarter.
         """
         retained = self.retained if wanted is None else wanted
         if reason == "manual":
@@ -102,12 +104,12 @@ class Limits(Struct, frozen=True):
 
 
 class Guard(Struct, frozen=True):
-    """What a pod remembers of its compactions, so that none is tried in vain for ever.
+    """What a pod remembers of its compactions, so that it does not retry in vain for ever.
 
-    ``failures`` counts the automatic ones that failed in a row, ``answered`` the requests of this run
-    that were answered since its last compaction (None: it had none), ``overflowed`` says that the
-    request under way has had its emergency compaction, ``fresh`` that none was answered since the
-    last compaction of whatever kind.
+    ``failures`` counts the automatic ones that failed in a row. ``answered`` counts the requests of this run
+    that were answered since its last compaction (None: it had none). ``overflowed`` says that the current
+    request has had its emergency compaction. ``fresh`` says that no request was answered since the last
+    compaction of any kind.
     """
 
     failures: int = 0
@@ -121,26 +123,28 @@ class Guard(Struct, frozen=True):
         return self.failures >= BREAKER_AT
 
     def run_started(self) -> Guard:
-        """A run begins; a compaction just before it still spares its first request the check."""
+        """The guard after a run has begun; a compaction just before it still spares its first request the
+        check.
+        """
         if self.answered is None and not self.overflowed:
             return self
         return Guard(self.failures, None, False, self.fresh)
 
     def request_answered(self) -> Guard:
-        """The model answered a request of the run."""
+        """The guard after the model has answered a request of the run."""
         if self.answered is None and not self.overflowed and not self.fresh:
             return self
         return Guard(self.failures, None if self.answered is None else self.answered + 1)
 
     def compacted(self, reason: CompactReason) -> Guard:
-        """A compaction succeeded; only a manual one closes the breaker."""
+        """The guard after a successful compaction; only a manual one closes the breaker."""
         failures = self.failures if self.open and reason != "manual" else 0
         if reason in {"request_threshold", "overflow"}:
             return Guard(failures, 0, self.overflowed or reason == "overflow", True)
         return Guard(failures, self.answered, self.overflowed, True)
 
     def failed(self, reason: CompactReason) -> Guard:
-        """A compaction failed; only automatic ones count."""
+        """The guard after a failed compaction; only automatic ones count."""
         if reason == "manual":
             return self
         overflowed = self.overflowed or reason == "overflow"
@@ -148,8 +152,8 @@ class Guard(Struct, frozen=True):
 
 
 def before_run(limits: Limits, guard: Guard, occupancy: int, items: int) -> bool:
-    """Whether to compact at the start of a run, before its input is logged; never twice without an
-    answer between.
+    """Whether to compact at the start of a run, before its input is logged; never twice without an answer in
+    between.
     """
     return exceeds(occupancy, limits.before_run) and items > 0 and not guard.fresh and not guard.open
 
@@ -167,34 +171,34 @@ def before_request(limits: Limits, guard: Guard, occupancy: int, items: int) -> 
 
 
 def can_shrink(occupancy: int, kept: int) -> bool:
-    """Whether a compaction that keeps ``kept`` tokens as they are can be expected to shrink the history,
-    where it has to: a short summary must fit beside them.
+    """Whether a compaction that keeps ``kept`` tokens as they are can be expected to shrink the history, if
+    it has to: a short summary must fit beside them.
     """
     return occupancy <= MUST_SHRINK_ABOVE or kept + LEAST_SUMMARY_TOKENS < occupancy
 
 
 def after_overflow(guard: Guard, items: int) -> bool:
-    """Whether a provider's overflow error is answered by an emergency compaction: once per request,
-    and where there is more than the one item that has to stay. With the breaker open too: then it is
-    made ``without_model``.
+    """Whether to answer a provider's overflow error by an emergency compaction: once per request, and if
+    there is more than the one item that has to stay. Also with the breaker open; then the compaction is made
+    ``without_model``.
     """
     return items > 1 and not guard.overflowed
 
 
 def without_model(reason: CompactReason, guard: Guard) -> bool:
-    """Whether a compaction leaves the summariser alone: that has failed too often of late, and the
-    server takes no request as long as this one.
+    """Whether to compact without the summariser: it has failed too often lately, and the server accepts no
+    request as long as this one.
     """
     return reason == "overflow" and guard.open
 
 
 def exceeds(occupancy: int, threshold: int | None) -> bool:
-    """Whether a threshold fires: on strictly greater; None and 0 never do."""
+    """Whether a threshold fires: only above it; None and 0 never do."""
     return threshold is not None and 0 < threshold < occupancy
 
 
 def check_shrunk(reason: CompactReason, before: int, after: int) -> None:
-    """Raise CompactionFailed where an automatic compaction had to shrink the history and did not."""
+    """Raise CompactionFailed if an automatic compaction had to shrink the history and did not."""
     if reason != "manual" and before > MUST_SHRINK_ABOVE and after >= before:
         raise CompactionFailed(
             f"compaction did not shrink the history: {before} tokens before, {after} after",
@@ -205,7 +209,7 @@ def check_shrunk(reason: CompactReason, before: int, after: int) -> None:
 def summariser_budget(context_window: int | None, answer_tokens: int, fixed_tokens: int) -> int:
     """The tokens of history that a summariser can be given in one request.
 
-    ``answer_tokens`` are left free for what it writes, ``fixed_tokens`` are its prompt and tools.
+    ``answer_tokens`` are left free for its answer; ``fixed_tokens`` are its prompt and tools.
     """
     if context_window is None:
         return SUMMARISER_TOKENS
@@ -214,15 +218,15 @@ def summariser_budget(context_window: int | None, answer_tokens: int, fixed_toke
 
 
 def summary_budget(room: int | None) -> int:
-    """The tokens that a summary may take of the ``room`` for a history (None: nobody knows it)."""
+    """The tokens that a summary may take of the ``room`` for a history (None: unknown)."""
     if room is None:
         return SUMMARY_TOKENS
     return max(LEAST_SUMMARY_TOKENS, min(SUMMARY_TOKENS, room // SUMMARY_PART))
 
 
 def notes_budget(window: int | None) -> int:
-    """The most tokens that one answer of a memory job may have, given a context ``window`` (None: unknown); a
-    weak model would otherwise go on until that is full.
+    """The most tokens of one answer of a memory job, given a context ``window`` (None: unknown); a weak model
+    would otherwise go on until the window is full.
     """
     if window is None:
         return NOTES_TOKENS
@@ -235,8 +239,8 @@ def required_budget(room: int | None) -> int:
 
 
 def words_budget(reason: CompactReason, occupancy: int, room: int | None) -> int:
-    """The tokens that the user's own words may take in a summary. A compaction by hand need not shrink
-    anything, so that one after the other forgets nothing.
+    """The tokens that the user's own words may take in a summary. A manual compaction need not shrink
+    anything, so repeated ones forget nothing.
     """
     bounds = [MOST_WORDS_TOKENS]
     if reason != "manual":
@@ -247,12 +251,12 @@ def words_budget(reason: CompactReason, occupancy: int, room: int | None) -> int
 
 
 def extraction_due(section: MemorySection, new_tokens: int) -> bool:
-    """Whether memory extraction starts: ``new_tokens`` were added since it last read (0 is off)."""
+    """Whether to start a memory extraction: ``new_tokens`` were added since the last one (0 is off)."""
     threshold = section.extract_threshold
     return threshold is not None and 0 < threshold <= new_tokens
 
 
 def consolidation_due(section: MemorySection, files: int, size: int) -> bool:
-    """Whether what was extracted is consolidated: so many staged files or bytes (0 is off)."""
+    """Whether to consolidate: there are so many staged files or bytes (0 is off)."""
     by_files = section.consolidate_files > 0 and files >= section.consolidate_files
     return by_files or (section.consolidate_bytes > 0 and size >= section.consolidate_bytes)

@@ -1,5 +1,7 @@
-"""What a model is shown of a history: a view without copying, in which results stand in the order of their
-calls, long old ones are shortened, and answers that were cut off say so.
+"""Shows a model a history as a view, without copying it.
+
+In the view, results are in the order of their calls, long old ones are shortened, and answers that were cut
+off say so.
 """
 
 from __future__ import annotations
@@ -14,15 +16,15 @@ from actors.compaction.call_order import CallOrder
 from actors.compaction.tokens import BYTES_PER_TOKEN, encoded_size, picture_size, text_size
 from protocol.items import AssistantItem, ImagePart, Item, TextPart, ToolResult
 
-#: The newest turns (a request with its tool results) whose results are shown whole.
+#: The newest turns (a request with its tool results), whose results are shown whole.
 WHOLE_TURNS = 3
-#: An older result of more characters than this is cut to so many, plus a marker.
+#: An older result with more characters is cut to so many, plus a marker.
 LONGEST_OLD_RESULT = 2000
 CUT_RESULT = 500
-#: What stands behind the text of an answer that was cut off.
+#: Follows the text of an answer that was cut off.
 CUT_OFF = "[interrupted: this answer was cut off here]"
-#: The line before which results are cut moves only when that saves so many tokens: until then the
-#: beginning of the request stays as it was, byte for byte, and a server's cache of it serves on.
+#: The line before which results are cut moves only when that saves so many tokens. Until then the beginning
+#: of the request stays the same, byte for byte, and a server's cache of it remains valid.
 LEAST_SAVING = 4096
 
 
@@ -30,10 +32,10 @@ _NO_CUTS: Mapping[int, ToolResult] = {}
 
 
 class Edits(NamedTuple):
-    """What a request shows otherwise than it stands in the history: ``cuts`` in the place of some results
-    before ``line``, ``broken`` (None: there are none) in the place of answers that were cut off; ``order``
-    (None: they stand so) says which item is shown at an index where it is another, and up to which index that
-    holds. From ``plain`` on items are shown as they are.
+    """How a request differs from the history: ``cuts`` replace some results before ``line``, ``broken``
+    (None: there are none) replace answers that were cut off. ``order`` (None: unchanged) says which item is
+    shown at an index instead of its own, and up to which index that holds. From ``plain`` on, items are shown
+    as they are.
     """
 
     cuts: Mapping[int, ToolResult]
@@ -56,7 +58,7 @@ class Edits(NamedTuple):
 class RequestView(Sequence[Item]):
     """The first ``length`` items of a history as a request shows them, with ``edits`` (None: as they are).
 
-    It stays as it is while the history grows at its end and while more is cut behind its line.
+    It does not change while the history grows at its end, or more is cut after its line.
     """
 
     __slots__ = ("_edits", "_items", "_length")
@@ -105,33 +107,33 @@ class RequestView(Sequence[Item]):
 
 
 class LongResults:
-    """The long results of a history, of which the old ones are cut; made with the first of them."""
+    """The long results of a history, of which the old ones are cut; created with the first of them."""
 
     __slots__ = ("_items", "_moves", "_newest", "_old", "_pending", "_saved", "_young", "cuts", "line")
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._items = items
-        #: Where the whole turns begin, of those behind the first of them.
+        #: Where the whole turns begin, except the first of them.
         self._newest: list[int] = []
-        #: Where those stand that are in whole turns.
+        #: The indexes of long results in whole turns.
         self._young: deque[int] = deque()
-        #: Where those before these stand, and the bytes of text that are still to save there.
+        #: The indexes of older ones, and the bytes of text that can still be saved there.
         self._old: list[int] = []
         self._pending = 0
-        #: At which length of history how many of the old ones came to be cut.
+        #: History lengths, and how many of the old ones were cut from there on.
         self._moves = [(0, 0)]
-        #: What is shown in their place, of those before the line.
+        #: The replacements of those before the line.
         self.cuts: dict[int, ToolResult] = {}
         self.line = 0
-        #: The encoded bytes that the first n cuts save, as far as anybody asked.
+        #: The encoded bytes that the first n cuts save, as far as computed.
         self._saved = [0]
 
     def add(self, index: int) -> None:
-        """Note that a long result stands there, in the turn that goes on."""
+        """Note a long result at ``index``, in the current turn."""
         self._young.append(index)
 
     def add_answer(self, index: int) -> None:
-        """Note that an answer stands there, which begins a turn."""
+        """Note an answer at ``index``, which begins a turn."""
         newest = self._newest
         newest.append(index)
         if len(newest) > WHOLE_TURNS:
@@ -140,7 +142,7 @@ class LongResults:
             self._age(newest[0], index + 1)
 
     def _age(self, line: int, length: int) -> None:
-        """Results before ``line`` are old, from a history of ``length`` on."""
+        """Note that results before ``line`` are old, from a history of ``length`` on."""
         young = self._young
         if not young or young[0] >= line:
             return
@@ -155,7 +157,7 @@ class LongResults:
             self._moves.append((length, len(self._old)))
 
     def cut_due(self) -> bool:
-        """Cut those that are due; whether any are."""
+        """Cut those that are due; returns whether there were any."""
         due = self._old[len(self.cuts) : self._moves[-1][1]]
         for index in due:
             self.cuts[index] = cut_result(self._result(index))
@@ -168,7 +170,7 @@ class LongResults:
         return self._saving(min(len(self.cuts), bisect_left(self._old, index)))
 
     def saved_since(self, length: int) -> int:
-        """The encoded bytes that are cut and were not in a request of ``length`` items."""
+        """The encoded bytes that are cut, and were not yet in a request of ``length`` items."""
         now = len(self.cuts)
         then = self._moves[bisect_right(self._moves, length, key=_length) - 1][1]
         return self._saving(now) - self._saving(then) if now > then else 0
@@ -188,8 +190,8 @@ class LongResults:
 
 
 class Pruner:
-    """Decides which results of a history are cut. What it decides for a history of some length depends
-    on its items alone, so a restored pod sends what it sent before.
+    """Decides which results of a history are cut. The decision for a history of some length depends on its
+    items alone, so a restored pod sends what it sent before.
 
     Each call costs what was added since the last one.
     """
@@ -202,18 +204,18 @@ class Pruner:
 
     def _start(self) -> None:
         self._seen = 0
-        #: Where the answers stand that were refused.
+        #: The indexes of refused answers.
         self.refused: tuple[int, ...] = ()
         #: The long results; None while there are none.
         self._long: LongResults | None = None
-        #: What is shown in the place of answers that were cut off; None while there are none.
+        #: The replacements of answers that were cut off; None while there are none.
         self._broken: dict[int, AssistantItem] | None = None
-        #: The calls of the last answer, if it has several that wait for their results.
+        #: The calls of the last answer, if several of them wait for results.
         self._group: CallOrder | None = None
-        #: Which item is shown at an index where it is another, and up to where that is decided; None while
-        #: all stand where they are shown.
+        #: Which item is shown at an index instead of its own, and up to where that is decided; None while
+        #: each is at its place.
         self._order: tuple[dict[int, int], int] | None = None
-        #: All that is shown otherwise; None while nothing is.
+        #: Everything that is shown differently; None while nothing is.
         self._edits: Edits | None = None
 
     def view(self) -> RequestView:
@@ -223,7 +225,9 @@ class Pruner:
 
     @property
     def cuts(self) -> int:
-        """How many results are cut. While this stays, a view only has more at its end than the last."""
+        """How many results are cut. While this stays the same, a view differs from the last one only at its
+        end.
+        """
         self._advance()
         return 0 if self._long is None else len(self._long.cuts)
 
@@ -233,7 +237,7 @@ class Pruner:
         return 0 if self._long is None else self._long.saved_before(index)
 
     def saved_since(self, length: int) -> int:
-        """The encoded bytes that are cut now and were not in a request of ``length`` items."""
+        """The encoded bytes that are cut now, and were not yet in a request of ``length`` items."""
         self._advance()
         return 0 if self._long is None else self._long.saved_since(length)
 
@@ -242,14 +246,14 @@ class Pruner:
         self._start()
 
     def look_through(self, until: int) -> None:
-        """Decide for the first ``until`` items: a long history in parts, before it is first asked for."""
+        """Decide for the first ``until`` items, to do a long history in parts before its first request."""
         if until > self._seen:
             self._advance(until)
 
     def _advance(self, until: int | None = None) -> None:
         items, group = self._items, self._group
         length = len(items) if until is None else until
-        # A slice, since ``islice`` walks to where it begins: each turn would walk over the whole history.
+        # A slice, because ``islice`` would walk over the whole history in each turn to reach its start.
         for index, item in enumerate(items[self._seen : length], self._seen):
             kind = type(item)
             if group is not None and self._decide_order(group, index, item):
@@ -272,7 +276,7 @@ class Pruner:
         self._long.add(index)
 
     def _edit(self) -> None:
-        """Put together anew what is shown otherwise than it stands in the history."""
+        """Rebuild what is shown differently."""
         cuts, line = (_NO_CUTS, 0) if self._long is None else (self._long.cuts, self._long.line)
         plain = max(line, 0 if self._order is None else self._order[1])
         if self._broken:
@@ -280,7 +284,9 @@ class Pruner:
         self._edits = Edits(cuts, line, self._broken, self._order, plain)
 
     def _decide_order(self, group: CallOrder, index: int, item: Item) -> bool:
-        """Take the next item behind an answer with calls; whether the order of their results stands."""
+        """Take the next item after an answer with calls. Returns whether the order of their results
+        is final.
+        """
         end = index
         if isinstance(item, ToolResult):
             if not group.add(index, item):
@@ -294,7 +300,7 @@ class Pruner:
         return True
 
     def _mark(self, index: int, item: AssistantItem) -> CallOrder | None:
-        """An answer has calls, or is none that a request shows as it is: it was refused, or cut."""
+        """Note an answer that has calls, or is not shown as it is because it was refused or cut."""
         if item.refused:
             self.refused = (*self.refused, index)
         if item.cut:
@@ -304,8 +310,8 @@ class Pruner:
 
 
 def cut_answer(item: AssistantItem) -> AssistantItem:
-    """What is shown of an answer that was cut off: its text and that it was cut; no reasoning, which servers
-    take back only whole.
+    """What is shown of an answer that was cut off: its text, and that it was cut. No reasoning, which servers
+    accept only whole.
     """
     text = item.text.rstrip()
     return AssistantItem.of(f"{text}\n\n{CUT_OFF}" if text else CUT_OFF)
@@ -328,7 +334,7 @@ def _marker(result: ToolResult, length: int) -> str:
 
 
 def _saved_by_cutting(result: ToolResult) -> int:
-    """The bytes that cutting saves, before they are escaped: quick, and no more than it is."""
+    """The bytes that cutting saves, before escaping: a quick lower bound."""
     text = result.text
     pictures = sum(picture_size(part) for part in result.content if isinstance(part, ImagePart))
     rest = len(text) - CUT_RESULT if text.isascii() else text_size(text[CUT_RESULT:])
@@ -336,7 +342,7 @@ def _saved_by_cutting(result: ToolResult) -> int:
 
 
 def _characters(result: ToolResult) -> int:
-    """The length of what a model reads of a result, pictures as what they count for."""
+    """The characters that a model reads of a result; pictures count with their share."""
     content = result.content
     if len(content) == 1 and type(content[0]) is TextPart:
         return len(content[0].text)

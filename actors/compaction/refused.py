@@ -1,8 +1,8 @@
-"""Which items of a history belong to turns that the model or its provider refused; pure.
+"""Leaves turns that the model or its provider refused out of a history; pure.
 
-A provider that refused a turn refuses every request that still has it, so requests, summaries and memory
-leave such turns out: from the user's words, behind the last answer that ended a turn, to the refused answer.
-Where tools had run in such a turn a notice stands in its place, since what they did has not been undone.
+A provider that refused a turn refuses every request that still contains it. So requests, summaries and memory
+leave it out: from the user's words after the last answer that ended a turn, up to the refused answer. If
+tools had run in the turn, a notice replaces it, since what they did has not been undone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from protocol.items import AssistantItem, Item, SystemItem, ToolResult, UserItem
 
-#: What a model reads in the place of a turn that is left out, before the names of the tools that ran in it.
+#: Replaces a turn that is left out, before the names of the tools that ran in it.
 LEFT_OUT = (
     "A turn is left out here, since its answer was refused. These tools had been called in it, and what they "
     "did has not been undone: "
@@ -20,8 +20,8 @@ LEFT_OUT = (
 
 
 def refused_turn(items: Sequence[Item], answer: int) -> range:
-    """The items of the turn that ended in the refused answer at index ``answer``. A run before it that was
-    cut off without an answer is not part of it, as far as the answer says where its own run began.
+    """The items of the turn that ended in the refused answer at index ``answer``. An earlier run without an
+    answer is not part of it, if the answer says where its own run began.
     """
     refused = items[answer]
     length = refused.refused_items if isinstance(refused, AssistantItem) else 0
@@ -40,9 +40,9 @@ def _turn(items: Sequence[Item], answer: int, earliest: int) -> range:
 
 
 def left_out(items: Sequence[Item], answers: Iterable[int]) -> dict[int, SystemItem | None]:
-    """What stands for each item of the turns that ended in the refused ``answers``, by its index: nothing,
-    or for the answer the notice of what was done. Where two turns in a row were refused, what was never
-    answered before them is left out too: it may be why.
+    """What replaces each item of the turns that ended in the refused ``answers``, by index: nothing, or for
+    the answer the notice of what was done. If two turns in a row were refused, unanswered words before them
+    are left out too, since they may be the cause.
     """
     shown: dict[int, SystemItem | None] = {}
     streak = range(0)
@@ -66,7 +66,7 @@ def _in_place_of(items: Sequence[Item], turn: range) -> dict[int, SystemItem | N
 
 
 def _ran(items: Sequence[Item]) -> str:
-    """The tools that have results among ``items``, with how often each was called and failed."""
+    """The tools that have results among ``items``, and how often each was called and failed."""
     results = [item for item in items if isinstance(item, ToolResult)]
     called = Counter(result.name for result in results)
     failed = Counter(result.name for result in results if result.is_error)
@@ -81,17 +81,17 @@ def _counted(name: str, times: int, failed: int) -> str:
 
 
 def shown_of(items: Sequence[Item], instead: Mapping[int, SystemItem | None]) -> list[Item]:
-    """The items, with what ``left_out`` says in the place of those of refused turns."""
+    """The items, with those of refused turns replaced according to ``left_out``."""
     shown = (instead.get(index, item) for index, item in enumerate(items))
     return [item for item in shown if item is not None]
 
 
 def refused_answers(items: Sequence[Item]) -> list[int]:
-    """Where the refused answers stand."""
+    """The indexes of the refused answers."""
     return [index for index, item in enumerate(items) if isinstance(item, AssistantItem) and item.refused]
 
 
 def without_refused(items: Sequence[Item]) -> Sequence[Item]:
-    """The items without the turns that were refused; the same sequence where none was."""
+    """The items without refused turns; the same sequence if there are none."""
     answers = refused_answers(items)
     return shown_of(items, left_out(items, answers)) if answers else items

@@ -1,4 +1,4 @@
-"""The summary of a history: what its writer is asked, and what is written without one."""
+"""Writes the summariser's request, and a summary without a model; pure."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def summariser_request(
     files: Sequence[str] = (),
     snapshot: str = "",
 ) -> str:
-    """What the summariser is given: the transcript, or one of the ``parts`` it was divided into.
+    """The summariser's request: the transcript, or one of the ``parts`` it was divided into.
 
-    ``earlier`` is the summary that stands before this reading, ``files`` the ones used last,
-    ``snapshot`` the task list as it is now.
+    ``earlier`` is the summary of what comes before, ``files`` the ones used last, ``snapshot`` the current
+    task list.
     """
     prompt = []
     if earlier:
@@ -82,9 +82,9 @@ def summariser_request(
 
 
 def with_words(summary: str, words: Sequence[str], budget: int) -> str:
-    """A summary that carries the user's own words under its heading, in about ``budget`` tokens.
+    """A summary with the user's own words under its heading, in about ``budget`` tokens.
 
-    What a writer copied there of earlier ones gives way to them.
+    They replace what a writer has copied there of earlier ones.
     """
     while (stripped := without_words(summary)) != summary:
         summary = stripped
@@ -100,13 +100,13 @@ def with_words(summary: str, words: Sequence[str], budget: int) -> str:
 
 
 def section(summary: str, heading: str) -> str:
-    """What stands under a heading of a summary, empty where it has none."""
+    """The text under a heading of a summary, empty if it has none."""
     span = _section(summary, heading)
     return "" if span is None else summary[span.start : span.stop].strip()
 
 
 def _section(summary: str, heading: str) -> range | None:
-    """Where the text under a heading stands, up to the next heading."""
+    """The lines under a heading, up to the next heading."""
     title = re.compile(rf"^#{{1,6}}\s*(?:\d+\.\s*)?{re.escape(heading)}\b.*$", re.MULTILINE | re.IGNORECASE)
     found = title.search(summary)
     if found is None:
@@ -116,9 +116,9 @@ def _section(summary: str, heading: str) -> range | None:
 
 
 def extractive_summary(history: Split, *, budget: int, words: int) -> str:
-    """A summary made of pieces of the history alone, the same for the same history.
+    """A summary made only of pieces of the history, always the same for the same history.
 
-    It carries the user's words in about ``words`` tokens; all the rest takes about ``budget``.
+    The user's words take about ``words`` tokens; the rest takes about ``budget``.
     """
     items = [*history.folded, *history.kept]
     earlier = without_words(summary_in(items) or "")
@@ -135,7 +135,7 @@ def extractive_summary(history: Split, *, budget: int, words: int) -> str:
 
 
 def _no_headings(text: str) -> str:
-    """``text`` such that none of its lines passes for a heading."""
+    """``text`` without lines that could be taken for headings."""
     return _ANY_HEADING.sub(lambda found: f" {found[0]}", text)
 
 
@@ -144,7 +144,7 @@ def _newest_words(items: Sequence[Item]) -> str:
 
 
 def _decisions(items: Sequence[Item], earlier: str, budget: int) -> list[str]:
-    """Lines that speak of decisions: those an earlier summary had, then the assistant's, the newest."""
+    """Lines about decisions, from an earlier summary and from the assistant: the newest ones that fit."""
     found = dict.fromkeys(line for line in earlier.splitlines() if line.startswith("- "))
     for item in items:
         if isinstance(item, AssistantItem) and item.text:

@@ -1,4 +1,4 @@
-"""Estimates of tokens from bytes, for where no server has counted them; a picture has few."""
+"""Estimates tokens from bytes, where no server has counted them; a picture counts little."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from protocol.items import ImagePart, Item
 from protocol.wire import encode
 
 BYTES_PER_TOKEN = 4
-#: What a picture counts for at most, in bytes: servers make large ones smaller first. Anthropic documents
-#: some 1,600 tokens for the largest that most models see, OpenAI up to 1,100 in tiles and 1,536 in patches.
+#: The most bytes that a picture counts for: servers scale large ones down. Anthropic documents some 1,600
+#: tokens for the largest that most models see, OpenAI up to 1,100 in tiles and 1,536 in patches.
 PICTURE_BYTES = 1600 * BYTES_PER_TOKEN
 
 
 def tokens_in(size: int) -> int:
-    """The tokens that ``size`` bytes are taken for, rounded up."""
+    """The estimated tokens of ``size`` bytes, rounded up."""
     return -(-size // BYTES_PER_TOKEN)
 
 
@@ -25,12 +25,12 @@ def text_size(text: str) -> int:
 
 
 def text_tokens(text: str) -> int:
-    """An estimate of the tokens of a text."""
+    """The estimated tokens of a text."""
     return tokens_in(text_size(text))
 
 
 def encoded_size(item: Item) -> int:
-    """The bytes of an item as the wire has it, and of its pictures what they count for."""
+    """The bytes of an item in a request; pictures count with their share."""
     return _counted(item, len(encode(item)))
 
 
@@ -48,8 +48,8 @@ def _counted(item: Item, size: int) -> int:
 
 
 def _summed(items: Sequence[Item], before: int) -> Iterator[int]:
-    """``before``, and that with the sizes of one item after the other; all in C but for long items, since
-    restored histories are long.
+    """Running sums of ``before`` and the items' sizes; all in C except for long items, since restored
+    histories are long.
     """
     sizes = [*map(len, map(encode, items))]
     if max(sizes, default=0) > PICTURE_BYTES:
@@ -58,11 +58,11 @@ def _summed(items: Sequence[Item], before: int) -> Iterator[int]:
 
 
 class EncodedSizes:
-    """The encoded sizes of a history that only grows at its end, summed so that any stretch of it
-    costs two look-ups.
+    """The encoded sizes of a history that only grows at its end, summed so that any stretch costs two
+    look-ups.
 
-    An item is encoded once, when a stretch that reaches it is first asked for: nobody pays for a
-    restored history whose tokens a server has counted.
+    An item is encoded once, when a stretch up to it is first asked for: a restored history whose tokens a
+    server has counted costs nothing.
     """
 
     __slots__ = ("_items", "_start", "_sums")
@@ -86,7 +86,7 @@ class EncodedSizes:
         return sums[stop - known_from] - sums[start - known_from]
 
     def rewind(self, length: int) -> None:
-        """Forget what was known of items from ``length`` on: they are gone from the history."""
+        """Forget the items from ``length`` on, which are gone from the history."""
         if self._start is None:
             return
         if length < self._start:

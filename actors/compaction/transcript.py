@@ -1,5 +1,5 @@
-"""A history as a helper agent reads it: who said what and which tools ran, without what went
-through the tools.
+"""Writes a history as a transcript for helper agents: who said what and which tools ran, without the tools'
+data.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from actors.compaction.compose import is_of_compaction, is_summary
 from actors.compaction.tokens import BYTES_PER_TOKEN, text_size, text_tokens
 from protocol.items import AssistantItem, Item, ToolResult, UserItem
 
-#: A result of at most so many bytes is its own summary.
+#: A result of at most so many bytes is shown whole.
 SHORT_RESULT = 200
 #: The arguments by which tools name files.
 _PATHS = ("path", "file_path", "file", "filename")
@@ -19,8 +19,8 @@ _LEFT_OUT = "[… left out …]"
 
 
 def entries(items: Iterable[Item]) -> list[str]:
-    """One text for each item that says something. Arguments, long results and reasoning are left out,
-    and so are files and task lists of earlier compactions: they are given anew.
+    """One text for each item that says something. Arguments, long results and reasoning are left out, and so
+    are files and task lists of earlier compactions, which are given anew.
     """
     return [text for item in in_call_order(list(items)) if (text := _entry(item))]
 
@@ -39,17 +39,17 @@ def _entry(item: Item) -> str:
 
 
 def _said(who: str, text: str) -> str:
-    """Further lines stand in from the margin, so that nothing said can pass for another's words."""
+    """Indents further lines, so that nothing said can pass for someone else's words."""
     return f"{who}: {indented(text.strip())}"
 
 
 def indented(text: str) -> str:
-    """``text`` with all lines but the first two spaces in."""
+    """``text`` with all lines but the first indented by two spaces."""
     return "\n  ".join(text.split("\n"))
 
 
 def _gist(result: ToolResult) -> str:
-    """What became of a call: a short result itself, of a long one only its size."""
+    """The result of a call: a short one itself, of a long one only its size."""
     text = result.text.strip()
     state = "error" if result.is_error else "ok"
     if not text:
@@ -62,7 +62,7 @@ def _gist(result: ToolResult) -> str:
 
 
 def shortened(text: str, tokens: int) -> str:
-    """``text`` in at most about ``tokens``: its beginning and its end, with a mark between."""
+    """``text`` in at most about ``tokens``: its beginning and its end, with a mark in between."""
     if text_tokens(text) <= tokens:
         return text
     data = text.encode("utf-8", "replace")
@@ -73,8 +73,8 @@ def shortened(text: str, tokens: int) -> str:
 
 
 def chunks(texts: Sequence[str], budget: int, most: int) -> list[str]:
-    """The texts in at most ``most`` chunks of about ``budget`` tokens, none parted (one that is longer
-    by itself is shortened); where that is not room enough, the oldest are dropped and a line says so.
+    """The texts in at most ``most`` chunks of about ``budget`` tokens, without splitting a text (a single
+    longer one is shortened). If they do not fit, the oldest are dropped, and a line says so.
     """
     found: list[list[str]] = [[]]
     used = 0
@@ -93,7 +93,7 @@ def chunks(texts: Sequence[str], budget: int, most: int) -> list[str]:
 
 
 def recent_files(items: Sequence[Item], limit: int = 5) -> list[str]:
-    """The files that calls named last, the newest first."""
+    """The files that calls named last, newest first."""
     found: dict[str, None] = {}
     for item in reversed(items):
         if isinstance(item, AssistantItem):

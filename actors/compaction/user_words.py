@@ -1,4 +1,6 @@
-"""The user's own words: carried from summary to summary, so that no compaction forgets an instruction."""
+"""Carries the user's own words from summary to summary, so that no compaction forgets an
+instruction; pure.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +11,18 @@ from actors.compaction.tokens import BYTES_PER_TOKEN, text_size
 from actors.compaction.transcript import indented, shortened
 from protocol.items import Item, UserItem
 
-#: The line in a summary behind which the words stand.
+#: The line in a summary after which the words follow.
 MARK = "The user's own words, oldest first:"
 _LEFT_OUT = "[some words from between were left out]"
-#: Where there is not room for all, the first ones stay (they say what it is about) and the newest.
+#: If there is not enough room, the first ones (they say what it is about) and the newest stay.
 _FIRST = 4
-#: Words are shortened to no fewer tokens than this before any are left out.
+#: Words are shortened to at least so many tokens before any are left out.
 _LEAST = 24
 
 
 def words_of(items: Iterable[Item]) -> list[str]:
-    """What users said in ``items`` or in what a summary there carries, oldest first. Of words that
-    come again only the last are kept: the later word holds.
+    """What users said in ``items``, or in a summary among them, oldest first. Of repeated words only the last
+    occurrence is kept: the later word holds.
     """
     found: dict[str, str] = {}
     for item in items:
@@ -59,10 +61,10 @@ def without_words(summary: str) -> str:
 
 
 def written(words: Sequence[str], budget: int) -> str:
-    """The words as a summary carries them, in about ``budget`` tokens; empty where there are none.
+    """The words as a summary carries them, in about ``budget`` tokens; empty if there are none.
 
-    What fits stands word for word. Else long ones are shortened, the longest first, all to the same
-    length; and if that is not enough, some between the first and the newest are left out.
+    What fits is quoted word for word. Otherwise long ones are shortened, the longest first, all to the same
+    length; if that is not enough, some between the first and the newest are left out.
     """
     if not words:
         return ""
@@ -79,7 +81,7 @@ def _size(lines: Iterable[str]) -> int:
 
 
 def _fitted(lines: list[str], room: int) -> list[str]:
-    """The lines in ``room`` bytes, all that are longer shortened to the same length."""
+    """The lines in ``room`` bytes; all that are longer are shortened to the same length."""
     sizes = [text_size(line) + 1 for line in lines]
     least, most = _LEAST, max(_LEAST, max(sizes) // BYTES_PER_TOKEN)
     while least < most:

@@ -1,4 +1,4 @@
-"""Atomic file writes: whole or not at all, readable by the owner alone, synced to the disk."""
+"""Writes files atomically: whole or not at all, readable by their owner alone, synced to the disk."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from actors.sessions.disk import sync_folder
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Put ``text`` in the place of what is at ``path``. Raises OSError, and then nothing has changed.
+    """Replace the file at ``path`` by one with ``text``. Raises OSError, and then nothing has changed.
 
-    Only one may write to a path at a time; what a killed process left gives way to the next, as does a pipe
+    Only one process may write to a path at a time. What a killed process left is replaced, and so is a pipe
     that somebody has put there.
     """
     make_private(path.parent)
@@ -36,8 +36,8 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def read_text(path: Path) -> str | None:
-    """What a file holds, None where there is none, or a link (nobody is led out of a folder by its files), or
-    what is not a file at all, such as a pipe, which would be waited for.
+    """The content of a file. None if it does not exist, is a link (files must not lead out of their folder),
+    or is not a regular file: a pipe would be waited for.
 
     Raises OSError.
     """
@@ -56,7 +56,7 @@ def read_text(path: Path) -> str | None:
         raise
     try:
         return data.decode()
-    except UnicodeDecodeError:  # another editor's; so nothing of it is lost when it is written again
+    except UnicodeDecodeError:  # from another editor; nothing of it is lost when it is written again
         return data.decode("latin-1")
 
 
@@ -70,6 +70,6 @@ def is_text(name: str) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Take a file away, if it is there. Raises OSError."""
+    """Delete a file, if it exists. Raises OSError."""
     path.unlink(missing_ok=True)
     sync_folder(path.parent)

@@ -1,4 +1,6 @@
-"""The blocking half of a consolidation: takes the lease, chooses the staged files, commits the result."""
+"""``Consolidation``: the blocking half of a consolidation: takes the lease, chooses staged files, commits the
+result.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,9 @@ from actors.memory.staging import Staged, Waiting, newest_readings, read_staged,
 from protocol.errors import WireError
 from protocol.manifest import MemorySection
 
-#: So many attempts of a model come to nothing; the next consolidation does without one.
+#: After so many failed attempts with a model, the next consolidation is done without one.
 MOST_ATTEMPTS = 3
-#: What a model is given to work in at once, in tokens, and at most what part of its context.
+#: The most tokens that a model is given to work in at once, and their largest share of its context.
 FINDINGS_TOKENS = 20_000
 _PART_OF_CONTEXT = 3
 
@@ -32,7 +34,7 @@ class Batch(NamedTuple):
     """Staged files that are consolidated together.
 
     ``findings`` is what a model reads of them, ``found`` the same as notes, in order; ``mechanical`` says
-    that it is not asked.
+    that no model is asked.
     """
 
     files: list[Waiting]
@@ -43,7 +45,7 @@ class Batch(NamedTuple):
     mechanical: bool
 
     def complete(self) -> int:
-        """Add what no model has worked into the draft; gives how many finds that were. Blocks."""
+        """Add to the draft what no model has worked in; returns how many finds that were. Blocks."""
         return self.draft.complete(self.found)
 
     @property
@@ -55,8 +57,8 @@ class Batch(NamedTuple):
 class Consolidation:
     """One consolidation of a folder by a pod. Its methods block, and are called one after the other.
 
-    What it decides is written to the ledger before any file is touched; until then whatever goes wrong
-    leaves all as it was.
+    What it decides is written to the ledger before any file is changed; until then any failure leaves
+    everything as it was.
     """
 
     def __init__(
@@ -80,8 +82,8 @@ class Consolidation:
         self.alerts: list[str] = []
 
     def begin(self, *, automatic: bool) -> Batch | None:
-        """What is to be consolidated now, under the lease; None where nothing is due, somebody else is at
-        it, or (``automatic``) the last attempts came to nothing. Raises OSError.
+        """Take the lease, and return what is to be consolidated now. None if nothing is due, somebody else
+        has the lease, or (``automatic``) the last attempts failed. Raises OSError.
         """
         memory = self._memory
         if not self._due(waiting(memory.staging)) and not ledger_path(memory).exists():
@@ -100,9 +102,10 @@ class Consolidation:
         return batch
 
     def commit(self, batch: Batch) -> int:
-        """Keep what was written on the batch's draft, then delete its files; how many notes changed.
+        """Write the changes of the batch's draft, then delete its files. Returns how many notes changed.
 
-        Raises OSError. Once the ledger is written, what could not be finished is when the next begins.
+        Raises OSError. Once the ledger is written, whatever could not be finished is finished when the next
+        one begins.
         """
         changes: list[Change] = batch.draft.changes()
         consumed = (*self._ledger.consumed, *(file.id for file in batch.files))
@@ -111,7 +114,7 @@ class Consolidation:
         return len(changes)
 
     def withdraw(self) -> None:
-        """Leave the batch staged, and leave out automatic consolidations for a while."""
+        """Leave the batch staged, and skip automatic consolidations for a while."""
         with contextlib.suppress(OSError):  # then the next one comes sooner
             self._count(left_out=2 ** min(max(self._ledger.attempts - 1, 0), 5))
 
@@ -166,7 +169,7 @@ class Consolidation:
     def _read(self, file: Waiting) -> Staged | None:
         try:
             return read_staged(file.path)
-        except FileNotFoundError:  # its extraction has taken it back
+        except FileNotFoundError:  # its extraction has withdrawn it
             return None
         except WireError as damaged:
             self._set_aside(file.path, damaged)

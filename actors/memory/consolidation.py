@@ -1,4 +1,4 @@
-"""The consolidation actor: detached from its pod, it merges what was staged into lasting memory."""
+"""``ConsolidationActor``: merges staged finds into the notes of lasting memory, detached from its pod."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from actors.tools.base import ToolContext, tool
 from actors.tools.toolbox import Toolbox
 from protocol.errors import PodError, ToolError
 
-#: Requests that one consolidation may need.
+#: The most requests of one consolidation.
 MOST_STEPS = 32
 
 
 def _clear(error: Exception) -> Exception:
-    """What a file's failure means and what to do about it; all else as it is."""
+    """The error for a file's failure that says what it means and what to do; any other error as it is."""
     if isinstance(error, OSError) and error.filename is not None:
         return store_error(error, error.filename)
     return error
 
 
 class NoteEditor(Struct, frozen=True):
-    """What the consolidator's tools work on: the draft in memory, which is committed to the disk at once."""
+    """What the consolidator's tools work on: a draft in memory, which is committed to the disk as a whole."""
 
     memory: NotesFolder
     draft: NotesDraft
@@ -90,7 +90,9 @@ def _toolbox() -> Toolbox:
 
 
 class ConsolidationActor(HelperActor):
-    """Does one consolidation a message, in threads, beside everything else; the pod publishes its end."""
+    """Does one consolidation for each message, in threads, beside everything else; the pod
+    publishes its end.
+    """
 
     async def on_receive(self, message: Consolidate) -> None:
         manifest = message.manifest
@@ -129,8 +131,8 @@ class ConsolidationActor(HelperActor):
         return Consolidated(len(batch.files), notes, mechanical, left)
 
     async def _write(self, job: Consolidate, batch: Batch) -> None:
-        """Have the model write, by its tools or in words; where these hold no notes, what was found is kept
-        as it is. Raises PodError where it neither wrote nor said anything, or came to no end.
+        """Have the model write, with its tools or in words; if these contain no notes, the finds are kept as
+        they are. Raises PodError if it neither wrote nor said anything, or did not finish.
         """
         editor = NoteEditor(job.memory, batch.draft)
         agent = HelperAgent(

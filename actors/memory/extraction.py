@@ -1,4 +1,6 @@
-"""The extraction actor: detached from its pod, it reads what is new in a history and notes what matters."""
+"""``ExtractionActor``: reads what is new in a history and stages what will matter later, detached from its
+pod.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +32,12 @@ from actors.tools.toolbox import Toolbox
 from protocol.errors import ModelError, PodError, SessionError, WireError
 from protocol.items import Item
 
-#: Requests that one extraction may need.
+#: The most requests of one extraction.
 _MOST_STEPS = 8
 
 
 class ExtractionDraft:
-    """What the extractor's tool works on: what it was called with."""
+    """What the extractor's tool works on: the finds that it was called with."""
 
     def __init__(self) -> None:
         self.found = Extracted()
@@ -62,15 +64,15 @@ def _toolbox() -> Toolbox:
 
 
 class ExtractionActor(HelperActor):
-    """Does one extraction a message: reads, stages what it found, proposes the new pointer.
+    """Does one extraction for each message: reads, stages what it found, and proposes the new pointer.
 
-    The pod alone writes its log; a proposal that comes too late is refused, and what was staged for it
-    is taken away again.
+    Only the pod writes its log. A proposal that comes too late is refused, and what was staged for it is
+    deleted.
     """
 
     async def on_receive(self, message: Extract) -> None:
         head = message.head
-        # Session, pointer and history are taken together, between two awaits.
+        # Session, pointer and history are read together, without an await in between.
         session_id, start, items = head.session_id, head.pointer, head.items[head.pointer or 0 :]
         staged: Path | None = None
         try:
@@ -79,20 +81,20 @@ class ExtractionActor(HelperActor):
                 record = Staged(session_id, start or 0, end, found)
                 staged = await in_thread(_stage, message.folder, record)
             proposal = Proposal(session_id, start, end, len(found), items[end - (start or 0) - 1])
-        except Exception as error:  # noqa: BLE001 - whatever a client throws, the pod publishes it
+        except Exception as error:  # noqa: BLE001 - whatever a client raises, the pod publishes it
             proposal = Proposal(session_id, start, start or 0, 0, error=error)
         try:
             accepted = await message.propose(proposal)
-        except pykka.ActorDeadError:  # the pod has stopped meanwhile: it is read again when it is resumed
+        except pykka.ActorDeadError:  # the pod has stopped meanwhile: this is read again when it resumes
             accepted = False
-        except SessionError:  # nobody knows whether its end is kept: what is staged may be all that is left
+        except SessionError:  # its end may be durable or not: the staged file may be all that is left
             return
         if staged is not None:
             await in_thread(_put_away, staged, accepted=accepted)
 
 
 def _stage(folder: Path, record: Staged) -> Path:
-    """``stage``, with an error that says which folder it was. Raises StoreError."""
+    """``stage``, with an error that names the folder. Raises StoreError."""
     try:
         return stage(folder, record)
     except OSError as error:
@@ -100,20 +102,20 @@ def _stage(folder: Path, record: Staged) -> Path:
 
 
 def _put_away(staged: Path, *, accepted: bool) -> None:
-    """Take back what was staged and not taken; what was takes the place of an earlier reading of the same
-    stretch, which nobody had taken.
+    """Delete a staged file that was not accepted. One that was accepted replaces an earlier reading of the
+    same stretch, which was not.
     """
     if not accepted:
         staged.unlink(missing_ok=True)
         return
-    with contextlib.suppress(OSError, WireError):  # a consolidation passes over the earlier one too
+    with contextlib.suppress(OSError, WireError):  # a consolidation skips the earlier one too
         for earlier in earlier_readings(staged):
             earlier.unlink(missing_ok=True)
 
 
 async def _read(job: Extract, items: list[Item], start: int) -> tuple[Extracted, int]:
-    """What is found in the first portion of ``items`` and up to where that goes. Where the model has no
-    room for it, a smaller one is read; the pod has the rest read by another extraction.
+    """What is found in the first portion of ``items``, and where that ends. If it does not fit the model's
+    context, a smaller portion is read; the pod has another extraction read the rest.
     """
     budget = job.budget
     while True:
@@ -127,8 +129,8 @@ async def _read(job: Extract, items: list[Item], start: int) -> tuple[Extracted,
 
 
 async def _find(job: Extract, items: list[Item], budget: int) -> Extracted:
-    """What the extractor notes by its tool, or else says in words, which may be that there is nothing. Raises
-    PodError where it came to no end without either.
+    """What the extractor notes with its tool, or says in words, which may be that there is nothing. Raises
+    PodError if it did neither before its last step.
     """
     draft = ExtractionDraft()
     agent = HelperAgent(

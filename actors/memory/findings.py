@@ -1,4 +1,4 @@
-"""Extraction, pure: what of a history is worth keeping, as data, and the extractor's prompt."""
+"""What an extraction finds in a history, as data, and the extractor's prompt; pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from actors.compaction.tokens import text_tokens
 from actors.compaction.transcript import chunks, entries
 from protocol.items import Item
 
-#: What an extractor reads in one request, in tokens; what does not fit is for the next one.
+#: The most tokens that an extractor reads in one request; the rest is for the next one.
 EXTRACTOR_TOKENS = 30_000
 
 
@@ -47,7 +47,7 @@ class UserRequest(Struct, frozen=True):
 
 
 class Extracted(Struct, frozen=True):
-    """All that one reading found; it may be nothing."""
+    """Everything that one reading found; it may be nothing."""
 
     decisions: tuple[Decision, ...] = ()
     discussions: tuple[Discussion, ...] = ()
@@ -78,7 +78,7 @@ If nothing matters, call it with four empty lists. Then end with one short word.
 
 
 def portion(items: Sequence[Item], budget: int) -> int:
-    """How many of ``items``, from the first on, an extractor is given at once: what fits ``budget``
+    """How many of ``items``, from the first on, an extractor is given at once: as many as fit ``budget``
     tokens, and at least one.
     """
     used = 0
@@ -90,8 +90,8 @@ def portion(items: Sequence[Item], budget: int) -> int:
 
 
 def extractor_request(items: Sequence[Item], budget: int = EXTRACTOR_TOKENS) -> str:
-    """What the extractor is given of ``items``, a portion, in about ``budget`` tokens: one item that is
-    longer by itself is shortened.
+    """The extractor's request for ``items``, a portion, in about ``budget`` tokens; a single item that is
+    longer is shortened.
     """
     reading = "\n".join(chunks(entries(without_refused(items)), budget, 1)) or "[nothing was said]"
     return f"<conversation>\n{reading}\n</conversation>\n\nNote what will matter."

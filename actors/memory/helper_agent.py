@@ -1,4 +1,6 @@
-"""A helper agent: one bounded model-and-tool loop, and the actor that runs one beside its pod."""
+"""``HelperAgent``: one bounded model-and-tool loop; ``HelperActor``: the actor that runs one beside
+its pod.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,12 @@ from protocol.items import Item, UserItem
 
 T = TypeVar("T")
 
-#: The model as a helper agent asks it; whoever hands it over counts what it takes.
+#: Asks the model for a helper agent; whoever provides it counts the usage.
 Ask = Callable[[Request], Coroutine[Any, Any, Answer]]
 
 
 class HelperActor(AsyncActor):
-    """Does one job a message beside its pod; ``leave`` has it stop asking the model, now and later."""
+    """Does one job for each message, beside its pod; ``leave`` makes it stop asking the model for good."""
 
     #: Seconds that a client has to end once it is cancelled.
     grace = 0.0
@@ -33,17 +35,17 @@ class HelperActor(AsyncActor):
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop that it lives on."""
+        """The loop that it runs on."""
         return self._mailroom.loop
 
     async def ask_model(self, work: Coroutine[Any, Any, T], caller: Context | None) -> T:
-        """What ``work`` returns, the part of the job that asks a model; it sees the context variables of
-        ``caller``, or none. Raises what it raises, PodError where the job is given up.
+        """Run ``work``, the part of the job that asks a model, and return its result. It sees the context
+        variables of ``caller``, or none. Raises what it raises, and PodError if the job is given up.
         """
         waits = self._waits = Interruptible(self)
         if self._leaving:
             waits.interrupt()
-        context = Context() if caller is None else caller.copy()  # what the work sets is its own
+        context = Context() if caller is None else caller.copy()  # what the work sets stays its own
         try:
             return await waits.apart(work, "its client", context)
         except asyncio.CancelledError:
@@ -52,8 +54,8 @@ class HelperActor(AsyncActor):
             raise PodError("it was given up before it was done; all that was staged is kept") from None
 
     def leave(self, grace: float) -> AsyncFuture[bool]:
-        """Ask the model no more; a client that goes on for ``grace`` seconds after its cancel is left to
-        itself. What is being written is finished. The future resolves at the job's end.
+        """Stop asking the model; a client that is still running ``grace`` seconds after its cancel is
+        abandoned. What is being written is finished. The future resolves at the job's end.
         """
         self._leaving, self.grace = True, grace
         if self._waits is not None:
@@ -64,23 +66,25 @@ class HelperActor(AsyncActor):
         """Do nothing: the job is over without what did not end in time."""
 
     def go_on(self, left: Interruptible) -> None:
-        """Its work is always in a task of its own, which is left."""
+        """Do nothing: its work is always in a task of its own, which is abandoned."""
 
     def let_go(self, left: Interruptible) -> None:
-        """Do nothing: its work is always in a task of its own, which is left."""
+        """Do nothing: its work is always in a task of its own, which is abandoned."""
 
 
 class Reminder(NamedTuple):
-    """A message to a helper agent that answered without a call; ``tool``, if any, it then has to call."""
+    """A message to a helper agent that has answered without a call. It then has to call ``tool``,
+    if given.
+    """
 
     words: str
     tool: str | None = None
 
 
 class HelperAgent(NamedTuple):
-    """A model with a few tools and one task, in ``most_steps`` requests of ``max_tokens`` each at most.
-    ``ask`` asks the model and counts what that takes; ``context`` makes what a call of a tool is handed, with
-    what its tools work on as ``deps``.
+    """A model with a few tools and one task, in ``most_steps`` requests of at most ``max_tokens`` each.
+    ``ask`` asks the model and counts the usage; ``context`` makes the context of a tool call, whose ``deps``
+    are what the tools work on.
     """
 
     ask: Ask
@@ -99,11 +103,12 @@ class HelperAgent(NamedTuple):
         stands: Callable[[Exception], bool],
         forced: str | None = None,
     ) -> bool:
-        """Have the model call its tools until it answers in words; returns whether it did within its steps.
+        """Have the model call its tools until it answers in words. Returns whether it did within its steps.
 
-        ``answered`` gets those words, and returns a reminder to the model, or None where it is done.
-        ``stands`` says of the error of a request whether what was done before stands: then that ends it, else
-        it is raised. ``forced`` names the tool that is called first, by servers that hold a model to it.
+        ``answered`` is called with those words, and returns a reminder for the model, or None if it is done.
+        ``stands`` is called with the error of a request, and says whether what was done before is kept; then
+        the work ends, otherwise the error is raised. ``forced`` names the tool that must be called first, if
+        the server can enforce that.
         """
         items: list[Item] = [UserItem.of(task)]
         for _ in range(self.most_steps):
@@ -140,17 +145,18 @@ class HelperAgent(NamedTuple):
 
 
 class MemoryTask:
-    """A helper agent's task that is done by calling its tools, or else, by weak models, in words."""
+    """A helper agent's task that is done by calling its tools or, by weak models, in words."""
 
     def __init__(self, written: Callable[[], bool], reminder: Reminder | None = None) -> None:
-        """``written`` says whether its tools were called with anything; where not, ``reminder`` is sent."""
+        """``written`` says whether its tools were called with anything; if not, ``reminder`` is sent."""
         self._written = written
         self._reminder = reminder
         self._words = ""
 
     async def run_with(self, agent: HelperAgent, request: str, *, forced: str | None = None) -> str | None:
-        """The words of ``agent`` where its tools hold nothing, also after the reminder, else an empty text;
-        None where it came to no end. Raises what asking the model does, but not once it has said something.
+        """Run ``agent``. Returns its words if it wrote nothing with its tools, even after the reminder,
+        otherwise an empty text; None if it did not finish. Raises what asking the model raises, but not once
+        it has said something.
         """
         ended = await agent.work(
             request, answered=self._take_answer, stands=lambda _: bool(self._words), forced=forced

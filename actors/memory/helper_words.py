@@ -23,7 +23,7 @@ _TOPIC = 60
 
 
 def said(text: str) -> str:
-    """What was said, without reasoning; empty where that is nothing."""
+    """The text without reasoning; empty if it says nothing."""
     return _THOUGHT.sub("", text).strip()
 
 
@@ -38,7 +38,9 @@ class _Written(Struct):
 
 
 def summary_in_words(text: str) -> str:
-    """The summary that a model gave in words: the argument of the call that it wrote down, or all it said."""
+    """The summary that a model gave in words: the argument of the call that it wrote down, or everything it
+    said.
+    """
     for arguments in _arguments(text, _Written):
         if arguments.text.strip():
             return str(arguments.text)
@@ -46,7 +48,7 @@ def summary_in_words(text: str) -> str:
 
 
 def extracted_in_words(text: str) -> Extracted:
-    """What a model found and gave in words: read where they hold JSON, else kept as they are."""
+    """What a model found, given in words: read as JSON if there is any, otherwise kept as they are."""
     for found in _arguments(text, Extracted):
         if len(found):
             return found  # type: ignore[no-any-return]
@@ -69,7 +71,9 @@ def notes_in_words(text: str) -> list[NotePiece]:
 
 
 def _arguments(text: str, kind: type) -> list[Any]:
-    """The instances of ``kind`` in a text, bare or as the arguments of a call, as chat templates have it."""
+    """The instances of ``kind`` in a text, bare or as the arguments of a call, in the formats of chat
+    templates.
+    """
     found = []
     for name in ("arguments", "parameters", "input"):
         wrapped = msgspec.defstruct("Wrapped", [(name, kind)])

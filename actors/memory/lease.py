@@ -1,4 +1,4 @@
-"""The lease of a memory folder: one consolidation at a time, over all pods and processes."""
+"""``Lease``: allows one consolidation of a memory folder at a time, over all pods and processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from protocol.text import UNDECODABLE
 
 
 class Holding(msgspec.Struct, frozen=True):
-    """Who consolidates: its process, pod and start (seconds since the epoch), and which staged files."""
+    """Who consolidates: process, pod and start (seconds since the epoch), and which staged files."""
 
     writer: str
     pid: int
@@ -28,8 +28,8 @@ class Holding(msgspec.Struct, frozen=True):
 
 
 class Lease:
-    """What the one who consolidates holds. The kernel frees it however the process ends, so a holder
-    that is gone is simply succeeded.
+    """The right to consolidate a folder. The kernel frees it however the process ends, so the next one can
+    simply take it.
     """
 
     def __init__(self, lock: WriterLock, path: Path, holding: Holding) -> None:
@@ -39,7 +39,7 @@ class Lease:
 
     @classmethod
     def acquire(cls, folder: Path, pod: str) -> Lease | None:
-        """Take the lease; None where a living process holds it. Raises OSError."""
+        """Take the lease; None if a living process holds it. Raises OSError."""
         make_private(folder)
         lock, path = WriterLock(folder / "holders"), folder / "lease.json"
         make_private(lock.folder)
@@ -56,12 +56,12 @@ class Lease:
             return lease
 
     def note(self, consumed: tuple[str, ...]) -> None:
-        """Say which staged files are being worked in. Raises OSError."""
+        """Record which staged files are being worked in. Raises OSError."""
         self.holding = msgspec.structs.replace(self.holding, consumed=consumed)
         write_whole(self._path, msgspec.json.encode(self.holding).decode())
 
     def release(self) -> None:
-        """Let another have it. Idempotent."""
+        """Release the lease. Idempotent."""
         if self._lock.known is None:
             return
         with contextlib.suppress(OSError), self._lock.gate():
@@ -73,5 +73,5 @@ def _read(path: Path) -> Holding | None:
     try:
         text = read_text(path)
         return None if text is None else msgspec.json.decode(text, type=Holding)
-    except UNDECODABLE:  # whose it was nobody knows
+    except UNDECODABLE:  # nobody knows whose it was
         return None

@@ -1,4 +1,6 @@
-"""The ledger of a memory folder: a record of what a consolidation will write, so a crash loses nothing."""
+"""The ledger of a memory folder: records what a consolidation will write before it writes, so a crash loses
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,9 @@ from protocol.text import UNDECODABLE
 
 
 class Ledger(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``changes`` are decided on and not all made yet; ``consumed`` are the ids of staged files that
-    lasting memory holds, though their files may still be there. ``attempts`` counts those in a row
-    that came to nothing, ``left_out`` the automatic ones to leave out before the next.
+    """``changes`` are decided, and not all made yet. ``consumed`` are the ids of staged files that lasting
+    memory contains, though the files may still exist. ``attempts`` counts the failed attempts in a row,
+    ``left_out`` the automatic ones to skip before the next.
     """
 
     consumed: tuple[Annotated[str, Meta(pattern=r"^[^/]+$")], ...] = ()
@@ -31,12 +33,12 @@ class Ledger(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def ledger_path(memory: NotesFolder) -> Path:
-    """Where the ledger is kept."""
+    """The path of the ledger."""
     return memory.machinery / "ledger.json"
 
 
 def read_ledger(memory: NotesFolder) -> Ledger:
-    """The ledger; an empty one where there is none. Raises WireError where it is damaged, OSError."""
+    """The ledger; an empty one if there is none. Raises WireError if it is damaged, OSError."""
     path = ledger_path(memory)
     text = read_text(path)
     try:
@@ -46,7 +48,7 @@ def read_ledger(memory: NotesFolder) -> Ledger:
 
 
 def write_ledger(memory: NotesFolder, ledger: Ledger) -> Ledger:
-    """Keep the ledger; only who has the lease may. Raises OSError."""
+    """Write the ledger; only the holder of the lease may. Raises OSError."""
     path = ledger_path(memory)
     if ledger == Ledger():
         remove(path)
@@ -56,10 +58,10 @@ def write_ledger(memory: NotesFolder, ledger: Ledger) -> Ledger:
 
 
 def carry_out(memory: NotesFolder, ledger: Ledger) -> Ledger:
-    """Do what the ledger says is still to do: the changes, then away with what was consumed.
+    """Do what the ledger says is still to be done: make the changes, then delete what was consumed.
 
-    Raises OSError where a change cannot be made; it is made another time. A consumed file that cannot be
-    deleted stays on the ledger instead, so that nobody works it in again.
+    Raises OSError if a change cannot be made; it is made another time. A consumed file that cannot be deleted
+    stays on the ledger, so that nobody works it in again.
     """
     if ledger.changes:
         for change in ledger.changes:
@@ -68,14 +70,14 @@ def carry_out(memory: NotesFolder, ledger: Ledger) -> Ledger:
     if ledger.consumed:
         left = tuple(each for each in ledger.consumed if not _delete(memory, each))
         if left != ledger.consumed:
-            with contextlib.suppress(FileNotFoundError):  # somebody deleted the folder: that will do
+            with contextlib.suppress(FileNotFoundError):  # somebody deleted the folder: that is as good
                 sync_folder(memory.staging)  # what a power cut brings back must still be on the ledger
             ledger = write_ledger(memory, msgspec.structs.replace(ledger, consumed=left))
     return ledger
 
 
 def _delete(memory: NotesFolder, staged: str) -> bool:
-    """Delete a staged file; returns whether it is gone."""
+    """Delete a staged file. Returns whether it is gone."""
     with contextlib.suppress(OSError):
         (memory.staging / f"{staged}{SUFFIX}").unlink(missing_ok=True)
         return True

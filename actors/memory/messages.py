@@ -1,4 +1,4 @@
-"""What pods and the two actors of memory say to each other."""
+"""The messages between pods and the two memory actors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-if TYPE_CHECKING:  # these messages travel within a process and are never decoded
+if TYPE_CHECKING:  # these messages stay within a process and are never decoded
     from collections.abc import Callable
     from contextvars import Context
     from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # these messages travel within a process and are never decode
 
 
 class Proposal(Struct, frozen=True, eq=False):
-    """To the pod: of that session, from ``start`` on, items are read up to ``end``; ``last`` stands before
+    """To the pod: in that session, items are read from ``start`` up to ``end``; ``last`` is the item before
     that.
     """
 
@@ -35,8 +35,8 @@ class Proposal(Struct, frozen=True, eq=False):
 
 
 class Extract(Struct, frozen=True, eq=False):
-    """To the extraction actor: read what the head has not had read yet, in about ``budget`` tokens; no answer
-    of the model takes more than ``max_tokens``; the client sees the context variables of ``caller``.
+    """To the extraction actor: read what the head shows as not yet read, in about ``budget`` tokens. No
+    answer of the model takes more than ``max_tokens``. The client sees the context variables of ``caller``.
     """
 
     head: SessionHead
@@ -51,8 +51,8 @@ class Extract(Struct, frozen=True, eq=False):
 
 
 class Consolidate(Struct, frozen=True, eq=False):
-    """To the consolidation actor: do what is due. ``begin`` asks the pod whether that may begin, ``report``
-    brings a message to it; the client sees the context variables of ``caller``.
+    """To the consolidation actor: consolidate what is due. ``begin`` asks the pod whether that may begin,
+    ``report`` sends it a message. The client sees the context variables of ``caller``.
     """
 
     memory: NotesFolder
@@ -66,14 +66,16 @@ class Consolidate(Struct, frozen=True, eq=False):
 
 
 class Consolidating(Struct, frozen=True, eq=False):
-    """To the pod: so many files of so many bytes are to be worked in; whether that may begin."""
+    """To the pod: so many files of so many bytes are to be consolidated; it answers whether that
+    may begin.
+    """
 
     files: int
     size: int
 
 
 class Consolidated(Struct, frozen=True, eq=False):
-    """To the pod: a consolidation has ended; of no files if none was due, or another is at it."""
+    """To the pod: a consolidation has ended, with no files if none was due, or another process is at work."""
 
     files: int = 0
     notes: int = 0

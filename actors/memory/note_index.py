@@ -1,4 +1,6 @@
-"""The index of a memory folder: a cache in SQLite's full-text search, true to the files at every search."""
+"""Searches the notes of a memory folder, with a cache in SQLite's full-text search that is updated before
+each search.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,11 @@ from actors.memory.words import words_of
 from actors.runtime.user_folders import make_private
 from protocol.errors import WireError
 
-#: Raised when the index's make-up changes: one of another version is made anew.
+#: Raised when the structure of the index changes: an index of another version is rebuilt.
 VERSION = 1
-#: Words of a query that are looked for; more say no more.
+#: The most words of a query that are searched for; more add nothing.
 _MOST_WORDS = 64
-#: Seconds that a search waits for another process that renews the index.
+#: Seconds that a search waits for another process that updates the index.
 _PATIENCE = 2.0
 #: Characters of a snippet that is cut without the index.
 _SNIPPET_LENGTH = 200
@@ -34,7 +36,7 @@ CREATE VIRTUAL TABLE notes USING fts5(
 );
 PRAGMA user_version = {VERSION};
 """
-#: A word in the title says more than one in the body.
+#: A word in the title counts more than one in the body.
 _FIND = """
 SELECT path, kind, updated, title, snippet(notes, 4, '', '', ' … ', 32)
 FROM notes WHERE notes MATCH ? AND (? IS NULL OR kind = ?)
@@ -43,8 +45,8 @@ ORDER BY bm25(notes, 0, 0, 0, 4.0, 1.0), path LIMIT ?
 
 
 class Hit(Struct, frozen=True):
-    """A note that was found. ``path`` is that of its file in the memory folder; ``staged`` says that it
-    is not worked in yet.
+    """A note that was found. ``path`` is its file's in the memory folder; ``staged`` says that it is not
+    consolidated yet.
     """
 
     title: str
@@ -56,15 +58,14 @@ class Hit(Struct, frozen=True):
 
 
 def words_in(query: str) -> list[str]:
-    """The words of a query, each once, as many as are looked for."""
+    """The words of a query, each once, as many as are searched for."""
     found = words_of(query.lower().replace("_", " "))
     return list(dict.fromkeys(found))[:_MOST_WORDS]
 
 
 def search(memory: NotesFolder, query: str, *, kind: str | None = None, limit: int = 5) -> list[Hit]:
-    """The notes that have most to do with ``query`` (any text), those first that fit best; also what is
-    staged and not yet worked in. Where there can be no index, the files are read one by one. Raises OSError
-    where the folder cannot be read.
+    """The notes that fit ``query`` (any text), best first, including staged ones that are not consolidated
+    yet. If there can be no index, the files are read one by one. Raises OSError if the folder cannot be read.
     """
     words = words_in(query)
     if not words or limit < 1 or not memory.folder.is_dir():
@@ -73,9 +74,9 @@ def search(memory: NotesFolder, query: str, *, kind: str | None = None, limit: i
     for _ in range(2):
         try:
             return _search_index(memory, stamps, words, kind, limit)
-        except sqlite3.Error as error:  # damaged, of another version, or not to be had: made anew, once
+        except sqlite3.Error as error:  # damaged, of another version, or unavailable: rebuilt, once
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
-                break  # another renews it, and must not have it taken from under its hands
+                break  # another process updates it, and must not lose it now
             with contextlib.suppress(OSError):
                 _path(memory).unlink(missing_ok=True)
         except OSError:
@@ -88,10 +89,10 @@ def _path(memory: NotesFolder) -> Path:
 
 
 def _stamps(memory: NotesFolder) -> dict[str, str]:
-    """Notes and staged files by their paths in the folder, without staged files that are worked in."""
+    """Notes and staged files by their paths in the folder, without consolidated files."""
     try:
         ledger = read_ledger(memory)
-    except (OSError, WireError):  # its next reader who may write reports it
+    except (OSError, WireError):  # the next reader that may write reports it
         ledger = Ledger()
     stamps = memory.stamps()
     for file in waiting(memory.staging, () if ledger.changes else ledger.consumed):
@@ -100,7 +101,7 @@ def _stamps(memory: NotesFolder) -> dict[str, str]:
 
 
 def _notes(memory: NotesFolder, name: str) -> list[Note]:
-    """What a file holds: one note, or of a staged file its finds; nothing where it is gone or damaged."""
+    """The notes in a file: one, or the finds of a staged file; none if it is gone or damaged."""
     try:
         if name.endswith(SUFFIX):
             path = memory.folder / name
@@ -120,7 +121,7 @@ def _search_index(
     make_private(memory.machinery)
     with contextlib.closing(sqlite3.connect(_path(memory), timeout=_PATIENCE, isolation_level=None)) as index:
         _path(memory).chmod(0o600)
-        index.execute("PRAGMA synchronous = OFF")  # what a crash takes is made anew
+        index.execute("PRAGMA synchronous = OFF")  # what a crash destroys is rebuilt
         _renew(index, memory, stamps)
         query = " OR ".join(f'"{word}" *' if len(word) > 2 else f'"{word}"' for word in words)
         rows = index.execute(_FIND, (query, kind, kind, limit)).fetchall()

@@ -1,4 +1,4 @@
-"""Lasting memory as notes: Markdown with front matter that people can read, and how notes are merged."""
+"""``Note``: one note of lasting memory as Markdown with front matter; and how notes are merged. Pure."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _MOST_SOURCES = 20
 class Note(Struct, frozen=True):
     """One thing to remember.
 
-    ``created`` and ``updated`` are dates (2026-01-31), ``sources`` name the sessions and items it
-    comes from, ``extra`` holds lines of front matter that people added.
+    ``created`` and ``updated`` are dates (2026-01-31), ``sources`` name the sessions and items that it comes
+    from, ``extra`` has lines of front matter that people have added.
     """
 
     kind: Kind
@@ -40,12 +40,12 @@ class Note(Struct, frozen=True):
 
     @property
     def path(self) -> str:
-        """Where the note stands in a memory folder; notes of one path are one note."""
+        """The path of the note in a memory folder; notes with one path are one note."""
         return f"{self.kind}/{slug(self.title)}.md"
 
 
 def slug(title: str) -> str:
-    """A title as the name of a file: letters, digits and dashes of any script, and never empty."""
+    """A title as a file name: letters, digits and dashes of any script, never empty."""
     plain = unicodedata.normalize("NFKC", title).lower().replace("_", " ")
     words = "-".join(words_of(plain))
     if 0 < len(words) <= _LONGEST_SLUG:
@@ -64,7 +64,7 @@ def render(note: Note) -> str:
 
 
 def parse(text: str) -> Note:
-    """The note that a file's text holds, people's edits included. Raises WireError."""
+    """The note in a file's text, including people's edits. Raises WireError."""
     found = re.match(r"\ufeff?---[ \t]*\n(.*?)\n---[ \t]*(?:\n|$)(.*)", text.replace("\r\n", "\n"), re.DOTALL)
     if found is None:
         raise WireError("not a note: it does not begin with front matter between two lines of ---")
@@ -86,7 +86,7 @@ def parse(text: str) -> Note:
 
 
 def read_note(path: str, text: str) -> Note:
-    """The note that stands at ``path``, also where people wrote no front matter, or a wrong one."""
+    """The note at ``path``, even if people wrote no front matter, or a wrong one."""
     try:
         return parse(text)
     except WireError:
@@ -107,7 +107,7 @@ def _note(fields: dict[str, str], body: str, sources: tuple[str, ...], extra: tu
 
 
 def _quoted(text: str) -> str:
-    """``text`` as YAML has it: JSON strings are YAML too."""
+    """``text`` quoted for YAML: JSON strings are YAML too."""
     return msgspec.json.encode(" ".join(text.split())).decode()
 
 
@@ -124,8 +124,8 @@ def _unquoted(text: str) -> str:
 
 
 def merged(old: Note, new: Note, *, last_word: bool = False) -> Note:
-    """Two notes of one path as one: what ``old`` says stays, and of ``new`` what it does not say yet. With
-    ``last_word`` what is said again stands behind what was said in between, as the newest.
+    """Two notes of one path as one: ``old`` stays, and what it does not say yet is added from ``new``. With
+    ``last_word``, what is repeated moves to the end, as the newest.
     """
     before, said = pieces_of(old.body), pieces_of(new.body)
     again = {key_of(piece) for piece in said} if last_word else set()
@@ -156,7 +156,9 @@ def deduplicated(notes: Iterable[Note]) -> list[Note]:
 
 
 def pieces_of(body: str) -> list[str]:
-    """A text in the pieces that can be said twice: bullets with what hangs on them, and paragraphs."""
+    """The pieces of a text that may be repeated elsewhere: bullets with what belongs to them, and
+    paragraphs.
+    """
     pieces: list[str] = []
     for block in re.split(r"\n\s*\n", body.strip()):
         pieces += re.split(r"\n(?=[-*] )", block)
@@ -164,25 +166,25 @@ def pieces_of(body: str) -> list[str]:
 
 
 def _joined(pieces: list[str]) -> str:
-    """Pieces as a text again; bullets that follow each other stand together."""
+    """Pieces as one text; consecutive bullets stay together."""
     text = ""
     for before, piece in zip(["", *pieces], pieces, strict=False):
         together = before.startswith(("- ", "* ")) and piece.startswith(("- ", "* "))
         text += ("" if not text else "\n" if together else "\n\n") + piece
-    return text.lstrip()  # as it is read back: the indent of what comes to stand first says nothing
+    return text.lstrip()  # as it is read back: the indentation of the first piece has no meaning
 
 
 def key_of(piece: str) -> str:
-    """What makes two pieces the same: their words, with all that may change what they say (``C++``, ``C#``,
-    ``< 5``), but for punctuation around them.
+    """What identifies a piece: its words, with all signs that may change their meaning (``C++``, ``C#``, ``<
+    5``), without punctuation around them.
     """
     plain = unicodedata.normalize("NFC", piece).casefold()
     return " ".join(word for word in map(_bare, plain.split()) if word not in _BETWEEN) or plain.strip()
 
 
 def covers(text: str, piece: str) -> bool:
-    """Whether ``text`` holds what ``piece`` says, be it in other words: all of its words that have digits or
-    signs (``C++``), and half of its other meaningful words.
+    """Whether ``text`` says what ``piece`` says, perhaps in other words: it has all words with digits or
+    signs (``C++``), and half of the other meaningful words.
     """
     text, piece = text.casefold(), piece.casefold()
     said = words_of(text)
@@ -209,14 +211,14 @@ def _says_nothing(sign: str) -> bool:
     return sign == "`" or (sign not in _SAYS_SOMETHING and unicodedata.category(sign).startswith("P"))
 
 
-#: Punctuation that may change what a word says, and what stands between words.
+#: Punctuation that may change the meaning of a word, and what is between words.
 _SAYS_SOMETHING = frozenset("-#%&@/\\")
 _BETWEEN = frozenset({"", "-", "--"})
 #: A word whose signs are part of its name.
 _SIGNED = r"\w+(?:\+\+|#)"
-#: What is compared of a word, so that its other forms are the same.
+#: How many characters of a word are compared, so that its inflected forms are equal.
 _STEM = 5
-#: Words that say nothing of what a piece is about.
+#: Words that say nothing about the topic of a piece.
 _COMMON = frozenset(
     re.findall(
         r"\w+",

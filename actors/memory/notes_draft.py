@@ -1,4 +1,6 @@
-"""Consolidation, pure: the notes as a working copy in memory, and the consolidator's prompt."""
+"""``NotesDraft``: a working copy of the notes in memory for a consolidation, and the consolidator's prompt.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from actors.memory.notes import KINDS, Kind, Note, covers, key_of, merged, piece
 from actors.runtime.redact import redacted
 from protocol.errors import ToolError
 
-#: What the consolidator may write: characters of a title, of one text, and of a whole note.
+#: The most characters that the consolidator may write: of a title, of one text, and of a whole note.
 LONGEST_TITLE = 80
 LONGEST_TEXT = 8_000
 LONGEST_NOTE = 32_000
@@ -22,13 +24,13 @@ LONGEST_NOTE = 32_000
 LISTING_TOKENS = 4_000
 
 
-#: Where notes stand in a memory folder; what is read back may come from anybody, and leads nowhere else.
+#: The paths of notes in a memory folder. Whatever is read back, from whomever, can lead nowhere else.
 NotePath = Annotated[str, Meta(pattern=rf"^(?:{'|'.join(KINDS)})/[^/]+\.md$")]
 
 
 class Change(Struct, frozen=True, omit_defaults=True):
-    """What becomes of one file: its new text (None: it goes), and the digest of what it replaces
-    (None: there was no file).
+    """A change of one file: its new text (None: delete it), and the digest of what it replaces (None: there
+    was no file).
     """
 
     path: NotePath
@@ -37,7 +39,7 @@ class Change(Struct, frozen=True, omit_defaults=True):
 
 
 class NotePiece(Struct, frozen=True):
-    """What the consolidator writes: into which note, and what."""
+    """What the consolidator writes, and into which note."""
 
     kind: Kind
     title: str
@@ -45,10 +47,12 @@ class NotePiece(Struct, frozen=True):
 
 
 class NotesDraft:
-    """The notes of a memory folder, by path, and what was changed in them; nothing is on disk yet."""
+    """The notes of a memory folder by path, and the changes to them; nothing is on disk yet."""
 
     def __init__(self, texts: Mapping[str, str], *, date: str, sources: Sequence[str] = ()) -> None:
-        """``texts`` are the files there are; ``date`` (2026-01-31) and ``sources`` go into what changes."""
+        """``texts`` are the existing files; ``date`` (2026-01-31) and ``sources`` are added to what
+        changes.
+        """
         self._texts = texts
         self._notes = {path: read_note(path, text) for path, text in texts.items()}
         self._places = {note.path: path for path, note in reversed(self._notes.items())}
@@ -62,7 +66,7 @@ class NotesDraft:
 
     @property
     def written(self) -> bool:
-        """Whether anything was written, be it what a note said before."""
+        """Whether anything was written, even if a note said it before."""
         return bool(self._written)
 
     def note(self, path: str) -> Note:
@@ -73,7 +77,7 @@ class NotesDraft:
         return note
 
     def add(self, note: Note) -> str:
-        """Add a note, or what is new in it to the one of its kind and title; its path."""
+        """Add a note, or what is new in it to the one of its kind and title. Returns its path."""
         path = self._place(note)
         old = self._notes.get(path)
         return self._set(path, note if old is None else merged(old, note, last_word=True))
@@ -85,8 +89,8 @@ class NotesDraft:
         return note
 
     def complete(self, notes: Iterable[Note]) -> int:
-        """Add of what was found (``notes``, in order) all that no note holds after the agent's work; how
-        many notes something was left out of.
+        """Add all finds (``notes``, in order) that no note contains after the agent's work. Returns how many
+        of them had something missing.
         """
         written = [self._notes[path] for path in self._written if path in self._notes]
         texts = [f"{note.title}\n{note.body}" for note in written]
@@ -110,7 +114,7 @@ class NotesDraft:
         return left
 
     def write(self, kind: Kind, title: str, text: str) -> str:
-        """What ``add`` does, for the consolidator's words, without secrets. Raises ToolError."""
+        """``add`` for the consolidator's words, without secrets. Raises ToolError."""
         title, text = _checked_title(title), _checked(text)
         note = Note(kind, title, text, self._date, self._date, self._sources)
         path = self._place(note)
@@ -123,7 +127,9 @@ class NotesDraft:
         return self.add(note)
 
     def rewrite(self, path: str, text: str) -> str:
-        """Give a note other words; what it says now has to be known, or be in them. Raises ToolError."""
+        """Replace the words of a note; the consolidator must have read them, or repeat them. Raises
+        ToolError.
+        """
         old, text = self.note(path), _checked(text)
         known = path in self._read or path in self._written
         if not known and not all(covers(text, piece) for piece in pieces_of(old.body)):
@@ -136,7 +142,7 @@ class NotesDraft:
         return self._set(path, replace(old, body=text, updated=self._date, sources=sources))
 
     def drop(self, path: str, merged_into: str) -> None:
-        """Take a note away whose words another has taken over. Raises ToolError."""
+        """Delete a note whose words another has taken over. Raises ToolError."""
         self.note(path)
         if merged_into == path or merged_into not in self._written or merged_into not in self._notes:
             raise ToolError(
@@ -156,7 +162,7 @@ class NotesDraft:
         self._places = {note.path: each for each, note in reversed(self._notes.items())}
 
     def listing(self, budget: int = LISTING_TOKENS) -> str:
-        """The notes there are, a line each, in about ``budget`` tokens: those that changed last."""
+        """A list of the notes, a line each, in about ``budget`` tokens: those that changed last."""
         newest = sorted(self._notes.items(), key=lambda each: (each[1].updated, each[0]), reverse=True)
         lines: list[str] = []
         for path, note in newest:
@@ -169,7 +175,7 @@ class NotesDraft:
         return "\n".join(lines) or "[none yet]"
 
     def changes(self) -> list[Change]:
-        """What has to be done to the files, in order of their paths."""
+        """The changes to the files, ordered by path."""
         found = []
         for path in sorted({*self._written, *(self._texts.keys() - self._notes.keys())}):
             note, before = self._notes.get(path), self._texts.get(path)
@@ -179,7 +185,7 @@ class NotesDraft:
         return found
 
     def _place(self, note: Note) -> str:
-        """Where a note of that kind and title stands or shall stand; people may have renamed either."""
+        """The path of the note with that kind and title, or of a new one; people may have renamed either."""
         path = self._places.get(note.path, note.path)
         number = 2
         while path in self._notes and self._notes[path].path != note.path:
@@ -200,10 +206,10 @@ def digest(text: str) -> str:
 
 
 def settled(path: str, now: str | None, change: Change) -> str | None:
-    """What a file shall hold after ``change`` where it holds ``now``, whoever wrote that.
+    """The text of a file after ``change``, if it contains ``now``, whoever wrote that.
 
-    A change that was made already changes nothing; what people wrote meanwhile stays, and what is new
-    is added to it.
+    A change that was already made changes nothing. What people wrote meanwhile stays, and what is new is
+    added to it.
     """
     if now is None:
         return change.text
@@ -264,13 +270,13 @@ NUDGE_NOTHING_WRITTEN = (
 
 
 def consolidator_request(findings: Iterable[str], listing: str) -> str:
-    """The consolidator's request: what was found of late, and which notes there are."""
+    """The consolidator's request: recent finds, and the list of notes."""
     found = "\n\n".join(findings)
     return f"<findings>\n{found}\n</findings>\n\n<notes>\n{listing}\n</notes>\n\nWork the findings in."
 
 
 def finding(source: str, notes: Sequence[Note]) -> str:
-    """One extraction's findings with their date, as the consolidator sees them."""
+    """One extraction's finds with their date, as the consolidator sees them."""
     entries = [f"[{note.kind}] {note.title}\n{note.body}" for note in notes]
     date = f" ({notes[0].created})" if notes and notes[0].created else ""
     return "\n".join([f"From {source}{date}:", *entries])

@@ -1,4 +1,4 @@
-"""The staging folder: what extractions found, a file each, until a consolidation takes it into the notes."""
+"""The staging folder: what extractions found, a file each, until a consolidation merges it into the notes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TIMED = 7
 
 
 class Staged(msgspec.Struct, frozen=True):
-    """What one extraction found, as its file in the staging folder keeps it, and where from."""
+    """What one extraction found, and where, as stored in a staging file."""
 
     session_id: str
     start: int
@@ -52,26 +52,26 @@ class Waiting(NamedTuple):
 
     @property
     def date(self) -> str:
-        """The day on which it was staged (2026-01-31), by its name; empty where the name has none."""
+        """The day on which it was staged (2026-01-31), by its name; empty if the name has none."""
         name = _timed(self.id)
         return "" if name is None else time.strftime("%Y-%m-%d", time.gmtime((name.int >> 80) / 1000))
 
 
 def stage(folder: Path, record: Staged) -> Path:
-    """Keep what was found as a file of its owner alone, with secrets taken out, whole or not at all.
+    """Write what was found to a file, readable by its owner alone, without secrets, whole or not at all.
 
     Raises OSError.
     """
     path = folder / f"{_next_id(folder)}{SUFFIX}"
-    # Text by text: in the JSON as a whole a secret could be taken to reach over its quotation marks.
+    # Each text by itself: in the whole JSON a secret could seem to extend past its quotation marks.
     safe = without_secrets(msgspec.json.decode(msgspec.json.encode(record)))
     write_whole(path, msgspec.json.encode(safe).decode())
     return path
 
 
 def _next_id(folder: Path) -> str:
-    """A new id, behind those of all that waits: where contradictions meet the later one holds, also after
-    the clock went back. Raises OSError.
+    """A new id, greater than those of all waiting files: of contradictions the later one holds, even if the
+    clock was set back. Raises OSError.
     """
     id_ = new_session_id()
     ids = (name for file in waiting(folder) if (name := _timed(file.id)) is not None)
@@ -83,7 +83,7 @@ def _next_id(folder: Path) -> str:
 
 
 def _timed(id_: str) -> uuid.UUID | None:
-    """The id as a UUID that begins with the time; None where it is another name."""
+    """The id as a UUID that begins with the time; None if it is another name."""
     try:
         name = uuid.UUID(id_)
     except ValueError:
@@ -92,7 +92,7 @@ def _timed(id_: str) -> uuid.UUID | None:
 
 
 def waiting(folder: Path, consumed: Collection[str] = ()) -> list[Waiting]:
-    """The staged files but for those whose ids are ``consumed``, oldest first. Raises OSError."""
+    """The staged files, oldest first, without those whose ids are ``consumed``. Raises OSError."""
     try:
         found = sorted(folder.iterdir())
     except FileNotFoundError:
@@ -101,7 +101,7 @@ def waiting(folder: Path, consumed: Collection[str] = ()) -> list[Waiting]:
     for path in found:
         if path.suffix != SUFFIX or path.name[0] == "." or path.stem in consumed or not is_text(path.name):
             continue
-        with contextlib.suppress(FileNotFoundError):  # another has worked it in this moment
+        with contextlib.suppress(FileNotFoundError):  # consolidated at this moment
             status = path.lstat()
             if stat.S_ISREG(status.st_mode):
                 files.append(Waiting(path.stem, path, status.st_size))
@@ -109,7 +109,7 @@ def waiting(folder: Path, consumed: Collection[str] = ()) -> list[Waiting]:
 
 
 def read_staged(path: Path) -> Staged:
-    """What a staged file holds. Raises WireError where it is damaged, OSError."""
+    """The content of a staged file. Raises WireError if it is damaged, OSError."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Staged)
     except UNDECODABLE as error:
@@ -117,12 +117,14 @@ def read_staged(path: Path) -> Staged:
 
 
 def set_aside(path: Path) -> Path:
-    """Give a damaged file a name under which nobody reads it again. Raises OSError."""
+    """Rename a damaged file so that nobody reads it again. Raises OSError."""
     return path.rename(path.with_name(f"{path.name}.damaged"))
 
 
 def earlier_readings(path: Path) -> list[Path]:
-    """The staged files whose stretch was read again for the one at ``path``. Raises OSError, WireError."""
+    """The staged files with earlier readings of the stretch in the file at ``path``. Raises OSError,
+    WireError.
+    """
     new = read_staged(path)
     found = []
     for file in waiting(path.parent):
@@ -136,8 +138,8 @@ def earlier_readings(path: Path) -> list[Path]:
 
 
 def newest_readings(records: Iterable[Staged]) -> list[Staged]:
-    """The records without those of a stretch that was read again: a pod killed before it could keep
-    how far it had read begins at the same place.
+    """The records without those of a stretch that was read again: a pod that was killed before it could
+    record how far it had read begins at the same place.
     """
     found: dict[tuple[str, int], Staged] = {}
     for record in records:

@@ -1,11 +1,11 @@
-"""Words of texts in any script, pure."""
+"""Splits text in any script into words; pure."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-#: What may be a mark on a letter, such as the vowels of many scripts; ``\w`` has none of them.
+#: Perhaps a mark on a letter, such as the vowels of many scripts, which ``\w`` does not include.
 _PERHAPS_MARK = r"[^\x00-\x7f\w\s]"
 
 

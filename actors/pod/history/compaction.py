@@ -1,4 +1,4 @@
-"""``Compaction``: folds a history that has grown too long into a new session."""
+"""``Compaction``: replaces the older part of a history by a summary, in a new session."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Compaction:
-    """Writes a summary of the older part of a history and goes on in a session that begins with it."""
+    """Writes a summary of the older part of a history, and continues in a session that begins with it."""
 
     __slots__ = (
         "_accounts",
@@ -45,7 +45,7 @@ class Compaction:
         close_calls: Callable[[], None],
         wait_for_readers: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
-        """``close_calls`` closes calls that have no results: nobody would find them behind a summary.
+        """``close_calls`` closes calls that have no results: nobody would find them after a summary.
         ``wait_for_readers`` waits for those who read the history.
         """
         self._resources = parts.resources
@@ -64,11 +64,11 @@ class Compaction:
         wanted: int | None = None,
         window: int | None = None,
     ) -> BaseException | None:
-        """Compact the history; returns why that failed, or None. Its start is published, then exactly one
+        """Compact the history. Returns why that failed, or None. Its start is published, then exactly one
         end.
 
-        ``wanted`` is how many tokens to keep, ``window`` the context window that a server reported; ``waits``
-        is the piece of work that this is part of. Raises CancelledError and Left as that does.
+        ``wanted`` is how many tokens to keep, ``window`` the context window that a server has reported,
+        ``waits`` the piece of work that this is part of. Raises CancelledError and Left like that one.
         """
         from actors.pod.history.summarizer import Folding  # noqa: PLC0415 - paid for by whoever compacts
 
@@ -101,9 +101,7 @@ class Compaction:
         return failed
 
     async def fold_by_hand(self, wanted: int | None, waits: Interruptible) -> str:
-        """Compact the history because somebody asked for it; returns the new session's id. Raises
-        CompactionFailed.
-        """
+        """Compact the history on request. Returns the new session's id. Raises CompactionFailed."""
         error = await self.fold("manual", waits, wanted=wanted)
         if error is None:
             return self._journal.head.session_id
@@ -112,13 +110,13 @@ class Compaction:
         raise CompactionFailed(f"the compaction failed: {error}") from error
 
     async def _carry_out(self, folding: Folding, waits: Interruptible) -> BaseException | None:
-        """Write the summary and go on in the new session; returns why that failed, once it is recorded."""
+        """Write the summary and continue in the new session. Returns why that failed, once it is recorded."""
         journal = self._journal
         try:
             folded = await waits.apart(self._run_summarizer(folding), "the compaction")
             old = journal.head.session_id
             await journal.start_successor(lambda parent: self._record_successor(folding, folded, parent))
-        except Left:  # the run was lost meanwhile: who records the ends of that records this one
+        except Left:  # the run was lost meanwhile: whoever commits its end commits this one
             self._record_failure(folding, CompactionFailed("the run that needed it was lost"))
             raise
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a client throws
@@ -164,7 +162,7 @@ class Compaction:
 
     async def _fail(self, folding: Folding, error: BaseException) -> BaseException:
         journal, conversation = self._journal, self._conversation
-        if not isinstance(error, asyncio.CancelledError):  # whoever cancelled it says nothing of the next
+        if not isinstance(error, asyncio.CancelledError):  # a cancel says nothing about the next attempt
             conversation.guard = conversation.guard.failed(folding.reason)
         failed = _as_failure(error)
         self._record_failure(folding, failed)
@@ -182,7 +180,7 @@ class Compaction:
         self._count(folding.spending)
 
     def _count(self, spending: Spending) -> None:
-        """Count what the summariser used up; within a run it is part of the run's usage."""
+        """Count what the summariser used; within a run it is part of the run's usage."""
         in_run = self._journal.run_id is not None
         fresh = not spending.counted
         spent = self._accounts.count_helper(spending, in_run=in_run)
@@ -193,7 +191,7 @@ class Compaction:
 
 
 def _as_failure(error: BaseException) -> CompactionFailed:
-    """Why a compaction failed, whatever ended it."""
+    """The error that says why a compaction failed, whatever ended it."""
     if isinstance(error, CompactionFailed):
         return error
     if isinstance(error, asyncio.CancelledError):
