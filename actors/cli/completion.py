@@ -26,7 +26,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 def complete_sessions(context: click.Context, _: click.Parameter, typed: str) -> list[CompletionItem]:
     """The last changed sessions, by the ids that a person types, with their tasks."""
-    found = [CompletionItem(LAST, help="the one that changed last")] if LAST.startswith(typed) else []
+    found = [CompletionItem(LAST, help="the most recently changed one")] if LAST.startswith(typed) else []
     with suppress(PolypodError, OSError), Reading(_option(context, "store")) as reading:
         for info in reading.sessions(limit=_OFFERED):
             task = ""
@@ -52,18 +52,18 @@ def _option(context: click.Context, name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-@click.command(short_help="Print what completes polypod in your shell.")
+@click.command(short_help="Print the completion script for your shell.")
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
 @click.pass_context
 def completion(context: click.Context, shell: str | None) -> None:
-    """Print the script by which SHELL (by default yours) completes commands, options, sessions and models.
+    """Print the script with which SHELL (by default yours) completes commands, options, sessions and models.
 
-    It goes into a file where your shell looks for such: docs/terminal.md names the places.
+    Save it where your shell looks for such files: docs/terminal.md names the places.
     """
     name = shell or Path(os.environ.get("SHELL", "")).name
     kind = get_completion_class(name)
     if name not in SHELLS or kind is None:
-        raise click.UsageError(f"say for which shell: {', '.join(SHELLS)}")
+        raise click.UsageError(f"name the shell: {', '.join(SHELLS)}")
     root = context.find_root().command
     click.echo(kind(root, {}, PROGRAM, VARIABLE).source())
 

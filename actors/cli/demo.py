@@ -51,10 +51,10 @@ class Played(Struct):
         return [event for event in self.events if isinstance(event, ToolStart)]
 
 
-@click.command(short_help="See a pod killed in the middle of a tool, and go on.")
-@click.option("--keep", is_flag=True, help="Leave the folder with the files and the session.")
+@click.command(short_help="Watch a pod being killed in the middle of a tool, and continuing.")
+@click.option("--keep", is_flag=True, help="Keep the folder with the files and the session.")
 def demo(keep: bool) -> None:
-    """Watch a pod do a task, be killed in the middle of a tool, and go on where it stood.
+    """Watch a pod do a task, be killed in the middle of a tool, and continue where it stopped.
 
     Needs no key and no network. Ends with 0 only if nothing was lost and nothing was run twice.
     """
@@ -83,14 +83,14 @@ def _play(folder: Path, terminal: Terminal) -> bool:
     terminal.idle()
     _step(
         terminal,
-        "2. It was killed with SIGKILL in the middle of that tool. Go on:",
+        "2. It was killed with SIGKILL in the middle of that tool. Continue:",
         f"polypod resume {session}",
     )
     left = _entries(store, session)
     after = _polypod(folder, ["resume", session, "--store", store], view)
     _step(terminal, "3. Was anything lost, or run twice?")
-    terminal.note("(The model has read that nobody knows what became of the interrupted call. Counting")
-    terminal.note("changes nothing, so it asked anew. What had a result was not done again.)")
+    terminal.note("(The model was informed that the outcome of the interrupted call is unknown. Counting")
+    terminal.note("changes nothing, so it called again. Calls that had a result were not repeated.)")
     journal = (folder / JOURNAL).read_text(encoding="utf-8").splitlines()
     verdict = points(expected, before, left, after, _entries(store, session))
     verdict[f"{JOURNAL} has each of its {len(LINES)} lines once"] = journal == LINES

@@ -34,19 +34,19 @@ from protocol.mcp import McpServer, expand, header_value
 
 #: What is not there for a confined command.
 _INSIDE = (
-    "inside, sudo, docker, ssh-agent, debuggers and the real home are not there; "
-    "MCP servers and the programs of other agents are not confined"
+    "inside, sudo, docker, ssh-agent, debuggers and the real home folder are not available; MCP "
+    "servers and the programs of other agents are not confined"
 )
 _ALLOW_NAMESPACES = (
     "allow user namespaces: kernel.unprivileged_userns_clone = 1, "
     "kernel.apparmor_restrict_unprivileged_userns = 0; in a container, by its seccomp profile"
 )
-_ASKED_FOR = 'each command has to be asked for, or is refused with [sandbox] mode = "require"'
+_ASKED_FOR = 'each command needs approval, or is refused with [sandbox] mode = "require"'
 _DEPENDENCIES = ("pykka", "msgspec", "httpx", "aiohttp", "structlog", "click", "rich", "pathspec")
 _EXTRAS = {"acp": "acp", "fetch": "html_to_markdown", "mcp": "mcp", "top": "textual"}
 
 
-@click.command(short_help="Say what this machine can and cannot do.")
+@click.command(short_help="Show what this machine can and cannot do.")
 @options.store
 @options.looked_at
 @options.as_json
@@ -85,7 +85,7 @@ def _dependencies() -> Check:
     try:
         versions = [f"{name} {metadata.version(name)}" for name in _DEPENDENCIES]
     except metadata.PackageNotFoundError as error:
-        return Check("libraries", "missing", f"the version of {error.name} is not known")
+        return Check("libraries", "missing", f"the version of {error.name} is unknown")
     return Check("libraries", "ok", ", ".join(versions))
 
 
@@ -101,28 +101,28 @@ def _isolation() -> Iterator[Check]:
         return
     why = machine.why_no_namespaces
     if why is None:
-        yield Check("namespaces", "ok", "mounts, processes and networks of a program's own can be made")
+        yield Check("namespaces", "ok", "a program can get its own mounts, processes and network")
     else:
         yield Check("namespaces", "missing", why, _ALLOW_NAMESPACES)
     if machine.landlock >= landlock.SCOPES:
         yield Check("landlock", "ok", f"version {machine.landlock}")
     else:
-        text = f"version {machine.landlock}" if machine.landlock else "the kernel has none, or it is off"
-        yield Check("landlock", "missing", text, "use a kernel from 6.12 on, with landlock among its lsm=")
+        text = f"version {machine.landlock}" if machine.landlock else "the kernel lacks it, or it is off"
+        yield Check("landlock", "missing", text, "use kernel 6.12 or later, with landlock in its lsm=")
     if machine.seccomp:
         yield Check("seccomp", "ok", "filters can be set")
     else:
-        yield Check("seccomp", "missing", "there is no filter for this processor, or the kernel takes none")
+        yield Check("seccomp", "missing", "there is no filter for this processor, or the kernel accepts none")
     yield _sandbox(machine)
 
 
 def _processes() -> Check:
     """What becomes of pods that are processes."""
-    unconfined = "they are not confined themselves, the commands of their models are"
+    unconfined = "they are not confined themselves, but the commands of their models are"
     if sys.platform == "linux":
-        return Check("processes", "ok", f"pods that are processes leave nothing behind; {unconfined}")
-    text = f"pods that are processes start slowly, and what leaves their group is not ended; {unconfined}"
-    return Check("processes", "missing", text, "Linux forks them, and owns what they leave")
+        return Check("processes", "ok", f"pods in processes leave nothing behind; {unconfined}")
+    text = f"pods in processes start slowly, and processes that leave their group are not ended; {unconfined}"
+    return Check("processes", "missing", text, "use Linux, which forks them and tracks what they leave")
 
 
 def _sandbox(machine: Machine) -> Check:
@@ -131,7 +131,8 @@ def _sandbox(machine: Machine) -> Check:
         return Check("sandbox", "ok", f"commands of pods are confined to their scope; {_INSIDE}")
     if machine.why_not(needs_namespaces=False) is None:
         text = (
-            "commands are confined where nothing may be written, and nothing below what may be read is denied"
+            "commands are confined only if the scope allows no writing, and denies nothing "
+            "inside what may be read"
         )
         return Check("sandbox", "missing", text, _ASKED_FOR)
     return Check("sandbox", "missing", "commands of pods cannot be confined", _ASKED_FOR)
@@ -157,8 +158,10 @@ async def _servers() -> list[Check]:
         ]
     finally:
         await http.aclose()
-    todo = "start one, as with `ollama serve`, or name a model by --model"
-    return found or [Check("model servers", "missing", "none answers at its usual port here", todo)]
+    todo = "start one, for example with `ollama serve`, or choose a model with --model"
+    return found or [
+        Check("model servers", "missing", "none answers at its usual port on this machine", todo)
+    ]
 
 
 def _store(url: str) -> Check:
@@ -166,18 +169,18 @@ def _store(url: str) -> Check:
         there = exists(url)
         if (where := _unwritable(place_of(url).path)) is not None:
             text = (
-                f"{url} opens, but cannot be written"
+                f"{url} can be opened, but not written"
                 if there
-                else f"{url} cannot be made: {where} is in the way"
+                else f"{url} cannot be created: {where} is in the way"
             )
-            return Check("store", "failed", text, "see to its rights, or name another by --store")
+            return Check("store", "failed", text, "check its permissions, or choose another with --store")
         if not there:
-            return Check("store", "ok", f"{url}, which is made with the first session")
+            return Check("store", "ok", f"{url}, created with the first session")
         with Reading(url) as reading:
             reading.sessions(limit=1)
             return Check("store", "ok", f"{url} opens")
     except (PolypodError, OSError) as error:
-        hint = getattr(error, "hint", None) or "look at its place, or name another by --store"
+        hint = getattr(error, "hint", None) or "check its location, or choose another with --store"
         return Check("store", "failed", f"{url}: {getattr(error, 'message', error)}", hint)
 
 
@@ -213,13 +216,13 @@ def _mcp_servers(manifest: Path | None) -> Iterator[Check]:
             continue
         if each.url is None and shutil.which(each.words[0]) is None:
             yield Check(
-                name, "failed", f"there is no program {each.words[0]}", "install it, or mend its name"
+                name, "failed", f"there is no program {each.words[0]}", "install it, or correct its name"
             )
             continue
-        calls = "calls of tools that are not read-only are asked for"
+        calls = "calls of tools that are not read-only need approval"
         if each.approval is not None:
-            calls = f"the answer to all calls is {each.approval}"
-        yield Check(name, "ok", f"{where}; nothing confines it, and where no rule says otherwise {calls}")
+            calls = f"the policy for all calls is {each.approval}"
+        yield Check(name, "ok", f"{where}; not confined; unless a rule says otherwise, {calls}")
 
 
 def _place_of(server: McpServer) -> str:
@@ -234,9 +237,11 @@ def _place_of(server: McpServer) -> str:
 
 def _terminal() -> Check:
     if not sys.stdout.isatty():
-        return Check("terminal", "ok", "none: the output goes into a file or a pipe")
+        return Check("terminal", "ok", "none: the output goes to a file or a pipe")
     columns = shutil.get_terminal_size().columns
     kind = os.environ.get("TERM", "")
     if kind in {"", "dumb"}:
-        return Check("terminal", "missing", f"{columns} columns, no colours", "set TERM to its kind")
+        return Check(
+            "terminal", "missing", f"{columns} columns, no colours", "set TERM to the terminal's type"
+        )
     return Check("terminal", "ok", f"{kind}, {columns} columns, {sys.stdout.encoding}")

@@ -125,7 +125,10 @@ def words_for(error: BaseException) -> tuple[str, str | None] | None:
             said = f"{at}: {error.strerror}" if at else error.strerror, hint
         case _:
             what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            said = f"a defect: {what}", "POLYPOD_DEBUG=1 shows where; please report it"
+            said = (
+                f"internal error: {what}",
+                "run again with POLYPOD_DEBUG=1 to see where, and please report it",
+            )
     return said
 
 

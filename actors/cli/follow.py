@@ -238,7 +238,7 @@ async def finish_memory_jobs(pod: Pod, view: View, terminal: Terminal, failures:
     ``failures`` is a subscription to MEMORY_FAILURES. A stop of the system waits less long.
     """
     if not await pod.wait_for_memory_jobs(timeout=0):
-        terminal.busy("keeping what matters in memory…")
+        terminal.busy("saving to memory…")
         await pod.wait_for_memory_jobs(timeout=MEMORY_PATIENCE)
         terminal.idle()
     left = (each for each in failures.drain() if (each.session_id, each.seq) not in view.shown)
@@ -272,7 +272,7 @@ async def follow_until_signal(
 
     def catch(number: int) -> None:
         approver.leave()
-        terminal.note(f"{'pausing' if pauses(number) else 'cancelling'}… (once more kills)", "note")
+        terminal.note(f"{'pausing' if pauses(number) else 'cancelling'}… (once more to kill)", "note")
         asked = pod.pause() if pauses(number) else pod.cancel()
         asked.when_done(partial(leave.ask, pauses=pauses(number)))
 
@@ -325,4 +325,4 @@ async def _pause_sub_agents(pod: Pod, terminal: Terminal, go_on: str) -> None:
     if at_work:
         names = ", ".join(each.rpartition(".")[2] for each in at_work)
         terminal.idle()
-        terminal.note(f"paused: {names}; this goes on with them: {go_on}", "note")
+        terminal.note(f"paused: {names}; continue with: {go_on}", "note")

@@ -154,7 +154,7 @@ def _name_threads_at_work() -> None:
     time.sleep(_PATIENCE)
     if held := _threads(of_loops=False):
         names = ", ".join(ascii(each.name) for each in held[:_NAMED])
-        words = f"waiting for threads that tools have left at work: {names}; Ctrl-C ends them"
+        words = f"waiting for threads that tools left running: {names}; Ctrl-C ends them"
         with suppress(OSError):
             os.write(2, f"{words}\n".encode())
 

@@ -64,7 +64,7 @@ class _Polypod(Commands):
     def no_such_command(self, ctx: click.Context, word: str) -> click.UsageError:
         if " " not in word:
             return super().no_such_command(ctx, word)
-        return click.UsageError(f"No such command {word!r:.60}; for a task say: polypod run TASK", ctx)
+        return click.UsageError(f"No such command {word!r:.60}; to run a task: polypod run TASK", ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, [encodable(word) for word in args])

@@ -53,7 +53,7 @@ def with_servers(manifest: PodManifest, files: tuple[Path, ...]) -> tuple[PodMan
     except ManifestError as error:
         raise click.UsageError(f"--mcp: {error.message.removeprefix('manifest: ')}") from error
     if checked:
-        notes.append(f"MCP servers, which nothing confines: {', '.join(each.name for each in checked)}")
+        notes.append(f"MCP servers, not confined: {', '.join(each.name for each in checked)}")
     return manifest.replace(tools=replace(manifest.tools, mcp=checked)), notes
 
 
@@ -68,11 +68,11 @@ def _servers_of(file: Path, notes: list[str]) -> Iterator[McpServer]:
     except OSError as error:
         raise click.UsageError(f"--mcp {file}: cannot be read: {error.strerror}") from error
     except UNDECODABLE as error:
-        raise click.UsageError(f"--mcp {file}: no valid JSON: {error}") from error
+        raise click.UsageError(f"--mcp {file}: invalid JSON: {error}") from error
     servers = data.get("mcpServers") if isinstance(data, dict) else None
     if not isinstance(servers, dict):
         raise click.UsageError(
-            f'--mcp {file}: expected {{"mcpServers": {{"NAME": {{"command": …}}}}}}, as other clients have it'
+            f'--mcp {file}: expected {{"mcpServers": {{"NAME": {{"command": …}}}}}}, as other clients use it'
         )
     seen: dict[str, str] = {}
     for name, entry in servers.items():
@@ -85,7 +85,9 @@ def _servers_of(file: Path, notes: list[str]) -> Iterator[McpServer]:
             )
         seen[server.name] = name
         if server.name != name:
-            notes.append(f"MCP server {name!r} is called {server.name!r}, so that models can name its tools")
+            notes.append(
+                f"MCP server {name!r} is called {server.name!r}, since models need such a name for its tools"
+            )
         yield server
 
 
@@ -97,12 +99,12 @@ def _server(at: str, name: str, entry: Any, notes: list[str]) -> McpServer | Non
         if key in _OURS:
             found[_OURS[key]] = _checked(f"{at}.{key}", _OURS[key], value)
     if others := sorted(entry.keys() - _OURS.keys()):
-        notes.append(f"MCP server {name!r}: passed over {', '.join(others)}")
+        notes.append(f"MCP server {name!r}: ignored {', '.join(others)}")
     if found.get("disabled"):
         notes.append(f"MCP server {name!r} is disabled in its file")
         return None
     if found.get("kind") == "sse":
-        raise click.UsageError(f"{at}: the older transport over SSE is not supported, streamable HTTP is")
+        raise click.UsageError(f"{at}: the older SSE transport is not supported; use streamable HTTP")
     command = (found["command"], *found.get("args", ())) if "command" in found else ()
     headers = found.get("headers", {})
     return McpServer(
@@ -138,8 +140,8 @@ def _variable(at: str, value: str) -> str:
     if "${" in value:
         return value
     raise click.UsageError(
-        f"{at}: a session never holds the value of a header: export it, and write ${{NAME}} here, as in "
-        '"Bearer ${NAME}"'
+        f"{at}: sessions never store the value of a header: export it, and write ${{NAME}} here, "
+        'as in "Bearer ${NAME}"'
     )
 
 

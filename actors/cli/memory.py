@@ -35,7 +35,7 @@ class _ListsByItself(Commands):
 
 @click.group(cls=_ListsByItself, short_help="List, search and show the notes of lasting memory.")
 def memory() -> None:
-    """List, search and show what pods keep of their sessions: notes in a folder, as Markdown files.
+    """List, search and show the notes that pods keep from their sessions, as Markdown files in a folder.
 
     Without a command it lists them.
     """
@@ -60,7 +60,7 @@ def list_notes(kind: str | None, folder: Path | None, as_json: bool) -> None:
     else:
         terminal.note(f"no notes in {kept.folder}")
     if staged := len(waiting(kept.staging)):
-        terminal.note(f"{count(staged, 'file')} of finds staged and not yet worked in")
+        terminal.note(f"{count(staged, 'file')} of findings staged but not yet merged")
 
 
 @memory.command(short_help="Find notes by their words.")
@@ -72,7 +72,7 @@ def list_notes(kind: str | None, folder: Path | None, as_json: bool) -> None:
     type=click.IntRange(min=1),
     default=10,
     show_default=True,
-    help="The most notes to show.",
+    help="The maximum number of notes to show.",
 )
 @options.memory
 @options.as_json
@@ -120,7 +120,7 @@ def _memory(folder: Path | None) -> NotesFolder:
     chosen = folder or memory_folder()
     if chosen.exists() and not chosen.is_dir():
         raise click.UsageError(
-            f"{chosen} is not a folder: name that of lasting memory with --memory or $POLYPOD_MEMORY"
+            f"{chosen} is not a folder: set the memory folder with --memory or $POLYPOD_MEMORY"
         )
     return NotesFolder(chosen)
 
@@ -150,11 +150,11 @@ def _found(kept: NotesFolder, name: str) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise click.UsageError(f"{name!r} is the beginning of {len(found)} notes: {', '.join(found[:5])}")
+        raise click.UsageError(f"{name!r} matches {len(found)} notes: {', '.join(found[:5])}")
     raise _not_there(name, kept, [*files.values(), *paths])
 
 
 def _not_there(name: str, kept: NotesFolder, known: list[str]) -> click.UsageError:
     near = closest(name, known)
     guess = f"; did you mean {near!r}?" if near else ""
-    return click.UsageError(f"no note {name!r} in {kept.folder}{guess}; polypod memory lists what there is")
+    return click.UsageError(f"no note {name!r} in {kept.folder}{guess}; polypod memory lists all notes")

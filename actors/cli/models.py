@@ -60,13 +60,13 @@ async def models_of(scheme: str, base_url: str | None) -> list[ModelRow]:
     return [ModelRow(f"{scheme}/{model}", server.base_url) for model in found]
 
 
-@click.command(short_help="List the models that can be asked.")
+@click.command(short_help="List the models that can be used.")
 @click.argument("scheme", required=False)
 @options.base_url_again
 @options.as_json
 def models(scheme: str | None, base_url: str | None, as_json: bool) -> None:
     """List the models of the servers that answer on this machine, and the chains of polypod.toml; with
-    SCHEME, or --base-url, those of that server, with "chain" the chains alone.
+    SCHEME or --base-url only those of that server, with "chain" only the chains.
     """
     if scheme is None and base_url is None:
         found = asyncio.run(_all())
@@ -84,13 +84,13 @@ def models(scheme: str | None, base_url: str | None, as_json: bool) -> None:
             note = f"  {each.note}" if each.note else ""
             terminal.row(Line("answer", f"{each.name}{note}"))
     if scheme == "chain" and not found and not as_json:
-        terminal.note("there are no chains: no polypod.toml here or in a folder above has a [[chain]]")
+        terminal.note("no chains: no polypod.toml here or in a folder above has a [[chain]]")
     if (
         scheme is None
         and not as_json
         and not any(each.base_url and _is_here(each.base_url) for each in found)
     ):
-        terminal.note("no model server answers on this machine; polypod doctor says what there may be")
+        terminal.note("no model server answers on this machine; see polypod doctor")
 
 
 async def _all() -> list[ModelRow]:

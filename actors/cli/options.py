@@ -85,14 +85,14 @@ memory = click.option(
 no_tools = click.option(
     "--no-tools",
     is_flag=True,
-    help="Go on without your own tools and the MCP servers that the session was opened with.",
+    help="Continue without the session's own tools and MCP servers.",
 )
 model_again = click.option(
     "-m",
     "--model",
     metavar="SCHEME/ID",
     shell_complete=complete_models,
-    help="Another model than the session's, from now on.",
+    help="Use this model instead of the session's, from now on.",
 )
 base_url_again = click.option(
     "--base-url", metavar="URL", callback=checked_base_url, help="The URL of its server, including /v1."
@@ -146,8 +146,9 @@ tools = click.option(
     metavar="FILE.py|MODULE[:NAME]",
     multiple=True,
     help=(
-        "Your own tools for the pod: all that a file or module makes with @tool, or the tool, function, "
-        "source or list of that name; may be repeated. The scope does not confine them."
+        "Your own tools for the pod: all that a file or module makes with @tool, or the tool, "
+        "function, tool source or list of that name; may be repeated. The scope does not confine "
+        "them."
     ),
 )
 
@@ -159,8 +160,8 @@ mcp = click.option(
     multiple=True,
     type=click.Path(path_type=Path),
     help=(
-        "MCP servers whose tools the pod gets, in the JSON (mcpServers) that other clients read; may be "
-        "repeated. Nothing confines them."
+        "MCP servers whose tools the pod gets, in the JSON (mcpServers) that other clients read; "
+        "may be repeated. They are not confined."
     ),
 )
 

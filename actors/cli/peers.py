@@ -21,8 +21,8 @@ def why_no_person(pid: int | None = None) -> str | None:
     if launcher is None:
         return None
     return (
-        "only a person may answer, at a terminal of their own: a pod has started this command (below "
-        f"process {launcher}, which starts programs for pods)"
+        "only a person may answer, at their own terminal: this command was started by a pod "
+        f"(under process {launcher}, which starts programs for pods)"
     )
 
 
@@ -36,7 +36,7 @@ def why_no_person_at(connection: socket.socket) -> str | None:
     pid, _, _ = peer
     why = why_no_person(pid)
     if why is None and not Path(f"/proc/{pid}").exists():  # nobody can say any more whose it was
-        return f"only a person may answer, and process {pid}, which asked, is gone"
+        return f"only a person may answer, and process {pid}, which sent the request, is gone"
     return why
 
 

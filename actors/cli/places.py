@@ -40,7 +40,8 @@ def state_folder() -> Path:
         make_private(folder)
     except OSError as error:
         raise StoreError(
-            f"cannot make the state folder {folder}: {error.strerror}",
-            hint="--store or $POLYPOD_STORE keep sessions elsewhere, $XDG_STATE_HOME moves the folder",
+            f"cannot create the state folder {folder}: {error.strerror}",
+            hint="choose another store with --store or $POLYPOD_STORE, or another folder with "
+            "$XDG_STATE_HOME",
         ) from error
     return folder

@@ -49,7 +49,7 @@ class Shown(NamedTuple):
     structured: bool = False
 
 
-@click.command(short_help="Have a new pod do a task.")
+@click.command(short_help="Run a task with a new pod.")
 @click.argument("task")
 @click.option(
     "-c", "--continue", "goes_on", is_flag=True, help="Give the task to the last session of this folder."
@@ -70,18 +70,18 @@ def run(
     loudness: Loudness,
     as_json: bool,
 ) -> None:
-    """Have a new pod do TASK, and print its answer (- reads the task from standard input).
+    """Run TASK with a new pod, and print its answer (- reads the task from standard input).
 
     The answer goes to standard output, progress to standard error. Ctrl-C,
-    SIGTERM and a terminal that is closed pause the run; the command that goes on
-    with it is printed.
+    SIGTERM and closing the terminal pause the run, and the command that
+    continues it is printed.
     """
     stdin = private_stdin()
     text = stdin.read().removeprefix("\ufeff") if task == "-" else task  # Windows writes it ahead of texts
     if not text.strip():
         raise click.UsageError("the task is empty")
     if task == "-" and STDIN in files:
-        raise click.UsageError("standard input is the task, or goes with it by --file -, not both")
+        raise click.UsageError("standard input can be the task or a file (--file -), not both")
     structured, with_it = answer is not None, (*attached(files, stdin), *images)
     content: Content = (text, *with_it) if with_it else text
     _follow(
@@ -91,17 +91,17 @@ def run(
     )
 
 
-@click.command(short_help="Go on with an interrupted run, or say something new.")
+@click.command(short_help="Continue an interrupted run, or say something new.")
 @click.argument("session", shell_complete=complete_sessions)
 @click.argument("words", required=False)
 @of_a_pod(is_new=False)
 @loudness
 def resume(session: str, words: str | None, *, given: Given, loudness: Loudness, as_json: bool) -> None:
-    """Go on with SESSION (an id, the beginning of it or of its last group, or last).
+    """Continue SESSION (an id, the beginning of it or of its last group, or last).
 
-    WORDS, if any are given, are the task of a new run. Without them the run that
-    was interrupted, by a crash or a pause, goes on where it stood. The session has
-    the model, the scope and the tools that it was opened with, unless an option says otherwise.
+    WORDS are the task of a new run. Without them, the run that was interrupted by a
+    crash or a pause continues where it stopped. The session keeps the model, the scope
+    and the tools that it was opened with, unless an option says otherwise.
     """
     stdin = private_stdin()
     start: Start = Pod.resume if words is None else lambda pod: pod.run(words)
@@ -136,7 +136,7 @@ async def _run(
         if start is Pod.resume and not await _is_paused(pod):
             start = _let_sub_agents_go_on
         try:
-            way_on = f"interrupted; this goes on with it: {go_on}"
+            way_on = f"interrupted; continue with: {go_on}"
             async with resumable(lambda: way_on, terminal), pausing_sub_agents(pod, terminal, go_on):
                 with pod.subscribe(MEMORY_FAILURES) as failures:
                     done = await follow_until_signal(system, pod, start, view, terminal, answering(system))
@@ -147,7 +147,7 @@ async def _run(
         raise Exit(CODES[done.result.outcome])
     if done.refused is not None:
         terminal.note(f"polypod: {done.refused}", "error")
-        terminal.note("  hint: --allow DIR, or [[scope.allow]] in a manifest, permits more", "note")
+        terminal.note("  hint: allow more with --allow DIR, or [[scope.allow]] in a manifest", "note")
         raise Exit(FAILED)
 
 
@@ -158,8 +158,8 @@ async def _is_paused(pod: Pod) -> bool:
     described = await pod.describe()
     if described.state is not PodState.PAUSED and not described.sub_agents:
         raise click.UsageError(
-            f"the last run of session {described.session_id} has ended: "
-            f'say what to do next, as in polypod resume {described.session_id} "…"'
+            f"the last run of session {described.session_id} ended: say what to do next, as in "
+            f'polypod resume {described.session_id} "…"'
         )
     return described.state is PodState.PAUSED
 

@@ -70,6 +70,6 @@ def full_schema() -> dict[str, Any]:
 @click.command(short_help="Print the JSON Schema of events, commands and of what --json prints.")
 def schema() -> None:
     """Print the JSON Schema of events, commands, entries and items, for programs in any language, and, under
-    output, of a line that each command prints with --json.
+    output, of the lines that each command prints with --json.
     """
     click.echo(msgspec.json.format(wire.encode(full_schema()), indent=2))

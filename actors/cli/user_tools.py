@@ -59,8 +59,8 @@ def with_tools_again(
         return _having(manifest, manifest.tools.modules)
     except ToolDefinitionError as error:
         raise click.UsageError(
-            f"the session has tools of yours that cannot be had: {error.message}; "
-            "--tools gives it others, --no-tools goes on without"
+            f"the session's own tools cannot be loaded: {error.message}; name others with "
+            "--tools, or continue without them with --no-tools"
         ) from error
 
 

@@ -102,7 +102,7 @@ def _read(path: Path) -> bytes | None:
         if _is_placeholder(path):
             return None
         raise ConfigError(
-            f"{path}: cannot be read: {error.strerror or error}", hint="see to its rights, or remove it"
+            f"{path}: cannot be read: {error.strerror or error}", hint="check its permissions, or remove it"
         ) from error
     if len(data) > _LARGEST:
         raise ConfigError(f"{path}: is larger than {_LARGEST:,} bytes, so it is not a configuration")

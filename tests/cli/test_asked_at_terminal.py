@@ -118,7 +118,7 @@ def test_what_is_no_answer_is_asked_for_again_and_always_is_for_those_arguments(
         somebody.press("use pay ann" + ENTER)
         somebody.sees(ASK)
         for keys, why in (
-            ("what?\n", "“what?” is not an answer: y, n, a or ?"),
+            ("what?\n", "“what?” is not an answer: type y, n, a or ?"),
             ("\n", "an empty line is not an answer"),
             ("yes but\n", "as in y but"),
             ("?\n", "pod clerk wants to run pay"),
@@ -147,7 +147,7 @@ def test_ctrl_c_pauses_the_run_and_the_resume_asks_again(shop: Home) -> None:
     with person(shop, "run", *TASK) as somebody:
         somebody.sees(ASK)
         somebody.press(CTRL_C)
-        somebody.sees("this goes on with it")
+        somebody.sees("continue with")
         assert somebody.leaves_with() == 130
     with person(shop, "resume", shop.session()) as somebody:
         somebody.sees(ASK)
@@ -271,7 +271,7 @@ async def test_two_calls_at_once_are_asked_for_one_after_the_other() -> None:
     async with desk() as at:
         pod = await at.pod(call("pay", {"to": "ann"}) + call("pay", {"to": "bob"}), say("done"))
         run = asyncio.create_task(at.follow(pod))
-        assert "1 more call behind it" in await at.sees(ASK)
+        assert "1 more call waiting" in await at.sees(ASK)
         at.press("n\n")
         assert "bob" in await at.sees(ASK)
         at.press("y\n")

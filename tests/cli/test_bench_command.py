@@ -115,9 +115,9 @@ def test_turns_that_fail_are_counted_by_kind_and_shown(home: Home):
         command = ("bench", "--model", "llama_cpp/m", "--base-url", url, "--turns", "3", "--warmup", "0")
         done, data = home.polypod(*command), home.polypod(*command, "--json")
     assert (done.code, data.code) == (1, 1)
-    assert "none ended well" in done.out
+    assert "none succeeded" in done.out
     assert "3 invalid_request" in done.out
-    assert "unknown: the server reported usage of none of 0 answers" in done.out
+    assert "unknown: the server reported the usage of none of 0 answers" in done.out
     [result] = data.lines
     assert (result["outcomes"], result["tokens_per_second"], result["turn"]) == ({"failed": 3}, None, None)
 
@@ -140,14 +140,14 @@ def test_a_server_that_never_answers_is_left_when_the_time_is_over(home: Home):
         command = ("bench", "--model", "llama_cpp/m", "--base-url", url, "--pods", "2", "--timeout", "0.3")
         done, data = home.polypod(*command), home.polypod(*command, "--warmup", "0", "--json")
     assert (done.code, done.out) == (3, "")
-    assert done.err == "the time was over before the first turn had ended\n"
+    assert done.err == "time ran out before the first turn ended\n"
     assert (data.code, data.lines[0]["timed_out"], data.lines[0]["turns"]) == (3, True, 0)
 
 
 def test_what_there_is_when_the_time_is_over_is_printed(home: Home):
     done = home.polypod("bench", "--model", "offline", "--turns", "10000000", "--timeout", "1")
     assert (done.code, done.err) == (3, "")
-    assert " of 10,000,000 until the time was over by 1 pod in " in done.out
+    assert " of 10,000,000 until time ran out by 1 pod in " in done.out
     assert "/s" in done.out
 
 

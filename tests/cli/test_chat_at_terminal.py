@@ -156,7 +156,7 @@ def test_a_chat_from_a_pipe_goes_on_behind_a_line_that_cannot_be_taken(home: Hom
         )
     assert chat.returncode == 0, err[-500:]
     assert b"a.txt has 3 words" in out
-    assert b"is not a turn" in err
+    assert b"is too long for a turn" in err
     assert b"no such command: /nope" in err
 
 

@@ -38,9 +38,9 @@ def test_a_chat_goes_through_its_commands_at_any_terminal(home: Home, columns: i
         enter(somebody, "/cost", "tokens in", "context", "session")
         enter(somebody, "/tools", "count_words", "write_file")
         enter(somebody, "/model", "answers now: offline", "chooses one")
-        enter(somebody, "/compact 5000", "before, ", "goes on in")
-        enter(somebody, "/fork", "goes on in session")
-        enter(somebody, "/clear", "the one before stays")
+        enter(somebody, "/compact 5000", "before, ", "continues in")
+        enter(somebody, "/fork", "continues in session")
+        enter(somebody, "/clear", "the previous one is kept")
         enter(somebody, "/nope", "/help lists them")
         enter(somebody, "/exot", "did you mean /exit?")
         somebody.press("/exit" + ENTER)
@@ -58,10 +58,10 @@ def test_another_model_answers_in_the_same_session_and_one_that_there_is_not_cha
         enter(somebody, "hello", "finished")
         enter(somebody, "/model nonsense/x", "unknown scheme", "known schemes")
         enter(somebody, "hello again", "finished")
-        enter(somebody, f"/model openai/m {model.url}", "answers from here on: openai/m")
-        enter(somebody, "/model openai/small", "answers from here on: openai/small")
+        enter(somebody, f"/model openai/m {model.url}", "answers from now on: openai/m")
+        enter(somebody, "/model openai/small", "answers from now on: openai/small")
         enter(somebody, "and you?", "I am the other one", "finished")
-        enter(somebody, "/model offline", "answers from here on: offline")
+        enter(somebody, "/model offline", "answers from now on: offline")
         enter(somebody, "help", "finished")
         leaves(somebody)
     [asked] = model.asked
@@ -79,13 +79,13 @@ def test_a_turn_is_taken_back_and_its_words_are_there_to_be_changed(home: Home):
         somebody.sees(PROMPT)
         enter(somebody, "one", "first", "finished")
         enter(somebody, "two", "second", "finished")
-        enter(somebody, "/undo", "took back: two", "files stay as they are", PROMPT)
+        enter(somebody, "/undo", "took back: two", "files are unchanged", PROMPT)
         enter(somebody, " and a half", "third", "finished")
         enter(somebody, "/undo", "took back: two and a half", PROMPT)
         somebody.press(CTRL_C)
         enter(somebody, "/undo", "took back: one", PROMPT)
         somebody.press(CTRL_C)
-        enter(somebody, "/undo", "no turn to take back")
+        enter(somebody, "/undo", "no turn to undo")
         leaves(somebody)
         said = [
             [each["content"] for each in asked["messages"] if each["role"] == "user"] for asked in model.asked
@@ -170,7 +170,7 @@ def test_a_command_of_the_person_ends_with_ctrl_c_and_where_no_shell_is_it_is_re
     home.write("pod.toml", '[tools]\nbuiltin = ["files"]\n')
     with person(home, "chat", "--manifest", "pod.toml", *OFFLINE) as somebody:
         somebody.sees(PROMPT)
-        enter(somebody, "!ls", "this pod runs no commands")
+        enter(somebody, "!ls", "this pod cannot run commands")
         leaves(somebody)
     home.write(
         "pod.toml",
@@ -232,23 +232,23 @@ def test_the_footer_names_model_tokens_cost_and_folder(home: Home, tmp_path: Pat
 def test_a_chat_that_is_left_without_a_word_leaves_no_session(home: Home):
     with person(home, "chat", *OFFLINE) as somebody:
         somebody.sees(PROMPT)
-        enter(somebody, "/model offline", "answers from here on")
+        enter(somebody, "/model offline", "answers from now on")
         enter(somebody, "/clear", "session")
         leaves(somebody)
-        assert "the one before stays" not in somebody.written
+        assert "the previous one is kept" not in somebody.written
     assert home.polypod("ps", "--json").lines == []
     with person(home, "chat", *OFFLINE) as somebody:
         somebody.sees(PROMPT)
         somebody.process.terminate()
         assert somebody.leaves_with() == 143
-        assert "no session stays" in somebody.written
+        assert "no session is kept" in somebody.written
     assert home.polypod("ps", "--json").lines == []
 
 
 def test_a_session_that_was_there_before_stays_though_nothing_is_said_in_it(home: Home):
     home.run("list files")
     with person(home, "chat", "--continue") as somebody:
-        enter(somebody, "/clear", "the one before stays")
+        enter(somebody, "/clear", "the previous one is kept")
         leaves(somebody)
     [row] = home.polypod("ps", "--json").lines
     assert row["task"] == "list files"

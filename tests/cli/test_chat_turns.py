@@ -53,7 +53,7 @@ def test_ctrl_d_in_a_turn_leaves_once_it_has_ended(home: Home):
         assert model.came.wait(PATIENCE)
         somebody.sees("thinking…")
         somebody.press(CTRL_D)
-        somebody.sees("leaves when this turn has ended")
+        somebody.sees("leaving when this turn ends")
         model.let.set()
         somebody.sees("done")
         assert somebody.leaves_with() == 0
@@ -69,7 +69,7 @@ def test_a_second_ctrl_c_in_a_turn_leaves_at_once_and_says_how_to_go_on(home: Ho
             assert model.came.wait(PATIENCE)
             somebody.sees("thinking…")
             somebody.press(CTRL_C + CTRL_C)
-            somebody.sees("this goes on with it: polypod chat --resume")
+            somebody.sees("continue with: polypod chat --resume")
             assert somebody.leaves_with() == 130
             assert somebody.takes_lines()
         model.let.set()
@@ -158,10 +158,10 @@ def test_a_chat_that_was_killed_goes_on_where_it_stood(home: Home):
         model.let.set()
     with person(home, "chat", "--continue", "--model", "offline") as somebody:
         somebody.sees("> count words in a.txt")
-        somebody.sees("/resume goes on with it")
+        somebody.sees("/resume continues it")
         somebody.sees(PROMPT)
         somebody.press("/undo" + ENTER)
-        somebody.sees("/resume goes on with it")
+        somebody.sees("continue it with /resume")
         somebody.press("/resume" + ENTER)
         somebody.sees("3 words")
         somebody.sees("finished")

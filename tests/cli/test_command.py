@@ -107,7 +107,7 @@ async def test_what_nothing_confines_is_named_where_it_is_at_work(home: Home):
         await system.spawn(PodManifest.of(name="clerk", mcp=servers), client=ScriptedClient([]))
         await system.spawn(PodManifest.of(name="lister"), client=ScriptedClient([]))
         done = await asyncio.to_thread(home.polypod, "ps", "--store", url)
-        assert done.err.splitlines()[-1].endswith("which nothing confines: fs (clerk)")
+        assert done.err.splitlines()[-1].endswith("(MCP servers, programs of other agents): fs (clerk)")
     assert "confines" not in home.polypod("ps", "--store", url).err
     spec = AgentSpec(id="fix-1", task="fix", runner="claude", cwd="/", root="/", created_at=1.0)
     opened = SessionOpened(session_id="s", seq=1, at=1.0, pod="fix-1", manifest=opening_of(spec))
@@ -257,7 +257,7 @@ def test_a_run_that_is_asked_to_end_is_paused_and_the_way_on_is_printed(home: Ho
     assert run.returncode == code
     assert json.loads(out.splitlines()[-1])["outcome"] == "paused"
     assert home.polypod("ps", "--json").lines[0]["last_run"] == "paused"
-    _, _, command = err.splitlines()[-1].partition("goes on with it: polypod ")
+    _, _, command = err.splitlines()[-1].partition("continue with: polypod ")
     done = home.polypod(*shlex.split(command), "--model", "offline")
     assert done.code == 0, done
     assert home.polypod("ps", "--json").lines[0]["last_run"] == "finished"
@@ -282,7 +282,7 @@ def test_a_second_signal_kills_and_the_session_can_be_resumed_all_the_same(home:
         run.send_signal(number)
         _, err = run.communicate(timeout=60)
     assert run.returncode == 128 + number
-    assert f"goes on with it: polypod resume {home.session()[-12:]}" in err
+    assert f"continue with: polypod resume {home.session()[-12:]}" in err
     assert home.polypod("ps", "--json").lines[0]["last_run"] == "open"
 
 
@@ -310,8 +310,8 @@ def test_a_signal_that_comes_again_and_again_does_not_change_how_a_command_ends(
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert "Exception ignored" not in err
-    assert err.count("goes on with it: polypod ") == (command == "run hi"), err
-    assert err.count("nothing was said, and no session stays") == (command == "chat"), err
+    assert err.count("continue with: polypod ") == (command == "run hi"), err
+    assert err.count("nothing was said, so no session is kept") == (command == "chat"), err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -325,7 +325,7 @@ def test_a_chat_that_is_asked_to_end_says_how_to_go_on(home: Home, number: int, 
         chat.send_signal(number)
         _, err = chat.communicate(timeout=60)
         assert chat.returncode == code
-    _, _, command = err.splitlines()[-1].partition("goes on with it: polypod ")
+    _, _, command = err.splitlines()[-1].partition("continue with: polypod ")
     assert home.polypod(*shlex.split(command), *options, words="list files\n").code == 0
 
 
@@ -338,7 +338,7 @@ def test_a_chat_that_is_asked_to_end_as_a_turn_ends_ends(home: Home):
         assert chat.stdout.readline()
         chat.send_signal(signal.SIGTERM)
         assert chat.wait(60) == 143
-        assert "goes on with it: polypod chat --resume" in chat.communicate()[1]
+        assert "continue with: polypod chat --resume" in chat.communicate()[1]
 
 
 def test_a_chat_that_is_asked_to_end_in_the_middle_of_a_turn_pauses_it(home: Home):
@@ -353,7 +353,7 @@ def test_a_chat_that_is_asked_to_end_in_the_middle_of_a_turn_pauses_it(home: Hom
         chat.send_signal(signal.SIGTERM)
         _, err = chat.communicate(timeout=60)
         assert chat.returncode == 143
-    assert "goes on with it: polypod chat --resume " in err
+    assert "continue with: polypod chat --resume " in err
     assert home.polypod("ps", "--json").lines[0]["last_run"] == "paused"
     done = home.polypod("chat", "--resume", home.session(), "--model", "offline", words="/resume\n")
     assert done.code == 0, done
@@ -485,9 +485,9 @@ def test_a_store_that_is_not_there_is_not_called_sound_and_not_made(home: Home, 
 def test_a_session_that_goes_on_takes_no_other_manifest(home: Home):
     home.run("hello")
     check_refusal(
-        home.polypod("chat", "--resume", home.session(), "--name", "x"), 2, "--name is for new ones"
+        home.polypod("chat", "--resume", home.session(), "--name", "x"), 2, "--name is only for new sessions"
     )
-    check_refusal(home.polypod("chat", "--no-tools"), 2, "--no-tools is for a session that goes on")
+    check_refusal(home.polypod("chat", "--no-tools"), 2, "--no-tools is only for continuing a session")
 
 
 def test_a_session_that_goes_on_may_be_allowed_more(home: Home):
@@ -513,7 +513,7 @@ def test_a_beginning_that_more_sessions_share_lists_them(home: Home):
     home.run("list files")
     home.run("hello there")
     check_refusal(
-        home.polypod("show", home.session()[:2]), 2, "2 sessions fit", "pod: list files", "pod: hello there"
+        home.polypod("show", home.session()[:2]), 2, "2 sessions match", "pod: list files", "pod: hello there"
     )
 
 
@@ -531,7 +531,7 @@ def test_last_is_the_session_that_changed_last(home: Home):
 
 def test_a_finished_session_is_not_resumed_without_words(home: Home):
     home.run("list files")
-    check_refusal(home.polypod("resume", home.session()), 2, "has ended", "say what to do next")
+    check_refusal(home.polypod("resume", home.session()), 2, " ended: ", "say what to do next")
 
 
 def test_a_session_that_another_process_holds_is_refused_and_the_holder_named(home: Home):
@@ -684,7 +684,7 @@ def test_help_is_a_command_too(home: Home):
     [
         (["rn", "hi"], "No such command 'rn'; did you mean 'run'?"),
         (["help", "rn"], "No such command 'rn'; did you mean 'run'?"),
-        (["count the words"], "No such command 'count the words'; for a task say: polypod run TASK"),
+        (["count the words"], "No such command 'count the words'; to run a task: polypod run TASK"),
     ],
 )
 def test_who_mistypes_a_command_reads_which_may_be_meant(home: Home, words: list[str], says: str):
@@ -727,7 +727,7 @@ def test_a_read_only_state_folder_is_one_line(home: Home):
 
 def test_a_state_folder_that_cannot_be_is_no_matter_to_who_names_a_store(home: Home):
     home.env["XDG_STATE_HOME"] = str(home.write("file", ""))
-    check_refusal(home.run("hello"), 1, "cannot make the state folder", "--store or $POLYPOD_STORE")
+    check_refusal(home.run("hello"), 1, "cannot create the state folder", "--store or $POLYPOD_STORE")
     assert home.run("hello", "--store", "sqlite:pods.db").code == 0
 
 
@@ -737,14 +737,14 @@ def test_a_current_directory_that_is_gone_is_reported(home: Home):
     # In the child, after it has gone there and before the command begins.
     with home.start("run", "hello", "--model", "offline", preexec_fn=home.folder.rmdir) as process:
         _, err = process.communicate(timeout=60)
-    check_refusal(Done(process.returncode, "", err), 2, "the current directory is gone")
+    check_refusal(Done(process.returncode, "", err), 2, "the current directory no longer exists")
 
 
 def test_the_environment_names_model_and_store(home: Home):
     home.env |= {"POLYPOD_MODEL": "offline", "POLYPOD_STORE": "sqlite:mine.db"}
     done = home.polypod("run", "list files")
     assert done.code == 0
-    assert "none named" not in done.err
+    assert "no model was named" not in done.err
     assert (home.folder / "mine.db").is_file()
 
 
@@ -757,5 +757,5 @@ def test_an_exported_model_that_stands_over_a_manifest_is_named(home: Home):
     home.env["POLYPOD_MODEL"] = "offline"
     done = home.polypod("run", "hello", "--manifest", "m.toml")
     assert done.code == 0
-    assert "model: offline, of $POLYPOD_MODEL, in the place of any that the manifest names" in done.err
+    assert "model: offline, from $POLYPOD_MODEL, which overrides the manifest" in done.err
     assert "$POLYPOD_MODEL" not in home.polypod("run", "hello").err

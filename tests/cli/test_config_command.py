@@ -106,7 +106,7 @@ tools = {{ builtin = ["files"] }}
     assert code == 0, found
     assert {each["status"] for each in found.values()} == {"ok"}
     assert found["file"]["text"] == f"{path}, the user's own"
-    assert found["local model"]["text"].endswith("which answers and has 1 model")
+    assert found["local model"]["text"].endswith("answers and has 1 model")
     assert found["runner mine"]["text"] == "starts sh agent.sh"
     assert found["chain cheap"]["text"] == "offline; answers are judged by `true`"
     assert "local, mine (2 at a time)" in found["pool"]["text"]
@@ -168,7 +168,7 @@ def test_whether_a_server_says_which_models_are_loaded_is_shown(home: Home, serv
     own(home, text.format(server[0]))
     code, found = checked(home)
     assert (code, found["chain c"]["status"]) == (0, "missing")
-    assert "says which models are loaded, so none counts as that" in found["chain c"]["text"]
+    assert "reports which models are loaded, so none counts as loaded" in found["chain c"]["text"]
 
 
 def test_a_pool_of_one_runner_has_no_classifier(home: Home):
@@ -203,7 +203,7 @@ def test_of_a_file_that_nobody_has_looked_at_nothing_is_asked_or_used(
     code, found = checked(home)
     assert code == 1
     assert "runner 'mine' starts: touch started" in found["file"]["text"]
-    assert found["file"]["todo"] == "`polypod config trust` shows what needs a look, and asks"
+    assert found["file"]["todo"] == "`polypod config trust` shows what needs a review, and asks"
     assert all("not used until" in found[name]["text"] for name in ("local model", "runner mine"))
     assert asked == []
 
@@ -221,7 +221,7 @@ def test_a_person_looks_once_and_again_after_a_change(home: Home):
     person.press("y\n")
     person.sees("trusted until it changes")
     assert person.leaves_with() == 0
-    assert checked(home)[1]["file"]["text"].endswith("it was looked at, as it is now")
+    assert checked(home)[1]["file"]["text"].endswith("reviewed in its current form")
     path.write_text(RUNNER + "#")
     assert checked(home)[1]["file"]["status"] == "failed"
 
@@ -234,10 +234,10 @@ def test_without_a_terminal_it_is_refused_with_words_unless_the_content_is_named
     digest = done.err.split("SHA-256 ")[1].split(":")[0]
     other = home.polypod("config", "trust", "--sha256", "0" * 64)
     assert other.code == 2
-    assert "is another than that" in other.err
+    assert "has another content" in other.err
     assert home.polypod("config", "trust", "--sha256", digest).code == 0
     assert checked(home)[1]["file"]["status"] == "ok"
-    assert "is trusted no more" in home.polypod("config", "trust", "--forget").err
+    assert "is no longer trusted" in home.polypod("config", "trust", "--forget").err
     assert checked(home)[1]["file"]["status"] == "failed"
 
 
@@ -250,7 +250,7 @@ def test_a_file_that_needs_no_look_is_not_asked_about(home: Home):
     home.write("polypod.toml", "[profile.p]\nmax_steps = 3\n")
     done = home.polypod("config", "trust")
     assert done.code == 0
-    assert "nothing that would need a look" in done.err
+    assert "nothing that needs a review" in done.err
     (home.folder / "polypod.toml").unlink()
     assert home.polypod("config", "trust").code == 2
 
@@ -288,7 +288,7 @@ def test_a_profile_is_what_a_run_takes_and_options_outdo_it(home: Home):
     home.env["POLYPOD_PROFILE"] = "p"
     assert home.polypod("run", "hi").code == 0
     assert manifest_of(home).worker.max_steps == 3
-    assert home.polypod("resume", "last", "hi").code == 0, "a session goes on as it began"
+    assert home.polypod("resume", "last", "hi").code == 0, "a session keeps the settings that it began with"
 
 
 def test_what_is_wrong_with_a_chain_is_said_of_its_file_and_not_of_the_manifest(home: Home):
@@ -317,7 +317,7 @@ def test_a_profile_that_is_not_there_or_not_trusted_is_refused(home: Home):
     assert home.run("hi").code == 0, "what asks for nothing of it runs"
     done = home.polypod("chat", "--resume", "last", "--profile", "fast")
     assert done.code == 2
-    assert "--profile is for new ones" in done.err
+    assert "--profile is only for new sessions" in done.err
 
 
 def test_rules_of_approval_hold_for_every_run_and_allow_nothing_until_a_look(home: Home):

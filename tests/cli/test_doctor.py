@@ -56,7 +56,7 @@ def test_a_store_that_cannot_be_made_or_written_is_a_failure(tmp_path, monkeypat
     assert "refused is in the way" in checks["store"]["text"]
     code, checks = reported("--store", f"jsonl:{refused}")
     assert code == 1
-    assert checks["store"]["text"].endswith("cannot be written")
+    assert checks["store"]["text"].endswith("can be opened, but not written")
 
 
 def test_where_no_home_for_programs_can_be_made_that_is_one_of_the_findings(tmp_path, monkeypatch):

@@ -95,10 +95,10 @@ def test_a_session_knows_where_it_comes_from():
 @pytest.mark.parametrize(
     ("said", "line"),
     [
-        ({"approved": True, "by": "person", "arguments": {}}, "approved by a person, with other arguments"),
+        ({"approved": True, "by": "person", "arguments": {}}, "approved by a person, with changed arguments"),
         ({"approved": False, "by": "person", "note": "not her"}, "denied by a person: not her"),
-        ({"approved": False, "by": "steer", "note": "stop"}, "denied by words that steer: stop"),
-        ({"approved": False, "by": "run"}, "not run: the run of the call is over"),
+        ({"approved": False, "by": "steer", "note": "stop"}, "denied by a steering message: stop"),
+        ({"approved": False, "by": "run"}, "not run: its run is over"),
     ],
 )
 def test_the_line_of_an_answer_says_what_a_person_said_or_that_nobody_did(said: dict[str, Any], line: str):

@@ -127,7 +127,7 @@ def test_every_command_ends_as_it_should_and_without_a_traceback(seen: dict[tupl
     wrong = {
         case: (each.code, each.text[-500:])
         for case, each in seen.items()
-        if each.code != codes[case[0]] or "Traceback" in each.text or "a defect:" in each.text
+        if each.code != codes[case[0]] or "Traceback" in each.text or "internal error:" in each.text
     }
     assert not wrong
 

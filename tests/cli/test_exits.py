@@ -81,7 +81,7 @@ def test_a_defect_is_reported_as_one_and_shown_on_demand(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     errors.run_guarded(refusing(ZeroDivisionError("oops")))
-    assert "a defect: ZeroDivisionError: oops" in capfd.readouterr().err
+    assert "internal error: ZeroDivisionError: oops" in capfd.readouterr().err
     monkeypatch.setenv("POLYPOD_DEBUG", "1")
     errors.run_guarded(refusing(ZeroDivisionError("oops")))
     assert "Traceback" in capfd.readouterr().err

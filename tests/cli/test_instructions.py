@@ -56,7 +56,7 @@ def test_a_link_that_leads_out_of_the_project_and_what_is_too_long_are_named_and
     assert found is not None
     assert "a key" not in found.text
     assert len(found.text) < MOST + 500
-    assert ["leads out" in note or "is cut" in note for note in found.notes] == [True, True]
+    assert ["leads out" in note or "is truncated" in note for note in found.notes] == [True, True]
 
 
 def test_a_pod_is_given_the_instructions_once_and_says_where_they_come_from(home: Home):

@@ -205,7 +205,7 @@ def test_threads_of_a_tools_own_executor_that_hold_a_command_are_named(daemon: b
     work = f"begin = threading.Thread(target=lambda: {begin}, daemon={daemon}); begin.start(); begin.join()"
     with leaving(work, patience=0.1) as process:
         assert process.stderr is not None
-        words = "waiting for threads that tools have left at work: 'own\\t_0'; Ctrl-C ends them\n"
+        words = "waiting for threads that tools left running: 'own\\t_0'; Ctrl-C ends them\n"
         assert process.stderr.readline() == words
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130

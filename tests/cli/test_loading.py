@@ -193,7 +193,7 @@ def test_a_session_remembers_its_tools_from_wherever_it_goes_on_and_says_what_is
     gone = home.polypod("resume", session, "use shout three")
     assert (gone.code, gone.out) == (2, "")
     assert f"there is no file {home.folder / 'mine.py'}" in gone.err
-    assert "--no-tools goes on without" in gone.err
+    assert "continue without them with --no-tools" in gone.err
     assert home.polypod("resume", session, "hello", "--no-tools").code == 0
 
 

@@ -52,9 +52,9 @@ def test_what_clients_call_in_many_ways_is_read(tmp_path: Path) -> None:
     assert (git.words, git.env) == (("uvx", "mcp-server-git"), {"DEPTH": "3", "KEY": "${KEY}"})
     assert (web.name, web.headers_env) == ("My-Web-1", {"Authorization": "Bearer ${env:T}"})
     assert (gem.url, gem.deny, gem.allow) == ("https://y/mcp", ("rm",), ("a", "b"))
-    assert any("passed over alwaysAllow" in note for note in notes)
+    assert any("ignored alwaysAllow" in note for note in notes)
     assert any("'off' is disabled" in note for note in notes)
-    assert notes[-1] == "MCP servers, which nothing confines: git, My-Web-1, gem"
+    assert notes[-1] == "MCP servers, not confined: git, My-Web-1, gem"
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def test_what_clients_call_in_many_ways_is_read(tmp_path: Path) -> None:
         ({"a": {"command": "x", "args": "y"}}, "mcpServers.a.args: expected a list of strings"),
         (
             {"a": {"url": "http://x", "headers": {"A": "s3cret"}}},
-            "mcpServers.a.headers.A: a session never holds",
+            "mcpServers.a.headers.A: sessions never store",
         ),
-        ({"a": {"type": "sse", "url": "http://x"}}, "the older transport over SSE"),
+        ({"a": {"type": "sse", "url": "http://x"}}, "the older SSE transport"),
         ({"a b": {"command": "x"}, "a-b": {"command": "x"}}, "would both be 'a-b'"),
         ({"a": {}}, "expected either a command or a url"),
     ],
@@ -84,7 +84,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(click.UsageError, match=r"--mcp .*gone.json: cannot be read"):
         with_servers(PodManifest.of(), (tmp_path / "gone.json",))
     (tmp_path / "half.json").write_text("{")
-    with pytest.raises(click.UsageError, match="no valid JSON"):
+    with pytest.raises(click.UsageError, match="invalid JSON"):
         with_servers(PodManifest.of(), (tmp_path / "half.json",))
 
 
@@ -99,7 +99,7 @@ def test_a_run_uses_a_server_and_its_session_remembers_it(home: Home, tmp_path: 
     done = home.polypod("run", 'use raw__echo {"text": "forty"}', "--model", "offline", "--mcp", str(file))
     assert done.code == 0, done.err
     assert "forty" in done.out
-    assert "MCP servers, which nothing confines: raw" in done.err
+    assert "MCP servers, not confined: raw" in done.err
     again = home.polypod("resume", home.session(), 'use raw__echo {"text": "three"}')
     assert "three" in again.out
     without = home.polypod("resume", home.session(), 'use raw__echo {"text": "four"}', "--no-tools")
@@ -134,7 +134,7 @@ def test_values_of_a_form_are_read_as_their_types() -> None:
     }
     fields = {each.name: each for each in fields_of({**form, "required": ["n"]})}
     assert fields["n"].prompt == "n (integer): "
-    assert fields["b"].prompt == "b (yes or no, may be left empty): "
+    assert fields["b"].prompt == "b (yes or no, optional): "
     said = {
         name: read_value(text, fields[name])
         for name, text in {"n": "5", "b": "Yes", "l": "a, b", "c": "x"}.items()
@@ -144,7 +144,7 @@ def test_values_of_a_form_are_read_as_their_types() -> None:
     for name, text in {"n": "x", "b": "maybe", "c": "y"}.items():
         with pytest.raises(Unreadable):
             read_value(text, fields[name])
-    with pytest.raises(Unreadable, match="may not be left empty"):
+    with pytest.raises(Unreadable, match="this field is required"):
         read_value(" ", fields["n"])
 
 
@@ -167,10 +167,10 @@ def test_a_field_of_a_form_says_what_may_be_chosen_within_what_bounds_and_what_e
     assert [each.prompt for each in fields] == [
         "size (integer, from 1 to 100, Enter for 42, - for none): ",
         "hero (Superman | Wonder Woman, Enter for Wonder Woman): ",
-        "heroes (Superman | Wonder Woman, a list with commas between, of at most 1 values, may be left empty): ",
-        "pet (Cat, may be left empty): ",
-        "born (date, may be left empty): ",
-        "odd (a, may be left empty): ",
+        "heroes (Superman | Wonder Woman, a comma-separated list, of at most 1 values, optional): ",
+        "pet (Cat, optional): ",
+        "born (date, optional): ",
+        "odd (a, optional): ",
     ]
     assert [read_value("", each) for each in fields] == [42, "h-2", None, None, None, None]
     said = ["7", "superman", "h-1", "Cat", "2031-01-31", "a"]
@@ -218,7 +218,7 @@ def test_doctor_lists_the_servers_of_a_manifest(tmp_path: Path) -> None:
     )
     checks = {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
     assert checks["MCP server a"]["status"] == "ok"
-    assert "sh -c true; nothing confines it" in checks["MCP server a"]["text"]
+    assert "sh -c true; not confined" in checks["MCP server a"]["text"]
     assert checks["MCP server b"]["status"] == "failed"
     assert "NO_SUCH_VARIABLE is not set" in checks["MCP server c"]["text"]
     assert getattr(done.exception, "code", done.exit_code) == 1

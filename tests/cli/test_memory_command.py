@@ -35,7 +35,7 @@ def test_notes_are_listed_by_their_paths(home: Home) -> None:
     stage(folder(home) / "staging", Staged("s", 0, 1, Extracted((Decision("Use spaces"),))))
     listed = home.polypod("memory", "list")
     assert listed.out.splitlines()[1] == "decisions/use-tabs.md            2026-01-02  Use tabs"
-    assert "1 file of finds staged" in listed.err
+    assert "1 file of findings staged" in listed.err
     assert home.polypod("memory").out == listed.out
     assert home.polypod("memory", "--memory", str(folder(home))).out == listed.out
     reported = home.polypod("memory", "list", "--json", "--kind", "decisions").lines
@@ -77,7 +77,7 @@ def test_a_note_is_shown_by_its_path_or_the_beginning_of_its_name(home: Home) ->
         ("use-tab5", "no note 'use-tab5' in"),
         (
             "the",
-            "'the' is the beginning of 2 notes: knowledge/the-linker-is-slow.md, knowledge/the-parser.md",
+            "'the' matches 2 notes: knowledge/the-linker-is-slow.md, knowledge/the-parser.md",
         ),
         ("../../etc/passwd", "no note '../../etc/passwd'"),
         ("", "no note ''"),

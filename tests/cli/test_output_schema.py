@@ -88,7 +88,7 @@ def test_a_session_that_is_moved_and_a_call_that_waits_are_too(home: WithSession
         home.start("run", "go", "--manifest", "ask.toml", *model.options, text=True) as run,
     ):
         assert run.stderr is not None
-        while "this allows it" not in run.stderr.readline():
+        while "to allow it" not in run.stderr.readline():
             pass
         [waiting] = home.polypod("approvals", "--json").lines
         check("approvals", waiting)

@@ -53,8 +53,8 @@ def test_jobs_are_queued_done_listed_and_shown(home: Home) -> None:
 
 def test_cancelling_a_job_that_waits_ends_it_and_one_that_ended_is_let_be(home: Home) -> None:
     home.polypod("pool", "add", "one", "do it")
-    assert home.polypod("pool", "cancel", "one-1").out == "one-1 is cancelled\n"
-    assert "has ended before: cancelled" in home.polypod("pool", "cancel", "1").err
+    assert home.polypod("pool", "cancel", "one-1").out == "one-1 was cancelled\n"
+    assert "had already ended: cancelled" in home.polypod("pool", "cancel", "1").err
     wrong = home.polypod("pool", "cancel", "1", "two-2")
     assert (wrong.code, wrong.out) == (2, "")
 
@@ -84,10 +84,10 @@ def test_a_pod_can_read_and_write_in_the_working_copy_of_its_job(home: Home) -> 
         (["run"], "no runner is set"),
         (["run", "--runner", "no-such"], "there is no runner 'no-such'"),
         (["run", "--runner", "x="], "is not NAME or NAME=COMMAND"),
-        (["run", "--runner", "x='"], "is not a command"),
+        (["run", "--runner", "x='"], "not a valid command"),
         (["run", "--runner", "claude", "--limit", "other=2"], "which is not a runner"),
         (["run", "--runner", "claude", "--limit", "claude=0"], "is not NAME=N"),
-        (["ls", "--store", "memory:"], "ends with this command"),
+        (["ls", "--store", "memory:"], "would end with this command"),
     ],
 )
 def test_bad_input_is_said_in_words(home: Home, words: list[str], says: str) -> None:

@@ -60,12 +60,12 @@ def test_a_step_limit_and_a_budget_end_a_run_with_their_code(home: Home):
         (["--budget", "5k", "--budget", "6k"], "given twice"),
         (["--max-steps", "0"], "max-steps"),
         (["--image", "nowhere.png"], "No such file"),
-        (["--image", "a.txt"], "PNG, JPEG, GIF and WebP"),
+        (["--image", "a.txt"], "PNG, JPEG, GIF or WebP"),
         (["--schema", "{"], "not JSON"),
         (["--schema", '{"not": {}}'], "cannot be checked"),
         (["-q", "-v"], "exclude each other"),
         (["-q", "--json"], "exclude each other"),
-        (["--no-tools"], "a session that goes on"),
+        (["--no-tools"], "continuing a session"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_and_nothing_is_run(home: Home, options: list[str], words: str):

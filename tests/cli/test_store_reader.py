@@ -81,7 +81,7 @@ def test_a_session_is_found_by_its_beginning_if_only_one_has_it(store: str):
     with Reading(store) as reading:
         assert reading.find(first).session_id == first
         assert reading.find(second[:-1]).session_id == second
-        with pytest.raises(click.UsageError, match="2 sessions fit") as caught:
+        with pytest.raises(click.UsageError, match="2 sessions match") as caught:
             reading.find(first[:2])
         assert isinstance(caught.value, SeveralFit)
         assert sorted(caught.value.lines) == sorted(

@@ -101,7 +101,7 @@ def test_ctrl_c_pauses_the_sub_agents_that_are_waited_for_and_resume_goes_on_wit
         somebody.sees("waiting for reader")
         somebody.press(CTRL_C)
         somebody.sees("paused · ")
-        somebody.sees("this goes on with it: polypod resume")
+        somebody.sees("continue with: polypod resume")
         assert somebody.leaves_with() == 130
     home.write("go", "")
     with person(home, "resume", "last") as somebody:
@@ -121,7 +121,7 @@ def test_sigterm_pauses_the_sub_agents_too(tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGTERM)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert "this goes on with it: polypod resume" in err
+    assert "continue with: polypod resume" in err
     sessions = {each["pod"]: each["last_run"] for each in home.polypod("ps", "--json").lines}
     assert sessions["lead.reader"] == "paused"
     home.write("go", "")
@@ -137,7 +137,7 @@ def test_sub_agents_of_a_run_that_fails_are_paused_and_resume_goes_on_with_them(
     again = "; then use list_files path=nope" * 3
     done = home.polypod("run", spawn(f"run {GATE}") + again, "--manifest", "lead.toml", *how)
     assert done.code == 1
-    assert "paused: reader; this goes on with them: polypod resume" in done.err
+    assert "paused: reader; continue with: polypod resume" in done.err
     sessions = {each["pod"]: each["last_run"] for each in home.polypod("ps", "--json").lines}
     assert sessions == {"lead": "failed", "lead.reader": "paused"}
     home.write("go", "")

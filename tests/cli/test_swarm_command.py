@@ -91,7 +91,7 @@ def test_a_key_that_the_service_does_not_have_is_named_where_an_agent_is_started
     home.env.update(SHOP_KEY="s3cret", SHOP_COLOUR="red")
     started = home.swarm("start", "hello", "--model", "offline")
     assert started.code == 0
-    assert "others than here are: SHOP_KEY (" in " ".join(started.err.split())
+    assert "these differ from here: SHOP_KEY (" in " ".join(started.err.split())
     assert "s3cret" not in started.err
 
 
@@ -177,7 +177,7 @@ def test_after_a_loss_of_power_one_command_resumes_all_that_nobody_has_ended(hom
     assert "name the agents to resume" in home.swarm("resume").err
     done = home.swarm("resume", "--all")
     assert (done.code, done.err.count("agent "), done.out) == (0, 2, "")
-    assert "no agent was cut off" in home.swarm("resume", "--all").err
+    assert "no agent failed or ended with the service" in home.swarm("resume", "--all").err
     done = home.swarm("resume", "one", "nope", "two")
     assert done.code == 1
     assert "is still running" in done.err
@@ -213,11 +213,11 @@ def test_agents_of_a_service_that_was_killed_have_failed_and_go_on(home: Swarm) 
     [
         (["send", "nope", "hi"], 2, "no agent 'nope'"),
         (["start", "x", "--runner", "no-such"], 2, "no runner 'no-such'"),
-        (["start", "x", "--runner", "sh 'x"], 2, "--runner is not a command"),
+        (["start", "x", "--runner", "sh 'x"], 2, "--runner is not a valid command"),
         (["start", " "], 2, "the task is empty"),
         (["start", "x", "--cwd", "/no/such"], 2, "no directory /no/such"),
         (["start", "x", "--runner", "/no/such --program", "--wait"], 1, "/no/such"),
-        (["approve", "nope"], 2, "nothing waits"),
+        (["approve", "nope"], 2, "no approval waits"),
         (["logs", "nope"], 2, "no agent"),
     ],
 )
@@ -226,7 +226,7 @@ def test_what_cannot_be_done_is_said_in_a_line(home: Swarm, words: list[str], co
     assert (done.code, done.out) == (code, "")
     assert said in done.err
     assert "Traceback" not in done.err
-    assert "a defect" not in done.err
+    assert "internal error" not in done.err
 
 
 def test_garbage_on_the_socket_hurts_nobody(home: Swarm) -> None:
@@ -259,7 +259,7 @@ def test_who_is_attached_follows_the_agent_in_the_next_service_where_that_is_kil
     with person(home, "swarm", "attach", "hello") as somebody:
         somebody.sees("agent waits for words")
         kill_service(home)
-        somebody.sees("another is asked for what comes next")
+        somebody.sees("reading on from a new one")
         somebody.sees("agent waits for words")
         assert "run started" not in somebody.before  # nothing is shown twice
         home.swarm("send", "hello", "help", "--wait")
@@ -389,7 +389,7 @@ def test_an_answer_without_an_id_answers_nothing(home: Swarm) -> None:
     for command in ("approve", "deny"):
         done = home.swarm(command, "")
         assert (done.code, done.out) == (2, "")
-        assert "nothing waits for ''" in done.err
+        assert "no approval waits under ''" in done.err
     assert waiting(home) == [asked]
     assert home.swarm("approve", asked[:6]).code == 0
     assert waiting(home) == []
@@ -424,8 +424,8 @@ async def test_a_defect_of_the_service_is_said_to_who_asks(
             writer.write(b'{"do":"ls"}\n')
             answer = json.loads(await reader.read())
             writer.close()
-    assert answer["error"]["message"] == "a defect: RuntimeError: what nobody has thought of"
-    assert "ls cannot be answered" in caplog.text
+    assert answer["error"]["message"] == "internal error: RuntimeError: what nobody has thought of"
+    assert "the request ls failed" in caplog.text
 
 
 @pytest.mark.parametrize(("takes", "answers"), [(False, b""), (True, b""), (True, b'{"done":tr')])
@@ -445,7 +445,7 @@ def test_a_service_that_breaks_off_is_said_in_a_line(
         out, err = asking.communicate(timeout=60)
     path.unlink()
     assert (asking.returncode, out) == (1, "")
-    assert "has ended in the middle of its answer" in err
+    assert "ended in the middle of its answer" in err
 
 
 def test_what_went_wrong_in_a_service_before_stays_in_its_log_which_is_bounded(home: Swarm) -> None:
@@ -479,7 +479,7 @@ def test_a_service_that_cannot_even_write_why_it_does_not_start_is_said_to_be_on
     with started as process:
         _, said = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert f"did not start: it could not write why to {home.root / 'serve.log'}" in said
+    assert f"did not start: it could not write the reason to {home.root / 'serve.log'}" in said
 
 
 def test_agents_are_listed_as_their_files_have_them_where_no_service_starts(home: Swarm) -> None:
@@ -612,7 +612,7 @@ def test_the_record_of_an_agent_is_no_session_of_a_pod_to_go_on_with(home: Swarm
     [row] = home.swarm("ls", "--json").lines
     done = home.polypod("resume", row["session_id"], "more")
     assert done.code == 1
-    assert f"is the record of agent {agent}" in done.err
+    assert f"belongs to agent {agent}" in done.err
     assert f"polypod swarm resume {agent}" in done.err
 
 

@@ -158,12 +158,12 @@ async def test_an_agent_is_started_watched_sent_to_stopped_resumed_and_removed(h
         await screen.until(lambda: screen.transcript.count("run finished") == 2)
         assert "hi\nq" in screen.transcript
         await screen.press("k")
-        await screen.says("is stopped")
+        await screen.says("stopped")
         await screen.shows("■ kill", under="ended")
         await screen.press("p")
         await screen.says("has ended: press R to resume it")
         await screen.press("R")
-        await screen.says("lives again")
+        await screen.says("is running again")
         await screen.until(lambda: "agent resumed" in screen.transcript)
         await screen.press("r")
         await screen.says("is still running")
@@ -188,7 +188,7 @@ async def test_keys_that_come_at_once_are_words_for_the_question_and_no_commands
         await seen.until(lambda: seen.app.screen.query_one(TextArea).text == "ick n")
         assert len(seen.app.screen_stack) == 2
         await seen.press("escape")
-        assert "is stopped" not in seen.line
+        assert "stopped" not in seen.line
 
 
 async def test_enter_and_a_new_line_come_behind_the_keys_before_them(home: Swarm) -> None:
@@ -229,7 +229,7 @@ async def test_what_waits_for_approval_is_answered(home: Swarm, key: str, answer
         assert answered in screen.transcript
         await screen.shows("● idle", under="ended")
         await screen.press("a")
-        await screen.says("asks for nothing")
+        await screen.says("is not waiting for approval")
 
 
 @pytest.mark.slow
@@ -273,7 +273,7 @@ async def test_a_service_that_cannot_start_is_said_in_a_line(home: Swarm) -> Non
         await screen.says("did not start")
         await screen.press("n")
         await screen.write("--json hello")
-        await screen.until(lambda: "--json cannot stand here" in screen.app._said.text)
+        await screen.until(lambda: "--json cannot be used here" in screen.app._said.text)
 
 
 async def test_what_cannot_be_read_is_said_as_long_as_that_is_so(home: Swarm) -> None:
@@ -318,7 +318,7 @@ async def test_pods_of_the_store_stand_beside_agents(home: Swarm) -> None:
         assert [row.split()[:2] for row in screen.group("pods of the store")] == [["✓", "done"]]
         screen.app.screen.query_one(OptionList).action_last()
         await screen.press("k")
-        await screen.says("a pod, no agent")
+        await screen.says("a pod, not an agent")
         await screen.press("enter")
         await screen.until(lambda: "a.txt has 3 words." in screen.transcript)
         [session] = home.polypod("ps", "--pod", "alone", "--json").lines
@@ -448,7 +448,7 @@ def test_only_leading_flags_are_flags(line: str, flags: list[str], task: str) ->
 
 @pytest.mark.parametrize("line", ["--json x", "--nope y x", "--model"])
 def test_other_flags_are_refused(line: str) -> None:
-    with pytest.raises(click.UsageError, match="cannot stand here"):
+    with pytest.raises(click.UsageError, match="cannot be used here"):
         split(line)
 
 

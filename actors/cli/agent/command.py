@@ -56,7 +56,7 @@ class _Asked(Struct, frozen=True):
     idle_seconds: float | None
 
 
-@click.command(short_help="Be an agent: a pod that listens on a socket and prints JSON lines.")
+@click.command(short_help="Run a pod as an agent that listens on a socket and prints JSON lines.")
 @click.argument("task", required=False)
 @click.option(
     "--inbox",
@@ -64,15 +64,15 @@ class _Asked(Struct, frozen=True):
     type=click.Path(path_type=Path),
     help="The socket to listen on, a message a line  [default: one in the user's runtime folder]",
 )
-@click.option("--session", metavar="ID", help="The session to go on with, or the id of a new one.")
+@click.option("--session", metavar="ID", help="The session to continue, or the id for a new one.")
 @click.option(
     "--cwd",
     metavar="DIR",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Where it works  [default: here]",
+    help="Its working directory  [default: the current one]",
 )
 @click.option("--model", metavar="[SCHEME/]ID", envvar="POLYPOD_MODEL", help="The model that answers.")
-@click.option("--provider", metavar="SCHEME", help="The kind of server that has the model.")
+@click.option("--provider", metavar="SCHEME", help="The kind of server that serves the model.")
 @options.base_url
 @options.manifest
 @options.allow
@@ -83,7 +83,7 @@ class _Asked(Struct, frozen=True):
     "--idle-timeout",
     metavar="SECONDS",
     type=click.FloatRange(min=0, min_open=True),
-    help="End after so long without a turn  [default: never]",
+    help="End after this time without a turn  [default: never]",
 )
 def agent(
     task: str | None,
@@ -100,7 +100,7 @@ def agent(
     store: str | None,
     idle_timeout: float | None,
 ) -> None:
-    """Run a pod that begins with TASK and then does what is sent to its inbox.
+    """Run a pod that begins with TASK and then does what its inbox receives.
 
     Put -- before a TASK that begins with a dash. Standard output has a JSON object a
     line, {"type": …, "time": …}: agent_ready once it listens, turn_start, turn_end, and

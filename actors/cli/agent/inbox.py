@@ -48,7 +48,7 @@ def message_of(line: bytes) -> Message | None:
         try:
             return Message("command", command=decode_command(line))
         except WireError as error:
-            raise InvalidInput(f"no command of the protocol: {error}") from None
+            raise InvalidInput(f"not a command of the protocol: {error}") from None
     if word in {"cancel", "shutdown"} and not rest:
         return Message(word)  # type: ignore[arg-type]
     if word == "user" and rest.strip():
@@ -56,8 +56,8 @@ def message_of(line: bytes) -> Message | None:
     if word == "user-json":
         return Message("user", _json_text(rest))
     raise InvalidInput(
-        f"no message: {text!r:.80}",
-        hint='say `user TEXT`, `user-json "TEXT"`, `cancel`, `shutdown`, or a command as JSON',
+        f"not a message: {text!r:.80}",
+        hint='send `user TEXT`, `user-json "TEXT"`, `cancel`, `shutdown`, or a command as JSON',
     )
 
 
@@ -65,7 +65,7 @@ def _json_text(text: str) -> str:
     try:
         said = msgspec.json.decode(text, type=str)
     except UNDECODABLE as error:
-        raise InvalidInput(f"user-json is followed by a JSON string: {error}") from None
+        raise InvalidInput(f"user-json must be followed by a JSON string: {error}") from None
     if not said.strip():
         raise InvalidInput("the text of user-json is empty")
     return said
@@ -99,7 +99,7 @@ class Inbox:
     async def listen(self) -> None:
         """Be reachable. Raises ChildNotListening where that cannot be."""
         if len(os.fsencode(self.path)) > LONGEST_PATH:
-            raise ChildNotListening(f"the inbox {self.path} has a path of more than {LONGEST_PATH} bytes")
+            raise ChildNotListening(f"the path of the inbox {self.path} is longer than {LONGEST_PATH} bytes")
         try:
             make_private(self.path.parent)
             await self._remove_stale()
@@ -196,7 +196,7 @@ class Inbox:
             answer(error_line(error))
             return
         if too_long:
-            refused = InvalidInput(f"a line of more than {LONGEST_LINE} bytes is passed over")
+            refused = InvalidInput(f"a line of more than {LONGEST_LINE} bytes is skipped")
             self._complain(refused)
             answer(error_line(refused))
         elif message is not None:

@@ -33,12 +33,13 @@ def keep_answer(
     token = answer_token()
     if request.token not in {None, token.id}:
         raise click.UsageError(
-            f"pod {info.pod} takes no answer from here: it asks for the proof of another token than that in "
-            f"{state_path()}; answer as the user, and with the $XDG_STATE_HOME, that it was started with. "
-            "Where the token was replaced since, answer where the pod runs: `polypod resume` asks again"
+            f"pod {info.pod} does not accept answers from here: it expects a token other than "
+            f"the one in {state_path()}. Answer as the user and with the $XDG_STATE_HOME that it "
+            "was started with. If the token has been replaced since, answer where the pod runs: "
+            "`polypod resume` asks again"
         )
     if not reading.put_answer(token.sign(answer)):
-        raise AlreadyResolved(f"approval {request.approval_id} was answered already")
+        raise AlreadyResolved(f"approval {request.approval_id} has already been answered")
     resolved = reading.resolution(request, info)
     if resolved is not None and resolved.by != answer.by:  # the pod was faster, and asks nobody any more
-        raise AlreadyResolved(f"approval {request.approval_id} is not wanted any more")
+        raise AlreadyResolved(f"approval {request.approval_id} is no longer needed")

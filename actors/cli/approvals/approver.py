@@ -26,11 +26,11 @@ from protocol.events import ApprovalRequested, ApprovalResolved
 from protocol.manifest import PodManifest
 
 #: What a model reads where a call has to be asked for.
-_NOBODY = "nobody can be asked here; do without it, or say what you need"
+_NOBODY = "nobody can be asked here; continue without it, or say what you need"
 #: What it reads where the person's input has ended.
-_ENDED = "the person's input has ended; do without it, or say what you need"
+_ENDED = "the person's input has ended; continue without it, or say what you need"
 #: What has become of a call that was not answered elsewhere, by who has resolved it.
-_GONE = {"run": "not wanted any more", "timeout": "not answered in time"}
+_GONE = {"run": "no longer needed", "timeout": "not answered in time"}
 #: Bytes of a line, which a terminal gives whole.
 _LINE = 1 << 16
 #: An answer that somebody else was faster with, or that nobody waits for any more.
@@ -114,8 +114,8 @@ class Nobody(_Asks):
             )
             allowed = request.hint or A_RULE
             self._terminal.note(
-                f"  hint: run it at a terminal; {allowed}; or have it wait for polypod approve: "
-                'headless = "wait" in [approvals]',
+                f'  hint: run it at a terminal; {allowed}; or set headless = "wait" in '
+                "[approvals], so that it waits for polypod approve",
                 "note",
             )
 
@@ -125,9 +125,7 @@ class Elsewhere(_Asks):
 
     async def ask(self, request: ApprovalRequested) -> None:
         where = store_option(self._system.store.url)
-        self._terminal.note(
-            f"this allows it: polypod approve {shlex.quote(request.approval_id)}{where}", "note"
-        )
+        self._terminal.note(f"to allow it: polypod approve {shlex.quote(request.approval_id)}{where}", "note")
 
 
 class AtTerminal:
@@ -182,7 +180,7 @@ class AtTerminal:
                 if said is not None:
                     await self._resolve(request, said)
             except PolypodError as error:
-                self._terminal.note(f"polypod: the answer was not taken: {error.message}", "error")
+                self._terminal.note(f"polypod: the answer was not accepted: {error.message}", "error")
                 continue  # it is asked for again, while it waits
             self._waiting.pop(request.approval_id, None)
 
@@ -197,7 +195,7 @@ class AtTerminal:
                 always = said.answer == "always"
                 await self._system.approve(request.approval_id, always=always, note=said.note)
         except _TOO_LATE:
-            self._terminal.note("too late: that call waits no more", "note")
+            self._terminal.note("too late: that call no longer waits", "note")
 
     async def _answer(self, request: ApprovalRequested) -> Said | Filled | None:
         """What the person says of a call; None where it waits no more, or nobody is there any more."""

@@ -29,8 +29,10 @@ from protocol.events import ApprovalRequested
 from protocol.text import UNDECODABLE, encodable
 
 _approval_id = click.argument("approval_id", metavar="ID")
-_session = click.option("--session", metavar="SESSION", help="Which session's call it is, if several ask.")
-_note = click.option("--note", metavar="WORDS", help="Words for the model.")
+_session = click.option(
+    "--session", metavar="SESSION", help="The session of the call, if several have one under this ID."
+)
+_note = click.option("--note", metavar="WORDS", help="A message for the model.")
 
 
 #: Characters of a call's arguments that a person is shown, and what stands before the lines below an id.
@@ -50,10 +52,10 @@ class Waiting(NamedTuple):
 @options.store
 @options.as_json
 def approvals(place: str | None, store: str | None, as_json: bool) -> None:
-    """List the calls that wait for approval, in whatever process, the oldest first.
+    """List the calls that wait for approval in all processes, oldest first.
 
-    STORE is short for --store STORE. At a terminal each call has lines of
-    its own; elsewhere it is one line of a table.
+    STORE is short for --store STORE. At a terminal each call takes several
+    lines; elsewhere it is one line of a table.
     """
     now = time.time()
     with Reading(place or store) as reading:
@@ -84,10 +86,10 @@ def approve(
     session: str | None,
     store: str | None,
 ) -> None:
-    """Allow the call that waits under ID, or the beginning of one, in whatever process.
+    """Allow the call that waits under ID, or the beginning of one, in any process.
 
-    The first answer holds. A pod that waits goes on at once, one that is paused
-    when it is resumed. Rules that deny the call still hold.
+    The first answer holds. A waiting pod continues at once, a paused one when it
+    is resumed. Rules that deny the call still apply.
     """
     require_person()
     mended = None if given is None else _object(given)
@@ -105,7 +107,7 @@ def approve(
 @_session
 @options.store
 def deny(approval_id: str, note: str | None, session: str | None, store: str | None) -> None:
-    """Refuse the call that waits under ID, or the beginning of one; the model reads the words of --note."""
+    """Refuse the call that waits under ID, or the beginning of one; the model gets the text of --note."""
     require_person()
     with Reading(store) as reading:
         waiting = _find(reading, approval_id, session)
@@ -138,7 +140,7 @@ def _find(reading: Reading, approval_id: str, session: str | None) -> Waiting:
         return found[0]
     if found:
         ids = {each.request.approval_id for each in found}
-        said = "--session says whose is meant" if len(ids) == 1 else "a longer beginning says which is meant"
+        said = "choose one with --session" if len(ids) == 1 else "give more of the id"
         now = time.time()
         raise SeveralFit(
             f"{len(found)} calls wait for approval under {approval_id!r}; {said}:",
@@ -146,11 +148,11 @@ def _find(reading: Reading, approval_id: str, session: str | None) -> Waiting:
         )
     for each in reading.answers([approval_id]):
         if of in {None, each.session_id}:
-            raise AlreadyResolved(f"approval {approval_id} was answered already: {_said(each)}")
+            raise AlreadyResolved(f"approval {approval_id} has already been answered: {_said(each)}")
     raise UnknownApproval(
-        f"no call waits for approval under {approval_id!r:.80} in {reading.url}: there was none, or it was "
-        "answered, or its run is over",
-        hint="polypod approvals lists what waits",
+        f"no call waits for approval under {approval_id!r:.80} in {reading.url}: the id is "
+        "unknown, or the call was answered, or its run is over",
+        hint="polypod approvals lists the waiting calls",
     )
 
 
@@ -187,15 +189,17 @@ def _give(reading: Reading, waiting: Waiting, answer: ApprovalAnswer) -> None:
     else:
         changed = msgspec.structs.replace(request, arguments=answer.arguments)
         terminal.note(f"{_said(answer)}: {_call(changed, 60)} of pod {info.pod}")
-        terminal.note("  the pod checks them: a call that cannot be run with them is denied", "note")
+        terminal.note(
+            "  the pod checks the arguments, and denies a call that cannot be run with them", "note"
+        )
     if waiting.holder is None:
         way_on = f"polypod resume {short_id(info.session_id)}{store_option(reading.url)}"
-        terminal.note(f"  its run was interrupted; this goes on with it: {way_on}", "note")
+        terminal.note(f"  its run was interrupted; continue with: {way_on}", "note")
 
 
 def _said(answer: ApprovalAnswer) -> str:
     """What an answer says, in a few words."""
-    changed = ", with other arguments" if answer.arguments is not None else ""
+    changed = ", with changed arguments" if answer.arguments is not None else ""
     return f"{'approved' if answer.approved else 'denied'}{changed}"
 
 

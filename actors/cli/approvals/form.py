@@ -13,7 +13,7 @@ from protocol.events import ApprovalRequested
 
 #: What is written before the answer to a question with a form.
 FORM_PROMPT = "answer it? (y/n) "
-_HELP = "y answers it, field by field · n declines · words behind n go to the model"
+_HELP = "y answers it, field by field · n declines · text after n goes to the model"
 #: What leaves a field out that has a default.
 _NONE = "-"
 #: Characters of choices, and of a default, that stand before a value.
@@ -46,7 +46,7 @@ class Field(NamedTuple):
         choices = " | ".join(called for _, called in choices_of(self.schema))
         several = self.schema.get("type") == "array"
         if choices:
-            return cut(choices, _CHOICES) + (", a list with commas between" if several else "")
+            return cut(choices, _CHOICES) + (", a comma-separated list" if several else "")
         kind = self.schema.get("format") or self.schema.get("type")
         return "yes or no" if kind == "boolean" else str(kind or "")
 
@@ -54,7 +54,7 @@ class Field(NamedTuple):
     def _without(self) -> str:
         """What becomes of it where nothing is typed."""
         if self.default is None:
-            return "" if self.required else "may be left empty"
+            return "" if self.required else "optional"
         called = _typed(self.default, self.schema)
         return f"Enter for {cut(called, _DEFAULT)}" + ("" if self.required else f", {_NONE} for none")
 
@@ -90,7 +90,7 @@ def read_value(text: str, field: Field) -> Any:
     if not text and field.default is not None:
         return field.default
     if not text:
-        raise Unreadable("an answer: this field may not be left empty")
+        raise Unreadable("an answer: this field is required")
     value = _value(text, field.schema)
     if (expected := misfit(value, field.schema)) is not None:
         raise Unreadable(expected)
@@ -132,7 +132,7 @@ def _typed(value: Any, schema: dict[str, Any]) -> str:
 
 def form_lines(request: ApprovalRequested, width: int, *, behind: int = 0) -> Iterator[Line]:
     """The question on lines of at most ``width`` columns."""
-    yield from wrapped("note", f"{request.tool}, at work for pod {request.pod}, has a question", width)
+    yield from wrapped("note", f"{request.tool}, running for pod {request.pod}, has a question", width)
     for line in (request.why or "").split("\n"):
         yield from given_lines(line, width)
     for field in fields_of(request.form or {}):
@@ -140,5 +140,5 @@ def form_lines(request: ApprovalRequested, width: int, *, behind: int = 0) -> It
         if description:
             yield from given_lines(f"{field.name}: {description}", width)
     if behind:
-        yield from wrapped("quiet", f"{behind} more behind it", width)
+        yield from wrapped("quiet", f"{behind} more waiting", width)
     yield from wrapped("quiet", _HELP, width)

@@ -25,8 +25,8 @@ _NAME = re.compile(r"[\w.-]+")
 PROMPT = "allow it? (y/n/a/?) "
 #: What the answers are, a line each.
 HELP = (
-    "y allows it · n denies it · a always allows just this call · ? shows all of it",
-    "words after the letter go to the model: n not before Friday",
+    "y allows it · n denies it · a always allows exactly this call · ? shows all of it",
+    "text after the letter goes to the model: n not before Friday",
 )
 
 #: ``ended`` is that there is no answer, and will be none.
@@ -65,12 +65,12 @@ def not_understood_lines(line: str, width: int) -> Iterator[Line]:
     """Why ``line`` is not an answer, and what would be one."""
     word, _, note = line.strip().partition(" ")
     if note and (letter := word.lower().rstrip(",;:.!")) in _ALONE:
-        why = f"“{letter}” answers alone"
+        why = f"“{letter}” is an answer only by itself"
         if letter != "?":
-            why += f": words for the model stand behind a letter, as in {letter[0]} {note.strip()}"
+            why += f": put a message for the model after a letter, as in {letter[0]} {note.strip()}"
     else:
         why = f"“{cut(line, 40)}” is not an answer" if line.strip() else "an empty line is not an answer"
-        why += ": y, n, a or ?, and words for the model behind it"
+        why += ": type y, n, a or ?, and after it a message for the model"
     yield from wrapped("note", why, width)
 
 
@@ -82,7 +82,7 @@ def question_lines(
     ``behind`` is the number of calls that wait behind this one.
     """
     yield from wrapped(
-        "note", f"pod {request.pod} wants to run {request.tool}, and waits for your approval", width
+        "note", f"pod {request.pod} wants to run {request.tool} and waits for your approval", width
     )
     if not request.arguments:
         yield from wrapped("quiet", "without arguments", width)
@@ -98,7 +98,7 @@ def question_lines(
         left = seconds(max(request.ends_at - now, 0))
         yield from wrapped("quiet", f"denied if nobody answers within {left}", width)
     if behind:
-        yield from wrapped("quiet", f"{count(behind, 'more call')} behind it", width)
+        yield from wrapped("quiet", f"{count(behind, 'more call')} waiting", width)
     for line in HELP:
         yield from wrapped("quiet", line, width)
 

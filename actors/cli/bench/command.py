@@ -37,7 +37,7 @@ from protocol.manifest import PodManifest
     default=20,
     show_default=True,
     type=click.IntRange(min=1),
-    help="How many turns, in all.",
+    help="The number of turns in total.",
 )
 @click.option(
     "--pods",
@@ -45,24 +45,25 @@ from protocol.manifest import PodManifest
     default=1,
     show_default=True,
     type=click.IntRange(min=1),
-    help="How many pods do them at once.",
+    help="The number of pods that run them at once.",
 )
-@click.option("--prompt", default=PROMPT, show_default=True, metavar="TEXT", help="What each turn asks.")
+@click.option("--prompt", default=PROMPT, show_default=True, metavar="TEXT", help="The prompt of each turn.")
 @click.option(
     "--warmup",
     metavar="N",
     default=1,
     show_default=True,
     type=click.IntRange(min=0),
-    help="Turns of each pod before any is counted; one that fails ends the bench with its error.",
+    help="Turns of each pod before counting begins; a failed one ends the bench with its error.",
 )
 @click.option(
     "--timeout",
     metavar="SECONDS",
     type=click.FloatRange(min=0, min_open=True),
-    help="End the bench after so long, warm-up included, and print what there is  [default: never]",
+    help="End the bench after this time, including the warm-up, and print the results so far  "
+    "[default: never]",
 )
-@click.option("--fresh", is_flag=True, help="Each turn in a pod and a session of its own.")
+@click.option("--fresh", is_flag=True, help="Run each turn in its own pod and session.")
 @click.option(
     "--store",
     metavar="URL",
@@ -86,10 +87,10 @@ def bench(
     store: str,
     as_json: bool,
 ) -> None:
-    """Measure your own set-up: turns a second, time to first token, tokens a second, and what of a turn
-    is the model's, the tools' and polypod's.
+    """Measure your own set-up: turns per second, time to first token, tokens per second, and how much of a
+    turn the model, the tools and polypod take.
 
-    Ctrl-C, or the end of --timeout (exit code 3), ends the bench and prints what there is.
+    Ctrl-C, or the end of --timeout (exit code 3), ends the bench and prints the results so far.
     """
     private_stdin()
     terminal = Terminal()
@@ -138,8 +139,8 @@ async def _run_benchmark(
 
 def _show(result: BenchResult, terminal: Terminal) -> None:
     if not result.turns:
-        why = "the time was over" if result.timed_out else "interrupted"
-        terminal.note(f"{why} before the first turn had ended", "error")
+        why = "time ran out" if result.timed_out else "interrupted"
+        terminal.note(f"{why} before the first turn ended", "error")
         return
     shown = (f"{name:<18} {words}".rstrip() for name, words in lines(result))
     terminal.write("\n".join([heading(result), "", *shown]) + "\n")

@@ -171,7 +171,7 @@ def lines(result: BenchResult) -> Iterator[tuple[str, str]]:
     if others:
         yield "ended otherwise", ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in others.items())
     if result.retried:
-        yield "sent again", ", ".join(f"{number} after {kind}" for kind, number in result.retried.items())
+        yield "retried", ", ".join(f"{number} after {kind}" for kind, number in result.retried.items())
     yield "errors", ", ".join(f"{each.count} {each.kind}" for each in result.errors) or "none"
     for each in result.errors:
         yield f"  {each.kind}", cut(each.message, 300)
@@ -181,14 +181,14 @@ def heading(result: BenchResult) -> str:
     """What was benched, in a line."""
     where = f" at {result.base_url}" if result.base_url else ""
     done = count(result.turns, "turn")
-    until = "it was interrupted" if result.interrupted else "the time was over" if result.timed_out else ""
+    until = "it was interrupted" if result.interrupted else "time ran out" if result.timed_out else ""
     part = f", {done} of {result.wanted:,} until {until}" if until else f", {done}"
     return f"{result.model}{where}{part} by {count(result.pods, 'pod')} in {seconds(result.seconds)}"
 
 
 def _turn_lines(result: BenchResult) -> Iterator[tuple[str, str]]:
     rate = result.turns_per_second
-    yield "turns", "none ended well" if rate is None else f"{_rate(rate)}/s"
+    yield "turns", "none succeeded" if rate is None else f"{_rate(rate)}/s"
     yield "a turn", _spread(result.turn)
     yield "first token after", _spread(result.first_token)
 
@@ -196,11 +196,12 @@ def _turn_lines(result: BenchResult) -> Iterator[tuple[str, str]]:
 def _tokens(result: BenchResult) -> str:
     if result.tokens_per_second is None or result.stream_tokens_per_second is None:
         reported = "none" if not result.usage_reported else f"{result.usage_reported}"
-        return f"unknown: the server reported usage of {reported} of {count(result.answers, 'answer')}"
+        return f"unknown: the server reported the usage of {reported} of {count(result.answers, 'answer')}"
     inp = "?" if result.input_tokens is None else f"{result.input_tokens:,}"
     return (
-        f"{_rate(result.tokens_per_second)}/s in all, {_rate(result.stream_tokens_per_second)}/s an answer "
-        f"({inp} in, {result.output_tokens:,} out)"
+        f"{_rate(result.tokens_per_second)}/s in total, "
+        f"{_rate(result.stream_tokens_per_second)}/s per answer ({inp} in, "
+        f"{result.output_tokens:,} out)"
     )
 
 
@@ -213,8 +214,8 @@ def _share_lines(result: BenchResult) -> Iterator[tuple[str, str]]:
     yield "  client", f"{_spread(share.client)} sending and decoding"
     if share.tools.p95:
         yield "  tools", _spread(share.tools)
-    yield "  polypod", f"{_spread(share.runtime)} all else"
-    yield "processor", f"{brief(result.cpu_seconds)} a turn, of this process"
+    yield "  polypod", f"{_spread(share.runtime)} everything else"
+    yield "processor", f"{brief(result.cpu_seconds)} per turn, in this process"
 
 
 def _spread(spread: Spread | None) -> str:

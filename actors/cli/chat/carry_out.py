@@ -57,7 +57,7 @@ async def _command(typed: SlashCommand, talk: Talk, asker: Asker) -> bool:
         meant = likely(typed.name)
         guess = f"; did you mean /{meant}?" if meant else "; /help lists them"
         talk.terminal.note(f"no such command: /{typed.name}{guess}", "error")
-        talk.terminal.note("  hint: with // in front, a line that begins with / is said", "note")
+        talk.terminal.note("  hint: to send a line that begins with /, write // in front", "note")
     elif name == "compact":
         await interruptible(_ACTIONS[name](typed.rest, talk, asker), talk.terminal)
     else:

@@ -36,16 +36,16 @@ if TYPE_CHECKING:
     from actors.cli.chat.talk import Answering
 
 
-@click.command(short_help="Talk with a pod, turn by turn.")
+@click.command(short_help="Chat with a pod, turn by turn.")
 @click.option(
     "-r",
     "--resume",
     "session",
     metavar="SESSION",
     shell_complete=complete_sessions,
-    help="Go on with this session.",
+    help="Continue this session.",
 )
-@click.option("-c", "--continue", "goes_on", is_flag=True, help="Go on with the last session of this folder.")
+@click.option("-c", "--continue", "goes_on", is_flag=True, help="Continue the last session of this folder.")
 @of_a_pod()
 @images
 @loudness
@@ -58,7 +58,7 @@ def chat(
     loudness: Loudness,
     as_json: bool,
 ) -> None:
-    """Talk with a pod: each line is a turn, and the session stays when you leave.
+    """Chat with a pod: each line is a turn, and the session is kept when you leave.
 
     /help shows the commands and keys. From a pipe or a file each line is a turn.
     """
@@ -128,7 +128,7 @@ async def _talk(talk: Talk, asker: Asker, seat: _Seat) -> None:
     if talk.current.plan.session is not None and not seat.as_json and seat.stdin.isatty():
         show_earlier(await talk.current.pod.history(), seat.terminal)
     if described.state is PodState.PAUSED:
-        seat.view.note("its last run was interrupted: /resume goes on with it, new words start anew")
+        seat.view.note("its last run was interrupted: /resume continues it, a new message starts another")
     with talk.current.system.subscribe(kinds=MEMORY_FAILURES) as failures:
         while (typed := await talk.next_line(asker)) is not None and await carry_out(typed, talk, asker):
             pass

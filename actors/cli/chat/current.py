@@ -112,10 +112,10 @@ class Current:
     def way_on(self) -> str:
         """The words that say how to go on, after an interruption."""
         if not self.is_used:
-            return "interrupted; nothing was said, and no session stays"
+            return "interrupted; nothing was said, so no session is kept"
         session_id = short_id(self.described.session_id)
         command = f"polypod chat --resume {session_id}{store_option(self.plan.store)}"
-        return f"interrupted; this goes on with it: {command}"
+        return f"interrupted; continue with: {command}"
 
 
 def _ignore(_: Pod) -> None:

@@ -32,7 +32,7 @@ def _show_answer(item: AssistantItem, terminal: Terminal) -> None:
     text = item.text.strip()
     lines = text.splitlines()
     if len(lines) > _LINES:
-        terminal.note(f"… {len(lines) - _LINES} lines before")
+        terminal.note(f"… {len(lines) - _LINES} earlier lines")
         text = "\n".join(lines[-_LINES:])
     if text and terminal.renders:
         terminal.markdown(text)

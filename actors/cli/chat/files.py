@@ -57,11 +57,11 @@ def _file(name: str, ctx: ToolContext) -> tuple[Part, str]:
     if media_type(data) is not None:
         return picture_of(data, name), f"@{name}: a picture, {size(len(data))}"
     if b"\0" in data[:8192]:
-        raise ToolError(f"@{name} is not text, and no picture that models see")
+        raise ToolError(f"@{name} is neither text nor an image that models accept")
     text = data[:_MOST].decode("utf-8", "replace")
     if len(data) <= _MOST:
         return named_text(name, text), f"@{name}: {size(len(data))}"
-    text += f"\n[the first {size(_MOST)} of {size(path.stat().st_size)}; read_file reads on]"
+    text += f"\n[the first {size(_MOST)} of {size(path.stat().st_size)}; read_file reads the rest]"
     return named_text(name, text), f"@{name}: the first {size(_MOST)}"
 
 

@@ -51,7 +51,9 @@ class Lines:
             try:
                 line = await self._read()
             except ValueError:  # the reader has dropped what it had of the line
-                self._terminal.note(f"polypod: a line of over {LONGEST_LINE:,} bytes is not a turn", "error")
+                self._terminal.note(
+                    f"polypod: a line of more than {LONGEST_LINE:,} bytes is too long for a turn", "error"
+                )
                 continue
             return line.decode("utf-8", "replace").strip() if line else None
 

@@ -284,7 +284,7 @@ class Prompt:
                 event.current_buffer.delete()
             elif not self._leaves:
                 self._leaves = True
-                self._terminal.note("leaves when this turn has ended")
+                self._terminal.note("leaving when this turn ends")
 
         return keys
 

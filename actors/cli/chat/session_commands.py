@@ -28,7 +28,7 @@ async def clear(_: str, talk: Talk, asker: Asker) -> None:  # noqa: ARG001
     before, stays = talk.current.described.session_id, talk.current.is_used
     described = await talk.current.become(None)
     talk.joins.clear()
-    said = f"; the one before stays: {short_id(before)}" if stays else ""
+    said = f"; the previous one is kept: {short_id(before)}" if stays else ""
     talk.terminal.note(f"session {described.session_id}{said}")
 
 
@@ -37,26 +37,24 @@ async def fork(_: str, talk: Talk, asker: Asker) -> None:  # noqa: ARG001
     before = talk.current.described.session_id
     talk.current.use()
     described = await talk.current.become(await talk.current.pod.fork())
-    talk.terminal.note(f"goes on in session {described.session_id}; {short_id(before)} stays as it is")
+    talk.terminal.note(f"continues in session {described.session_id}; {short_id(before)} is unchanged")
 
 
 async def undo(_: str, talk: Talk, asker: Asker) -> None:  # noqa: ARG001
     """Go on in a session that ends before the last turn, whose words are at the prompt again."""
     current = talk.current
     if (await current.look()).state is PodState.PAUSED:
-        raise PodError(
-            "the last run was interrupted", hint="/resume goes on with it; then it can be taken back"
-        )
+        raise PodError("the last run was interrupted", hint="continue it with /resume; then it can be undone")
     found = await _last_turn(current.system.store, current.described.session_id)
     if found is None:
-        raise PodError("there is no turn to take back in this session, or it was compacted since")
+        raise PodError("this session has no turn to undo, or it was compacted since")
     session_id, at, words = found
     before = current.described.session_id
     new = branch_off(current.system.store, session_id, new_session_id(), at=at)
     await current.become(new.session_id)
     talk.draft = words
     talk.terminal.note(f"took back: {cut(words, 60)}")
-    talk.terminal.note(f"files stay as they are, and so does session {short_id(before)}")
+    talk.terminal.note(f"files are unchanged, and so is session {short_id(before)}")
 
 
 async def _last_turn(store: SessionStore, session_id: str) -> tuple[str, str, str] | None:
@@ -101,7 +99,7 @@ def _words_of(entries: list[StoredEntry]) -> str:
 async def compact(rest: str, talk: Talk, asker: Asker) -> None:  # noqa: ARG001
     """Fold the older part of the history into a summary."""
     if rest and not rest.isdecimal():
-        raise InvalidInput(f"/compact takes how many tokens stay as they are, not {rest!r}")
+        raise InvalidInput(f"/compact takes the number of tokens to keep unchanged, not {rest!r}")
     pod = talk.current.pod
     talk.current.use()
     with pod.subscribe(CompactDone) as events:
@@ -113,7 +111,7 @@ async def compact(rest: str, talk: Talk, asker: Asker) -> None:  # noqa: ARG001
         done = next((each for each in events.drain() if isinstance(each, CompactDone)), None)
     described = await talk.current.look()
     sizes = "" if done is None else f"about {done.before:,} tokens before, {done.after:,} after; "
-    talk.terminal.note(f"{sizes}goes on in session {described.session_id}")
+    talk.terminal.note(f"{sizes}continues in session {described.session_id}")
 
 
 async def resume(_: str, talk: Talk, asker: Asker) -> None:

@@ -23,9 +23,7 @@ async def run_shell_line(command: str, current: Current, terminal: Terminal) -> 
     checked = runner.toolbox.check(call)
     if not isinstance(checked, Checked):
         if runner.toolbox.get(_TOOL) is None:
-            raise ToolError(
-                "this pod runs no commands", hint="a manifest gives it the tools of the group shell"
-            )
+            raise ToolError("this pod cannot run commands", hint="give it the tool group shell in a manifest")
         raise ToolError(checked.text)
     programs = programs_in(_TOOL, call.arguments)
     found = verdict(manifest.approval_rules, "allow", _TOOL, call.arguments, programs)

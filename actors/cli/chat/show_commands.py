@@ -63,4 +63,4 @@ async def model(rest: str, talk: Talk, asker: Asker) -> None:  # noqa: ARG001
     except ManifestError as error:  # nobody wrote a manifest: it was said here
         message = error.message.removeprefix("manifest: model.scheme: ")
         raise ManifestError(f"/model: {message}", hint=error.hint) from error
-    terminal.note(f"answers from here on: {current.model}")
+    terminal.note(f"answers from now on: {current.model}")

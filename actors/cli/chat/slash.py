@@ -18,26 +18,26 @@ class Command(NamedTuple):
 
 COMMANDS = (
     Command("help", "", "show the commands and keys"),
-    Command("model", "[SCHEME/ID [URL]]", "answer with another model from here on, or show which there are"),
+    Command("model", "[SCHEME/ID [URL]]", "answer with another model from now on, or list the models"),
     Command("tools", "", "show the tools that the model has"),
     Command("cost", "", "show what the session has used, and how full its context is"),
     Command("compact", "[TOKENS]", "fold the older part of the history into a summary"),
-    Command("undo", "", "take the last turn back; files stay as they are"),
-    Command("fork", "", "go on in a copy of the session, the old one stays"),
-    Command("clear", "", "begin a new session, the old one stays"),
-    Command("resume", "", "go on with a run that was interrupted"),
+    Command("undo", "", "undo the last turn; files stay as they are"),
+    Command("fork", "", "continue in a copy of the session; the old one stays"),
+    Command("clear", "", "begin a new session; the old one stays"),
+    Command("resume", "", "continue a run that was interrupted"),
     Command("exit", "", "leave (or Ctrl-D, or Ctrl-C twice); the session stays"),
 )
 NAMES = tuple(command.name for command in COMMANDS)
 #: What others call the same.
 _ALIASES = {"quit": "exit", "new": "clear", "usage": "cost", "rewind": "undo", "q": "exit", "?": "help"}
 _KEYS = (
-    ("@FILE", "the file goes with the words; Tab completes"),
-    ("!COMMAND", "run it in the pod's sandbox; its output goes with the next words"),
-    ("//… !!…", "say a line that begins with / or !"),
-    ("Enter", "send; in a turn: say it to the model at work"),
+    ("@FILE", "attach the file to your message; Tab completes"),
+    ("!COMMAND", "run it in the pod's sandbox; its output goes with your next message"),
+    ("//… !!…", "send a line that begins with / or !"),
+    ("Enter", "send; in a turn: send it to the working model"),
     ("Alt-Enter", "a new line; so do Ctrl-J, and \\ before Enter"),
-    ("Ctrl-C", "drop what was typed; cancel a turn"),
+    ("Ctrl-C", "clear the line; cancel a turn"),
 )
 
 

@@ -26,7 +26,7 @@ def summary() -> Check:
         return _none()
     named = ", then ".join(str(each.path) for each in files)
     if all(each.is_trusted for each in files):
-        return Check("configuration", "ok", f"{named}; `polypod config check` says what comes of it")
+        return Check("configuration", "ok", f"{named}; `polypod config check` shows what they set")
     return Check("configuration", "missing", f"{named}; the first is not trusted", LOOK)
 
 
@@ -62,20 +62,16 @@ def _of_file(file: ConfigFile) -> Iterator[Check]:
     if file.is_own:
         yield Check("file", "ok", f"{path}, {kind}")
     elif not file.needs:
-        yield Check("file", "ok", f"{path}, {kind}; it starts and sends nothing that would need a look")
+        yield Check("file", "ok", f"{path}, {kind}; it starts and sends nothing that needs a review")
     elif file.is_trusted:
-        yield Check("file", "ok", f"{path}, {kind}; it was looked at, as it is now")
+        yield Check("file", "ok", f"{path}, {kind}; reviewed in its current form")
     else:
         needs = "; ".join(file.needs)
-        yield Check(
-            "file", "failed", f"{path}, {kind}, which nobody has looked at as it is now: {needs}", LOOK
-        )
+        yield Check("file", "failed", f"{path}, {kind}, not reviewed in its current form: {needs}", LOOK)
     local = file.config.local_model
     if local is not None and local.api_key and local.api_key_env is None and _is_open(file):
-        text = f"{path} holds a key, and may be read by others"
-        yield Check(
-            "key", "failed", text, f"chmod 600 {shlex.quote(str(path))}, or name a variable: env:NAME"
-        )
+        text = f"{path} contains a key and is readable by others"
+        yield Check("key", "failed", text, f"chmod 600 {shlex.quote(str(path))}, or use a variable: env:NAME")
 
 
 def _is_open(file: ConfigFile) -> bool:

@@ -23,17 +23,17 @@ from actors.config.trust import distrust, trust
 from protocol.errors import NotTrusted
 
 
-@click.group(cls=Commands, short_help="Say what polypod.toml sets, and trust a project's.")
+@click.group(cls=Commands, short_help="Show what polypod.toml sets, and trust a project's file.")
 def config() -> None:
-    """What polypod.toml sets: here, in the folders above, and in your configuration folder."""
+    """Show and trust what polypod.toml sets: here, in the folders above, and in your configuration folder."""
 
 
-@config.command(short_help="Say what was found, and what will come of it.")
+@config.command(short_help="Show which files were found, and what they set.")
 @options.as_json
 def check(as_json: bool) -> None:
-    """Show which polypod.toml applies here, what comes of it, and which servers answer.
+    """Show which polypod.toml files apply here, what they set, and which servers answer.
 
-    Nothing is started, and no model is asked. Exit 1 if something that is set cannot work.
+    Nothing is started, and no model is called. Exit 1 if a setting cannot work.
     """
     failed = asyncio.run(_check(as_json=as_json))
     if failed:
@@ -51,20 +51,20 @@ async def _check(*, as_json: bool) -> bool:
     return failed
 
 
-@config.command("trust", short_help="Look at what a project's file starts, and trust it.")
+@config.command("trust", short_help="Review what a project's file starts, and trust it.")
 @click.argument("folder", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--sha256", metavar="DIGEST", help="Trust it without a question, if this is its content.")
 @click.option("--forget", is_flag=True, help="Stop trusting it.")
 def trust_command(folder: Path | None, sha256: str | None, forget: bool) -> None:
-    """Show what the polypod.toml that holds in FOLDER (by default here) has polypod start and send, and ask
-    whether that is fine. It is asked again once a byte of the file changes.
+    """Show what the polypod.toml that applies in FOLDER (by default here) makes polypod start and send, and
+    ask whether to trust it. A change of the file needs a new answer.
     """
     if (why := why_no_person()) is not None:
         raise NotTrusted(why)
     terminal = Terminal()
     file = _of_project(folder)
     if forget:
-        done = "is trusted no more" if distrust(file.path) else "was not trusted"
+        done = "is no longer trusted" if distrust(file.path) else "was not trusted"
         terminal.note(f"{file.path} {done}")
         return
     _show(file, terminal)
@@ -72,25 +72,25 @@ def trust_command(folder: Path | None, sha256: str | None, forget: bool) -> None
         return
     if sha256 is not None:
         if sha256.lower() != file.digest:
-            raise NotTrusted(f"{file.path} is another than that: its SHA-256 is {file.digest}")
+            raise NotTrusted(f"{file.path} has another content: its SHA-256 is {file.digest}")
     elif not _ask_person():
-        raise NotTrusted(f"{file.path} is not trusted: nothing of it that needs a look is used")
+        raise NotTrusted(f"{file.path} is not trusted: what needs a review is not used")
     trust(file.path, file.digest)
     undo = f"polypod config trust --forget {shlex.quote(str(file.path.parent))}"
-    terminal.note(f"trusted until it changes; `{undo}` takes that back")
+    terminal.note(f"trusted until it changes; undo with `{undo}`")
 
 
 def _of_project(folder: Path | None) -> ConfigFile:
     """The file that may need a look. Raises UsageError."""
     found = next((each for each in find_files(folder) if not each.is_own), None)
     if found is None:
-        raise click.UsageError(f"there is no polypod.toml of a project in {folder or Path.cwd()} or upwards")
+        raise click.UsageError(f"no project has a polypod.toml in {folder or Path.cwd()} or above")
     return found
 
 
 def _show(file: ConfigFile, terminal: Terminal) -> None:
     if not file.needs:
-        terminal.note(f"{file.path} starts and sends nothing that would need a look")
+        terminal.note(f"{file.path} starts and sends nothing that needs a review")
         return
     terminal.note(f"{file.path}, SHA-256 {file.digest}:")
     for need in file.needs:
@@ -103,7 +103,7 @@ def _ask_person() -> bool:
     if not stdin.isatty():
         raise NotTrusted(
             "only a person may trust a file, at a terminal",
-            hint="run it at one, or name the content that was looked at: --sha256 DIGEST",
+            hint="run this at a terminal, or name the reviewed content: --sha256 DIGEST",
         )
     click.echo("Trust it? [y/N] ", nl=False, err=True)
     return stdin.readline().strip().lower() in {"y", "yes"}

@@ -24,10 +24,10 @@ from protocol.errors import NotTrusted, UnknownRunner
 from protocol.manifest import PodManifest
 
 #: What a person does about a file that nobody has looked at.
-LOOK = "`polypod config trust` shows what needs a look, and asks"
+LOOK = "`polypod config trust` shows what needs a review, and asks"
 _PROGRAMS = ("claude", "codex", "gemini")
-_INSTALL = "install it, or mend its name"
-_WORKSPACES = {"shared": "the folder itself", "worktree": "a worktree of their own"}
+_INSTALL = "install it, or correct its name"
+_WORKSPACES = {"shared": "the folder itself", "worktree": "their own worktrees"}
 
 
 class Look(NamedTuple):
@@ -73,7 +73,9 @@ def _is_there(words: Sequence[str]) -> bool:
 
 async def _local(file: ConfigFile, local: LocalModelSection, look: Look) -> Check:
     if not local.endpoint:
-        return Check("local model", "missing", "its endpoint is empty: there is none, and no runner local")
+        return Check(
+            "local model", "missing", "its endpoint is empty, so there is no local model and no runner local"
+        )
     if not file.is_trusted:
         return _trusted(file, Check("local model", "failed", "is set"))
     status, text, todo = await look.servers.local(local)
@@ -91,11 +93,11 @@ async def _runner(file: ConfigFile, section: RunnerSection, _: Look) -> Check:
         return _trusted(file, Check(name, "failed", f"there is no program {words[0]}", _INSTALL))
     text = f"starts {shlex.join(words)}" if words else "asks the local model"
     if section.env:
-        text += f"; has the variables {', '.join(section.env)}"
+        text += f"; gets the variables {', '.join(section.env)}"
     unset = [each for each in section.env if each not in os.environ]
     if unset:
         text += f"; not set: {', '.join(unset)}"
-        return _trusted(file, Check(name, "missing", text, "export what it needs"))
+        return _trusted(file, Check(name, "missing", text, "export the missing variables"))
     return _trusted(file, Check(name, "ok", text))
 
 
@@ -137,7 +139,7 @@ async def _pool(file: ConfigFile, pool: PoolSection, look: Look) -> Check:
     known |= {*_PROGRAMS, "pod", "process", "local"}
     unknown = [each for each in pool.runners if each not in known and not each.startswith("acp:")]
     if unknown:
-        todo = f"name {', '.join(sorted(known))}, or set a [[runner]]"
+        todo = f"choose from {', '.join(sorted(known))}, or add a [[runner]]"
         return Check("pool", "failed", f"there is no runner {', '.join(unknown)}", todo)
     limits = {name: f"{name} ({limit} at a time)" for name, limit in pool.limits.items()}
     runners = [limits.get(each, each) for each in pool.runners or limits]
@@ -148,7 +150,7 @@ async def _pool(file: ConfigFile, pool: PoolSection, look: Look) -> Check:
         return _trusted(file, Check("pool", "failed", f"{text}; there is no program {command[0]}", _INSTALL))
     unused = [each for each in limits if pool.runners and each not in pool.runners]
     if unused:
-        text += f"; limits of no runner of it: {', '.join(unused)}"
+        text += f"; limits for runners it does not have: {', '.join(unused)}"
     return _trusted(file, Check("pool", "missing" if unused else "ok", text))
 
 
@@ -182,7 +184,7 @@ async def _profile(file: ConfigFile, name: str, look: Look) -> Check:
     manifest = profile.over(PodManifest())
     servers = manifest.tools.mcp
     tools = [*manifest.tools.builtin, *manifest.tools.modules, *(each.name for each in servers)]
-    text = f"tools: {', '.join(tools)}" if tools else "tools as the command gives them"
+    text = f"tools: {', '.join(tools)}" if tools else "tools from the command"
     text += "".join(f"; {rule.permission} {rule.target}" for rule in manifest.scope.allow)
     if servers and find_spec("mcp") is None:
         return Check(title, "failed", f"{text}; MCP servers need an extra", "pip install 'polypod[mcp]'")
@@ -190,7 +192,7 @@ async def _profile(file: ConfigFile, name: str, look: Look) -> Check:
         if each.url is None and not _is_there(each.words):
             return Check(title, "failed", f"{text}; there is no program {each.words[0]}", _INSTALL)
     if not profile.names_a_model:
-        return Check(title, "ok", f"model as the command says; {text}")
+        return Check(title, "ok", f"model from the command; {text}")
     status, said, todo = await look.servers.model(manifest.model)
     return Check(title, status, f"{said}; {text}", todo)
 
@@ -200,5 +202,5 @@ async def _rules(file: ConfigFile, _: Look) -> Check:
     allowing = sum(each.policy == "allow" for each in rules)
     text = f"{count(len(rules), 'rule')} of {file.path}, for every pod that a command starts"
     if allowing and not file.is_trusted:
-        return Check("approvals", "failed", f"{text}; {allowing} that allow do not hold yet", LOOK)
+        return Check("approvals", "failed", f"{text}; {allowing} that allow are not in force yet", LOOK)
     return Check("approvals", "ok", text)

@@ -52,7 +52,7 @@ class Servers:
         of_a_vendor = usual.key_env is not None and section.base_url in {None, usual.base_url}
         if of_a_vendor or usual.speaks == "messages":
             known = "its key is set" if server.api_key else "it has no key"
-            return "ok", f"{name}; {known}, and it is not asked", None
+            return "ok", f"{name}; {known}, and it is not contacted", None
         return await self._lists(name, section.model_id, server.base_url, server.api_key)
 
     def why_no_chain(self, name: str) -> PolypodError | None:
@@ -75,8 +75,12 @@ class Servers:
         probe, shown = WarmProbe(url, http=self._http), without_secrets(url)
         loaded = await probe.warm_models()
         if probe.kind is None:
-            todo = "start it there, or mend warm_url: it is that of llama-swap, Ollama or llama.cpp"
-            return "missing", f"nothing at {shown} says which models are loaded, so none counts as that", todo
+            todo = "start the server there, or correct warm_url: it must name llama-swap, Ollama or llama.cpp"
+            return (
+                "missing",
+                (f"nothing at {shown} reports which models are loaded, so none counts as loaded"),
+                todo,
+            )
         return "ok", f"{count(len(loaded), 'model')} loaded at {shown} ({probe.kind})", None
 
     async def local(self, section: LocalModelSection) -> Found:
@@ -99,8 +103,12 @@ class Servers:
             return "failed", f"{shown}: {error.message}", error.hint
         if model and model not in models and f"{model}:latest" not in models:
             has = ", ".join(models[:5]) or "none"
-            return "failed", f"{shown}, which has no such model; it has {has}", "mend the name, or load it"
-        return "ok", f"{shown}, which answers and has {count(len(models), 'model')}", None
+            return (
+                "failed",
+                f"{shown}, which has no such model; it has {has}",
+                "correct the name, or load the model",
+            )
+        return "ok", f"{shown} answers and has {count(len(models), 'model')}", None
 
     async def _models(self, base_url: str, key: str | None) -> list[str]:
         from actors.llm.http.presets import list_models  # noqa: PLC0415 - the same

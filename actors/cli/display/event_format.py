@@ -63,13 +63,13 @@ def event_line(event: Event, width: int = 100) -> Line:
 def _missed(event: events.Lagged) -> str:
     if not event.deleted:
         return f"{count(event.missed, 'event')} missed"
-    return f"the events through {event.since} are gone with session {event.session_id}, which was deleted"
+    return f"the events up to {event.since} are gone: session {event.session_id} was deleted"
 
 
 def entry_line(entry: Entry | OtherEntry, width: int = 100) -> Line:
     """An entry of a session log."""
     if isinstance(entry, OtherEntry):
-        return Line("quiet", cut(f"{entry.kind}, which only a newer polypod knows", _LONGEST))
+        return Line("quiet", cut(f"{entry.kind}, known only to a newer polypod", _LONGEST))
     if isinstance(entry, SessionOpened):
         parent = entry.parent
         origin = "" if parent is None else f", {parent.kind.replace('_', ' ')} {parent.session_id}"
@@ -106,7 +106,7 @@ def _compacting(event: events.CompactStart, _: int) -> Line:
 def _compacted(event: events.CompactDone, _: int) -> Line:
     known = event.before is not None and event.after is not None
     shrunk = f" from {event.before:,} to {event.after:,} tokens" if known else ""
-    return Line("note", f"compacted{shrunk}, goes on in session {event.new_session_id}")
+    return Line("note", f"compacted{shrunk}, continues in session {event.new_session_id}")
 
 
 def _consolidating(event: events.ConsolidateStart, _: int) -> Line:
@@ -125,7 +125,7 @@ def _waits(event: events.ApprovalRequested, width: int) -> Line:
 
 def _decided(event: events.ApprovalResolved, width: int) -> Line:
     if event.by == "run":
-        return Line("note", "not run: the run of the call is over")
+        return Line("note", "not run: its run is over")
     if event.by == "unproved":
         return Line("note", "denied: the stored answer carries no valid proof that a person gave it")
     if event.by == "timeout":
@@ -133,8 +133,8 @@ def _decided(event: events.ApprovalResolved, width: int) -> Line:
     note = f": {cut(event.note, width)}" if event.note else ""
     if event.by == "nobody":
         return Line("note", "denied: nobody gave approval")
-    by = f" by {'words that steer' if event.by == 'steer' else f'a {event.by}'}" if event.by else ""
-    changed = ", with other arguments" if event.arguments is not None else ""
+    by = f" by {'a steering message' if event.by == 'steer' else f'a {event.by}'}" if event.by else ""
+    changed = ", with changed arguments" if event.arguments is not None else ""
     always = ", always" if event.rule is not None else ""
     return Line("note", f"{'approved' if event.approved else 'denied'}{by}{changed}{always}{note}")
 

@@ -43,5 +43,5 @@ def read_amount(text: str) -> Amount:
 
 def _positive(amount: Amount, text: str) -> Amount:
     if amount.value <= 0:
-        raise ValueError(f"{text!r} leaves nothing to use: {EXPECTED}")
+        raise ValueError(f"{text!r} must be more than 0: {EXPECTED}")
     return amount

@@ -74,11 +74,11 @@ def _of_names(text: str) -> dict[str, Any]:
         found = _FIELD.fullmatch(part.strip())
         if found is None or (found["type"] or "str") not in _TYPES:
             raise UnusableSchema(
-                f"{part.strip()!r} is not a member: write NAME, NAME TYPE or NAME TYPE: WORDS, "
-                f"with a type of {', '.join(_TYPES)}"
+                f"{part.strip()!r} is not a member: write NAME, NAME TYPE or NAME TYPE: "
+                f"DESCRIPTION, where TYPE is one of {', '.join(_TYPES)}"
             )
         words = {"description": found["words"].strip()} if found["words"] else {}
         members[found["name"]] = {"type": _TYPES[found["type"] or "str"], **words}
     if not members:
-        raise UnusableSchema("it names nothing that an answer is to have")
+        raise UnusableSchema("it names no member for the answer")
     return {"type": "object", "properties": members, "required": list(members)}

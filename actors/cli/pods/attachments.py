@@ -28,7 +28,7 @@ def attached(places: tuple[str, ...], stdin: TextIO) -> tuple[Part, ...]:
         data = _read(place, stdin, left + 1)
         left -= len(data)
         if left < 0:
-            raise click.UsageError(f"--file: more than {size(MOST)} cannot go with the words")
+            raise click.UsageError(f"--file: more than {size(MOST)} cannot be attached")
         parts.append(_part(place, data))
     return tuple(parts)
 
@@ -50,7 +50,7 @@ def _part(place: str, data: bytes) -> Part:
         except InvalidInput as error:
             raise click.UsageError(f"--file {place}: {error.message}") from error
     if b"\0" in data[:8192]:
-        raise click.UsageError(f"--file {place}: it is not text, and no picture that models see")
+        raise click.UsageError(f"--file {place}: it is neither text nor an image that models accept")
     return named_text(name, data.decode("utf-8", "replace").removeprefix("\ufeff"))
 
 

@@ -37,7 +37,7 @@ def project_instructions(pwd: Path) -> Instructions | None:
     left = MOST
     for path in _files(root, pwd):
         if not path.resolve().is_relative_to(root.resolve()):
-            notes.append(f"{path} leads out of the project, and is not read")
+            notes.append(f"{path} leads out of the project and is not read")
             continue
         try:
             data = read_file(path, left + 1)
@@ -45,7 +45,7 @@ def project_instructions(pwd: Path) -> Instructions | None:
             notes.append(f"{path} cannot be read: {error.strerror}")
             continue
         if len(data) > left:
-            notes.append(f"{path} is cut: at most {MOST // 1024} KiB of instructions are read")
+            notes.append(f"{path} is truncated: at most {MOST // 1024} KiB of instructions are read")
         text = data[:left].decode("utf-8", "replace").removeprefix("\ufeff").strip()
         left = max(left - len(data), 0)
         if text:

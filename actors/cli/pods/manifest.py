@@ -138,7 +138,9 @@ def choose_model(server: tuple[str, list[str]] | None) -> tuple[ModelSection, st
     ``server`` is the preset of a server that answers on this machine, with its models.
     """
     if server is None:
-        return ModelSection(), "model: offline, the embedded one (none named, no local server answers)"
+        return ModelSection(), (
+            "model: offline, the embedded one (no model was named, and no local server answers)"
+        )
     scheme, models = server
     others = f", which has {len(models) - 1} more" if len(models) > 1 else ""
     named = f"model: {scheme}/{models[0]}, from the {scheme} server on this machine{others}"
@@ -149,7 +151,7 @@ def _at_terminal() -> PodManifest:
     try:
         pwd = Path.cwd()
     except FileNotFoundError as error:
-        raise click.UsageError("the current directory is gone: change to one that is there") from error
+        raise click.UsageError("the current directory no longer exists: change to another one") from error
     return PodManifest.of(
         pwd=str(pwd),
         system_prompt=SYSTEM_PROMPT.format(pwd=pwd),

@@ -50,7 +50,7 @@ def _amounts(context: click.Context, option: click.Parameter, texts: tuple[str, 
     except ValueError as error:
         raise click.BadParameter(str(error), context, option) from error
     if len({each.kind for each in amounts}) < len(amounts):
-        raise click.BadParameter("the same kind is given twice", context, option)
+        raise click.BadParameter("the same kind of budget is given twice", context, option)
     return amounts
 
 
@@ -68,16 +68,16 @@ max_steps = click.option(
     "--max-steps",
     metavar="N",
     type=click.IntRange(min=1),
-    help="The most requests to the model that one run may make.",
+    help="The maximum number of requests to the model in one run.",
 )
 budget = click.option(
     "--budget",
     metavar="AMOUNT",
     multiple=True,
     callback=_amounts,
-    help=f"What the pod may use in all; {EXPECTED}. May be repeated, once for each kind.",
+    help=f"What the pod may use in total; {EXPECTED}. May be repeated, once for each kind.",
 )
-system = click.option("-s", "--system", metavar="TEXT", help="The system prompt, instead of our own.")
+system = click.option("-s", "--system", metavar="TEXT", help="The system prompt, instead of the default one.")
 no_instructions = click.option(
     "--no-instructions", is_flag=True, help="Do not read the project's AGENTS.md files."
 )
@@ -87,7 +87,7 @@ images = click.option(
     metavar="FILE|URL",
     multiple=True,
     callback=_pictures,
-    help="A picture that goes with the words; may be repeated.",
+    help="An image to attach; may be repeated.",
 )
 files = click.option(
     "-f",
@@ -95,14 +95,14 @@ files = click.option(
     "files",
     metavar="FILE",
     multiple=True,
-    help="A text or picture that goes with the words; - reads it from standard input; may be repeated.",
+    help="A text file or image to attach; - reads it from standard input; may be repeated.",
 )
 schema = click.option(
     "--schema",
     "answer",
     metavar="SCHEMA",
     callback=answer_type,
-    help="The answer is JSON that fits: a JSON Schema, a file with one, or names, like "
+    help="The answer is JSON of this shape: a JSON Schema, a file with one, or names, like "
     "'name, age int, bio: in a line'.",
 )
 

@@ -22,7 +22,7 @@ def picture(place: str) -> ImagePart:
     try:
         data = read_file(os.path.expanduser(place), LARGEST + 1, pipes=True)  # noqa: PTH111 - refuses no name
     except OSError as error:
-        raise InvalidInput(f"the picture {place} cannot be read: {error.strerror}") from error
+        raise InvalidInput(f"the image {place} cannot be read: {error.strerror}") from error
     return picture_of(data, place)
 
 
@@ -31,9 +31,11 @@ def picture_of(data: bytes, name: str) -> ImagePart:
     kind = media_type(data)
     if kind is None:
         raise InvalidInput(
-            f"{name} is not a picture that models see",
-            hint="PNG, JPEG, GIF and WebP are; convert others first",
+            f"{name} is not an image that models accept",
+            hint="convert it to PNG, JPEG, GIF or WebP",
         )
     if len(data) > LARGEST:
-        raise InvalidInput(f"{name} has over {size(LARGEST)}", hint="make it smaller: servers refuse it")
+        raise InvalidInput(
+            f"{name} is larger than {size(LARGEST)}", hint="make it smaller: servers would refuse it"
+        )
     return ImagePart(kind, base64.b64encode(data).decode())

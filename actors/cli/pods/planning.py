@@ -28,12 +28,14 @@ _INSTRUCTIONS = "# Instructions of this project\n\n"
 def new_plan(given: Given) -> tuple[Plan, list[str]]:
     """A new pod as the options say, and what a person should know of it, a line each. Raises PolypodError."""
     if given.no_tools:
-        raise click.UsageError("--no-tools is for a session that goes on: a new pod has those of --tools")
+        raise click.UsageError(
+            "--no-tools is only for continuing a session: a new pod has only the tools of --tools"
+        )
     wishes = Wishes(given.manifest, given.name, given.model, given.base_url, given.allow, given.profile)
     asked, notes = manifest_for(wishes)
     whose = "profile" if given.profile else "manifest" if given.manifest else None
     if whose and given.model and "model" not in given.typed:  # who exported it has long forgotten
-        notes.append(f"model: {given.model}, of $POLYPOD_MODEL, in the place of any that the {whose} names")
+        notes.append(f"model: {given.model}, from $POLYPOD_MODEL, which overrides the {whose}")
     if given.system is not None:
         asked = asked.replace(pod=replace(asked.pod, system_prompt=encodable(given.system)))
     if given.manifest is None and not given.no_instructions:
@@ -63,9 +65,13 @@ def plan_again(given: Given, session: str | None) -> tuple[Plan, list[str]]:
     """
     for name in ("manifest", "name", "system"):
         if getattr(given, name) is not None:
-            raise click.UsageError(f"a session goes on as it began: --{name} is for new ones")
+            raise click.UsageError(
+                f"--{name} is only for new sessions: a session keeps the settings that it began with"
+            )
     if "profile" in given.typed:
-        raise click.UsageError("a session goes on as it began: --profile is for new ones")
+        raise click.UsageError(
+            "--profile is only for new sessions: a session keeps the settings that it began with"
+        )
     # What is exported is for new pods.
     model, base_url = (
         getattr(given, name) if name in given.typed else None for name in ("model", "base_url")
@@ -87,8 +93,8 @@ def last_here(reading: Reading) -> SessionInfo:
     found = reading.newest(lambda manifest: manifest.pod.pwd == pwd)
     if found is None:
         raise SessionNotFound(
-            f"no session in {reading.url} is of a pod that works in {pwd}",
-            hint="polypod ps lists the sessions there are, --resume ID goes on with one",
+            f"{reading.url} has no session of a pod that works in {pwd}",
+            hint="list the sessions with polypod ps, and continue one with --resume ID",
         )
     return found
 

@@ -77,7 +77,7 @@ class _Reader:
             raise UnusableSchema(f"{at}: expected a schema, an object")
         if unknown := sorted(each for each in schema.keys() - _KNOWN if not each.startswith("x-")):
             instead = _INSTEAD.get(unknown[0], "")
-            raise UnusableSchema(f"{at}: {', '.join(unknown)} cannot be checked here{instead}")
+            raise UnusableSchema(f"{at}: {', '.join(unknown)} cannot be checked by polypod{instead}")
         try:
             kind = self._with_words(self._shape(schema, at, within), schema)
             msgspec.json.Decoder(kind)  # refuses what msgspec cannot distinguish
@@ -110,7 +110,7 @@ class _Reader:
         if "$ref" in schema:
             name, referred = self._referred(schema["$ref"], at)
             if name in within:
-                raise UnusableSchema(f"{at}: {name} is part of itself, which cannot be checked here")
+                raise UnusableSchema(f"{at}: {name} contains itself, which polypod cannot check")
             return self.type_of(referred, name, (*within, name))
         if "const" in schema or "enum" in schema:
             kind = _literal(_list(schema.get("enum", [schema.get("const")]), f"{at}.enum"), f"{at}.enum")
@@ -119,7 +119,7 @@ class _Reader:
         if "allOf" in schema:
             parts = _list(schema["allOf"], f"{at}.allOf")
             if len(parts) > 1:
-                raise UnusableSchema(f"{at}.allOf: several schemas at once cannot be checked here")
+                raise UnusableSchema(f"{at}.allOf: polypod can check only one schema here, not several")
             return self.type_of(parts[0], f"{at}.allOf[0]", within)
         for key in ("anyOf", "oneOf"):
             if key in schema:
@@ -134,7 +134,9 @@ class _Reader:
         types = set(_types_of(schema, at)) or _TYPES
         plain = {key: each for key, each in schema.items() if key != "type"}
         if refused := sorted(self._types(plain, at) - types - ({"integer"} if "number" in types else set())):
-            raise UnusableSchema(f"{at}.type: leaves out what is listed beside it ({', '.join(refused)})")
+            raise UnusableSchema(
+                f"{at}.type: excludes types that the rest of the schema lists ({', '.join(refused)})"
+            )
 
     def _types(self, schema: Any, at: str) -> set[str]:
         """The types that what fits a schema, which was read, can have."""
@@ -163,8 +165,8 @@ class _Reader:
             ]
             if not found:
                 raise UnusableSchema(
-                    f"{at}: which of several objects is meant cannot be checked here, unless each has a "
-                    'required member of another "const" under one name'
+                    f"{at}: polypod cannot distinguish several objects unless each has a "
+                    'required member with the same name and a different "const"'
                 )
             for n, tag in zip(objects, tags, strict=True):
                 plain = self._resolved(branches[n], at)
@@ -201,7 +203,7 @@ class _Reader:
         """An object; ``tag`` is the member whose constant distinguishes it from others."""
         if isinstance(schema.get("additionalProperties"), dict) and schema["additionalProperties"]:
             raise UnusableSchema(
-                f"{at}.additionalProperties: members beside those of properties cannot be checked here"
+                f"{at}.additionalProperties: polypod cannot check members that are not in properties"
             )
         required = _list(schema.get("required", []), f"{at}.required")
         members = {**dict.fromkeys(map(str, required), True), **_table(schema, "properties")}
@@ -234,11 +236,11 @@ def _check_beside(schema: dict[str, Any], at: str) -> None:
     if whole is not None:
         beside = sorted(asked - {whole} - (set() if whole in {"$ref", "allOf"} else {"type"}))
         if beside:
-            raise UnusableSchema(f"{at}: {', '.join(beside)} beside {whole} cannot be checked here")
+            raise UnusableSchema(f"{at}: {', '.join(beside)} next to {whole} cannot be checked by polypod")
     elif "type" not in asked:
         of_objects = set() if "properties" in asked else {"required", "additionalProperties"}
         if bounds := sorted(asked & (_BOUNDS | {"items"} | of_objects)):
-            raise UnusableSchema(f"{at}: {', '.join(bounds)} cannot be checked here without a type")
+            raise UnusableSchema(f"{at}: {', '.join(bounds)} cannot be checked without a type")
 
 
 def _types_of(schema: dict[str, Any], at: str) -> list[str]:
@@ -249,7 +251,7 @@ def _types_of(schema: dict[str, Any], at: str) -> list[str]:
     names: list[Any] = _list(given, f"{at}.type") if isinstance(given, list) else [given]
     for name in names:
         if not isinstance(name, str) or name not in _TYPES:
-            raise UnusableSchema(f"{at}.type: {name!r} is not a type of JSON")
+            raise UnusableSchema(f"{at}.type: {name!r} is not a JSON type")
     return names
 
 
@@ -279,7 +281,7 @@ def _constants(schema: dict[str, Any]) -> dict[str, Any]:
 def _literal(values: list[Any], at: str) -> Any:
     for each in values:
         if not isinstance(each, str | int | None):
-            raise UnusableSchema(f"{at}: {each!r} is not text, whole number, boolean or null")
+            raise UnusableSchema(f"{at}: {each!r} is not a string, integer, boolean or null")
     named = tuple(each for each in values if each is not None)
     if len(named) == len(values):
         return Literal[named]

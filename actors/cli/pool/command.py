@@ -21,9 +21,9 @@ def _of_a_queue(command: Any) -> Any:
     return options.as_json(options.store(command))
 
 
-@click.group(cls=Commands, short_help="Queue jobs, and do them with bounded runners.")
+@click.group(cls=Commands, short_help="Queue jobs, and work them off with a limited number of runners.")
 def pool() -> None:
-    """Jobs in a queue that outlives processes, and runners that each do several at once.
+    """Manage a durable queue of jobs, and runners that each run several at once.
 
     JOB is an id, as `polypod pool add` prints it, or its number.
     """
@@ -32,26 +32,28 @@ def pool() -> None:
 @pool.command(short_help="Queue a job.")
 @click.argument("name")
 @click.argument("instructions")
-@click.option("--agent", help="The runner that is to do it  [default: the pool chooses]")
-@click.option("--priority", type=int, default=0, show_default=True, help="A higher one starts first.")
+@click.option("--agent", help="The runner for the job  [default: the pool chooses]")
+@click.option(
+    "--priority", type=int, default=0, show_default=True, help="Jobs of a higher priority start first."
+)
 @click.option("--model", help="A model of that runner  [default: its own]")
 @click.option(
-    "--cwd", metavar="DIR", type=click.Path(path_type=Path), help="Where it is done  [default: here]"
+    "--cwd",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Its working directory  [default: the current one]",
 )
 @click.option(
     "--workspace",
     type=click.Choice(get_args(Workspace)),
-    help=(
-        "worktree: in a git worktree of its own, whose branch keeps what was done  [default: what [pool] "
-        "sets]"
-    ),
+    help=("worktree: in its own git worktree, whose branch keeps the changes  [default: what [pool] sets]"),
 )
 @click.option(
     "--on-lost",
     type=click.Choice(get_args(OnLost)),
     default="requeue",
     show_default=True,
-    help="What becomes of it if the process that works on it dies.",
+    help="What happens to the job if the process that runs it dies.",
 )
 @_of_a_queue
 def add(
@@ -79,7 +81,9 @@ def add(
     type=click.Choice(_STATUSES),
     help=f"Only those that are {', '.join(_STATUSES[:-1])} or {_STATUSES[-1]}; may be repeated.",
 )
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at most.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=50, show_default=True, help="The maximum number of jobs."
+)
 @_of_a_queue
 def list_jobs(statuses: tuple[JobStatus, ...], limit: int, store: str | None, as_json: bool) -> None:
     """List the jobs, the last submitted first, and how many there are of each status."""
@@ -93,7 +97,7 @@ def list_jobs(statuses: tuple[JobStatus, ...], limit: int, store: str | None, as
 @click.option("--log", is_flag=True, help="Print its stdout.log instead, in the lines of Claude Code.")
 @_of_a_queue
 def show(job: str, log: bool, store: str | None, as_json: bool) -> None:
-    """Show JOB: its instructions, how it stands or ended, and what it changed."""
+    """Show JOB: its instructions, its status or how it ended, and what it changed."""
     from actors.cli.pool.jobs import show_job  # noqa: PLC0415 - as above
 
     show_job(store, job, log=log, as_json=as_json)
@@ -103,41 +107,43 @@ def show(job: str, log: bool, store: str | None, as_json: bool) -> None:
 @click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
 @_of_a_queue
 def cancel(jobs: tuple[str, ...], store: str | None, as_json: bool) -> None:
-    """Cancel each JOB: one that waits ends at once, one that runs is ended by the process that does it."""
+    """Cancel each JOB: a waiting one ends at once, a running one is ended by the process that runs it."""
     from actors.cli.pool.jobs import cancel_jobs  # noqa: PLC0415 - as above
 
     cancel_jobs(store, jobs, as_json=as_json)
 
 
-@pool.command(short_help="Forget jobs that ended long ago.")
-@click.option("--older-than", metavar="AGE", required=True, help="What ended so long ago, like 30d or 12h.")
-@click.option("--dry-run", is_flag=True, help="List what would go, and forget nothing.")
+@pool.command(short_help="Delete the records of jobs that ended long ago.")
+@click.option(
+    "--older-than", metavar="AGE", required=True, help="Jobs that ended this long ago, like 30d or 12h."
+)
+@click.option("--dry-run", is_flag=True, help="List what would be deleted, and delete nothing.")
 @_of_a_queue
 def gc(older_than: str, dry_run: bool, store: str | None, as_json: bool) -> None:
-    """Forget jobs that ended long ago, with their logs; never their branches."""
+    """Delete the records and logs of jobs that ended long ago, but never their branches."""
     from actors.cli.ages import age_of  # noqa: PLC0415 - as above
     from actors.cli.pool.jobs import forget_jobs  # noqa: PLC0415 - as above
 
     forget_jobs(store, age_of(older_than), dry_run=dry_run, as_json=as_json)
 
 
-@pool.command(short_help="Do the jobs of the queue, until none is left.")
+@pool.command(short_help="Run the jobs of the queue until none is left.")
 @click.option(
     "--runner",
     "runners",
     metavar="NAME[=COMMAND]",
     multiple=True,
-    help="Who does jobs: claude, codex, gemini, local, acp:COMMAND, pod, process, or a name of yours and the "
-    "command of its program; may be repeated  [default: as [pool] says]",
+    help="A runner for the jobs: claude, codex, gemini, local, acp:COMMAND, pod, process, or "
+    "your own NAME=COMMAND; may be repeated  [default: what [pool] sets]",
 )
 @click.option(
     "--limit",
     "limits",
     metavar="NAME=N",
     multiple=True,
-    help="How many jobs a runner has at once; may be repeated  [default: as [pool] says, else 4]",
+    help="How many jobs a runner may run at once; may be repeated  [default: what [pool] sets, else 4]",
 )
-@click.option("--forever", is_flag=True, help="Wait for more once none is left, until Ctrl-C.")
+@click.option("--forever", is_flag=True, help="Wait for more jobs when none is left, until Ctrl-C.")
 @options.manifest
 @options.model
 @options.base_url
@@ -154,10 +160,11 @@ def run(
     store: str | None,
     as_json: bool,
 ) -> None:
-    """Do the jobs of the queue with bounded runners, until none is left; several may do so at once.
+    """Run the jobs of the queue with a limited number of runners until none is left; several such commands
+    may run at once.
 
-    A manifest, a model and folders are those of the runners pod and process. After Ctrl-C, unfinished jobs
-    stay in the queue. The exit code is 1 if a job failed meanwhile.
+    The options for manifest, model and folders apply to the runners pod and process. After Ctrl-C, unfinished
+    jobs stay in the queue. The exit code is 1 if a job failed.
     """
     from actors.cli.pool.working import limit_named, runner_named, work_off  # noqa: PLC0415 - as above
 

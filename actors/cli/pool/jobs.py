@@ -39,7 +39,7 @@ def _queue_of(store: str | None, *, makes: bool = False) -> Iterator[TaskQueue |
     """The queue of a store; None where there is no such store and none is to be made. Raises StoreError."""
     url = store or default_store()
     if url == "memory:":
-        raise StoreError("a queue in memory ends with this command", hint="use sqlite:FILE or jsonl:DIR")
+        raise StoreError("a queue in memory would end with this command", hint="use sqlite:FILE or jsonl:DIR")
     if not makes and not exists(url):
         yield None
         return
@@ -87,7 +87,7 @@ def list_jobs(store: str | None, statuses: tuple[JobStatus, ...], limit: int, *,
         return
     terminal = Terminal()
     if not found:
-        terminal.note("no such jobs" if counts else "no jobs")
+        terminal.note("no matching jobs" if counts else "no jobs")
     _list(found, terminal)
     totals = dict.fromkeys(statuses, 0)
     for (status, _), number in counts.items():
@@ -143,7 +143,7 @@ def show_job(store: str | None, job: str, *, log: bool, as_json: bool) -> None:
     if log:
         lines = [] if folder is None else list(read_lines(folder / execution.id / "stdout.log"))
         if not lines:
-            raise PoolError(f"job {execution.id} has no log", hint="a function's jobs have none")
+            raise PoolError(f"job {execution.id} has no log", hint="jobs of functions have none")
         for line in lines:
             put_json(line)
     elif as_json:
@@ -178,7 +178,7 @@ def cancel_jobs(store: str | None, jobs: tuple[str, ...], *, as_json: bool) -> N
         if as_json:
             put_json(execution)
         elif was in JOB_ENDS:
-            terminal.note(f"{execution.id} has ended before: {was}")
+            terminal.note(f"{execution.id} had already ended: {was}")
         else:
-            how = "is cancelled" if was == "queued" else "is being cancelled"
+            how = "was cancelled" if was == "queued" else "is being cancelled"
             terminal.row(Line("answer", f"{execution.id} {how}"))

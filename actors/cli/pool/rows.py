@@ -70,7 +70,7 @@ def fields_of(execution: Execution, now: float) -> Iterator[tuple[str, str]]:
         yield "chosen", execution.reason
     if job.priority:
         yield "priority", str(job.priority)
-    yield "folder", f"{job.cwd or 'the one of its pool'}{_apart(job.workspace)}"
+    yield "folder", f"{job.cwd or 'the folder of its pool'}{_apart(job.workspace)}"
     yield "since", ago(_since(execution), now)
     yield "attempts", str(execution.attempts)
     if execution.seconds is not None:
@@ -86,7 +86,7 @@ def fields_of(execution: Execution, now: float) -> Iterator[tuple[str, str]]:
 
 
 def _apart(workspace: str) -> str:
-    return ", in a working copy of its own" if workspace == "worktree" else ""
+    return ", in its own working copy" if workspace == "worktree" else ""
 
 
 def _changed(changes: Changes) -> str:

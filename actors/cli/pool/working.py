@@ -104,7 +104,7 @@ def runner_named(given: str) -> tuple[str, Any]:
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise click.UsageError(f"--runner {name}: is not a command: {error}") from error
+        raise click.UsageError(f"--runner {name}: not a valid command: {error}") from error
     if not name or (equals and not words):
         raise click.UsageError(f"--runner {given!r} is not NAME or NAME=COMMAND")
     return name, words if equals else name

@@ -17,13 +17,13 @@ from protocol.events import CompactDone
 from protocol.manifest import PodManifest
 
 
-@click.command(short_help="Fold the older part of a history into a summary.")
+@click.command(short_help="Replace the older part of a history with a summary.")
 @click.argument("session", shell_complete=complete_sessions)
 @click.option(
     "--retain",
     metavar="TOKENS",
     type=click.IntRange(min=0),
-    help="How many tokens of its end stay as they are.",
+    help="The number of tokens at its end to keep unchanged.",
 )
 @options.model_again
 @options.base_url_again
@@ -37,7 +37,7 @@ def compact(
     store: str | None,
     as_json: bool,
 ) -> None:
-    """Fold the older part of SESSION's history into a summary, in a new session that takes its place."""
+    """Replace the older part of SESSION's history with a summary, in a new session that takes its place."""
     with Reading(store) as reading:
         session_id, url = reading.find(session).session_id, reading.url
         manifest = with_model(reading.manifest(session_id), Wishes(model=model, base_url=base_url))

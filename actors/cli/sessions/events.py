@@ -32,14 +32,14 @@ class _Kept(NamedTuple):
     body: bytes
 
 
-@click.command(short_help="Print the events of pods, in whatever process.")
-@click.option("--pod", metavar="NAME", shell_complete=complete_pods, help="Only those of this pod.")
-@click.option("--since", metavar="N", type=int, default=0, help="Only those numbered above N.")
-@click.option("--follow", "-f", is_flag=True, help="Go on with those to come, until Ctrl-C.")
+@click.command(short_help="Print the events of pods in all processes.")
+@click.option("--pod", metavar="NAME", shell_complete=complete_pods, help="Only the events of this pod.")
+@click.option("--since", metavar="N", type=int, default=0, help="Only events numbered above N.")
+@click.option("--follow", "-f", is_flag=True, help="Keep printing new events until Ctrl-C.")
 @options.store
 @options.as_json
 def events(pod: str | None, since: int, follow: bool, store: str | None, as_json: bool) -> None:
-    """Print the events of pods, also of those in other processes, oldest first."""
+    """Print the events of pods in all processes, oldest first."""
     terminal = Terminal()
     seen: dict[str, int] = {}
     with Reading(store) as reading, suppress(KeyboardInterrupt):

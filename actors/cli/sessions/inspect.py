@@ -53,13 +53,13 @@ class Listed(NamedTuple):
 
 @click.command()
 @click.option("--pod", metavar="NAME", shell_complete=complete_pods, help="Only the sessions of this pod.")
-@click.option("--all", "everything", is_flag=True, help=f"All of them, not only the last {_LISTED}.")
+@click.option("--all", "everything", is_flag=True, help=f"All sessions, not only the last {_LISTED}.")
 @options.store
 @options.as_json
 def ps(pod: str | None, everything: bool, store: str | None, as_json: bool) -> None:
-    """List the sessions, the last changed one first.
+    """List the sessions, the most recently changed first.
 
-    Shown are how each stands, its task, folder and model, and what it has cost in US dollars.
+    Shows the state of each, its task, folder and model, and its cost in US dollars.
     """
     limit = None if everything or as_json else _LISTED + 1
     with Reading(store) as reading:
@@ -80,9 +80,9 @@ def ps(pod: str | None, everything: bool, store: str | None, as_json: bool) -> N
     shown = sessions if limit is None else sessions[:_LISTED]
     print_sessions([row_of(each) for each in shown], terminal)
     if len(shown) < len(sessions):
-        terminal.note("there are more; --all lists them")
+        terminal.note("there are more; list them with --all")
     if unconfined := ", ".join(_unconfined(shown)):
-        terminal.note(f"MCP servers and programs of others at work, which nothing confines: {unconfined}")
+        terminal.note(f"running without confinement (MCP servers, programs of other agents): {unconfined}")
 
 
 def _unconfined(sessions: Iterable[Listed]) -> Iterator[str]:
@@ -100,7 +100,7 @@ def _report_unreadable(unreadable: dict[str, SessionError], url: str, terminal: 
     more = f", and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
     terminal.note(f"polypod: {session_id!r} cannot be read{more}: {error.message}", "error")
     terminal.note(
-        f"  hint: polypod fsck --store {shlex.quote(url)} lists each, --repair puts them aside", "note"
+        f"  hint: polypod fsck --store {shlex.quote(url)} lists each; --repair sets them aside", "note"
     )
 
 
@@ -177,7 +177,7 @@ def _origin(info: SessionInfo) -> str:
     return "" if info.parent is None else f"{info.parent.kind.replace('_', ' ')} {info.parent.session_id}"
 
 
-@click.command(short_help="Show what a session is and what it used.")
+@click.command(short_help="Show a session and what it used.")
 @click.argument("session", shell_complete=complete_sessions)
 @options.store
 @options.as_json
@@ -243,7 +243,7 @@ def _answer(state: Replayed) -> str | None:
 
 @click.command(short_help="Print the entries of a session.")
 @click.argument("session", shell_complete=complete_sessions)
-@click.option("--tree", is_flag=True, help="Show the sessions it comes from and those that go on from it.")
+@click.option("--tree", is_flag=True, help="Show the sessions that it branches from and into.")
 @options.store
 @options.as_json
 def log(session: str, tree: bool, store: str | None, as_json: bool) -> None:

@@ -31,30 +31,30 @@ from actors.sessions.urls import open_store
 from protocol.errors import SessionError, SessionNotFound, StoreError
 
 
-@click.command(short_help="Open a session that branches off.")
+@click.command(short_help="Branch off a session.")
 @click.argument("session", shell_complete=complete_sessions)
 @click.option(
     "--at",
     metavar="HASH",
-    help="The entry to go on from, by the beginning of its hash as log prints it  [default: the last one]",
+    help="The entry to branch from, by the beginning of its hash as log prints it  [default: the last one]",
 )
 @options.store
 @options.as_json
 def fork(session: str, at: str | None, store: str | None, as_json: bool) -> None:
-    """Open a session that branches off from another, which stays as it is."""
+    """Open a session that branches off from another, which stays unchanged."""
     with Reading(store) as reading:
         found = reading.find(session)
         _print_sessions([_branch(open_store(reading.url), found.session_id, at)], as_json=as_json)
 
 
 @click.command(short_help="Check every session's hash chain.")
-@click.option("--repair", "mend", is_flag=True, help="Replace damaged sessions by what is sound of them.")
+@click.option("--repair", "mend", is_flag=True, help="Replace damaged sessions with their undamaged part.")
 @options.store
 @options.as_json
 def fsck(mend: bool, store: str | None, as_json: bool) -> None:
     """Check every session's hash chain; exit 1 if anything is damaged.
 
-    With --repair a damaged session is replaced by one that goes on from its sound beginning, and is itself
+    With --repair a damaged session is replaced by one that continues from its undamaged beginning, and is
     moved into the folder damaged beside the store; exit 1 only if something could not be repaired.
     """
     opened, terminal = _open_existing(store), Terminal()
@@ -73,10 +73,10 @@ def fsck(mend: bool, store: str | None, as_json: bool) -> None:
         wait(opened.close())
     if left or (findings and not mend):
         if not mend and any(finding.session_id for finding in findings) and not as_json:
-            terminal.note("polypod fsck --repair has what is damaged go on from its sound beginning")
+            terminal.note("polypod fsck --repair continues damaged sessions from their undamaged beginning")
         raise Exit(1)
     if not as_json:
-        terminal.note("all sessions are sound" + (" now" if findings else ""))
+        terminal.note("all sessions are undamaged" + (" now" if findings else ""))
 
 
 def _mend(store: SessionStore, finding: repair.Finding, terminal: Terminal, *, as_json: bool) -> bool:
@@ -97,7 +97,7 @@ def _mend(store: SessionStore, finding: repair.Finding, terminal: Terminal, *, a
 @click.argument("sessions", nargs=-1, required=True, metavar="SESSION...", shell_complete=complete_sessions)
 @options.store
 def rm(sessions: tuple[str, ...], store: str | None) -> None:
-    """Delete sessions for good, damaged ones too; never one that is held."""
+    """Delete sessions for good, damaged ones too, but never one in use."""
     opened = _open_existing(store)
     try:
         with Reading(store) as reading:
@@ -140,12 +140,12 @@ def export(session: str, file: Path, store: str | None) -> None:
             wait(opened.close())
 
 
-@click.command("import", short_help="Put an exported session into the store.")
+@click.command("import", short_help="Import an exported session into the store.")
 @click.argument("file", type=click.File("rb", lazy=True))  # not yet open where a later argument is wrong
 @options.store
 @options.as_json
 def import_(file: BinaryIO, store: str | None, as_json: bool) -> None:
-    """Put an exported session into the store, its chain checked."""
+    """Check an exported session and import it into the store."""
     opened = open_store(store or default_store())
     try:
         _print_sessions([repair.import_session(opened, file, name=file.name)], as_json=as_json)
@@ -155,16 +155,16 @@ def import_(file: BinaryIO, store: str | None, as_json: bool) -> None:
 
 @click.command(short_help="Delete old sessions for good.")
 @click.option(
-    "--older-than", metavar="AGE", help="Those that have not changed for so long, like 30d, 12h or 2w."
+    "--older-than", metavar="AGE", help="Sessions that have not changed for this long, like 30d, 12h or 2w."
 )
-@click.option("--superseded", is_flag=True, help="Those that a sound compaction has replaced.")
-@click.option("--dry-run", is_flag=True, help="List what would go, and delete nothing.")
+@click.option("--superseded", is_flag=True, help="Sessions that a compaction has replaced.")
+@click.option("--dry-run", is_flag=True, help="List what would be deleted, and delete nothing.")
 @options.store
 @options.as_json
 def gc(older_than: str | None, superseded: bool, dry_run: bool, store: str | None, as_json: bool) -> None:
-    """Delete old sessions for good; never one that is held, or that a kept one was forked from."""
+    """Delete old sessions for good, but never one in use, or one that a kept session was forked from."""
     if older_than is None and not superseded:
-        raise click.UsageError("say what may go: --older-than AGE, --superseded, or both")
+        raise click.UsageError("say what to delete: --older-than AGE, --superseded, or both")
     age = None if older_than is None else age_of(older_than)
     opened = _open_existing(store)
     try:
@@ -199,7 +199,7 @@ def _give_back(store: SessionStore) -> None:
     try:
         wait(store.reclaim())
     except SessionError as error:
-        Terminal().note(f"its space is given back another time: {error}")
+        Terminal().note(f"its space is not freed yet: {error}")
 
 
 def _open_existing(store: str | None) -> SessionStore:

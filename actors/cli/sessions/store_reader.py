@@ -96,13 +96,13 @@ class Reading:
                 if session_id.startswith(beginning):
                     raise error
             raise SessionNotFound(
-                f"no session {beginning!r} in {self.url}", hint="polypod ps lists the sessions there are"
+                f"no session {beginning!r} in {self.url}", hint="list the sessions with polypod ps"
             )
         now = time.time()
         many = f"more than {_SHOWN}" if len(found) > _SHOWN else str(len(found))
         some = sorted(found[:_SHOWN], key=lambda each: each.updated_at, reverse=True)
         raise SeveralFit(
-            f"{many} sessions fit {beginning!r}; the end of an id, as here, is enough:",
+            f"{many} sessions match {beginning!r}; use one of these ids:",
             [self._summary(each, now) for each in some],
         )
 
@@ -241,8 +241,8 @@ class Reading:
         assert isinstance(opened, SessionOpened)
         if (spec := spec_of(opened.manifest)) is not None:
             raise AgentError(
-                f"session {session_id} is the record of agent {spec.id}",
-                hint=f"polypod swarm resume {spec.id} goes on with it",
+                f"session {session_id} belongs to agent {spec.id}",
+                hint=f"continue it with polypod swarm resume {spec.id}",
             )
         try:
             return msgspec.json.decode(opened.manifest, type=PodManifest)

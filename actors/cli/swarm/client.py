@@ -27,7 +27,7 @@ from protocol.wire import decode_event
 #: Seconds that a service has to listen, and between two looks whether it does.
 _PATIENCE, LOOK = 20.0, 0.02
 #: How often the same is asked for where the service is killed each time, and what is said then.
-_TRIES, _GONE = 5, "the swarm's service has ended in the middle of its answer"
+_TRIES, _GONE = 5, "the swarm's service ended in the middle of its answer"
 #: Bytes of what a service that would not start has said, and of a log to which no other service is added.
 _TAIL, _LONGEST_LOG = 2000, 1 << 20
 
@@ -166,7 +166,7 @@ class Client:
         words = ""
         with contextlib.suppress(OSError):
             words = self._log.read_bytes()[self._log_start :].decode(errors="replace")[-_TAIL:].strip()
-        return words or f"it could not write why to {self._log} (the disk may be full)"
+        return words or f"it could not write the reason to {self._log} (the disk may be full)"
 
 
 def _open_log(path: Path) -> int:
@@ -214,4 +214,4 @@ def _try(path: Path) -> socket.socket | None:
 
 def gone() -> AgentError:
     """The service has ended, and its answer is not whole."""
-    return AgentError(_GONE, hint="ask again")
+    return AgentError(_GONE, hint="try again")

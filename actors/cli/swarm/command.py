@@ -44,8 +44,9 @@ _IDLE = 30.0
 _PIPED = 100
 #: What is said where agents have other variables than the command that starts one.
 _OTHER_VARIABLES = (
-    "agents have the variables of the process that looks after them, where others than here are: {} "
-    "(it ends soon after the last agent has, and the next command starts it with its own)"
+    "agents get their environment variables from the swarm's service, where these differ from "
+    "here: {} (it ends soon after the last agent, and the next command starts it again with its "
+    "own variables)"
 )
 #: The runners that are pods.
 _PODS = ("pod", "process")
@@ -74,9 +75,9 @@ def _of_a_swarm(command: F) -> F:
 
 @click.group(cls=Commands, short_help="Start agents, list them, send to them, stop and resume them.")
 def swarm() -> None:
-    """Agents at work in the background: pods, and the programs of others.
+    """Manage agents that work in the background: pods and other programs.
 
-    One process for each folder looks after them: the first command starts it, and it ends when no agent is
+    One service for each folder supervises them: the first command starts it, and it ends when no agent is
     alive. AGENT is an id, or the beginning of one.
     """
 
@@ -90,19 +91,23 @@ def swarm() -> None:
     help="pod, process, local, claude, codex, gemini, acp:COMMAND, a [[runner]] of polypod.toml, or the "
     "command of a program of yours.",
 )
-@click.option("--cwd", metavar="DIR", type=click.Path(path_type=Path), help="Where it works  [default: here]")
-@click.option("--name", help="What its id begins with.")
-@click.option("--provider", help="The provider of a foreign program's model.")
-@click.option("--keep", is_flag=True, help="Its program may outlive the service.")
+@click.option(
+    "--cwd",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Its working directory  [default: the current one]",
+)
+@click.option("--name", help="The beginning of its id.")
+@click.option("--provider", help="The provider of the model, for a program that is not polypod's.")
+@click.option("--keep", is_flag=True, help="Let its program outlive the service.")
 @click.option(
     "--restart",
     type=click.Choice(["pause", "resume"]),
     help=(
-        "Start it again if it fails or the service is killed; its task then waits (pause) or goes on "
-        "(resume)."
+        "Restart it if it fails or the service is killed; its task then waits (pause) or continues (resume)."
     ),
 )
-@click.option("--wait", "waits", is_flag=True, help="Wait for the end of its task, and print the answer.")
+@click.option("--wait", "waits", is_flag=True, help="Wait for its task to end, and print the answer.")
 @options.manifest
 @options.profile
 @options.model
@@ -180,7 +185,7 @@ def _runner(named: str) -> str | tuple[str, ...]:
     try:
         words = tuple(shlex.split(named))
     except ValueError as error:
-        raise click.UsageError(f"--runner is not a command: {error}") from error
+        raise click.UsageError(f"--runner is not a valid command: {error}") from error
     return words if not named.startswith("acp:") and (len(words) > 1 or "/" in named) else named
 
 
@@ -206,7 +211,7 @@ def _show(row: Row, terminal: Terminal, *, as_json: bool, answer: bool = False) 
         raise Exit(FAILED)
 
 
-@swarm.command("ls", short_help="List the agents: who needs you, who works, who has ended.")
+@swarm.command("ls", short_help="List the agents: which need you, which are working, which have ended.")
 @_of_a_swarm
 def list_agents(root: Path, store: str | None, as_json: bool) -> None:
     """List the agents: those that need you, those that work, and those that have ended."""
@@ -244,18 +249,18 @@ def _width() -> int:
     return shutil.get_terminal_size((_PIPED, 0)).columns
 
 
-@swarm.command(short_help="Follow what an agent does; Ctrl-C leaves it at work.")
+@swarm.command(short_help="Follow what an agent does; Ctrl-C leaves it running.")
 @click.argument("agent")
 @_of_a_swarm
 def attach(agent: str, root: Path, store: str | None, as_json: bool) -> None:
-    """Show all that AGENT has done and does, until it ends; Ctrl-C leaves it at work."""
+    """Show what AGENT has done and does, until it ends; Ctrl-C leaves it running."""
     _follow(Asked(do="events", id=agent, follow=True), root, store, as_json=as_json)
 
 
 @swarm.command(short_help="Print what an agent has done.")
 @click.argument("agent")
-@click.option("--follow", is_flag=True, help="Go on with what it does next, until it ends.")
-@click.option("--since", metavar="N", default=0, help="Only what comes after its entry N.")
+@click.option("--follow", is_flag=True, help="Keep printing what it does until it ends.")
+@click.option("--since", metavar="N", default=0, help="Only entries after number N.")
 @_of_a_swarm
 def logs(agent: str, follow: bool, since: int, root: Path, store: str | None, as_json: bool) -> None:
     """Print what AGENT has done, an event a line."""
@@ -266,7 +271,7 @@ def _follow(asked: Asked, root: Path, store: str | None, *, as_json: bool) -> No
     terminal = Terminal()
 
     def again() -> None:
-        terminal.note("the swarm's service has ended; another is asked for what comes next")
+        terminal.note("the swarm's service has ended; reading on from a new one")
 
     for event in Client(root, store).events(asked, again):
         if as_json:
@@ -275,13 +280,13 @@ def _follow(asked: Asked, root: Path, store: str | None, *, as_json: bool) -> No
             terminal.row(event_line(event, _width()))
 
 
-@swarm.command(short_help="Send words to an agent.")
+@swarm.command(short_help="Send a message to an agent.")
 @click.argument("agent")
 @click.argument("words")
-@click.option("--wait", "waits", is_flag=True, help="Wait for the end of its task, and print the answer.")
+@click.option("--wait", "waits", is_flag=True, help="Wait for its task to end, and print the answer.")
 @_of_a_swarm
 def send(agent: str, words: str, waits: bool, root: Path, store: str | None, as_json: bool) -> None:
-    """Send WORDS to AGENT: they join what it does, or are its next task; - reads them from standard input."""
+    """Send WORDS to AGENT, for its current task or as its next one; - reads them from standard input."""
     text = sys.stdin.read() if words == "-" else words
     client = Client(root, store)
     row = client.ask(Asked(do="send", id=agent, text=text)).rows[0]
@@ -314,7 +319,7 @@ def _ask_of_each(do: str, agents: Sequence[str], client: Client, *, as_json: boo
         else:
             _show_end(row, terminal, as_json=as_json, removed=do == "rm")
     if failed:
-        terminal.note(f"polypod: {failed} of {count(len(agents), 'agent')} could not be asked", "error")
+        terminal.note(f"polypod: {failed} of {count(len(agents), 'agent')} could not be reached", "error")
         raise Exit(FAILED)
 
 
@@ -331,43 +336,43 @@ def _show_end(row: Row, terminal: Terminal, *, as_json: bool, removed: bool) -> 
     terminal.note(cut(", ".join([f"agent {row.id} is {row.status}", *took, *used]), 200))
 
 
-_simple("show", "Show how an agent stands.", "Show how AGENT stands; --json has all that is known of it.")
+_simple(
+    "show", "Show the state of an agent.", "Show the state of AGENT; --json prints everything known about it."
+)
 _simple(
     "cancel",
     "Cancel what an agent does.",
-    "Cancel the task of AGENT, which itself goes on if its program can.",
+    "Cancel the task of AGENT, which keeps running if its program can.",
 )
-_simple("stop", "Stop an agent.", "Stop AGENT. Nothing but polypod swarm resume starts it again.")
-_simple("rm", "Remove what is kept of an agent.", "Remove the record of AGENT, which must have ended.")
+_simple("stop", "Stop an agent.", "Stop AGENT. Only polypod swarm resume starts it again.")
+_simple("rm", "Remove the record of an agent.", "Remove the record of AGENT, which must have ended.")
 
 
-@swarm.command(short_help="Have agents that have ended live again.")
+@swarm.command(short_help="Restart agents that have ended.")
 @click.argument("agents", nargs=-1)
-@click.option(
-    "--all", "every", is_flag=True, help="All that were cut off: they failed, or ended with the service."
-)
+@click.option("--all", "every", is_flag=True, help="All agents that failed or ended with the service.")
 @_of_a_swarm
 def resume(agents: tuple[str, ...], every: bool, root: Path, store: str | None, as_json: bool) -> None:
-    """Start each AGENT again, in its conversation; a pod goes on with a task that was interrupted.
+    """Restart each AGENT in its conversation; a pod continues a task that was interrupted.
 
-    With --all, start all that were cut off, as by a loss of power. Those that a person has stopped or
-    cancelled stay as they are, and so do those that were done.
+    With --all, restart all that failed or were cut off, for example by a power loss. Agents that a person
+    stopped or cancelled stay as they are, and so do those that finished.
     """
     if every == bool(agents):
-        raise click.UsageError("name the agents to resume, or give --all")
+        raise click.UsageError("name the agents to resume, or use --all")
     client = Client(root, store)
     if every:
         rows = client.ask(Asked(do="ls")).rows
         agents = tuple(row.id for row in reversed(rows) if row.is_cut_off)
     if not agents:
-        Terminal().note("no agent was cut off")
+        Terminal().note("no agent failed or ended with the service")
     _ask_of_each("resume", agents, client, as_json=as_json)
 
 
 @swarm.command(short_help="Allow what an agent asks for.")
 @click.argument("approval")
 @click.option("--always", is_flag=True, help="Do not ask for the same again.")
-@click.option("--note", help="Words for the agent.")
+@click.option("--note", help="A message for the agent.")
 @_of_a_swarm
 def approve(
     approval: str, always: bool, note: str | None, root: Path, store: str | None, as_json: bool
@@ -380,7 +385,7 @@ def approve(
 
 @swarm.command(short_help="Refuse what an agent asks for.")
 @click.argument("approval")
-@click.option("--note", help="Words for the agent.")
+@click.option("--note", help="A message for the agent.")
 @_of_a_swarm
 def deny(approval: str, note: str | None, root: Path, store: str | None, as_json: bool) -> None:
     """Refuse what waits under the id APPROVAL, which the list shows."""
@@ -388,19 +393,19 @@ def deny(approval: str, note: str | None, root: Path, store: str | None, as_json
     _show_end(row, Terminal(), as_json=as_json, removed=False)
 
 
-@swarm.command("serve", short_help="Look after the agents of a folder; other commands start this.")
+@swarm.command("serve", short_help="Run the service for the agents of a folder; other commands start it.")
 @click.option(
     "--idle-seconds",
     type=click.FloatRange(min=0.05),
     default=_IDLE,
     show_default=True,
     envvar="POLYPOD_SWARM_IDLE",
-    help="Seconds after which it ends once nobody needs it.",
+    help="Seconds after which it ends when nobody needs it.",
 )
 @root_option
 @options.store
 def serve_command(idle_seconds: float, root: Path, store: str | None) -> None:
-    """Look after the agents of a folder until none is alive and no command asks.
+    """Run the service for the agents of a folder until no agent is alive and no command needs it.
 
     The other commands start this if it is not running.
     """

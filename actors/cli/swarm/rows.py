@@ -102,9 +102,9 @@ def _is_interrupted(row: Row) -> bool:
 def _why_needed(row: Row) -> str:
     """What a person is to do about one that is idle; nothing where its task ended well, or they ended it."""
     if row.is_paused:
-        return "interrupted, send words to go on"
+        return "interrupted; send a message to continue"
     if row.result == "failed":
-        return "its task failed, send words to go on" if row.error is None else row.error.message
+        return "its task failed; send a message to continue" if row.error is None else row.error.message
     return row.text if row.text.rstrip(_BEHIND).endswith(_QUESTIONS) else ""
 
 
@@ -156,7 +156,7 @@ def _doing(row: Row) -> str:
     if row.status in {"failed", "killed"} and row.error is not None:
         return row.error.message
     if _is_interrupted(row):
-        return f"interrupted, resume it to go on: {row.task}"
+        return f"interrupted, resume it to continue: {row.task}"
     if row.status == "idle" and (why := _why_needed(row)):
         return why
     if row.status in {"idle", "done"} and row.text:

@@ -133,14 +133,14 @@ class Service:
             else:
                 said = await self._do(asked)
         except UNDECODABLE as error:
-            said = Said(error=Failure("AgentError", f"that is not a question: {error}"))
+            said = Said(error=Failure("AgentError", f"invalid request: {error}"))
         except ConnectionError:  # it is there no more
             raise
         except PolypodError as error:
             said = Said(error=Failure.of(error))
         except Exception as error:  # noqa: BLE001 - who asks has its answer, and so have all others
-            _log.exception("%s cannot be answered", asked.do)
-            said = Said(error=Failure("AgentError", f"a defect: {type(error).__name__}: {error}"))
+            _log.exception("the request %s failed", asked.do)
+            said = Said(error=Failure("AgentError", f"internal error: {type(error).__name__}: {error}"))
         writer.write(line_of(said))
         await writer.drain()
 
@@ -148,8 +148,8 @@ class Service:
         """Raise AgentError where the agents are kept in another store than that which is asked for."""
         if store not in {"", self._store}:
             raise AgentError(
-                f"the agents of {self._swarm.root} are kept in {self._store}, not in {store}",
-                hint="--root names another folder; a store has its agents in one folder",
+                f"the sessions of the agents of {self._swarm.root} are kept in {self._store}, not in {store}",
+                hint="choose another folder with --root; the agents of a folder use one store",
             )
 
     async def _do(self, asked: Asked) -> Said:
@@ -180,7 +180,7 @@ class Service:
         elif asked.do in _PLAIN:
             await getattr(agent, _PLAIN[asked.do])()
         elif asked.do != "show":
-            raise AgentError(f"nobody here knows how to {asked.do!r}")
+            raise AgentError(f"the swarm's service does not know the request {asked.do!r}")
         return row if asked.do == "rm" else self._row(agent)
 
     def _row(self, agent: Agent) -> Said:
@@ -207,10 +207,12 @@ class Service:
             each for each in waiting if asked.id and each.startswith(asked.id)
         ]
         if not found:
-            raise UnknownApproval(f"nothing waits for {asked.id!r}", hint="polypod swarm ls shows what does")
+            raise UnknownApproval(
+                f"no approval waits under {asked.id!r}", hint="polypod swarm ls shows the waiting approvals"
+            )
         if len(found) > 1:
-            text = f"{len(found)} approvals fit {asked.id!r}: {', '.join(found)}"
-            raise UnknownApproval(text, hint="say more of the id")
+            text = f"{len(found)} approvals match {asked.id!r}: {', '.join(found)}"
+            raise UnknownApproval(text, hint="give more of the id")
         agent = waiting[found[0]]
         await getattr(agent, asked.do)(found[0], **said)
         return self._row(agent)

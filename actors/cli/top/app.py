@@ -87,7 +87,7 @@ class Top(App[None]):
         self._store = ""
         #: What was to be sent to an agent, and could not be.
         self._drafts = dict[str, str]()
-        self._said = Line("quiet", "n starts an agent, enter opens what one has done")
+        self._said = Line("quiet", "n starts an agent, enter shows what one has done")
         self._trouble: Line | None = Line("quiet", "asking the swarm's service…")
 
     def compose(self) -> ComposeResult:
@@ -139,7 +139,7 @@ class Top(App[None]):
                 try:
                     self._pods = await asyncio.to_thread(rows_of_pods, store, set(self._agents))
                 except _ERRORS as error:
-                    self.say(f"the pods of {store}: {_words(error)}", "error")
+                    self.say(f"cannot list the pods of {store}: {_words(error)}", "error")
                 self._show()
             await asyncio.sleep(_LOOK_AT_PODS if store else _LOOK)
 
@@ -188,7 +188,7 @@ class Top(App[None]):
         """The agent that keys are about; says why where there is none."""
         kind, _, name = self._key.partition(" ")
         if kind == "pod":
-            self.say(f"a pod, no agent: polypod resume {name} goes on with it", "note")
+            self.say(f"a pod, not an agent: continue it with polypod resume {name}", "note")
         elif name not in self._agents:
             self.say("there is no agent here: n starts one", "note")
         return self._agents.get(name) if kind == "agent" else None
@@ -258,7 +258,7 @@ class Top(App[None]):
 
     def action_new(self) -> None:
         """Ask for a task, and start an agent."""
-        self._put(Words("New task (--model M, --runner R, … may stand first)"), self._start)
+        self._put(Words("New task (--model M, --runner R, … may come first)"), self._start)
 
     async def _start(self, line: str | None) -> None:
         if line is None:
@@ -291,7 +291,7 @@ class Top(App[None]):
         if (row := pod or self._agent()) is None:
             return
         if not row.approvals:
-            self.say(f"{row.id} asks for nothing", "note")
+            self.say(f"{row.id} is not waiting for approval", "note")
             return
         request = row.approvals[0]
         self._put(Approval(row.id, request), partial(self._answer, row, pod, request))
@@ -314,13 +314,13 @@ class Top(App[None]):
     async def action_kill(self) -> None:
         """Stop the agent."""
         if (row := self._agent()) is not None:
-            await self._ask(Asked(do="stop", id=row.id), f"stopping {row.id}", f"{row.id} is stopped")
+            await self._ask(Asked(do="stop", id=row.id), f"stopping {row.id}", f"{row.id} stopped")
 
     @work
     async def action_resume(self) -> None:
         """Have the agent live again."""
         if (row := self._agent()) is not None:
-            await self._ask(Asked(do="resume", id=row.id), f"resuming {row.id}", f"{row.id} lives again")
+            await self._ask(Asked(do="resume", id=row.id), f"resuming {row.id}", f"{row.id} is running again")
 
     def action_remove(self) -> None:
         """Ask once more, and remove what is kept of the agent."""

@@ -21,8 +21,8 @@ from protocol.errors import AgentError
 def top(root: Path, store: str | None) -> None:
     """Watch the agents of a swarm and the pods of its store on one screen.
 
-    Keys: n new, p send, k stop, R resume, r remove, a answer what waits for approval, enter opens what one
-    has done, esc goes back, q quits. The agents go on when it has ended.
+    Keys: n new, p send, k stop, R resume, r remove, a answer what waits for approval, enter shows what an
+    agent has done, esc goes back, q quits. The agents continue after it has ended.
     """
     if find_spec("textual") is None:
         raise AgentError("polypod top needs textual", hint="pip install 'polypod[top]'")

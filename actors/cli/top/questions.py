@@ -77,7 +77,9 @@ class Removal(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         with Vertical():
             yield Static(Text(f"Remove {self._agent}?", "bold"))
-            yield Static("Its conversation and files are gone then; what it worked on stays. r removes it.")
+            yield Static(
+                "This deletes its conversation and its own files; what it worked on stays. r removes it."
+            )
         yield Footer(compact=True)
 
 

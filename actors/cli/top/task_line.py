@@ -26,7 +26,9 @@ def split(line: str) -> tuple[list[str], str]:
         elif name in _VALUED and value is not None:
             flags, line = [*flags, f"--{name}", value.strip("\"'")], line[found.end() :]
         else:
-            raise click.UsageError(f"--{name} cannot stand here; -- before a task ends the flags")
+            raise click.UsageError(
+                f"--{name} cannot be used here; write -- before a task that begins with --"
+            )
     line = line.strip()
     return flags, line[2:].strip() if line.startswith("-- ") else line
 

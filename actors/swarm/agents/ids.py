@@ -66,4 +66,4 @@ def find_id(beginning: str, ids: Iterable[str]) -> str:
     if not found:
         raise UnknownAgent(f"no agent {beginning!r}", hint="polypod swarm ls lists the agents there are")
     some = ", ".join(sorted(found)[:8])
-    raise UnknownAgent(f"{len(found)} agents fit {beginning!r}: {some}", hint="say more of the id")
+    raise UnknownAgent(f"{len(found)} agents fit {beginning!r}: {some}", hint="give more of the id")

@@ -34,7 +34,7 @@ _SHORT, _LONG = 60, 200
 _TASK_STATUS: dict[str, AgentStatus] = {"finished": "done", "cancelled": "killed", "paused": "killed"}
 
 #: The end of an agent whose process is gone without having recorded one.
-SUPERVISOR_DIED = Failure("AgentFailed", "its supervisor died", "resume it to go on")
+SUPERVISOR_DIED = Failure("AgentFailed", "its supervisor died", "resume it to continue")
 
 
 class AgentState(Struct, frozen=True):
