@@ -766,7 +766,12 @@ class ChildNotListening(ChildError):  # noqa: N818
 
 
 class LineTooLong(ChildError):  # noqa: N818
-    """A child wrote a line that is longer than allowed; the rest of that line is skipped."""
+    """A child wrote a line that is longer than allowed, and that was skipped; ``begin`` and ``end`` are some
+    of its first and last bytes.
+    """
+
+    begin: bytes = b""
+    end: bytes = b""
 
 
 class WireError(PolypodError, ValueError):

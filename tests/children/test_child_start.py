@@ -143,11 +143,14 @@ async def test_lines_are_bounded(launcher: Launcher, mark: str) -> None:
     out = child.stdout
     assert out is not None
     assert await out.readline(10) == b"a\n"
-    with pytest.raises(LineTooLong):
+    with pytest.raises(LineTooLong) as caught:
         await out.readline(10)
+    assert {caught.value.begin[:1], caught.value.begin[-1:]} == {b"b"}
+    assert caught.value.end.endswith(b"bbb\n")
     assert await out.readline(10) == b"c\n"
-    with pytest.raises(LineTooLong):
+    with pytest.raises(LineTooLong) as caught:
         await out.readline(10)
+    assert caught.value.begin == caught.value.end == b"d" * 11 + b"\n"
     assert await out.readline(10) == b"last"
     assert await out.readline(10) == b""
 

@@ -14,6 +14,7 @@ TOOLS = (
     "echo",
     "garbage",
     "huge",
+    "chatter",
     "wrong_id",
     "twice",
     "die",
@@ -142,8 +143,17 @@ def call(number: object, name: str, arguments: dict, meta: dict) -> None:
         )
         sys.stdout.flush()
     elif name == "huge":
-        result(number, "x" * int(arguments.get("size", 0)))
-        result(number, "the second line")
+        members = {
+            "jsonrpc": "2.0",
+            "id": number,
+            "result": text("x" * int(arguments.get("size", 0))),
+            "more": 0,
+        }
+        print(json.dumps({key: members[key] for key in arguments["members"]}), flush=True)
+    elif name == "chatter":
+        print("x" * arguments["size"])
+        send({"method": "notifications/message", "params": {"data": "x" * arguments["size"]}})
+        result(number, "said a lot")
     elif name == "wrong_id":
         result(999999, "for nobody")
         result("no-such", "for nobody")

@@ -82,6 +82,12 @@ def blocks() -> list:
 
 
 @server.tool(annotations=READ)
+def long(size: int) -> str:
+    """So many letters, twice."""
+    return "x" * size
+
+
+@server.tool(annotations=READ)
 def towns() -> dict[str, int]:
     """Structured content."""
     return {"Oslo": 1}

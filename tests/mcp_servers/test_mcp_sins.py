@@ -66,14 +66,67 @@ async def test_a_list_that_is_null_is_reported_at_once() -> None:
     assert "MCP server 'raw' cannot be used" in played.alerts[0]
 
 
-async def test_a_line_that_is_too_long_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+PLAIN = ["jsonrpc", "id", "result"]
+
+
+@pytest.mark.parametrize(
+    "members", [PLAIN, ["id", "jsonrpc", "result"], ["result", "jsonrpc", "id"], ["jsonrpc", "result", "id"]]
+)
+async def test_a_call_whose_answer_is_too_long_fails_at_once(
+    monkeypatch: pytest.MonkeyPatch, members: list[str]
+) -> None:
+    """It took its whole time-out."""
     monkeypatch.setattr("actors.tools.mcp.streams.LONGEST_MESSAGE", 100_000)
-    played = await play(("raw__huge", {"size": 200_000}), of=raw())
-    assert played.texts == ["the second line"]
+    huge = ("raw__huge", {"size": 200_000, "members": members})
+    played = await play("raw__pid", huge, "raw__pid", of=raw())
+    first, long, second = played.results
+    assert long.is_error
+    assert long.text.startswith(
+        "MCP server 'raw' did not answer: its answer is a line of more than 100,000 bytes"
+    )
+    assert first.text == second.text
+
+
+async def test_a_line_that_is_too_long_and_may_answer_any_call_closes_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("actors.tools.mcp.streams.LONGEST_MESSAGE", 100_000)
+    huge = ("raw__huge", {"size": 200_000, "members": ["result", "id", "jsonrpc", "more"]})
+    played = await play(huge, ("raw__echo", {"text": "fine"}), of=raw())
+    long, fine = played.results
+    assert long.is_error
+    assert "a line of more than 100,000 bytes names no call, so the connection was closed" in long.text
+    assert fine.text == "fine"
+
+
+async def test_a_line_that_is_too_long_and_answers_no_call_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("actors.tools.mcp.streams.LONGEST_MESSAGE", 100_000)
+    played = await play("raw__pid", ("raw__chatter", {"size": 200_000}), "raw__pid", of=raw())
+    assert played.texts[1] == "said a lot"
+    assert played.texts[0] == played.texts[2]
+
+
+@pytest.mark.parametrize("way", [(), ("json",), ("older",), ("older", "json")])
+async def test_a_call_whose_answer_over_http_is_too_long_fails_at_once(
+    monkeypatch: pytest.MonkeyPatch, way: tuple[str, ...]
+) -> None:
+    """One of JSON was read to its end; one of events could not have more than 1 MB."""
+    for module in ("http_bodies", "transports"):
+        monkeypatch.setattr(f"actors.tools.mcp.{module}.LONGEST_MESSAGE", 3_000_000)
+    wanted = [("sdk__long", {"size": size}) for size in (1_200_000, 1_600_000)]
+    with at_a_port(*way) as url:
+        played = await play(*wanted, ("sdk__add", {"a": 1, "b": 2}), of=at(url))
+    whole, long, fine = played.results
+    assert not whole.is_error
+    assert long.is_error
+    assert re.search("more than 3,000,000 bytes|exceeded the 3000000 byte limit", long.text)
+    assert fine.text == "3"
 
 
 async def test_a_long_answer_comes_whole_and_is_cut_as_any_tools() -> None:
-    played = await play(("raw__huge", {"size": 3_000_000}), of=raw())
+    played = await play(("raw__huge", {"size": 3_000_000, "members": PLAIN}), of=raw())
     assert "bytes cut here" in played.texts[0]
     assert played.results[0].kept is not None
 

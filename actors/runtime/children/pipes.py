@@ -12,6 +12,8 @@ from protocol.errors import ChildNotListening, LineTooLong
 _CHUNK = 65536
 #: The longest line that is read, in bytes, unless more is asked for.
 LONGEST_LINE = 1 << 24
+#: Bytes of the beginning and of the end of a longer one that its error has.
+_KEPT = 1024
 #: Chunks that are read in a row before the loop gets its turn.
 _IN_A_ROW = 16
 
@@ -121,11 +123,11 @@ class ChildOutput(_Pipe):
         Raises LineTooLong for a line of more than ``limit`` bytes, after skipping it.
         """
         searched = 0
-        too_long = False
+        begin = b""
         while (end := self._rest.find(b"\n", searched)) < 0:
-            if too_long or len(self._rest) > limit:
-                too_long = True
-                self._rest.clear()
+            if begin or len(self._rest) > limit:
+                begin = begin or bytes(self._rest[:_KEPT])
+                del self._rest[:-_KEPT]
             searched = len(self._rest)
             data = await self._receive()
             self._rest += data
@@ -133,8 +135,10 @@ class ChildOutput(_Pipe):
                 end = len(self._rest) - 1
                 break
         line, self._rest = self._rest[: end + 1], self._rest[end + 1 :]
-        if too_long or len(line) > limit:
-            raise LineTooLong(f"a line of more than {limit:,} bytes")
+        if begin or len(line) > limit:
+            error = LineTooLong(f"a line of more than {limit:,} bytes")
+            error.begin, error.end = begin or bytes(line[:_KEPT]), bytes(line[-_KEPT:])
+            raise error
         return bytes(line)
 
     def finish(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import httpx2
 
 from actors.tools.mcp.readable import readable, readable_event
+from actors.tools.mcp.streams import LONGEST_MESSAGE
 
 _JSON, _EVENTS = "application/json", "text/event-stream"
 #: Bytes of a line of events that are kept until its end comes; a longer one passes as it is.
@@ -34,7 +35,7 @@ class _Mended(httpx2.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         if not self._by_line:
-            yield readable(b"".join([chunk async for chunk in self._as_sent.aiter_bytes()]))
+            yield readable(await self._read_all())
             return
         begun, passes = b"", False
         async for chunk in self._as_sent.aiter_bytes():
@@ -47,6 +48,14 @@ class _Mended(httpx2.AsyncByteStream):
                 yield begun
                 begun, passes = b"", True
         yield begun if passes else readable_event(begun)
+
+    async def _read_all(self) -> bytes:
+        body = bytearray()
+        async for chunk in self._as_sent.aiter_bytes():
+            body += chunk
+            if len(body) > LONGEST_MESSAGE:
+                raise httpx2.StreamError(f"it has more than {LONGEST_MESSAGE:,} bytes")
+        return bytes(body)
 
     async def aclose(self) -> None:
         """Read no more."""

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import anyio
+import msgspec
 from mcp.client._transport import ReadStream
 from mcp.shared.message import SessionMessage
-from mcp_types import INTERNAL_ERROR, ContentBlock, JSONRPCResponse, jsonrpc_message_adapter
+from mcp_types import (
+    CONNECTION_CLOSED,
+    INTERNAL_ERROR,
+    ContentBlock,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCResponse,
+    jsonrpc_message_adapter,
+)
 from pydantic import TypeAdapter, ValidationError
 
 from actors.runtime.children.pipes import ChildInput, ChildOutput
@@ -27,6 +37,16 @@ LONGEST_MESSAGE = 1 << 26
 _MOST_UNWRITTEN = 1 << 18
 #: Messages that are read in a row before the loop has its turn.
 _IN_A_ROW = 16
+
+#: How an answer begins whose result, or error, is behind the id of its call; how one does where that stands
+#: first; and how that one ends.
+_VERSION, _ID = rb'"jsonrpc"\s*:\s*"2\.0"', rb'"id"\s*:\s*(\d+|"[^"\\]*")'
+_RESULT = rb'"(?:result|error)"\s*:'
+_ID_FIRST = re.compile(
+    rb"\s*\{\s*(?:%b\s*,\s*)?%b\s*,\s*(?:%b\s*,\s*)?%b" % (_VERSION, _ID, _VERSION, _RESULT)
+)
+_ANSWER_FIRST = re.compile(rb"\s*\{\s*(?:%b\s*,\s*)?%b" % (_VERSION, _RESULT))
+_ID_LAST = re.compile(rb",\s*%b\s*(?:,\s*%b\s*)?\}\s*$" % (_ID, _VERSION))
 
 _blocks: TypeAdapter[ContentBlock] = TypeAdapter(ContentBlock)
 
@@ -51,12 +71,17 @@ class ServerOutput(Closing):
                 await asyncio.sleep(0)
             try:
                 line = await self._output.readline(LONGEST_MESSAGE)
-            except LineTooLong:
-                self._stray(f"[polypod: a line of more than {LONGEST_MESSAGE:,} bytes was skipped]")
+            except LineTooLong as error:
+                answer = _in_place_of(error)
+                if answer is not None:
+                    return SessionMessage(answer)
+                if _may_be_answer(error):
+                    self._stray(f"[polypod: {_too_long()} names no call, so the connection was closed]")
+                    self._end()
+                self._stray(f"[polypod: {_too_long()} was skipped]")
                 continue
             if not line:
-                self._over()
-                raise anyio.EndOfStream
+                self._end()
             if line.isspace():
                 continue
             message = _message(line)
@@ -64,6 +89,10 @@ class ServerOutput(Closing):
                 self._stray(line[:1000].decode("utf-8", "replace"))
                 continue
             return SessionMessage(without_oddities(message))
+
+    def _end(self) -> NoReturn:
+        self._over()
+        raise anyio.EndOfStream
 
     def __aiter__(self) -> Self:
         return self
@@ -203,6 +232,28 @@ def _mended(item: SessionMessage | Exception) -> SessionMessage | Exception:
     if isinstance(item, SessionMessage):
         without_oddities(item.message)
     return item
+
+
+def _in_place_of(too_long: LineTooLong) -> JSONRPCError | None:
+    """An answer that is an error, in the place of one that is too long to be read. None for a line that does
+    not say near its beginning or its end which call it answers.
+    """
+    found = _ID_FIRST.match(too_long.begin)
+    if found is None and _ANSWER_FIRST.match(too_long.begin):
+        found = _ID_LAST.search(too_long.end)
+    if found is None:
+        return None
+    error = ErrorData(code=CONNECTION_CLOSED, message=f"its answer is {_too_long()}")
+    return JSONRPCError(jsonrpc="2.0", id=msgspec.json.decode(found[1]), error=error)
+
+
+def _may_be_answer(too_long: LineTooLong) -> bool:
+    """Whether a call may wait for that line."""
+    return too_long.begin.lstrip().startswith(b"{") and b'"method"' not in too_long.begin
+
+
+def _too_long() -> str:
+    return f"a line of more than {LONGEST_MESSAGE:,} bytes"
 
 
 def _message(line: bytes) -> Any:

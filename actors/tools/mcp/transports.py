@@ -18,7 +18,7 @@ from actors.runtime.children.pipes import ChildOutput
 from actors.runtime.in_thread import in_thread
 from actors.tools.mcp.http_bodies import mend_body
 from actors.tools.mcp.log import ServerLog
-from actors.tools.mcp.streams import MendedStream, ServerInput, ServerOutput
+from actors.tools.mcp.streams import LONGEST_MESSAGE, MendedStream, ServerInput, ServerOutput
 from protocol.errors import ChildError, LineTooLong
 
 #: A server ends when it reads the end of its input; one that does not is asked to, then killed.
@@ -116,7 +116,7 @@ class HttpTransport:
         http = await in_thread(self._client)  # certificates are read
         async with contextlib.AsyncExitStack() as opening:
             await opening.enter_async_context(http)
-            streams = streamable_http_client(self._url, http_client=http)
+            streams = streamable_http_client(self._url, http_client=http, max_sse_event_size=LONGEST_MESSAGE)
             read, write = await opening.enter_async_context(streams)
             self._open = opening.pop_all()
         return MendedStream(read), write
