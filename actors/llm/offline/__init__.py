@@ -1,4 +1,8 @@
-"""The parts of the offline model: words in, intents, plans, and words chosen from texts."""
+"""The offline model: a small deterministic model without a network, which turns plain requests into tool
+calls.
+
+Requests are read as intents, and each intent has a plan of calls that ends with an answer.
+"""
 
 from actors.runtime.on_demand import on_demand
 

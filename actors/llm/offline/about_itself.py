@@ -1,4 +1,4 @@
-"""What the offline model says of itself and of what it does not understand."""
+"""Answers of the offline model about itself, and about what it does not understand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BEYOND = (
 
 
 def talk(context: OfflineContext, intent: Talk) -> Answer:
-    """The answer to words that ask for nothing but words."""
+    """The answer to a request that needs no tool."""
     match intent.about:
         case "self":
             return Answer(f"{ABOUT}\n\nI understand: {EXAMPLES}.\n\n{_tools(context)} {BEYOND}")
@@ -38,7 +38,7 @@ def talk(context: OfflineContext, intent: Talk) -> Answer:
 
 
 def not_understood(context: OfflineContext, intent: Unknown) -> Answer:
-    """What was not understood, and what would be."""
+    """An answer that names what was not understood, and what would be."""
     shown = intent.words if len(intent.words) <= 200 else f"{intent.words[:200]}…"
     if intent.partly:
         return Answer(f"I do not understand “{shown}”.")
@@ -49,6 +49,6 @@ def not_understood(context: OfflineContext, intent: Unknown) -> Answer:
 def _tools(context: OfflineContext) -> str:
     if not context.tools:
         return "This pod has no tools, so there is little I can do for it."
-    *_, last = context.tools  # a program's own come behind the built-in ones
+    *_, last = context.tools  # the program's own tools follow the built-in ones
     call = " ".join([last, *(f"{name}=…" for name in context.tools[last].input_schema.get("required", ()))])
     return f"This pod's tools: {', '.join(context.tools)}. Any is called by its name: use {call}."

@@ -1,4 +1,4 @@
-"""The plan that calls a tool by its name, and the way from words to its arguments."""
+"""The offline model's plans that call a tool by its name, and how words become the tool's arguments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def use_tool(context: OfflineContext, intent: UseTool) -> Plan:
 
 
 def run_command(context: OfflineContext, intent: Run) -> Plan:
-    """Run a command, and say what it wrote and how it ended."""
+    """Run a command, and report its output and how it ended."""
     saying = f"I run: {intent.command}"
     result = yield from use(context, "shell", {"command": intent.command}, saying, again=False)
     if result.is_error:
@@ -37,8 +37,8 @@ def run_command(context: OfflineContext, intent: Run) -> Plan:
 
 
 def arguments_from(words: str, schema: dict[str, Any]) -> dict[str, Any] | None:
-    """A tool's arguments from a JSON object, from ``name=value`` pairs, or from plain words where the
-    tool requires one text and no more; None where the words are nothing of that.
+    """A tool's arguments from a JSON object, from ``name=value`` pairs, or from plain words if the tool
+    requires a single text. None if the words are none of these.
     """
     properties, required = schema.get("properties", {}), schema.get("required", [])
     words = words.strip()
@@ -60,14 +60,14 @@ def arguments_from(words: str, schema: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _plain(text: str) -> str:
-    """A value without the quotes around it, or the comma behind it."""
+    """A value without the quotes around it, or the comma after it."""
     if text[0] in "\"'" and text[-1] == text[0]:
         return text[1:-1]
     return text.removesuffix(",")
 
 
 def _value(text: str, schema: dict[str, Any]) -> Any:
-    """A word as the type that a schema asks for; the tool itself says what is wrong with it."""
+    """A word as the type that a schema asks for; the tool itself reports what is wrong with it."""
     if schema.get("type") == "string":
         return text
     try:

@@ -1,4 +1,6 @@
-"""The embedded default: a small deterministic model with no network, honest about what it is."""
+"""``OfflineClient``: the client of the embedded default model, which is deterministic and needs no
+network.
+"""
 
 from __future__ import annotations
 
@@ -31,18 +33,18 @@ from protocol.usage import Usage
 
 _BYTES_PER_TOKEN = 4
 _MOST_CHUNKS = 400
-# Beyond this many bytes, to think takes longer than a loop should be held.
+# Above so many bytes, the work takes longer than a loop should be held up.
 _THREAD_ABOVE = 64_000
 
 _encode = msgspec.json.encode
 
 
 class OfflineClient:
-    """An LLMClient that understands plain requests and nothing else, the same way every time.
+    """An LLMClient that understands plain requests and nothing else, in the same way every time.
 
-    It turns them into calls of the tools that the request offers, one after another, and answers from
-    the results. Where it stands it reads from the history, so one client serves any number of pods.
-    Usage is an estimate: the bytes of texts, calls and tools by four.
+    It turns them into calls of the tools that the request offers, one after another, and answers from the
+    results. It reads how far it is from the history, so one client serves any number of pods. Usage is an
+    estimate: a quarter of the bytes of texts, calls and tools.
     """
 
     model = "offline"
@@ -51,7 +53,7 @@ class OfflineClient:
         return "<OfflineClient>"
 
     async def stream(self, request: Request) -> AsyncIterator[Block]:
-        """Answer ``request`` in chunks of a word or more; others run between two of them."""
+        """Answer ``request`` in chunks of at least a word; the loop gets its turn between two of them."""
         size = _size(request)
         if size > _THREAD_ABOVE:
             step = await in_thread(next_step, request)
@@ -87,11 +89,11 @@ def next_step(request: Request) -> Wanted | str:
 
 
 def current(items: Sequence[Item]) -> tuple[int, list[str], list[tuple[ToolCall, ToolResult]]]:
-    """Where this run begins, what is asked in it, and the calls made for that with their results.
+    """Where this run begins, what was asked in it, and the calls made for that with their results.
 
-    It is all since its last answer without calls: several user items where a run was steered. What
-    was asked before an interrupted call counts no more once the user has said something new. Where a
-    compaction took the user's words, its summary has them.
+    The run is everything since its last answer without calls; it has several user items if it was steered.
+    What was asked before an interrupted call no longer counts once the user has said something new. If a
+    compaction has removed the user's words, they are in its summary.
     """
     start = next((n for n in range(len(items), 0, -1) if _is_answer(items[n - 1])), 0)
     asked: list[str] = []
@@ -130,7 +132,7 @@ def _blocks(step: Wanted | str, position: int) -> Iterator[TextChunk | CallStart
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """A text word by word, or several at a time where it is long; together they are the text."""
+    """Split a text into words, or groups of words if it is long."""
     words = text.split(" ")
     step = max(1, len(words) // _MOST_CHUNKS)
     for n in range(0, len(words), step):
@@ -143,7 +145,7 @@ def _tokens(size: int) -> int:
 
 
 def _size(request: Request) -> int:
-    """The bytes of all that a model would have to read."""
+    """The bytes of everything that a model would have to read."""
     size = len((request.system or "").encode()) + sum(len(_encode(spec)) for spec in request.tools)
     for item in request.items:
         text = item.text

@@ -1,4 +1,4 @@
-"""Words chosen from a text, never invented: summaries and facts without a language model."""
+"""Makes summaries and facts without a language model, from words chosen from a text and never invented."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from protocol.items import AssistantItem, Item, SystemItem, ToolResult, UserItem
 
 Role = Literal["user", "assistant", "system", "tool"]
 
-#: How the summary of a compacted history begins where it stands in the new one.
+#: How the summary of a compacted history begins in the new one.
 COMPACTED = "[Compacted context summary]"
 #: How a summary marks the request that was not answered yet.
 OPEN_REQUEST = "Open request: "
@@ -32,7 +32,7 @@ _DECISION = re.compile(
     r"settled on|agreed (?:to|on|that)|instead of|going with|went with)\b",
     re.IGNORECASE,
 )
-# Only at the margin: what stands in from it was said by somebody, whatever it begins with.
+# Only at the left margin: an indented line was said by somebody, whatever it begins with.
 _ROLE = re.compile(
     r"(?:\[(?P<in_brackets>user|human|assistant|system|tool|result)\b[^\]]*\]:?"
     r"|<(?P<in_tag>user|human|assistant|system|tool|result)\b[^>]*>"
@@ -46,7 +46,7 @@ _PLACEHOLDERS = frozenset({"", "Not recorded.", "None.", "None recorded.", "Noth
 
 
 class Said(NamedTuple):
-    """Something said in a conversation; of a tool, ``action`` is what it was asked to do."""
+    """Something said in a conversation; for a tool, ``action`` is what it was asked to do."""
 
     role: Role
     text: str
@@ -55,7 +55,7 @@ class Said(NamedTuple):
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, each on one line, without code, tables, headings and marks of lists."""
+    """The sentences of a text, each on one line, without code, tables, headings and list markers."""
     text = re.sub(r"```.*?(?:```|\Z)", "\n\n", text[:_MOST_CHARACTERS], flags=re.DOTALL)
     text = re.sub(r"^\s*(?:\||#+ ).*$", "", text, flags=re.MULTILINE)
     found = (" ".join(re.sub(r"^\s*(?:[-*•#>]+|\d+[.)])\s+", "", each).split()) for each in _split(text))
@@ -63,9 +63,9 @@ def sentences(text: str) -> list[str]:
 
 
 def summary(text: str, *, most: int = 5) -> str:
-    """The ``most`` important sentences of a text, in its own order.
+    """The ``most`` most important sentences of a text, in their original order.
 
-    A sentence weighs much where it is made of words that the text uses often; the first one is favoured.
+    A sentence weighs more if its words are frequent in the text; the first one is favoured.
     """
     found = list(dict.fromkeys(sentences(text)))
     if len(found) <= most:
@@ -102,10 +102,10 @@ def said_by_items(items: Iterable[Item]) -> list[Said]:
 
 
 def said_in_text(text: str) -> list[Said] | None:
-    """A transcript with roles at the beginnings of lines as what was said; None where it is none.
+    """A transcript with roles at the beginnings of lines as what was said; None if the text is not one.
 
-    What stands in ``<conversation>`` is the transcript where there is that, and a
-    ``<summary_so_far>`` is a summary that came before it.
+    The transcript is the text within ``<conversation>`` if there is one, and ``<summary_so_far>`` is an
+    earlier summary.
     """
     tagged, so_far = _CONVERSATION.search(text), _SO_FAR.search(text)
     said = [Said("system", f"{COMPACTED}\n{so_far[1]}")] if so_far else []
@@ -128,10 +128,10 @@ def described_call(name: str, arguments: dict[str, Any]) -> str:
 
 
 def compacted(said: Sequence[Said]) -> str:
-    """What a history comes to under five headings, in at most a quarter of its length.
+    """A summary of a history under five headings, in at most a quarter of its length.
 
-    What the user asked for stands there in the user's own words; an earlier summary in the history is
-    taken over heading by heading.
+    The user's requests are quoted in the user's own words; an earlier summary in the history is taken over
+    heading by heading.
     """
     source = sum(len(each.text) for each in said)
     room = min(8000, max(400, source // 4))
@@ -144,7 +144,7 @@ def compacted(said: Sequence[Said]) -> str:
 
 
 def facts(said: Sequence[Said]) -> dict[str, list[dict[str, Any]]]:
-    """Decisions, discussions, attempts and requests that are worth keeping, as found in the words."""
+    """Decisions, discussions, attempts and requests worth keeping, as found in the words."""
     own = [each for each in said if not each.text.startswith(COMPACTED)]
     questions = [(n, each.text) for n, each in enumerate(own) if each.role == "user" and "?" in each.text]
     return {
@@ -211,7 +211,7 @@ def _carried(text: str) -> dict[str, list[str]]:
     for line in text.split("\n"):
         if line.startswith("## "):
             heading = line[3:].strip()
-            bulleted_only = heading == "User Directives"  # a line of introduction stands there
+            bulleted_only = heading == "User Directives"  # it begins with an introduction
         elif heading not in _ROOM or heading == "Active Task" or line.strip() in _PLACEHOLDERS:
             continue
         elif line.startswith("- ") or not bulleted_only:
@@ -245,7 +245,7 @@ def _line(text: str, width: int) -> str:
 
 
 def _said_under(head: re.Match[str] | None, lines: list[str]) -> list[Said]:
-    """What the lines behind a head say; the names of called tools are known from their results."""
+    """What the lines after a head say; results give the names of the called tools."""
     text = re.sub(r"</\w+>\s*$", "", "\n".join(lines).strip()).strip()
     more = head["more"] or "" if head else ""
     if head is None or not text or more.strip() == "called":

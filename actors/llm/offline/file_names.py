@@ -1,4 +1,4 @@
-"""How people name files: quotes taken off, "the file X" as X, "Python files" as a glob."""
+"""Reads how people name files: removes quotes, turns "the file X" into X, and "Python files" into a glob."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KINDS = {
     "typescript": "*.ts",
     "yaml": "*.{yaml,yml}",
 }
-#: What stands for the path that was spoken of last.
+#: Stands for the path that was mentioned last.
 IT = "\ue002"
 
 _FLAGS = re.IGNORECASE
@@ -45,9 +45,9 @@ _NAMED = re.compile(r"^(?:files?|folders?|director(?:y|ies)) (?:named|called|lik
 
 
 class Quoted:
-    """A text whose quoted parts stand as marks, so that what they hold is not taken for words.
+    """A text whose quoted parts are replaced by marks, so that their content is not taken for words.
 
-    White space is one blank, but for line ends, which part requests.
+    White space becomes one blank, except for line ends, which separate requests.
     """
 
     _QUOTE = re.compile(r"\"([^\"]*)\"|“([^”]*)”|`([^`]*)`|(?<!\w)'([^']*)'(?!\w)")
@@ -62,16 +62,16 @@ class Quoted:
         return f"\ue000{len(self._parts) - 1}\ue001"
 
     def plain(self, text: str) -> str:
-        """``text`` with what was quoted, without the quotes."""
+        """``text`` with the quoted parts, without the quotes."""
         return self._MARK.sub(lambda found: self._parts[int(found[1])][1], text).strip()
 
     def raw(self, text: str) -> str:
-        """``text`` as it was written, quotes included."""
+        """``text`` as it was written, including the quotes."""
         return self._MARK.sub(lambda found: self._parts[int(found[1])][0], text).strip()
 
     def path(self, text: str) -> str:
-        """The path, or the glob, that words stand for: IT for the one spoken of before, the working
-        directory for no words.
+        """The path, or the glob, that words mean: IT for the one mentioned before, the working directory for
+        no words.
         """
         bare = re.sub(r"(?<=[^\s.])[.,!?:]+$", "", text.strip())
         if _BEFORE.fullmatch(bare):
@@ -86,11 +86,11 @@ class Quoted:
         return self.plain(_AFTER_PATH.sub("", _BEFORE_PATH.sub("", bare))) or "."
 
     def paths(self, text: str) -> list[str]:
-        """The paths that words joined by commas and "and" stand for."""
+        """The paths that words joined by commas and "and" mean."""
         return [self.path(each) for each in re.split(r" ?, ?(?:and )?| and ", text, flags=_FLAGS)]
 
     def glob(self, text: str) -> str:
-        """The glob for names as people describe them; a bare word may stand anywhere in a name."""
+        """The glob for names as people describe them; a bare word may occur anywhere in a name."""
         bare = _NAMED.sub("", _BEFORE_NAME.sub("", text.strip()))
         if re.fullmatch(r"files?|everything", bare, _FLAGS):
             return "*"
@@ -109,5 +109,5 @@ def is_glob(path: str) -> bool:
 
 
 def looks_like_file(path: str) -> bool:
-    """Whether a path names one file, as far as its look says."""
+    """Whether a path looks like the name of one file."""
     return re.search(r"[^./]\.\w{1,8}$", path) is not None and not is_glob(path)

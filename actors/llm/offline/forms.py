@@ -1,7 +1,8 @@
-"""Forms, pure: what the offline model has to say, filled into the JSON Schema of a typed answer.
+"""Fills the offline model's words into the JSON Schema of a typed answer; pure.
 
-It reads no meaning: texts get its words, lists its lines, numbers and choices those that its words hold, in
-order. What they do not hold is the least that the schema allows (0, an empty list, the first choice).
+It does not understand the schema's meaning: texts get the words, lists their lines, numbers and choices those
+found in the words, in order. What the words do not contain becomes the least that the schema allows (0, an
+empty list, the first choice).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import msgspec
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _DEEPEST = 12
 _TOO_GREAT = 2.0**63
-#: The plainest value of each format of text.
+#: The simplest value of each text format.
 _FORMATS = {
     "date-time": "1970-01-01T00:00:00Z",
     "date": "1970-01-01",
@@ -25,17 +26,17 @@ _FORMATS = {
     "decimal": "0",
 }
 
-#: What a schema may have that holds its value to nothing.
+#: Keys of a schema that do not restrict its value.
 _SAYING_NOTHING = frozenset({"title", "description", "default"})
 
 
 class _Unfillable(Exception):  # noqa: N818 - says what it is
-    """A schema asks for what cannot be made up."""
+    """A schema asks for something that cannot be made up."""
 
 
 def in_form(schema: Mapping[str, Any], words: str) -> str:
-    """The JSON of a value that fits ``schema``, made of ``words``; where none can be made, a sentence that
-    says why.
+    """The JSON of a value that fits ``schema``, made of ``words``; if none can be made, a sentence that says
+    why.
     """
     try:
         value = _Form(schema.get("$defs", {}), words).value(schema, 0)
@@ -48,7 +49,7 @@ class _Form:
     def __init__(self, definitions: Mapping[str, Any], words: str) -> None:
         self._definitions = definitions
         self._words = words
-        #: Digits without end, as hashes have them, are not a number that JSON could hold.
+        #: Very long digit strings, as in hashes, are not numbers that JSON could hold.
         self._found = [each for each in map(float, _NUMBER.findall(words)) if abs(each) < _TOO_GREAT]
         self._numbers: Iterator[float] = iter(self._found)
 
@@ -91,7 +92,7 @@ class _Form:
         return next((each for each in choices if str(each).lower() in said), choices[0])
 
     def _any_of(self, schemas: list[Mapping[str, Any]], depth: int) -> Any:
-        """The first that can be filled, nothing at all only where nothing else can."""
+        """The value for the first alternative that can be filled; null only if nothing else can."""
         why: _Unfillable | None = None
         for schema in sorted(schemas, key=lambda each: each.get("type") == "null"):
             try:

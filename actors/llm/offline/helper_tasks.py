@@ -1,4 +1,4 @@
-"""What the offline model does as a helper agent: write a summary, facts, or notes."""
+"""The offline model's plans as a helper agent: write a summary, facts, or notes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ WRITE_EXTRACTED = "write_extracted"
 WRITE_MEMORY = "write_memory"
 
 _SHORTER = 600
-#: Notes that are written one after the other; where there are more, others do it better.
+#: The most notes that are written one after the other.
 _MOST_NOTES = 24
 
 
 def work_asked(context: OfflineContext, system: str | None) -> Plan | None:
-    """The plan of a helper agent's task, where the tools and the words are those of one; else None."""
+    """The plan of a helper agent's task, if the tools and the words are those of one; otherwise None."""
     if WRITE_EXTRACTED in context.tools:
         return _write_extracted(context)
     if WRITE_MEMORY in context.tools and (findings := _findings(_last_words(context.items))):
@@ -66,7 +66,7 @@ def _write_memory(findings: list[dict[str, Any]]) -> Plan:
 
 
 def _findings(request: str) -> list[dict[str, Any]]:
-    """What a consolidation is given: ``[kind] title`` with the words below it, each as a note."""
+    """The finds in a consolidation's request: ``[kind] title`` with the words below it, each as a note."""
     _, _, rest = request.partition("<findings>\n")
     findings = rest.partition("\n</findings>")[0]
     heads = list(re.finditer(r"^\[(summary|decisions|requests|knowledge)\] (.+)$", findings, re.MULTILINE))
@@ -79,8 +79,8 @@ def _findings(request: str) -> list[dict[str, Any]]:
 
 
 def _source(items: Sequence[Item]) -> list[Said]:
-    """What was said before the task was given: the newest transcript among the user's words, else
-    the items before the task.
+    """What was said before the task was given: the newest transcript among the user's words, otherwise the
+    items before the task.
     """
     for item in reversed(items):
         if isinstance(item, UserItem) and (said := said_in_text(item.text)) is not None:
@@ -101,7 +101,7 @@ def _last_words(items: Sequence[Item]) -> str:
 
 
 def _shaped(fact: dict[str, Any], schema: dict[str, Any], root: dict[str, Any]) -> Any:
-    """A fact as a list's schema wants its members: an object of the keys it knows, or a text."""
+    """A fact in the form that the schema of a list's members wants: an object with known keys, or a text."""
     member = schema.get("items", {})
     if "$ref" in member:
         member = root.get("$defs", {}).get(member["$ref"].rpartition("/")[2], {})

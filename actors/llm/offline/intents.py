@@ -1,4 +1,4 @@
-"""What the offline model can be asked to do."""
+"""The intents that the offline model understands, as data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Topic = Literal["self", "hello", "thanks", "continue"]
 
 
 class List(NamedTuple):
-    """Show what a directory holds."""
+    """Show the content of a directory."""
 
     path: str
 
@@ -41,7 +41,7 @@ class SummariseText(NamedTuple):
 
 
 class Find(NamedTuple):
-    """Find names that fit a glob; ``words`` is how the user put it."""
+    """Find names that match a glob; ``words`` is how the user put it."""
 
     pattern: str
     path: str
@@ -49,7 +49,7 @@ class Find(NamedTuple):
 
 
 class Search(NamedTuple):
-    """Find lines that hold a text, or fit a regular expression."""
+    """Find lines that contain a text, or match a regular expression."""
 
     text: str
     path: str
@@ -63,13 +63,13 @@ class Remember(NamedTuple):
 
 
 class Recall(NamedTuple):
-    """Say the notes, all or those about something."""
+    """Show the notes, all or those about something."""
 
     about: str | None = None
 
 
 class Write(NamedTuple):
-    """Put a text into a file; None stands for what the step before came to."""
+    """Write a text to a file; None is the result of the step before."""
 
     path: str
     content: str | None
@@ -77,7 +77,7 @@ class Write(NamedTuple):
 
 
 class Replace(NamedTuple):
-    """Exchange a text in a file."""
+    """Replace a text in a file."""
 
     path: str
     old: str
@@ -91,14 +91,14 @@ class Run(NamedTuple):
 
 
 class UseTool(NamedTuple):
-    """Call a tool by its name; ``words`` says with what."""
+    """Call a tool by its name; ``words`` has the arguments."""
 
     name: str
     words: str
 
 
 class PassOn(NamedTuple):
-    """Say what the runtime reports: what has ended, how, and its last words."""
+    """Pass on what the runtime reports: what has ended, how, and its last words."""
 
     what: str
     how: str
@@ -106,13 +106,13 @@ class PassOn(NamedTuple):
 
 
 class Talk(NamedTuple):
-    """Words that ask for nothing but words."""
+    """Words that need no tool."""
 
     about: Topic
 
 
 class Unknown(NamedTuple):
-    """Words that are not understood; ``partly`` where other words beside them are."""
+    """Words that are not understood; ``partly`` if others beside them are."""
 
     words: str
     partly: bool = False

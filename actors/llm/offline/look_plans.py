@@ -1,4 +1,4 @@
-"""Plans that look: list, read, count, summarise, find, search."""
+"""The offline model's plans that only look: list, read, count, summarise, find, search."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_PAGES = 20
 
 
 def list_directory(context: OfflineContext, intent: List) -> Plan:
-    """Say what a directory holds."""
+    """Report the content of a directory."""
     where = "the working directory" if intent.path == "." else intent.path
     result = yield from use(context, "list_files", {"path": intent.path}, f"I list {where}.")
     if result.is_error:
@@ -27,7 +27,7 @@ def list_directory(context: OfflineContext, intent: List) -> Plan:
 
 
 def read(context: OfflineContext, path: str, lines: int | None) -> Plan:
-    """Say what is in a file, all or its first ``lines``."""
+    """Report the content of a file, all or its first ``lines``."""
     text = yield from text_of(context, path, lines)
     if isinstance(text, ToolResult):
         return Answer(f"I could not read {path}: {text.text}")
@@ -52,7 +52,7 @@ def summary_of(text: str, what: str) -> Answer:
 
 
 def count(context: OfflineContext, intent: Count) -> Plan:
-    """Count in a file, or in all that fit a glob and together."""
+    """Count in a file, or in all files that match a glob, and in total."""
     paths = [intent.path]
     if is_glob(intent.path):
         names = yield from _names(context, intent.path)
@@ -76,7 +76,7 @@ def count(context: OfflineContext, intent: Count) -> Plan:
 
 
 def find(context: OfflineContext, intent: Find) -> Plan:
-    """Find names; where none fits a plain word, look into the files."""
+    """Find names; if none fits a plain word, search in the files."""
     where = "" if intent.path == "." else f" in {intent.path}"
     arguments = {"pattern": intent.pattern} | ({} if intent.path == "." else {"path": intent.path})
     result = yield from use(context, "find_files", arguments, f"I look for {intent.pattern}{where}.")
@@ -112,7 +112,7 @@ def search(context: OfflineContext, intent: Search) -> Plan:
 def text_of(
     context: OfflineContext, path: str, lines: int | None = None
 ) -> Generator[Wanted, ToolResult, str | ToolResult]:
-    """All text of a file, page by page, or the result that says why not."""
+    """The whole text of a file, read page by page, or the result that says why not."""
     pages: list[str] = []
     arguments: dict[str, Any] = {"path": path} if lines is None else {"path": path, "limit": lines}
     for _ in range(_MOST_PAGES if lines is None else 1):
@@ -129,7 +129,7 @@ def text_of(
 
 
 def for_each(context: OfflineContext, path: str, one: Callable[[str], Plan]) -> Plan:
-    """``one`` plan for a path, or one after the other for all files that fit a glob."""
+    """The plan ``one`` for a path, or for all files that match a glob, one after the other."""
     if not is_glob(path):
         return (yield from one(path))
     names = yield from _names(context, path)
@@ -143,7 +143,7 @@ def for_each(context: OfflineContext, path: str, one: Callable[[str], Plan]) -> 
 
 
 def _names(context: OfflineContext, path: str) -> Generator[Wanted, ToolResult, list[str] | Answer]:
-    """The files that fit a glob, seen from the working directory, or the answer that there are none."""
+    """The files that match a glob, relative to the working directory, or the answer that there are none."""
     folder, pattern = _folder_and_pattern(path)
     arguments = {"pattern": pattern} if folder == "." else {"pattern": pattern, "path": folder}
     result = yield from use(context, "find_files", arguments, f"I look for {path}.")
@@ -156,7 +156,7 @@ def _names(context: OfflineContext, path: str) -> Generator[Wanted, ToolResult, 
 
 
 def _folder_and_pattern(path: str) -> tuple[str, str]:
-    """A path with a glob in it as the folder before the glob, and the glob."""
+    """A path with a glob, split into the folder before the glob, and the glob."""
     steps = path.split("/")
     first = next(n for n, step in enumerate(steps) if is_glob(step))
     return "/".join(steps[:first]) or ("/" if path.startswith("/") else "."), "/".join(steps[first:])

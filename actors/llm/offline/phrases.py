@@ -1,4 +1,6 @@
-"""A text as the intents it holds: parted into requests, freed of courtesies, each understood by a rule."""
+"""Reads a text as the intents in it: splits it into requests, removes courtesies, and matches each with a
+rule.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from actors.llm.offline.file_names import IT, Quoted
 from actors.llm.offline.intents import Intent, PassOn, Run, SummariseText, Unknown, UseTool, Write
 from actors.llm.offline.rules import intents_of
 
-# Patterns are matched on an event loop: what is longer is not a plain request.
+# Patterns are matched on an event loop, and a longer text is no plain request.
 _MOST_CHARACTERS = 20_000
 _MOST_IN_STEP = 1000
 _MOST_STEPS = 50
@@ -36,7 +38,7 @@ _WEAK = re.compile(
     rf"(?:,? and |, |[!?] |{_STOP} |(?<=[=\s]\.) |(?<=[=\s]\.\.) )(?={_POLITE}{_VERBS})", _FLAGS
 )
 _BULLET = re.compile(r"^ ?(?:\d+[.)]|[-*•]) ")
-# What is to be noted or written may hold any words, so only "then" ends it.
+# What is to be noted or written may contain any words, so only "then" ends it.
 _TAKEN_WHOLE = re.compile(
     rf"^{_POLITE}(?:remember|memori[sz]e|keep in mind|note|don'?t forget|write|save|put|append|add)\b", _FLAGS
 )
@@ -50,13 +52,13 @@ _NAMED = re.compile(
 _SUMMARISE_THIS = re.compile(
     rf"\s*{_POLITE}(?:summari[sz]e|sum up) (?:this|the following)(?: text)? ?[:\n]\s*(?=\S)", _FLAGS
 )
-# A command may hold any words and signs; one in quotes is a step among others.
-#: How the runtime reports that something has ended which goes on beside a run.
+#: The runtime's report that something which runs beside a run has ended.
 _REPORT = re.compile(
     r"\[(?P<what>(?:sub-agent|background command) \S+)(?: \(\w+\))? has ended: "
     r"(?P<how>[^\n]*)\]\n?(?P<words>.*)",
     re.DOTALL,
 )
+# A command may contain any words and signs; a quoted one is one step among others.
 _RUN_THIS = re.compile(
     rf"\s*{_POLITE}(?:run|execute)(?: (?:the|this)(?: shell)? command)?:?\s+(?=[^\s\"'`“])(?P<command>.+)",
     _FLAGS | re.DOTALL,
@@ -68,7 +70,7 @@ _WRITE_THIS = re.compile(
 
 
 def understood(text: str, tools: Iterable[str] = ()) -> list[Intent]:
-    """What a text asks for, in order; ``tools`` are the names that can be called by name.
+    """The intents of a text, in order; ``tools`` are the tools that can be called by name.
 
     A text of which nothing is understood is one Unknown.
     """
@@ -87,7 +89,7 @@ def understood(text: str, tools: Iterable[str] = ()) -> list[Intent]:
 
 
 def _in_context(intents: list[Intent]) -> Iterator[Intent]:
-    """The intents with "it" as the path spoken of before."""
+    """The intents, with "it" replaced by the path mentioned before."""
     path = "it"
     for intent in intents:
         if isinstance(intent, Unknown):
@@ -100,8 +102,8 @@ def _in_context(intents: list[Intent]) -> Iterator[Intent]:
 
 
 def _with_text_behind(text: str, tools: frozenset[str]) -> Intent | None:
-    """``summarise this: …``, ``write the following to PATH:`` or ``run …``, and all that comes after; and
-    what the runtime reports.
+    """``summarise this: …``, ``write the following to PATH:`` or ``run …``, with everything that follows; and
+    reports of the runtime.
     """
     report = _REPORT.fullmatch(text)
     if report is not None:
@@ -120,7 +122,7 @@ def _with_text_behind(text: str, tools: frozenset[str]) -> Intent | None:
 
 
 def _steps(text: str) -> list[str]:
-    """The single requests of a text."""
+    """The single requests in a text."""
     steps: list[str] = []
     for chunk in _STRONG.split(text):
         bare = _BULLET.sub("", chunk)
@@ -141,4 +143,4 @@ def _intents(step: str, quoted: Quoted, tools: frozenset[str]) -> list[Intent]:
     tool = UseTool(named["name"], quoted.raw(named["rest"]))
     if named["call"]:
         return [tool]
-    return intents_of(words, quoted) or [tool]  # "grep for x" is a tool's name and a sentence
+    return intents_of(words, quoted) or [tool]  # "grep for x" is both a tool's name and a sentence

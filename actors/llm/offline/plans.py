@@ -1,8 +1,8 @@
-"""How the offline model does what it was asked: plans that want calls and end with an answer.
+"""The machinery of the offline model's plans: generators that ask for calls and end with an answer.
 
-A plan is a generator that yields the calls it wants, is sent their results, and returns its answer.
-It is played from the start for every request, with the results that the history holds already, so
-the model keeps nothing between two requests.
+A plan is a generator that yields the calls it wants, is sent their results, and returns its answer. It is
+played from the start for every request, with the results that the history already has, so the model keeps
+nothing between two requests.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class Wanted(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a plan came to: words, and the ``matter`` that a later "write it to …" means."""
+    """The result of a plan: words, and the ``matter`` that a later "write it to …" refers to."""
 
     text: str
     matter: str = ""
 
 
 class OfflineContext(NamedTuple):
-    """What a plan may know: the tools there are, the history, how many items of it were there before
-    this run, and what the step before came to.
+    """What a plan may know: the available tools, the history, how many of its items precede this run, and the
+    result of the step before.
     """
 
     tools: Mapping[str, ToolSpec]
@@ -44,7 +44,7 @@ class OfflineContext(NamedTuple):
     before: str = ""
 
 
-# Only at the beginning: a path in an error may hold the word as well.
+# Only at the beginning: a path in an error may contain the word as well.
 _INTERRUPTED = re.compile(r"\W*(?:(?:the|this) (?:tool )?call (?:was|is) )?interrupted\b", re.IGNORECASE)
 
 Plan = Generator[Wanted, ToolResult, Answer]
@@ -53,11 +53,11 @@ Use = Generator[Wanted, ToolResult, ToolResult]
 
 
 class Lacking(Exception):  # noqa: N818 - it carries a name
-    """A plan wants a tool that the pod does not have."""
+    """A plan needs a tool that the pod does not have."""
 
 
 def follow(plan: Plan, context: OfflineContext, left: list[tuple[ToolCall, ToolResult]]) -> Wanted | Answer:
-    """Play one plan as far as the results in ``left`` reach; those it used are taken out."""
+    """Play one plan as far as the results in ``left`` reach; those it used are removed."""
     try:
         wanted = next(plan)
         while True:
@@ -85,7 +85,7 @@ def _taken(wanted: Wanted, left: list[tuple[ToolCall, ToolResult]]) -> ToolResul
 
 
 def was_interrupted(result: ToolResult) -> bool:
-    """Whether nobody knows what became of the call: the process died, or the run was stopped."""
+    """Whether the outcome of the call is unknown: the process died, or the run was stopped."""
     return result.is_error and _INTERRUPTED.match(result.text) is not None
 
 
@@ -103,7 +103,7 @@ def said(answer: Answer) -> Plan:
 def use(
     context: OfflineContext, name: str, arguments: dict[str, Any], saying: str, *, again: bool = True
 ) -> Use:
-    """Call a tool; a call that never began is made again, an interrupted one where that does no harm
+    """Call a tool. A call that never began is made again, and an interrupted one if that does no harm
     (``again``).
     """
     if name not in context.tools:
@@ -118,6 +118,6 @@ def use(
 
 
 def shown(text: str) -> str:
-    """A text as an answer shows it: its beginning, where it is long."""
+    """A text as an answer shows it, shortened to its beginning if it is long."""
     text = text.rstrip("\n")
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}\n… ({len(text) - _SHOWN:,} more characters)"

@@ -1,4 +1,4 @@
-"""From intents to the next thing the model does: every intent has its plan, played in order."""
+"""Plays the plans of intents in order, and returns what the offline model does next."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ from actors.llm.offline.write_plans import recall, remember, replace, write
 
 
 def play(intents: Sequence[Intent], context: OfflineContext, done: Pairs) -> Wanted | str:
-    """The next call on the way through ``intents``, or the answer when all is done.
+    """The next call for ``intents``, or the answer when all is done.
 
-    ``done`` are the calls of this run with their results; each is used once, where a plan wants
-    that very call. Where the history lost one, it is wanted again.
+    ``done`` are the calls of this run with their results. Each is used once, for a plan that wants exactly
+    that call; a call that the history has lost is wanted again.
     """
     left = list(done)
     answers: list[str] = []

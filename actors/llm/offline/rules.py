@@ -1,4 +1,4 @@
-"""The sentences that the offline model understands, and the intents they stand for."""
+"""The sentence patterns that the offline model understands, and the intents they stand for."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Maker = Callable[[Parts, Quoted], list[Intent]]
 
 
 def intents_of(sentence: str, quoted: Quoted) -> list[Intent] | None:
-    """What one plain sentence asks for, by the first rule that fits all of it."""
+    """The intents of one plain sentence, by the first rule that matches all of it."""
     for pattern, make in RULES:
         found = pattern.fullmatch(sentence)
         if found is not None:
@@ -38,10 +38,10 @@ def intents_of(sentence: str, quoted: Quoted) -> list[Intent] | None:
 
 
 def sentence(form: str) -> re.Pattern[str]:
-    """A sentence as it is written below, as a pattern.
+    """A sentence form, in the notation used below, as a pattern.
 
-    ``(a|b)`` is either, ``[a] `` may be there with the blank behind it, ``[ a]`` with the one before,
-    ``<name>`` is any words (as few as will do), ``<name:a|b>`` one of these.
+    ``(a|b)`` is either; ``[a] `` is optional together with the blank after it, ``[ a]`` with the one before;
+    ``<name>`` is any words (as few as possible), ``<name:a|b>`` one of these.
     """
     form = re.sub(r"\((?!\?)", "(?:", form)
     form = re.sub(r"\[ ([^\[\]]*)\]", r"(?: \1)?", form)
@@ -104,7 +104,7 @@ def _search(parts: Parts, quoted: Quoted) -> list[Intent]:
 
 
 def _find(parts: Parts, quoted: Quoted) -> list[Intent]:
-    """``find Y in X``: in a file it is a text that is sought, elsewhere a name."""
+    """``find Y in X``: in a file this means a text, elsewhere a name."""
     path, words = quoted.path(parts.get("path", "")), quoted.plain(parts["what"])
     if looks_like_file(path) and not is_glob(words):
         return [Search(words, path)]
@@ -150,7 +150,7 @@ _A_SUMMARY = "[write|give|make|create] [me] (a|the) [short|brief] summary of"
 _UNIT = "<unit:words?|lines?|bytes?|characters?>"
 _IT = "(it|that|this|them|the (result|results|answer|summary|list|listing|text|output|count)|what you found)"
 
-#: The first rule that fits counts, so what is more special stands before what is less.
+#: The first matching rule counts, so special ones come before general ones.
 RULES: tuple[tuple[re.Pattern[str], Maker], ...] = (
     *_rules(
         _talk("self"),

@@ -1,4 +1,4 @@
-"""Plans that keep something: notes, files, edits."""
+"""The offline model's plans that keep something: notes, files, edits."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from actors.llm.offline.look_plans import text_of
 from actors.llm.offline.plans import Answer, OfflineContext, Plan, Wanted, use, was_interrupted
 from protocol.items import ToolResult
 
-#: Where the model keeps what it is asked to remember, in the pod's working directory.
+#: The file in the pod's working directory for what the model is asked to remember.
 NOTES = "memory.md"
 
 
 def remember(context: OfflineContext, intent: Remember) -> Plan:
-    """Note a fact once, whatever becomes of the call."""
+    """Note a fact once, whatever happens to the call."""
     line = f"- {' '.join(intent.fact.split())}"
     noted = Answer(f"I noted in {NOTES}: {line[2:]}", line[2:])
     for saying in (f"I note that in {NOTES}.", "I note it once more, for the call was interrupted."):
@@ -32,7 +32,7 @@ def remember(context: OfflineContext, intent: Remember) -> Plan:
 
 
 def _noted(context: OfflineContext) -> Generator[Wanted, ToolResult, list[str]]:
-    """The lines of the notes, none where they cannot be read."""
+    """The lines of the notes, none if they cannot be read."""
     if "read_file" not in context.tools:
         return []
     text = yield from text_of(context, NOTES)
@@ -40,7 +40,7 @@ def _noted(context: OfflineContext) -> Generator[Wanted, ToolResult, list[str]]:
 
 
 def recall(context: OfflineContext, intent: Recall) -> Plan:
-    """Say the notes."""
+    """Report the notes."""
     text = yield from text_of(context, NOTES)
     if isinstance(text, ToolResult):
         return Answer(f"I have no notes: {text.text}")
@@ -54,7 +54,7 @@ def recall(context: OfflineContext, intent: Recall) -> Plan:
 
 
 def write(context: OfflineContext, intent: Write) -> Plan:
-    """Put a text, or what came before, into a file."""
+    """Write a text, or the result of the step before, to a file."""
     content = intent.content
     if content is None:
         content = context.before or _conversation_end(context)
@@ -65,7 +65,7 @@ def write(context: OfflineContext, intent: Write) -> Plan:
     arguments: dict[str, Any] = {"path": intent.path, "content": content}
     if intent.append:
         arguments["append"] = True
-    # To replace a file twice by the same text does no harm, to append twice does.
+    # Replacing a file twice with the same text does no harm, appending twice does.
     result = yield from use(
         context, "write_file", arguments, f"I write to {intent.path}.", again=not intent.append
     )
@@ -75,7 +75,7 @@ def write(context: OfflineContext, intent: Write) -> Plan:
 
 
 def replace(context: OfflineContext, intent: Replace) -> Plan:
-    """Exchange a text wherever it stands in a file."""
+    """Replace a text wherever it occurs in a file."""
     arguments = {"path": intent.path, "old": intent.old, "new": intent.new, "replace_all": True}
     result = yield from use(context, "edit_file", arguments, f"I edit {intent.path}.", again=False)
     if result.is_error:

@@ -1,4 +1,4 @@
-"""Servers that speak OpenAI's chat completions."""
+"""OpenAI's chat completions: requests, answers, and the client of servers that speak them."""
 
 from actors.runtime.on_demand import on_demand
 

@@ -1,7 +1,8 @@
-"""Answers in the form of OpenAI's chat completions, pure: events (or one whole answer) in, blocks out.
+"""Reads answers in the format of OpenAI's chat completions: events (or one whole answer) in, blocks out.
+Pure.
 
-Servers that speak this format differ in almost everything but the text itself, so what is decoded is typed
-only where all agree, and the rest is looked at with care.
+Servers of this format differ in almost everything but the text itself. So what is decoded is typed only where
+all agree, and the rest is read with care.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ _MESSAGE_MEMBERS = frozenset({*Delta.__struct_fields__, "index", "images"})
 _CALL_MEMBERS = frozenset({"index", "id", "type", "function"})
 _FUNCTION_MEMBERS = frozenset({"name", "arguments"})
 
-#: What servers call reasoning; where there are several, the first counts.
+#: The names that servers use for reasoning; if there are several, the first counts.
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text")
 
 
 class ChatAnswer(EventAnswer):
-    """One answer as it comes in.
+    """One answer as it arrives.
 
-    ``feed`` never raises: what is wrong with the stream stands in ``failure`` once the blocks before it have
-    been given. ``done`` says that no more will come.
+    ``feed`` never raises: what is wrong with the stream is in ``failure``, once the blocks before it have
+    been given out. ``done`` says that no more will come.
     """
 
     __slots__ = (
@@ -59,16 +60,16 @@ class ChatAnswer(EventAnswer):
 
     def __init__(self, where: str, *, origin: str | None = None) -> None:
         super().__init__(where, origin)
-        self._reasoning_as: str | None = None  # what the message calls it
+        self._reasoning_as: str | None = None  # the message's name for it
         self._vendor: dict[str, Any] = {}
         self._calls = Calls()
-        self._old_call: Calls | None = None  # what came as `function_call`, which some servers send besides
-        self._halves: HalfPairs | None = None  # only where an event had to be mended are there any
+        self._old_call: Calls | None = None  # came as `function_call`, which some servers send in addition
+        self._halves: HalfPairs | None = None  # only if an event had to be mended
         self._kind: type[TextChunk | ThinkingChunk] | None = None
-        self._index = 0  # of the block of text or reasoning under way
+        self._index = 0  # of the current block of text or reasoning
         self._chosen = False
         self._refused = False
-        self._streamed = False  # something came as a piece
+        self._streamed = False  # whether anything came as a piece
         self._usage: Usage | None = None
 
     @property
@@ -94,7 +95,7 @@ class ChatAnswer(EventAnswer):
     def close(self) -> list[Block]:
         """The last blocks: the ends of calls and the end of the answer.
 
-        Raises ModelError where the stream ended before the server said why.
+        Raises ModelError if the stream ended before the server gave a reason.
         """
         if not self.finish:
             raise unfinished(self._where, begun=self._chosen)
@@ -117,7 +118,7 @@ class ChatAnswer(EventAnswer):
         return blocks
 
     def _is_nothing_but_entries(self) -> bool:
-        """Whether there is no text and no call, but entries in the place of calls."""
+        """Whether there is no text and no call, but there were entries in the list of calls."""
         if self._has_spoken() or self._calls:
             return False
         return self._calls.has_entries() or (self._old_call is not None and self._old_call.has_entries())
@@ -128,7 +129,7 @@ class ChatAnswer(EventAnswer):
     def _stop_reason(self, reason: StopReason) -> StopReason:
         if reason not in {"end_turn", "tool_use"}:
             return reason
-        if self._refused:  # whatever stands beside the words of a refusal is not to be run
+        if self._refused:  # calls beside a refusal must not be run
             return "refusal"
         return "tool_use" if self._calls else reason
 
@@ -191,19 +192,19 @@ class ChatAnswer(EventAnswer):
             self._fail(f"{self._where} sent an event that is not JSON", "protocol")
 
     def _apply(self, choice: Choice) -> None:
-        """Add to the answer what one chunk brings."""
+        """Add what one chunk brings to the answer."""
         self._chosen = True
         delta = choice.delta
         if delta is not None:
             self._streamed = True
-        elif not self._streamed:  # else it repeats what came in pieces
+        elif not self._streamed:  # otherwise it repeats what came in pieces
             delta = choice.message
         if delta is not None:
             if delta.reasoning_content or delta.reasoning or delta.reasoning_text:
                 self._think(delta)
             if content := delta.content:
                 if type(content) is str and self._kind is TextChunk and self._halves is None:
-                    self._blocks.append(TextChunk(content, self._index))  # as `_say` does, without a call
+                    self._blocks.append(TextChunk(content, self._index))  # `_say` inlined
                 else:
                     self._say(TextChunk, content)
             if delta.tool_calls or delta.refusal or delta.function_call:
@@ -230,7 +231,7 @@ class ChatAnswer(EventAnswer):
         self._old_call.add([CallPiece(0, None, function)], [])
 
     def _conclude(self, choice: Choice) -> None:
-        """Take what stands beside a piece: tokens, why the answer ends, or what went wrong with it."""
+        """Take what comes beside a piece: tokens, why the answer ends, or what went wrong with it."""
         if choice.usage is not None:
             self._meter(choice.usage)
         if choice.error:
@@ -243,7 +244,7 @@ class ChatAnswer(EventAnswer):
                 self._stop(failure)
 
     def _say(self, kind: type[TextChunk | ThinkingChunk], content: Any) -> None:
-        """Add a piece of text or reasoning; a change from one to the other opens a new block."""
+        """Add a piece of text or reasoning; a change from one to the other begins a new block."""
         if isinstance(content, str):
             if kind is not self._kind:
                 self._say_rest()
@@ -255,7 +256,7 @@ class ChatAnswer(EventAnswer):
         elif isinstance(content, list):
             for part in content:
                 self._say(kind, part)
-        elif isinstance(content, dict):  # a part of a list, as some servers send their content
+        elif isinstance(content, dict):  # a part of a list, as some servers send content
             if content.get("thinking"):
                 self._reasoning_as = "content"
                 self._say(ThinkingChunk, content["thinking"])
@@ -263,7 +264,7 @@ class ChatAnswer(EventAnswer):
                 self._say(kind, content["text"])
 
     def _say_rest(self) -> None:
-        """Half a character that waits for its other half, which does not come any more."""
+        """Give out half a surrogate pair whose other half never came."""
         if self._halves is not None and self._kind is not None and (rest := self._halves.rest()):
             self._blocks.append(self._kind(rest, self._index))
 
@@ -280,16 +281,16 @@ class ChatAnswer(EventAnswer):
         self._stop(classify(None, {}, error, where=self._where))
 
     def _stop(self, failure: ModelError) -> None:
-        """Read nothing more; what was finished before stands."""
+        """Stop reading; what was finished before is kept."""
         self.done = True
         if not self.finish and self.failure is None:
             self.failure = failure
 
 
 def usage_of(reported: Any, before: Usage | None = None) -> Usage | None:
-    """What a server's ``usage`` says, on top of what it said before; None where it says nothing.
+    """The usage that a server reports, added to what it reported before; None if it reports nothing.
 
-    A prompt of no tokens does not exist: servers that count nothing say 0, which is unknown.
+    No prompt is empty: servers that count nothing say 0, which means unknown.
     """
     if not isinstance(reported, dict):
         return before

@@ -1,8 +1,9 @@
-"""Tool calls as servers of OpenAI's format stream them, pure: pieces in, calls begun, grown and ended out.
+"""Reads tool calls as servers of OpenAI's format stream them: pieces in, calls begun, grown and ended out.
+Pure.
 
-A piece's index says which call it belongs to, where servers keep to it. Some leave the index out, some
-send all calls at index 0 under new ids, some send no ids or a new one with every piece, or a name late, or
-with every piece.
+A piece's index says which call it belongs to, if the server keeps to it. Some omit the index, some send all
+calls at index 0 under new ids, some send no ids or a new one with every piece, or the name late, or with
+every piece.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Function(Struct):
 
 
 class CallPiece(Struct):
-    """What one chunk says of one call. ``vendor`` is not a member of it: what it holds besides."""
+    """What one chunk says of one call. ``vendor`` is not a member: it has all other members."""
 
     index: Any = None
     id: Any = None
@@ -38,10 +39,10 @@ class CallPiece(Struct):
 
 
 class _OpenCall:
-    """A call under way.
+    """A call that is arriving.
 
-    ``place`` is its number among the calls, ``given_id`` the server's first id for it (or none), ``id`` the
-    one it goes by, and ``shown`` whether its start was given out, which waits for a name.
+    ``place`` is its position among the calls, ``given_id`` the server's first id for it (or none), ``id`` the
+    one that it is given out with. ``shown`` says whether its start was given out, which waits for a name.
     """
 
     __slots__ = (
@@ -73,11 +74,11 @@ class _OpenCall:
 
     @property
     def text(self) -> str:
-        """The argument text up to now."""
+        """The argument text so far."""
         return "".join(self.arguments)
 
     def is_whole(self) -> bool:
-        """Whether the object that the arguments are has come to its end."""
+        """Whether the arguments, which are an object, are complete."""
         if not self._braces.closed and self._looked_at < len(self.arguments):
             self._braces.feed("".join(self.arguments[self._looked_at :]))
             self._looked_at = len(self.arguments)
@@ -95,7 +96,7 @@ class _OpenCall:
         return not begins and _name_of(function) == self.name and bool(self.arguments) and not self.is_whole()
 
     def is_repeated_by(self, function: Function) -> bool:
-        """Whether ``function`` is the whole of this call once more, as some servers send it at the end."""
+        """Whether ``function`` is this whole call once more, as some servers send it at the end."""
         return (
             _name_of(function) == self.name
             and self.is_whole()
@@ -103,7 +104,9 @@ class _OpenCall:
         )
 
     def is_followed_by(self, function: Function) -> bool:
-        """Whether ``function`` can only be a new call: this one is whole, and named anew or begun anew."""
+        """Whether ``function`` can only be a new call: this one is complete, and it has a new name or new
+        arguments.
+        """
         if not (self.name and _name_of(function)):
             return False
         begins = _text_of(function.arguments).lstrip()[:1] == "{"
@@ -111,7 +114,7 @@ class _OpenCall:
 
 
 class Calls:
-    """The calls of one answer; blocks are added to the list that each method is given."""
+    """The calls of one answer; each method adds blocks to the list it is given."""
 
     __slots__ = ("_all", "_by_given_id", "_by_index", "_last_place", "_places", "_taken")
 
@@ -124,7 +127,7 @@ class Calls:
         self._taken: set[str] = set()
 
     def __bool__(self) -> bool:
-        """Whether any call has a name; an entry without one is none."""
+        """Whether any call has a name; an entry without one is not a call."""
         return bool(self._all) and any(call.name for call in self._all)
 
     def has_lost_one(self) -> bool:
@@ -132,13 +135,13 @@ class Calls:
         return any(not call.name and means_something(call.text) for call in self._all)
 
     def has_entries(self) -> bool:
-        """Whether the server sent anything in the place of calls."""
+        """Whether the server sent anything in the list of calls."""
         return bool(self._all)
 
     def add(self, pieces: list[CallPiece], blocks: list[Block]) -> None:
         """Take the pieces of one chunk."""
         last = self._all[-1] if self._all else None
-        here: set[str] = set()  # the ids of entries without an index, which are calls of their own
+        here: set[str] = set()  # entries without an index: each id is a call of its own
         for piece in pieces:
             function = piece.function or Function()
             index = _index_of(piece.index)
@@ -156,13 +159,15 @@ class Calls:
                 call.vendor = merged(call.vendor or {}, piece.vendor)
 
     def show(self, blocks: list[Block]) -> None:
-        """Give out what there is of the calls anew, for a list that nothing was given to yet."""
+        """Give out again what there is of the calls, for a list that has nothing of them yet."""
         for call in self._all:
             if call.shown:
                 self._show(call, blocks)
 
     def end(self, blocks: list[Block], *, cut: bool) -> None:
-        """End all calls, since no more comes, but for the last where it was ``cut`` before it was whole."""
+        """End all calls, since no more comes; except the last, if the answer was ``cut`` before it was
+        complete.
+        """
         for call in sorted(self._all, key=lambda call: call.place):
             if not call.name:
                 continue
@@ -188,7 +193,7 @@ class Calls:
         return self._open(index) if parts else call
 
     def _latest_with(self, given_id: str) -> _OpenCall | None:
-        """The call that came last under an id: its next piece may stand at another index."""
+        """The last call with an id: its next piece may have another index."""
         return next((call for call in reversed(self._all) if call.given_id == given_id), None)
 
     def _open(self, index: int | None) -> _OpenCall:
@@ -202,7 +207,7 @@ class Calls:
         return call
 
     def _extend(self, call: _OpenCall, given_id: str, function: Function, blocks: list[Block]) -> None:
-        """Add a piece to its call; ids and names are set once and never added to."""
+        """Add a piece to its call; ids and names are set once and never extended."""
         if given_id:
             self._by_given_id.setdefault((call.index, given_id), call)
             call.given_id = call.given_id or given_id
@@ -230,7 +235,7 @@ class Calls:
 
 
 def _index_of(value: Any) -> int | None:
-    """A number that a call can have; else its place in the order of arrival counts."""
+    """A usable index; otherwise the order of arrival counts."""
     return value if type(value) is int and 0 <= value < 2**31 else None
 
 

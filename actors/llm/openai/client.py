@@ -1,4 +1,4 @@
-"""The client of every server that speaks OpenAI's chat completions."""
+"""``OpenAIClient``: the client of every server that speaks OpenAI's chat completions."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from actors.llm.openai.settings import fields_of, kind_of
 from actors.llm.vendor import origin_of
 from protocol.model_settings import ModelSettings
 
-#: Makes a model ready, by connections of a pool, a name and a deadline; gives the name to ask for it by.
+#: Makes a model ready, given a connection pool, its name and a deadline; returns the name to ask for it by.
 Named = Callable[[HttpPool, str, float | None], Awaitable[str]]
 
-#: Of a server, and of one of its models, whose name may be empty.
+#: What was learnt of a server, and of one of its models, whose name may be empty.
 _DIALECT, _DIALECT_OF_MODEL = "openai.dialect", "openai.dialect of "
 
 
 class OpenAIClient(ServerClient[Dialect]):
     """Talks to one model at one base URL (which usually ends in ``/v1``), with or without a key.
 
-    ``http`` holds the connections and is shared by the clients of a system; a client without one makes its
-    own and closes it in ``aclose``. ``streaming=False`` asks for whole answers instead of streams.
-    ``settings`` are those of the model, ``kind`` is how a manifest calls such a server. ``headers`` stand in
-    the place of the key's, ``query`` behind the path, and ``named`` gives the name by which the server is
-    asked for a model, once it is ready. Raises ManifestError for a setting that such a server has not.
+    ``http`` has the connections and is shared by the clients of a system; a client without one makes its own
+    and closes it in ``aclose``. ``streaming=False`` asks for whole answers instead of streams. ``settings``
+    are the model's; ``kind`` is what a manifest calls such a server. ``headers`` replace the key's, ``query``
+    is appended to the path, and ``named`` makes a model ready and returns the name by which the server is
+    asked for it. Raises ManifestError for a setting that such a server does not have.
     """
 
     misunderstood = frozenset({400, 404, 415, 422, 500, 501})
@@ -70,7 +70,7 @@ class OpenAIClient(ServerClient[Dialect]):
         return model if self._named is None else await self._named(self._http, model, request.deadline)
 
     def _known_dialect(self, peer: Peer, request: Request, model: str) -> Dialect:  # noqa: ARG002
-        """What this server is known to understand, and to need of this model's histories."""
+        """What this server is known to support, and to need of this model's histories."""
         known = {**peer.learnt.get(_DIALECT, {}), **peer.learnt.get(_DIALECT_OF_MODEL + model, {})}
         first = dialect_of(self.base_url, model)
         return msgspec.structs.replace(first, **known) if known else first
@@ -85,7 +85,7 @@ class OpenAIClient(ServerClient[Dialect]):
         return simpler
 
     def _learn(self, peer: Peer, request: Request, model: str, dialect: Dialect) -> None:
-        """Nothing: it was learnt with the refusal, and others may have learnt more since."""
+        """Do nothing: it was learnt with the refusal, and others may have learnt more since."""
 
     def _encode_some(self, request: Request, dialect: Dialect, most: int) -> bool:
         return encode_some(request, dialect, self._origin(request), most)

@@ -1,6 +1,6 @@
-"""What servers of OpenAI's format understand, pure: known beforehand, or learnt from their refusals.
+"""What servers of OpenAI's format support, known by their names or learnt from their refusals; pure.
 
-Sources of what refusals say: Mistral's and DeepSeek's documentation, Google's on thought signatures, and
+Sources for the words of refusals: documentation of Mistral and DeepSeek, Google's on thought signatures, and
 reports of users of Groq, Cerebras, vLLM and chat templates.
 """
 
@@ -21,12 +21,12 @@ from protocol.items import AssistantItem, ImagePart
 
 
 class Dialect(Struct, frozen=True):
-    """What a server understands of a request's options and needs of a history; learnt from its refusals.
+    """What a server supports of a request's options and needs of a history; learnt from its refusals.
 
-    ``replay``: it takes back what it gave with its answers. ``short_ids``: ids of calls are nine letters and
-    digits. ``alternate``: the model speaks between results and a user's words. ``blank_reasoning``: an answer
-    has reasoning, if only an empty one. ``any_signature``: a call has a thought signature, if only the one
-    that stands for none.
+    ``replay``: it accepts back what it returned with its answers. ``short_ids``: ids of calls have nine
+    letters and digits. ``alternate``: the model speaks between results and a user's words.
+    ``blank_reasoning``: each answer has reasoning, if only an empty one. ``any_signature``: each call has a
+    thought signature, if only the placeholder.
     """
 
     usage_option: bool = True
@@ -49,7 +49,9 @@ class Dialect(Struct, frozen=True):
 
     @property
     def fills_in(self) -> bool:
-        """Whether an answer that another server gave needs something that this one would have given."""
+        """Whether an answer from another server must be supplemented with something that this one would have
+        returned.
+        """
         return self.blank_reasoning or self.any_signature
 
 
@@ -57,9 +59,9 @@ _OF_A_SERVER = ("usage_option", "max_tokens_field", "json_schema", "json_object"
 _MISTRAL = re.compile(r"(^|[/.:])(open-|labs-)?((mi|mini|magi|dev|code)stral|(mix|pix|vox)tral)")
 
 
-@lru_cache(1024)  # asked for with each request
+@lru_cache(1024)  # called for each request
 def dialect_of(base_url: str, model: str) -> Dialect:
-    """What is known beforehand: OpenAI's own newer models refuse the old name of ``max_tokens``, and Mistral
+    """What is known in advance: OpenAI's own newer models refuse the old name of ``max_tokens``, and Mistral
     checks the form of ids and the order of roles.
     """
     host = urlsplit(base_url).hostname or ""
@@ -71,7 +73,7 @@ def dialect_of(base_url: str, model: str) -> Dialect:
 
 
 def adapted(dialect: Dialect, words: str, request: Request) -> Dialect | None:
-    """The dialect for a server that refused ``request`` with ``words``; None where they say nothing of it."""
+    """The dialect for a server that refused ``request`` with ``words``; None if they say nothing about it."""
     words = words.lower()
     for change, applies in _LESSONS:
         if any(getattr(dialect, name) != value for name, value in change.items()) and applies(words, request):
@@ -84,7 +86,7 @@ def adapted(dialect: Dialect, words: str, request: Request) -> Dialect | None:
 
 
 def answer_format(request: Request, dialect: Dialect) -> dict[str, Any] | None:
-    """How to ask for an answer that is JSON: by its schema where there is one, as far as the server can."""
+    """How to ask for a JSON answer: by its schema if there is one, as far as the server supports that."""
     schema = request.output_schema
     if schema is None:
         return None
@@ -99,7 +101,7 @@ def answer_format(request: Request, dialect: Dialect) -> dict[str, Any] | None:
 
 ANY_OBJECT = {"type": "object"}
 
-#: How servers say that they do not know something.
+#: Words of servers that do not know something.
 _UNKNOWN = (
     "not support",
     "n't support",
@@ -115,11 +117,11 @@ _UNKNOWN = (
     "unexpected",
     "invalid value",
 )
-#: How they say that something has to be there.
+#: Words of servers that miss something.
 _DEMANDED = r"missing|must be (passed|sent|provided|included|set|present)|is required|required (field|for)"
 
 
-#: How they say that roles are out of order.
+#: Words of servers about roles out of order.
 _ORDER = r"unexpected role|message_order|must alternate|alternat\w+ user|after role|expected (last )?role"
 
 
@@ -158,7 +160,7 @@ def _images(words: str, request: Request) -> bool:
     )
 
 
-#: How else they say that a model sees none; Ollama, and OpenRouter.
+#: Other words for a model that sees no pictures: Ollama's, and OpenRouter's.
 _BLIND = ("not a multimodal", "only", "missing data", "no endpoints found")
 
 
@@ -167,7 +169,7 @@ def _tool_choice(words: str, request: Request) -> bool:
 
 
 def _replay(words: str, request: Request) -> bool:
-    """Whether a member of a message that went back is refused: by its name, or without one."""
+    """Whether a member of a message that was sent back is refused: by its name, or without one."""
     if not any(word in words for word in _UNKNOWN) or re.search(_DEMANDED, words):
         return False
     given: set[str] = set()
@@ -180,7 +182,7 @@ def _replay(words: str, request: Request) -> bool:
     return any(name.lower() in words for name in given) or bool(given and unnamed and "extra" in words)
 
 
-#: What refusals teach, in the order in which it is looked for.
+#: The lessons of refusals, in the order in which they are tried.
 _LESSONS: tuple[tuple[dict[str, Any], Callable[[str, Request], bool]], ...] = (
     ({"usage_option": False}, _usage_option),
     ({"max_tokens_field": "max_completion_tokens"}, _max_tokens_field),

@@ -1,9 +1,9 @@
-"""A history as the bytes of OpenAI's chat messages, which grow with it.
+"""Encodes a history as OpenAI's chat messages, as bytes that grow with it.
 
-So that it also fits chat templates that want the system's words first and roles in turn, words of the runtime
-become part of the system message where they stand first, and of a user message (marked as not the user's)
-where they stand later; what becomes user messages in a row is sent as one. Where the model would follow its
-own words, or speak first or last, a notice stands for the user.
+The messages also fit chat templates that want the system's words first and alternating roles. The runtime's
+words become part of the system message if they come first, and otherwise of a user message (marked as not the
+user's); consecutive user messages are sent as one. If the model would follow its own words, or speak first or
+last, a notice replaces the user's words.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from protocol.text import encodable_json
 
 Role = Literal["system", "user", "assistant", "tool"]
 
-#: What a result says that has no text; some servers refuse a message without.
+#: The text of a result that has none; some servers refuse a message without.
 _NO_OUTPUT = "(no output)"
-#: What Google takes in the place of a signature for a call of another model's.
+#: What Google accepts as the signature of another model's call.
 _ANY_SIGNATURE = {"google": {"thought_signature": "skip_thought_signature_validator"}}
 
 _encode = msgspec.json.Encoder().encode
@@ -49,9 +49,9 @@ _encode = msgspec.json.Encoder().encode
 class EncodedHistory:
     """The messages of a history as bytes, which grow with it, for the server that ``origin`` names.
 
-    Only the last message may still grow (user messages in a row are one), so it is kept as the contents it
-    is made of; all before it are final. An item that is replaced (by a shorter copy, say) has what comes
-    after it encoded anew, and nothing before it.
+    Only the last message may still grow (consecutive user messages are one), so it is kept as its contents;
+    all before it are final. If an item is replaced (by a shorter copy, say), what follows it is encoded
+    again, and nothing before it.
     """
 
     __slots__ = (
@@ -73,13 +73,13 @@ class EncodedHistory:
         self._forget(None)
 
     def suits(self, dialect: Dialect, origin: str | None) -> bool:
-        """Whether this is what such a server is sent."""
+        """Whether these messages are encoded for such a server."""
         return self._dialect == dialect and self._origin == origin
 
     def _forget(self, system: str | None) -> None:
         self._system = system
         self._done: list[Item] = []  # what is encoded
-        #: Of each item: where its first message begins (-1: it has none of its own), and who spoke before.
+        #: For each item: where its first message begins (-1: it has none of its own), and who spoke before.
         self._places: list[tuple[int, Role]] = []
         self._first = -1
         self._final = bytearray()
@@ -88,20 +88,20 @@ class EncodedHistory:
         self._legal = LegalHistory(
             self._origin,
             "short" if self._dialect.short_ids else "own",
-            "behind" if self._dialect.images else "unseen",  # a message of the role tool has text alone
+            "behind" if self._dialect.images else "unseen",  # a message of the role tool has only text
         )
 
     def messages(
         self, items: Sequence[Item], system: str | None, closing: bytes | None = None
     ) -> tuple[bytearray, bytes]:
-        """The bytes of all messages, in two pieces that belong one behind the other; last come the words
-        of ``closing`` (a JSON string), which are part of no history.
+        """The bytes of all messages, in two consecutive pieces. The words of ``closing`` (a JSON string),
+        which are part of no history, come last.
         """
         self.advance(items, system, len(items))
         return self._final, self._end(closing)
 
     def _end(self, closing: bytes | None) -> bytes:
-        """What stands behind the final messages, if the model is asked now."""
+        """What follows the final messages, if the model is asked now."""
         role = self._role
         if role == "user":
             return self._message("user", self._open if closing is None else [*self._open, closing])
@@ -125,7 +125,7 @@ class EncodedHistory:
         return comma + b",".join(messages)
 
     def advance(self, items: Sequence[Item], system: str | None, most: int) -> bool:
-        """Encode ``most`` items that are new; whether there are more."""
+        """Encode up to ``most`` new items. Returns whether there are more."""
         if system != self._system:
             self._forget(system)
         self._keep(items)
@@ -137,11 +137,11 @@ class EncodedHistory:
         return len(self._done) < len(items)
 
     def _keep(self, items: Sequence[Item]) -> None:
-        """Keep of what is encoded the part that ``items`` begin with."""
+        """Keep the encoded part that ``items`` begin with."""
         same = first_change(items, self._done)
         if same is None:
             return
-        # back to a place where a message ends that cannot grow any more
+        # back to the end of a message that cannot grow any more
         while same and (self._places[same][0] < 0 or self._places[same][1] in {"user", "system"}):
             same -= 1
         if not same:
@@ -175,7 +175,7 @@ class EncodedHistory:
             self._emit("assistant", self._assistant(item))
 
     def _grow(self, content: bytes) -> None:
-        """Add a content to the user message that stands last."""
+        """Add a content to the last message, which is a user message."""
         if self._role != "user":
             if self._role == "tool" and self._dialect.alternate:
                 self._emit("assistant", _message("assistant", [_text(BRIDGE)]))
@@ -185,7 +185,7 @@ class EncodedHistory:
         self._open.append(content)
 
     def _emit(self, role: Role, message: bytes) -> None:
-        """Add one whole message."""
+        """Add one complete message."""
         self._close()
         self._begin()
         self._role = role
@@ -205,7 +205,7 @@ class EncodedHistory:
         return b"%b%b" % (b"," if self._final else b"", _message(role, contents))
 
     def _assistant(self, item: AssistantItem) -> bytes:
-        """One message with all the text and all the calls, and what this server gave with it."""
+        """One message with all the text and all the calls, and what this server returned with it."""
         native = self._dialect.replay and item.origin is not None and item.origin == self._origin
         if not (self._dialect.fills_in or (native and _has_vendor_data(item))):
             text = item.text
@@ -247,7 +247,7 @@ _CALL_MEMBERS = {"id", "type", "function"}
 
 
 def _give_back_reasoning(message: dict[str, Any], item: AssistantItem) -> None:
-    """Reasoning goes back where it came: in a member of its own, or as a part of the content."""
+    """Put reasoning back where it came from: a member of its own, or a part of the content."""
     if item.reasoning_as == "content":
         message["content"] = [
             {"type": "thinking", "thinking": [{"type": "text", "text": part.text}]}
@@ -275,7 +275,7 @@ def _message(role: str, contents: list[bytes]) -> bytes:
 
 
 def _joined(contents: list[bytes]) -> bytes:
-    """Contents as one: texts by blank lines, or lists of parts where there is a picture among them."""
+    """Contents as one: texts separated by blank lines, or lists of parts if there is a picture among them."""
     if len(contents) == 1:
         return contents[0]
     if all(each[:1] == b'"' for each in contents):
@@ -285,7 +285,7 @@ def _joined(contents: list[bytes]) -> bytes:
 
 
 def _content(parts: tuple[Part, ...]) -> bytes:
-    """The content of a user message: a string where it is text alone, else a list of parts."""
+    """The content of a user message: a string if it is only text, otherwise a list of parts."""
     if not any(isinstance(part, ImagePart) for part in parts):
         return _text("".join(part.text for part in parts if isinstance(part, TextPart)))
     pieces = []
@@ -299,7 +299,7 @@ def _content(parts: tuple[Part, ...]) -> bytes:
 
 
 def _call(call: ToolCall) -> bytes:
-    """A call; one whose arguments were not JSON goes back with none, since servers choke on them."""
+    """A call. If its arguments were not JSON it is sent back with none, since servers fail on them."""
     arguments = _encode(_encode(call.arguments).decode()) if call.invalid is None else b'"{}"'
     return b'{"id":%b,"type":"function","function":{"name":%b,"arguments":%b}}' % (
         _text(call.id),
@@ -315,7 +315,9 @@ def _result(item: ToolResult) -> bytes:
 
 
 def _text(text: str) -> bytes:
-    """A text as a JSON string; half characters, which UTF-8 does not know, become question marks."""
+    """A text as a JSON string; halves of surrogate pairs, which UTF-8 cannot encode, become
+    question marks.
+    """
     try:
         return _encode(text)
     except UnicodeEncodeError:

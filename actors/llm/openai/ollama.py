@@ -1,4 +1,4 @@
-"""Ollama's ``num_ctx``: its chat completions take none, so a model of that context is made of the one named.
+"""Sets Ollama's ``num_ctx``, by creating a model with that context: its chat completions have no such option.
 
 Source: Ollama's documentation of its OpenAI compatibility, and of ``POST /api/create``.
 """
@@ -13,8 +13,8 @@ from actors.net.proxies import authorization_of, basic_credentials, without_cred
 
 
 class SizedModel:
-    """Gives a model a context of ``num_ctx`` tokens, once for each server: as another model of the same
-    weights, which takes no room on its disk and is called after both.
+    """Gives a model a context of ``num_ctx`` tokens, once for each server: as another model with the same
+    weights, which takes no disk space and is named after both.
     """
 
     def __init__(self, base_url: str, num_ctx: int) -> None:

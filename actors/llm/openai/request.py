@@ -1,7 +1,7 @@
-"""Requests in the form of OpenAI's chat completions, pure: a Request in, the bytes of its body out.
+"""Encodes a Request as the body of a request to OpenAI's chat completions; pure.
 
-The bytes of the history are kept from one request to the next, so what was encoded once is never encoded
-again and a longer history begins with exactly the bytes of the shorter one.
+The bytes of the history are kept from one request to the next. So nothing is encoded twice, and a longer
+history begins with exactly the bytes of the shorter one.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def body_of(
 
 
 def encode_some(request: Request, dialect: Dialect, origin: str | None, most: int) -> bool:
-    """Encode ``most`` items that are new in the history; whether there are more."""
+    """Encode up to ``most`` new items of the history. Returns whether there are more."""
     return _history(request, dialect, origin).advance(request.items, request.system, most)
 
 
@@ -69,15 +69,15 @@ def _history(request: Request, dialect: Dialect, origin: str | None) -> EncodedH
 
 
 def _forced(request: Request, tool: str) -> Any:
-    """How a model is held to a call: more servers know the plain word than the name of one tool."""
+    """How to force a call: more servers know the plain word than the name of one tool."""
     if len(request.tools) == 1:
         return "required"
     return {"type": "function", "function": {"name": legal_name(tool)}}
 
 
 def _schema_instruction(request: Request, form: dict[str, Any] | None) -> bytes | None:
-    """The instruction behind the history where an answer has to fit a schema that the request has no field
-    for. Servers that know JSON alone also insist on the word there.
+    """The instruction after the history if an answer must fit a schema for which the request has no field.
+    Servers with a plain JSON mode also insist on that word.
     """
     if request.output_schema is None or (form or {}).get("type") == "json_schema":
         return None

@@ -1,4 +1,4 @@
-"""Model settings as fields of chat completions, pure; servers of this format call some of them differently.
+"""Turns model settings into fields of chat completions, under the names that each kind of server uses; pure.
 
 Sources: the API references of OpenAI, OpenRouter (``reasoning``), Google (``extra_body.google``), DeepSeek
 (``thinking``) and Mistral (``random_seed``).
@@ -13,7 +13,7 @@ from actors.llm.legal import legal_name
 from protocol.errors import ManifestError
 from protocol.model_settings import ModelSettings
 
-#: The kinds of servers that go by names of their own, by the end of their hosts' names.
+#: Kinds of servers with their own names for settings, by the end of their hosts' names.
 _HOSTS = {
     "openrouter.ai": "openrouter",
     "generativelanguage.googleapis.com": "gemini",
@@ -23,14 +23,14 @@ _HOSTS = {
 
 
 def kind_of(base_url: str, scheme: str = "") -> str:
-    """The kind of server at a base URL: as it is called in a manifest, or else as its host says."""
+    """The kind of server at a base URL: the scheme in the manifest, or else judged by its host."""
     host = urlsplit(base_url).hostname or ""
     known = (kind for end, kind in _HOSTS.items() if host == end or host.endswith(f".{end}"))
     return next(known, scheme)
 
 
 def fields_of(settings: ModelSettings, kind: str) -> dict[str, Any]:
-    """The fields of a request. Raises ManifestError for a setting that such a server has not."""
+    """The fields of a request. Raises ManifestError for a setting that such a server does not have."""
     fields: dict[str, Any] = {}
     if settings.top_p is not None:
         fields["top_p"] = settings.top_p

@@ -1,4 +1,4 @@
-"""What OpenAI's chat completions look like on the wire, as far as it is looked at: events, whole answers."""
+"""The wire format of OpenAI's chat completions, as far as it is read: events and whole answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Delta(Struct):
     reasoning_text: Any = None
     refusal: Any = None
     function_call: Function | None = None
-    # what servers that keep vendor data elsewhere send empty with every piece
+    # sent empty with every piece by servers that keep vendor data elsewhere
     name: Any = None
     annotations: Any = None
     audio: Any = None
@@ -53,7 +53,7 @@ class Chunk(Struct):
 _decode = msgspec.json.Decoder(Chunk).decode
 
 
-# The same, but refused where a message or a call has members that are none of these: those are kept.
+# Variants that refuse a message or a call with unknown members, which are then kept.
 
 
 class _StrictFunction(Function, forbid_unknown_fields=True):
@@ -77,12 +77,12 @@ class _StrictChunk(Chunk):
     choices: list[_StrictChoice] | None = None  # type: ignore[assignment]
 
 
-#: An event that holds nothing but what we know; raises one of UNREADABLE for any other.
+#: Decodes an event with known members only; raises one of UNREADABLE for any other.
 decode_strictly = msgspec.json.Decoder(_StrictChunk).decode
 
 
 def read_with_care(data: bytes) -> tuple[Chunk, dict[str, Any] | None]:
-    """One event, and the same unread where it holds more than we know; raises one of UNREADABLE."""
+    """One event, and the undecoded event if it has unknown members; raises one of UNREADABLE."""
     try:
         return _decode(data), _unread(data)
     except msgspec.ValidationError:
@@ -92,7 +92,7 @@ def read_with_care(data: bytes) -> tuple[Chunk, dict[str, Any] | None]:
 
 
 def _unread(data: bytes) -> dict[str, Any] | None:
-    """An event as it came; None where what we know of it can be read and the rest cannot."""
+    """An event as a plain dict; None if its known members can be read and the rest cannot."""
     try:
         decoded: dict[str, Any] = decode_any(data)
     except UNREADABLE:

@@ -1,4 +1,4 @@
-"""OpenAI's Responses: requests, answers and the client of servers that speak it.
+"""OpenAI's Responses API: requests, answers, and the client of servers that speak it.
 
-Each module is imported by who uses it; nothing here is imported along with polypod.
+Each module is imported by its users; importing polypod imports none of them.
 """

@@ -1,7 +1,7 @@
-"""Answers in the form of OpenAI's Responses, pure: events (or one whole answer) in, blocks out.
+"""Reads answers in the format of OpenAI's Responses: events (or one whole answer) in, blocks out. Pure.
 
 An answer is a list of outputs: messages, reasoning, calls, and what only the vendor knows. Each comes in
-pieces between ``output_item.added`` and ``output_item.done``, which has all of it once more.
+pieces between ``output_item.added`` and ``output_item.done``, which repeats all of it.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from protocol.errors import ModelError, ModelErrorKind
 from protocol.text import encodable, encodable_json
 from protocol.usage import Usage
 
-#: What an output is to us; of ``other`` ones (a search that the vendor ran) nothing is shown.
+#: How an output is shown; ``other`` ones (a search that the vendor ran) are not.
 _Kind = Literal["text", "thinking", "call", "other"]
 _KINDS: dict[Any, _Kind] = {"message": "text", "reasoning": "thinking", "function_call": "call"}
-#: Events that add text, and of what kind of output.
+#: Events that add text, and the kind of output that they belong to.
 _TEXTS: dict[Any, _Kind] = {
     "response.output_text.delta": "text",
     "response.refusal.delta": "text",
@@ -50,18 +50,17 @@ _TEXTS: dict[Any, _Kind] = {
 }
 _ITEMS = frozenset({"response.output_item.added", "response.output_item.done"})
 _ENDS = frozenset({"response.completed", "response.incomplete"})
-#: Members of reasoning that are of its one answer: what goes back is looked up nowhere.
+#: Members of reasoning that are valid only within its answer: what is sent back is never looked up.
 _OF_ONE_ANSWER = frozenset({"id", "status"})
-#: How an answer stands that has not come to its end.
+#: Statuses of an unfinished answer.
 _UNFINISHED = frozenset({"failed", "cancelled", "in_progress", "queued"})
-#: Why a text may end in the middle of a call.
+#: Reasons for which a text may end in the middle of a call.
 _CUTS = frozenset({"max_tokens", "content_filter"})
 
 
 class _Output:
-    """One output under way. ``pieces`` are what came of its text or a call's arguments, ``shown`` says
-    whether any of it was given out, ``ended`` that the server has no more of it, ``closed`` that this was
-    given out too.
+    """An output that is arriving. ``pieces`` are its text or arguments so far, ``shown`` says whether any of
+    it was given out, ``ended`` that the server has sent all of it, ``closed`` that its end was given out too.
     """
 
     __slots__ = ("closed", "ended", "halves", "index", "kind", "pieces", "shown")
@@ -73,13 +72,13 @@ class _Output:
         self.shown = False
         self.ended = False
         self.closed = False
-        #: Only where an event had to be mended are there any.
+        #: Only created if an event had to be mended.
         self.halves: HalfPairs | None = None
 
 
 class ResponsesAnswer(EventAnswer):
-    """One answer as it comes in, as AnswerReader says. ``most`` are the tokens that it may have: some servers
-    do not say that they cut it there.
+    """An ``AnswerReader`` for one answer. ``most`` is how many tokens it may have: some servers do not report
+    that they cut it there.
     """
 
     __slots__ = (
@@ -96,7 +95,7 @@ class ResponsesAnswer(EventAnswer):
     def __init__(self, where: str, *, origin: str | None = None, most: int | None = None) -> None:
         super().__init__(where, origin)
         self._most = most
-        #: By what the server calls each: its number, or its id.
+        #: By the number or the id that the server gives each.
         self._outputs: dict[int | str, _Output] = {}
         self._ids: set[str] = set()
         self._begun = False
@@ -107,7 +106,7 @@ class ResponsesAnswer(EventAnswer):
 
     @property
     def metered(self) -> bool:
-        """Usage comes with the end or not at all."""
+        """Whether usage was reported: it comes with the end, or not at all."""
         return bool(self.finish)
 
     @property
@@ -134,8 +133,8 @@ class ResponsesAnswer(EventAnswer):
         return blocks
 
     def close(self) -> list[Block]:
-        """The last blocks: the ends of calls and the end of the answer. Raises ModelError where the stream
-        ended before the server said why.
+        """The last blocks: the ends of calls and the end of the answer. Raises ModelError if the stream ended
+        before the server gave a reason.
         """
         if not self.finish:
             raise unfinished(self._where, begun=self._begun)
@@ -206,7 +205,7 @@ class ResponsesAnswer(EventAnswer):
             self.model = encodable(model) or None
 
     def _output(self, event: Event, kind: _Kind, item: dict[str, Any]) -> _Output:
-        """The output that an event speaks of, which begins with the first that does."""
+        """The output that an event belongs to; the first event begins it."""
         number = event.output_index
         key: int | str
         if isinstance(number, int) and not isinstance(number, bool):
@@ -216,7 +215,7 @@ class ResponsesAnswer(EventAnswer):
         known = self._outputs.get(key)
         if known is None:
             known = self._outputs[key] = _Output(kind, len(self._outputs))
-        elif known.kind != kind:  # not what it was said to be: what comes is of another
+        elif known.kind != kind:  # not the announced kind: this is another output
             known = self._outputs.setdefault(f"{key} {kind}", _Output(kind, len(self._outputs)))
         return known
 
@@ -236,7 +235,7 @@ class ResponsesAnswer(EventAnswer):
             self._blocks.append(made(text, output.index))
 
     def _say_rest(self, output: _Output) -> None:
-        """Half a character that waits for its other half, which does not come any more."""
+        """Give out half a surrogate pair whose other half never came."""
         if output.halves is None or not (rest := output.halves.rest()):
             return
         if output.kind == "call":
@@ -247,7 +246,7 @@ class ResponsesAnswer(EventAnswer):
             self._blocks.append(made(rest, output.index))
 
     def _part_thoughts(self, event: Event) -> None:
-        """Set the parts of a summary apart."""
+        """Separate the parts of a reasoning summary."""
         number = event.summary_index
         if isinstance(number, int) and number > 0:
             self._say(self._output(event, "thinking", {}), "\n\n")
@@ -268,7 +267,7 @@ class ResponsesAnswer(EventAnswer):
     # -- outputs -----------------------------------------------------------------------------------
 
     def _take_item(self, item: dict[str, Any], event: Event, *, done: bool) -> None:
-        """Take an output as it begins, or all of it."""
+        """Take an output at its beginning, or all of it."""
         kind = _kind_of(item)
         output = self._output(event, kind, item)
         if output.closed:
@@ -317,7 +316,7 @@ class ResponsesAnswer(EventAnswer):
         return wanted
 
     def _take_message(self, output: _Output, item: dict[str, Any]) -> None:
-        """Take all of a message: what of it has not come before."""
+        """Take a whole message: the part that has not come before."""
         content = item.get("content")
         said = ""
         for part in content if isinstance(content, list) else ():
@@ -330,12 +329,12 @@ class ResponsesAnswer(EventAnswer):
             self._say(output, said[len(came) :])
 
     def _take_unread(self, output: _Output, item: dict[str, Any]) -> None:
-        """Take what goes back unread: reasoning, and what is the vendor's own."""
+        """Take what is sent back unread: reasoning, and the vendor's own outputs."""
         if output.kind == "thinking":
             if not output.shown:
                 self._say_thoughts(output, item)
             if not (item.get("encrypted_content") or item.get("content")):
-                return  # nothing of it is worth anything to the server that it came from
+                return  # none of it is of use to the server that it came from
             item = {name: value for name, value in item.items() if name not in _OF_ONE_ANSWER and value}
             item.setdefault("summary", [])
         self._blocks.append(VendorChunk(encodable_json(item), output.index, "block"))
@@ -365,7 +364,7 @@ class ResponsesAnswer(EventAnswer):
         for number, item in enumerate(output if isinstance(output, list) else ()):
             if isinstance(item, dict) and (is_all_new or self._is_open(number, item)):
                 self._take_item(item, Event(output_index=number), done=True)
-        if self.done:  # what came of an output is another than that
+        if self.done:  # an output differs from what came of it before
             return
         details = response.get("incomplete_details")
         reason = details.get("reason") if isinstance(details, dict) else None
@@ -383,14 +382,14 @@ class ResponsesAnswer(EventAnswer):
         self._begun, self.finish, self.done = True, word, True
 
     def _is_open(self, number: int, item: dict[str, Any]) -> bool:
-        """Whether an output has begun, and not all of it has come."""
+        """Whether an output has begun and is not complete."""
         known = self._outputs.get(number)
         if known is None or known.closed or known.kind != _kind_of(item):
             return False
         return known.kind != "call" or not _has_come(known)
 
     def _is_full(self) -> bool:
-        """Whether a server that never says so has cut the answer."""
+        """Whether a server that never reports it has cut the answer."""
         length = None if self._usage is None else self._usage.output_tokens
         return self._most is not None and length is not None and length >= self._most
 
@@ -400,7 +399,7 @@ class ResponsesAnswer(EventAnswer):
         prompt, output = count_of(reported.get("input_tokens")), count_of(reported.get("output_tokens"))
         details = reported.get("input_tokens_details")
         cached = count_of(details.get("cached_tokens")) if isinstance(details, dict) else None
-        if not prompt and not output:  # a prompt of no tokens does not exist: nothing was counted
+        if not prompt and not output:  # no prompt is empty, so nothing was counted
             return
         self._usage = Usage(prompt or None, output, cached)
         self._blocks.append(UsageReport(self._usage))
@@ -409,7 +408,7 @@ class ResponsesAnswer(EventAnswer):
         self._fail(ModelError(f"{self._where} {words}", kind=kind, where=self._where))
 
     def _fail(self, failure: ModelError) -> None:
-        """Read nothing more; what was finished before stands."""
+        """Stop reading; what was finished before is kept."""
         self.done = True
         if not self.finish and self.failure is None:
             self.failure = failure
@@ -421,19 +420,19 @@ def _kind_of(item: dict[str, Any]) -> _Kind:
 
 
 def _is_whole(call: _Output) -> bool:
-    """Whether the arguments of a call, which may have none, are all there."""
+    """Whether the arguments of a call, which may have none, are complete."""
     return is_object("".join(call.pieces) or "{}")
 
 
 def _has_come(call: _Output) -> bool:
-    """Whether the arguments of a call are all there, where nobody has said that it has ended: a call without
-    any may only have begun.
+    """Whether the arguments of a call are complete although its end was not reported: a call without any may
+    just have begun.
     """
     return bool(call.pieces) and _is_whole(call)
 
 
 def _members(data: bytes) -> dict[str, Any]:
-    """The members of a whole answer, which was read before."""
+    """The members of a whole answer, which was decoded before."""
     from actors.llm.lenient import decode_any  # noqa: PLC0415 - most answers are streams
 
     try:

@@ -1,4 +1,4 @@
-"""The client of every server that speaks OpenAI's Responses."""
+"""``ResponsesClient``: the client of every server that speaks OpenAI's Responses."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _DIALECT = "responses.dialect."
 class ResponsesClient(ServerClient[Dialect]):
     """Talks to one model at one base URL (which usually ends in ``/v1``), with or without a key.
 
-    ``http`` holds the connections and is shared by the clients of a system; a client without one makes its
-    own and closes it in ``aclose``. ``streaming=False`` asks for whole answers instead of streams,
-    ``settings`` are those of the model. Raises ManifestError for a setting that this API has not.
+    ``http`` has the connections and is shared by the clients of a system; a client without one makes its own
+    and closes it in ``aclose``. ``streaming=False`` asks for whole answers instead of streams. ``settings``
+    are the model's. Raises ManifestError for a setting that this API does not have.
     """
 
     misunderstood = frozenset({400, 404, 415, 422, 500, 501})

@@ -1,4 +1,4 @@
-"""What servers of OpenAI's Responses understand, pure: learnt from their refusals."""
+"""What servers of OpenAI's Responses support, as learnt from their refusals; pure."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from protocol.items import ImagePart, ToolResult
 
 
 class Dialect(Struct, frozen=True):
-    """What a model or server understands of a request; learnt from its refusals.
+    """What a model or server supports; learnt from its refusals.
 
-    ``encrypted``: it gives reasoning that only it can read, to be sent back. ``json_schema``: an answer can
-    be held to a schema. ``tool_choice``: a model can be held to a call. ``reasoning``: it takes reasoning
-    back. ``result_images``: a tool's result may have pictures, as OpenAI's own server takes it.
+    ``encrypted``: it returns encrypted reasoning, to be sent back. ``json_schema``: answers can be forced to
+    fit a schema. ``tool_choice``: calls can be forced. ``reasoning``: it accepts reasoning back.
+    ``result_images``: results of tools may contain pictures, as OpenAI's own server allows.
     """
 
     encrypted: bool = True
@@ -38,7 +38,7 @@ class Dialect(Struct, frozen=True):
 
 
 def adapted(dialect: Dialect, words: str, request: Request) -> Dialect | None:
-    """The dialect for a server that refused ``request`` with ``words``; None where they say nothing of it."""
+    """The dialect for a server that refused ``request`` with ``words``; None if they say nothing about it."""
     words = words.lower()
     for field, about in _REFUSED:
         if getattr(dialect, field) and re.search(about, words):
@@ -53,12 +53,12 @@ def _has_result_pictures(request: Request) -> bool:
     return any(isinstance(part, ImagePart) for item in results for part in item.content)
 
 
-#: What servers say of a result that is a list: llama-server, LM Studio, and what checks with pydantic.
+#: Refusals of a result that is a list, by llama-server, LM Studio, and servers that validate with pydantic.
 _TEXT_ALONE = (
     r"output of tool call|function_call_output|\.output\b|'?input'?\W*$|valid string|expected (a )?string"
 )
 
-#: What refusals say of each.
+#: Words in refusals of each option.
 _REFUSED: tuple[tuple[str, str], ...] = (
     ("encrypted", r"encrypted[_ ]content|\binclude\b"),
     ("temperature", r"temperature"),

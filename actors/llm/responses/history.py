@@ -1,8 +1,8 @@
-"""A history as the bytes of inputs of OpenAI's Responses, which grow with it.
+"""Encodes a history as inputs of OpenAI's Responses, as bytes that grow with it.
 
 Words of the runtime are user messages, marked as not the user's, so that they also fit models that want the
-system's words first. What one of these servers gave (reasoning, blocks of the vendor's own) goes back to it
-in its place: reasoning stands before the message or the call that it led to, or is refused.
+system's words first. What such a server has returned (reasoning, blocks of the vendor's own) is sent back in
+its place: reasoning must precede the message or the call that it led to, or it is refused.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from protocol.items import (
 )
 from protocol.text import encodable_json
 
-#: What a result says that has no text.
+#: The text of a result that has none.
 _NO_OUTPUT = "(no output)"
 
 _encode = msgspec.json.Encoder().encode
 
 
 class EncodedInput:
-    """The inputs of a history as bytes, which grow with it, for the server that ``origin`` names. An item
-    that is replaced has what comes after it encoded anew, and nothing before it.
+    """The inputs of a history as bytes, which grow with it, for the server that ``origin`` names. If an item
+    is replaced, what follows it is encoded again, and nothing before it.
     """
 
     __slots__ = ("_done", "_final", "_legal", "_origin", "_pictures", "_places", "_reasoning", "_spoke")
@@ -47,19 +47,19 @@ class EncodedInput:
         self._pictures = dialect.pictures
         self._legal = LegalHistory(origin, "own", dialect.pictures)
         self._done: list[Item] = []  # what is encoded
-        #: Of each item: where its inputs begin, and whether the model spoke last before it.
+        #: For each item: where its inputs begin, and whether the model spoke last before it.
         self._places: list[tuple[int, bool]] = []
         self._final = bytearray()
         self._spoke = False
 
     def suits(self, dialect: Dialect, origin: str | None) -> bool:
-        """Whether this is what such a server is sent."""
+        """Whether these inputs are encoded for such a server."""
         understood = (dialect.reasoning, dialect.pictures)
         return self._origin == origin and (self._reasoning, self._pictures) == understood
 
     def inputs(self, items: Sequence[Item], closing: str | None = None) -> tuple[bytearray, bytes]:
-        """The bytes of all inputs, in two pieces that belong one behind the other; last come the words of
-        ``closing``, which are part of no history.
+        """The bytes of all inputs, in two consecutive pieces. The words of ``closing``, which are part of no
+        history, come last.
         """
         self.advance(items, len(items))
         rest = [each for item in self._legal.unanswered() for each in self._inputs_of(item)]
@@ -71,7 +71,7 @@ class EncodedInput:
         return self._final, comma + b",".join(map(_bytes, rest))
 
     def advance(self, items: Sequence[Item], most: int) -> bool:
-        """Encode ``most`` items that are new; whether there are more."""
+        """Encode up to ``most`` new items. Returns whether there are more."""
         self._keep(items)
         known = len(self._done)
         for place, item in enumerate(items[known : known + most], known):
@@ -82,7 +82,7 @@ class EncodedInput:
         return len(self._done) < len(items)
 
     def _keep(self, items: Sequence[Item]) -> None:
-        """Keep of what is encoded the part that ``items`` begin with."""
+        """Keep the encoded part that ``items`` begin with."""
         same = first_change(items, self._done)
         if same is None:
             return
@@ -107,7 +107,7 @@ class EncodedInput:
             yield _message("user", _content(item.content))
 
     def _spoken(self, item: AssistantItem) -> Iterator[dict[str, Any]]:
-        """What the model said, in its order; what went before nothing is left out."""
+        """What the model said, in order; reasoning that precedes nothing is left out."""
         native = self._reasoning and item.origin is not None and item.origin == self._origin
         outputs: list[dict[str, Any]] = []
         calls = list(item.calls)
@@ -127,7 +127,7 @@ class EncodedInput:
 
 
 def _output(item: ToolResult) -> str | list[dict[str, Any]]:
-    """What a result says: a text, or a list of contents where there is a picture among them."""
+    """The text of a result, or a list of contents if there is a picture among them."""
     if any(isinstance(part, ImagePart) for part in item.content):
         content = _content(item.content)
         return [_input_text("Error: "), *content] if item.is_error else content
@@ -146,7 +146,7 @@ def _content(parts: tuple[Part, ...]) -> list[dict[str, Any]]:
 
 
 def _say(outputs: list[dict[str, Any]], text: str) -> None:
-    """Add a text, to the message that stands last where there is one."""
+    """Add a text, to the last message if there is one."""
     if not text.strip():
         return
     if outputs and outputs[-1].get("type") == "message":
@@ -156,7 +156,7 @@ def _say(outputs: list[dict[str, Any]], text: str) -> None:
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
-    """A call; one whose arguments were not JSON goes back with none, since servers choke on them."""
+    """A call. If its arguments were not JSON it is sent back with none, since servers fail on them."""
     arguments = _bytes(call.arguments).decode() if call.invalid is None else "{}"
     return {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": arguments}
 
@@ -175,7 +175,7 @@ def _image(part: ImagePart) -> dict[str, Any]:
 
 
 def _bytes(value: dict[str, Any]) -> bytes:
-    """A value as JSON; half characters, which UTF-8 does not know, become question marks."""
+    """A value as JSON; halves of surrogate pairs, which UTF-8 cannot encode, become question marks."""
     try:
         return _encode(value)
     except UnicodeEncodeError:

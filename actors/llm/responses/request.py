@@ -1,7 +1,7 @@
-"""Requests in the form of OpenAI's Responses, pure: a Request in, the bytes of its body out.
+"""Encodes a Request as the body of a request to OpenAI's Responses; pure.
 
-Nothing is kept at the server (``store`` is off): the history is the session's, and goes with each request.
-The inputs stand last, so that bodies of one history share their beginning.
+The server keeps nothing (``store`` is off): the history is the session's, and is sent with each request. The
+inputs come last, so that bodies of one history share their beginning.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def body_of(
 
 
 def encode_some(request: Request, dialect: Dialect, origin: str | None, most: int) -> bool:
-    """Encode ``most`` items that are new in the history; whether there are more."""
+    """Encode up to ``most`` new items of the history. Returns whether there are more."""
     return _history(request, dialect, origin).advance(request.items, most)
 
 

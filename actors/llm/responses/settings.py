@@ -1,4 +1,4 @@
-"""Model settings as fields of OpenAI's Responses, pure."""
+"""Turns model settings into fields of OpenAI's Responses; pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protocol.model_settings import ModelSettings
 
 
 def fields_of(settings: ModelSettings) -> dict[str, Any]:
-    """The fields of a request. Raises ManifestError for a setting that this API has not."""
+    """The fields of a request. Raises ManifestError for a setting that this API does not have."""
     for name, value in (("seed", settings.seed), ("thinking_budget", settings.thinking_budget)):
         if value is not None:
             hint = "say reasoning_effort instead" if name == "thinking_budget" else "leave it out"
@@ -28,7 +28,7 @@ def fields_of(settings: ModelSettings) -> dict[str, Any]:
 
 
 def choice_of(choice: str) -> Any:
-    """A choice of tools as this API has it."""
+    """A tool choice in this API's form."""
     if choice in {"auto", "none", "required"}:
         return choice
     return {"type": "function", "name": legal_name(choice)}

@@ -1,6 +1,6 @@
-"""What OpenAI's Responses look like on the wire, as far as it is looked at: events and whole answers.
+"""The wire format of OpenAI's Responses, as far as it is read: events and whole answers.
 
-Source: the vendor's API reference of streaming events; and llama-server, whose events number no outputs.
+Source: the vendor's API reference of streaming events; and llama-server, whose events do not number outputs.
 """
 
 from __future__ import annotations
