@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from actors.pod.handle import Pod
 from actors.pod.local import actor_of, lives_here, remote_pod
-from actors.pod.pod import PodActor
 from actors.runtime.future import AsyncFuture
 from actors.sessions.head import composed
 from protocol.errors import NameTaken, PodNotFound
 from protocol.foreign import shown
 from protocol.names import check_name
+
+if TYPE_CHECKING:
+    from actors.pod.pod import PodActor
 
 
 class Roster:

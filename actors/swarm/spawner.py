@@ -13,7 +13,6 @@ from actors.llm.base import is_client
 from actors.pod.address import Mailboxes
 from actors.pod.handle import Pod
 from actors.pod.local import actor_of, shut_down
-from actors.pod.pod import PodActor
 from actors.pod.resources import Given, MakePrompt, PodResources
 from actors.pod.runs.options import SystemPrompt
 from actors.pod.runs.own_options import checked_prompt
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from actors.pod.assembly import Assembly
     from actors.pod.delegation.delegation import Delegation
     from actors.pod.idle_reaper import IdleReaper
+    from actors.pod.pod import PodActor
     from actors.swarm.supervision import Started, Supervision
 
 
@@ -153,7 +153,7 @@ class Spawner:
     ) -> None:
         """Have a pod live; ``future`` gives its handle once it takes commands."""
         name, parent = resources.name, resources.parent
-        actor = PodActor.make(room, self, resources, resumed)
+        actor = self._make_actor(room, resources, resumed)
         pod = self._roster.pods[name] = Pod(name, self._mailboxes, actor)
         if parent is not None:
             self._bus.adopt(name, parent)
@@ -164,6 +164,11 @@ class Spawner:
         actor.begin()
         if not future.done():
             self._roster.starting[name] = future
+
+    def _make_actor(self, room: Mailroom, resources: PodResources, resumed: Resumed | None) -> PodActor:
+        from actors.pod.pod import PodActor  # noqa: PLC0415 - paid for by whoever has a pod
+
+        return PodActor.make(room, self, resources, resumed)
 
     def _finish_start(self, pod: Pod, future: AsyncFuture[Pod], error: BaseException | None) -> None:
         """Note that a pod lives, or does not, since there was an ``error``."""
@@ -238,7 +243,7 @@ class Spawner:
             started(error)
 
         resumed = Resumed(failed.durable_position()[0], exact=False)
-        actor = PodActor.make(room, self, resources, resumed)
+        actor = self._make_actor(room, resources, resumed)
         actor.started = finish_start
         pod._actor = actor  # noqa: SLF001 - the handle follows
         self._attach(actor)
