@@ -365,7 +365,7 @@ def _here() -> Path:
         return Path.cwd()
     except FileNotFoundError as error:
         raise ManifestError(
-            "manifest: the working directory is gone", hint="change to one that is there"
+            "manifest: the working directory no longer exists", hint="change to another one"
         ) from error
 
 

@@ -45,7 +45,7 @@ def trust(path: Path, digest: str) -> None:
     except OSError as error:
         raise StoreError(
             f"cannot keep what is trusted in {mark.parent}: {error.strerror}",
-            hint="$XDG_STATE_HOME moves the folder of polypod's state",
+            hint="choose another state folder with $XDG_STATE_HOME",
         ) from error
 
 

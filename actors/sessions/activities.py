@@ -21,7 +21,7 @@ def still_open(activities: tuple[Activity, ...], event: DurableEvent) -> tuple[A
 
 
 #: The error of activities that a branch does not continue.
-ELSEWHERE = "it goes on in the session that this one branched off from"
+ELSEWHERE = "it continues in the session that this one branched off from"
 
 
 def ends_of(
@@ -45,4 +45,4 @@ def ends_in_branch(
 
 
 def _no_end(what: str, why: str) -> Failure:
-    return Failure.of(PodError(f"the {what} came to no end: {why}"))
+    return Failure.of(PodError(f"the {what} did not finish: {why}"))

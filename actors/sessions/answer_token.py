@@ -28,7 +28,7 @@ from protocol.errors import StoreError
 _NAME = "approval-token"
 #: The size of a token in bytes.
 _SIZE = 32
-_HINT = "$XDG_STATE_HOME moves the folder of polypod's state"
+_HINT = "choose another state folder with $XDG_STATE_HOME"
 
 
 class AnswerToken:
@@ -64,7 +64,7 @@ def answer_token() -> AnswerToken:
         try:
             _make(path)
         except OSError as error:
-            why = f"cannot make the token of answers, {path}: {error.strerror}"
+            why = f"cannot create the token that signs approvals, {path}: {error.strerror}"
             raise StoreError(why, hint=_HINT) from error
         mark = _mark_of(path)
     return _token_in(path, mark)
@@ -85,7 +85,9 @@ def _token_in(path: Path, _: object) -> AnswerToken:
     try:
         return AnswerToken(_read(path))
     except OSError as error:
-        raise StoreError(f"cannot read the token of answers, {path}: {error.strerror}", hint=_HINT) from error
+        raise StoreError(
+            f"cannot read the token that signs approvals, {path}: {error.strerror}", hint=_HINT
+        ) from error
 
 
 def _read(path: Path) -> bytes:
@@ -98,11 +100,11 @@ def _read(path: Path) -> bytes:
     if found.st_uid != os.geteuid():
         why = "belongs to another user, so it proves nothing"
     elif found.st_mode & 0o077:
-        why = "may be read by others than its owner, so it proves nothing"
+        why = "can be read by other users, so it proves nothing"
     elif len(secret) != _SIZE:
         why = "is not a token"
     if why is not None:
-        raise StoreError(f"{path} {why}", hint=f"delete it, and a new one is made: rm {path}")
+        raise StoreError(f"{path} {why}", hint=f"delete it, so that a new one is created: rm {path}")
     return secret
 
 

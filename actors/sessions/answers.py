@@ -83,7 +83,9 @@ def wait(answer: Answer[T]) -> T:
     mailroom, waiting = process_loop().mailroom, settled(answer)
     if mailroom.here():
         waiting.close()
-        raise WouldDeadlock("a store that has to be awaited cannot be waited for on this loop")
+        raise WouldDeadlock(
+            "this thread's event loop serves the store, so it cannot block until the store answers"
+        )
     result: T = asyncio.run_coroutine_threadsafe(waiting, mailroom.loop).result()
     return result
 

@@ -59,12 +59,12 @@ def first_break(entries: Sequence[StoredEntry], prev: Head | None = None) -> tup
     expected, digest = (entries[0].seq, GENESIS) if prev is None else (prev.seq + 1, prev.hash)
     for entry in entries:
         if entry.seq != expected:
-            return expected, f"entry {expected} is missing; the next one there is {entry.seq}"
+            return expected, f"entry {expected} is missing; the next existing one is {entry.seq}"
         hashing = new_hash()  # ``link`` inlined, since reading a long history depends on it
         hashing.update(digest)
         hashing.update(entry.body)
         digest = hashing.digest()
         if digest != entry.hash:
-            return expected, "its hash does not fit its bytes and the entry before it"
+            return expected, "its hash does not match its bytes and the entry before it"
         expected += 1
     return None

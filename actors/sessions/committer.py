@@ -81,8 +81,8 @@ class Committer(Generic[J]):
         waiting = self._given - self._finished
         if waiting > self._limit:
             raise StoreError(
-                f"{self._name} has fallen behind: {waiting >> 20} MiB wait to be written",
-                hint="try again later, or put the store on a faster disk",
+                f"{self._name} cannot keep up: {waiting >> 20} MiB are waiting to be written",
+                hint="try again later, or move the store to a faster disk",
             )
         if self._thread is None:
             self._thread = self._start_thread()
@@ -98,8 +98,8 @@ class Committer(Generic[J]):
             thread.start()
         except RuntimeError as error:
             raise StoreError(
-                f"cannot write {self._name}: no thread to write with ({error})",
-                hint="end other threads or processes, or raise the limit on them",
+                f"cannot write {self._name}: the thread that writes cannot be started ({error})",
+                hint="stop other threads or processes, or raise their limit",
             ) from error
         return thread
 

@@ -14,23 +14,24 @@ from pathlib import Path
 
 from protocol.errors import StoreError
 
-_NO_FOLDER = "a file stands where a folder has to be: name another place, or move it out of the way"
+_NO_FOLDER = "a file is where a folder is needed: move it away, or choose another path"
 #: The hint for a full disk.
-FREE_SPACE = "free some space; what follows will be written then"
+FREE_SPACE = "free some space; later writes will then succeed"
 _HINTS = {
     errno.ENOSPC: FREE_SPACE,
-    errno.EDQUOT: "free some of your quota; what follows will be written then",
+    errno.EDQUOT: "free some of your disk quota; later writes will then succeed",
     errno.EFBIG: "raise the limit on the size of files",
-    errno.EROFS: "use a folder on a disk that may be written",
+    errno.EROFS: "use a folder on a writable disk",
     errno.EACCES: "check the permissions of the file and of its folder",
     errno.EPERM: "check the permissions of the file and of its folder",
     errno.ENOENT: "it was moved or deleted: put it back",
     errno.ENOTDIR: _NO_FOLDER,
     errno.EEXIST: _NO_FOLDER,
     errno.EMFILE: "raise the limit on open files",
-    errno.ENOLCK: "put the store on a disk of this machine",
+    errno.ENOLCK: "put the store on a local disk",
     errno.ENAMETOOLONG: "use shorter names",
-    errno.ETIMEDOUT: "try again once polypod gc has given space back; let a process go on that was stopped",
+    errno.ETIMEDOUT: "try again after polypod gc has freed space; if the process that holds the "
+    "lock is suspended, continue it",
 }
 #: Errors of a file system without locks, such as a network file system whose server has none.
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -48,7 +49,7 @@ def place(path: str | os.PathLike[str]) -> Path:
         found = Path(path).expanduser().absolute()
     except FileNotFoundError as error:
         raise StoreError(
-            f"cannot use {str(path)!r}: the working directory is gone", hint="change to one that is there"
+            f"cannot use {str(path)!r}: the working directory no longer exists", hint="change to another one"
         ) from error
     except (RuntimeError, ValueError) as error:  # no such user; half a surrogate pair
         raise _no_place(path) from error
@@ -58,7 +59,10 @@ def place(path: str | os.PathLike[str]) -> Path:
 
 
 def _no_place(path: str | os.PathLike[str]) -> StoreError:
-    return StoreError(f"cannot use {str(path)!r}: no store can be there", hint="name a file, or a folder")
+    return StoreError(
+        f"cannot use {str(path)!r}: it is not a valid path for a store",
+        hint="use the path of a file or a folder",
+    )
 
 
 def lock(descriptor: int, operation: int) -> None:

@@ -91,7 +91,7 @@ def check_session_name(name: object) -> None:
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
         raise InvalidInput(f"session: expected a name in printable letters, got {shown(name)}")
     if len(quote(name, safe="", errors="replace")) > _LONGEST:
-        raise InvalidInput(f"session: the name {name[:40]!r}… is too long", hint="take one of 60 letters")
+        raise InvalidInput(f"session: the name {name[:40]!r}… is too long", hint="use at most 60 letters")
 
 
 def composed(name: str) -> str:

@@ -165,7 +165,7 @@ class WriterLock:
             time.sleep(_NAP)
             with contextlib.suppress(BlockingIOError):
                 return lock(descriptor, operation)
-        raise OSError(errno.ETIMEDOUT, f"another process has kept it locked for {self.patience:g} seconds")
+        raise OSError(errno.ETIMEDOUT, f"another process has held its lock for {self.patience:g} seconds")
 
     def _remove_dead(self) -> None:
         for path in self.folder.glob("*" + _SUFFIX):

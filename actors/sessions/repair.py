@@ -41,7 +41,7 @@ from protocol.wire import decode_entry, encode
 _SLICE = 1000
 #: The highest number that an entry may have, so that all stores can keep it and count further.
 _LAST_NUMBER = 1 << 62
-_CHANGED = "export the session again: somebody has changed the file"
+_CHANGED = "the file was changed after the export: export the session again"
 #: Errors of the system for sessions that may be sound.
 _MAY_BE_SOUND = frozenset(
     {errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
@@ -83,7 +83,7 @@ def check_session(store: SessionStore, session_id: str) -> Iterator[Finding]:
     """Read one session, and yield what is wrong; one that is deleted meanwhile is skipped."""
     try:
         if torn := wait(store.torn(session_id)):
-            yield Finding("torn", f"{torn} bytes of a batch that was never finished", session_id)
+            yield Finding("torn", f"{torn} bytes of an unfinished batch", session_id)
         entries, broken = sound_prefix(store, session_id)
     except SessionNotFound:
         return
@@ -307,9 +307,7 @@ def _through(
     if len(found) == 1:
         return entries[: found[0] + 1]
     if found:
-        raise UnknownEntry(
-            f"{len(found)} entries of session {session_id} have a hash that begins with {at!r}"
-        )
+        raise UnknownEntry(f"session {session_id} has {len(found)} entries whose hash begins with {at!r}")
     raise broken or UnknownEntry(
         f"session {session_id} has no entry with hash {at}",
         hint=f"polypod log {session_id} lists its entries and their hashes",
@@ -324,7 +322,7 @@ def _opening(session_id: str, entry: StoredEntry) -> SessionOpened:
     except WireError as error:
         raise SessionCorrupt(session_id, entry.seq, str(error)) from error
     if not isinstance(opened, SessionOpened):
-        raise SessionCorrupt(session_id, entry.seq, "a session does not begin like this")
+        raise SessionCorrupt(session_id, entry.seq, "this is not the beginning of a session")
     return opened
 
 
@@ -349,7 +347,7 @@ def export_session(store: SessionStore, session_id: str, path: Path) -> None:
     Raises StoreError also if there is a file of that name, or it cannot be written.
     """
     if path.is_dir():
-        raise StoreError(f"{path} is a folder", hint="name a new file in it")
+        raise StoreError(f"{path} is a folder", hint="name a new file in this folder")
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     data = b"".join(export_lines(store, session_id))
     try:
@@ -357,11 +355,11 @@ def export_session(store: SessionStore, session_id: str, path: Path) -> None:
             name_file(draft, path)
     except FileExistsError as error:
         raise StoreError(
-            f"{path} exists already", hint="name a new file: an export overwrites nothing"
+            f"{path} already exists", hint="name a new file: an export never overwrites one"
         ) from error
     except FileNotFoundError as error:
         raise StoreError(
-            f"cannot write {path}: there is no folder {path.parent}", hint="make the folder first"
+            f"cannot write {path}: there is no folder {path.parent}", hint="create the folder first"
         ) from error
     except OSError as error:
         raise store_error(error, path) from error
@@ -374,7 +372,7 @@ def _check_header(header: Header, entries: list[StoredEntry], name: str) -> None
     """
     before = 0 if header.parent is None else header.parent.at_seq
     if entries[0].seq < 1 or max(entries[-1].seq, before) > _LAST_NUMBER:
-        raise StoreError(f"{name} has an entry of a number that none can have", hint=_CHANGED)
+        raise StoreError(f"{name} has an entry with an impossible number", hint=_CHANGED)
     with contextlib.suppress(NewerVersion, SessionCorrupt):  # damage is reported where the entries are read
         opened = _opening(header.session, entries[0])
         for what, said, found in (
@@ -384,7 +382,7 @@ def _check_header(header: Header, entries: list[StoredEntry], name: str) -> None
         ):
             if said != found and not (what == "session" and is_lost_id(header.session)):
                 raise StoreError(
-                    f"{name} says that its {what} is {said!r}, and its entries are of {found}", hint=_CHANGED
+                    f"{name} names the {what} {said!r}, but its entries belong to {found}", hint=_CHANGED
                 )
 
 
@@ -401,17 +399,18 @@ def import_session(store: SessionStore, lines: Iterable[bytes], *, name: str = "
     first, _, rest = b"".join(lines).partition(b"\n")
     header = parse_header(first, name)
     if header is None:
-        raise StoreError(f"{name} is not an exported session", hint="export one with: polypod export")
+        raise StoreError(f"{name} is not an exported session", hint="create one with: polypod export")
     reader = LineReader()
     entries = reader.feed(rest)
     if reader.sound < len(rest) or not entries:
-        raise StoreError(f"{name} is cut off", hint="export the session again")
+        raise StoreError(f"{name} is truncated", hint="export the session again")
     verified(header.session, entries)
     _check_header(header, entries, name)
     try:
         wait_durable(store, store.create(header.session, header.pod, header.parent, entries, claim=False))
     except HeadConflict as error:
         raise HeadConflict(
-            f"session {header.session} exists already in {store.url}", hint="an import overwrites nothing"
+            f"session {header.session} already exists in {store.url}",
+            hint="an import never overwrites a session",
         ) from error
     return wait(store.info(header.session))

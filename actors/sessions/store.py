@@ -209,7 +209,7 @@ class SessionStore(abc.ABC):
         StoreError.
         """
         raise StoreError(
-            f"{self.url} keeps no answers to approvals", hint="answer in the process that has the pod"
+            f"{self.url} cannot store answers to approvals", hint="answer in the process that runs the pod"
         )
 
     def answers(self, approval_ids: Collection[str]) -> Answer[list[ApprovalAnswer]]:  # noqa: ARG002
@@ -330,20 +330,20 @@ def in_use(session_id: str, holder: Holder) -> SessionInUse:
     pod = holder.pod if holder.pid == os.getpid() else _process_pods.get(holder.pid)
     if pod is not None:
         that = "that has it" if pod == holder.pod else "whose sub-agent has it"
-        error.hint = f"it is this program's own: get({pod!r}) of its system gives the pod {that}"
+        error.hint = f"this program itself has it: get({pod!r}) of its system returns the pod {that}"
     return error
 
 
 def not_found(session_id: str, url: str) -> SessionNotFound:
     """The error for a session that the store does not have."""
-    hint = "polypod ps lists the sessions there are"
+    hint = "list the sessions with polypod ps"
     return SessionNotFound(f"no session {session_id} in {url}", hint=hint)
 
 
 def closed(url: str, *, inherited: bool) -> StoreError:
     """The error for a store that was closed, or that a forked child has inherited."""
     if inherited:
-        return StoreError(f"{url} was opened by the parent process", hint="open it anew in this one")
+        return StoreError(f"{url} was opened by the parent process", hint="open it again in this process")
     return StoreError(f"{url} is closed", hint="open it again")
 
 

@@ -54,20 +54,20 @@ def place_of(url: str) -> Place:
     place, _, query = rest.partition("?")
     if scheme == "memory":
         if place or query:
-            raise StoreError(f"{url!r}: memory: takes no place and no options", hint=_HINT)
+            raise StoreError(f"{url!r}: memory: takes no path and no options", hint=_HINT)
         return Place(scheme, "", "process")
     if scheme in {"postgresql", "postgres"}:
         raise StoreError(
-            "polypod comes with no store for PostgreSQL",
-            hint=f"{_HINT}; or give PodSystem a SessionStore of your own",
+            "polypod has no store for PostgreSQL",
+            hint=f"{_HINT}; or pass your own SessionStore to PodSystem",
         )
     if scheme not in _ON_DISK:
-        raise StoreError(f"{url!r}: there is no kind of store called {scheme!r}", hint=_HINT)
+        raise StoreError(f"{url!r}: there is no store of type {scheme!r}", hint=_HINT)
     path = place.removeprefix("//")
     if not path:
-        raise StoreError(f"{url!r} does not say where", hint=_HINT)
+        raise StoreError(f"{url!r} has no path", hint=_HINT)
     if path == ":memory:":  # SQLite's own name for it would be an ordinary file here
-        raise StoreError(f"{url!r}: sessions in memory are memory:", hint=_HINT)
+        raise StoreError(f"{url!r}: for sessions in memory, use memory:", hint=_HINT)
     return Place(scheme, path, _durability(url, query))
 
 
@@ -79,4 +79,4 @@ def _durability(url: str, query: str) -> Durability:
     for known in get_args(Durability):
         if value == known:
             return known  # type: ignore[no-any-return]
-    raise StoreError(f"{url!r}: durability is process or power, not {value!r}", hint=_HINT)
+    raise StoreError(f"{url!r}: durability must be process or power, not {value!r}", hint=_HINT)

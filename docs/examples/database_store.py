@@ -77,7 +77,7 @@ class DatabaseStore(SessionStore):
                     (session_id, pod, now, msgspec.json.encode(parent), parent and parent.session_id),
                 )
             except sqlite3.IntegrityError:
-                raise HeadConflict(f"session {session_id} exists already") from None
+                raise HeadConflict(f"session {session_id} already exists") from None
             self._write(db, session_id, batch)
             if claim:
                 self._take(db, session_id, pod)

@@ -70,11 +70,11 @@ def test_a_session_moves_to_another_store_with_its_hashes(home: Home, tmp_path: 
     assert there == home.polypod("log", session, "--json").lines
     again = home.polypod("export", session, str(file))
     assert again.code != 0
-    assert "exists already" in again.err
-    assert "overwrites nothing" in again.err
+    assert "already exists" in again.err
+    assert "never overwrites" in again.err
     again = home.polypod("import", str(file), "--store", other)
     assert again.code != 0
-    assert f"exists already in {other}" in again.err
+    assert f"already exists in {other}" in again.err
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_a_memory_folder_that_is_a_file_is_said_to_be_one(home: Home) -> None:
     ran = home.polypod("run", "Please remember the harbour.", "--manifest", "pod.toml")
     assert ran.code == 0
     assert "memory job failed: cannot use" in ran.err
-    assert "a file stands where a folder has to be" in ran.err
+    assert "a file is where a folder is needed" in ran.err
 
 
 def test_what_is_said_at_the_terminal_becomes_a_note(home: Home) -> None:

@@ -63,5 +63,5 @@ async def test_a_process_whose_working_directory_is_gone_is_not_started_and_that
     monkeypatch.chdir(gone)
     gone.rmdir()
     async with PodSystem(f"sqlite:{tmp_path}/pods.db") as system:
-        with pytest.raises(ChildNotStarted, match="the working directory is gone"):
+        with pytest.raises(ChildNotStarted, match="the working directory no longer exists"):
             await system.spawn(manifest, process=True)

@@ -67,7 +67,7 @@ def test_of_many_that_make_a_token_in_once_one_does(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda path: path.chmod(0o644), "may be read by others"),
+        (lambda path: path.chmod(0o644), "can be read by other users"),
         (lambda path: path.write_bytes(b"short"), "is not a token"),
         (lambda path: path.write_bytes(b"x" * 33), "is not a token"),
         (lambda path: (path.unlink(), os.mkfifo(path, 0o600)), "is not a token"),

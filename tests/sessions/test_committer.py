@@ -49,7 +49,7 @@ def test_what_gathers_during_a_commit_goes_together_and_in_order(gate):
 def test_a_disk_that_falls_behind_is_reported_and_taken_up_again(gate):
     committer = Committer("pods.db", gate, limit=10)
     first = committer.put(Job(11))
-    with pytest.raises(StoreError, match=r"pods.db has fallen behind") as caught:
+    with pytest.raises(StoreError, match=r"pods.db cannot keep up") as caught:
         committer.put(Job(1))
     assert "faster disk" in str(caught.value)
     gate.let.release(2)

@@ -244,7 +244,7 @@ def test_a_file_that_was_cut_off_within_its_first_batch_is_reported_and_put_asid
     path.write_bytes(cut)
     assert [each.session_id for each in store.sessions()] == ["s"]
     for ask in (store.info, lambda session: store.claim(session, "p")):
-        with pytest.raises(SessionCorrupt, match="not one of its entries is whole"):
+        with pytest.raises(SessionCorrupt, match="it has no complete entry"):
             ask("t")
     [finding] = check(store)
     assert (finding.kind, finding.session_id) == ("unreadable", "t")

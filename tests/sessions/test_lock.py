@@ -210,7 +210,7 @@ def test_a_gate_that_another_process_keeps_locked_is_waited_for_no_longer_than_b
     monkeypatch.setattr(WriterLock, "patience", 0.05)
     with next(tmp_path.rglob("gate")).open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(StoreError, match="another process has kept it locked") as refused:
+        with pytest.raises(StoreError, match="another process has held its lock") as refused:
             store.claim("s", "pod")
         assert "polypod gc" in str(refused.value.hint)
     assert store.claim("s", "pod")

@@ -64,7 +64,7 @@ def test_a_file_system_without_hard_links_takes_sessions(error: int, tmp_path: P
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         out, err = process.communicate(timeout=60)
-    exists = f"{tmp_path}/exported exists already"
+    exists = f"{tmp_path}/exported already exists"
     assert out.splitlines() == ["refused", exists, "[] True"], err
     assert (tmp_path / "exported").read_bytes() == (tmp_path / "pods" / "s.jsonl").read_bytes()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

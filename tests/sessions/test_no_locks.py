@@ -69,5 +69,5 @@ def test_a_store_whose_file_system_has_no_locks_is_refused_and_stays_as_it_is(
     command = [sys.executable, "-c", WITHOUT_LOCKS, url, *numbers]
     with Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         out, err = process.communicate(timeout=60)
-    assert "its file system has no locks (put the store on a disk of this machine)" in out, err
+    assert "its file system has no locks (put the store on a local disk)" in out, err
     assert kept() == entries

@@ -58,7 +58,7 @@ def test_a_pipe_in_the_place_of_answers_is_refused_and_not_waited_for(tmp_path: 
 def test_a_file_where_a_folder_has_to_be_says_so(tmp_path: Path, place: str) -> None:
     (tmp_path / ".polypod").mkdir(mode=0o700)
     (tmp_path / ".polypod" / place).touch()
-    with pytest.raises(StoreError, match="a file stands where a folder has to be"):
+    with pytest.raises(StoreError, match="a file is where a folder is needed"):
         JsonLinesStore(tmp_path)
 
 

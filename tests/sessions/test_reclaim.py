@@ -78,7 +78,7 @@ def test_a_held_session_goes_on_in_the_copy(path, store):
 
 
 def test_the_file_is_left_while_another_process_reads_it(path, store, opened_by_another):
-    with opened_by_another(), pytest.raises(StoreError, match=r"another process has .* open"):
+    with opened_by_another(), pytest.raises(StoreError, match=r"another process, .* open"):
         store.reclaim()
     assert copies(path) == []
     store.reclaim()
@@ -99,7 +99,7 @@ def test_a_process_that_comes_while_the_copy_is_made_writes_and_loses_nothing(
 
     copy = SQLiteFile.compact_copy
     monkeypatch.setattr(SQLiteFile, "compact_copy", copied_while_another_writes)
-    with pytest.raises(StoreError, match=r"another process has .* open"):
+    with pytest.raises(StoreError, match=r"another process, .* open"):
         store.reclaim()
     assert {info.session_id for info in store.sessions()} == {"s", "u"}
     assert copies(path) == []

@@ -154,7 +154,7 @@ def test_a_file_of_the_second_format_goes_on_in_it(tmp_path: Path):
     assert len(verified("s", store.read("s"))) == head.seq == store.info("s").head.seq
     other = taken_twice(store, "s")
     after = add(store, "s", head, "e")
-    with pytest.raises(HeadConflict, match=f"come to entry {after.seq}"):
+    with pytest.raises(HeadConflict, match=f"now at entry {after.seq}"):
         add(other, "s", head, "f")
     other.close()
     make(store, "t", "a")

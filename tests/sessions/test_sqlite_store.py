@@ -284,7 +284,7 @@ def test_a_large_store_gives_no_space_back_while_another_process_writes_to_it(pa
 def test_a_foreign_row_in_the_way_is_a_conflict_and_not_a_gap(store, foreign):
     head = head_of(make(store, "s", "a"))
     foreign.execute("INSERT INTO entries (session, n, hash, body, at) VALUES (1, 2, x'00', x'00', 0)")
-    with pytest.raises(HeadConflict, match="come to entry 2"):
+    with pytest.raises(HeadConflict, match="now at entry 2"):
         add(store, "s", head, "b")
 
 
@@ -558,7 +558,7 @@ def test_a_session_whose_entries_somebody_has_deleted_is_reported(path, store):
         db.execute("DELETE FROM entries WHERE session = 1")
     with pytest.raises(SessionNotFound, match="no session s"):
         store.info("s")
-    with pytest.raises(SessionCorrupt, match="somebody has deleted them"):
+    with pytest.raises(SessionCorrupt, match="its entries were deleted"):
         store.claim("s", "pod")
     [finding] = check(store)
     assert (finding.kind, finding.session_id) == ("unreadable", "s")
@@ -581,7 +581,7 @@ def test_sessions_are_made_though_somebody_has_deleted_the_row_of_the_last_one(t
     assert [each.body for each in store.read("u")] == bodies("three")
     [finding] = check(store)
     assert (finding.kind, finding.session_id) == ("unreadable", "lost-2")
-    assert "somebody has deleted its row" in finding.text
+    assert "its row in the table sessions was deleted" in finding.text
     store.delete("lost-2")
     assert list(check(store)) == []
     assert len(store.sessions()) == 2

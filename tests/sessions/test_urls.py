@@ -48,11 +48,11 @@ def test_a_store_says_its_url(tmp_path):
     ("url", "says"),
     [
         ("pods.db", "is not a store"),
-        ("redis:localhost", "no kind of store called 'redis'"),
+        ("redis:localhost", "no store of type 'redis'"),
         ("postgresql://host/db", "no store for PostgreSQL"),
-        ("sqlite:", "does not say where"),
-        ("sqlite::memory:", "sessions in memory are memory:"),
-        ("memory:here", "no place"),
+        ("sqlite:", "has no path"),
+        ("sqlite::memory:", "for sessions in memory, use memory:"),
+        ("memory:here", "no path"),
         ("sqlite:x.db?durability=maybe", "process or power, not 'maybe'"),
         ("sqlite:x.db?mode=fast", "no option 'mode'"),
         ("", "is not a store"),
@@ -67,7 +67,7 @@ def test_a_wrong_url_is_reported_with_the_right_ones(url, says):
 @pytest.mark.parametrize("place", ["/", "a\0b", "\ud800", "~nobody-of-that-name/x"])
 @pytest.mark.parametrize("kind", ["sqlite", "jsonl"])
 def test_a_place_that_can_be_none_is_an_error_of_the_store(kind, place):
-    with pytest.raises(StoreError, match="no store can be there"):
+    with pytest.raises(StoreError, match="not a valid path for a store"):
         open_store(f"{kind}:{place}")
 
 
@@ -75,8 +75,8 @@ def test_a_working_directory_that_is_gone_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tmp_path.rmdir()
     for kind in ("sqlite", "jsonl"):
-        with pytest.raises(StoreError, match="the working directory is gone"):
+        with pytest.raises(StoreError, match="the working directory no longer exists"):
             open_store(f"{kind}:pods")
     for made in (PodManifest.of, lambda: PodManifest.from_toml("")):
-        with pytest.raises(ManifestError, match="the working directory is gone"):
+        with pytest.raises(ManifestError, match="the working directory no longer exists"):
             made()

@@ -136,7 +136,7 @@ async def test_a_session_that_a_pod_of_the_same_program_has_is_found_by_what_the
     async with system_on(store) as system:
         first = await system.spawn(manifest, process=of_holder, session="ada")
         with pytest.raises(
-            SessionInUse, match=r"get\('p'\) of its system gives the pod that has it"
+            SessionInUse, match=r"get\('p'\) of its system returns the pod that has it"
         ) as caught:
             await system.spawn(manifest, process=of_asked, session="ada")
         assert system.get(caught.value.pod) is first
@@ -150,7 +150,7 @@ async def test_a_session_of_a_sub_agent_in_the_process_of_a_pod_is_found_by_that
         pod = await system.spawn(manifest, process=True)
         await pod.run("use spawn_pod name=child instruction=reader task=hello")
         [child] = [each for each in await settled(system.store.sessions()) if each.pod != "p"]
-        with pytest.raises(SessionInUse, match=r"get\('p'\) of its system gives the pod whose sub-agent"):
+        with pytest.raises(SessionInUse, match=r"get\('p'\) of its system returns the pod whose sub-agent"):
             await system.spawn(ONE, client=ScriptedClient([]), resume=child.session_id)
 
 

@@ -204,7 +204,7 @@ class Lifecycle:
         """Record that a defect ends the pod, with the ends of everything that was started."""
         journal = self._journal
         await journal.abandon(self._template.store_grace)
-        self.close_activities("a defect ended the pod")
+        self.close_activities("an internal error ended the pod")
         journal.log.record(PodFailed, error=Failure.of(error), restarts=self._status.restarts)
         await journal.commit_last(self._template.store_grace)
         await self._release(journal.log.durable_session)

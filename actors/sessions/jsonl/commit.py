@@ -100,7 +100,7 @@ class JsonLinesCommits:
         try:
             return job.perform(self._claims)
         except FileExistsError:
-            failure: SessionError = HeadConflict(f"session {job.held.session_id} exists already")
+            failure: SessionError = HeadConflict(f"session {job.held.session_id} already exists")
         except OSError as error:
             failure = store_error(error, error.filename or job.held.path)
             failure.__cause__ = error

@@ -95,7 +95,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise StoreError(f"cannot use {path}: it is not a regular file", hint="move it out of the way")
+        raise StoreError(f"cannot use {path}: it is not a regular file", hint="move it away")
     with os.fdopen(descriptor, "rb") as file:
         yield file
 
@@ -111,7 +111,7 @@ def read_ends(path: Path, upto: int | None = None) -> Ends:
         if header is None:
             raise StoreError(
                 f"cannot use {path}: its first line is not a session's header",
-                hint="polypod fsck --repair moves it out of the way",
+                hint="polypod fsck --repair sets it aside",
             )
         status = os.fstat(file.fileno())
         size = status.st_size if upto is None else min(upto, status.st_size)
@@ -121,7 +121,7 @@ def read_ends(path: Path, upto: int | None = None) -> Ends:
 
 def none_is_whole(session_id: str) -> SessionCorrupt:
     """The error for a file without a single complete batch."""
-    return SessionCorrupt(session_id, 1, "not one of its entries is whole")
+    return SessionCorrupt(session_id, 1, "it has no complete entry")
 
 
 def _last_sound(file: BinaryIO, start: int, size: int) -> tuple[Head | None, int]:

@@ -63,7 +63,7 @@ def parse_header(line: bytes, name: str) -> Header | None:
     except UNDECODABLE:
         return None
     if number > FORMAT:
-        raise NewerVersion(name, f"format {number}, where this version knows {FORMAT}")
+        raise NewerVersion(name, f"format {number}; this version supports {FORMAT}")
     try:
         return _decode_header(line)
     except UNDECODABLE:

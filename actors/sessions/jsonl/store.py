@@ -100,7 +100,7 @@ class JsonLinesStore(SessionStore):
     ) -> AsyncFuture[None] | None:
         self._check_open()
         if session_id in self._held:
-            raise HeadConflict(f"session {session_id} exists already in {self.url}")
+            raise HeadConflict(f"session {session_id} already exists in {self.url}")
         held = Held(session_id, self._path(session_id), pod)
         draft = self._drafts / f"{self._writer()}.{held.name}"
         mark = None if parent is None else self._children(parent.session_id) / held.name

@@ -165,7 +165,7 @@ class Create(Append):
         drawn = draft_file(self.draft, data, at=at, sync=self.sync, files=claims.files)
         with drawn, claims.lock.gate():
             if held.path.exists():
-                raise HeadConflict(f"session {held.session_id} exists already")
+                raise HeadConflict(f"session {held.session_id} already exists")
             if self.claim:
                 _take(held, claims)
             claims.files.link(self.draft, held.path)
@@ -247,7 +247,7 @@ def _check_end(held: Held, files: Files, descriptor: int) -> None:
     elif _stamp(status) != held.file:
         size = -1
     if size != held.end:
-        raise HeadConflict(f"session {held.session_id} was written to by somebody else")
+        raise HeadConflict(f"session {held.session_id} was written by another program")
 
 
 def _check_place(held: Held, files: Files, descriptor: int, length: int) -> None:
@@ -258,7 +258,7 @@ def _check_place(held: Held, files: Files, descriptor: int, length: int) -> None
     if end != held.end + length:
         with contextlib.suppress(OSError):
             files.truncate(descriptor, end - length)
-        raise HeadConflict(f"session {held.session_id} was written over by somebody else")
+        raise HeadConflict(f"session {held.session_id} was overwritten by another program")
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int]:
@@ -270,4 +270,4 @@ def _lost(held: Held, claims: Claims) -> SessionError:
     holder = claims.holder(held.name)
     if holder is not None:
         return in_use(held.session_id, holder)
-    return HeadConflict(f"session {held.session_id} was taken over meanwhile")
+    return HeadConflict(f"session {held.session_id} was taken over in the meantime")

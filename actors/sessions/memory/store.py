@@ -73,7 +73,7 @@ class MemoryStore(SessionStore):
         claim: bool = True,
     ) -> None:
         if session_id in self._sessions:
-            raise HeadConflict(f"session {session_id} exists already")
+            raise HeadConflict(f"session {session_id} already exists")
         now = time.time()
         written = self._written = self._written + 1
         session = self._sessions[session_id] = _Session(pod, parent, list(batch), now, now, written)

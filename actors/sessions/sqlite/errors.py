@@ -14,11 +14,11 @@ _MEANINGS = {
     sqlite3.SQLITE_FULL: ("the disk is full", FREE_SPACE),
     sqlite3.SQLITE_BUSY: (
         "another process has locked it",
-        "close what holds it open, such as a database browser in a transaction",
+        "close the program that holds it, for example a database browser with an open transaction",
     ),
-    sqlite3.SQLITE_LOCKED: ("it is locked", "close what holds it open"),
+    sqlite3.SQLITE_LOCKED: ("it is locked", "close the program that holds it"),
     sqlite3.SQLITE_READONLY: (
-        "it may not be written",
+        "it is not writable",
         "check the permissions of the file and of its folder",
     ),
     sqlite3.SQLITE_PERM: ("permission denied", "check the permissions of the file and of its folder"),
@@ -28,13 +28,13 @@ _MEANINGS = {
     ),
     sqlite3.SQLITE_NOTADB: (
         "it is not a SQLite database",
-        "name another file, or move this one out of the way",
+        "choose another file, or move this one away",
     ),
     sqlite3.SQLITE_CORRUPT: (
         "it is damaged",
-        "restore it from a copy, or save what can be read with: polypod fsck --repair",
+        "restore it from a copy, or recover what is readable with: polypod fsck --repair",
     ),
-    sqlite3.SQLITE_IOERR: ("the disk failed", "check the disk and the space on it"),
+    sqlite3.SQLITE_IOERR: ("the disk failed", "check the disk and its free space"),
     sqlite3.SQLITE_TOOBIG: ("an entry is too large for it", "keep entries below a gigabyte"),
 }
 
@@ -43,33 +43,33 @@ _OF_LOCKS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR})
 
 #: Message and hint for files that are no longer those that were opened.
 _CHANGES: dict[Change, tuple[str, str]] = {
-    "gone": ("it was moved or deleted", "put it back, or stop and start anew"),
+    "gone": ("it was moved or deleted", "put it back, or restart the program"),
     "replaced": (
         "another file has taken its place",
-        "the sessions of that file go on as it has them",
+        "sessions continue with what the new file contains",
     ),
-    "relinked": ("the link to it leads to another file now", "stop and start anew"),
+    "relinked": ("the symlink now leads to another file", "restart the program"),
     "overwritten": (
         "it was overwritten while it was open",
-        "the sessions go on as they are in what stands there now",
+        "sessions continue with what the file contains now",
     ),
     "log": (
         "its write-ahead log (the file named -wal) was deleted or replaced",
-        "nothing that was committed is lost, the database has it now; leave the files beside it alone",
+        "nothing committed is lost: the database contains it now; do not touch the -wal and -shm files",
     ),
     "superseded": (
-        "its write-ahead log or the index of that was deleted or replaced, and another process has new ones",
-        "nothing that was committed is lost, the database has it now; leave the files beside it alone",
+        "its write-ahead log or the log's index was deleted or replaced, and another process made new ones",
+        "nothing committed is lost: the database contains it now; do not touch the -wal and -shm files",
     ),
     "index": (
         "the index of its write-ahead log (the file named -shm) was deleted or replaced",
-        "nothing is lost; leave the files beside it alone",
+        "nothing is lost; do not touch the -wal and -shm files",
     ),
     "cut": (
-        "its write-ahead log or the index of that was cut off",
-        "what the database has stands; leave the files beside it alone",
+        "its write-ahead log or the log's index was truncated",
+        "what the database contains is intact; do not touch the -wal and -shm files",
     ),
-    "snapshot": ("it was written just now, or may be, and could only be read before", "try again"),
+    "snapshot": ("it was opened read-only, and may have been written since", "try again"),
 }
 
 
@@ -143,7 +143,7 @@ def lost_elsewhere_error(path: Path) -> StoreError:
     """The typed error for a log that only another process can still reach, and has to merge first."""
     return StoreError(
         f"cannot use {path}: another process has it open with a log that was deleted",
-        hint="use that one once more, or end it",
+        hint="use that process once more, or stop it",
     )
 
 

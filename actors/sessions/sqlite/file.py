@@ -283,19 +283,19 @@ class SQLiteFile:
     def _open_first(self, synchronous: str, patience: float) -> sqlite3.Connection:
         if Path(os.path.realpath(self._given)) != self.path:
             raise StoreError(
-                f"cannot use {self._given}: the link leads to another file now", hint="stop and start anew"
+                f"cannot use {self._given}: the symlink now leads to another file", hint="restart the program"
             )
         if not self._made:
             self._make()
         if self.path.exists() and not self.path.is_file():
-            raise StoreError(f"cannot use {self.path}: it is not a regular file", hint="name another file")
+            raise StoreError(f"cannot use {self.path}: it is not a regular file", hint="choose another file")
         if self._may_be_half or self._opened_last not in {None, identity_of(self.path)}:
             self._await_copy()
         if self.path.is_file() and (names := self.path.stat().st_nlink) > 1:
             raise StoreError(
-                f"cannot use {self.path}: the same file has {names} names (hard links), "
-                "and whoever opens it by another one writes past this one",
-                hint="remove the other names, or name a copy of the file",
+                f"cannot use {self.path}: the file has {names} names (hard links), and programs "
+                "that open it by different names would overwrite each other",
+                hint="remove the other names, or use a copy of the file",
             )
         put_stale_log_aside(self._watch, self.path, self._gate)
         connection = self._open_at_gate(synchronous, patience)
@@ -391,8 +391,8 @@ class SQLiteFile:
         still = before is not None and (before.st_mtime_ns, before.st_size) == (now.st_mtime_ns, now.st_size)
         if not still or not now.st_size:
             raise StoreError(
-                f"cannot use {self.path}: {'it is empty' if still else 'it is just being written over'}",
-                hint="put a whole database there, or stop and start anew",
+                f"cannot use {self.path}: {'it is empty' if still else 'it is being overwritten right now'}",
+                hint="put a complete database there, or restart the program",
             )
         self._may_be_half = False
 

@@ -65,8 +65,8 @@ class Merger:
                 break
             time.sleep(0.002)
         raise StoreError(
-            f"cannot write {self._path}: its write-ahead log was deleted, and another process reads it",
-            hint="end what has the file open; what was committed is merged with the next commit then",
+            f"cannot write {self._path}: its write-ahead log was deleted while another process reads it",
+            hint="stop the process that has the file open; the next commit then merges what was committed",
         )
 
     def close(self) -> None:

@@ -62,9 +62,9 @@ def check_stores(watch: FileWatch, database: Path, stores: Iterable[FileWatch]) 
     for other in stores:
         if other is not watch and other.main == main is not None and other.log_id not in {None, log}:
             raise StoreError(
-                f"cannot use {database}: another store of this process has it open with a log that was "
-                "deleted or replaced",
-                hint="use that one once more, or close it",
+                f"cannot use {database}: another store in this process has it open with a "
+                "write-ahead log that was deleted or replaced",
+                hint="use that store once more, or close it",
             )
 
 

@@ -70,7 +70,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> int:
         _use_wal_again(connection)
     version = _pragma(connection, "user_version")
     if version > SCHEMA_VERSION:
-        raise NewerVersion(str(path), f"format {version}, where this version knows {SCHEMA_VERSION}")
+        raise NewerVersion(str(path), f"format {version}; this version supports {SCHEMA_VERSION}")
     return version
 
 
@@ -87,7 +87,7 @@ def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
         return False
     if _pragma(connection, "application_id") == APPLICATION_ID:
         return True
-    raise StoreError(f"cannot use {path}: it is the database of another program", hint="name another file")
+    raise StoreError(f"cannot use {path}: it is the database of another program", hint="choose another file")
 
 
 def _make_tables(connection: sqlite3.Connection, path: Path) -> None:

@@ -74,7 +74,7 @@ _PAGES = "freelist_count", "page_count"
 _ENDS = ("", "-wal", "-shm", "-journal", ".writers", COPY)
 
 #: The message for entries whose session number is damaged.
-_STRAY = "there are entries of the session number {!r:.40}, which none can have: restore the file from a copy"
+_STRAY = "some entries have the impossible session number {!r:.40}: restore the file from a copy"
 
 
 class SQLiteStore(SessionStore):
@@ -126,7 +126,7 @@ class SQLiteStore(SessionStore):
         claim: bool = True,
     ) -> AsyncFuture[None] | None:
         if session_id in self._held:
-            raise HeadConflict(f"session {session_id} exists already in {self.url}")
+            raise HeadConflict(f"session {session_id} already exists in {self.url}")
         held = Held(session_id, pod, self._writer() if claim else None, time.time())
         if not claim:
             return self._submit(Create(held, pod, parent, batch))
@@ -358,10 +358,11 @@ class SQLiteStore(SessionStore):
 
     def _in_others_use(self, other: Writer | None) -> StoreError:
         return StoreError(
-            f"another process has {self.url} open, or another part of this one"
+            f"another process, or another part of this one, has {self.url} open"
             if other is None
             else f"process {other.pid} has {self.url} open",
-            hint="what is free is used for new entries; polypod gc gives it back once that has ended",
+            hint="free space is reused for new entries; run polypod gc after that has ended to "
+            "shrink the file",
         )
 
     def tables(self) -> StoreTables:
@@ -410,8 +411,8 @@ class SQLiteStore(SessionStore):
             raise closed(self.url, inherited=self._lock.inherited)
         if self._of_parent:  # raises to the caller, for instance of spawn
             raise StoreError(
-                f"{self.url} was open in the parent process when this one was forked from it",
-                hint="fork before it is opened, or start the process anew (multiprocessing's 'spawn')",
+                f"{self.url} was open in the parent process when this process was forked",
+                hint="fork before opening it, or start a fresh process (multiprocessing's 'spawn')",
             )
 
     @contextlib.contextmanager
@@ -517,7 +518,7 @@ class SQLiteStore(SessionStore):
         """The typed error for a job that broke a constraint. Called on the thread that commits."""
         session_id = job.held.session_id
         if isinstance(job, Create):
-            return HeadConflict(f"session {session_id} exists already in {self.url}")
+            return HeadConflict(f"session {session_id} already exists in {self.url}")
         self._held.pop(session_id, None)
         row = claim_row(db, session_id)
         if row is None:
@@ -526,7 +527,7 @@ class SQLiteStore(SessionStore):
             return in_use(session_id, holder)
         if (end := self._queries.head(db, row.row)) is None:
             return _emptied(session_id)
-        return HeadConflict(f"session {session_id} was taken over and has come to entry {end[0].seq}")
+        return HeadConflict(f"session {session_id} was taken over and is now at entry {end[0].seq}")
 
 
 @contextlib.contextmanager
@@ -539,10 +540,8 @@ def _of_damage(session_id: str, after: int) -> Iterator[None]:
 
 
 def _orphaned(session_id: str) -> SessionCorrupt:
-    return SessionCorrupt(
-        session_id, 1, "somebody has deleted its row of the table sessions, which can be made anew"
-    )
+    return SessionCorrupt(session_id, 1, "its row in the table sessions was deleted, and can be rebuilt")
 
 
 def _emptied(session_id: str) -> SessionCorrupt:
-    return SessionCorrupt(session_id, 1, "it has no entries, somebody has deleted them from the file")
+    return SessionCorrupt(session_id, 1, "its entries were deleted from the file")

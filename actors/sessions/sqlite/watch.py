@@ -71,7 +71,7 @@ class FileWatch:
             status = _stat(self._path)
             self.main = _identity(status)
             if self.main != database:
-                raise FileNotFoundError(errno.ENOENT, "another file took its place just now", self._path)
+                raise FileNotFoundError(errno.ENOENT, "another file has just taken its place", self._path)
             if self._folder < 0:
                 self._folder = os.open(self._parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._remember_logs()

@@ -141,7 +141,7 @@ def _working_directory() -> bytes:
         return os.fsencode(Path.cwd())
     except FileNotFoundError as error:
         raise ChildNotStarted.of(
-            "the process of a pod", "the working directory is gone", hint="change to one that is there"
+            "the process of a pod", "the working directory no longer exists", hint="change to another one"
         ) from error
 
 
