@@ -249,6 +249,7 @@ def test_who_attaches_sees_what_happens_and_leaves_it_at_work(home: Swarm) -> No
         home.swarm("send", "hello", "help", "--wait")
         somebody.sees("run finished")
         somebody.press(CTRL_C)
+        somebody.sees("agent hello is left as it is")
         assert somebody.leaves_with() == 130
         assert "Traceback" not in somebody.seen
     assert [row["id"] for row in home.swarm("ls", "--json").lines if row["status"] == "idle"] == [agent]
@@ -393,6 +394,39 @@ def test_an_answer_without_an_id_answers_nothing(home: Swarm) -> None:
     assert waiting(home) == [asked]
     assert home.swarm("approve", asked[:6]).code == 0
     assert waiting(home) == []
+
+
+def test_whoever_answers_an_agent_reads_which_of_its_calls_wait(home: Swarm) -> None:
+    asked = ask_for_approval(home)
+    [agent] = [row["id"] for row in home.swarm("ls", "--json").lines]
+    for command in ("approve", "deny"):
+        done = home.swarm(command, agent[:3])
+        assert (done.code, done.out) == (2, "")
+        assert f"'{agent[:3]}' is an agent" in done.err
+        assert asked in done.err
+    assert waiting(home) == [asked]
+
+
+def test_whoever_no_longer_waits_for_a_task_reads_that_it_goes_on_and_where(home: Swarm) -> None:
+    home.write("ask.toml", ASKING)
+    task = (
+        "swarm",
+        "start",
+        'use shell command="true"',
+        "--name",
+        "clerk",
+        "--manifest",
+        "ask.toml",
+        "--wait",
+    )
+    with person(home, *task) as somebody:
+        somebody.sees("agent clerk-")
+        asked = wait_for_approval(home, "clerk")
+        somebody.press(CTRL_C)
+        somebody.sees("agent clerk-")
+        somebody.sees("is left as it is")
+        assert somebody.leaves_with() == 130
+    assert waiting(home) == [asked]
 
 
 async def test_a_program_that_an_agent_has_started_answers_nothing(home: Swarm) -> None:

@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,7 +21,7 @@ from actors.cli.display.format import count, cut, seconds, tokens
 from actors.cli.display.help_format import Commands
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
-from actors.cli.errors import FAILED, Exit
+from actors.cli.errors import CANCELLED, FAILED, Exit
 from actors.cli.places import default_store
 from actors.cli.pods.manifest import Wishes, manifest_for
 from actors.cli.swarm.client import Client
@@ -126,7 +126,7 @@ def start(task: str, waits: bool, root: Path, store: str | None, as_json: bool, 
     if others := _other_variables(client):
         terminal.note(_OTHER_VARIABLES.format(", ".join(others)), "note")
     if waits:
-        row = client.wait(row.id).rows[0]
+        row = _wait(client, row.id, terminal)
     _show(row, terminal, as_json=as_json, answer=waits)
 
 
@@ -273,11 +273,32 @@ def _follow(asked: Asked, root: Path, store: str | None, *, as_json: bool) -> No
     def again() -> None:
         terminal.note("the swarm's service has ended; reading on from a new one")
 
-    for event in Client(root, store).events(asked, again):
-        if as_json:
-            put_json(event)
-        elif event.durable or isinstance(event, Lagged | Retry | StreamRestart):
-            terminal.row(event_line(event, _width()))
+    with _leaving_at_work(asked.id, terminal):
+        for event in Client(root, store).events(asked, again):
+            if as_json:
+                put_json(event)
+            elif event.durable or isinstance(event, Lagged | Retry | StreamRestart):
+                terminal.row(event_line(event, _width()))
+
+
+def _wait(client: Client, agent: str, terminal: Terminal) -> Row:
+    """How the task of an agent ends. Raises PolypodError, and Exit at Ctrl-C."""
+    terminal.busy(f"agent {agent} is at work…")
+    try:
+        with _leaving_at_work(agent, terminal):
+            return client.wait(agent).rows[0]
+    finally:
+        terminal.idle()
+
+
+@contextlib.contextmanager
+def _leaving_at_work(agent: str, terminal: Terminal) -> Iterator[None]:
+    """Say at Ctrl-C that the agent is left as it is: only the command ends. Raises Exit."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        terminal.note(f"agent {agent} is left as it is; polypod swarm attach {agent} shows what it does")
+        raise Exit(CANCELLED) from None
 
 
 @swarm.command(short_help="Send a message to an agent.")
@@ -288,11 +309,11 @@ def _follow(asked: Asked, root: Path, store: str | None, *, as_json: bool) -> No
 def send(agent: str, words: str, waits: bool, root: Path, store: str | None, as_json: bool) -> None:
     """Send WORDS to AGENT, for its current task or as its next one; - reads them from standard input."""
     text = sys.stdin.read() if words == "-" else words
-    client = Client(root, store)
+    client, terminal = Client(root, store), Terminal()
     row = client.ask(Asked(do="send", id=agent, text=text)).rows[0]
     if waits:
-        row = client.wait(row.id).rows[0]
-    _show(row, Terminal(), as_json=as_json, answer=waits)
+        row = _wait(client, row.id, terminal)
+    _show(row, terminal, as_json=as_json, answer=waits)
 
 
 def _simple(do: str, short: str, text: str) -> None:

@@ -8,7 +8,7 @@ import fcntl
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -207,9 +207,7 @@ class Service:
             each for each in waiting if asked.id and each.startswith(asked.id)
         ]
         if not found:
-            raise UnknownApproval(
-                f"no approval waits under {asked.id!r}", hint="polypod swarm ls shows the waiting approvals"
-            )
+            raise _unknown(asked.id, [key for key, agent in waiting.items() if agent.id.startswith(asked.id)])
         if len(found) > 1:
             text = f"{len(found)} approvals match {asked.id!r}: {', '.join(found)}"
             raise UnknownApproval(text, hint="give more of the id")
@@ -227,6 +225,16 @@ class Service:
         async with events:
             async for event in events:
                 await _send_event(event, writer)
+
+
+def _unknown(said: str, of_agents: Sequence[str]) -> UnknownApproval:
+    """The error for what is no approval's id: ``of_agents`` wait at agents whose ids begin like this."""
+    if said and of_agents:
+        hint = f"waiting at this agent: {', '.join(of_agents)}; polypod swarm attach {said} shows the calls"
+        return UnknownApproval(f"{said!r} is an agent, not the id of an approval", hint=hint)
+    return UnknownApproval(
+        f"no approval waits under {said!r}", hint="polypod swarm ls shows the waiting approvals"
+    )
 
 
 async def _send_event(event: Event, writer: asyncio.StreamWriter) -> None:
