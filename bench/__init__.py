@@ -1,4 +1,4 @@
-"""The benchmark harness: every claim of speed and size, measured beside its floor and its peers."""
+"""The benchmark harness: measures every claim of speed and size beside its floor and its peers."""
 
 from bench.compare import Change, compare
 from bench.results import Machine, Report, Row, Spread, Target, read_report

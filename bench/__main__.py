@@ -1,4 +1,4 @@
-"""The command ``python -m bench``."""
+"""The command ``python -m bench``: measures claims, and prints and keeps the results."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the bench; 0, 2 for bad input, 130 where it was interrupted; ``crash`` runs the crash campaign,
-    1 if it found anything, ``house`` measures the structure of the code, and ``quotes`` writes the tables of
+    """Run the bench. Returns 0, 2 for bad input, 130 if interrupted. ``crash`` runs the crash campaign (1 if
+    it found anything), ``house`` measures the structure of the code, and ``quotes`` writes the tables of
     figures in other pages.
     """
     given = sys.argv[1:] if arguments is None else arguments
@@ -98,7 +98,7 @@ def _list(console: Console) -> None:
 
 def _measure(args: argparse.Namespace, console: Console) -> None:
     repeat = args.repeat or (3 if args.quick else 5)
-    with Console(stderr=True).status("") as status:  # shown at a terminal alone
+    with Console(stderr=True).status("") as status:  # shown only at a terminal
         parts: list[Report] = []
         for part in claim_by_claim(
             args.names,
@@ -124,7 +124,9 @@ def _measure(args: argparse.Namespace, console: Console) -> None:
 
 
 def _part(part: Report, args: argparse.Namespace, console: Console, *, first: bool) -> None:
-    """Show and keep a claim as soon as it is measured: who stops a long run has what there is."""
+    """Show and keep a claim as soon as it is measured, so that a long run can be stopped without losing what
+    it has.
+    """
     lines = b"".join(line + b"\n" for line in (part.lines() if first else part.body()))
     if args.save is not None:
         with args.save.open("wb" if first else "ab") as kept:

@@ -1,4 +1,4 @@
-"""Before: another checkout of polypod, whose cases take turns with ours, so that both are in one table."""
+"""Measures another checkout of polypod in turns with this one, so that both are in one table."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ from bench.results import Effort, Kind, Report
 
 
 class Checkout(NamedTuple):
-    """A folder with another version of polypod, which has a bench of its own."""
+    """A folder with another version of polypod, with its own bench."""
 
     folder: Path
 
     @classmethod
     def at(cls, folder: Path) -> Checkout:
-        """The checkout in a folder. Raises ValueError where there is none."""
+        """The checkout in a folder. Raises ValueError if there is none."""
         if not (folder / "bench" / "child.py").is_file() or not (folder / "actors").is_dir():
             raise ValueError(f"{folder} is not a checkout of polypod with a bench")
         return cls(folder.resolve())
 
     @property
     def version(self) -> str:
-        """Its commit, as far as git knows; else the folder's name."""
+        """Its commit, if git knows it; otherwise the folder's name."""
         command = ["git", "-C", str(self.folder), "describe", "--always", "--dirty"]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         return done.stdout.strip() or self.folder.name
 
     def jobs(self, claim: Claim, effort: Effort) -> list[Job]:
-        """Its cases of the same names, by its own bench, on this interpreter with the same libraries."""
+        """Its cases with the same names, run by its own bench, on this interpreter with the same
+        libraries.
+        """
         by = f"before ({self.version})"
         return [
             Job(
@@ -52,7 +54,7 @@ class Checkout(NamedTuple):
 
 
 def changes(report: Report) -> list[Change]:
-    """What changed from the other checkout to this one, in a run of both."""
+    """The changes from the other checkout to this one, in a run of both."""
     return compare(_alone(report, "before"), _alone(report, "ours"))
 
 

@@ -1,4 +1,4 @@
-"""The catalogue: all claims, in the order in which they are shown."""
+"""The catalogue of all claims, in the order in which they are shown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib import import_module
 
 from bench.claim import Claim
 
-#: Names of claims and the modules that hold them, imported when they are wanted.
+#: Names of claims and their modules, imported when needed.
 _MODULES = {
     "import": "bench.claims.importing",
     "start": "bench.claims.start",
@@ -42,7 +42,7 @@ def names() -> list[str]:
 
 
 def claim(name: str) -> Claim:
-    """The claim of that name. Raises KeyError."""
+    """The claim with that name. Raises KeyError."""
     if name not in _MODULES:
         raise KeyError(f"no claim named {name!r}; there are {', '.join(_MODULES)}")
     found: Claim = import_module(_MODULES[name]).CLAIM

@@ -1,4 +1,4 @@
-"""The chart: every row with a target as a dot on its way to it, beside its floor and its peers, in SVG."""
+"""Draws the results as an SVG chart: for each row with a target a dot, beside its floor and its peers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from bench.results import Report, Row
 
 _LABELS = 480
 _WIDTH = 1200
-#: Right of the scale, for the number itself.
+#: The width right of the scale, for the number itself.
 _NUMBERS = 90
 _LINE = 26
 _TOP = 64
-#: The scale goes from a hundredth of the target to a hundred times it.
+#: The scale reaches from a hundredth of the target to a hundred times the target.
 _DECADES = 2.0
 _COLOUR = {"ours": "#1f6feb", "floor": "#8b949e", "peer": "#d29922", "before": "#8250df"}
 _STYLE = "text{font:12px system-ui,sans-serif;fill:#24292f}.t{font-size:15px;font-weight:600}.q{fill:#57606a}"
@@ -53,13 +53,13 @@ def _frame(height: int) -> Iterator[str]:
 
 
 def _x(cost: float) -> float:
-    """Where a cost stands that is so many times the target."""
+    """The position of a cost that is so many times the target."""
     power = max(-_DECADES, min(_DECADES, math.log10(max(cost, 1e-9))))
     return _LABELS + (power + _DECADES) / (2 * _DECADES) * (_WIDTH - _LABELS - _NUMBERS - 30)
 
 
 def _cost(value: float, row: Row) -> float:
-    """How many times the target's cost a value is; of rates, how many times fewer it does."""
+    """A value in multiples of the target's cost; for rates, how many times fewer it reaches."""
     assert row.target is not None
     limit = row.target.limit
     if not limit or not value:

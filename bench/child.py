@@ -24,12 +24,12 @@ def measure(case: Case, effort: Effort) -> list[Reading]:
 
 
 def _round(case: Case, count: int) -> list[Reading]:
-    gc.collect()  # what the last round left is not for this one to clear away
+    gc.collect()  # so that this round does not clear away garbage of the last one
     return case.measure(count)
 
 
 def medians(rounds: Iterable[list[Reading]]) -> list[Reading]:
-    """The rounds as one, number by number."""
+    """The medians of all rounds, number by number."""
     return [_median(same) for same in zip(*rounds, strict=True)]
 
 
@@ -46,7 +46,7 @@ def _median(same: tuple[Reading, ...]) -> Reading:
 
 
 def main() -> None:
-    """Measure what the arguments name."""
+    """Measure the case that the arguments name."""
     parser = argparse.ArgumentParser(prog="bench.child", description=__doc__)
     parser.add_argument("claim")
     parser.add_argument("by")

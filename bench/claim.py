@@ -1,4 +1,4 @@
-"""A claim and its cases: what is measured, how much of it, and what it has to hold."""
+"""``Claim`` and ``Case``: what is measured, how much of it, and the targets it has to meet."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from msgspec import Struct
 
 from bench.results import Effort, Kind, Reading, Target
 
-#: Does the work ``count`` times and gives its numbers.
+#: Does the work ``count`` times, and returns its numbers.
 Measure = Callable[[int], list[Reading]]
 
 
 class Case(Struct, frozen=True):
     """One thing to measure, in a process of its own: once to warm up, then ``rounds`` times.
 
-    ``by`` is who does the work; ``full``, ``quick`` and ``tiny`` are the counts of each effort. A case
-    whose memory is measured has one round, and warms up with ``warm_up`` operations.
+    ``by`` is the library that does the work; ``full``, ``quick`` and ``tiny`` are the counts for each effort.
+    A case whose memory is measured has one round, and warms up with ``warm_up`` operations.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Case(Struct, frozen=True):
 
 
 class Claim:
-    """What is said of one part of polypod, as the cases that show it."""
+    """A statement about one part of polypod, and the cases that prove it."""
 
     def __init__(self, name: str, title: str) -> None:
         self.name = name
@@ -66,7 +66,7 @@ class Claim:
         return made
 
     def find(self, name: str, by: str) -> Case:
-        """The case of that name, done by that one. Raises KeyError."""
+        """The case with that name, done by that library. Raises KeyError."""
         for case in self.cases:
             if (case.name, case.by) == (name, by):
                 return case
@@ -74,17 +74,17 @@ class Claim:
 
 
 def at_most(limit: float) -> Target:
-    """A number that must not be greater, in the metric's own unit (seconds, bytes)."""
+    """A target: a number that must not be greater, in the metric's own unit (seconds, bytes)."""
     return Target(limit)
 
 
 def at_least(limit: float) -> Target:
-    """A number that must not be smaller."""
+    """A target: a number that must not be smaller."""
     return Target(limit, at_least=True)
 
 
 def at_most_times(times: float, floor: str) -> Target:
-    """A number that must not be greater than so many times what ``floor`` takes for the same case in
-    the same run.
+    """A target: a number that must not be greater than so many times what ``floor`` takes for the same case
+    in the same run.
     """
     return Target(0.0, floor=floor, times=times)

@@ -1,4 +1,4 @@
-"""Compare two runs: what changed beyond the noise that both have shown."""
+"""Compares two runs of the bench: what changed by more than the noise in either."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from msgspec import Struct
 
 from bench.results import Report, Row, Spread
 
-#: A difference below this share is no news, however steady both runs were.
+#: A smaller difference never counts, however steady both runs were.
 LEAST_CHANGE = 0.03
 
 Verdict = Literal["better", "worse", "same", "only in the first", "only in the second"]
 
 
-#: How much wider than its repeats a range is taken to be, in widths to either side: few show too little.
+#: How many widths a range is extended to either side, by its number of repeats: few repeats show too small a
+#: range.
 _WIDER = {2: 1.0, 3: 0.5, 4: 0.25}
-#: What one repeat alone may be off by, and any number that was set right by the machine's pace.
+#: The possible error of a single repeat, and of a number that was corrected by the machine's pace.
 _UNSURE = 0.10, 0.05
 
 
 class Change(Struct, frozen=True):
-    """One row in two runs. ``times`` is the second median over the first, as measured."""
+    """One row in two runs. ``times`` is the second median divided by the first, as measured."""
 
     claim: str
     case: str
@@ -34,12 +35,11 @@ class Change(Struct, frozen=True):
 
 
 def compare(before: Report, after: Report) -> list[Change]:
-    """All rows of both runs; a change counts where it is beyond the noise of both.
+    """All rows of both runs; a change counts only beyond the noise of both.
 
-    Ranges must not overlap, those of few repeats taken wider. What the clock on the wall says must show
-    on the processor's clock too. Where the machine ran at another pace in the second run, the change must
-    show as it was measured and also with the times set right by that: the pace was taken around the work,
-    not in it.
+    The ranges must not overlap, and those of few repeats are extended. A change on the wall clock must also
+    show on the processor's. If the machine ran at another pace in the second run, the change must show both
+    as measured and with the times corrected by the pace, which was taken around the work and not during it.
     """
     old = {row.key: row for row in before.rows}
     new = {row.key: row for row in after.rows}
@@ -64,7 +64,7 @@ def _change(old: Row, new: Row | None) -> Change:
 
 
 def _moved(before: Spread, after: Spread, old: Row, new: Row, scale: float) -> int:
-    """Up (1), down (-1) or neither (0), beyond the noise that was seen and what may not have been."""
+    """Up (1), down (-1) or neither (0), beyond the noise that was seen and that may have gone unseen."""
     if before.median and abs(after.median * scale / before.median - 1) < LEAST_CHANGE:
         return 0
     low, high = _range(before, len(old.repeats), 0.0)

@@ -1,4 +1,4 @@
-"""Sessions for the bench, written straight into a store: as pods commit them, or in long commits."""
+"""Writes sessions for the bench straight into a store, in commits as a pod makes them, or in long commits."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from protocol.items import AssistantItem, Item, ToolResult, UserItem
 from protocol.usage import Usage
 from protocol.wire import encode
 
-#: Items of a long commit.
+#: Items in a long commit.
 _LONG = 500
 _USAGE = Usage(1000, 100)
 
 
 def fill_session(url: str, length: int, *, long_commits: bool = False) -> str:
-    """Write a new session with ``length`` items into the store at ``url``; its id.
+    """Write a new session with ``length`` items into the store at ``url``, and return its id.
 
-    Its commits are those of a pod that has a run for each question: the start of the run with the question,
-    each answer with calls, each result, the last answer with the end of the run. Or they are long ones, of
-    items alone.
+    Its commits are those of a pod with a run for each question: the start of the run with the question, each
+    answer with calls, each result, the last answer with the end of the run. Or they are long ones, with items
+    only.
     """
     store = open_store(url)
     log = SessionLog(store, "bench", SessionHead(new_session_id()), lambda *_: None)

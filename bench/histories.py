@@ -1,4 +1,4 @@
-"""Histories for the bench: conversations of any length, the same every time."""
+"""Makes conversations of any length for the bench, always the same ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _WORDS = "The quick brown fox jumps over the lazy dog and reads another file of 
 
 
 def text(length: int, seed: int = 0) -> str:
-    """Words of so many characters, of which no two seeds begin alike."""
+    """Words with so many characters; no two seeds begin alike."""
     return (f"{seed}: " + _WORDS * (length // len(_WORDS) + 1))[:length]
 
 

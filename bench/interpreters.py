@@ -1,4 +1,4 @@
-"""The Python interpreters of this machine: those on the path, and those that pyenv keeps."""
+"""Finds the Python interpreters of this machine: those on the path, and those that pyenv keeps."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def find_interpreter(version: tuple[int, int], environ: Mapping[str, str] = os.environ) -> str | None:
-    """The first interpreter of just this version that runs, or None.
+    """The first interpreter of exactly this version that runs, or None.
 
-    Every folder of ``PATH`` is looked into, then pyenv's, newest patch first. A pyenv shim stands on the
-    path for versions that it cannot run just now, so each one found is tried.
+    Every folder of ``PATH`` is searched, then pyenv's, newest patch first. A pyenv shim is on the path even
+    for versions that it cannot run at the moment, so each one found is tried.
     """
     return next((found for found in _candidates(version, environ) if _runs(found, version)), None)
 
@@ -28,7 +28,7 @@ def _candidates(version: tuple[int, int], environ: Mapping[str, str]) -> Iterato
 
 
 def _patch(python: Path) -> tuple[int, str]:
-    """What sorts 3.12.10 behind 3.12.9, and any other name (3.14.0rc1, 3.14-dev) before all."""
+    """Sorts 3.12.10 after 3.12.9, and any other name (3.14.0rc1, 3.14-dev) before all."""
     patch = python.parts[-3].split(".")[2]
     return (int(patch), "") if patch.isdecimal() else (-1, patch)
 
@@ -37,5 +37,5 @@ def _runs(python: str, version: tuple[int, int]) -> bool:
     program = f"import sys, venv; sys.exit(sys.version_info[:2] != {version!r})"
     try:
         return subprocess.run([python, "-c", program], check=False, capture_output=True).returncode == 0
-    except OSError:  # a script without a first line, or made for another machine
+    except OSError:  # a script without an interpreter line, or for another machine
         return False

@@ -1,4 +1,4 @@
-"""Jobs: cases of ours and of peers as one kind of thing, each run in a fresh process."""
+"""``Job``: one case of ours, of a floor or of a peer, run in a fresh process."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from bench.peers import catalogue as peers
 from bench.results import Effort, Kind, Reading, Target
 from bench.root import ROOT
 
-#: The longest that one process may take, in seconds.
+#: The longest time of one process, in seconds.
 TIMEOUT = 240.0
 
-#: Would have every process compile all modules anew, which is not a user's cost.
+#: Would make every process compile all modules anew, which is not a user's cost.
 _NOT_PASSED_ON = frozenset({"PYTHONDONTWRITEBYTECODE"})
 
 _decoder = msgspec.json.Decoder(list[Reading])
@@ -30,9 +30,9 @@ class NotMeasured(Exception):  # noqa: N818 - says what it is
 
 
 class Job(Struct, frozen=True):
-    """One case to be run by a command; it prints its readings as its last line.
+    """One case, run by a command that prints its readings as its last line.
 
-    ``repeats`` is how often at most, where the run has more; ``root`` the checkout that it runs in.
+    ``repeats`` is the most repeats, if the run has more; ``root`` is the checkout that it runs in.
     """
 
     claim: str
@@ -45,7 +45,7 @@ class Job(Struct, frozen=True):
     root: Path = ROOT
 
     def due(self, turn: int) -> bool:
-        """Whether the repeat of this number, counted from 1, is to be measured."""
+        """Whether to measure the repeat with this number, counted from 1."""
         return self.repeats is None or turn <= self.repeats
 
     def measure(self, timeout: float = TIMEOUT) -> list[Reading]:
@@ -58,7 +58,7 @@ class Job(Struct, frozen=True):
 
 
 def jobs(claim: Claim, effort: Effort, *, with_peers: bool) -> list[Job]:
-    """What there is to measure of a claim: ours, the floors, and the peers that are installed."""
+    """All jobs of a claim: ours, the floors, and the peers that are installed."""
     own = [
         Job(
             claim.name,

@@ -1,4 +1,4 @@
-"""The machine, in general words: enough to read numbers by, nothing that names it."""
+"""Describes the machine in general words: enough to interpret the numbers, nothing that identifies it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAMED = ("pykka", "msgspec", "httpx", "aiohttp")
 
 
 def described(*, with_peers: bool = False) -> Machine:
-    """The machine under us and what the numbers depend on, with the peers' versions where they take part."""
+    """The machine and what the numbers depend on, with the peers' versions if they take part."""
     versions = {name: metadata.version(name) for name in _NAMED}
     if with_peers:
         versions |= peers.versions()

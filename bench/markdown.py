@@ -1,4 +1,4 @@
-"""The page for a repository: a run as Markdown, with targets, floors, peers and what was missed."""
+"""Writes a run as a Markdown page for the repository, with targets, floors, peers and missed targets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ the other."""
 
 
 def page(report: Report) -> str:
-    """The page's text."""
+    """The text of the page."""
     return "\n".join(
         [
             *_opening(report),

@@ -1,4 +1,4 @@
-"""Measure: clocks and memory, read in the process under test."""
+"""Clocks and memory, read in the process under test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STATM = Path("/proc/self/statm")
 
 
 class Stopwatch:
-    """Time on the wall and of the processor (all threads of this process, no others) in a ``with``."""
+    """Measures wall time and processor time (all threads of this process, no others) in a ``with``."""
 
     wall = 0.0
     cpu = 0.0
@@ -35,15 +35,14 @@ class Stopwatch:
         self.wall += time.perf_counter() - self._wall
 
     def each(self, metric: str, count: int) -> Reading:
-        """Processor time of each of ``count`` operations, with the time on the wall beside it."""
+        """Processor time for each of ``count`` operations, with the wall time beside it."""
         return Reading(metric, "s", self.cpu / count, "cpu", self.wall / count)
 
     def rate(self, metric: str, count: int, clock: Clock = "wall") -> Reading:
-        """Operations in a second of one clock, with those in a second of the other beside it.
+        """Operations per second of one clock, with those per second of the other beside it.
 
-        Where one thread works and never waits, the clocks agree on an idle machine, and only the
-        processor's agrees with itself on a busy one. Where threads or disks are waited for, the wall's
-        counts.
+        If one thread works and never waits, the clocks agree on an idle machine, and on a busy one only the
+        processor's is reproducible. If threads or disks are waited for, the wall clock counts.
         """
         wall, cpu = count / self.wall, count / max(self.cpu, 1e-9)
         value, other = (wall, cpu) if clock == "wall" else (cpu, wall)
@@ -51,7 +50,7 @@ class Stopwatch:
 
 
 def rss() -> int:
-    """The memory this process holds now, in bytes, after a garbage collection."""
+    """The memory of this process now, in bytes, after a garbage collection."""
     gc.collect()
     if _STATM.exists():
         return int(_STATM.read_text().split()[1]) * _PAGE
@@ -60,7 +59,7 @@ def rss() -> int:
 
 
 def written() -> int:
-    """The bytes this process has written up to now, to whatever file; 0 where the system does not say."""
+    """The bytes that this process has written so far, to any file; 0 if the system does not say."""
     counters = Path("/proc/self/io")
     if not counters.exists():
         return 0
@@ -68,10 +67,10 @@ def written() -> int:
 
 
 class Holds:
-    """The longest that anything has held the running loop, in seconds of its thread's processor time.
+    """The longest time that anything has held up the running loop, in seconds of its thread's processor time.
 
-    A callback that comes round with every turn of the loop looks at the clock; what else the machine
-    does meanwhile does not count. It keeps the loop from sleeping, so it is no company for a stopwatch.
+    A callback in every turn of the loop reads the clock; what else the machine does meanwhile does not count.
+    It keeps the loop from sleeping, so it must not be used together with a stopwatch.
     """
 
     longest = 0.0
@@ -86,7 +85,7 @@ class Holds:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._handle.cancel()
-        # Also by what came after the last look, which is all where the loop has had no turn.
+        # Including the time since the last look, which is everything if the loop has had no turn.
         self.longest = max(self.longest, time.thread_time() - self._last)
 
     def _look(self) -> None:

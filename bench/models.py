@@ -1,4 +1,4 @@
-"""Models for the bench: clients that cost next to nothing, so that what is measured is the runtime."""
+"""Models for the bench: clients that cost next to nothing, so that the runtime is what is measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ANSWER: tuple[Block, ...] = (TextChunk("The answer is 42."), UsageReport(Usage(1
 
 
 def manifest(name: str = "bench", **settings: object) -> PodManifest:
-    """A pod's manifest for a run that may take as many steps as it likes."""
+    """A pod's manifest for a run with any number of steps."""
     return PodManifest.of(name=name, **settings)  # type: ignore[arg-type]
 
 
@@ -32,7 +32,7 @@ class Parrot:
 
 
 class Caller:
-    """Asks for calls of a tool where the last item is not a result, and answers in words where it is."""
+    """Calls a tool if the last item is not a result, and answers in words if it is."""
 
     model = "caller"
 

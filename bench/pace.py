@@ -1,20 +1,19 @@
-"""The machine's pace: how long a fixed piece of work takes at this moment, whatever else the machine does."""
+"""Measures the machine's pace: how long a fixed piece of work takes at this moment."""
 
 from __future__ import annotations
 
 import time
 
-#: A repeat that was measured while the machine ran so many times slower than at its best is done again.
+#: A repeat that was measured while the machine ran so many times slower than at its best is repeated.
 BUSY = 1.15
 _ROUNDS = 5
 _STEPS = 2_000
 
 
 def pace() -> float:
-    """Processor seconds of a fixed piece of work, now: calls, small objects and a dict, as our code does.
+    """Processor seconds of a fixed piece of work: calls, small objects and a dict, like our own code.
 
-    A core that is shared, or slowed down, makes processor time longer as well as time on the wall; this
-    says by how much.
+    On a core that is shared or slowed down, processor time grows like wall time; this shows by how much.
     """
     took = []
     for _ in range(_ROUNDS):

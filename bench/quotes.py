@@ -1,4 +1,4 @@
-"""The tables of figures in other pages, written from ``bench/RESULTS.md``: ``python -m bench quotes``."""
+"""Writes the tables of figures in other pages from ``bench/RESULTS.md``: ``python -m bench quotes``."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from bench.markdown import rows_of
 from bench.root import ROOT
 
 RESULTS = ROOT / "bench" / "RESULTS.md"
-#: The pages that have such a table, between these two comments.
+#: The pages that have such a table, between two comments.
 PAGES = (ROOT / "README.md", ROOT / "docs" / "comparison.md")
 BEGIN, END = "<!-- figures of bench/RESULTS.md: python -m bench quotes -->", "<!-- end of the figures -->"
 
-#: What each row is about, where it stands (claim, case, metric), and what is said behind our figure.
+#: For each row its topic, its place in the results (claim, case, metric), and a note after our figure.
 _ROWS = (
     ("`import`", ("import", "import actors", "time"), ""),
     ("10,000 idle agents, started", ("start", "10k pods", "starts"), ""),
@@ -38,12 +38,14 @@ _ROWS = (
     ("a turn on top of 10,000 items", ("a turn on top", "model in memory", "time of a turn"), ""),
     ("restoring 10,000 items", ("restore", "10,000 items", "time to restore"), ", every hash checked"),
 )
-#: Peers that do less say so behind a comma; and how that is put here.
+#: What results say after a comma about peers that do less, and how the tables put it.
 _LESS = defaultdict(str, {"no session": "without a session", "no chain": "unchecked"})
 
 
 class Peer(NamedTuple):
-    """A figure of another library: how many times ours it is, what it is, whose, and what that leaves out."""
+    """A figure of another library: how many times ours it is, the figure, whose it is, and what that library
+    leaves out.
+    """
 
     times: float
     figure: str
@@ -52,8 +54,8 @@ class Peer(NamedTuple):
 
 
 def quote(page: str, results: str) -> str:
-    """``page`` with its table as ``results``, the text of ``bench/RESULTS.md``, has the figures. Raises
-    ValueError where that has not all of them.
+    """``page`` with its table as in ``results``, the text of ``bench/RESULTS.md``. Raises ValueError if a
+    figure is missing there.
     """
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
@@ -79,12 +81,12 @@ def _rows(results: str) -> Iterator[tuple[str, str, str]]:
 
 def _peer(row: list[str]) -> Peer:
     name, _, less = row[2].partition(", ")
-    bare = name.startswith("pykka")  # actors that know of no model
+    bare = name.startswith("pykka")  # actors that know nothing of models
     return Peer(float(row[6].rstrip("x")), row[3], name, _LESS["no session" if bare else less])
 
 
 def _best(peers: list[Peer]) -> str:
-    """The best of all, and where that does less than we do the best of those that do not."""
+    """The best figure of all and, if that library does less than we do, the best of those that do not."""
     best = min(peers)
     whole = min((each for each in peers if not each.less), default=best)
     said = [f"{each.figure} {each.less} ({each.name})".replace("  ", " ") for each in (best, whole)]
@@ -94,7 +96,7 @@ def _best(peers: list[Peer]) -> str:
 
 
 def main() -> int:
-    """The command ``python -m bench quotes``: 2 where the last run was not of all claims."""
+    """The command ``python -m bench quotes``; returns 2 if the last run was not of all claims."""
     try:
         write()
     except ValueError as error:
@@ -104,7 +106,7 @@ def main() -> int:
 
 
 def write() -> None:
-    """Write the tables anew. Raises ValueError as ``quote``."""
+    """Write the tables anew. Raises ValueError like ``quote``."""
     results = RESULTS.read_text(encoding="utf-8")
     for page in PAGES:
         page.write_text(quote(page.read_text(encoding="utf-8"), results), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Ratios: polypod beside the best of its peers, row by row, whoever is better. Pure."""
+"""Compares polypod with the best of its peers, row by row, whichever is better; pure."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from msgspec import Struct
 from bench.compare import LEAST_CHANGE
 from bench.results import Report, Row
 
-#: Numbers that say what was kept or loaded and are no contest.
+#: Numbers that say what was kept or loaded, and are not compared.
 _NO_CONTEST = frozenset(
     {"modules loaded", "heavy modules loaded", "events kept", "memory of the process", "stops"}
 )
 
 
 class Ratio(Struct, frozen=True):
-    """One number beside the best peer's; ``times`` above 1 says that polypod is so many times better."""
+    """One number beside the best peer's; ``times`` above 1 means that polypod is so many times better."""
 
     ours: Row
     peer: Row
@@ -22,7 +22,7 @@ class Ratio(Struct, frozen=True):
 
     @property
     def words(self) -> str:
-        """Who is better, in words."""
+        """Which is better, in words."""
         if abs(self.times - 1) < LEAST_CHANGE:
             return "alike"
         if self.times >= 1:

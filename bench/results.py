@@ -1,4 +1,4 @@
-"""Results: what a run of the bench gives, as data, and as JSON lines for programs."""
+"""The results of a run of the bench as data, and as JSON lines for programs."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-#: Units that all numbers are kept in; people are shown milliseconds, megabytes and thousands.
+#: The units of all numbers; people are shown milliseconds, megabytes and thousands.
 Unit = Literal["s", "B", "/s", "count"]
-#: Which clock a number comes from: the processor's (only the process under test), or the one on the wall.
+#: Which clock a number comes from: the processor's (only the process under test), or the wall clock.
 Clock = Literal["cpu", "wall"]
 #: ``ours``: polypod; ``floor``: the least that the same thing can cost; ``peer``: another library;
 #: ``before``: another checkout of polypod.
 Kind = Literal["ours", "floor", "peer", "before"]
-#: How much work a run does: ``full`` for the record, ``quick`` to see, ``tiny`` to test the bench itself.
+#: How much work a run does: ``full`` for the record, ``quick`` for a look, ``tiny`` to test the bench itself.
 Effort = Literal["full", "quick", "tiny"]
 
 
 class Reading(Struct, frozen=True):
-    """One number that one repeat of a case gave; ``other`` is the same by the other clock."""
+    """One number from one repeat of a case; ``other`` is the same by the other clock."""
 
     metric: str
     unit: Unit
@@ -32,7 +32,7 @@ class Reading(Struct, frozen=True):
 
 
 class Target(Struct, frozen=True, omit_defaults=True):
-    """What a number has to hold: at most ``limit``, or at least that.
+    """What a number has to meet: at most ``limit``, or at least that.
 
     ``times`` says that the limit is so many times what ``floor`` took in the same run.
     """
@@ -43,12 +43,12 @@ class Target(Struct, frozen=True, omit_defaults=True):
     times: float | None = None
 
     def met(self, value: float) -> bool:
-        """Whether ``value`` holds it."""
+        """Whether ``value`` meets it."""
         return value >= self.limit if self.at_least else value <= self.limit
 
 
 class Spread(Struct, frozen=True):
-    """The median of some repeats, with the least and the greatest of them."""
+    """The median of some repeats, with the least and the greatest."""
 
     median: float
     low: float
@@ -63,9 +63,9 @@ class Spread(Struct, frozen=True):
 class Row(Struct, frozen=True, tag="row", omit_defaults=True):
     """One number of one case, over all repeats.
 
-    ``times_ours`` says of all others how many times polypod's cost theirs is (of rates: how
-    many times fewer they do), so that above 1 polypod is better, and below 1 the other. ``pace`` is
-    how long a fixed piece of work took meanwhile (seconds): on a busy machine it is longer.
+    For all others, ``times_ours`` is how many times polypod's cost theirs is (for rates: how many times fewer
+    they reach): above 1 polypod is better, below 1 the other. ``pace`` is how long a fixed piece of work took
+    meanwhile (seconds): on a busy machine it is longer.
     """
 
     claim: str
@@ -85,7 +85,7 @@ class Row(Struct, frozen=True, tag="row", omit_defaults=True):
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        """What makes this the same row in another run."""
+        """What identifies this row in another run."""
         return self.claim, self.case, self.by, self.metric
 
 
@@ -108,7 +108,7 @@ class Machine(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """A run of the bench."""
+    """The results of a run of the bench."""
 
     machine: Machine
     effort: Effort
@@ -118,12 +118,12 @@ class Report(Struct, frozen=True):
     failed: list[Failed]
 
     def row(self, claim: str, case: str, metric: str, by: str = "polypod") -> Row | None:
-        """One row, None where it was not measured."""
+        """One row, None if it was not measured."""
         return next((row for row in self.rows if row.key == (claim, case, by, metric)), None)
 
     @property
     def missed(self) -> list[Row]:
-        """The rows that do not hold their targets."""
+        """The rows that miss their targets."""
         return [row for row in self.rows if row.met is False]
 
     def lines(self) -> Iterable[bytes]:
@@ -148,7 +148,7 @@ _decoder = msgspec.json.Decoder(_Opening | Row | Failed)
 
 
 def read_report(path: str | Path) -> Report:
-    """A run that was kept as JSON lines. Raises ValueError where the file is none."""
+    """A run that was kept as JSON lines. Raises ValueError if the file is not one."""
     opening: _Opening | None = None
     rows: list[Row] = []
     failed: list[Failed] = []

@@ -1,4 +1,4 @@
-"""Where the checkout is: processes of the bench run there."""
+"""The root of the checkout, where the processes of the bench run."""
 
 from pathlib import Path
 

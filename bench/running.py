@@ -1,4 +1,4 @@
-"""Run claims: each case in a fresh process, several times, the cases of a claim taking turns."""
+"""Runs claims: each case in a fresh process, several times, with the cases of a claim taking turns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.pace import BUSY, pace
 from bench.peers import catalogue as peer_catalogue
 from bench.results import Effort, Failed, Reading, Report, Row, Spread
 
-#: Called with each step, for a person who waits: the claim, the case with who does it, and the repeat.
+#: Called with each step, for a person who waits: the claim, the case with its library, and the repeat.
 OnStep = Callable[[str, str, int], None]
 
 
@@ -30,12 +30,12 @@ def run(
     before: Checkout | None = None,
     tell: OnStep | None = None,
 ) -> Report:
-    """Measure the claims ``names`` (all, where none is given), each case ``repeat`` times.
+    """Measure the claims ``names`` (by default all), each case ``repeat`` times.
 
-    ``peers`` has the other libraries whose environments are there (``make bench-peers``) do the same
-    work in the same run; ``before`` is another checkout of polypod, whose cases take turns with ours.
-    A case that cannot be measured is reported in ``Report.failed`` and stops nothing. Raises KeyError for a
-    name that is not a claim.
+    ``peers`` has other libraries with an environment here (``make bench-peers``) do the same work in the same
+    run; ``before`` is another checkout of polypod, whose cases take turns with ours. A case that cannot be
+    measured is reported in ``Report.failed`` and stops nothing. Raises KeyError for a name that is not a
+    claim.
     """
     return joined(claim_by_claim(names, effort=effort, repeat=repeat, peers=peers, before=before, tell=tell))
 
@@ -49,7 +49,7 @@ def claim_by_claim(
     before: Checkout | None = None,
     tell: OnStep | None = None,
 ) -> Iterator[Report]:
-    """The same as a report for each claim, as soon as that is measured."""
+    """Measure like ``run``, and yield a report for each claim as soon as it is measured."""
     claims = [catalogue.claim(name) for name in names or catalogue.names()]
     left_out = peer_catalogue.left_out([each.name for each in claims]) if peers else []
     opening = Report(machine.described(with_peers=peers), effort, repeat, time.time(), [], [])
@@ -61,7 +61,7 @@ def claim_by_claim(
 
 
 def joined(parts: Iterable[Report]) -> Report:
-    """The reports of one run as one. Raises ValueError where there are none."""
+    """The reports of one run as one. Raises ValueError if there are none."""
     first, *others = parts
     return msgspec.structs.replace(
         first,
@@ -84,10 +84,10 @@ class _Repeat(NamedTuple):
 def run_jobs(
     todo: Sequence[Job], repeat: int, tell: OnStep, pace: Callable[[], float] = pace
 ) -> tuple[list[Row], list[Failed]]:
-    """The rows of some jobs, which take turns, so that a busy moment of the machine hits them alike.
+    """The rows of some jobs, which take turns, so that a busy moment of the machine affects them alike.
 
     What was measured in a busy moment all the same is measured once more, and the better pace counts;
-    ``pace`` is what takes the time of a fixed piece of work.
+    ``pace`` measures the time of a fixed piece of work.
     """
     repeats: list[list[_Repeat]] = [[] for _ in todo]
     lost: dict[int, Failed] = {}
@@ -126,7 +126,7 @@ def _again(
             if number in lost or each.pace <= best * BUSY:
                 continue
             tell(job.claim, f"{job.case}, {job.by}", place + 1)
-            with suppress(NotMeasured):  # then the first one stays
+            with suppress(NotMeasured):  # then the first one counts
                 repeats[number][place] = min(each, _repeated(job, pace), key=lambda one: one.pace)
 
 
@@ -155,8 +155,8 @@ def _rows(job: Job, repeats: list[_Repeat]) -> Iterable[Row]:
 
 
 def beside_ours(rows: list[Row]) -> list[Row]:
-    """The rows, those of floors and peers with how they compare to polypod's in the same run, and ours
-    with the targets that a floor of that run sets.
+    """The rows: those of floors and peers with their ratio to polypod's in the same run, and ours with the
+    targets that a floor of that run sets.
     """
     ours = {(row.claim, row.case, row.metric): row for row in rows if row.kind == "ours"}
     by_key = {row.key: row for row in rows}
@@ -169,7 +169,7 @@ def _held_to_floor(row: Row, rows: Mapping[tuple[str, str, str, str], Row]) -> R
     if target is None or target.floor is None or target.times is None:
         return row
     floor = rows.get((row.claim, row.case, target.floor, row.metric))
-    if floor is None:  # it could not be measured: there is nothing to hold the row to
+    if floor is None:  # it could not be measured, so there is no limit
         return msgspec.structs.replace(row, target=None, met=None)
     known = msgspec.structs.replace(target, limit=target.times * floor.value.median)
     return msgspec.structs.replace(row, target=known, met=known.met(row.value.median))

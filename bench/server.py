@@ -1,7 +1,7 @@
-"""A model server on loopback, in a process of its own: fixed answers, at three rhythms, for next to nothing.
+"""A cheap model server on loopback, in a process of its own: fixed answers, at three rhythms.
 
-The first part of the path is the rhythm: ``/each/v1`` sends one chunk a turn of its loop, ``/burst/v1``
-all at once, ``/paced/v1`` one every 20 milliseconds. Prints its port and serves until its input ends.
+The first part of the path is the rhythm: ``/each/v1`` sends one chunk in each turn of its loop, ``/burst/v1``
+all at once, ``/paced/v1`` one every 20 milliseconds. It prints its port and serves until its input ends.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import cache
 from bench.root import ROOT
 
 CHUNKS = 50
-#: Between two chunks of a paced answer, in seconds: fifty tokens a second, as models write.
+#: Seconds between two chunks of a paced answer: fifty tokens a second, as models write.
 PACE = 0.02
 WORDS = "token "
 
@@ -171,7 +171,7 @@ async def _serve() -> None:
 
 @contextmanager
 def running() -> Iterator[int]:
-    """The server in a process of its own; gives its port."""
+    """The server in a process of its own; yields its port."""
     with subprocess.Popen(
         [sys.executable, "-m", "bench.server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
     ) as process:

@@ -1,4 +1,4 @@
-"""``run_setup``: benchmark your own set-up from a program; what ``polypod bench`` measures, as data."""
+"""``run_setup``: benchmarks your own set-up from a program, like ``polypod bench``, and returns data."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def run_setup(
     store: str = "memory:",
     timeout: float | None = None,
 ) -> BenchResult:
-    """Have ``pods`` pods of ``manifest`` do ``turns`` turns in all, and give what was measured.
+    """Have ``pods`` pods of ``manifest`` do ``turns`` turns in all, and return what was measured.
 
-    The parameters are those of ``polypod bench``; ``client`` answers instead of the manifest's model.
-    Raises RunFailed where a warm-up turn fails, ManifestError, and RuntimeError inside a running loop.
+    The parameters are those of ``polypod bench``; ``client`` answers instead of the manifest's model. Raises
+    RunFailed if a warm-up turn fails, ManifestError, and RuntimeError inside a running loop.
     """
     plan = Plan(turns, pods, prompt, warmup, fresh, store, timeout)
     measured = asyncio.run(run_benchmark(manifest, tools=tools, client=client, plan=plan))

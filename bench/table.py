@@ -1,4 +1,6 @@
-"""The table for people: claims, cases, floors and peers, with targets and whether they are met."""
+"""Prints results as tables for people: claims, cases, floors and peers, with targets and whether they are
+met.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ def show_opening(report: Report, console: Console) -> None:
 
 
 def show_claims(report: Report, console: Console) -> None:
-    """Print the tables of a run, or of a part of it, and what of it could not be measured."""
+    """Print the tables of a run, or of a part of it, and what could not be measured."""
     for name, rows in groupby(report.rows, key=lambda row: row.claim):
         console.print(table_of(name, list(rows)))
     for failed in report.failed:
@@ -40,7 +42,7 @@ def show_claims(report: Report, console: Console) -> None:
 
 
 def show_end(report: Report, console: Console) -> None:
-    """Print what a whole run comes to."""
+    """Print the summary of a whole run."""
     found = ratios(report)
     if found:
         console.print(_table_of_ratios(found))
@@ -57,7 +59,7 @@ def machine_line(machine: Machine) -> str:
 
 
 def table_of(name: str, rows: list[Row]) -> Table:
-    """The table of one claim; the cases of floors and peers stand below ours."""
+    """The table of one claim; the cases of floors and peers are below ours."""
     table = Table(title=catalogue.claim(name).title, title_justify="left", title_style="bold", box=None)
     for heading in ("case", "metric", "by"):
         table.add_column(heading, header_style="dim", overflow="fold")
@@ -93,7 +95,7 @@ def _cells(row: Row, last: tuple[str, str]) -> list[Text | str]:
 
 
 def _table_of_ratios(found: list[Ratio]) -> Table:
-    """Polypod beside the best of its peers, whoever is better."""
+    """Polypod beside the best of its peers, whichever is better."""
     table = Table(title="beside the best peer", title_justify="left", title_style="bold", box=None)
     for heading in ("claim", "case", "metric"):
         table.add_column(heading, header_style="dim", overflow="fold")
@@ -115,7 +117,7 @@ def _table_of_ratios(found: list[Ratio]) -> Table:
 
 
 def show_changes(found: list[Change], console: Console) -> None:
-    """Print what two runs differ in, and how much they agree on."""
+    """Print how two runs differ, and how much they agree on."""
     changed = [change for change in found if change.verdict != "same"]
     if changed:
         console.print(_table_of_changes(None, changed))

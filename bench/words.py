@@ -1,4 +1,4 @@
-"""Words: numbers as people read them. Pure."""
+"""Formats numbers for people; pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _scaled(value: float, scale: tuple[tuple[float, str], ...], gap: str) -> str
 
 
 def _three(value: float) -> str:
-    """Three digits that count."""
+    """A number with three significant digits."""
     if abs(value) >= 100:
         return f"{value:.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
@@ -55,19 +55,19 @@ def times(value: float) -> str:
 
 
 def other(row: Row) -> str:
-    """The same by the other clock: ``12.4 us wall``."""
+    """The number by the other clock: ``12.4 us wall``."""
     if row.other is None:
         return ""
     return f"{number(row.other.median, row.unit)} {'wall' if row.clock == 'cpu' else 'cpu'}"
 
 
 def verdict(row: Row) -> str:
-    """Whether a row holds its target; nothing where it has none."""
+    """Whether a row meets its target; empty if it has none."""
     return {True: "met", False: "MISSED", None: ""}[row.met]
 
 
 def change(of: Change) -> tuple[str, ...]:
-    """A row in two runs: claim, case, metric and by whom; before, after and how many times; the verdict."""
+    """A row in two runs: claim, case, metric and library; before, after and how many times; the verdict."""
 
     def side(row: Row | None) -> str:
         return "" if row is None else number(row.value.median, row.unit)

@@ -1,1 +1,1 @@
-"""The claims: a file for each, with its cases, its floors and its targets."""
+"""The claims, a module for each, with its cases, floors and targets."""

@@ -1,4 +1,6 @@
-"""What an approval costs: a run whose call a person allows, less the same run with a rule that allows it."""
+"""Claim: the cost of an approval: a run whose call a person allows, minus the same run with a rule that
+allows it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ CLAIM = Claim("approval", "approval: a call is asked about, answered at once and
 _METRIC = "time of an approval"
 _TARGETS = {_METRIC: at_most(300e-6)}
 _QUESTION = "Pay Ann."
-#: Runs of one kind before those of the other have their turn.
+#: Runs of one kind before it is the turn of the other.
 _IN_A_ROW = 20
 
 
@@ -59,7 +61,7 @@ async def _measure(store: str, count: int) -> list[Reading]:
     async with PodSystem(store) as system:
         asked, allowed = await _spawn(system, "ask"), await _spawn(system, "allow")
         left = count
-        while left > 0:  # in turns, so that a busy moment hits both alike
+        while left > 0:  # in turns, so that a busy moment affects both alike
             now = min(left, _IN_A_ROW)
             with allowing:
                 await _run_allowed(allowed, now)
@@ -72,20 +74,20 @@ async def _measure(store: str, count: int) -> list[Reading]:
 
 @CLAIM.case("in memory", full=600, quick=200, targets=_TARGETS)
 def in_memory(count: int) -> list[Reading]:
-    """The request, a subscriber that gets it, the answer, the wait between."""
+    """The request, a subscriber that receives it, the answer, and the wait in between."""
     return asyncio.run(_measure("memory:", count))
 
 
 @CLAIM.case("in a SQLite file", full=600, quick=200, targets=_TARGETS)
 def in_a_file(count: int) -> list[Reading]:
-    """The same, with the request and the answer durable before the call begins."""
+    """An approval whose request and answer are durable before the call begins."""
     with tempfile.TemporaryDirectory(prefix="polypod-bench-") as folder:
         return asyncio.run(_measure(f"sqlite:{folder}/pods.db", count))
 
 
 @CLAIM.case("in a SQLite file", by="SQLite, 2 commits", kind="floor", full=2000, quick=500)
 def two_commits(count: int) -> list[Reading]:
-    """What was asked and what was answered, as rows on one connection."""
+    """The request and the answer as rows, on one connection."""
     rows = [text(350, number) for number in range(2)]
     with (
         tempfile.TemporaryDirectory(prefix="polypod-bench-") as folder,

@@ -1,4 +1,4 @@
-"""A run on a chain of two tiers, models in memory, beside the same two answers as turns of their own."""
+"""Claim: a run on a chain of two tiers with models in memory, beside the same two answers as two turns."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def _runs(count: int, client: LLMClient, each: int) -> list[Reading]:
 
 @CLAIM.case("two tiers", full=2000, quick=500, targets={"time of a run": at_most_times(1.5, _TURNS)})
 def two_tiers(runs: int) -> list[Reading]:
-    """The first is asked, verified and rejected, then the second."""
+    """The first tier is asked, verified and rejected, then the second one is asked."""
     chain = EscalationChain(["small", "claude-large"], local=Parrot(), cloud=Parrot(), verifier=_reject)
     return asyncio.run(_runs(runs, chain, 1))
 

@@ -1,4 +1,4 @@
-"""Child processes: what starting one costs, all processes that take part together."""
+"""Claim: the cost of starting a child process, over all processes that take part."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _by_launcher(count: int, *, confined: bool) -> list[Reading]:
 
 @CLAIM.case("confined to a folder", full=400, quick=100, targets={_METRIC: at_most(7e-3)})
 def confined(count: int) -> list[Reading]:
-    """Namespaces, mounts, Landlock and seccomp for each; the helper's start is shared among them."""
+    """Namespaces, mounts, Landlock and seccomp for each; they share the start of the helper."""
     return _by_launcher(count, confined=True)
 
 
@@ -106,13 +106,13 @@ def _by_shell(count: int, *, confined: bool) -> list[Reading]:
 
 @CLAIM.case("the tool `shell`, confined to a folder", full=400, quick=100)
 def by_tool_confined(count: int) -> list[Reading]:
-    """A turn for each, and bash."""
+    """A turn for each, and a confined bash."""
     return _by_shell(count, confined=True)
 
 
 @CLAIM.case("the tool `shell`, not confined", full=400, quick=100)
 def by_tool(count: int) -> list[Reading]:
-    """The same."""
+    """A turn for each, and bash."""
     return _by_shell(count, confined=False)
 
 

@@ -1,4 +1,6 @@
-"""Compaction: what its policy costs every request, and what a compaction and an extraction cost whole."""
+"""Claim: what the compaction policy costs each request, and the whole cost of a compaction and an
+extraction.
+"""
 
 from __future__ import annotations
 
@@ -43,19 +45,19 @@ def _looked_at(count: int, length: int) -> list[Reading]:
 
 @CLAIM.case("policy and view, 10 items", full=5_000, quick=1_000)
 def on_few(count: int) -> list[Reading]:
-    """Four items are added, the policy asked, the request's view made."""
+    """Add four items, ask the policy, and make the request's view."""
     return _looked_at(count, 10)
 
 
 @CLAIM.case("policy and view, 10,000 items", full=5_000, quick=1_000)
 def on_many(count: int) -> list[Reading]:
-    """The same on top of a long history."""
+    """Add four items to a long history, ask the policy, and make the request's view."""
     return _looked_at(count, _ITEMS)
 
 
 @CLAIM.case("policy and view, 10,000 items", by="encode what is new", kind="floor", full=5_000, quick=1_000)
 def encoded(count: int) -> list[Reading]:
-    """The four new items encoded, whose size they show."""
+    """Encode the four new items, which shows their size."""
     more, size = list(items(4)), 0
     with Stopwatch() as watch:
         for _ in range(count):
@@ -65,7 +67,7 @@ def encoded(count: int) -> list[Reading]:
 
 
 class _Worker:
-    """A model that uses the tool it is given first, and says that it is done."""
+    """A model that calls the first tool it is given, and says that it is done."""
 
     model = "worker"
 
@@ -85,7 +87,7 @@ class _Worker:
 
 
 async def _worked(count: int, length: int, client: _Worker, work: Callable[[Pod], Any]) -> list[Reading]:
-    """``work`` done by so many pods, each with a history of ``length`` items of its own."""
+    """Have so many pods do ``work``, each with its own history of ``length`` items."""
     watch, holds = Stopwatch(), Holds()
     for number in range(count + 1):
         async with PodSystem() as system:
@@ -103,23 +105,23 @@ _SUMMARY = '{"text": "## Completed Tasks\\nmuch"}'
 
 @CLAIM.case("a compaction, 1,000 items", full=10, quick=3, rounds=1, targets=_NO_LONG_HOLD)
 def compacted_few(count: int) -> list[Reading]:
-    """By hand, through a pod: history read, summary asked for, new session made."""
+    """Compact a pod by hand: read the history, ask for the summary, create the new session."""
     return asyncio.run(_worked(count, 1_000, _Worker(_SUMMARY), Pod.compact))
 
 
 @CLAIM.case("a compaction, 10,000 items", full=5, quick=2, rounds=1, targets=_NO_LONG_HOLD)
 def compacted_many(count: int) -> list[Reading]:
-    """The same with a history ten times as long."""
+    """Compact a history that is ten times as long."""
     return asyncio.run(_worked(count, _ITEMS, _Worker(_SUMMARY), Pod.compact))
 
 
 @CLAIM.case("an extraction, 1,000 items", full=10, quick=3, rounds=1, targets=_NO_LONG_HOLD)
 def extracted_few(count: int) -> list[Reading]:
-    """Memory's first phase: history read, notes asked for, pointer kept."""
+    """Run memory's first phase: read the history, ask for notes, record the pointer."""
     return asyncio.run(_worked(count, 1_000, _Worker("{}"), Pod.try_post_run_extract))
 
 
 @CLAIM.case("an extraction, 10,000 items", full=5, quick=2, rounds=1, targets=_NO_LONG_HOLD)
 def extracted_many(count: int) -> list[Reading]:
-    """The same with ten times as much to read."""
+    """Run memory's first phase over ten times as much."""
     return asyncio.run(_worked(count, _ITEMS, _Worker("{}"), Pod.try_post_run_extract))

@@ -1,4 +1,6 @@
-"""A turn that survives: the session in a SQLite file, against the end of the process and of the power."""
+"""Claim: the cost of a durable turn: a session in a SQLite file that survives the end of the process, or a
+power cut.
+"""
 
 from __future__ import annotations
 
@@ -55,11 +57,11 @@ async def _turns(store: str, pods: int, each: int) -> list[Reading]:
 
 
 async def _growth(store: str, turns: int) -> list[Reading]:
-    """What the first quarter of a long session writes for a turn, and the last."""
+    """What the first quarter of a long session writes for a turn, and the last one."""
     part = max(1, turns // 4)
     async with PodSystem(store) as system:
         pod = await system.spawn(manifest(), client=_CLIENT)
-        await _runs(pod, part)  # until merges of the write-ahead log have set in
+        await _runs(pod, part)  # until the write-ahead log is being merged
         marks = [written()]
         for _ in range(4):
             await _runs(pod, part)
@@ -75,7 +77,7 @@ async def _growth(store: str, turns: int) -> list[Reading]:
 
 
 def _commits(path: Path, *, synchronous: str, turns: int) -> list[Reading]:
-    """Two commits a turn on one connection, as many bytes in as many rows."""
+    """Two commits a turn on one connection, with as many bytes in as many rows."""
     rows = [text(700, number) for number in range(2)]
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA page_size = 2048")
@@ -133,7 +135,7 @@ _add("power", 64, 15, 5, {"time of a turn": at_most(0.2e-3), **_WRITTEN})
     targets={"last quarter over the first": at_most(1.25), **_WRITTEN},
 )
 def growth(turns: int) -> list[Reading]:
-    """What a turn writes does not depend on how many were before it."""
+    """What a turn writes does not depend on how many came before."""
     with _folder() as folder:
         return asyncio.run(_growth(f"sqlite:{folder}/pods.db", turns))
 

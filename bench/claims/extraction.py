@@ -1,4 +1,4 @@
-"""Extraction: what it costs to have a history read for what is worth keeping, however long it is."""
+"""Claim: the cost of reading a history for what is worth keeping, however long it is."""
 
 from __future__ import annotations
 
@@ -80,6 +80,6 @@ for _length, _case in ((0, _SHORT), (10_000, f"{_SHORT} on top of 10,000")):
 
 @CLAIM.case(_SHORT, by="encode, 2 requests, a file", kind="floor", full=1000, quick=300)
 def by_hand(count: int) -> list[Reading]:
-    """The new items encoded, two answers read in a loop, a file written."""
+    """Encode the new items, read two answers in a loop, write a file."""
     with tempfile.TemporaryDirectory(prefix="polypod-bench-") as folder:
         return asyncio.run(_by_hand(count, Path(folder)))

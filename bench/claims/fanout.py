@@ -1,4 +1,4 @@
-"""Fan-out: one event to a hundred subscribers, published and read."""
+"""Claim: one event to a hundred subscribers, published and read."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _EVENT = TextDelta(pod="bench", session_id="s", seq=1, at=0.0, run_id="r", text=
 
 @CLAIM.case("of one pod", full=5000, quick=1000, targets=_TARGET)
 def of_one_pod(events: int) -> list[Reading]:
-    """All hundred subscribe to the one pod that publishes."""
+    """A hundred subscriptions to the one pod that publishes."""
     return _published("bench", events)
 
 
 @CLAIM.case("of all pods", full=5000, quick=1000, targets=_TARGET)
 def of_all_pods(events: int) -> list[Reading]:
-    """All hundred subscribe to everything."""
+    """A hundred subscriptions to everything."""
     return _published(None, events)
 
 
@@ -56,7 +56,9 @@ def of_a_run(chunks: int) -> list[Reading]:
 
 @CLAIM.case("made and closed", full=10_000, quick=2000, targets={"subscriptions": at_least(2e4)})
 def made_and_closed(count: int) -> list[Reading]:
-    """All open at once: a third to all pods, a third to one pod, a third to one kind."""
+    """Subscriptions that are all open at once: a third to all pods, a third to one pod, a third to
+    one kind.
+    """
     bus = Bus()
     with Stopwatch() as watch:
         subscriptions = [
@@ -132,7 +134,7 @@ async def _queued(chunks: int) -> list[Reading]:
 
 @CLAIM.case("of a run, read as it goes", by="asyncio queues", kind="floor", full=2000, quick=500)
 def queued(chunks: int) -> list[Reading]:
-    """A hundred asyncio queues, each put to and read by a task."""
+    """A hundred asyncio queues, each filled and read by a task."""
     return asyncio.run(_queued(chunks))
 
 

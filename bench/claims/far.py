@@ -1,4 +1,6 @@
-"""Far subscribers: what an event costs the process of its pod where they listen over connections."""
+"""Claim: what an event costs the process of its pod if its subscribers are at the other end of
+connections.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ _MESSAGE = UserMessage(pod="bench", session_id="s" * 36, seq=12, at=1.7e9, item=
 
 
 class _Connection(StreamWriter):
-    """One that is followed at the other end, which takes all at once: what is written goes to nobody."""
+    """A connection whose other end takes everything at once: what is written goes nowhere."""
 
     def __init__(self, transport: asyncio.WriteTransport, protocol: StreamReaderProtocol) -> None:
         self.reader = StreamReader()
@@ -42,7 +44,7 @@ class _Connection(StreamWriter):
 
     @classmethod
     async def open(cls) -> _Connection:
-        """A new one."""
+        """Open a new one."""
         loop = asyncio.get_running_loop()
         nobody = Path("/dev/null").open("wb", buffering=0)  # noqa: ASYNC230, SIM115 - no file, and the transport closes it
         return cls(*await loop.connect_write_pipe(lambda: StreamReaderProtocol(StreamReader()), nobody))
@@ -53,7 +55,7 @@ class _Connection(StreamWriter):
             self._answered.set()
 
     async def ask(self) -> None:
-        """Have an answer: all that was published before comes before it."""
+        """Wait for an answer: everything published before arrives before it."""
         self._answered.clear()
         self.reader.feed_data(channel.frame(channel.Ask(2, commands.Describe())))
         await self._answered.wait()
@@ -146,7 +148,7 @@ def items_to_many(items: int) -> list[Reading]:
 
 @CLAIM.case("10 KB from the store", full=2000, quick=500)
 def past_items(items: int) -> list[Reading]:
-    """Items that were recorded before, to one connection that asks for all there is."""
+    """Items that were recorded before, to one connection that asks for everything."""
     return asyncio.run(_past(items, _FEW))
 
 
@@ -167,11 +169,11 @@ def _frame(event: TextDelta | UserMessage) -> bytes:
 
 @CLAIM.case("piece of text to 100", by="writes", kind="floor", full=2000, quick=500)
 def writes_of_text(count: int) -> list[Reading]:
-    """A hundred writes of the frame."""
+    """A hundred writes of a delta's frame."""
     return _written(_frame(_DELTA), count, _MANY)
 
 
 @CLAIM.case("10 KB to 100", by="writes", kind="floor", full=2000, quick=500)
 def writes_of_items(count: int) -> list[Reading]:
-    """A hundred writes of the frame."""
+    """A hundred writes of an item's frame."""
     return _written(_frame(_MESSAGE), count, _MANY)

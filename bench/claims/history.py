@@ -1,4 +1,4 @@
-"""A turn on top of a long history: what it costs more than the first, and how long it holds the loop."""
+"""Claim: what a turn with a long history costs more than the first one, and how long it holds up the loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bench.server import port
 CLAIM = Claim("history", "a turn on top of 10,000 items, beside the first turns of a pod")
 
 _ITEMS = 10_000
-#: So high that the policy looks at every request and never compacts.
+#: So high that the policy checks every request and never compacts.
 _HIGH = 100_000_000
 
 
@@ -74,7 +74,7 @@ def in_memory(turns: int) -> list[Reading]:
 
 @CLAIM.case("over HTTP", full=20, quick=5, rounds=1, targets={"longest hold of the loop": at_most(0.010)})
 def over_http(turns: int) -> list[Reading]:
-    """The whole history goes over the wire with each request, some 4 MB: that much is the API's."""
+    """The whole history goes over the wire with each request, some 4 MB: that much is due to the API."""
     return asyncio.run(
         _compared(turns, model="llama_cpp/bench", base_url=f"http://127.0.0.1:{port()}/burst/v1")
     )
@@ -82,7 +82,7 @@ def over_http(turns: int) -> list[Reading]:
 
 @CLAIM.case("over HTTP", by="aiohttp, the same bytes", kind="floor", full=20, quick=5, rounds=1)
 def by_aiohttp(turns: int) -> list[Reading]:
-    """A body that is there already, posted as it is; the answer is read and not looked at."""
+    """A prepared body is posted as it is; the answer is read and not decoded."""
     return asyncio.run(_posted(turns))
 
 

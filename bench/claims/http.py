@@ -1,4 +1,6 @@
-"""A turn over HTTP, from a server on loopback in a process of its own: what a stream of chunks costs us."""
+"""Claim: the cost of a turn over HTTP, from a server on loopback in a process of its own: what a stream of
+chunks costs us.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,9 @@ from typing import Any
 import aiohttp
 import msgspec
 
-# Else all wait while the first request loads it, and the last of them begin when the first have ended: then
-# the round before the measured one leaves fewer connections than streams.
+# Imported here because otherwise all streams wait while the first request loads it, and the last ones begin
+# when the first have ended: then the round before the measured one leaves fewer connections than there are
+# streams.
 import actors.llm.http.direct_transport  # noqa: F401
 from actors.llm.anthropic.client import AnthropicClient
 from actors.llm.openai.client import OpenAIClient
@@ -35,7 +38,7 @@ _FORMAT = {False: "", True: ", Anthropic's format"}
 _LINES = "asyncio streams"
 _RHYTHMS = {"each": "chunk by chunk", "burst": "all in one burst", "paced": "paced"}
 
-#: Sets up so many streams and gives what runs one turn on the stream of that number.
+#: Sets up so many streams, and returns a function that runs one turn on the stream with a number.
 SetUp = Callable[[str, int], Any]
 
 
@@ -52,7 +55,7 @@ async def _timed(turn: Callable[[int], Awaitable[None]], at_once: int, each: int
         for _ in range(count):
             await turn(number)
 
-    await asyncio.gather(*(turns(number, 1) for number in range(at_once)))  # connections are there
+    await asyncio.gather(*(turns(number, 1) for number in range(at_once)))  # opens the connections
     with Stopwatch() as watch:
         await asyncio.gather(*(turns(number, each) for number in range(at_once)))
     return [watch.each("time of a turn", at_once * each)]
@@ -150,7 +153,7 @@ async def _with_aiohttp(
 
 
 class _Raw(asyncio.Protocol):
-    """A connection that sends a request and reads the events of its answer, with no HTTP library."""
+    """A connection that sends a request and reads the events of its answer, without an HTTP library."""
 
     def __init__(self) -> None:
         self._held = b""
@@ -162,7 +165,7 @@ class _Raw(asyncio.Protocol):
         self.transport = transport
 
     def ask(self, request: bytes) -> asyncio.Future[str]:
-        """Send; the future gives the text."""
+        """Send; returns a future of the text."""
         self._done = asyncio.get_running_loop().create_future()
         self._text.clear()
         self.transport.write(request)
@@ -205,7 +208,7 @@ async def _with_sockets(url: str, at_once: int, each: int, *, messages: bool = F
 async def _with_asyncio_streams(
     url: str, at_once: int, each: int, *, messages: bool = False
 ) -> list[Reading]:
-    """The reader and writer of the standard library, a line at a time, with no HTTP library."""
+    """The reader and writer of the standard library, a line at a time, without an HTTP library."""
     number, request = _request(url, messages=messages)
     opened = [await asyncio.open_connection("127.0.0.1", number) for _ in range(at_once)]
     for _, writer in opened:
@@ -235,7 +238,7 @@ def _request(url: str, *, messages: bool) -> tuple[int, bytes]:
 
 
 def _add(case: str, path: str, at_once: int, *, messages: bool, streaming: bool, **options: Any) -> None:
-    """One case, with its floors; in one format or the other."""
+    """Add one case with its floors, in one of the formats."""
     ours = _with_pods(streaming=streaming, messages=messages)
     CLAIM.case(case, **options)(_measured(ours, path, at_once))
     options.pop("targets", None)
@@ -250,7 +253,7 @@ def _add(case: str, path: str, at_once: int, *, messages: bool, streaming: bool,
 
 
 def _add_streams(rhythm: str, at_once: int, *, messages: bool) -> None:
-    paced = rhythm == "paced"  # a second each: they are waited for, not worked for
+    paced = rhythm == "paced"  # waits of a second each, not work
     full = 4 * at_once if at_once > 100 or paced else 200
     quick = at_once if at_once > 100 or paced else max(20, at_once)
     _add(

@@ -1,4 +1,4 @@
-"""What ``import polypod`` costs: time, memory, and what it must not bring along."""
+"""Claim: what ``import polypod`` costs in time and memory, and what it must not load."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.results import Reading
 
 CLAIM = Claim("import", "import: what the first line of a program costs")
 
-#: Run in a fresh interpreter, which is then the process under test; nothing of the bench is loaded there.
+#: Run in a fresh interpreter, which is the process under test; nothing of the bench is loaded there.
 _PROGRAM = """
 import time
 cpu, wall = time.process_time(), time.perf_counter()
@@ -61,5 +61,5 @@ def import_polypod(_: int) -> list[Reading]:
 
 @CLAIM.case("import polypod", by="asyncio, pykka, msgspec", kind="floor", full=1, quick=1, tiny=1)
 def import_ground(_: int) -> list[Reading]:
-    """What it stands on, alone."""
+    """Only the libraries it is built on."""
     return _imported("asyncio, pykka, msgspec")

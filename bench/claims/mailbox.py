@@ -1,4 +1,4 @@
-"""The mailbox: how many messages an actor takes, sent and asked, from its own loop and from other threads."""
+"""Claim: how many messages an actor handles, sent and asked, from its own loop and from other threads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLAIM = Claim("mailbox", "tell and ask: messages through an actor's mailbox")
 
 
 class _Counter(AsyncActor):
-    """Counts what it is sent, and sets an event at the last."""
+    """Counts its messages, and sets an event at the last."""
 
     def __init__(self, last: int = -1, done: Callable[[], None] | None = None) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class _Counter(AsyncActor):
 
 
 class _ThreadCounter(pykka.ThreadingActor):
-    """The same on a thread of its own."""
+    """A counter on a thread of its own."""
 
     def __init__(self, last: int = -1, done: Callable[[], None] | None = None) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class _ThreadCounter(pykka.ThreadingActor):
 
 
 def send_in_loop(count: int) -> list[Reading]:
-    """Reported by a coroutine of the actor's own loop."""
+    """Messages sent by a coroutine of the actor's own loop."""
 
     async def work() -> list[Reading]:
         done = asyncio.Event()
@@ -70,7 +70,7 @@ def send_in_loop(count: int) -> list[Reading]:
 
 
 def ask_in_loop(count: int) -> list[Reading]:
-    """Asked and awaited, one after another."""
+    """Questions asked and awaited, one after another."""
 
     async def work() -> list[Reading]:
         ref = _Counter.start()
@@ -124,7 +124,7 @@ def asyncio_futures(count: int) -> list[Reading]:
 
 
 def pinned(cores: int, measure: Measure) -> Measure:
-    """``measure`` with all threads on so many cores, where the system can do that."""
+    """``measure`` with all threads on so many cores, if the system supports that."""
 
     def on_cores(count: int) -> list[Reading]:
         if hasattr(os, "sched_setaffinity"):
@@ -167,7 +167,7 @@ def _thread_loop() -> asyncio.AbstractEventLoop:
 
 
 def raw_sends(count: int) -> list[Reading]:
-    """A deque that a thread's loop drains, woken when it was empty."""
+    """A deque that a thread's loop drains, woken if it was empty."""
     loop, left, done = _thread_loop(), deque[int](), threading.Event()
 
     def drain() -> None:

@@ -1,4 +1,4 @@
-"""A call of an MCP server over stdio, beside the same by the official SDK's client alone."""
+"""Claim: the cost of a call of an MCP server over stdio, beside the official SDK's client alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from protocol.scope import Scope
 
 CLAIM = Claim("mcp", "mcp: a call of a server of tools over stdio, and its answer")
 
-#: A server that does nothing but answer, so that what is measured is the client.
+#: A server that only answers, so that the client is what is measured.
 _SERVER = """
 import json, sys
 for line in sys.stdin:
@@ -76,7 +76,7 @@ async def _by_polypod(calls: int) -> list[Reading]:
 
 
 async def _by_sdk(calls: int) -> list[Reading]:
-    from mcp import Client, StdioServerParameters  # noqa: PLC0415 - the measured process alone needs it
+    from mcp import Client, StdioServerParameters  # noqa: PLC0415 - only the measured process needs it
 
     server = StdioServerParameters(command=_COMMAND[0], args=list(_COMMAND[1:]))
     async with Client(server, cache=None) as client:
@@ -90,7 +90,7 @@ async def _by_sdk(calls: int) -> list[Reading]:
 
 
 async def _note(progress: float, total: float | None, message: str | None) -> None:
-    """Progress, which polypod asks for with each call too."""
+    """Take progress, which polypod asks for with each call too."""
 
 
 @CLAIM.case("a call", full=2000, quick=500, targets={"time of a call": at_most_times(1.3, "mcp SDK")})
@@ -101,5 +101,5 @@ def call_by_polypod(calls: int) -> list[Reading]:
 
 @CLAIM.case("a call", by="mcp SDK", kind="floor", full=2000, quick=500)
 def call_by_sdk(calls: int) -> list[Reading]:
-    """The same by the SDK's client, over its own pipes."""
+    """A call by the SDK's client, over its own pipes."""
     return asyncio.run(_by_sdk(calls))

@@ -1,4 +1,6 @@
-"""Memory: what a pod keeps, idle, after its first turn, with a history, passivated; and the way back."""
+"""Claim: the memory of a pod: idle, after its first turn, with a history, passive; and the cost of reading it
+back.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,12 @@ from bench.results import Reading
 CLAIM = Claim("memory", "memory of a pod, among 1,000 of its kind")
 
 _ITEMS = 100
-#: Pods that are there before those that are weighed.
+#: Pods that exist before those that are measured.
 _BEFORE = 50
 
 
 async def _nothing(_: Pod) -> None:
-    """An idle pod."""
+    """Leave the pod idle."""
 
 
 async def _one_turn(pod: Pod) -> None:
@@ -43,7 +45,7 @@ def _kept(work: Callable[[Pod], object], *, durable: bool) -> Measure:
     async def pods(store: str, count: int) -> list[Reading]:
         async with PodSystem(store) as system:
             client, wanted = Parrot(), manifest()
-            for _ in range(min(count, _BEFORE)):  # what the store keeps for all is there before
+            for _ in range(min(count, _BEFORE)):  # creates what the store keeps once for all
                 await work(await system.spawn(wanted, client=client))  # type: ignore[misc]
             before = rss()
             for _ in range(count):

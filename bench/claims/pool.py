@@ -1,4 +1,6 @@
-"""A pool: durable jobs with a runner that answers at once, and whether many that wait make one dearer."""
+"""Claim: the cost of a pool's durable jobs with a runner that answers at once, and whether many waiting jobs
+raise it.
+"""
 
 from __future__ import annotations
 
@@ -48,27 +50,27 @@ async def _jobs(store: str, count: int) -> list[Reading]:
 
 @CLAIM.case("in a SQLite file", full=20_000, quick=4_000, targets={_JOBS: at_least(8_000)})
 def durable(count: int) -> list[Reading]:
-    """Submitted together, done by one runner with 256 at once."""
+    """Jobs submitted together, done by one runner with 256 at once."""
     with _store() as store:
         return asyncio.run(_jobs(store, count))
 
 
 @CLAIM.case("in a SQLite file, power", full=10_000, quick=2_000)
 def power(count: int) -> list[Reading]:
-    """The same, with each commit on the disk."""
+    """Jobs whose commits are each synced to the disk."""
     with _store("?durability=power") as store:
         return asyncio.run(_jobs(store, count))
 
 
 @CLAIM.case("in memory", full=20_000, quick=4_000)
 def in_memory(count: int) -> list[Reading]:
-    """The same, kept in memory alone."""
+    """Jobs that are kept in memory alone."""
     return asyncio.run(_jobs("memory:", count))
 
 
 @CLAIM.case("in a SQLite file", by="SQLite, 3 commits for 256 jobs", kind="floor", full=20_000, quick=4_000)
 def three_commits(count: int) -> list[Reading]:
-    """A row is added, is changed to be claimed, and to be done; 256 of each kind a commit."""
+    """Add a row, change it to claimed, and to done; 256 rows in each commit."""
     with (
         tempfile.TemporaryDirectory(prefix="polypod-bench-") as folder,
         closing(sqlite3.connect(Path(folder) / "bare.db", isolation_level=None)) as db,
@@ -123,6 +125,6 @@ def many_wait(count: int) -> list[Reading]:
 
 @CLAIM.case("while 100,000 wait", by="polypod, 1,000 wait", kind="floor", full=4_000, quick=1_000, rounds=2)
 def few_wait(count: int) -> list[Reading]:
-    """The same, while 1,000 are."""
+    """Each job of a runner with 16 at once, while 1,000 others are in the queue."""
     with _store() as store:
         return asyncio.run(_done_of(store, _FEW if count > 10 else 10, count))

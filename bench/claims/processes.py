@@ -1,4 +1,6 @@
-"""Pods that are processes: what one costs up to its first event, and how long turns of many of them take."""
+"""Claim: the cost of a pod that is a process, up to its first event, and how long turns of many of
+them take.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,10 @@ _CPU, _PRIVATE = "processor time of the process", "its private memory"
 _OWNER_CPU, _OWNER_PRIVATE = "processor time of what owns it", "private memory of that"
 _SLOWEST, _MEDIAN = "a turn, 99th percentile", "a turn, median"
 _TURNS = 10
-#: Seconds between two turns of a pod, at most.
+#: The longest pause between two turns of a pod, in seconds.
 _PAUSE = 1.0
 _MEGABYTE = 1 << 20
-#: What a pod's process imports; the bench itself would be more than all the rest.
+#: What a pod's process imports; the bench itself would outweigh everything else.
 _IMPORTABLE = str(Path(__file__).parents[1] / "importable")
 
 
@@ -40,7 +42,7 @@ async def _pods(count: int) -> AsyncIterator[list[Pod]]:
         sys.path.append(_IMPORTABLE)
     with tempfile.TemporaryDirectory() as folder:
         async with PodSystem(f"sqlite:{Path(folder, 'pods.db')}") as system:
-            await system.spawn(manifest, client=client, process=True)  # the others are forked beside it
+            await system.spawn(manifest, client=client, process=True)  # forks the helper for all
             pods: list[Pod] = []
             while len(pods) < count:
                 some = min(10, count - len(pods))
@@ -89,18 +91,18 @@ def _targets(seconds: float) -> dict[str, Target]:
 
 @CLAIM.case("to its first event, among 20", full=20, quick=20, targets=_targets(12e-3))
 def among_20(count: int) -> list[Reading]:
-    """Forked from a process that has polypod imported; its store is opened, its session made."""
+    """A process forked from a helper that has imported polypod; its store is opened, its session created."""
     return asyncio.run(_begin(count))
 
 
 @CLAIM.case("to its first event, among 200", full=200, quick=50, rounds=1, targets=_targets(25e-3))
 def among_200(count: int) -> list[Reading]:
-    """The same, where many work on the file."""
+    """A process among 200 that work on one file."""
     return asyncio.run(_begin(count))
 
 
 def _started(count: int, program: str) -> list[Reading]:
-    """An interpreter that says when it is up and then waits, and what it has used by then."""
+    """Interpreters that report when they are up and then wait, and what they have used by then."""
     used, private = [], []
     for _ in range(count):
         with subprocess.Popen(
@@ -124,7 +126,7 @@ def _started(count: int, program: str) -> list[Reading]:
     "to its first event, among 20", by="an empty Python, forked and executed", kind="floor", full=20, quick=5
 )
 def empty(count: int) -> list[Reading]:
-    """Raw fork and exec of an interpreter that imports nothing."""
+    """Fork and exec of an interpreter that imports nothing."""
     return _started(count, "pass")
 
 
@@ -132,7 +134,7 @@ def empty(count: int) -> list[Reading]:
     "to its first event, among 20", by="a Python that imports polypod", kind="floor", full=20, quick=5
 )
 def importing(count: int) -> list[Reading]:
-    """What each process would take that was not forked."""
+    """What each process would take if it were not forked."""
     return _started(count, "import actors.pod_process.main")
 
 
@@ -165,5 +167,5 @@ def paced(count: int) -> list[Reading]:
 
 @CLAIM.case("turns of 100, all the time", full=100, quick=100, rounds=1)
 def at_once(count: int) -> list[Reading]:
-    """As many as the processors can do: each waits for 99 others."""
+    """As many turns as the processors can do: each waits for 99 others."""
     return asyncio.run(_turns(count, paced=False))

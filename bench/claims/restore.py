@@ -1,4 +1,4 @@
-"""Restore: a session of 10,000 items brought back from its file, its chain checked."""
+"""Claim: the cost of a restore: a session of 10,000 items read back from its file, its chain checked."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _restore(count: int, *, long_commits: bool) -> list[Reading]:
     with tempfile.TemporaryDirectory(prefix="polypod-bench-") as folder:
         store = f"sqlite:{folder}/pods.db"
         session_id = fill_session(store, count, long_commits=long_commits)
-        gc.collect()  # what the filling has left is not part of a restore
+        gc.collect()  # collecting the garbage of the filling is no part of a restore
         assert asyncio.run(_restored(store, session_id, watch)) == count
         asyncio.run(_restored(store, session_id, holds))
     return [watch.each("time to restore", 1), holds.reading()]
@@ -48,20 +48,20 @@ _TARGETS = {"time to restore": at_most(0.029), "longest hold of the loop": at_mo
 
 @CLAIM.case("10,000 items", full=10_000, quick=10_000, tiny=20, targets=_TARGETS)
 def restore(count: int) -> list[Reading]:
-    """A pod is spawned with ``resume=``, in a session that was brought from elsewhere: 10,000 entries, which
-    came 500 to a commit.
+    """Spawn a pod with ``resume=`` in a session that came from elsewhere: 10,000 entries, 500 in
+    each commit.
     """
     return _restore(count, long_commits=True)
 
 
 @CLAIM.case("10,000 items, committed by a pod", full=10_000, quick=10_000, tiny=20, targets=_TARGETS)
 def restore_of_a_pod(count: int) -> list[Reading]:
-    """The same of a session that a pod has written: 15,000 entries, which came one or two to a commit."""
+    """Spawn a pod in a session that a pod has written: 15,000 entries, one or two in each commit."""
     return _restore(count, long_commits=False)
 
 
 class _Row(msgspec.Struct):
-    """What of an entry a reader needs at least."""
+    """The part of an entry that any reader needs."""
 
     item: UserItem | AssistantItem | SystemItem | ToolResult | None = None
 
@@ -71,7 +71,7 @@ _decode: Callable[[bytes], _Row] = msgspec.json.Decoder(_Row).decode
 
 @CLAIM.case("10,000 items", by="SELECT, SHA-256, decode", kind="floor", full=10_000, quick=10_000, tiny=20)
 def by_hand(count: int) -> list[Reading]:
-    """The same rows from a file of our own, hashed and decoded."""
+    """Rows of a file of our own, hashed and decoded."""
     with tempfile.TemporaryDirectory(prefix="polypod-bench-") as folder:
         db = sqlite3.connect(Path(folder, "bare.db"))
         _fill(db, count)

@@ -1,4 +1,6 @@
-"""The scaling study: which costs stay flat from a thousand pods to a hundred thousand, and so on."""
+"""Claim: which costs stay flat from a thousand pods to a hundred thousand; likewise for streams, histories
+and processes.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from bench.results import Reading
 
 CLAIM = Claim("scaling", "scaling: the same work among more pods, more streams, and on longer histories")
 
-#: What a program with very many pods may give to ``gc.set_threshold``.
+#: What a program with very many pods may pass to ``gc.set_threshold``.
 CALM = (50_000, 20, 50)
 _ONCE: dict[str, Any] = {"rounds": 1, "warm_up": 50}
 
@@ -47,7 +49,7 @@ async def _pods(count: int) -> list[Reading]:
 
 
 def pods(count: int) -> list[Reading]:
-    """So many pods, all of which have a turn at once."""
+    """So many pods that all have a turn at once."""
     return asyncio.run(_pods(count))
 
 
@@ -56,7 +58,7 @@ for _number in (1_000, 10_000, 100_000):
 
 
 def pods_with_a_calm_collector(count: int) -> list[Reading]:
-    """The same in a process that has Python's garbage collector look at young objects less often."""
+    """So many pods in a process whose garbage collector looks at young objects less often."""
     gc.set_threshold(*CALM)
     return asyncio.run(_pods(count))
 
@@ -136,7 +138,7 @@ async def _durable_turns(store: str, turns: int, ready: Any) -> float:
 
 
 def _one_process(store: str, turns: int, ready: Any, took: Any) -> None:
-    """The work of one process; its pods' sessions are its own, the file is everybody's."""
+    """The work of one process: its sessions are its own, the file is shared."""
     took.put(asyncio.run(_durable_turns(store, turns, ready)))
 
 

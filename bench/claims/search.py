@@ -1,4 +1,4 @@
-"""Search tools: names and lines found in a tree of 100,000 files, by a pod's call of the tool."""
+"""Claim: the cost of finding names and lines in a tree of 100,000 files by a pod's search tools."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CLAIM = Claim("search", "search tools: names and lines found in a tree of 100,00
 
 #: Files in a folder, and folders in the one above.
 _FILES, _FOLDERS = 100, 10
-#: One file in so many has a name, and a line, that is looked for.
+#: One file in so many has a name, and a line, that is searched for.
 _RARE = 2_000
 _NAME, _LINE = "*_needle.py", r"def needle_\d+\("
 _LINES = "".join(f"    value_{number} = compute(value_{number - 1}, {number})\n" for number in range(1, 16))
@@ -39,7 +39,7 @@ _LINES = "".join(f"    value_{number} = compute(value_{number - 1}, {number})\n"
 
 @contextmanager
 def _tree(count: int) -> Iterator[Path]:
-    """So many files of some 600 bytes, a hundred to a folder, and rules for what git ignores."""
+    """Create so many files of some 600 bytes, a hundred in each folder, and rules for what git ignores."""
     with tempfile.TemporaryDirectory(prefix="polypod-bench-") as folder:
         root = Path(folder)
         (root / ".gitignore").write_text("*.pyc\nbuild/\ndist/\n/local.toml\n", encoding="utf-8")
@@ -50,13 +50,15 @@ def _tree(count: int) -> Iterator[Path]:
             for each in range(first, min(first + _FILES, count)):
                 rare = each % _RARE == 0
                 name = f"module_{each}_needle.py" if rare else f"module_{each}.py"
-                with open(inside / name, "w", encoding="utf-8") as file:  # noqa: PTH123 - half the time, 100,000 times
+                with open(inside / name, "w", encoding="utf-8") as file:  # noqa: PTH123 - takes half the time
                     file.write(f"def {'needle_' if rare else 'other_'}{each}():\n{_LINES}")
         yield root
 
 
 class _Watch:
-    """Processor time of this process and of those that it has started and that have ended, in a ``with``."""
+    """Measures the processor time of this process and of those it has started that have ended, in a
+    ``with``.
+    """
 
     def __enter__(self) -> Self:
         self._wall, self._cpu = time.perf_counter(), _cpu()
@@ -76,7 +78,7 @@ def _cpu() -> float:
 
 
 def _forget_peak() -> None:
-    """Have the system count the most memory anew, where it can: a process inherits its parent's count."""
+    """Reset the system's count of peak memory, if possible: a process inherits its parent's."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
@@ -119,7 +121,7 @@ def search(count: int) -> list[Reading]:
 
 
 def _found(root: Path, tool: Any, arguments: dict[str, str]) -> int:
-    """How many lines a call shows that name what is looked for."""
+    """How many lines of a call's result name what is searched for."""
 
     async def play() -> list[Any]:
         scope = {"allow": [{"target": str(root), "permission": "read"}]}
@@ -136,7 +138,7 @@ def _found(root: Path, tool: Any, arguments: dict[str, str]) -> int:
 
 @CLAIM.case("100,000 files", by="os.walk, re", kind="floor", **_SIZE)
 def by_hand(count: int) -> list[Reading]:
-    """The same names and lines; no scope, no ignored files, no bound on what is read or matched."""
+    """A search without scope, ignored files, or bounds on what is read or matched."""
     return _measured(count, lambda root: sum(fnmatch(each.name, _NAME) for each in _files(root)), _lines)
 
 

@@ -1,4 +1,4 @@
-"""Many sessions: 100,000 of them in one SQLite file, listed, found, and one of them resumed."""
+"""Claim: 100,000 sessions in one SQLite file are listed and found, and one of them is resumed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from protocol.wire import encode
 CLAIM = Claim("sessions", "many sessions: 100,000 of one pod's name in a SQLite file")
 
 _WANTED = Raw(encode(manifest()))
-#: What is given to the store before the loop has its turn.
+#: Sessions that are given to the store before the loop gets its turn.
 _HANDFUL = 100
 
 
@@ -66,7 +66,7 @@ def _timed(metric: str, work: Callable[[], object]) -> Reading:
 
 
 def _command(path: Path) -> tuple[float, float]:
-    """Seconds of the processor and on the wall that ``polypod ps`` takes, as a process of its own."""
+    """Processor seconds and seconds on the wall of ``polypod ps``, as a process of its own."""
     command = [sys.executable, "-m", "polypod", "ps", "--store", f"sqlite:{path}"]
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
@@ -75,7 +75,9 @@ def _command(path: Path) -> tuple[float, float]:
 
 
 def _beyond_start(path: Path, empty: Path, times: int) -> Reading:
-    """What the command takes beyond its imports: the least of some tries, as others use the machine too."""
+    """What the command takes beyond its imports: the least of some tries, since others use the
+    machine too.
+    """
     starts = [_command(empty) for _ in range(times)]
     lists = [_command(path) for _ in range(times)]
     cpu, wall = (max(0.0, min(each[n] for each in lists) - min(each[n] for each in starts)) for n in (0, 1))
@@ -104,7 +106,7 @@ async def _resume(path: Path, session_id: str, watch: Stopwatch) -> None:
     },
 )
 def sessions(count: int) -> list[Reading]:
-    """A store is filled through its own methods, opened anew, and asked."""
+    """Fill a store through its own methods, open it anew, and query it."""
     with tempfile.TemporaryDirectory(prefix="polypod-bench-") as folder:
         path = Path(folder, "pods.db")
         filling = Stopwatch()

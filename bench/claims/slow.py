@@ -1,4 +1,6 @@
-"""A slow subscriber: its full queue must not cost the publisher more, keep memory, or lose what lasts."""
+"""Claim: a slow subscriber with a full queue costs the publisher nothing more, keeps no memory, and loses
+nothing durable.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ _EVENT = TextDelta(pod="bench", session_id="s", seq=1, at=0.0, run_id="r", text=
 
 @CLAIM.case("publish to a full queue", full=100_000, quick=20_000)
 def publish_to_a_full_queue(events: int) -> list[Reading]:
-    """Every publish drops the oldest of the queue; the subscriber learns of it once."""
+    """Every event drops the oldest in the queue; the subscriber is notified once."""
     bus = Bus()
     slow = bus.subscribe("bench")
     for _ in range(QUEUE_SIZE):
@@ -37,7 +39,7 @@ def publish_to_a_full_queue(events: int) -> list[Reading]:
 
 @CLAIM.case("publish to a full queue", by="deque with a bound", kind="floor", full=500_000, quick=100_000)
 def bounded_deque(events: int) -> list[Reading]:
-    """A deque that drops its oldest by itself, and says so to nobody."""
+    """A deque that silently drops its oldest element."""
     queue: deque[TextDelta] = deque([_EVENT] * QUEUE_SIZE, QUEUE_SIZE)
     with Stopwatch() as watch:
         for _ in range(events):
@@ -47,7 +49,9 @@ def bounded_deque(events: int) -> list[Reading]:
 
 @CLAIM.case("durable events lost", full=50_000, quick=20_000, tiny=10, targets={"lost": at_most(0)})
 def durable_events_lost(chunks: int) -> list[Reading]:
-    """A run floods the queue with deltas; who subscribes again from where it lagged gets all that lasts."""
+    """A run floods the queue with deltas; whoever subscribes again from where it lagged gets every durable
+    event.
+    """
     return asyncio.run(_flooded(chunks))
 
 

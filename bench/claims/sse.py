@@ -1,4 +1,4 @@
-"""Reading a stream: bytes of server-sent events to events, and to blocks of an answer."""
+"""Claim: the cost of reading a stream: bytes to server-sent events, and to blocks of an answer."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ def _parsed(count: int, size: int) -> list[Reading]:
 
 @CLAIM.case("events, one to a piece", full=100_000, quick=20_000)
 def one_to_a_piece(count: int) -> list[Reading]:
-    """As a model sends them."""
+    """One event in a piece, as a model sends them."""
     return _parsed(count, len(_CHUNK))
 
 
 @CLAIM.case("events, 64 KB to a piece", full=100_000, quick=20_000)
 def many_to_a_piece(count: int) -> list[Reading]:
-    """As they come when we are late."""
+    """Many events in a piece, as they arrive when we are late."""
     return _parsed(count, 65_536)
 
 
 @CLAIM.case("events, 7 bytes to a piece", full=10_000, quick=2_000)
 def bytes_of_an_event(count: int) -> list[Reading]:
-    """As a hostile network sends them."""
+    """Pieces of a few bytes, as a hostile network sends them."""
     return _parsed(count, 7)
 
 
@@ -67,7 +67,7 @@ def bytes_of_an_event(count: int) -> list[Reading]:
     "blocks, one event to a piece", full=50_000, quick=10_000, targets={"time of an event": at_most(4e-6)}
 )
 def blocks(count: int) -> list[Reading]:
-    """Events decoded, typed, as blocks of an answer."""
+    """Events decoded and typed, as blocks of an answer."""
     pieces = list(_pieces(count, len(_CHUNK)))
     parser, answer, seen = SSEParser(), ChatAnswer("bench"), 0
     with Stopwatch() as watch:
@@ -79,7 +79,7 @@ def blocks(count: int) -> list[Reading]:
 
 @CLAIM.case("events, 64 KB to a piece", by="bytes.split", kind="floor", full=200_000, quick=50_000)
 def split(count: int) -> list[Reading]:
-    """The pieces split at blank lines, nothing looked at."""
+    """The pieces split at blank lines, without looking at them."""
     pieces = list(_pieces(count, 65_536))
     with Stopwatch() as watch:
         for piece in pieces:
@@ -89,7 +89,7 @@ def split(count: int) -> list[Reading]:
 
 @CLAIM.case("events, one to a piece", by="bytes.split", kind="floor", full=200_000, quick=50_000)
 def split_each(count: int) -> list[Reading]:
-    """The same for one event at a time."""
+    """One event at a time, split at blank lines."""
     with Stopwatch() as watch:
         for _ in range(count):
             _CHUNK.split(b"\n\n")

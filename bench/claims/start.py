@@ -1,4 +1,4 @@
-"""Idle pods: how fast they start and stop, and what each of them keeps."""
+"""Claim: how fast idle pods start and stop, and how much memory each keeps."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _add(case: str, full: int, quick: int, rounds: int) -> None:
     targets = {"memory each": at_most(2560)}
     if full == 100_000:
         targets["memory of the process"] = at_most(300e6)
-    else:  # among 100,000 the rate is that of Python's garbage collector; see SCALING.md
+    else:  # among 100,000 Python's garbage collector sets the rate; see SCALING.md
         targets["starts"] = at_least(50e3)
 
     def add(by: str, measure: Measure, **more: object) -> None:

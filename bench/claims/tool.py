@@ -1,4 +1,6 @@
-"""A run with tool calls: two requests, the calls between, everything logged and reported."""
+"""Claim: the cost of a run with tool calls: two requests, the calls in between, everything logged and
+published.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ _ON_A_THREAD = {"time of a run": at_most(120e-6)}
 _ON_A_THREAD_AT_ONCE = {"time of a run": at_most(90e-6)}
 _ARGUMENTS = '{"text":"one two three"}'
 _PODS = 200
-#: Calls of a batch, how many of them may run together, and how long each takes.
+#: Calls in a batch, how many of them may run together, and how long each takes.
 _CALLS, _LIMIT, _SECONDS = 20, 10, 0.05
 _BATCH = f"a batch of {_CALLS} calls of {_SECONDS * 1000:.0f} ms, {_LIMIT} at a time"
 
@@ -88,7 +90,7 @@ def async_tool(runs: int) -> list[Reading]:
 
 @CLAIM.case("async tool, 200 pods at once", full=15, quick=4, tiny=1, targets=_ON_LOOP)
 def async_tool_at_once(each: int) -> list[Reading]:
-    """The same by many pods at once."""
+    """A coroutine tool, used by many pods at once."""
     return asyncio.run(_at_once(each, count_words))
 
 
@@ -100,7 +102,7 @@ def plain_tool(runs: int) -> list[Reading]:
 
 @CLAIM.case("plain function, 200 pods at once", full=15, quick=4, tiny=1, targets=_ON_A_THREAD_AT_ONCE)
 def plain_tool_at_once(each: int) -> list[Reading]:
-    """The same by many pods at once."""
+    """A plain function as a tool, used by many pods at once."""
     return asyncio.run(_at_once(each, count_words_plainly))
 
 
@@ -112,7 +114,7 @@ def quick_tool(runs: int) -> list[Reading]:
 
 @CLAIM.case("plain function, not blocking, 200 pods at once", full=15, quick=4, tiny=1, targets=_ON_LOOP)
 def quick_tool_at_once(each: int) -> list[Reading]:
-    """The same by many pods at once."""
+    """A plain function with ``blocking=False``, used by many pods at once."""
     return asyncio.run(_at_once(each, count_words_at_once))
 
 
@@ -139,7 +141,7 @@ def batch(batches: int) -> list[Reading]:
 
 @CLAIM.case(_BATCH, by="tasks by hand", kind="floor", full=20, quick=5, tiny=1)
 def batch_by_tasks(batches: int) -> list[Reading]:
-    """The same waits in tasks that a semaphore lets pass."""
+    """As many waits in tasks, bounded by a semaphore."""
     return asyncio.run(_in_batches_by_hand(batches))
 
 
@@ -193,19 +195,19 @@ async def _called_on_a_thread(arguments: dict[str, Any]) -> int:
 
 @CLAIM.case("async tool", by="loop by hand", kind="floor", full=20_000, quick=5_000)
 def by_hand(runs: int) -> list[Reading]:
-    """The same blocks read in a loop, the arguments decoded, the function called."""
+    """As many blocks read in a loop, the arguments decoded, the function called."""
     return asyncio.run(_by_hand(runs, _called))
 
 
 @CLAIM.case("plain function", by="loop by hand, executor", kind="floor", full=2_000, quick=500)
 def by_hand_on_a_thread(runs: int) -> list[Reading]:
-    """The same with the function on a thread of asyncio's executor."""
+    """As many blocks read in a loop, and the function called on a thread of asyncio's executor."""
     return asyncio.run(_by_hand(runs, _called_on_a_thread))
 
 
 @CLAIM.case("async tool, 200 pods at once", by="tasks by hand", kind="floor", full=100, quick=20, tiny=1)
 def by_tasks(each: int) -> list[Reading]:
-    """The same in two hundred asyncio tasks."""
+    """Blocks read and the function called in two hundred asyncio tasks."""
     return asyncio.run(_by_hand(each, _called, _PODS))
 
 
@@ -213,5 +215,5 @@ def by_tasks(each: int) -> list[Reading]:
     "plain function, 200 pods at once", by="tasks by hand, executor", kind="floor", full=10, quick=4, tiny=1
 )
 def by_tasks_on_threads(each: int) -> list[Reading]:
-    """The same with the function on threads of asyncio's executor."""
+    """Blocks read in two hundred asyncio tasks, and the function called on threads of asyncio's executor."""
     return asyncio.run(_by_hand(each, _called_on_a_thread, _PODS))

@@ -1,4 +1,4 @@
-"""A turn with the model in memory: what the runtime itself adds, session and events on."""
+"""Claim: what the runtime adds to a turn, with the model in memory, and sessions and events on."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def _read(events: Subscription) -> None:
 
 @CLAIM.case("one pod", full=3000, quick=1000, targets=_TARGET)
 def one_pod(turns: int) -> list[Reading]:
-    """A pod by itself, nobody listening."""
+    """A pod by itself, without subscribers."""
     return asyncio.run(in_sequence(turns))
 
 
@@ -119,11 +119,11 @@ async def _by_tasks(each: int) -> list[Reading]:
 
 @CLAIM.case("one pod", by="loop by hand", kind="floor", full=30_000, quick=10_000)
 def by_hand(turns: int) -> list[Reading]:
-    """The same answers read in a loop and appended to a list: no session, no events, no mailbox."""
+    """As many answers read in a loop and appended to a list: no session, no events, no mailbox."""
     return asyncio.run(_by_hand(turns))
 
 
 @CLAIM.case("1000 pods at once", by="tasks by hand", kind="floor", full=50, quick=10, tiny=1)
 def by_tasks(each: int) -> list[Reading]:
-    """The same in a thousand asyncio tasks."""
+    """As many answers read in a thousand asyncio tasks."""
     return asyncio.run(_by_tasks(each))

@@ -1,1 +1,3 @@
-"""The crash campaign: processes full of pods are killed, their disks fail, and nothing may be missing."""
+"""The crash campaign: kills processes full of pods, makes their disks fail, and checks that nothing
+is lost.
+"""

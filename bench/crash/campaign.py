@@ -1,4 +1,4 @@
-"""The campaign: rounds for every store and every fault, in several processes at a time."""
+"""Runs the campaign: rounds for every store and every fault, in several processes at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.crash.rounds import LIFE, Round
 from bench.crash.tally import Tally
 from bench.root import ROOT
 
-#: Lives that one process leads, one after the other.
+#: Store lives that one process runs, one after the other.
 _LIVES = 5
 _decode: Callable[[bytes], Round] = msgspec.json.Decoder(Round).decode
 
@@ -29,7 +29,9 @@ OnRound = Callable[[Round], None]
 
 
 class Plan(Struct, frozen=True):
-    """How many rounds of kills each store gets, and how many of each fault; what is done is ``seed``'s."""
+    """How many rounds of kills each store gets, and how many of each fault; ``seed`` determines
+    what is done.
+    """
 
     stores: Sequence[str]
     rounds: int
@@ -40,7 +42,7 @@ class Plan(Struct, frozen=True):
 
 
 class Finding(Struct, frozen=True):
-    """What is wrong, where to look at it, and the command that does it again."""
+    """What is wrong, where to look at it, and the command that repeats it."""
 
     what: list[str]
     folder: str
@@ -48,7 +50,7 @@ class Finding(Struct, frozen=True):
 
 
 class Outcome(Struct):
-    """What a campaign came to. ``left_out`` says which faults could not be had here."""
+    """The results of a campaign. ``left_out`` names the faults that could not be produced here."""
 
     tallies: list[Tally]
     findings: list[Finding]
@@ -65,7 +67,7 @@ class _Part(Struct, frozen=True):
 
 
 def run(plan: Plan, tell: OnRound) -> Outcome:
-    """Carry a plan out; folders of rounds that found something stay."""
+    """Carry a plan out; folders of rounds that found something are kept."""
     root = Path(tempfile.mkdtemp(prefix="polypod-crash-"))
     parts = list(_parts(plan))
     tallies = {(part.store, part.fault): Tally(part.store, part.fault) for part in parts}
@@ -105,7 +107,7 @@ def _split(store: str, fault: str | None, seed: int, rounds: int) -> Iterator[_P
 
 
 def _run(part: _Part, root: Path, record: OnRound) -> Finding | None:
-    """Run a part in a process of its own; a finding where that itself fails."""
+    """Run a part in a process of its own. Returns a finding if that process itself fails."""
     arguments = [part.store, part.fault or "", str(part.seed), str(part.rounds), str(root)]
     command = [sys.executable, "-m", "bench.crash.rounds", *arguments]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}

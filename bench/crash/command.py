@@ -39,7 +39,7 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a campaign; 0, or 1 if it found anything."""
+    """Run a campaign. Returns 0, or 1 if it found anything."""
     args = _arguments(arguments)
     fault_rounds = min(24, args.rounds) if args.fault_rounds is None else args.fault_rounds
     plan = Plan(

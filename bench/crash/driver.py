@@ -1,4 +1,6 @@
-"""A user of one pod under test: gives it work without a pause, and says what comes of each command."""
+"""``Driver``: a user of one pod under test: gives it work without a pause, and judges the result of each
+command.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +22,18 @@ from protocol.errors import (
 from protocol.lifecycle import PodState
 from protocol.results import RunResult
 
-#: What may come too late, as any command may that is given to a run that goes on.
+#: Errors of a command that comes too late, which is normal for a run that goes on.
 _TOO_LATE = (NotPaused, NotRunning)
-#: What a passive pod fails with where a backup has less of its session than it wrote.
+#: Errors of a passive pod if a backup has less of its session than it wrote.
 _HISTORY_GONE = (SessionNotFound, SessionCorrupt)
 _COMMANDS = ("run", "fork", "compact", "notify", "steer", "cancel", "pause", "passivate")
 _WEIGHTS = (60, 6, 9, 5, 6, 6, 8, 8)
 
 
 class Driver:
-    """Drives one pod; ``faults`` says whether the store may refuse what is asked, ``swapped`` whether the
-    history of a passive pod may be gone, for which nobody has it any more, ``unnoticed`` whether the fault
-    may be noticed by the first commit after it.
+    """Drives one pod. ``faults`` says whether the store may refuse commands, ``swapped`` whether the history
+    of a passive pod may be lost with the file that had it, ``unnoticed`` whether the fault may be noticed
+    only by the first commit after it.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Driver:
         self._unnoticed = unnoticed
 
     async def live(self, until: asyncio.Event) -> None:
-        """Go on with what was interrupted (or leave it), then work until asked to stop."""
+        """Continue what was interrupted (or leave it), then work until asked to stop."""
         if self._chance.random() < 0.8:
             await self.go_on()
         while not until.is_set():
@@ -60,16 +62,16 @@ class Driver:
             await getattr(self, f"_{command}")()
 
     async def go_on(self) -> RunResult | None:
-        """Resume the run that was interrupted, if one was."""
+        """Resume the interrupted run, if there is one."""
         described = await self._attempt("describe", self.pod.describe())
         if described is None or described.state is not PodState.PAUSED:
             return None
         return await self._note_returned("resume", self.pod.resume())
 
     async def prove(self) -> None:
-        """After the faults: whatever there was, the pod takes a run, and its result is durable.
+        """After the faults: check that the pod takes a run, and that its result is durable.
 
-        What was done to a store's files may be noticed only now; then the first run is refused.
+        Changes to a store's files may be noticed only now; then the first run is refused.
         """
         result = None
         for must in (False, True) if self._unnoticed else (True,):
@@ -101,11 +103,11 @@ class Driver:
         await self._meanwhile(lambda: self._attempt("pause", self.pod.pause()))
 
     async def _meanwhile(self, interfere: Callable[[], Awaitable[Any]]) -> None:
-        """A run, and something that is asked of the pod in the middle of it."""
+        """Start a run, and ask something of the pod in the middle of it."""
         run = asyncio.ensure_future(self._run())
         await asyncio.sleep(self._chance.uniform(0, 0.01))
         await interfere()
-        # What was paused may be another run that a notification began, with ours behind it.
+        # The paused run may be another one that a notification began, with ours behind it.
         while not (await asyncio.wait([run], timeout=0.02))[0]:
             await self.go_on()
         await self.go_on()
@@ -124,7 +126,7 @@ class Driver:
         return result
 
     async def _attempt(self, command: str, future: Awaitable[Any], *, must: bool = False) -> Any:
-        """What a command gives; None where it was refused in a way that is right."""
+        """The result of a command; None if it was refused for a legitimate reason."""
         try:
             return await future
         except _TOO_LATE:
@@ -140,7 +142,7 @@ class Driver:
 
 
 def of_the_store(error: BaseException) -> bool:
-    """Whether a typed error of the store is what stands behind an error."""
+    """Whether the cause of an error is a typed error of the store."""
     return _stands_behind(error, StoreError)
 
 

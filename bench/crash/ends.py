@@ -1,4 +1,6 @@
-"""What was begun and has no end once every session has gone on, and what was staged that no log speaks of."""
+"""Finds activities without an end after every session has been continued, and staged files that no log
+mentions.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,9 @@ def unended(store: SessionStore, tips: list[str]) -> Iterator[str]:
 
 
 def unclaimed(store: SessionStore, memory: Path) -> Iterator[str]:
-    """Staged files that no finished extraction has recorded: those of refused ones, which take them back.
+    """Staged files that no finished extraction has recorded. A refused extraction must delete its own.
 
-    (One that a process was killed over may be left, and is worked in like any other.)
+    (One whose process was killed may leave its file, which is consolidated like any other.)
     """
     reported = {
         (event.session_id, event.pointer)

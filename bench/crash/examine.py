@@ -1,4 +1,4 @@
-"""The examination after a crash or a fault: all that was reported is looked for, and the pods go on."""
+"""Examines a store after a crash or a fault: searches for everything reported, and continues the pods."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from protocol.wire import decode_entry
 
 
 class Examined(Struct):
-    """What was looked at, and what is wrong with it.
+    """What was examined, and what is wrong with it.
 
-    ``reported`` counts what was seen in this life of the store and looked for, ``tools`` the calls that a
-    tool ran for in it; ``restored`` and ``resumed`` are sessions that were made to go on, and those of them
-    that a kill had interrupted; ``torn`` counts batches that were cut off in the middle.
+    ``reported`` counts what was seen in this life of the store and searched for, ``tools`` the calls for
+    which a tool ran in it. ``restored`` counts sessions that were continued, ``resumed`` those of them that a
+    kill had interrupted. ``torn`` counts batches that were cut off in the middle.
     """
 
     reported: int = 0
@@ -51,7 +51,7 @@ class Examined(Struct):
 
 
 class _Log:
-    """One session as its store gives it out."""
+    """One session as its store returns it."""
 
     def __init__(self, store: SessionStore, info: SessionInfo) -> None:
         self.info = info
@@ -60,12 +60,12 @@ class _Log:
         self.first = self.entries[0].seq
 
     def at(self, seq: int) -> StoredEntry | None:
-        """The entry of that number."""
+        """The entry with that number."""
         index = seq - self.first
         return self.entries[index] if 0 <= index < len(self.entries) else None
 
     def items(self) -> Iterator[Item]:
-        """The items that stand in this log, those that it took over among them."""
+        """The items in this log, including those it took over."""
         for entry in self.decoded:
             if isinstance(entry, ItemEvent):
                 yield entry.item
@@ -74,9 +74,10 @@ class _Log:
 
 
 def examine(work: Work, reported: Sequence[Line], *, run_on: bool, torn: bool) -> Examined:
-    """Look for what was reported in the store of ``work``; with ``run_on`` have every session's pod go on.
+    """Search for what was reported in the store of ``work``; with ``run_on`` have every session's pod
+    continue.
 
-    ``torn`` says whether a half-written last batch may be there, as after a kill.
+    ``torn`` says whether a half-written last batch is allowed, as after a kill.
     """
     found = Examined()
     if torn:
@@ -84,7 +85,7 @@ def examine(work: Work, reported: Sequence[Line], *, run_on: bool, torn: bool) -
     store = faults.open_store(work.store, work.folder)
     try:
         _check_store(store, found, torn=torn)
-        # What was reported since the backup is gone, as it was asked for.
+        # What was reported since the backup is lost, as intended.
         swapped = work.fault == Swapped.name
         if not found.findings and not swapped:
             _check_all(store, work, reported, found, closed=False)
@@ -97,7 +98,7 @@ def examine(work: Work, reported: Sequence[Line], *, run_on: bool, torn: bool) -
                 _check_store(store, found, torn=torn)
             else:
                 _check_all(store, work, reported, Examined(findings=found.findings), closed=True)
-    except Exception as error:  # noqa: BLE001 - a store that cannot be read is the finding
+    except Exception as error:  # noqa: BLE001 - a store that cannot be read is a finding
         found.findings.append(f"the examination failed: {type(error).__name__}: {error}")
     finally:
         store.close()
@@ -139,7 +140,7 @@ def _unfound(logs: dict[str, _Log], reported: Iterable[Line], found: Examined) -
                 yield f"changed: entry {line.seq} of {line.session_id} is not what was told"
         elif isinstance(line, Returned):
             ends = logs[line.session_id].decoded if line.session_id in logs else []
-            reported_end = (line.run_id, line.outcome)  # a run that was paused has an earlier end as well
+            reported_end = (line.run_id, line.outcome)  # a paused run has an earlier end as well
             if not any(isinstance(end, RunEnd) and (end.run_id, end.outcome) == reported_end for end in ends):
                 yield f"lost: the result of run {line.run_id} in {line.session_id}"
         elif isinstance(line, Made) and line.session_id not in logs:
@@ -147,7 +148,7 @@ def _unfound(logs: dict[str, _Log], reported: Iterable[Line], found: Examined) -
 
 
 def _chain_of_compactions(logs: dict[str, _Log], found: Examined) -> Iterator[str]:
-    """Children whose parents are not as they say, and compactions that are reported but not done."""
+    """Sessions whose parents are not as they say, and compactions that are reported but not done."""
     successors: Counter[str] = Counter()
     for session_id, log in logs.items():
         parent = log.info.parent
@@ -165,12 +166,12 @@ def _chain_of_compactions(logs: dict[str, _Log], found: Examined) -> Iterator[st
 
 
 def _tool_runs(folder: Path) -> Counter[str]:
-    """How often a tool began for each call id."""
+    """How often a tool began, for each call id."""
     return Counter((folder / "calls").read_text().split())
 
 
 def _calls(logs: dict[str, _Log], runs: Counter[str], found: Examined, *, tips: list[str]) -> Iterator[str]:
-    """Calls that ran twice, ran unlogged, or have no or more than one result."""
+    """Calls that ran twice, ran unlogged, or have no result or several."""
     found.tools = len(runs)
     yield from (
         f"twice: a tool ran {times} times for call {each}" for each, times in runs.items() if times > 1
@@ -196,7 +197,7 @@ def _calls(logs: dict[str, _Log], runs: Counter[str], found: Examined, *, tips: 
 
 
 def _result(item: ToolResult, runs: Counter[str]) -> Iterator[str]:
-    """A result that does not fit what the tool did."""
+    """Complain about a result that does not fit what the tool did."""
     ran = item.call_id in runs
     if not item.is_error and not ran:
         yield f"invented: call {item.call_id} has a result and no tool ran"
@@ -215,12 +216,12 @@ async def _run_on(store: SessionStore, work: Work, found: Examined) -> None:
                 try:
                     found.resumed += await _restored(opened, session_id, player, tools)
                     found.restored += 1
-                except Exception as error:  # noqa: BLE001 - a session that does not go on is bricked
+                except Exception as error:  # noqa: BLE001 - a session that cannot be continued is a finding
                     found.findings.append(f"bricked: {session_id}: {type(error).__name__}: {error}")
 
 
 async def _restored(opened: PodSystem, session_id: str, player: Player, tools: Toolkit) -> bool:
-    """Whether the session's last run had been interrupted."""
+    """Restore and continue a session. Returns whether its last run had been interrupted."""
     before = replay(wait(opened.store.read(session_id)))
     pod = await opened.spawn(manifest(0), client=player, tools=tools.tools(), resume=session_id)
     state = (await pod.describe()).state

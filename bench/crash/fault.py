@@ -1,4 +1,4 @@
-"""What a fault is: something that goes wrong for as long as its ``with`` lasts."""
+"""``Fault``: the base class of faults, each of which lasts as long as its ``with``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Self
 class Fault(abc.ABC):
     """Something wrong with a disk, for as long as its ``with`` lasts."""
 
-    #: What it is called in tables.
+    #: Its name in tables.
     name: str
-    #: Operations that failed in the last spell, where that can be counted.
+    #: Operations that failed in the last spell, if that can be counted.
     hits = 0
 
     @abc.abstractmethod

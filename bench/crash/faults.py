@@ -1,4 +1,4 @@
-"""Faults of a disk, turned on and off under a store at work; the system's own where it has them."""
+"""Makes disks fail under a store at work, and heals them; by the system's own means if there are any."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from actors.sessions.store import Durability, SessionStore
 from bench.crash.fault import Fault
 from bench.crash.file_faults import Forked, LogDeleted, Swapped
 
-#: The kinds of stores: the scheme and the durability.
+#: The kinds of stores: scheme and durability.
 STORES = ("sqlite-process", "sqlite-power", "jsonl-process", "jsonl-power")
-#: The disk under a store that can be full, in bytes.
+#: The size in bytes of the disk that can be filled.
 DISK = 48 << 20
 
 
 class TooLarge(Fault):
-    """No file may grow beyond a limit just ahead: writes are cut short, then fail (EFBIG, and
+    """No file may grow beyond a limit just above its size: writes are cut short, then fail (EFBIG, and
     SQLITE_IOERR_WRITE).
     """
 
@@ -40,7 +40,7 @@ class TooLarge(Fault):
         self._chance = chance
 
     def __enter__(self) -> Self:
-        # In a store of many files only some of them have come so far; the tools' own file has not.
+        # In a store of many files only some have grown so far; the tools' own file has not.
         files = [path for path in (self._folder / "disk" / "store").iterdir() if path.is_file()]
         size = max((self._chance.choice(files).stat().st_size for _ in range(2)), default=0)
         calls = (self._folder / "calls").stat().st_size
@@ -56,7 +56,7 @@ class TooLarge(Fault):
 
 
 class Full(Fault):
-    """The disk has room for no more than a few pages (ENOSPC, short writes, SQLITE_FULL)."""
+    """The disk has space for a few pages only (ENOSPC, short writes, SQLITE_FULL)."""
 
     name = "full"
 
@@ -68,7 +68,7 @@ class Full(Fault):
         descriptor = os.open(self._ballast, os.O_WRONLY | os.O_CREAT, 0o600)
         status = os.fstatvfs(descriptor)
         free = status.f_bavail * status.f_frsize
-        with contextlib.suppress(OSError):  # the store was quicker, and the disk is as full as can be
+        with contextlib.suppress(OSError):  # the store was quicker, and the disk is completely full
             os.posix_fallocate(descriptor, 0, max(4096, free - 4096 * self._chance.randrange(5)))
         os.close(descriptor)
         return self
@@ -78,7 +78,7 @@ class Full(Fault):
 
 
 class Gone(Fault):
-    """The folder of the store was moved away; later it is put back (ENOENT)."""
+    """The folder of the store is moved away, and later back (ENOENT)."""
 
     name = "gone"
 
@@ -95,7 +95,7 @@ class Gone(Fault):
 
 
 class FailingFiles(Files, Fault):
-    """The operations of a JSON-lines store fail by chance with EIO or ENOSPC, writes after some bytes."""
+    """Operations of a JSON-lines store fail at random with EIO or ENOSPC, writes after some bytes."""
 
     name = "eio"
 
@@ -151,7 +151,7 @@ class FailingFiles(Files, Fault):
             raise OSError(number, os.strerror(number), path and str(path))
 
 
-#: The faults there are, by their names in tables.
+#: The faults, by their names in tables.
 FAULTS = (
     TooLarge.name,
     Full.name,
@@ -164,7 +164,7 @@ FAULTS = (
 
 
 def kinds(store: str) -> list[str]:
-    """The faults that a kind of store can be put under here."""
+    """The faults that a kind of store can be tested with here."""
     fit = {
         FailingFiles.name: store.startswith("jsonl"),
         Full.name: may_mount(),
@@ -174,7 +174,7 @@ def kinds(store: str) -> list[str]:
 
 
 def of(kind: str | None, folder: Path, chance: random.Random) -> Fault | None:
-    """The fault of that kind for what is in a folder."""
+    """The fault of that kind for the store in a folder."""
     make: dict[str, Callable[[], Fault]] = {
         TooLarge.name: lambda: TooLarge(folder, chance),
         Full.name: lambda: Full(folder, chance),
@@ -193,14 +193,14 @@ def heal(folder: Path) -> None:
     (disk / "ballast").unlink(missing_ok=True)
     if (disk / "moved").exists():
         (disk / "moved").rename(disk / "store")
-    for saved in (folder / "backup").glob("*.jsonl"):  # a copy that the kill cut off: who copies ends it
+    for saved in (folder / "backup").glob("*.jsonl"):  # complete a copy that the kill interrupted
         target = disk / "store" / saved.name
         if target.exists() and target.stat().st_size < saved.stat().st_size:
             shutil.copyfile(saved, target)
 
 
 def open_store(kind: str, folder: Path, fault: Fault | None = None) -> SessionStore:
-    """The store of a folder."""
+    """Open the store in a folder."""
     scheme, _, word = kind.partition("-")
     durability: Durability = "power" if word == "power" else "process"
     place = folder / "disk" / "store"
@@ -220,7 +220,7 @@ def may_mount() -> bool:
 
 
 def mount(folder: Path) -> bool:
-    """Make a small disk of its own at ``folder``; False where this user may mount none."""
+    """Mount a small disk at ``folder``; False if this user may not."""
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]
     try:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -229,5 +229,5 @@ def mount(folder: Path) -> bool:
 
 
 def unmount(folder: Path) -> None:
-    """Take the small disk away."""
+    """Unmount the small disk."""
     subprocess.run(["umount", "--lazy", str(folder)], check=True)

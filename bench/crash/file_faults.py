@@ -1,4 +1,6 @@
-"""What is done to a store's files under a process at work, and processes that fork in mid-work."""
+"""Faults of a store's files under a process at work: deleted, replaced, copied over; and forks in
+mid-work.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from actors.sessions.store import SessionStore
 from bench.crash.fault import Fault
 from protocol.errors import PolypodError
 
-#: What stands behind the name of a backup that is, or was last, copied over a file of the store.
+#: The ending of a backup's name while it is copied over a file of the store, and afterwards.
 _COPYING = ".copying"
 
 
@@ -41,8 +43,8 @@ class LogDeleted(Fault):
 
 
 class Swapped(Fault):
-    """A backup is put in the place of the database, or of sessions' files, by a rename or by copying over:
-    what was reported since may be gone, but what is there is whole, and goes on.
+    """A backup replaces the database, or files of sessions, by a rename or by copying over. What was reported
+    since may be lost, but what is there is complete, and is continued.
     """
 
     name = "swap"
@@ -64,10 +66,10 @@ class Swapped(Fault):
         return self
 
     def _back_up(self, database: Path) -> None:
-        """Make a backup, unless the store has not yet noticed the last one: then a reader in this process
-        sees the file through the log of the one before, and what it copies is not a whole database.
+        """Make a backup, unless the store has not noticed the last one yet: then a reader in this process
+        sees the file through the log of the one before, and would not copy a whole database.
 
-        It may not write: as the last to be closed it would merge that log.
+        The reader must not write: as the last connection it would merge that log on closing.
         """
         backup = self._backup / database.name
         try:
@@ -92,12 +94,12 @@ class Swapped(Fault):
 
 
 def finish_copies(folder: Path) -> None:
-    """Rename what a process was copying, or copied last, as it was killed: half a copy is nobody's backup,
-    and a log that was left beside the file is that of the one before. So do people who follow docs/stores.md.
+    """Rename what a process was copying, or copied last, when it was killed: half a copy is nobody's backup,
+    and a log left beside the file is that of the one before. People who follow docs/stores.md do the same.
     """
     for note in (folder / "backup").glob("*" + _COPYING):
         name = note.name.removesuffix(_COPYING)
-        with contextlib.suppress(FileNotFoundError):  # it was killed as it cleared the last backup away
+        with contextlib.suppress(FileNotFoundError):  # it was killed while deleting the last backup
             (folder / "backup" / name).replace(folder / "disk" / "store" / name)
         note.unlink()
 

@@ -1,4 +1,4 @@
-"""The model and the tools of a pod under test: by chance, with latency, each call with an id of its own."""
+"""The model and the tools of a pod under test: random, with latency, each call with an id of its own."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from protocol.wire import encode
 _WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _SUMMARY = {"text": "## Current Work\nThe numbers are read out.\n## User Directives\nGo on."}
 _FOUND = {"requests": [{"intent": "read numbers", "summary": "The user wants numbers."}]}
-#: Answers with calls before a run comes to its last words.
+#: The most answers with calls before a run's last answer.
 _MOST_TURNS = 3
 
 
 class Player:
-    """Plays the model of one pod, and of its summariser and its memory job; ``pace`` is the longest pause
-    between two blocks, in seconds. ``mark`` begins the ids of all calls, so that no other player has one.
+    """Plays the model of one pod, and of its summariser and its memory job. ``pace`` is the longest pause
+    between two blocks, in seconds. ``mark`` begins the ids of all calls, so that no other player uses them.
     """
 
     model = "player"
@@ -96,7 +96,7 @@ def _turns(request: Request) -> int:
 
 
 class Toolkit:
-    """Three tools of all kinds, each of which appends its call's id to a file as the first thing it does."""
+    """Three tools of all kinds; each appends its call's id to a file before anything else."""
 
     def __init__(self, descriptor: int, chance: random.Random, teller: Teller, pace: float) -> None:
         self._descriptor = descriptor

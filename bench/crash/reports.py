@@ -1,4 +1,4 @@
-"""The report of a process under test, line by line on a pipe, until it is killed."""
+"""The report of a process under test, written line by line to a pipe until the process is killed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from msgspec import Struct
 from protocol.events import Event
 from protocol.wire import LineSplitter, encode
 
-#: What a pod is doing: its process says so as it begins and as it ends.
+#: What a pod is doing; its process reports the start and end of each.
 Phase = Literal["start", "stream", "tool", "compaction", "memory", "idle"]
 
 
 class Seen(Struct, frozen=True, tag="seen", array_like=True):
-    """A subscriber was sent this durable event: entry ``seq`` of the session, with bytes of that digest."""
+    """A subscriber received this durable event: entry ``seq`` of the session, with bytes of that digest."""
 
     session_id: str
     seq: int
@@ -28,7 +28,7 @@ class Seen(Struct, frozen=True, tag="seen", array_like=True):
 
 
 class Returned(Struct, frozen=True, tag="returned", array_like=True):
-    """A run gave its result to who had asked for it."""
+    """A run returned its result to its caller."""
 
     session_id: str
     run_id: str
@@ -42,7 +42,7 @@ class Made(Struct, frozen=True, tag="made", array_like=True):
 
 
 class Doing(Struct, frozen=True, tag="doing", array_like=True):
-    """A pod began (or with ``by`` -1 ended) something; the process itself is no ``pod``."""
+    """A pod began (or with ``by`` -1 ended) something; an empty ``pod`` is the process itself."""
 
     phase: Phase
     by: int
@@ -50,28 +50,28 @@ class Doing(Struct, frozen=True, tag="doing", array_like=True):
 
 
 class Refused(Struct, frozen=True, tag="refused", array_like=True):
-    """The store refused something with a typed error, as it should while a fault is on."""
+    """The store refused something with a typed error, as it should during a fault."""
 
     command: str
     message: str
 
 
 class Spell(Struct, frozen=True, tag="spell", array_like=True):
-    """A fault was on for a while; ``hits`` operations on the disk failed by it, where that is counted."""
+    """A fault was on for a while; ``hits`` disk operations failed by it, if that can be counted."""
 
     fault: str
     hits: int
 
 
 class Alive(Struct, frozen=True, tag="alive", array_like=True):
-    """After the faults this pod was given a run; whether its result came."""
+    """A pod was given a run after the faults; whether its result came."""
 
     pod: str
     well: bool
 
 
 class Broke(Struct, frozen=True, tag="broke", array_like=True):
-    """Something happened that must not."""
+    """Something happened that must not happen."""
 
     what: str
 
@@ -82,20 +82,20 @@ _decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
 
 
 def digest(body: bytes) -> str:
-    """What stands for the bytes of an entry."""
+    """A digest of an entry's bytes."""
     return hashlib.sha256(body).hexdigest()[:24]
 
 
 class Teller:
-    """Writes lines to a pipe; a line that is written counts as reported, whatever happens after. Without a
-    pipe nobody receives them.
+    """Writes lines to a pipe; a written line counts as reported, whatever happens afterwards. Without a pipe
+    nobody receives them.
     """
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
 
     def tell(self, line: Line) -> None:
-        """Write; the line is whole in the pipe or not there."""
+        """Write a line; it is in the pipe as a whole or not at all."""
         if self._descriptor is not None:
             os.write(self._descriptor, encode(line) + b"\n")
 
@@ -105,7 +105,7 @@ class Teller:
 
     @contextmanager
     def doing(self, phase: Phase, pod: str = "") -> Iterator[None]:
-        """Report what is done within."""
+        """Report what is done within the context."""
         self.tell(Doing(phase, 1, pod))
         try:
             yield
@@ -114,7 +114,7 @@ class Teller:
 
 
 class Listener:
-    """Reads what a process says and knows what its pods are doing."""
+    """Reads the lines of a process, and knows what its pods are doing."""
 
     def __init__(self) -> None:
         self._lines = LineSplitter()
@@ -122,7 +122,7 @@ class Listener:
         self.received: list[Line] = []
 
     def feed(self, data: bytes) -> list[Line]:
-        """The lines that ``data`` makes whole; one that was cut by a kill was never reported."""
+        """The lines that ``data`` completes; one that was cut by a kill was never reported."""
         lines = [_decoder.decode(line) for line in self._lines.feed(data)]
         for line in lines:
             if isinstance(line, Doing):

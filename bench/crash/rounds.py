@@ -1,4 +1,4 @@
-"""Rounds: a process is forked, works, is killed; another is forked and examines; eight to a store's life."""
+"""Runs rounds: a process is forked, works, and is killed; another one is forked and examines what is left."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from bench.crash.file_faults import LogDeleted
 from bench.crash.reports import Alive, Broke, Doing, Line, Listener, Phase, Refused, Seen, Spell, Teller
 from bench.crash.worker import Work, work_on
 
-#: Rounds that one store lives through; each finds what those before it left.
+#: Rounds in the life of one store; each finds what those before it have left.
 LIFE = 8
-#: What kills are aimed at; more are not aimed at all.
+#: The phases that kills are aimed at; other kills have no aim.
 _AIMS: tuple[Phase, ...] = ("stream", "tool", "compaction", "memory")
-#: The longest that a process is given, in seconds.
+#: The longest time that a process is given, in seconds.
 _PATIENCE = 8.0
 
 
 class Round(Struct):
-    """What one round of one store came to; ``alive`` are the pods that took a run after the faults, of the
-    ``proven`` ones that were given one.
+    """The results of one round of one store; ``alive`` counts the pods that took a run after the faults, of
+    the ``proven`` ones that were given one.
     """
 
     store: str
@@ -58,8 +58,8 @@ class Round(Struct):
 
 
 class Aim(Struct, frozen=True):
-    """When a process is killed: ``delay`` seconds after ``phase`` began for the ``nth`` time, or after
-    its own beginning.
+    """When a process is killed: ``delay`` seconds after ``phase`` began for the ``nth`` time, or after the
+    process's own start.
     """
 
     phase: Phase | None
@@ -68,14 +68,14 @@ class Aim(Struct, frozen=True):
 
     @classmethod
     def taken(cls, chance: random.Random) -> Aim:
-        """One by chance."""
+        """A random aim."""
         if chance.random() < 0.35:
             return cls(None, 0, chance.uniform(0.0, 0.2))
         return cls(chance.choice(_AIMS), chance.randint(1, 12), chance.expovariate(1 / 0.0008))
 
 
 def live(store: str, fault: str | None, seed: int, rounds: int, root: Path) -> Iterator[Round]:
-    """A store's life from its first round to its last, or to the first finding: then its folder stays."""
+    """A store's life from its first round to its last, or to the first finding, when its folder is kept."""
     folder = root / f"{store}-{fault or 'kill'}-{seed}"
     disk = folder / "disk"
     (disk / "store").mkdir(parents=True)
@@ -109,8 +109,8 @@ def _round(work: Work, seed: int, number: int, reported: list[Line]) -> Round:
     """One round; ``reported`` is what was reported in the rounds of this life, and grows."""
     chance = random.Random(f"{work.seed}/plan")
     work = msgspec.structs.replace(work, seconds=0.12 if work.fault else 0.0)
-    # Under a fault every third process is killed as well, in the middle of it; but not where its log was
-    # deleted: what it had not merged by then is in no file any more.
+    # Under a fault every third process is killed as well, in the middle of it; but not if its log was
+    # deleted: then what it had not merged yet is in no file any more.
     killable = work.fault is None or (chance.random() < 0.33 and work.fault != LogDeleted.name)
     aim = Aim.taken(chance) if killable else None
     listener, code, stuck = _watch(work, aim)
@@ -119,7 +119,7 @@ def _round(work: Work, seed: int, number: int, reported: list[Line]) -> Round:
     killed = code == -signal.SIGKILL
     if killed:
         (work.folder / "killed").touch()
-    # Where what was refused could not be taken back either, the next claim cuts it off, as after a kill.
+    # If what was refused could not be taken back either, the next claim cuts it off, as after a kill.
     torn = killed or work.fault == faults.FailingFiles.name
     examined = _examine(work, reported, run_on=chance.random() < 0.7, torn=torn)
     examined.findings += [line.what for line in listener.received if isinstance(line, Broke)]
@@ -147,8 +147,8 @@ def _round(work: Work, seed: int, number: int, reported: list[Line]) -> Round:
 
 
 def _watch(work: Work, aim: Aim | None) -> tuple[Listener, int, bool]:
-    """What a process reported until it was killed, or had ended; how it ended; and whether it was
-    stuck, so that the moment to kill it never came.
+    """What a process reported until it was killed, or had ended; how it ended; and whether it was stuck, so
+    that the moment to kill it never came.
     """
 
     def body(descriptor: int) -> None:
@@ -166,8 +166,8 @@ def _watch(work: Work, aim: Aim | None) -> tuple[Listener, int, bool]:
 
 
 def _listen(listener: Listener, pipe: int, aim: Aim | None) -> bool:
-    """Read until the moment that is aimed at, or the end; True where neither came, nor anything else for
-    long.
+    """Read until the moment that is aimed at, or the end. True if neither came, nor anything else
+    for long.
     """
     phase, left = (None, 0) if aim is None else (aim.phase, aim.nth)
     deadline = time.monotonic() + (_PATIENCE if aim is None or phase else aim.delay)
@@ -203,9 +203,9 @@ def _examine(work: Work, reported: list[Line], *, run_on: bool, torn: bool) -> E
 
 @contextlib.contextmanager
 def _fork(body: Callable[[int], None], errors: Path) -> Iterator[tuple[int, int]]:
-    """A fork of this process that runs ``body`` with the writing end of a pipe: its id, and the other end.
+    """A fork of this process that runs ``body`` with the writing end of a pipe: its pid, and the reading end.
 
-    A fork starts in two milliseconds with all modules loaded. This process has one thread.
+    A fork starts within two milliseconds with all modules loaded. This process has one thread.
     """
     reading, writing = os.pipe()
     process = os.fork()
@@ -234,7 +234,7 @@ def _run_and_end(body: Callable[[int], None], descriptor: int, errors: Path) -> 
 
 
 def main() -> None:
-    """Live the lives that the arguments name and print their rounds as JSON lines."""
+    """Run the lives that the arguments name, and print their rounds as JSON lines."""
     store, fault, seed, rounds, root = sys.argv[1:]
     left, life = int(rounds), int(seed)
     while left > 0:

@@ -1,4 +1,4 @@
-"""The tables of a campaign, for people, and as a page for a repository."""
+"""Prints the results of a campaign as tables for people, and as a page for a repository."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ log held is in no file any more."""
 
 
 def show(outcome: Outcome, seconds: float, console: Console) -> None:
-    """Print what a campaign came to in so many seconds."""
+    """Print the results of a campaign that took so many seconds."""
     for title, headings, rows in _tables(outcome):
         table = Table(title=title, title_justify="left", title_style="bold", box=None)
         for number, heading in enumerate(headings):

@@ -1,4 +1,4 @@
-"""The tally: the sums over all rounds of a store, under kills or under one fault."""
+"""``Tally``: sums over all rounds of a store, under kills or under one fault."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.crash.rounds import Round
 
 
 class Tally(Struct):
-    """The sum of some rounds. ``killed_in`` counts the kills that caught a pod in each phase."""
+    """The sums over some rounds. ``killed_in`` counts the kills that caught a pod in each phase."""
 
     store: str
     fault: str | None
@@ -33,7 +33,7 @@ class Tally(Struct):
     lives: dict[int, tuple[int, int]] = msgspec.field(default_factory=dict)
 
     def add(self, each: Round) -> None:
-        """Count a round."""
+        """Add a round."""
         found = each.examined
         self.rounds += 1
         self.kills += each.killed
@@ -54,7 +54,7 @@ class Tally(Struct):
 
     @property
     def tools(self) -> int:
-        """Calls that a tool ran for."""
+        """Calls for which a tool ran."""
         return sum(tools for tools, _ in self.lives.values())
 
     @property

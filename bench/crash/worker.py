@@ -33,7 +33,7 @@ PACE = 0.003
 
 
 class Work(Struct, frozen=True):
-    """What one process under test does: in ``folder``, with what chance, and under which fault."""
+    """What one process under test does: in ``folder``, with which random seed, and under which fault."""
 
     store: str
     folder: Path
@@ -44,7 +44,7 @@ class Work(Struct, frozen=True):
 
 
 def manifest(number: int) -> PodManifest:
-    """A pod whose history is folded and read often."""
+    """A pod whose history is compacted and read often."""
     return PodManifest.of(
         name=f"pod-{number}",
         compact_threshold=1500,
@@ -65,7 +65,7 @@ def toolkit(work: Work, chance: random.Random, teller: Teller, pace: float) -> I
 
 
 def system(work: Work, store: SessionStore) -> PodSystem:
-    """A system over the store, with all else it writes beside that."""
+    """A system over the store; everything else that it writes is beside that."""
     return PodSystem(store, outputs=work.folder / "outputs", memory=work.folder / "memory")
 
 
@@ -85,7 +85,7 @@ async def work_on(work: Work, teller: Teller) -> None:
                 with teller.doing("start"):
                     drivers = await stage.drivers()
                 await stage.play(drivers, fault)
-            await listening  # to the last event of the last pod
+            await listening  # up to the last event of the last pod
         finally:
             store.close()
 
@@ -108,7 +108,7 @@ class _Stage:
         self._spawned = 0
 
     async def drivers(self) -> list[Driver]:
-        """Pods for some of the sessions there are, and new ones."""
+        """Drivers of pods for some of the existing sessions, and for new ones."""
         tips = tips_of(self._system.store)
         self._chance.shuffle(tips)
         resumed = [await self._spawn(session_id) for session_id in tips[: PODS - 1]]
@@ -171,6 +171,6 @@ class _Stage:
 
 
 def tips_of(store: SessionStore) -> list[str]:
-    """The sessions that are not compacted into another, in order of their making."""
+    """The sessions that are not compacted into another, in order of creation."""
     infos = sorted(wait(store.sessions()), key=lambda info: info.created_at)
     return [info.session_id for info in infos if wait(tip(store, info.session_id)) == info.session_id]

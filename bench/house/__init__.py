@@ -1,1 +1,1 @@
-"""How the code is built, in numbers: classes, folders, circles, and the way of a run through the files."""
+"""Measures how the code is built: classes, folders, import cycles, and the way of a run through the files."""

@@ -1,4 +1,4 @@
-"""What a package's source says: how deep and wide its classes are, its folders, its circles of imports."""
+"""Reads a package's source: depth and width of its classes, its folders, its import cycles."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from msgspec import Struct
 
 
 class ClassShape(Struct, frozen=True):
-    """A class: ``depth`` counts it and those it inherits from, ``methods`` the names of all their
-    methods; bases outside of the measured packages do not count.
+    """A class: ``depth`` counts it and those it inherits from, ``methods`` the names of all their methods;
+    bases outside the measured packages do not count.
     """
 
     name: str
@@ -44,9 +44,9 @@ class _Class(Struct, frozen=True):
 
 
 def read_house(packages: Iterable[Path]) -> House:
-    """Measure the packages in these folders, all of their ``.py`` files but tests.
+    """Measure the packages in these folders, all of their ``.py`` files except tests.
 
-    Raises FileNotFoundError where a folder holds no Python files.
+    Raises FileNotFoundError if a folder contains no Python files.
     """
     trees: dict[str, ast.Module] = {}
     lines: dict[str, int] = {}
@@ -117,7 +117,9 @@ def _name_of(base: ast.expr) -> str:
 
 
 def _needs(name: str, tree: ast.Module, known: set[str]) -> Iterator[str]:
-    """The modules that one imports while it is loaded: not in functions, and not for type checkers alone."""
+    """The modules that a module imports while it is loaded: not in functions, and not only for type
+    checkers.
+    """
     package = name if any(other.startswith(f"{name}.") for other in known) else name.rpartition(".")[0]
     for node in _executed(tree.body):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""The way of a run through the files: which of our functions are called, in which order."""
+"""Traces a run through the files: which of our functions are called, in which order."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _OURS = tuple(f"{ROOT / package}/" for package in ("actors", "protocol", "polypo
 
 
 class Walk(Struct, frozen=True):
-    """What was called while something was done, each call as ``file:function``."""
+    """The calls made while something was done, each as ``file:function``."""
 
     what: str
     steps: list[str]
 
     @property
     def changes(self) -> int:
-        """How often the next call was in another file than the one before it."""
+        """How often a call was in another file than the call before it."""
         files = [step.partition(":")[0] for step in self.steps]
         return sum(here != there for here, there in itertools.pairwise(files))
 
@@ -38,7 +38,7 @@ async def look() -> str:
 
 
 async def walk_all() -> list[Walk]:
-    """Trace a run, a run with a tool call, and a compaction, each after one that is not traced."""
+    """Trace a run, a run with a tool call, and a compaction, each after an untraced one."""
     replies = [say("a") for _ in range(4)]
     with_tool = [reply for n in range(2) for reply in (call("look", id=f"c{n}"), say("b"))]
     folded = [reply for _ in range(2) for reply in (call("write_summary", {"text": "s"}), say("done"))]
@@ -58,13 +58,13 @@ async def walk_all() -> list[Walk]:
 async def _traced(what: str, do: Callable[[], Awaitable[Any]]) -> Walk:
     await do()
     steps: list[str] = []
-    suspended: set[FrameType] = set()  # the frames themselves, so that no other takes their place
+    suspended: set[FrameType] = set()  # the frames themselves, so that their ids are not reused
 
     def note(frame: FrameType, event: str, _: object) -> None:
         code = frame.f_code
         if not code.co_filename.startswith(_OURS) or code.co_name.startswith("<"):
             return
-        if event == "call" and frame not in suspended:  # a coroutine that goes on is not a new call
+        if event == "call" and frame not in suspended:  # a coroutine that continues is not a new call
             steps.append(f"{Path(code.co_filename).relative_to(ROOT)}:{code.co_qualname}")
         if code.co_flags & _SUSPENDS:
             suspended.add(frame)

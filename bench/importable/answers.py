@@ -1,4 +1,4 @@
-"""The model of a pod that is a process, which imports it: as little as there can be."""
+"""A minimal model for a pod that is a process, which imports this module."""
 
 from actors.llm.scripted import ScriptedClient, say
 

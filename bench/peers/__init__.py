@@ -1,1 +1,1 @@
-"""The peers: the same work done by other libraries, each in an environment of its own."""
+"""Other libraries that do the same work, each in an environment of its own."""

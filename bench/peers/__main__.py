@@ -1,4 +1,4 @@
-"""``python -m bench.peers [NAME…]``: makes the environments of these peers, or of all, where they are not."""
+"""The command ``python -m bench.peers [NAME…]``: creates missing environments of these peers, or of all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.peers.catalogue import PEERS, VENVS, Peer
 
 
 def interpreter(needs: tuple[int, int]) -> str | None:
-    """A Python that is new enough: this one, or the oldest other such; None where there is none."""
+    """A new enough Python: this one, or the oldest other; None if there is none."""
     if sys.version_info >= needs:
         return sys.executable
     newer = ((needs[0], minor) for minor in range(needs[1], 20))
@@ -18,7 +18,7 @@ def interpreter(needs: tuple[int, int]) -> str | None:
 
 
 def make_environment(peer: Peer) -> bool:
-    """Make a peer's environment; whether it is there now."""
+    """Create a peer's environment. Returns whether it exists now."""
     print(f"setting up {peer.name}", file=sys.stderr)
     python = interpreter(peer.needs)
     if python is None:
@@ -28,13 +28,13 @@ def make_environment(peer: Peer) -> bool:
     pip = (str(peer.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     done = subprocess.run([*pip, *peer.packages], check=False)
     if done.returncode:
-        peer.python.unlink()  # half an environment is none
+        peer.python.unlink()  # an incomplete environment counts as none
         print(f"{peer.name} could not be installed; it is left out", file=sys.stderr)
     return done.returncode == 0
 
 
 def main(names: list[str]) -> int:
-    """Make what is missing; 1 where one could not be made, 2 for a name that is none."""
+    """Create what is missing. Returns 1 if an environment could not be created, 2 for an unknown name."""
     unknown = {*names} - {peer.name for peer in PEERS}
     if unknown:
         print(f"no such peer: {', '.join(sorted(unknown))}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Which peers there are, what they are made of, and which cases each of them does."""
+"""The catalogue of peers: their packages, and the cases that each of them does."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from msgspec import Struct
 from bench.results import Effort, Failed
 from bench.root import ROOT
 
-#: Where their environments are made.
+#: Where their environments are created.
 VENVS = ROOT / ".venv-peers"
 _SCRIPTS = Path(__file__).parent / "scripts"
-#: Fresh processes for each case, at most: most of them take long, and no ratio hangs on their last digit.
+#: The most fresh processes for each case: most take long, and no ratio depends on their last digit.
 REPEATS = 3
 
 
 class PeerCase(Struct, frozen=True):
-    """A case of a claim as a peer does it; ``by`` is how it is called in the table."""
+    """A case of a claim as a peer does it; ``by`` is its name in the table."""
 
     claim: str
     case: str
@@ -34,8 +34,8 @@ class PeerCase(Struct, frozen=True):
 
 
 class Peer(Struct, frozen=True):
-    """Another library; ``packages`` is what its environment is made of, ``needs`` the oldest Python that
-    it runs on.
+    """Another library; ``packages`` are those in its environment, ``needs`` is the oldest Python that it runs
+    on.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Peer(Struct, frozen=True):
 
     @property
     def installed(self) -> bool:
-        """Whether its environment is there."""
+        """Whether its environment exists."""
         return self.python.exists()
 
 
@@ -73,7 +73,7 @@ def _streams(by: str) -> tuple[PeerCase, ...]:
 
 
 def _durable(by: str, one: int, each: int) -> tuple[PeerCase, ...]:
-    """Both durabilities: with an fsync a commit, as the others come, and without."""
+    """Cases for both durabilities: with an fsync for each commit, which is their default, and without."""
     return tuple(
         PeerCase("durable", f"{mode}, {sessions}", by, full, max(1, full // 3))
         for mode in ("process", "power")
@@ -82,13 +82,13 @@ def _durable(by: str, one: int, each: int) -> tuple[PeerCase, ...]:
 
 
 def _restore(by: str) -> tuple[PeerCase, ...]:
-    """The same work beside both of ours."""
+    """Cases beside both of our restores."""
     cases = "10,000 items", "10,000 items, committed by a pod"
     return tuple(PeerCase("restore", case, by, 10_000, 10_000) for case in cases)
 
 
 def _pool(by: str) -> tuple[PeerCase, ...]:
-    """Both durabilities, wherever its queue is kept."""
+    """Cases for both durabilities, wherever its queue is kept."""
     return tuple(PeerCase("pool", f"in a SQLite file{mode}", by, 1_000, 300) for mode in ("", ", power"))
 
 
@@ -178,7 +178,7 @@ PEERS = (
 
 
 def versions() -> dict[str, str]:
-    """The versions of what the environments that are there were made of."""
+    """The versions of the packages in the existing environments."""
     return {
         found.name: found.version
         for peer in PEERS
@@ -205,5 +205,5 @@ def left_out(claims: Collection[str]) -> list[Failed]:
 
 
 def cases(claim: str) -> list[tuple[Peer, PeerCase]]:
-    """What the peers that are installed do of a claim."""
+    """The cases that installed peers do of a claim."""
     return [(peer, case) for peer in PEERS if peer.installed for case in peer.cases if case.claim == claim]

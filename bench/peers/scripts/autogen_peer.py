@@ -51,7 +51,7 @@ USAGE = RequestUsage(prompt_tokens=10, completion_tokens=5)
 
 
 class Parrot(ChatCompletionClient):
-    """Answers every request alike; with a tool it calls that first."""
+    """Gives every request the same answer; with a tool it calls that first."""
 
     component_type = "model"
 
@@ -93,7 +93,7 @@ class Parrot(ChatCompletionClient):
 
 @dataclass
 class Words:
-    """What agents say to each other."""
+    """A message between agents."""
 
     text: str
 
@@ -117,7 +117,7 @@ class Answering(RoutedAgent):
 
 
 class Counting(RoutedAgent):
-    """Counts what it receives."""
+    """Counts its messages."""
 
     seen = 0
 

@@ -1,4 +1,6 @@
-"""casty: virtual actors whose state its SQL store keeps; no model, and no history but a list in the state."""
+"""casty: virtual actors whose state is kept in its SQL store; no model, and no history but a list in the
+state.
+"""
 
 import asyncio
 import tempfile
@@ -18,7 +20,7 @@ class Say(Askable[str]):
 
 @actor(initial=(), durable="write")
 async def talker(ctx: Context[tuple[str, ...], Say]) -> None:
-    """Keeps what was said and answered, of the last turns: each write is of the whole state."""
+    """Keeps the last turns, with what was said and answered: each write is of the whole state."""
     async for message in ctx.inbox:
         said = (*ctx.state.value, message.text, WORDS)[-2 * TURNS :]
         await ctx.state.set(said)

@@ -1,4 +1,4 @@
-"""DBOS: its queue of durable workflows, in SQLite and in Postgres, 256 of them at once."""
+"""DBOS: its queue of durable workflows, in SQLite and in Postgres, with 256 of them at once."""
 
 import asyncio
 import tempfile
@@ -14,12 +14,12 @@ _LIMIT = 256
 
 @DBOS.workflow()
 async def instant(words):
-    """Nothing but its start and its end."""
+    """Do nothing: the workflow only starts and ends."""
     return "done"
 
 
 async def _done():
-    """Wait until all ends are kept. No end is read back one by one, which would take as long again."""
+    """Wait until all ends are durable, without reading each of them back, which would take as long again."""
     while await DBOS.list_workflows_async(status=["ENQUEUED", "PENDING"], limit=1):  # noqa: ASYNC110
         await asyncio.sleep(0.02)
 
@@ -40,7 +40,7 @@ async def _work(url, spent, count):
 
 
 def _leave_unsynced(connection, _):
-    """Leave the last step to the system, as our process mode does."""
+    """Turn fsync off, as in our process mode."""
     connection.execute("PRAGMA synchronous = OFF")
 
 

@@ -1,7 +1,7 @@
 """What the peers' programs share: clocks, memory, the server, and one line of readings.
 
-Runs in the peers' environments, so it needs Python alone. ``BENCH_PYTHON`` names the interpreter that
-has the bench's own server.
+Runs in the peers' environments, so it needs only Python. ``BENCH_PYTHON`` names the interpreter that has the
+bench's own server.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[3]
 ANSWER = "The answer is 42."
 QUESTION = "What is the answer?"
 CHUNKS = 50
-#: So many turns a session has before the next one takes over: a peer's turn may grow with its history.
+#: Turns in a session before the next one takes over: a peer's turn may grow with its history.
 TURNS = 20
-#: A kilobyte a turn, said and answered.
+#: A kilobyte a turn, for what is said and answered.
 WORDS = ("The quick brown fox jumps over the lazy dog and reads another file of the project. " * 7)[:500]
 
 Reading = dict
@@ -31,7 +31,7 @@ Case = Callable[[int], list[Reading]]
 
 
 class Stopwatch:
-    """Time on the wall and of this process."""
+    """Measures wall time and this process's processor time."""
 
     def __enter__(self):
         self._wall, self._cpu = time.perf_counter(), time.process_time()
@@ -41,11 +41,11 @@ class Stopwatch:
         self.cpu, self.wall = time.process_time() - self._cpu, time.perf_counter() - self._wall
 
     def each(self, metric: str, count: int) -> Reading:
-        """Processor time of each, with the time on the wall beside it."""
+        """Processor time for each operation, with the wall time beside it."""
         return reading(metric, "s", self.cpu / count, "cpu", self.wall / count)
 
     def rate(self, metric: str, count: int, clock: str = "wall") -> Reading:
-        """Operations in a second of one clock, and in a second of the other."""
+        """Operations per second of one clock, and per second of the other."""
         wall, cpu = count / self.wall, count / self.cpu
         value, other = (wall, cpu) if clock == "wall" else (cpu, wall)
         return reading(metric, "/s", value, clock, other)
@@ -66,7 +66,7 @@ def rss() -> int:
 
 
 def written() -> int:
-    """The bytes this process has written up to now."""
+    """The bytes that this process has written so far."""
     counters = Path("/proc/self/io")
     if not counters.exists():
         return 0
@@ -97,7 +97,7 @@ def imported(modules: str) -> Case:
 
 @contextmanager
 def server(rhythm: str = "each") -> Iterator[str]:
-    """The bench's own server, in a process of its own; gives its base URL."""
+    """The bench's own server, in a process of its own; yields its base URL."""
     command = [os.environ.get("BENCH_PYTHON", sys.executable), "-m", "bench.server"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
         try:
@@ -111,7 +111,9 @@ def server(rhythm: str = "each") -> Iterator[str]:
 
 
 async def timed(turn: Callable[[int], Awaitable[None]], at_once: int, each: int) -> list[Reading]:
-    """So many streams at once, each with turns one after another; the first of each is the warm-up."""
+    """Measure so many streams at once, each with turns one after another; the first of each is the
+    warm-up.
+    """
 
     async def turns(number: int, count: int) -> None:
         for _ in range(count):
@@ -133,7 +135,7 @@ def durable(watch: Stopwatch, before: int, turns: int) -> list[Reading]:
 
 
 class _Jobs(Stopwatch):
-    """A stopwatch around jobs, which counts what a server beside this process takes too."""
+    """A stopwatch for jobs, which also counts the time of a server beside this process."""
 
     def __init__(self, count: int, spent: Callable[[], float]):
         self._count, self._spent = count, spent
@@ -149,18 +151,18 @@ class _Jobs(Stopwatch):
 
 
 def jobs(count: int, spent: Callable[[], float]) -> _Jobs:
-    """A stopwatch around so many jobs; ``spent`` says what their server has taken up to now, in seconds."""
+    """A stopwatch for so many jobs; ``spent`` returns the seconds that their server has taken so far."""
     return _Jobs(count, spent)
 
 
 def streams(name: str, http: Callable[..., Case]) -> dict[str, Case]:
-    """The cases over HTTP, as all peers have them."""
+    """The cases over HTTP, which all peers have."""
     found = {f"http/{n} at once, chunk by chunk/{name}": http(n) for n in (1, 64, 512)}
     return {**found, f"http/64 at once, all in one burst/{name}": http(64, "burst")}
 
 
 def grown(marks: list[int], part: int) -> list[Reading]:
-    """What the quarters between five marks wrote for a turn, and the last quarter beside the first."""
+    """What the quarters between five marks wrote for a turn, and the last quarter relative to the first."""
     first, last = (marks[1] - marks[0]) / part, (marks[4] - marks[3]) / part
     return [
         reading("written for a turn", "B", (marks[4] - marks[0]) / (4 * part)),
@@ -172,7 +174,7 @@ def main(cases: dict[str, Case]) -> None:
     """Measure the case that the arguments name: ``claim/case/by count rounds``."""
     name, count, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     measure = cases[name]
-    if count > 2 and not name.startswith(("start", "restore", "http")):  # HTTP's warm-up is its own
+    if count > 2 and not name.startswith(("start", "restore", "http")):  # HTTP has its own warm-up
         measure(max(1, count // 8))
     rows = []
     for _ in range(rounds):

@@ -1,6 +1,7 @@
-"""langgraph: langchain's agent graph with a checkpointer, tracing off, written at exit or as it says.
+"""langgraph: langchain's agent graph with a checkpointer, tracing off, written at exit unless a case says
+otherwise.
 
-Its SQLite checkpointer commits with an fsync; where a row asks for less, its connection is set so.
+Its SQLite checkpointer commits with an fsync; if a row asks for less, its connection is configured so.
 """
 
 import asyncio
@@ -39,7 +40,7 @@ from openai import DefaultAioHttpClient
 
 
 class Parrot(BaseChatModel):
-    """Answers every request alike; with a tool it calls that first."""
+    """Gives every request the same answer; with a tool it calls that first."""
 
     text: str = ANSWER
     tool: str | None = None
@@ -71,7 +72,7 @@ async def count_words(text: str) -> int:
 
 
 def config(thread):
-    """What names a session."""
+    """The configuration that names a session."""
     return {"configurable": {"thread_id": str(thread)}}
 
 
@@ -99,7 +100,7 @@ async def _at_once(count):
 
 @asynccontextmanager
 async def saver_at(file, synced):
-    """The checkpointer as it comes, or one that leaves the last step to the system, as our process mode."""
+    """The checkpointer with its default settings, or without fsync, as in our process mode."""
     async with AsyncSqliteSaver.from_conn_string(file) as saver:
         await saver.setup()
         if not synced:

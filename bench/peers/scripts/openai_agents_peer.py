@@ -1,6 +1,6 @@
 """openai-agents: Runner with SQLiteSession, tracing off.
 
-Its sessions commit with an fsync; where a row asks for less, their connections are set so.
+Its sessions commit with an fsync; if a row asks for less, their connections are configured so.
 """
 
 import asyncio
@@ -51,13 +51,13 @@ def said(text):
 
 
 class Parrot(Model):
-    """Answers every request alike; with a tool it calls that first."""
+    """Gives every request the same answer; with a tool it calls that first."""
 
     def __init__(self, text=ANSWER, tool=None):
         self._text = text
         self._tool = tool
 
-    async def get_response(self, system_instructions, input, *_, **__):  # noqa: A002 - its name there
+    async def get_response(self, system_instructions, input, *_, **__):  # noqa: A002 - the peer's name for it
         last = input[-1] if isinstance(input, list) else {}
         if self._tool and last.get("type") != "function_call_output":
             call = ResponseFunctionToolCall(
@@ -122,7 +122,7 @@ async def _tool(count):
 
 
 class UnsyncedSession(SQLiteSession):
-    """A session that leaves the last step to the system, as our process mode does."""
+    """A session without fsync, as in our process mode."""
 
     @staticmethod
     def _configure_connection(conn):

@@ -1,4 +1,4 @@
-"""A Postgres of one's own: in a folder that goes with it, on a socket there, for as long as it is wanted."""
+"""A temporary Postgres server, in a folder of its own and on a socket there."""
 
 import contextlib
 import ctypes
@@ -12,16 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-#: With ``process`` what was committed survives the end of the server, as in our mode of that name.
+#: With ``process``, commits survive the end of the server, as in our mode of that name.
 _MODES = {"power": (), "process": ("-c", "fsync=off")}
 
 
 @contextmanager
 def postgres(mode):
-    """Its URL, and a function that gives the processor time (seconds) of the server up to now."""
+    """A server's URL, and a function that returns the processor seconds it has taken so far."""
     initdb, program = _program("initdb"), _program("postgres")
     user = _user()
-    # A path of a socket is short, whatever folder is for temporary files.
+    # The path of a socket must be short, wherever temporary files are.
     with tempfile.TemporaryDirectory(prefix="polypod-bench-", dir="/tmp") as folder:
         if user is not None:
             os.chown(folder, *pwd.getpwnam(user)[2:4])
@@ -40,7 +40,7 @@ def postgres(mode):
 
 
 def _end_with_parent():
-    """Have the server shut down where this process is killed, as one is that takes too long."""
+    """Have the server shut down if this process is killed, for instance because it takes too long."""
     with contextlib.suppress(OSError, AttributeError):  # not on Linux
         ctypes.CDLL(None).prctl(1, signal.SIGINT)
 
@@ -53,7 +53,7 @@ def _program(name):
 
 
 def _user():
-    """Who runs it: Postgres refuses root."""
+    """The user that runs it: Postgres refuses root."""
     if os.geteuid() != 0:
         return None
     names = {each.pw_name for each in pwd.getpwall()}
@@ -63,21 +63,21 @@ def _user():
 def _wait_ready(server):
     for line in server.stderr:
         if b"ready to accept connections" in line:
-            os.set_blocking(server.stderr.fileno(), False)  # what it says later is read by nobody
+            os.set_blocking(server.stderr.fileno(), False)  # nobody reads its later output
             return
     raise SystemExit("Postgres did not start")
 
 
 def _spent(pid):
-    """What the server and those of its processes that have ended took, and those that are at work."""
+    """The processor time of the server and its processes, those that have ended included."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return _times(pid, 4) + sum(_times(each, 2) for each in children)
 
 
 def _times(pid, fields):
-    """The first two of its times are its own, the others those of children that have ended."""
+    """Seconds in the first ``fields`` times of a process: two of its own, two of its ended children."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return 0.0  # it has ended meanwhile, and is the server's by now
+        return 0.0  # it has ended meanwhile, and its time counts for the server
     return sum(map(int, stat.rpartition(")")[2].split()[11 : 11 + fields])) / _TICKS

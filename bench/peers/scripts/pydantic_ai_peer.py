@@ -1,4 +1,4 @@
-"""pydantic-ai: one Agent, its message history handed from run to run; it has no session of its own."""
+"""pydantic-ai: one Agent, its message history passed from run to run; it has no session of its own."""
 
 import asyncio
 
@@ -21,12 +21,12 @@ SAID = ModelResponse(parts=[TextPart(ANSWER)])
 
 
 async def parrot(messages, info):
-    """Answers every request alike."""
+    """Give every request the same answer."""
     return SAID
 
 
 async def caller(messages, info):
-    """Calls the tool first."""
+    """Call the tool first."""
     if isinstance(messages[-1].parts[-1], ToolReturnPart):
         return SAID
     return ModelResponse(parts=[ToolCallPart("count_words", {"text": "one two three"})])

@@ -14,7 +14,7 @@ LIMITS = ModelLimits(context_window=10_000_000, max_output=64_000)
 
 
 class Parrot:
-    """Answers every request alike."""
+    """Gives every request the same answer."""
 
     provider_name = "parrot"
 
@@ -27,7 +27,7 @@ class Parrot:
 
 
 class UnsyncedStore(SQLiteStore):
-    """A store that leaves the last step to the system, as our process mode does."""
+    """A store without fsync, as in our process mode."""
 
     @contextmanager
     def _connect(self):
@@ -37,7 +37,7 @@ class UnsyncedStore(SQLiteStore):
 
 
 class Talker(Agent):
-    """Talks, and has no tools."""
+    """An agent without tools."""
 
     model = "parrot"
 
