@@ -186,8 +186,8 @@ class SQLiteFile:
         return True
 
     def must_be_reopened(self) -> bool:
-        """Whether each connection must be closed before the next use, which opens the files anew: for what is
-        said of ``is_outdated`` and ``change``, or since a full disk has room again.
+        """Whether each connection must be closed, so that the next use opens the files anew: because of
+        ``change``, because they are outdated, or because a full disk has space again.
         """
         if self._snapshot is not None and self._snapshot.has_room():
             self.change = self.change or "snapshot"
@@ -325,9 +325,7 @@ class SQLiteFile:
             time.sleep(0.005)  # another process may just be opening or closing it
 
     def _open_or_read(self, synchronous: str, patience: float) -> sqlite3.Connection:
-        """The first connection; where the disk is full, so that the index of the log cannot be made, one that
-        only reads.
-        """
+        """Open the first connection: a read-only one if the disk has no space for the log's index."""
         try:
             return self._open_together(synchronous, patience)
         except sqlite3.Error as error:
