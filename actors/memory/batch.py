@@ -45,7 +45,7 @@ class Batch(NamedTuple):
     mechanical: bool
 
     def complete(self) -> int:
-        """Add to the draft what no model has worked in; returns how many finds that were. Blocks."""
+        """Add to the draft what no model has worked in; returns how many findings that were. Blocks."""
         return self.draft.complete(self.found)
 
     @property

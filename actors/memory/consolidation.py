@@ -1,4 +1,4 @@
-"""``ConsolidationActor``: merges staged finds into the notes of lasting memory, detached from its pod."""
+"""``ConsolidationActor``: merges staged findings into the notes of lasting memory, detached from its pod."""
 
 from __future__ import annotations
 
@@ -131,8 +131,8 @@ class ConsolidationActor(HelperActor):
         return Consolidated(len(batch.files), notes, mechanical, left)
 
     async def _write(self, job: Consolidate, batch: Batch) -> None:
-        """Have the model write, with its tools or in words; if these contain no notes, the finds are kept as
-        they are. Raises PodError if it neither wrote nor said anything, or did not finish.
+        """Have the model write, with its tools or in words; if these contain no notes, the findings are kept
+        as they are. Raises PodError if it neither wrote nor said anything, or did not finish.
         """
         editor = NoteEditor(job.memory, batch.draft)
         agent = HelperAgent(

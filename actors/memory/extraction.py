@@ -37,7 +37,7 @@ _MOST_STEPS = 8
 
 
 class ExtractionDraft:
-    """What the extractor's tool works on: the finds that it was called with."""
+    """What the extractor's tool works on: the findings that it was called with."""
 
     def __init__(self) -> None:
         self.found = Extracted()

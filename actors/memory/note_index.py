@@ -101,7 +101,7 @@ def _stamps(memory: NotesFolder) -> dict[str, str]:
 
 
 def _notes(memory: NotesFolder, name: str) -> list[Note]:
-    """The notes in a file: one, or the finds of a staged file; none if it is gone or damaged."""
+    """The notes in a file: one, or the findings of a staged file; none if it is gone or damaged."""
     try:
         if name.endswith(SUFFIX):
             path = memory.folder / name

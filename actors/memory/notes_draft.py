@@ -89,8 +89,8 @@ class NotesDraft:
         return note
 
     def complete(self, notes: Iterable[Note]) -> int:
-        """Add all finds (``notes``, in order) that no note contains after the agent's work. Returns how many
-        of them had something missing.
+        """Add all findings (``notes``, in order) that no note contains after the agent's work. Returns how
+        many of them had something missing.
         """
         written = [self._notes[path] for path in self._written if path in self._notes]
         texts = [f"{note.title}\n{note.body}" for note in written]
@@ -270,13 +270,13 @@ NUDGE_NOTHING_WRITTEN = (
 
 
 def consolidator_request(findings: Iterable[str], listing: str) -> str:
-    """The consolidator's request: recent finds, and the list of notes."""
+    """The consolidator's request: recent findings, and the list of notes."""
     found = "\n\n".join(findings)
     return f"<findings>\n{found}\n</findings>\n\n<notes>\n{listing}\n</notes>\n\nWork the findings in."
 
 
 def finding(source: str, notes: Sequence[Note]) -> str:
-    """One extraction's finds with their date, as the consolidator sees them."""
+    """One extraction's findings with their date, as the consolidator sees them."""
     entries = [f"[{note.kind}] {note.title}\n{note.body}" for note in notes]
     date = f" ({notes[0].created})" if notes and notes[0].created else ""
     return "\n".join([f"From {source}{date}:", *entries])

@@ -39,7 +39,7 @@ class Staged(msgspec.Struct, frozen=True):
         return f"{self.session_id}:{self.start}-{self.end}"
 
     def notes(self, date: str) -> list[Note]:
-        """The finds as notes, without a model's help."""
+        """The findings as notes, without a model's help."""
         return notes_of(self.found, source=self.source, date=date)
 
 

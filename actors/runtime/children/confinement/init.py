@@ -192,7 +192,7 @@ def _be_first(control: socket.socket) -> None:
         system_call(CLOSE_RANGE, 1, _ALL, 0)
         own = socket.socket(fileno=0)
         while _is_alone():
-            # Made while nobody else is there who could look into the maker of the mount, or hinder it.
+            # Made in here, since it shows the maker's namespace; and while nobody is there to hinder that.
             proc = new_processes()
             socket.send_fds(own, [NONE], [proc])
             os.close(proc)
