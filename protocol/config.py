@@ -68,12 +68,15 @@ class RunnerSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 class ChainEntrySection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """An entry of a ``[[chain]]`` that is more than the name of a model. What is not set is derived from the
-    model's name.
+    model's name. ``base_url`` is where its server answers, and ``api_key_env`` the variable that holds the
+    key, as in a manifest.
     """
 
     model: str
     tier: Literal["local", "subagent", "managed"] | None = None
     cloud: bool | None = None
+    base_url: str | None = None
+    api_key_env: str | None = None
 
 
 class VerifierSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

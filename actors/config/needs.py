@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from actors.net.proxies import is_loopback
 from protocol.approval import ApprovalRule, in_words
-from protocol.config import Config, LocalModelSection, PoolSection, RunnerSection
+from protocol.config import ChainEntrySection, Config, LocalModelSection, PoolSection, RunnerSection
 from protocol.manifest import ModelSection, PodManifest
 from protocol.mcp import McpServer, variables_in
 from protocol.urls import without_secrets
@@ -28,6 +28,7 @@ def needs_of(config: Config, folder: Path) -> Iterator[str]:
     for runner in config.runner:
         yield from _of_runner(runner)
     for chain in config.chain:
+        yield from (f"chain {chain.name!r} {line}" for line in _of_entries(chain.entries))
         if chain.verifier is not None and chain.verifier.command:
             yield f"chain {chain.name!r} checks answers by: {shlex.join(chain.verifier.command)}"
         if chain.warm_url and not is_on_this_machine(chain.warm_url):
@@ -53,6 +54,12 @@ def _of_runner(runner: RunnerSection) -> Iterator[str]:
         yield f"runner {runner.name!r} starts: {words}"
     if runner.env:
         yield f"runner {runner.name!r} is given the variables {', '.join(runner.env)}"
+
+
+def _of_entries(entries: tuple[str | ChainEntrySection, ...]) -> Iterator[str]:
+    for each in entries:
+        if isinstance(each, ChainEntrySection):
+            yield from _of_model(ModelSection(base_url=each.base_url, api_key_env=each.api_key_env))
 
 
 def _of_pool(pool: PoolSection) -> Iterator[str]:

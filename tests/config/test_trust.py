@@ -31,6 +31,13 @@ NEEDS = {
     '[local_model]\nendpoint = "http://a:b@h/v1"': "the local model is at http://…@h/v1, another machine",
     '[local_model]\nendpoint = "http://localhost/v1"\napi_key = "env:AWS"': "is sent the key in AWS",
     f'{CHAIN}warm_url = "http://localhost:1"': None,
+    '[[chain]]\nname = "c"\nentries = [{ model = "openai/x", base_url = "http://127.0.0.1:1/v1" }]': None,
+    '[[chain]]\nname = "c"\nentries = [{ model = "openai/x", base_url = "http://a:b@h/v1" }]': (
+        "chain 'c' has a model at http://…@h/v1, another machine"
+    ),
+    '[[chain]]\nname = "c"\nentries = [{ model = "openai/x", api_key_env = "AWS" }]': (
+        "chain 'c' sends its model the key in AWS"
+    ),
     f'{CHAIN}warm_url = "http://a:b@h"': "chain 'c' asks http://…@h, another machine, which models are loaded",
     '[[approval]]\ntool = "shell"\npolicy = "allow"': "every pod has the rule allow 'shell'",
     '[[approval]]\ntool = "shell"\npolicy = "deny"': None,

@@ -57,6 +57,31 @@ async def test_a_chain_is_found_in_the_file_of_the_folder_that_the_pod_works_in(
         assert [each.json["model"] for each in server.received] == ["phi4", "qwen3"]
 
 
+async def test_a_tier_has_a_server_and_a_key_of_its_own(files: Files, monkeypatch):
+    monkeypatch.setenv("THEIR_KEY", "sesame")
+    async with RawServer(*answered("short")) as near, RawServer(*answered("long enough")) as far:
+        files.write_own(
+            f"""
+            [local_model]
+            endpoint = "{near.url}"
+
+            [[chain]]
+            name = "careful"
+            entries = [
+              {{ model = "openai/qwen3", base_url = "{near.url}" }},
+              {{ model = "openai/qwen3", base_url = "{far.url}", api_key_env = "THEIR_KEY", cloud = true }},
+            ]
+            verifier = {{ command = ["grep", "-q", "enough"] }}
+            """
+        )
+        async with PodSystem() as system:
+            pod = await system.spawn(PodManifest.of(name="p", model="chain/careful", pwd=str(files.deep)))
+            assert (await pod.run("Count.")).text == "long enough"
+        (small,), (large,) = near.received, far.received
+        assert "authorization" not in small.headers
+        assert large.headers["authorization"] == "Bearer sesame"
+
+
 async def test_a_model_that_verifies_and_a_command_both_have_to_accept(files: Files):
     judged = '{"accept": true, "feedback": ""}'
     async with RawServer(*answered("an answer", judged)) as server:
@@ -113,6 +138,16 @@ async def test_a_command_of_a_projects_file_is_not_run_before_a_person_has_looke
             "chain 'careful': nobody knows which server has the model 'phi4'",
         ),
         ('entries = ["claude-opus-5"]', MissingKey, "ANTHROPIC_API_KEY"),
+        (
+            'entries = [{ model = "big", base_url = "http://127.0.0.1:1/v1" }]',
+            ConfigError,
+            "'big' has a server of its own, but not its kind",
+        ),
+        (
+            'entries = ["openai/x", { model = "openai/x", base_url = "http://127.0.0.1:1/v1" }]',
+            ChainInvalid,
+            "openai/x is the model of two tiers at different servers",
+        ),
         (
             'entries = ["chain/careful"]\nverifier = { command = ["true"] }',
             ManifestError,

@@ -109,8 +109,8 @@ def _command_of(section: RunnerSection) -> tuple[str, ...]:
 
 async def _chain(file: ConfigFile, chain: ChainSection, look: Look) -> Check:
     name = f"chain {chain.name}"
-    models = [each if isinstance(each, str) else each.model for each in chain.entries]
-    text = " → ".join(models)
+    models = list(chain.entries)
+    text = " → ".join(each if isinstance(each, str) else each.model for each in models)
     if (verifier := chain.verifier) is not None:
         judges = [f"`{shlex.join(verifier.command)}`"] if verifier.command else []
         judges += [verifier.model] if verifier.model else []

@@ -47,12 +47,12 @@ def make_chain(
 
 def _chain_of(section: ChainSection, made: _Makers, prices: Prices | None) -> EscalationChain:
     entries = tuple(map(_entry, section.entries))
-    clients = made.clients(entries)
+    local, cloud = made.clients(section.entries, entries)
     _check_verified(section, entries)
     return EscalationChain(
         entries,
-        local=clients,
-        cloud=clients,
+        local=local,
+        cloud=cloud,
         verifier=None if section.verifier is None else made.verifier(section.verifier),
         warm_url=section.warm_url or None,
         prefer_warm=section.prefer_warm,
@@ -62,10 +62,25 @@ def _chain_of(section: ChainSection, made: _Makers, prices: Prices | None) -> Es
     )
 
 
-def model_section(model: str, local: LocalModelSection | None) -> ModelSection:
-    """The model that a chain in the file names; a name without a kind of server means the server of
-    ``[local_model]``. Raises ConfigError.
+def model_section(given: str | ChainEntrySection, local: LocalModelSection | None) -> ModelSection:
+    """The model that a chain in the file names, alone or in a table; a name without a kind of server means
+    the server of ``[local_model]``. Raises ConfigError.
     """
+    if isinstance(given, str):
+        return _named(given, local)
+    if given.base_url is None and given.api_key_env is None:
+        return _named(given.model, local)
+    scheme, _, name = given.model.partition("/")
+    if name and scheme in PRESETS:
+        return ModelSection(scheme, name, given.base_url, given.api_key_env)
+    # The key of [local_model] is for that server alone.
+    raise ConfigError(
+        f"the model {given.model!r} has a server of its own, but not its kind",
+        hint=f"write it with the kind of its server, as in openai/{name or scheme}",
+    )
+
+
+def _named(model: str, local: LocalModelSection | None) -> ModelSection:
     scheme, slash, name = model.partition("/")
     if (slash and scheme in {"offline", "chain", *PRESETS}) or model == "offline":
         return ModelSection(scheme, name)
@@ -120,9 +135,19 @@ class _Makers:
         self._folder = folder
         self._configuration = configuration
 
-    def clients(self, entries: tuple[ChainEntry, ...]) -> dict[str, LLMClient]:
-        """The clients of the tiers. Raises ManifestError, MissingKey."""
-        return {each.model: self._client(each.model) for each in entries}
+    def clients(
+        self, given: tuple[str | ChainEntrySection, ...], entries: tuple[ChainEntry, ...]
+    ) -> tuple[dict[str, LLMClient], dict[str, LLMClient]]:
+        """The clients of the local tiers and of those in a cloud, by model. Raises ConfigError,
+        ManifestError, MissingKey, and ChainInvalid where one model is to be asked at two servers.
+        """
+        models: tuple[dict[str, ModelSection], dict[str, ModelSection]] = ({}, {})
+        for each, entry in zip(given, entries, strict=True):
+            model = model_section(each, self._configuration.local_model)
+            if models[entry.is_cloud].setdefault(entry.model, model) != model:
+                raise ChainInvalid(f"{entry.model} is the model of two tiers at different servers")
+        local, cloud = ({name: self._client_of(model) for name, model in kind.items()} for kind in models)
+        return local, cloud
 
     def verifier(self, section: VerifierSection) -> Verifier:
         """The verifier: a command, a model, or both in turn."""
@@ -133,11 +158,9 @@ class _Makers:
                 CommandVerifier(section.command, cwd=folder, timeout=seconds, launcher=self._launcher)
             )
         if section.model:
-            made.append(ModelVerifier(self._client(section.model), section.rubric, model=section.model))
+            client = self._client_of(model_section(section.model, self._configuration.local_model))
+            made.append(ModelVerifier(client, section.rubric, model=section.model))
         return made[0] if len(made) == 1 else AllOf(*made)
-
-    def _client(self, model: str) -> LLMClient:
-        return self._client_of(model_section(model, self._configuration.local_model))
 
 
 def _on_local(local: LocalModelSection, model: str) -> ModelSection:
