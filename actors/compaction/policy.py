@@ -23,17 +23,17 @@ SUMMARISER_SHARE = 0.75
 SUMMARISER_TOKENS = 50_000
 #: The least that a summariser is given to read, however small the window.
 LEAST_SUMMARISER_TOKENS = 256
-#: The most that a summary takes, its largest share of the room, and the least that it gets.
+#: The most tokens of a summary, the most as a part of the room (one sixth), and the least that it gets.
 SUMMARY_TOKENS = 4000
 SUMMARY_PART = 6
 LEAST_SUMMARY_TOKENS = 256
 #: The most that one answer of a memory job takes.
 NOTES_TOKENS = 4000
-#: The most that the texts of all required files take together, and their largest share of the room.
+#: The most tokens of all required files' texts together, and the most as a part of the room (one eighth).
 REQUIRED_TOKENS = 8000
 REQUIRED_PART = 8
-#: Bounds of the user's own words in a summary, which get a quarter of what was there, and their largest share
-#: of the room.
+#: Bounds of the user's own words in a summary, which get a quarter of what was there, and the most as a
+#: fraction of the room (one sixth).
 LEAST_WORDS_TOKENS = 256
 MOST_WORDS_TOKENS = 2000
 WORDS_PART = 6

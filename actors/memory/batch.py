@@ -25,7 +25,7 @@ from protocol.manifest import MemorySection
 
 #: After so many failed attempts with a model, the next consolidation is done without one.
 MOST_ATTEMPTS = 3
-#: The most tokens that a model is given to work in at once, and their largest share of its context.
+#: The most tokens that a model is given to work in at once, and the most as a part of its context (a third).
 FINDINGS_TOKENS = 20_000
 _PART_OF_CONTEXT = 3
 
