@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -202,6 +203,44 @@ async def test_enter_and_a_new_line_come_behind_the_keys_before_them(home: Swarm
         assert sent == ["ab\nc"]
 
 
+async def test_keys_behind_an_answer_answer_nothing_and_close_no_other_screen(home: Swarm) -> None:
+    """They did the same once more, and ended the app with a traceback where there was no screen below."""
+    home.started("hello", "--name", "tests")
+    async with looking(home) as seen:
+        await seen.shows("tests-")
+        for question in (Words("what?"), Removal("tests")):
+            answers = list[Any]()
+            await seen.app.push_screen(question, answers.append)
+            for _ in range(2):
+                await question.run_action("dismiss(None)")
+            await seen.pilot.pause()
+            assert answers == [None]
+            assert len(seen.app.screen_stack) == 1
+        listing = seen.app.query_one(Listing)
+        for _ in range(2):
+            listing.action_select()
+        await seen.until(lambda: "agent waits for words" in seen.transcript)
+        assert len(seen.app.screen_stack) == 2
+        transcript = seen.app.screen
+        assert isinstance(transcript, Transcript)
+        for _ in range(2):
+            transcript.action_back()
+        await seen.pilot.pause()
+        assert len(seen.app.screen_stack) == 1
+
+
+async def test_pages_are_turned_where_there_is_no_room_for_a_row(home: Swarm) -> None:
+    """It ended with a traceback."""
+    home.started("hello", "--name", "tests")
+    async with looking(home) as seen:
+        await seen.shows("tests-")
+        listing = seen.app.query_one(Listing)
+        await seen.pilot.resize_terminal(40, 1)
+        await seen.until(lambda: not listing.scrollable_content_region)
+        await seen.press("pageup", "pagedown")
+        assert listing.key is not None
+
+
 async def test_what_comes_once_the_screens_are_gone_is_passed_over(home: Swarm) -> None:
     async with looking(home) as seen:
         await seen.until(lambda: seen.app._trouble is None)
@@ -381,6 +420,57 @@ def test_ctrl_z_stops_nothing_where_no_shell_could_have_it_go_on(home: Swarm) ->
         somebody.sees("n starts an agent")
         somebody.press("\x1aq")
         assert somebody.leaves_with() == 0
+
+
+def test_bytes_that_are_not_utf8_are_passed_over(home: Swarm) -> None:
+    """They ended it with a traceback, and exit code 0."""
+    with person(home, "top") as somebody:
+        somebody.sees("n starts an agent")
+        somebody.press_bytes(b"\xff\xe9")
+        while somebody.process.poll() is None:
+            somebody.press("\x03")  # which may be read together with those bytes, and passed over too
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                somebody.process.wait(0.2)
+        assert somebody.leaves_with() == 0
+        assert "Traceback" not in somebody.written
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_comes_as_it_begins_leaves_the_terminal_as_it_was(
+    home: Swarm, number: signal.Signals
+) -> None:
+    """For some 50 ms SIGTERM left the terminal to nobody, and Ctrl-C of another program had it hang."""
+    with person(home, "top") as somebody:
+        before = termios.tcgetattr(somebody._master)
+        somebody.sees("\x1b[?1049h")
+        somebody.process.send_signal(number)
+        somebody.sees("\x1b[?1049l")
+        assert somebody.leaves_with() == 128 + number
+        assert termios.tcgetattr(somebody._master) == before
+
+
+def test_a_sigcont_that_no_stop_preceded_leaves_the_terminal_as_it_was(home: Swarm) -> None:
+    """What it had set itself was taken for what was there before."""
+    with person(home, "top") as somebody:
+        before = termios.tcgetattr(somebody._master)
+        somebody.sees("n starts an agent")
+        for _ in range(2):
+            somebody.process.send_signal(signal.SIGCONT)
+            somebody.sees("\x1b[?1049h")
+        somebody.press("n")
+        somebody.sees("New task")
+        somebody.press("\x03")
+        assert somebody.leaves_with() == 0
+        assert termios.tcgetattr(somebody._master) == before
+
+
+def test_it_ends_with_a_terminal_that_is_closed_as_it_begins(home: Swarm, terminals_count: None) -> None:
+    """It waited for ever to write to that."""
+    for _ in range(3):
+        with person(home, "top") as somebody:
+            somebody.sees("\x1b[?1049h")
+            somebody.hang_up()
+            assert somebody.process.wait(60) == 129
 
 
 def test_it_ends_with_its_terminal(home: Swarm, terminals_count: None) -> None:

@@ -23,6 +23,7 @@ from actors.cli.interrupts import SIGNALS
 from actors.cli.swarm.client import Client
 from actors.cli.swarm.rows import ENDED, Row
 from actors.cli.swarm.wire import Asked
+from actors.cli.top.driver import TopDriver
 from actors.cli.top.listing import Listing
 from actors.cli.top.pods import answer_pod, entries_of_pod, rows_of_pods
 from actors.cli.top.questions import Approval, Decision, Removal, Words
@@ -76,7 +77,7 @@ class Top(App[None]):
     ]
 
     def __init__(self, client: Client, patience: float = 5.0) -> None:
-        super().__init__()
+        super().__init__(driver_class=TopDriver)
         self._patience = patience
         self._service = Service(client)
         self._head, self._listing = Static(_TITLE, id="title"), Listing()
@@ -96,10 +97,16 @@ class Top(App[None]):
         yield Static(id="line")
         yield Footer(compact=True)
 
-    def on_mount(self) -> None:
-        """Begin to look at the agents and the pods."""
+    async def run_at_terminal(self) -> None:
+        """Run until it is quit, or ended by a signal: from the first moment on that leaves the terminal as it
+        was, since textual takes a cancel for none of its own.
+        """
         for number in SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self.exit, None, 128 + number)
+        await self.run_async()
+
+    def on_mount(self) -> None:
+        """Begin to look at the agents and the pods."""
         self._show_line()
         self._look_at_agents()
         self._look_at_pods()
@@ -218,6 +225,8 @@ class Top(App[None]):
 
     def on_option_list_option_selected(self, _event: OptionList.OptionSelected) -> None:
         """Open the transcript of the row under the cursor."""
+        if len(self.screen_stack) > 1:  # a key before this one has opened it
+            return
         key = self._key
         kind, _, name = key.partition(" ")
         title = next((row.id for row in self._pods if row.session_id == name), name)

@@ -12,6 +12,7 @@ from actors.cli import options
 from actors.cli.errors import Exit
 from actors.cli.swarm.client import Client
 from actors.cli.swarm.command import root_option
+from actors.runtime.lasting_loop import run_on_own_loop
 from protocol.errors import AgentError
 
 
@@ -31,6 +32,6 @@ def top(root: Path, store: str | None) -> None:
     from actors.cli.top.app import Top  # noqa: PLC0415 - takes 0.3 s, which only who looks at it pays
 
     screen = Top(Client(root, store))
-    screen.run()
+    run_on_own_loop(screen.run_at_terminal())  # which waits for no thread that still looks for pods or models
     if screen.return_code:
         raise Exit(screen.return_code)

@@ -37,6 +37,12 @@ class Listing(OptionList):
             self._fill(lines)
         self._shown = lines
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Have pages be turned only where there is room for a row: textual looks for its line."""
+        if action in {"page_up", "page_down"} and not self.scrollable_content_region:
+            return False
+        return super().check_action(action, parameters)
+
     def _fill(self, lines: dict[str, Line]) -> None:
         """Show other rows than before; the cursor stays on its own, or goes to the nearest."""
         before, place = self.key, self.highlighted or 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import msgspec
 from rich.text import Text
 from textual.app import ComposeResult
+from textual.await_complete import AwaitComplete
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.events import Key
@@ -16,6 +17,8 @@ from textual.widgets import Footer, Static, TextArea
 from actors.cli.display.format import clean, visible
 from protocol.events import ApprovalRequested
 from protocol.wire import encode
+
+A = TypeVar("A")
 
 
 class _Field(TextArea):
@@ -30,7 +33,17 @@ class _Field(TextArea):
             await self.screen.run_action(action)
 
 
-class Words(ModalScreen[str | None]):
+class _Question(ModalScreen[A]):
+    """A question that is answered once. Keys behind the answer, which it may still get, answer nothing: they
+    would do the same again, and take away the screen below.
+    """
+
+    def dismiss(self, result: A | None = None) -> AwaitComplete:
+        """Hand over the answer, and go."""
+        return super().dismiss(result) if self.is_active else AwaitComplete()
+
+
+class Words(_Question[str | None]):
     """Asks for words, which may have several lines; None where the person goes back."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -62,7 +75,7 @@ class Words(ModalScreen[str | None]):
         self._words.insert("\n")
 
 
-class Removal(ModalScreen[bool]):
+class Removal(_Question[bool]):
     """Asks once more before what is kept of an agent is removed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -86,7 +99,7 @@ class Removal(ModalScreen[bool]):
 Decision = Literal["approve", "always", "deny"]
 
 
-class Approval(ModalScreen[Decision | None]):
+class Approval(_Question[Decision | None]):
     """Asks whether a call may be made, and shows all of it; None where the person goes back."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -69,7 +69,7 @@ def unfinished(piece: str, event: events.Event | Entry | OtherEntry) -> str:
 class Transcript(Screen[None]):
     """What one has said and done, from its beginning on, live."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "app.pop_screen", "back")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "back", "back")]
 
     def __init__(self, key: str, title: str, source: Source, lives: Callable[[], bool]) -> None:
         super().__init__()
@@ -97,6 +97,11 @@ class Transcript(Screen[None]):
     def on_resize(self) -> None:
         """Fold the lines anew."""
         self._write_again()
+
+    def action_back(self) -> None:
+        """Go back to the list, once: a second key may come before this has gone."""
+        if self.is_active:
+            self.app.pop_screen()
 
     @work
     async def _follow(self) -> None:
