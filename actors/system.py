@@ -188,7 +188,7 @@ class PodSystem:
         if self._of_parent:
             raise SystemOfParent
         if self._entered is not None:
-            raise SystemNotRunning("a PodSystem can be entered once", hint="make a new one")
+            raise SystemNotRunning("a PodSystem can be entered only once", hint="create a new one")
         for system in members_of(_systems):
             system.let_go_if_dead()
         given, settings = self._store_given, self._settings

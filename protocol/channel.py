@@ -180,4 +180,4 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes | Raw) -> Any:
     try:
         return decoder.decode(body)
     except UNDECODABLE as error:
-        raise WireError(f"not what a pod's channel carries: {error}") from error
+        raise WireError(f"not a message of a pod's channel: {error}") from error

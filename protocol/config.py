@@ -145,7 +145,10 @@ def config_of(data: dict[str, Any], where: str, base: Path) -> Config:
     except msgspec.ValidationError as error:
         found = explained(error, data, Config, where, what="configuration")
         foreign = next((key for key in data if found.message.endswith(f"unknown key {key!r}")), None)
-        here = f"what a manifest sets stands in a profile here: [profile.NAME.{foreign}], for --profile NAME"
+        here = (
+            "in polypod.toml, put this section of a manifest in a profile: "
+            f"[profile.NAME.{foreign}], used with --profile NAME"
+        )
         hint = here if foreign in _OF_MANIFESTS else found.hint
         raise ConfigError(found.message, hint=hint) from None
     except ManifestError as error:
@@ -171,7 +174,9 @@ def _check(config: Config, where: str, base: Path) -> None:
     for name, limit in pool.limits.items():
         _check_number(f"{where}: pool.limits.{name}", limit, 1)
     if pool.classifier == ():
-        raise ConfigError(f"{where}: pool.classifier: expected the words of a command, or false, got []")
+        raise ConfigError(
+            f"{where}: pool.classifier: expected a command as a list of strings, or false, got []"
+        )
     for number, rule in enumerate(config.approval):
         if not rule.tool:
             raise ConfigError(f"{where}: approval[{number}].tool: expected the name of a tool, got ''")
@@ -187,7 +192,7 @@ def _check_names(section: str, names: list[str], where: str) -> None:
         if not name.strip():
             raise ConfigError(f"{at}: expected a name, got {shown(name)}")
         if names.index(name) < number:
-            raise ConfigError(f"{at}: there is another {section} {shown(name)}")
+            raise ConfigError(f"{at}: there is already a {section} {shown(name)}")
 
 
 def _check_number(at: str, value: float, least: int | None = None) -> None:
@@ -206,10 +211,10 @@ def _check_local_model(local: LocalModelSection, at: str) -> None:
     if local.endpoint and not local.endpoint.startswith(("http://", "https://")):
         raise ConfigError(
             f"{at}.endpoint: expected a URL that begins with http:// or https://",
-            hint="write it up to and with /v1, as in http://127.0.0.1:11434/v1",
+            hint="write it including /v1, as in http://127.0.0.1:11434/v1",
         )
     if local.api_key_env is not None and not local.api_key_env.isidentifier():
-        raise ConfigError(f"{at}.api_key: expected env:NAME with the name of a variable of the environment")
+        raise ConfigError(f"{at}.api_key: expected env:NAME, with the name of an environment variable")
 
 
 def _check_chain(chain: ChainSection, at: str) -> None:
@@ -224,8 +229,8 @@ def _check_chain(chain: ChainSection, at: str) -> None:
     if not verifier.command and not verifier.model:
         raise ConfigError(
             f"{at}.verifier: expected a command, or a model with a rubric",
-            hint='verifier = { command = ["pytest", "-q"] }',
+            hint='as in verifier = { command = ["pytest", "-q"] }',
         )
     if bool(verifier.model) != bool(verifier.rubric):
-        raise ConfigError(f"{at}.verifier: a model judges by a rubric: expected both, or neither")
+        raise ConfigError(f"{at}.verifier: a model needs a rubric: set both or neither")
     _check_number(f"{at}.verifier.timeout_seconds", verifier.timeout_seconds)

@@ -178,8 +178,8 @@ class SystemOfParent(SystemNotRunning):
 
     def __init__(self) -> None:
         super().__init__(
-            "this belongs to the process that this one was forked from, and works only there",
-            hint="make a PodSystem of its own in the child",
+            "this belongs to the process that this one was forked from, and works only in that process",
+            hint="create a new PodSystem in the child",
         )
 
 
@@ -229,7 +229,7 @@ class AlreadyResolved(PodError):  # noqa: N818
     @classmethod
     def of(cls, approval_id: str) -> AlreadyResolved:
         """The error about a call by the id of its approval."""
-        return cls(f"approval {approval_id} was answered, or is not wanted any more")
+        return cls(f"approval {approval_id} was answered, or is no longer needed")
 
 
 class _AlsoAnEvent(type):
@@ -336,7 +336,7 @@ class ToolLoop(PodError):  # noqa: N818
     def __init__(self, words: str, *, tool: str, times: int) -> None:
         super().__init__(
             f"{words}: the model repeats itself",
-            hint="raise max_repeats in [worker], or 0 for no limit, if such repetitions make sense",
+            hint="if such repetitions make sense, raise max_repeats in [worker]; 0 means no limit",
         )
         self.tool = tool
         self.times = times
@@ -493,7 +493,7 @@ class SessionCorrupt(SessionError):  # noqa: N818
         self.session_id, self.seq, self.why = session_id, seq, why
         super().__init__(
             f"session {session_id} is damaged at entry {seq}: {why}",
-            hint=f"polypod fork {session_id} goes on from the sound entries before it"
+            hint=f"polypod fork {session_id} continues from the undamaged entries before it"
             if seq > 1
             else f"polypod rm {session_id} deletes it",
         )
@@ -574,7 +574,7 @@ class MissingKey(ModelError):  # noqa: N818
         super().__init__(
             f"{what} needs a key, and the environment variable {variable} is not set",
             kind="auth",
-            hint=f"export {variable}=… and start again",
+            hint=f"export {variable}=… and try again",
         )
         self.variable = variable
 
@@ -589,7 +589,7 @@ class InvalidKey(ModelError):  # noqa: N818
 
     def __init__(self, what: str, why: str) -> None:
         super().__init__(
-            f"{what} is not a key: it has {why}", kind="auth", hint="copy the key anew, in plain characters"
+            f"{what} is not a key: it has {why}", kind="auth", hint="copy the key again, in plain characters"
         )
         self.what = what
 
@@ -741,10 +741,10 @@ class TooManyChildren(ChildError):  # noqa: N818
         """The error that says which programs take all the places."""
         shown = ", ".join(at_work[:10])
         return cls(
-            f"cannot start {program}: {most} child processes are at work ({shown}), the most that may be",
+            f"cannot start {program}: the limit of {most} child processes is reached ({shown})",
             program=program,
             most=most,
-            hint="end one of them, or allow more with PodSystem(processes=…)",
+            hint="stop one of them, or allow more with PodSystem(processes=…)",
         )
 
     def details(self) -> dict[str, Any]:

@@ -51,9 +51,9 @@ _OURS = {
 }
 #: What to do about a value that stands in the place of a section.
 _IN_PROGRAMS = {
-    "tools": "functions are for spawn(tools=[…]); of the built-in ones say tools={'builtin': ['files']}",
-    "scope": "say Scope.readable('.') or Scope.writable('.'), or [[scope.allow]] with a target",
-    "budget": "say tokens=…, cost_usd=… or seconds=…",
+    "tools": "pass functions to spawn(tools=[…]); for built-in tools, write tools={'builtin': ['files']}",
+    "scope": "write Scope.readable('.') or Scope.writable('.'), or [[scope.allow]] with a target",
+    "budget": "write tokens=…, cost_usd=… or seconds=…",
 }
 
 _WORDS: dict[Any, tuple[str, str]] = {

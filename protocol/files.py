@@ -33,10 +33,10 @@ def _open(path: str | Path) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:  # a zero byte, half a character
-        raise OSError(errno.EINVAL, "no file can be called so") from error
+        raise OSError(errno.EINVAL, "it is not a valid file name") from error
     except OSError as error:
         if error.errno == errno.ENXIO:
-            raise OSError(errno.ENXIO, "it is a socket, or a device that is not there") from error
+            raise OSError(errno.ENXIO, "it is a socket, or a device that does not exist") from error
         raise
 
 
@@ -48,6 +48,6 @@ def _begin(handle: int, most: int, mode: int) -> bytes:
         start = b""
     else:
         if not start and stat.S_ISFIFO(mode):
-            raise OSError(errno.ENODATA, "it is a pipe that nobody writes to")
+            raise OSError(errno.ENODATA, "it is a pipe that nothing writes to")
     os.set_blocking(handle, True)
     return start

@@ -28,7 +28,7 @@ def words_of(error: BaseException) -> str:
             return named_words(error)
         return encodable((str(error) or repr(error)) + _words_within(error))
     except BaseException:  # noqa: BLE001 - an error whose own __str__ fails
-        return f"a {type(error).__name__} that does not say what it is"
+        return f"a {type(error).__name__} without a message"
 
 
 def named_words(error: BaseException) -> str:

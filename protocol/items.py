@@ -73,7 +73,9 @@ def parts_of(content: str | Iterable[str | Part]) -> tuple[Part, ...]:
     try:
         return tuple([TextPart(part) if isinstance(part, str) else part for part in content])
     except TypeError:
-        raise InvalidInput(f"content: expected a string, or texts and parts, got {shown(content)}") from None
+        raise InvalidInput(
+            f"content: expected a string, or a list of strings and parts, got {shown(content)}"
+        ) from None
 
 
 class UserItem(Struct, frozen=True, gc=False, tag="user"):

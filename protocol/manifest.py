@@ -224,7 +224,7 @@ class PodManifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         try:
             path = Path(path)
         except TypeError as error:
-            raise ManifestError(f"path: expected that of a manifest, got {shown(path)}") from error
+            raise ManifestError(f"path: expected the path of a manifest, got {shown(path)}") from error
         return _convert(read_toml(path, "a manifest"), where=str(path), base=path.resolve().parent)
 
     @classmethod
@@ -352,10 +352,10 @@ def _decode(data: dict[str, Any], where: str) -> PodManifest:
     except msgspec.ValidationError as error:
         raise explained(error, data, PodManifest, where, frozenset({"within"})) from None
     except SystemError:  # of msgspec before 0.22: an int that no float can be
-        raise ManifestError(f"{where}: a number is too large, and cannot be shown") from None
+        raise ManifestError(f"{where}: a number is so large that it cannot be shown") from None
     except UnicodeEncodeError:
         raise ManifestError(
-            f"{where}: a text has half a character in it, which no file and no server takes"
+            f"{where}: a string contains half a character (a lone surrogate), which no file or server accepts"
         ) from None
 
 
@@ -411,13 +411,15 @@ def check_manifest(manifest: PodManifest, where: str) -> None:
         # The value is not shown: it may well be the key itself.
         raise ManifestError(
             f"{where}: model.api_key_env: expected the name of an environment variable",
-            hint="a manifest never holds the key: export it, and name the variable here",
+            hint="a manifest never contains the key: export it, and name the variable here",
         )
     check_settings(manifest.model, f"{where}: model")
     try:
         msgspec.json.encode(manifest.model)
     except UnicodeEncodeError as error:
-        raise ManifestError(f"{where}: model: half a character (U+DC00 or the like) is not text") from error
+        raise ManifestError(
+            f"{where}: model: a string contains half a character (a lone surrogate such as U+DC00)"
+        ) from error
     _check_numbers(manifest, where)
     for rule in (*manifest.scope.allow, *manifest.scope.deny):
         if not rule.target:
@@ -427,7 +429,7 @@ def check_manifest(manifest: PodManifest, where: str) -> None:
         if not each.tool:
             raise ManifestError(
                 f"{where}: approval[{number}].tool: expected the name of a tool, got ''",
-                hint='tool = "*" speaks of every tool',
+                hint='tool = "*" matches every tool',
             )
 
 
@@ -437,7 +439,7 @@ def _check_paths(manifest: PodManifest, where: str) -> None:
     named += [("tools.modules", each) for each in manifest.tools.modules]
     for key, path in named:
         if path is not None and _names_nothing(path):
-            raise ManifestError(f"{where}: {key}: expected a path, got {path!r}, which no file can have")
+            raise ManifestError(f"{where}: {key}: expected a path, got {path!r}, which is not a valid path")
 
 
 def _names_nothing(path: str) -> bool:

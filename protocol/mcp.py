@@ -98,7 +98,7 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
 
     for other in re.findall(_ANY_REFERENCE, text):
         if not re.fullmatch(_REFERENCE, other):
-            raise ManifestError(f"{other} is not a variable of the environment", hint="write ${NAME}")
+            raise ManifestError(f"{other} is not an environment variable", hint="write ${NAME}")
     return re.sub(_REFERENCE, value_of, text)
 
 
@@ -115,7 +115,7 @@ def check_servers(
     for number, each in enumerate(servers):
         at = f"{where}: tools.mcp[{number}]"
         if names.index(each.name) < number:
-            raise ManifestError(f"{at}.name: there is another server {each.name!r}")
+            raise ManifestError(f"{at}.name: there is already a server {each.name!r}")
         _check(each, at)
     return tuple(_settled(each, f"{where}: tools.mcp[{n}]", absolute) for n, each in enumerate(servers))
 
@@ -154,7 +154,7 @@ def _check(server: McpServer, at: str) -> None:
 def _check_url(server: McpServer, at: str) -> None:
     assert server.url is not None
     if server.env or server.cwd:
-        raise ManifestError(f"{at}: env and cwd are of a server with a command")
+        raise ManifestError(f"{at}: only a server with a command has env and cwd")
     try:
         parts = urlsplit(server.url)
         sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and "@" not in parts.netloc
@@ -163,17 +163,17 @@ def _check_url(server: McpServer, at: str) -> None:
     if not sound and "${" not in server.url:
         raise ManifestError(
             f"{at}.url: expected a URL like https://example.com/mcp, got {without_secrets(server.url)!r}",
-            hint="a user, a password or a token goes into headers_env",
+            hint="put a user, password or token in headers_env",
         )
     for name, value in server.headers_env.items():
         if not re.fullmatch(_HEADER_NAME, name):
-            raise ManifestError(f"{at}.headers_env: {shown(name)} is not a name of a header")
+            raise ManifestError(f"{at}.headers_env: {shown(name)} is not a valid header name")
         if not re.fullmatch(_HEADER_VALUE, value):
             # The value is not shown: it may well be the secret itself.
             raise ManifestError(
-                f"{at}.headers_env.{name}: expected the name of an environment variable, or a text "
-                "like 'Bearer ${NAME}'",
-                hint="a manifest never holds the value: export it, and name the variable here",
+                f"{at}.headers_env.{name}: expected the name of an environment variable, or a "
+                "string like 'Bearer ${NAME}'",
+                hint="a manifest never contains the value: export it, and name the variable here",
             )
 
 

@@ -65,8 +65,8 @@ class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             try:
                 given: dict[Any, Any] = dict(settings)
             except (TypeError, ValueError):
-                why = f"model_settings: expected values by the names of settings, got {shown(settings)}"
-                raise ManifestError(why, hint=f"there are {', '.join(NAMES)}") from None
+                why = f"model_settings: expected a dict of settings by name, got {shown(settings)}"
+                raise ManifestError(why, hint=f"the settings are {', '.join(NAMES)}") from None
             try:
                 settings = msgspec.convert(given, ModelSettings)
             except (msgspec.ValidationError, TypeError, ValueError) as error:
@@ -149,15 +149,15 @@ def _check_words(settings: ModelSettings, where: str) -> None:
     if settings.top_p is not None and settings.top_p > 1:
         raise ManifestError(f"{where}.top_p: expected at most 1, got {settings.top_p}")
     if not all(settings.stops):
-        raise ManifestError(f"{where}.stop: expected texts that are not empty")
+        raise ManifestError(f"{where}.stop: expected non-empty strings")
     if settings.tool_choice == "":
         raise ManifestError(f"{where}.tool_choice: expected auto, none, required or the name of a tool")
     for name in _OWN_FIELDS & settings.extra_body.keys():
-        raise ManifestError(f"{where}.extra_body: the field {name!r} is what polypod fills itself")
+        raise ManifestError(f"{where}.extra_body: the field {name!r} is set by polypod itself")
     for name, value in settings.extra_headers.items():
         if _SECRET_HEADER.fullmatch(name) and (not variables_in(value) or ":-" in value):
             # The value is not shown: it may well be the secret itself.
             raise ManifestError(
-                f"{where}.extra_headers.{name}: a secret stands in no manifest",
+                f"{where}.extra_headers.{name}: a manifest must not contain a secret",
                 hint="export it, and write ${NAME} here",
             )

@@ -154,4 +154,4 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(f"nothing that is said of servers: {error}") from error
+        raise WireError(f"not a message about MCP servers: {error}") from error

@@ -22,7 +22,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     try:
         data = read_file(path, _LARGEST + 1, pipes=True)
         if len(data) > _LARGEST:
-            raise ManifestError(f"{where}: is larger than {_LARGEST:,} bytes, so it is not {what}")
+            raise ManifestError(f"{where}: is larger than {_LARGEST:,} bytes, too large for {what}")
         text = data.decode("utf-8-sig")
     except OSError as error:
         raise ManifestError(
@@ -32,7 +32,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ManifestError(
             f"{where}: is not UTF-8 text",
-            hint=f"{what} is a text in TOML: save this file as UTF-8, or give the path of another",
+            hint=f"{what} is a TOML file: save this file as UTF-8, or give the path of another",
         ) from error
     return decode_toml(text.replace("\r\n", "\n").replace("\r", "\n"), where)
 
@@ -46,10 +46,10 @@ def decode_toml(text: str, where: str) -> dict[str, Any]:
     except msgspec.DecodeError as error:
         raise ManifestError(
             f"{where}: not valid TOML: {error}",
-            hint='texts stand in quotes, as in name = "reviewer", and sections begin with a line like [pod]',
+            hint='put strings in quotes, as in name = "reviewer", and begin sections with a line like [pod]',
         ) from None
     except (RecursionError, ValueError) as error:  # what the decoder does not make its own
         deep = isinstance(error, RecursionError)
-        words = "its lists or tables are too deep" if deep else "a number has too many digits"
+        words = "its lists or tables are nested too deeply" if deep else "a number has too many digits"
         raise ManifestError(f"{where}: cannot be read: {words}") from None
     return data

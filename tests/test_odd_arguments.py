@@ -167,7 +167,7 @@ def test_an_odd_argument_of_what_needs_no_system_is_named(name: str) -> None:
 def test_a_text_where_a_list_is_expected_is_not_taken_letter_by_letter() -> None:
     for make in ("replies", "entries", "env", "agents", "tools", "hooks"):
         check_named(lambda make=make: MADE[make]("done"), make)
-    with pytest.raises(InvalidInput, match="replies: 5 is none"):
+    with pytest.raises(InvalidInput, match="replies: 5 is not a reply"):
         ScriptedClient(["fine", 5])
 
 

@@ -81,14 +81,14 @@ class Limits(Struct, frozen=True):
         if self.before_run and self.before_request and self.before_request < self.before_run:
             found.append(
                 f"compact_request_threshold ({self.before_request}) is below compact_threshold "
-                f"({self.before_run}): runs will be interrupted for what could be done before them; "
-                "swap the two"
+                f"({self.before_run}): runs will be interrupted for compactions that could "
+                "happen before them; swap the two"
             )
         window, most = self.context_window, self.before_request or self.before_run
         if window and most and most >= window:
             found.append(
-                f"the compaction threshold ({most}) is not below the model's context_window ({window}): "
-                "only the server's overflow error will start a compaction"
+                f"the compaction threshold ({most}) is not below the model's context_window "
+                f"({window}): only the server's overflow error can start a compaction"
             )
         return found
 

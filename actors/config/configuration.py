@@ -118,8 +118,8 @@ class Configuration:
             rules += file.config.approval if file.is_trusted else strict
             if not file.is_trusted and len(strict) < len(file.config.approval):
                 notes.append(
-                    f"{file.path} is not trusted, so its rules allow nothing: "
-                    "`polypod config trust` shows it and asks"
+                    f"{file.path} is not trusted, so its rules that allow are ignored: review "
+                    "and trust it with `polypod config trust`"
                 )
         section = manifest.approvals if manifest.approvals != ApprovalsSection() else self._approvals()
         new = tuple(rule for rule in rules if rule not in manifest.approval)  # else it has them already
@@ -145,8 +145,8 @@ class Configuration:
 
     def _unknown(self, section: str, name: str, known: list[str]) -> ConfigError:
         if not self.files:
-            message = f"there is no {section} {name!r}: there is no polypod.toml here or in a folder above"
-            return ConfigError(message, hint="write one with it")
+            message = f"there is no {section} {name!r}: no polypod.toml was found here or in a folder above"
+            return ConfigError(message, hint="create one that defines it")
         near = closest(name, known)
         guess = f"did you mean {near!r}? " if near else ""
         files = ", ".join(str(each.path) for each in self.files)

@@ -53,11 +53,11 @@ class ConfigFile:
         """All of it. Raises NotTrusted."""
         if self.is_trusted:
             return self.config
-        why = "has changed since a person looked at it" if had_trust(self.path) else "is a project's own"
+        why = "has changed since it was reviewed" if had_trust(self.path) else "belongs to a project"
         raise NotTrusted(
-            f"{self.path} {why}, and has polypod start or send what needs one look: {self.needs[0]}"
-            + (f", and {len(self.needs) - 1} more" if len(self.needs) > 1 else ""),
-            hint="`polypod config trust`, at a terminal, shows all of that and asks",
+            f"{self.path} {why}, and makes polypod start or send things that need a review: "
+            f"{self.needs[0]}" + (f", and {len(self.needs) - 1} more" if len(self.needs) > 1 else ""),
+            hint="review and trust it with `polypod config trust`, at a terminal",
         )
 
 
@@ -105,7 +105,7 @@ def _read(path: Path) -> bytes | None:
             f"{path}: cannot be read: {error.strerror or error}", hint="check its permissions, or remove it"
         ) from error
     if len(data) > _LARGEST:
-        raise ConfigError(f"{path}: is larger than {_LARGEST:,} bytes, so it is not a configuration")
+        raise ConfigError(f"{path}: is larger than {_LARGEST:,} bytes, too large for a configuration file")
     return data
 
 

@@ -20,7 +20,7 @@ from protocol.manifest import ModelSection, PodManifest
 from protocol.mcp import McpServer, variables_in
 from protocol.urls import without_secrets
 
-_WITHOUT_RULE = 'has [approvals] default = "allow" for calls that no rule speaks of'
+_WITHOUT_RULE = 'has [approvals] default = "allow" for calls that match no rule'
 
 
 def needs_of(config: Config, folder: Path) -> Iterator[str]:
@@ -33,7 +33,7 @@ def needs_of(config: Config, folder: Path) -> Iterator[str]:
             yield f"chain {chain.name!r} checks answers by: {shlex.join(chain.verifier.command)}"
         if chain.warm_url and not is_on_this_machine(chain.warm_url):
             url = without_secrets(chain.warm_url)
-            yield f"chain {chain.name!r} asks {url}, another machine, which models are loaded"
+            yield f"chain {chain.name!r} asks another machine, {url}, which models are loaded"
     yield from _of_pool(config.pool or PoolSection())
     if config.local_model is not None:
         yield from _of_local_model(config.local_model)
@@ -53,7 +53,7 @@ def _of_runner(runner: RunnerSection) -> Iterator[str]:
         words = shlex.join((*(runner.command or (runner.name,)), *runner.args))
         yield f"runner {runner.name!r} starts: {words}"
     if runner.env:
-        yield f"runner {runner.name!r} is given the variables {', '.join(runner.env)}"
+        yield f"runner {runner.name!r} gets the variables {', '.join(runner.env)}"
 
 
 def _of_entries(entries: tuple[str | ChainEntrySection, ...]) -> Iterator[str]:
@@ -72,9 +72,9 @@ def _of_pool(pool: PoolSection) -> Iterator[str]:
 
 def _of_local_model(local: LocalModelSection) -> Iterator[str]:
     if local.endpoint and not is_on_this_machine(local.endpoint):
-        yield f"the local model is at {without_secrets(local.endpoint)}, another machine"
+        yield f"the local model is on another machine, {without_secrets(local.endpoint)}"
     if local.endpoint and local.api_key_env is not None:
-        yield f"the local model is sent the key in {local.api_key_env}"
+        yield f"the local model receives the key in {local.api_key_env}"
 
 
 def _of_rules(rules: tuple[ApprovalRule, ...]) -> Iterator[str]:
@@ -104,9 +104,9 @@ def _outside(path: str, folder: Path) -> Path | None:
 
 def _of_model(model: ModelSection) -> Iterator[str]:
     if model.base_url is not None and not is_on_this_machine(model.base_url):
-        yield f"has a model at {without_secrets(model.base_url)}, another machine"
+        yield f"uses a model on another machine, {without_secrets(model.base_url)}"
     if model.api_key_env is not None:
-        yield f"sends its model the key in {model.api_key_env}"
+        yield f"sends the key in {model.api_key_env} to its model"
     variables = sorted({name for text in model.extra_headers.values() for name in variables_in(text)})
     if variables:
         yield f"sends its model the variables {', '.join(variables)}"
@@ -114,17 +114,17 @@ def _of_model(model: ModelSection) -> Iterator[str]:
 
 def _of_tools(manifest: PodManifest) -> Iterator[str]:
     if manifest.tools.modules:
-        yield f"runs the Python of {', '.join(manifest.tools.modules)}"
+        yield f"runs the Python code in {', '.join(manifest.tools.modules)}"
     for server in manifest.tools.mcp:
         yield _of_server(server)
     if manifest.sandbox.mode == "off":
-        yield "has commands run unconfined"
+        yield "runs commands unconfined"
     if manifest.sandbox.network:
         yield "lets commands reach the network"
     if "fetch" in manifest.tools.builtin:
-        yield "has the tool fetch, which reaches the network"
+        yield "has the tool fetch, which accesses the network"
     if manifest.fetch.allow_private:
-        yield "lets the tool fetch reach this machine and its network"
+        yield "lets the tool fetch access this machine and its network"
 
 
 def _of_server(server: McpServer) -> str:

@@ -44,7 +44,7 @@ def trust(path: Path, digest: str) -> None:
                 each.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(
-            f"cannot keep what is trusted in {mark.parent}: {error.strerror}",
+            f"cannot save the trust of files in {mark.parent}: {error.strerror}",
             hint="choose another state folder with $XDG_STATE_HOME",
         ) from error
 

@@ -34,7 +34,7 @@ def base_url_of(text: str) -> str:
         )
     if hides_credentials(url):
         raise ModelError(
-            f"{url} held a user or a password when the session was opened, and sessions keep none",
+            f"{url} had a user or password when the session was opened, and sessions do not store them",
             kind="auth",
             hint="give the whole base URL again (--base-url, or base_url in the manifest)",
             where=where_of(url),

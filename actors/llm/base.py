@@ -316,7 +316,7 @@ class Assembler:
         """The whole answer. Raises ModelError if the terminal block has not arrived."""
         end = self._end
         if end is None:
-            raise ModelError("the model's stream ended without an end", kind="protocol")
+            raise ModelError("the model's stream ended without an End block", kind="protocol")
         if not self._calls and self._vendor is None and len(self._texts) == 1:
             (chunks,) = self._texts.values()
             item = AssistantItem(tuple(_parts(chunks)))
@@ -359,15 +359,16 @@ _REFUSED = frozenset({"refusal", "content_filter"})
 
 def _endless() -> ModelError:
     return ModelError(
-        f"the client gave more than {MOST_OUTPUT >> 20} million characters and did not stop", kind="protocol"
+        f"the client produced more than {MOST_OUTPUT >> 20} million characters without stopping",
+        kind="protocol",
     )
 
 
 def _no_block(block: Any) -> ModelError:
     return ModelError(
-        f"the client gave {shown(block, 200)}, which is not a block",
+        f"the client yielded {shown(block, 200)}, which is not a block",
         kind="protocol",
-        hint="see Block: texts are str, and a call's pieces follow its CallStart",
+        hint="see Block: text is a str, and the pieces of a call follow its CallStart",
     )
 
 

@@ -121,7 +121,7 @@ class Recorder(CassetteClient):
         except OSError as error:
             raise WireError(
                 f"the cassette {self.path} cannot be written: {error.strerror or error}",
-                hint="its folder has to exist",
+                hint="check that its folder exists",
             ) from error
 
 
@@ -156,7 +156,7 @@ class Player(CassetteClient):
         """Raise ScriptLeftover if answers are left."""
         if self._left:
             raise ScriptLeftover(
-                f"{self.remaining} of {self._count} answers of the cassette {self.path} were never asked for"
+                f"{self.remaining} of {self._count} answers of the cassette {self.path} were never requested"
             )
 
     async def stream(self, request: Request) -> AsyncIterator[Block]:
@@ -168,7 +168,7 @@ class Player(CassetteClient):
             raise exchange.error.error()
         if exchange.broken_off:
             raise ModelError(
-                f"{self.path}: the recorded answer was broken off here by whoever asked",
+                f"{self.path}: the recorded answer was cancelled here by its caller",
                 kind="protocol",
                 retryable=False,
             )
@@ -181,13 +181,13 @@ class Player(CassetteClient):
                 return exchange
         if not self._left:
             raise ScriptExhausted(
-                f"the cassette {self.path} has {self._count} answers and one more was asked for"
+                f"the cassette {self.path} has {self._count} answers, but one more was requested"
             )
         number, (_, expected) = next(iter(self._left.items()))
         raise ModelError(
-            f"{self.path}: this request was not recorded; of the next one, number {number}, "
-            f"it differs in {difference(expected.asked(), asked.asked())}",
+            f"{self.path}: this request was not recorded; it differs from the next recorded one, "
+            f"number {number}, in {difference(expected.asked(), asked.asked())}",
             kind="invalid_request",
-            hint="record the cassette again if the change is meant",
+            hint="record the cassette again if the change is intended",
             retryable=False,
         )

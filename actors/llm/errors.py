@@ -234,27 +234,29 @@ def _until(date: str, now: float) -> float | None:
 
 def _hint(kind: ModelErrorKind, status: int | None, overflow: Overflow | None, *, keyed: bool) -> str | None:
     if status is not None and 300 <= status < 400:
-        return "it redirects, and a key is never sent on: put the address it names into base_url"
+        return (
+            "the server redirects, but a key is never forwarded: set base_url to the address in the message"
+        )
     if kind == "auth" and not keyed:
         return (
-            "no key was sent: export it as a variable, and name that in a manifest, "
-            'as in [model] api_key_env = "MY_KEY"'
+            "no key was sent: export it in an environment variable, and name that in the "
+            'manifest, as in [model] api_key_env = "MY_KEY"'
         )
     if kind == "context_overflow":
         room = f" of {overflow.room} tokens" if overflow is not None and overflow.room else ""
-        ways = "compact the history, give the pod fewer tools, or use a model with more room"
+        ways = "compact the history, give the pod fewer tools, or use a model with a larger context"
         return f"the request does not fit the context{room}: {ways}"
     if kind == "rate_limit" and status == 413:
-        return "this one request is larger than the account's limit of tokens in a time: make it smaller"
+        return "this single request exceeds the account's token rate limit: make it smaller"
     return {
-        "rate_limit": "wait, or send less at once",
-        "overloaded": "the server is busy or still loading its model: try again in a while",
+        "rate_limit": "wait, or send fewer requests at once",
+        "overloaded": "the server is busy or still loading its model: try again later",
         "auth": "check the key: api_key_env in [model] names the environment variable that holds it",
         "billing": "the account behind the key is out of credit or over its limit",
         "not_found": "check the model id, and base_url, which usually ends in /v1",
-        "content_filter": "the provider's filter refused it: say it differently",
+        "content_filter": "the provider's filter refused it: rephrase the request",
         "timeout": "the server gave up waiting: a smaller prompt or model may help",
-        "server": "the server failed; its own log may say why",
+        "server": "the server failed: check its log",
     }.get(kind)
 
 

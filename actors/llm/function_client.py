@@ -46,7 +46,8 @@ class FunctionClient:
         reply = say(given) if isinstance(given, str) else given
         if not isinstance(reply, Reply):
             raise TypeError(
-                f"the function of a FunctionClient gave {shown(given)}, which is not a reply: say(…), call(…)"
+                f"the function of a FunctionClient returned {shown(given)}, which is not a reply "
+                "such as say(…) or call(…)"
             )
         async for block in reply.stream():
             yield self._with_id(block)

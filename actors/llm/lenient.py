@@ -57,7 +57,7 @@ def _unknown(_: str) -> None:
 
 def refuse(digits: str) -> NoReturn:
     """Take no ``NaN`` and no ``Infinity``. Raises ValueError."""
-    raise ValueError(f"{digits[:20]} is not a number of JSON that can be kept")
+    raise ValueError(f"{digits[:20]} is not a valid JSON number")
 
 
 def finite(digits: str) -> float:

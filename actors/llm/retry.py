@@ -83,7 +83,7 @@ def _come_back_later(error: ModelError, seconds: float) -> ModelError:
     later = ModelError(
         error.message,
         kind=error.kind if error.kind == "connection" else "rate_limit",
-        hint=f"it asks to come back in {_spoken(seconds)}, which is longer than this run may wait",
+        hint=f"the server asks to retry in {_spoken(seconds)}, which is longer than this run may wait",
         status=error.status,
         retry_after=seconds,
         where=error.where,
@@ -96,7 +96,7 @@ def _come_back_later(error: ModelError, seconds: float) -> ModelError:
 def _out_of_time(error: ModelError, before: ModelError) -> ModelError:
     """The run's time was up in the middle of an attempt; why the one before it had failed says more."""
     return ModelError(
-        f"{error.message}; the attempt before: {before.message}",
+        f"{error.message}; the previous attempt: {before.message}",
         kind=error.kind,
         hint=before.hint or error.hint,
         status=before.status,
@@ -224,7 +224,7 @@ def _stands(assembler: Assembler, error: BaseException) -> bool:
     """Whether the answer was whole by the time the client failed: then the failure is only logged."""
     if not assembler.ended or not isinstance(error, Exception):
         return False
-    _log.warning("a client failed behind the end of its answer, which stands", exc_info=error)
+    _log.warning("a client failed after the end of its answer, which is kept", exc_info=error)
     return True
 
 

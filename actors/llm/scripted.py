@@ -113,7 +113,8 @@ def _reply_of(given: object) -> Reply | BaseException | type[BaseException]:
     ):
         return given
     raise InvalidInput(
-        f"replies: {shown(given)} is none", hint="a reply is a text, say(…), call(…), or an exception"
+        f"replies: {shown(given)} is not a reply",
+        hint="a reply is a string, say(…), call(…), or an exception",
     )
 
 
@@ -166,7 +167,7 @@ class ScriptedClient:
             self._next = 0
         if self._next >= len(self._replies):
             length = f"{len(self._replies)} {'reply' if len(self._replies) == 1 else 'replies'}"
-            raise ScriptExhausted(f"the script has {length} and one more was asked for")
+            raise ScriptExhausted(f"the script has {length}, but one more was requested")
         reply = self._replies[self._next]
         self._next += 1
         if not isinstance(reply, Reply):
@@ -185,7 +186,7 @@ class ScriptedClient:
         """Raise ScriptLeftover if replies are left that have to be asked for."""
         if self.remaining and not self._leftovers:
             raise ScriptLeftover(
-                f"{self.remaining} of {len(self._replies)} scripted replies were never asked for"
+                f"{self.remaining} of {len(self._replies)} scripted replies were never requested"
             )
 
     def __enter__(self) -> Self:

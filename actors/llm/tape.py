@@ -145,7 +145,7 @@ def read(lines: Iterable[bytes], where: str) -> tuple[Header, list[Exchange]]:
             else:
                 exchanges.append(_exchange(line, exchanges[-1] if exchanges else None))
         except (*UNDECODABLE, KeyError) as error:
-            raise WireError(f"{where} line {number}: nothing that a cassette holds: {error}") from error
+            raise WireError(f"{where} line {number}: not an entry of a cassette: {error}") from error
     if header is None or header.cassette != VERSION:
         version = "empty" if header is None else f"of version {header.cassette}"
         raise WireError(

@@ -150,12 +150,12 @@ class ConsolidationActor(HelperActor):
         words = await self.ask_model(task.run_with(agent, request), job.caller)
         if words is None:
             raise PodError(
-                f"the consolidator did not finish within {MOST_STEPS} requests; nothing was written"
+                f"the consolidator did not finish within {MOST_STEPS} requests; no notes were written"
             )
         if batch.draft.written:
             return
         if says_nothing(words):
-            raise PodError("the consolidator wrote nothing; all that was staged is kept")
+            raise PodError("the consolidator wrote no notes; everything staged is kept")
         for piece in notes_in_words(words):
             with contextlib.suppress(ToolError):  # as its tool would have reported it
                 batch.draft.write(piece.kind, piece.title, piece.text)

@@ -146,5 +146,7 @@ async def _find(job: Extract, items: list[Item], budget: int) -> Extracted:
     task = MemoryTask(lambda: draft.called)
     words = await task.run_with(agent, request, forced=write_extracted.name)
     if words is None and not draft.called:
-        raise PodError(f"the extractor did not finish within {_MOST_STEPS} requests; nothing was noted")
+        raise PodError(
+            f"the extractor did not finish within {_MOST_STEPS} requests; no findings were written"
+        )
     return extracted_in_words(words) if words and not draft.called else draft.found

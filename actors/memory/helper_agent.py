@@ -51,7 +51,7 @@ class HelperActor(AsyncActor):
         except asyncio.CancelledError:
             if not waits.asked:
                 raise
-            raise PodError("it was given up before it was done; all that was staged is kept") from None
+            raise PodError("it was stopped before it finished; everything staged is kept") from None
 
     def leave(self, grace: float) -> AsyncFuture[bool]:
         """Stop asking the model; a client that is still running ``grace`` seconds after its cancel is

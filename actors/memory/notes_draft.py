@@ -122,7 +122,7 @@ class NotesDraft:
         if old is not None and len(merged(old, note).body) > max(LONGEST_NOTE, len(old.body)):
             raise ToolError(
                 f"{path} would become longer than {LONGEST_NOTE} characters",
-                hint="replace it by something shorter, or write a note with another title",
+                hint="replace it with something shorter, or write a note with another title",
             )
         return self.add(note)
 
@@ -135,8 +135,9 @@ class NotesDraft:
         if not known and not all(covers(text, piece) for piece in pieces_of(old.body)):
             self._read.add(path)
             raise ToolError(
-                f"nothing was replaced, since you have not read {path}. It says:\n{old.body}",
-                hint="call replace_memory again with all of that which is still true, and with what is new",
+                f"nothing was replaced, because you have not read {path}. It says:\n{old.body}",
+                hint="call replace_memory again with everything in it that is still true, and "
+                "with what is new",
             )
         sources = tuple(dict.fromkeys((*old.sources, *self._sources)))
         return self._set(path, replace(old, body=text, updated=self._date, sources=sources))
@@ -146,15 +147,16 @@ class NotesDraft:
         self.note(path)
         if merged_into == path or merged_into not in self._written or merged_into not in self._notes:
             raise ToolError(
-                f"{merged_into!r} was not written yet: a note goes only when another has taken it over",
-                hint="first write what stays of it into that other note",
+                f"{merged_into!r} has not been written yet: a note can be deleted only after "
+                "another one has taken over its content",
+                hint="first write what remains of it into that other note",
             )
         taken_over = f"{self._notes[merged_into].title}\n{self._notes[merged_into].body}"
         lost = [piece for piece in pieces_of(self._notes[path].body) if not covers(taken_over, piece)]
         if path not in self._read and path not in self._written and lost:
             self._read.add(path)
             raise ToolError(
-                f"{path} stays, since you have not read it and {merged_into} lacks what it says:\n"
+                f"{path} was not deleted: you have not read it, and {merged_into} lacks what it says:\n"
                 + "\n".join(lost),
                 hint=f"write what is still true of that into {merged_into}, then call delete_memory again",
             )
@@ -223,7 +225,7 @@ def settled(path: str, now: str | None, change: Change) -> str | None:
 def _checked_title(title: str) -> str:
     title = " ".join(redacted(title).split())
     if not title:
-        raise ToolError("title: it is empty", hint="say in a few words what the note is about")
+        raise ToolError("title is empty", hint="say in a few words what the note is about")
     if len(title) > LONGEST_TITLE:
         raise ToolError(f"title: expected at most {LONGEST_TITLE} characters, got {len(title)}")
     return title
@@ -232,14 +234,14 @@ def _checked_title(title: str) -> str:
 def _checked(text: str) -> str:
     text = redacted(text).strip()
     if not text:
-        raise ToolError("text: it is empty", hint="write what shall be remembered, as Markdown")
+        raise ToolError("text is empty", hint="write what to remember, as Markdown")
     if len(text) > LONGEST_TEXT:
         raise ToolError(
             f"text: expected at most {LONGEST_TEXT} characters, got {len(text)}",
-            hint="say it shorter, or in several notes",
+            hint="make it shorter, or write several notes",
         )
     if text.startswith("---"):
-        raise ToolError("text: it begins with front matter", hint="give the words alone")
+        raise ToolError("text begins with front matter", hint="pass only the text after it")
     return text
 
 

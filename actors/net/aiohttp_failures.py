@@ -48,12 +48,12 @@ def _refused_by_proxy(error: Exception) -> NetworkFailure:
     status, words = getattr(error, "status", 0), " ".join(str(getattr(error, "message", "")).split())[:200]
     if status == PROXY_WANTS_KEY:
         return NetworkFailure("auth", PROXY_WANTS, PROXY_WANTS_HINT, connecting=True)
-    hint = "ask who runs it, or add the server's host to NO_PROXY"
-    return NetworkFailure("connection", f"makes no connection ({status} {words})", hint, connecting=True)
+    hint = "ask its operator, or add the server's host to NO_PROXY"
+    return NetworkFailure("connection", f"refuses to connect ({status} {words})", hint, connecting=True)
 
 
 def _slow(_: Exception) -> NetworkFailure:
-    return NetworkFailure("timeout", "took too long to answer", "use a smaller model, or longer time-outs")
+    return NetworkFailure("timeout", "took too long to answer", "use a smaller model, or a longer timeout")
 
 
 def _no_http(error: Exception) -> NetworkFailure:
@@ -63,7 +63,7 @@ def _no_http(error: Exception) -> NetworkFailure:
 
 
 def _no_url(error: Exception) -> NetworkFailure:
-    return NetworkFailure("invalid_request", f"is not a usable address: {error}", "check base_url")
+    return NetworkFailure("invalid_request", f"is not a valid URL: {error}", "check base_url")
 
 
 #: The first that fits; kinds of errors before the kinds they are kinds of.

@@ -31,7 +31,7 @@ def _load(file: str | None, folder: str | None) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=file, capath=folder)
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"the certificates to trust cannot be read: {setting}: "
+            f"the trusted certificates cannot be read: {setting}: "
             f"{getattr(error, 'strerror', None) or error}",
             kind="connection",
             hint="set it to a file of certificates in PEM format (or a folder of them), or unset it",

@@ -70,7 +70,7 @@ def unpacking(read: Callable[[], Awaitable[bytes]], coding: str) -> Callable[[],
     if not can_unpack(coding):
 
         async def refuse() -> bytes:
-            raise ValueError(f"an answer in the encoding {coding[:40]!r}, which was not asked for")
+            raise ValueError(f"an answer in the encoding {coding[:40]!r}, which was not requested")
 
         return refuse
     unpacker = Unpacker(coding)
@@ -83,7 +83,9 @@ def unpacking(read: Callable[[], Awaitable[bytes]], coding: str) -> Callable[[],
             try:
                 out = unpacker.feed(data)
             except ValueError as error:
-                raise ValueError(f"an answer that is not in {coding}, as it says: {error}") from error
+                raise ValueError(
+                    f"an answer that claims to be in {coding} but cannot be decoded: {error}"
+                ) from error
             if out:
                 return out
 

@@ -48,15 +48,15 @@ def untrusted(error: Exception) -> NetworkFailure:
 
 def no_tls(error: Exception) -> NetworkFailure:
     """What answers there speaks no TLS, or not ours."""
-    words = f"no secure connection could be made: {getattr(error, 'os_error', None) or error}"
-    hint = "look whether base_url should begin with http:"
+    words = f"no secure connection could be established: {getattr(error, 'os_error', None) or error}"
+    hint = "check whether base_url should begin with http:"
     return NetworkFailure("connection", words, hint, retryable=False, connecting=True)
 
 
 def unresolved(_: Exception) -> NetworkFailure:
     """No such host is known."""
     hint = "check the host in base_url, and the network"
-    return NetworkFailure("connection", "no such host can be found", hint, connecting=True)
+    return NetworkFailure("connection", "the host was not found", hint, connecting=True)
 
 
 def unreached(error: Exception) -> NetworkFailure:
@@ -64,7 +64,7 @@ def unreached(error: Exception) -> NetworkFailure:
     cause = getattr(error, "os_error", None) or error.__cause__ or error
     if isinstance(cause, ConnectionRefusedError):
         return NetworkFailure(
-            "connection", "nothing answers there: the connection was refused", connecting=True
+            "connection", "the connection was refused: nothing listens there", connecting=True
         )
     words = f"cannot be reached: {getattr(cause, 'strerror', None) or cause}"
     return NetworkFailure("connection", words, connecting=True)
@@ -72,7 +72,9 @@ def unreached(error: Exception) -> NetworkFailure:
 
 def slow_to_reach(_: Exception) -> NetworkFailure:
     """No connection came about in the time that it was given."""
-    return NetworkFailure("connection", "cannot be reached: no connection was made in time", connecting=True)
+    return NetworkFailure(
+        "connection", "cannot be reached: no connection was established in time", connecting=True
+    )
 
 
 def unconnected(error: OSError) -> NetworkFailure:
@@ -90,17 +92,19 @@ def unconnected(error: OSError) -> NetworkFailure:
 
 def lost(_: Exception | None = None) -> NetworkFailure:
     """The failure of a connection that was lost in the middle of an answer, or before it."""
-    hint = "the server stopped or a proxy gave up: its log may say why"
+    hint = "the server stopped or a proxy gave up: check its log"
     return NetworkFailure("connection", "the connection was lost before the answer was complete", hint)
 
 
 def no_http(words: str) -> NetworkFailure:
     """What answers there speaks no HTTP that can be read; ``words`` says what of it."""
-    what = f"does not answer in HTTP: {' '.join(words.split())[:200]}"
+    what = f"does not speak HTTP: {' '.join(words.split())[:200]}"
     return NetworkFailure("protocol", what, "check the port, and whether base_url should begin with https:")
 
 
 def overlong_head() -> NetworkFailure:
     """The failure of an answer whose head is longer than any honest one."""
     words = f"sent a header of more than {MAX_HEADER_BYTES // 1024} KB, or more than {MAX_HEADERS} of them"
-    return NetworkFailure("protocol", words, "look at what the server or a proxy before it adds to answers")
+    return NetworkFailure(
+        "protocol", words, "check which headers the server, or a proxy in front of it, adds"
+    )

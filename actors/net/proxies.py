@@ -12,7 +12,7 @@ from protocol.errors import ModelError
 
 #: The status by which a proxy asks for credentials, and what its error says.
 PROXY_WANTS_KEY = 407
-PROXY_WANTS = "it wants a user and a password (407)"
+PROXY_WANTS = "it requires a user and a password (407)"
 PROXY_WANTS_HINT = "put user:password@ before the proxy's host in HTTPS_PROXY (or HTTP_PROXY)"
 
 
@@ -152,9 +152,9 @@ def _proxy_of(proxy: str, base_url: str) -> str:
     if sound and parts.scheme in {"http", "https"}:
         return url
     raise ModelError(
-        f"the proxy {where_of(url)} that the environment asks for is not an HTTP proxy"
+        f"the proxy {where_of(url)} in the environment is not an HTTP proxy"
         if sound
-        else "the proxy that the environment asks for is not an address",
+        else "the proxy in the environment is not a valid address",
         kind="connection",
         hint=f"write HTTPS_PROXY (or HTTP_PROXY, ALL_PROXY) like http://proxy.example:3128, or add "
         f"{urlsplit(base_url).hostname} to NO_PROXY",

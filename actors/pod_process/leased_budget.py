@@ -46,13 +46,13 @@ class ParentAccounts:
             self._end.sendall(encode(asked) + b"\n")
             while b"\n" not in self._unread:
                 if not (data := self._end.recv(4096)):
-                    raise BudgetError("the parent process, which keeps the budget, is gone")
+                    raise BudgetError("the parent process, which manages the budget, is gone")
                 self._unread += data
             line, _, self._unread = self._unread.partition(b"\n")
             return granted.decode(line)
         except (OSError, msgspec.DecodeError) as error:
             raise BudgetError(
-                f"the parent process, which keeps the budget, does not answer: {error}"
+                f"the parent process, which manages the budget, does not answer: {error}"
             ) from error
 
 

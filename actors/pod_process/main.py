@@ -63,7 +63,7 @@ def main() -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # else asyncio.run would handle it until we do
         code = run_on_own_loop(serve(begin, commands, accounts))
     except (EOFError, OSError, WireError) as error:
-        sys.stderr.write(f"polypod: the parent of this pod's process: {error}\n")
+        sys.stderr.write(f"polypod: the parent process of this pod: {error}\n")
     finally:
         with contextlib.suppress(Exception):
             sys.stderr.flush()
@@ -86,7 +86,7 @@ def receive_begin(commands: socket.socket) -> BeginPod:
     try:
         begin: BeginPod = begin_pod.decode(body)
     except msgspec.DecodeError as error:
-        raise WireError(f"no start of a pod: {error}") from error
+        raise WireError(f"not a valid start of a pod: {error}") from error
     for name, value in begin.environment:
         os.environb[name] = value
     time.tzset()  # which an interpreter does as it starts

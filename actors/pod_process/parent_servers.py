@@ -36,7 +36,7 @@ from protocol.shared_servers import (
     frame,
 )
 
-_GONE = "the parent process, which has the connections to MCP servers, is gone"
+_GONE = "the parent process, which holds the connections to MCP servers, is gone"
 
 
 class ParentServers:

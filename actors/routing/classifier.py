@@ -95,8 +95,8 @@ class Classifier:
             text = await self._run_command(question)
         else:
             raise ClassificationRefused(
-                "there is neither a client nor a command to classify with",
-                hint="[local_model] endpoint, or [pool] classifier, in polypod.toml",
+                "the classifier has neither a client nor a command",
+                hint="set [local_model] endpoint, or [pool] classifier, in polypod.toml",
             )
         return self._checked(text, status)
 
@@ -119,7 +119,7 @@ class Classifier:
         except ChildError as error:
             raise ClassificationRefused(f"the classifier cannot be started: {error}") from error
         except TimeoutError as error:
-            words = f"{self._command[0]} has not said within {self._timeout:g} s which agent does the task"
+            words = f"{self._command[0]} did not name an agent for the task within {self._timeout:g} s"
             raise ClassificationRefused(words) from error
         finally:
             if self._launcher is None:
@@ -133,13 +133,17 @@ class Classifier:
     def _checked(self, text: str, status: SystemStatus) -> Classification:
         said = next(_answers(text), None)
         if said is None:
-            raise ClassificationRefused(f"the classifier gave no object with an agent_type: {text[:200]!r}")
+            raise ClassificationRefused(
+                f"the classifier did not return an object with an agent_type: {text[:200]!r}"
+            )
         agent = said.agent_type.strip()
         if not agent or (self._agents is not None and agent not in self._agents):
-            known = f"there are {', '.join(self._agents)}" if self._agents else None
+            known = f"the agents are {', '.join(self._agents)}" if self._agents else None
             raise ClassificationRefused(f"the classifier named {agent!r}, which is not an agent", hint=known)
         if status.rate_limited.get(agent, 0.0) > time.time():
-            raise ClassificationRefused(f"the classifier named {agent}, which is limited by its provider now")
+            raise ClassificationRefused(
+                f"the classifier named {agent}, which is rate-limited by its provider right now"
+            )
         model = (said.model or "").strip()
         if model.startswith("-"):  # which the program of an agent would take for an option of its own
             raise ClassificationRefused(f"the classifier named {model[:100]!r}, which is not a model")

@@ -45,7 +45,9 @@ class CommandVerifier(Closing):
         """
         words = command_of("command", command)
         if not words:
-            raise ChainInvalid("the verifier's command is empty", hint='CommandVerifier(["pytest", "-q"])')
+            raise ChainInvalid(
+                "the verifier's command is empty", hint='as in CommandVerifier(["pytest", "-q"])'
+            )
         if not (is_number(timeout) and timeout > 0):
             raise ChainInvalid(f"the verifier's timeout is {shown(timeout)}: expected more than 0 seconds")
         self._words = words

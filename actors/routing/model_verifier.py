@@ -57,7 +57,7 @@ class ModelVerifier:
             )
         rubric, model = text_of("rubric", rubric), text_of("model", model)
         if not rubric.strip():
-            raise ChainInvalid("the rubric is empty", hint="say in words when an answer is good enough")
+            raise ChainInvalid("the rubric is empty", hint="describe when an answer is good enough")
         self._client = client
         self._rubric = rubric
         self._names = Names.of(model, local=False) if model else Names("", "", "the verifier's model")
@@ -94,7 +94,7 @@ class ModelVerifier:
         cost = exchange.settle_answer(answer)
         read = parse_output(answer.item.text, _Judgement)
         if isinstance(read, Misfit):
-            raise OutputInvalid(f"{self!r} gave no verdict: {read.why}")
+            raise OutputInvalid(f"{self!r} returned no verdict: {read.why}")
         said: _Judgement = read.value
         return Verdict(said.accept, said.feedback, answer.usage, cost)
 

@@ -74,8 +74,8 @@ def _verdict(said: Any) -> Verdict:
             return said
         return replace(said, feedback="" if said.feedback is None else str(said.feedback))
     raise RoutingError(
-        f"a verifier gave {shown(said, 100)}, which is not a verdict",
-        hint="a Verdict, True or False, or (False, 'why')",
+        f"a verifier returned {shown(said, 100)}, which is not a verdict",
+        hint="return a Verdict, True or False, or (False, 'why')",
     )
 
 
@@ -108,7 +108,9 @@ class AllOf:
 
     def __init__(self, *verifiers: Verifying) -> None:
         if not verifiers:
-            raise ChainInvalid("AllOf needs at least one verifier", hint="all of none would accept anything")
+            raise ChainInvalid(
+                "AllOf needs at least one verifier", hint="an empty AllOf would accept anything"
+            )
         self._verifiers = tuple(as_verifier(each) for each in verifiers)
 
     def __repr__(self) -> str:
@@ -148,7 +150,7 @@ def as_verifier(given: Verifying) -> Verifier:
         return FunctionVerifier(given)
     raise ChainInvalid(
         f"{shown(given, 100)} is not a verifier",
-        hint="a verifier has verify(skill_prompt, task_prompt, output)",
+        hint="a verifier needs verify(skill_prompt, task_prompt, output)",
     )
 
 

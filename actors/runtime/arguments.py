@@ -19,7 +19,7 @@ def several(what: str, given: Iterable[Any]) -> tuple[Any, ...]:
     if type(given) is tuple or type(given) is list:  # as nearly always, and quicker to ask for
         return tuple(given)
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise InvalidInput(f"{what}: expected a list, got {shown(given)}", hint=f"say {what}=[…]")
+        raise InvalidInput(f"{what}: expected a list, got {shown(given)}", hint=f"write {what}=[…]")
     return tuple(given)
 
 
@@ -48,7 +48,8 @@ def path_of(what: str, given: str | os.PathLike[str]) -> Path:
         possible = False
     except RuntimeError as error:
         raise InvalidInput(
-            f"{what}: nobody's home is known for {shown(str(given))}", hint="a file of that name is ./~…"
+            f"{what}: no home folder is known for {shown(str(given))}",
+            hint="for a file of that name, write ./~…",
         ) from error
     if not possible:
         raise InvalidInput(f"{what}: expected a path, got {shown(given)}")
@@ -89,7 +90,7 @@ def check_seconds(what: str, given: object, *, zero: bool = True, words: str = "
         raise InvalidInput(f"{what}: expected a number of seconds, got {shown(given)}")
     if not is_time(given) or (not zero and given == 0):
         bound = ", 0 or more" if zero else " above 0"
-        raise ValueError(f"{what} is a number of seconds{bound}{words}, not {shown(given)}")
+        raise ValueError(f"{what} must be a number of seconds{bound}{words}, not {shown(given)}")
 
 
 def wait_of(what: str, given: object) -> float | None:
@@ -110,4 +111,4 @@ def check_count(what: str, given: object, least: int, of: str) -> None:
     if not isinstance(given, int) or isinstance(given, bool):
         raise InvalidInput(f"{what}: expected a number of {of}, got {shown(given)}")
     if given < least:
-        raise ValueError(f"{what} is a number of {of}, {least} or more, not {shown(given)}")
+        raise ValueError(f"{what} must be a number of {of}, {least} or more, not {shown(given)}")

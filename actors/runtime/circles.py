@@ -293,13 +293,14 @@ def _later(seconds: float) -> float:
 
 def _refusal(names: list[str]) -> WouldDeadlock:
     first, *others = names
-    words = f"pod {first!r} would wait for itself: its turn comes only once this has ended"
+    words = f"pod {first!r} would wait for itself: it can continue only after this call has ended"
     if others:
         words = (
-            f"pod {first!r} waits for {', which waits for '.join(map(repr, others))}, which waits for this"
+            f"pod {first!r} waits for {', which waits for '.join(map(repr, others))}, which "
+            "waits for this call"
         )
     return WouldDeadlock(
-        words, hint="ask another pod, or send words by notify() or steer() and do not wait for that"
+        words, hint="ask another pod, or send a message with notify() or steer() without waiting for it"
     )
 
 

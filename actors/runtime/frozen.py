@@ -45,14 +45,15 @@ def check_can_start(program: str) -> None:
     if is_frozen() and not _supported:
         raise ChildNotStarted.of(
             program,
-            "a frozen application has no Python to start children by",
+            "a frozen application has no Python to start children with",
             hint='call polypod.freeze_support() first, under if __name__ == "__main__":',
         )
     if not sys.executable:
         raise ChildNotStarted.of(
             program,
-            "this Python does not know its own executable, as one within another program",
-            hint="set sys.executable to that of a Python of the same version",
+            "this Python does not know its own executable, for example because it is embedded in "
+            "another program",
+            hint="set sys.executable to a Python of the same version",
         )
 
 

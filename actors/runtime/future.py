@@ -218,7 +218,7 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
         running = asyncio._get_running_loop()
         if running is not None and self._blocked_by(running):
             raise WouldDeadlock(
-                "get() would block the event loop that has to bring the value",
+                "get() would block the event loop that must produce the value",
                 hint="await the future instead",
             )
 
@@ -267,7 +267,7 @@ class AsyncFuture(pykka.Future[T], Awaitable[T]):
         if of_parent(self._loop) and not self._done:
             raise SystemOfParent
         if self._loop is not None and self._loop.is_closed() and not self._done:
-            raise pykka.ActorDeadError("the event loop that has to bring the value is closed")
+            raise pykka.ActorDeadError("the event loop that must produce the value is closed")
 
     def _outcome(self) -> T:
         if self._error is not None:

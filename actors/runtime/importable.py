@@ -17,15 +17,15 @@ def import_path(value: object, what: str) -> str:
     if not isinstance(value, str):
         kind = type(value).__name__
         raise NotImportable(
-            f"{what} is given as an object ({kind}), which cannot be sent to another process",
-            hint='give where it is imported from: "module:name"',
+            f"{what} is an object ({kind}), which cannot be sent to another process",
+            hint='pass where to import it from: "module:name"',
         )
     if _PATH.fullmatch(value) is None:
         raise NotImportable(f"{what}: {value!r} is not of the form module:name")
     if value.startswith("__main__:"):
         raise NotImportable(
-            f"{what}: another process has another __main__ than this program",
-            hint="put it in a module of its own",
+            f"{what}: another process has a different __main__",
+            hint="put it in its own module",
         )
     return value
 

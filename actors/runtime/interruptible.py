@@ -168,7 +168,7 @@ class Interruptible(Struct, eq=False):
         _left_behind.add(task)
         task.add_done_callback(_forget)
         self._owner.note_overdue(
-            f"{what} did not end within {self._owner.grace:g} s of being cancelled, and was left to itself"
+            f"{what} did not end within {self._owner.grace:g} s of being cancelled, and was abandoned"
         )
         if self._child is not None:
             _resolve(self._child)
@@ -187,7 +187,7 @@ class Interruptible(Struct, eq=False):
 
 
 def _by_itself(what: str) -> PodError:
-    return PodError(f"{what} raised CancelledError by itself; nobody had cancelled it")
+    return PodError(f"{what} raised CancelledError, although nobody had cancelled it")
 
 
 def _forget(left: asyncio.Task[Any]) -> None:

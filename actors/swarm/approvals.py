@@ -60,7 +60,7 @@ class WaitingCalls:
         def ask(_: object) -> None:
             pod = self._asker_of(approval_id) if isinstance(approval_id, str) else None
             if pod is None:
-                unknown = UnknownApproval(f"no pod has asked for an approval {shown(approval_id)}")
+                unknown = UnknownApproval(f"no pod has an approval with the id {shown(approval_id)}")
                 future.set_exception(unknown)
                 return
             answer = pod.address.ask(pod, command)

@@ -56,8 +56,8 @@ class Group:
                 await member.shut_down()
                 stopped.append(member.name)
         failed.announce(error, len(self.times), tuple(stopped))
-        text = f"{failed.name!r} failed once more than its group may start its members again: {error}"
-        self._ended.set_exception(TooManyRestarts(text, hint="the sessions can be resumed"))
+        text = f"{failed.name!r} failed, and its group has reached its limit of restarts: {error}"
+        self._ended.set_exception(TooManyRestarts(text, hint="its pods' sessions can be resumed"))
 
 
 class Member:

@@ -36,7 +36,7 @@ class Roster:
         try:
             return self.pods[composed(name)]
         except (KeyError, AttributeError):  # what is not text
-            raise PodNotFound(f"no pod named {shown(name)}", hint="see pods()") from None
+            raise PodNotFound(f"no pod named {shown(name)}", hint="list them with pods()") from None
 
     def forget(self, pod: Pod) -> None:
         """Forget a pod that has ended for good."""
@@ -67,9 +67,9 @@ class Roster:
     def check_free(self, name: str) -> None:
         """Raise NameTaken where a living pod, or an agent, has that name."""
         if name in self.pods:
-            raise NameTaken(f"there is a pod named {name!r}", hint="stop it or choose another")
+            raise NameTaken(f"there is already a pod named {name!r}", hint="stop it, or choose another name")
         if name in self.reserved:
-            raise NameTaken(f"there is an agent named {name!r}", hint="choose another")
+            raise NameTaken(f"there is already an agent named {name!r}", hint="choose another name")
 
     # -- those that have started -------------------------------------------------------------------
 

@@ -55,7 +55,7 @@ def settings_of(
     ManifestError for a budget, and for a file of prices what ``load_prices`` does.
     """
     if on_conflict not in ("fork", "refuse"):
-        raise ValueError(f"on_conflict is 'fork' or 'refuse', not {shown(on_conflict)}")
+        raise ValueError(f"on_conflict must be 'fork' or 'refuse', not {shown(on_conflict)}")
     if passivate_after is not None:
         check_seconds("passivate_after", passivate_after, zero=False, words=", or None")
     for name, seconds in graces.items():

@@ -55,7 +55,7 @@ def check_manifest(manifest: object) -> None:
     if not isinstance(manifest, PodManifest):
         raise InvalidInput(
             f"manifest: expected a PodManifest, got {shown(manifest)}",
-            hint="PodManifest.of(…) makes one, PodManifest.load(path) reads one",
+            hint="create one with PodManifest.of(…), or read one with PodManifest.load(path)",
         )
 
 
@@ -67,12 +67,14 @@ def check_spawn(
     if resume is not None and not isinstance(resume, str):
         raise InvalidInput(f"resume: expected the id of a session, got {shown(resume)}")
     if client is not None and not process and not is_client(client):
-        hint = "a path is for process=True" if isinstance(client, str) else "one has a method stream"
+        hint = (
+            "an import path needs process=True" if isinstance(client, str) else "a client has a method stream"
+        )
         raise InvalidInput(f"client: {shown(client)} is not a client", hint=hint)
     if session is not None:
         check_session_name(session)
         if resume is not None:
-            raise InvalidInput("a pod has one session: give it session or resume, not both")
+            raise InvalidInput("a pod has one session: pass session or resume, not both")
 
 
 def with_prompt(

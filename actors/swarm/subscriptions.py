@@ -47,7 +47,10 @@ class Subscriptions:
         """As ``PodSystem.subscribe``."""
         numbers = since.values() if isinstance(since, Mapping) else () if since is None else (since,)
         if not all(isinstance(number, int) for number in numbers):
-            raise TypeError(f"since: expected the number of an entry, or names with such, got {shown(since)}")
+            raise TypeError(
+                "since: expected the number of an entry, or a dict of names and such "
+                f"numbers, got {shown(since)}"
+            )
         return self._from(since, pod, self._bus.subscribe(pod, kinds, children=children), children=children)
 
     def feed(self, pod: str, kinds: Kinds, since: Since | None, *, children: bool = False) -> Feed:

@@ -227,7 +227,7 @@ class PodSupervisor(Supervisor):
             self._actor.refuse(message, reply_to)
         waiting, self.waiting = self.waiting, None
         if waiting is not None:
-            text = f"pod {self.pod.name!r} has failed and is not started again: {error}"
+            text = f"pod {self.pod.name!r} has failed and is not restarted: {error}"
             gone = PodStopped(text, hint="spawn it again with resume=")
             for reply in () if waiting.queue is None else waiting.queue.replies():
                 reply.set_exception(gone)
@@ -262,7 +262,7 @@ def check_may_join(pod: Pod) -> None:
     if not pod.address.is_alive(pod):
         raise PodStopped(f"pod {pod.name!r} has stopped", hint="spawn it again with resume=")
     if lives_here(pod) and actor_of(pod).resources.parent is not None:
-        raise PodError(f"pod {pod.name!r} is a sub-agent", hint="its parent gets its failure")
+        raise PodError(f"pod {pod.name!r} is a sub-agent", hint="its parent handles its failures")
 
 
 def _member_of(handle: Pod | HasMember) -> Member | None:
@@ -295,7 +295,7 @@ class Supervision:
             member = _member_of(handle)
             taken = member is not None and member.group is not None
             if taken or handle in handles[:number]:
-                raise PodError(f"{handle!r} is in a group already", hint="one group supervises it")
+                raise PodError(f"{handle!r} is already in a group", hint="a pod can be in only one group")
         members = (self.add(each) if isinstance(each, Pod) else each.member for each in handles)
         return Group(tuple(members), limits)
 

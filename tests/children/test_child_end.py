@@ -219,7 +219,7 @@ async def test_a_helper_out_of_descriptors_says_so_and_goes_on(launcher: Launche
     lost = [each for each in children if isinstance(each, BaseException)]
     refused = {type(each) for each in lost}
     assert refused <= {ChildLost, ChildNotStarted}, lost  # some wardens are made, and cannot go on
-    assert any("the helper may be out of descriptors" in str(each) for each in lost)
+    assert any("the helper may be out of file descriptors" in str(each) for each in lost)
     for child in children:
         if isinstance(child, Child):
             await child.stop()

@@ -163,8 +163,8 @@ async def test_what_cannot_be_started_is_reported_in_words(
         (["no-such-program"], "/", "cannot start no-such-program: No such file or directory"),
         (["true"], tmp_path / "none", "its working folder: No such file or directory"),
         ([str(tmp_path / "plain")], "/", "Permission denied"),
-        (["echo", "a\0b"], "/", "hold a NUL character"),
-        (["echo", "\ud800"], "/", "not text that a system could take"),
+        (["echo", "a\0b"], "/", "contain a NUL character"),
+        (["echo", "\ud800"], "/", "not valid text for the system"),
         (["echo", "x" * 200_000], "/", "Argument list too long"),
     ):
         with pytest.raises(ChildNotStarted, match=words):

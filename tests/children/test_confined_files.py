@@ -67,7 +67,7 @@ CALLS = {
         for kind in (b"tmpfs", b"proc", b"sysfs", b"overlay", b"ext4"):
             say(libc.syscall(430, kind, 0) >= 0 and "a file system can be made")
     """,
-    "by namespaces": """
+    "only with namespaces": """
         for flag in (0x10000000, 0x20000, 0x20000000, 0x40000000, 0x08000000, 0x04000000, 0x02000000, 0x80):
             say(libc.unshare(flag) == 0 and "unshared")
             say(libc.syscall(56 if X86 else 220, flag | 17, 0, 0, 0, 0) >= 0 and flag != 0x80 and "cloned")

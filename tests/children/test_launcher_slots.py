@@ -34,7 +34,7 @@ async def test_who_waits_for_a_place_for_longer_than_is_said_is_refused_and_lear
     launcher = Launcher(1)
     child = await begin(launcher, mark)
     with pytest.raises(
-        TooManyChildren, match=r"cannot start sh: 1 child processes are at work \(sh\)"
+        TooManyChildren, match=r"cannot start sh: the limit of 1 child processes is reached \(sh\)"
     ) as refused:
         await begin(launcher, mark, wait=0)
     assert (refused.value.program, refused.value.most) == ("sh", 1)

@@ -124,9 +124,9 @@ WRONG = {
     '[[runner]]\nname = "mine"': ("runner mine", "there is no runner 'mine'"),
     '[[chain]]\nname = "c"\nentries = ["nonsense/x"]': (
         "chain c",
-        "which server has the model 'nonsense/x'",
+        "the server of the model 'nonsense/x' is unknown",
     ),
-    '[[chain]]\nname = "c"\nentries = ["offline"]': ("chain c", "nobody verifies offline"),
+    '[[chain]]\nname = "c"\nentries = ["offline"]': ("chain c", "the answers of offline cannot be verified"),
     '[[chain]]\nname = "c"\nentries = ["chain/c"]\nverifier = { command = ["true"] }': (
         "chain c",
         "contains itself as a tier",
@@ -144,7 +144,7 @@ WRONG = {
         "nope-x",
     ),
     '[pool]\nrunners = ["pod", "process"]\nclassifier = ["nope-y"]': ("pool", "no program nope-y"),
-    "[pool]\nclassifier = []": ("polypod.toml", "pool.classifier: expected the words of a command"),
+    "[pool]\nclassifier = []": ("polypod.toml", "pool.classifier: expected a command as a list of strings"),
     '[pool]\nrunners = ["nobody"]': ("pool", "there is no runner nobody"),
     '[profile.p]\nmodel = "anthropic/x"': ("profile p", "ANTHROPIC_API_KEY"),
     "[profile.p]\nmodle = 5": ("polypod.toml", "unknown key 'modle'"),
@@ -296,7 +296,7 @@ def test_what_is_wrong_with_a_chain_is_said_of_its_file_and_not_of_the_manifest(
     home.write("pod.toml", '[model]\nscheme = "chain"\nmodel_id = "c"\n')
     done = home.polypod("run", "--manifest", "pod.toml", "hi")
     assert done.code != 0
-    assert f"polypod: {path}: chain 'c': nobody knows which server has the model 'phi4'" in done.err
+    assert f"polypod: {path}: chain 'c': the server of the model 'phi4' is unknown" in done.err
 
 
 def test_a_profile_goes_over_a_manifest(home: Home):
@@ -328,7 +328,7 @@ def test_rules_of_approval_hold_for_every_run_and_allow_nothing_until_a_look(hom
     own(home, "")
     home.write("polypod.toml", RULES.format("allow"))
     done = home.run("hi")
-    assert "its rules allow nothing" in done.err
+    assert "its rules that allow are ignored" in done.err
     assert manifest_of(home).approval == ()
 
 

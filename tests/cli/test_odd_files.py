@@ -38,7 +38,7 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, s
     os.mkfifo("pipe")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("socket")
-        yield {"folder": "directory", "pipe": "a pipe that nobody writes to", "socket": "a socket"}
+        yield {"folder": "directory", "pipe": "a pipe that nothing writes to", "socket": "a socket"}
 
 
 @pytest.mark.parametrize("kind", READ)

@@ -245,7 +245,7 @@ def test_garbage_on_the_socket_hurts_nobody(home: Swarm) -> None:
 def test_who_attaches_sees_what_happens_and_leaves_it_at_work(home: Swarm) -> None:
     agent = home.started("hello")
     with person(home, "swarm", "attach", "hello") as somebody:
-        somebody.sees("agent waits for words")
+        somebody.sees("agent waits for a message")
         home.swarm("send", "hello", "help", "--wait")
         somebody.sees("run finished")
         somebody.press(CTRL_C)
@@ -258,10 +258,10 @@ def test_who_attaches_sees_what_happens_and_leaves_it_at_work(home: Swarm) -> No
 def test_who_is_attached_follows_the_agent_in_the_next_service_where_that_is_killed(home: Swarm) -> None:
     home.started("hello", "--restart", "resume", "--wait")
     with person(home, "swarm", "attach", "hello") as somebody:
-        somebody.sees("agent waits for words")
+        somebody.sees("agent waits for a message")
         kill_service(home)
         somebody.sees("reading on from a new one")
-        somebody.sees("agent waits for words")
+        somebody.sees("agent waits for a message")
         assert "run started" not in somebody.before  # nothing is shown twice
         home.swarm("send", "hello", "help", "--wait")
         somebody.sees("run finished")

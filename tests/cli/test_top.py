@@ -151,7 +151,7 @@ async def test_an_agent_is_started_watched_sent_to_stopped_resumed_and_removed(h
         await screen.write("--model offline --name counter count words in a.txt")
         await screen.shows("a.txt has 3 words.", under="ended")
         await screen.press("enter")
-        await screen.until(lambda: "agent waits for words" in screen.transcript)
+        await screen.until(lambda: "agent waits for a message" in screen.transcript)
         assert "▸ count_words(path='a.txt')" in screen.transcript
         await screen.press("p")
         await screen.until(lambda: isinstance(screen.app.screen, Words))

@@ -147,7 +147,7 @@ def test_a_stream_that_broke_is_said_and_its_text_comes_again_on_a_new_line():
 
     seen = at_terminal(use)
     assert "It ra\r\n" in seen
-    assert "the stream broke, asking again: cut" in seen
+    assert "the stream broke, retrying: cut" in seen
 
 
 def test_what_came_of_a_stream_that_broke_stands_above_the_line_that_says_so():

@@ -53,7 +53,7 @@ def test_a_title_that_people_changed_leaves_its_file_to_the_note():
 
 def test_a_note_goes_only_when_another_has_taken_it_over():
     made = draft({"decisions/use-tabs.md": text_of(), "knowledge/tabs.md": text_of("knowledge", "Tabs")})
-    with pytest.raises(ToolError, match="was not written yet"):
+    with pytest.raises(ToolError, match="has not been written yet"):
         made.drop("knowledge/tabs.md", "decisions/use-tabs.md")
     made.write("decisions", "Use tabs", "- all of it")
     made.drop("knowledge/tabs.md", "decisions/use-tabs.md")
@@ -73,9 +73,9 @@ def test_a_note_cannot_be_merged_into_itself():
 @pytest.mark.parametrize(
     ("title", "text", "why"),
     [
-        (" \n", "x", "title: it is empty"),
+        (" \n", "x", "title is empty"),
         ("x" * 81, "x", "at most 80 characters, got 81"),
-        ("x", " ", "text: it is empty"),
+        ("x", " ", "text is empty"),
         ("x", "y" * 8001, "at most 8000 characters, got 8001"),
         ("x", "---\nkind: summary\n---\n", "begins with front matter"),
     ],

@@ -93,14 +93,14 @@ verifier = { command = ["pytest", "-q"], timeout_seconds = 60 }
 
 WRONG = {
     "[local_modle]": "unknown key 'local_modle' (did you mean 'local_model'?",
-    '[model]\nscheme = "offline"': "unknown key 'model' (what a manifest sets stands in a profile here: [profile.N",
+    '[model]\nscheme = "offline"': "unknown key 'model' (in polypod.toml, put this section of a manifest in a profile: [profile.N",
     '[local_model]\nendpiont = "x"': "unknown key 'local_model.endpiont' (did you mean 'endpoint'?",
     '[local_model]\nendpoint = "localhost:80"': "local_model.endpoint: expected a URL that begins with http",
     "[local_model]\ntimeout_seconds = nan": "local_model.timeout_seconds: expected more than 0, got nan",
     '[local_model]\napi_key = "env:not a name"': "local_model.api_key: expected env:NAME",
     '[[runner]]\ncommand = ["x"]': "runner[0]: the key 'name' is missing",
     '[[runner]]\nname = "x"\ncommand = "a b"': "runner[0].command: expected a list of strings, got 'a b'",
-    '[[runner]]\nname = "x"\n[[runner]]\nname = "x"': "runner[1].name: there is another runner 'x'",
+    '[[runner]]\nname = "x"\n[[runner]]\nname = "x"': "runner[1].name: there is already a runner 'x'",
     '[[chain]]\nname = "x"\nentries = []': "chain[0].entries: expected at least one model",
     '[[chain]]\nname = "x"\nentries = [{ modle = "y" }]': "unknown key 'chain[0].entries[0].modle'",
     '[[chain]]\nname = "x"\nentries = [5]': "chain[0].entries[0]: expected a string or a table with keys model",
@@ -175,7 +175,7 @@ deny = [{ target = "/secret", permission = "read" }]
 
 def test_a_profile_or_chain_that_is_not_there_is_named_with_those_that_are(files: Files):
     with pytest.raises(
-        ConfigError, match=r"no profile 'fast': there is no polypod\.toml here or in a folder above"
+        ConfigError, match=r"no profile 'fast': no polypod\.toml was found here or in a folder above"
     ):
         files.load().with_profile(PodManifest(), "fast")
     path = files.write("[profile.fast]\nmax_steps = 5\n[[chain]]\nname = 'a'\nentries = ['x']\n")

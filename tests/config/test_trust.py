@@ -19,7 +19,7 @@ RUNNER = '[[runner]]\nname = "mine"\ncommand = ["make", "agent"]\n'
 NEEDS = {
     RUNNER: "runner 'mine' starts: make agent",
     '[[runner]]\nname = "claude"\nargs = ["--yes"]': "runner 'claude' starts: claude --yes",
-    '[[runner]]\nname = "claude"\nenv = ["TOKEN"]': "runner 'claude' is given the variables TOKEN",
+    '[[runner]]\nname = "claude"\nenv = ["TOKEN"]': "runner 'claude' gets the variables TOKEN",
     '[[runner]]\nname = "claude"\nmax_retries = 2': None,
     '[[chain]]\nname = "c"\nentries = ["x"]\nverifier = { command = ["./ok"] }': "checks answers by: ./ok",
     '[[chain]]\nname = "c"\nentries = ["x"]': None,
@@ -27,34 +27,34 @@ NEEDS = {
     '[pool]\nrunners = ["claude", "local"]': None,
     '[pool]\nrunners = ["acp:make agent"]': "the pool starts: make agent",
     '[local_model]\nendpoint = "http://127.0.0.1:1/v1"': None,
-    '[local_model]\nendpoint = "http://127.example.com/v1"': "127.example.com/v1, another machine",
-    '[local_model]\nendpoint = "http://a:b@h/v1"': "the local model is at http://…@h/v1, another machine",
-    '[local_model]\nendpoint = "http://localhost/v1"\napi_key = "env:AWS"': "is sent the key in AWS",
+    '[local_model]\nendpoint = "http://127.example.com/v1"': "on another machine, http://127.example.com/v1",
+    '[local_model]\nendpoint = "http://a:b@h/v1"': "the local model is on another machine, http://…@h/v1",
+    '[local_model]\nendpoint = "http://localhost/v1"\napi_key = "env:AWS"': "receives the key in AWS",
     f'{CHAIN}warm_url = "http://localhost:1"': None,
     '[[chain]]\nname = "c"\nentries = [{ model = "openai/x", base_url = "http://127.0.0.1:1/v1" }]': None,
     '[[chain]]\nname = "c"\nentries = [{ model = "openai/x", base_url = "http://a:b@h/v1" }]': (
-        "chain 'c' has a model at http://…@h/v1, another machine"
+        "chain 'c' uses a model on another machine, http://…@h/v1"
     ),
     '[[chain]]\nname = "c"\nentries = [{ model = "openai/x", api_key_env = "AWS" }]': (
-        "chain 'c' sends its model the key in AWS"
+        "chain 'c' sends the key in AWS to its model"
     ),
-    f'{CHAIN}warm_url = "http://a:b@h"': "chain 'c' asks http://…@h, another machine, which models are loaded",
+    f'{CHAIN}warm_url = "http://a:b@h"': "chain 'c' asks another machine, http://…@h, which models are loaded",
     '[[approval]]\ntool = "shell"\npolicy = "allow"': "every pod has the rule allow 'shell'",
     '[[approval]]\ntool = "shell"\npolicy = "deny"': None,
     '[approvals]\ndefault = "ask"': None,
     '[approvals]\ndefault = "allow"': 'every pod has [approvals] default = "allow"',
     '[profile.p]\napprovals = { default = "allow" }': "profile 'p' has [approvals] default = \"allow\"",
-    '[profile.p]\nbuiltin = ["fetch"]': "profile 'p' has the tool fetch, which reaches the network",
+    '[profile.p]\nbuiltin = ["fetch"]': "profile 'p' has the tool fetch, which accesses the network",
     '[profile.p]\nmodel = "ollama/x"\nmax_steps = 3': None,
-    '[profile.p]\nbase_url = "http://h/v1"': "profile 'p' has a model at http://h/v1, another machine",
-    '[profile.p]\napi_key_env = "AWS"': "profile 'p' sends its model the key in AWS",
+    '[profile.p]\nbase_url = "http://h/v1"': "profile 'p' uses a model on another machine, http://h/v1",
+    '[profile.p]\napi_key_env = "AWS"': "profile 'p' sends the key in AWS",
     '[profile.p.model.extra_headers]\nX-T = "${AWS}"': "profile 'p' sends its model the variables AWS",
-    '[profile.p]\nmodules = ["tools.py"]': "profile 'p' runs the Python of ",
+    '[profile.p]\nmodules = ["tools.py"]': "profile 'p' runs the Python code in ",
     '[profile.p]\nmcp = [{ name = "m", command = ["npx", "m"] }]': "profile 'p' starts the MCP server 'm': npx m",
     '[profile.p]\nmcp = [{ name = "m", url = "http://h/?key=k" }]': "MCP server 'm' at http://h/?…",
-    '[profile.p]\nsandbox = { mode = "off" }': "profile 'p' has commands run unconfined",
+    '[profile.p]\nsandbox = { mode = "off" }': "profile 'p' runs commands unconfined",
     "[profile.p]\nsandbox = { network = true }": "profile 'p' lets commands reach the network",
-    "[profile.p]\nallow_private = true": "profile 'p' lets the tool fetch reach",
+    "[profile.p]\nallow_private = true": "profile 'p' lets the tool fetch access",
     '[profile.p]\napproval = [{ tool = "x", policy = "allow" }]': "profile 'p' has the rule allow 'x'",
     '[profile.p]\nscope = { allow = [{ target = "src", permission = "write" }] }': None,
     '[profile.p]\nscope = { allow = [{ target = "../x", permission = "write" }] }': "profile 'p' may write ",
@@ -108,13 +108,13 @@ def test_a_symlink_that_stays_within_the_project_needs_no_look(files: Files):
 
 def test_one_look_is_enough_until_a_byte_changes(files: Files):
     path = files.write(RUNNER)
-    with pytest.raises(NotTrusted, match="is a project's own"):
+    with pytest.raises(NotTrusted, match="belongs to a project"):
         files.load().runner("mine")
     trust(path, files.load().files[0].digest)
     assert files.load().runner("mine") is not None
     assert files.load().runner("other") is None
     path.write_text(RUNNER + "\n")
-    with pytest.raises(NotTrusted, match="has changed since a person looked at it"):
+    with pytest.raises(NotTrusted, match="has changed since it was reviewed"):
         files.load().runner("mine")
     trust(path, files.load().files[0].digest)
     path.write_text(RUNNER)

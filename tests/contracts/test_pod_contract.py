@@ -201,7 +201,11 @@ UNUSABLE: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (lambda pod: pod.run([5]), InvalidInput, "content: expected text, image or thinking parts, got int"),
     (lambda pod: pod.notify([5]), InvalidInput, "content: expected text, image or thinking parts, got int"),
     (lambda pod: pod.push_item("x"), InvalidInput, "str is not an item of a conversation"),
-    (lambda pod: pod.compact(-1), ValueError, "retained_tokens is a number of tokens, 0 or more, not -1"),
+    (
+        lambda pod: pod.compact(-1),
+        ValueError,
+        "retained_tokens must be a number of tokens, 0 or more, not -1",
+    ),
     (lambda pod: pod.compact(1.5), InvalidInput, "retained_tokens: expected a number of tokens, got 1.5"),
     (lambda pod: pod.wait_for_memory_jobs("x"), InvalidInput, "timeout: expected a number of seconds"),
     (lambda pod: pod.wait_for_sub_agents(float("nan")), InvalidInput, "timeout: .*, got nan"),

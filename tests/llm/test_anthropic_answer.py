@@ -194,7 +194,7 @@ def test_text_without_a_beginning_is_text():
 
 
 def test_arguments_of_a_call_that_never_began_are_an_error():
-    assert "never began" in failure_of(start(), argued("{}"), stopped()).message
+    assert "never started" in failure_of(start(), argued("{}"), stopped()).message
 
 
 def test_text_that_stands_in_the_beginning_of_its_block_is_not_lost():
@@ -589,21 +589,21 @@ def test_a_call_that_never_gets_a_name_is_no_call_and_the_text_is_the_answer(nam
 def test_an_answer_of_nothing_but_a_nameless_call_is_an_error_that_says_so():
     error = failure_of(start(), opened(0, "thinking"), thought("hm"), called(1, ""), stopped("tool_use"), END)
     assert (error.kind, error.retryable) == ("protocol", True)
-    assert "without the name of a tool" in error.message
+    assert "without a tool name" in error.message
 
 
 @pytest.mark.parametrize("thinks", [[], [opened(0, "thinking"), thought("hm")]])
 def test_an_answer_that_ends_for_its_calls_and_holds_none_is_an_error_that_says_so(thinks):
     error = failure_of(start(), *thinks, stopped("tool_use"), END)
     assert (error.kind, error.retryable) == ("protocol", True)
-    assert "neither a call nor a word" in error.message
+    assert "neither a call nor text" in error.message
 
 
 @pytest.mark.parametrize("given", [{"input": {"x": 1}}, {}])
 def test_arguments_for_a_tool_that_was_never_named_are_not_passed_over(given):
     pieces = [] if given else [argued('{"x":1}', 1)]
     begun = [start(), opened(0, "text"), text("I look."), called(1, "", **given), *pieces]
-    assert "without the name of a tool" in failure_of(*begun, stopped("tool_use"), END).message
+    assert "without a tool name" in failure_of(*begun, stopped("tool_use"), END).message
     assert answer_of(*begun, stopped("max_tokens"), END).item.text == "I look."
 
 

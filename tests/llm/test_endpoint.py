@@ -111,7 +111,7 @@ async def test_waiting_for_a_place_ends_with_the_deadline():
     clock = Clock()
     door = endpoint(clock, streams=1)
     await door.enter()
-    with pytest.raises(ModelError, match="1 streams are open") as caught:
+    with pytest.raises(ModelError, match="1 streams are already open") as caught:
         await door.enter(deadline=clock.now + 0.01)
     assert caught.value.kind == "timeout"
     assert not caught.value.retryable

@@ -195,7 +195,7 @@ def test_retry_after_is_read_in_all_its_forms(headers, seconds):
         ("try again in 1h2m3.5s", 3723.5),
         ("try again in 120ms", 0.12),
         ("Please retry in 22.5s.", 22.5),
-        ("try again in a while", None),
+        ("try again later", None),
     ],
 )
 def test_words_say_when_to_come_back_where_no_header_does(words, seconds):

@@ -193,13 +193,13 @@ def test_an_entry_that_never_gets_a_name_is_no_call_and_the_text_is_the_answer(e
 @pytest.mark.parametrize("entry", NAMELESS.values(), ids=NAMELESS)
 @pytest.mark.parametrize("thought", [{}, {"reasoning_content": "hm"}])
 def test_an_answer_of_nothing_but_a_nameless_entry_is_an_error_that_says_so(entry, thought):
-    with pytest.raises(ModelError, match="without the name of a tool") as caught:
+    with pytest.raises(ModelError, match="without a tool name") as caught:
         answer_of(events(delta(**thought, **entry), delta("tool_calls")))
     assert (caught.value.kind, caught.value.retryable) == ("protocol", True)
 
 
 def test_arguments_for_a_tool_that_was_never_named_are_not_passed_over():
-    with pytest.raises(ModelError, match="without the name of a tool"):
+    with pytest.raises(ModelError, match="without a tool name"):
         answer_of(events(delta(content="I look."), calls(call(0, "a", None, '{"x":1}')), delta("tool_calls")))
 
 
@@ -389,7 +389,7 @@ def test_a_call_beside_a_refusal_does_not_make_it_an_answer(finish):
 
 @pytest.mark.parametrize("thought", [{}, {"reasoning_content": "hm"}])
 def test_an_answer_that_ends_for_its_calls_and_holds_none_is_an_error_that_says_so(thought):
-    with pytest.raises(ModelError, match="neither a call nor a word") as caught:
+    with pytest.raises(ModelError, match="neither a call nor text") as caught:
         answer_of(events(delta(**thought), delta("tool_calls")))
     assert (caught.value.kind, caught.value.retryable) == ("protocol", True)
     assert answer_of(events(delta(content="I looked."), delta("tool_calls"))).item.text == "I looked."

@@ -176,7 +176,7 @@ def test_a_stream_that_ends_before_its_end_is_no_answer() -> None:
 def test_arguments_that_come_twice_and_differ_are_not_run() -> None:
     events = events_of(CALL)
     del events[4]  # a piece of the arguments
-    with pytest.raises(ModelError, match="twice, and differently"):
+    with pytest.raises(ModelError, match="twice, with different content"):
         answer_of(*encoded(*events))
 
 

@@ -184,5 +184,5 @@ def test_why_a_stream_broke_says_more_than_that_it_cannot_be_closed():
 
 def test_a_client_that_never_stops_is_stopped():
     client = Odd(itertools.repeat(TextChunk("x" * (1 << 20))), ZeroDivisionError("never"))
-    with pytest.raises(ModelError, match="did not stop"):
+    with pytest.raises(ModelError, match="without stopping"):
         asyncio.run(ask(client, Request([]), Unwatched()))

@@ -125,7 +125,7 @@ def test_a_worker_that_writes_nothing_deletes_nothing(memory: NotesFolder) -> No
     before = staged(memory)
     _, failed = played(memory.folder, [say("nothing to do")], spawn_jobs)
     assert isinstance(failed, ConsolidateFailed)
-    assert "wrote nothing" in failed.error
+    assert "wrote no notes" in failed.error
     assert staged(memory) == before
 
 

@@ -374,7 +374,7 @@ async def test_a_scope_or_a_budget_that_no_manifest_may_have_is_refused_in_the_w
         tokens, seconds, nul, empty = await results(pod)
         assert tokens == "spawn_pod: budget.tokens: expected 0 or more, got -5"
         assert seconds == "spawn_pod: budget.seconds: expected 0 or more, got -1.0"
-        assert "which no file can have" in nul
+        assert "which is not a valid path" in nul
         assert "a rule's target is empty" in empty
         assert [each.name for each in system.pods()] == ["lead"]
 

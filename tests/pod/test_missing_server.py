@@ -45,7 +45,7 @@ def assert_well_worded(error: RunFailed, port: int) -> None:
     assert "aiohttp" not in published
     assert len(published.splitlines()) < 50
     assert published.splitlines()[-1].startswith(
-        f"protocol.errors.RunFailed: 127.0.0.1:{port}: nothing answers"
+        f"protocol.errors.RunFailed: 127.0.0.1:{port}: the connection was refused"
     )
     assert f"http://127.0.0.1:{port}/v1" in str(error)
     assert "ollama serve" in str(error)

@@ -76,7 +76,7 @@ async def test_a_session_that_was_opened_with_a_password_asks_for_it_again(tmp_p
             pod = await system.spawn(manifest)
             session = (await pod.run("hi")).session_id
         async with PodSystem(store=store) as system:
-            with pytest.raises(ManifestError, match="sessions keep none") as caught:
+            with pytest.raises(ManifestError, match="sessions do not store them") as caught:
                 await system.spawn(manifest.without_secrets(), resume=session)
             assert "base_url" in caught.value.hint
             assert server.url.partition("//")[2] in caught.value.message

@@ -172,7 +172,7 @@ async def test_a_client_that_raises_a_cancel_by_itself_fails_the_run_with_the_ca
 
     async with PodSystem() as system:
         pod = await system.spawn(PLAIN, client=Odd())
-        with pytest.raises(RunFailed, match="CancelledError by itself") as failed:
+        with pytest.raises(RunFailed, match="CancelledError, although nobody had cancelled it") as failed:
             await pod.run("go")
         assert isinstance(failed.value.cause.__cause__, asyncio.CancelledError)
 

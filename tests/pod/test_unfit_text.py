@@ -166,7 +166,7 @@ async def test_a_block_that_is_none_fails_the_run_and_what_the_answer_took_count
     async with PodSystem(budget={"tokens": 1000}) as system:
         client = Raw(broken, [TextChunk("fine"), End("end_turn")])
         pod = await system.spawn(PodManifest.of(), client=client)
-        with pytest.raises(RunFailed, match="the client gave"):
+        with pytest.raises(RunFailed, match="the client yielded"):
             await pod.run("go")
         assert (await pod.describe()).usage == system.totals.usage == Usage(10, 5)
         assert (await pod.run("go")).text == "fine"

@@ -48,9 +48,9 @@ WRONG = {
     "podd = 1": ["unknown key 'podd'", "did you mean 'pod'?", "scope"],
     '[pod]\nnam = "x"': ["unknown key 'pod.nam'", "did you mean 'name'?", "keys of [pod]: name, pwd"],
     "[pod]\nname = 3": ["pod.name: expected a string, got 3"],
-    "pod = " + "[" * 5000: ["cannot be read: its lists or tables are too deep"],
+    "pod = " + "[" * 5000: ["cannot be read: its lists or tables are nested too deeply"],
     "pod = " + "9" * 5000: ["cannot be read: a number has too many digits"],
-    '[pod]\npwd = "a\\u0000b"': ["pod.pwd: expected a path, got", "which no file can have"],
+    '[pod]\npwd = "a\\u0000b"': ["pod.pwd: expected a path, got", "which is not a valid path"],
     '[memory]\nfolder = "a\\u0000b"': ["memory.folder: expected a path"],
     '[scope]\nallow = [{ target = "a\\u0000b", permission = "read" }]': ["scope: expected a path"],
     '[tools]\nmodules = ["a\\u0000b.py"]': ["tools.modules: expected a path"],
@@ -162,7 +162,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path):
 def test_a_text_that_is_no_toml_has_a_hint():
     with pytest.raises(ManifestError) as caught:
         PodManifest.from_toml("name = reviewer")
-    assert "texts stand in quotes" in (caught.value.hint or "")
+    assert "put strings in quotes" in (caught.value.hint or "")
 
 
 def test_the_mark_that_windows_writes_before_a_text_does_no_harm(tmp_path: Path):
@@ -202,7 +202,7 @@ def test_a_setting_from_python_joins_the_model_that_was_named():
 
 def test_a_model_that_cannot_be_encoded_is_an_error_of_the_manifest():
     for settings in ({"model": "ollama/\ud800"}, {"model": "openai/x", "base_url": "http://\udc00/"}):
-        with pytest.raises(ManifestError, match="model: half a character"):
+        with pytest.raises(ManifestError, match="model: a string contains half a character"):
             PodManifest.of(**settings)
 
 
@@ -223,8 +223,8 @@ def test_the_model_from_python_may_be_a_whole_section_too():
         ({"instructions": "x"}, "did you mean 'system_prompt'?"),
         ({"max_turns": 1}, "did you mean 'max_steps'?"),
         ({"budget": {"dollars": 1}}, "did you mean 'cost_usd'?"),
-        ({"tools": [len]}, "functions are for spawn(tools="),
-        ({"scope": "."}, "say Scope.readable"),
+        ({"tools": [len]}, "pass functions to spawn(tools="),
+        ({"scope": "."}, "write Scope.readable"),
         ({"max_steps": "5"}, "worker.max_steps: expected a whole number, got '5'"),
         ({"tools": ["files"]}, "tools: expected a table"),
         ({"pwd": 3}, "pod.pwd: expected a string, got 3"),
@@ -273,6 +273,6 @@ def test_names_may_have_letters_with_marks_of_any_script() -> None:
 
 
 def test_a_path_with_half_a_character_is_refused_and_one_with_bytes_that_are_no_utf_8_is_not():
-    with pytest.raises(ManifestError, match=r"scope: expected a path, got .* which no file can have"):
+    with pytest.raises(ManifestError, match=r"scope: expected a path, got .* which is not a valid path"):
         PodManifest.of(scope=Scope.writable("a\ud800"))
     assert PodManifest.of(scope=Scope.writable("/a\udce9")).scope.allow[0].target == "/a\udce9"

@@ -82,8 +82,8 @@ def test_the_approval_of_a_server_is_a_rule_behind_those_of_the_manifest() -> No
         ({"name": "a", "command": ["x"], "approval": "maybe"}, "tools.mcp[0].approval: expected one of"),
         ({"name": "a", "url": "ftp://x/y"}, "tools.mcp[0].url: expected a URL like"),
         ({"name": "a", "url": "https://me:s3cret@x/y"}, "https://…@x/y"),
-        ({"name": "a", "url": "http://x", "env": {"A": "b"}}, "env and cwd are of a server with a command"),
-        ({"name": "a", "url": "http://x", "headers_env": {"A b": "B"}}, "'A b' is not a name of a header"),
+        ({"name": "a", "url": "http://x", "env": {"A": "b"}}, "only a server with a command has env and cwd"),
+        ({"name": "a", "url": "http://x", "headers_env": {"A b": "B"}}, "'A b' is not a valid header name"),
         (
             {"name": "a", "url": "http://x", "headers_env": {"A": "Bearer s3cret"}},
             "headers_env.A: expected the name",
@@ -98,7 +98,7 @@ def test_what_is_wrong_is_named(server: dict[str, Any], words: str) -> None:
 
 
 def test_two_servers_have_two_names() -> None:
-    with pytest.raises(ManifestError, match=r"tools.mcp\[1\].name: there is another server 'a'"):
+    with pytest.raises(ManifestError, match=r"tools.mcp\[1\].name: there is already a server 'a'"):
         PodManifest.of(mcp=[{"name": "a", "command": ["x"]}, {"name": "a", "command": ["y"]}])
 
 
@@ -109,5 +109,5 @@ def test_variables_are_expanded_as_other_clients_do_it() -> None:
     assert header_value("Bearer ${A}", variables) == "Bearer 1"
     with pytest.raises(ManifestError, match="the variable B is not set"):
         expand("${B}", variables)
-    with pytest.raises(ManifestError, match=r"\$\{input:key\} is not a variable"):
+    with pytest.raises(ManifestError, match=r"\$\{input:key\} is not an environment variable"):
         expand("${input:key}", variables)

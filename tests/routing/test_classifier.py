@@ -144,7 +144,7 @@ async def test_what_is_not_said_is_empty():
 
 
 async def test_an_agent_that_is_not_known_is_refused_with_those_that_are():
-    with pytest.raises(ClassificationRefused, match=r"named 'gpt'.*there are claude, local"):
+    with pytest.raises(ClassificationRefused, match=r"named 'gpt'.*the agents are claude, local"):
         await by_text('{"agent_type": "gpt"}', agents=["claude", "local"])
     assert (await by_text('{"agent_type": "gpt"}')).agent_type == "gpt", "without a list all are taken"
 
@@ -156,7 +156,7 @@ async def test_a_model_that_a_program_would_take_for_an_option_is_refused():
 
 async def test_an_agent_that_is_limited_now_is_refused_and_one_whose_limit_has_ended_is_not():
     now = time.time()
-    with pytest.raises(ClassificationRefused, match="limited by its provider now"):
+    with pytest.raises(ClassificationRefused, match="rate-limited by its provider right now"):
         await by_text(json.dumps(CHOSEN), SystemStatus(rate_limited={"claude": now + 60}))
     assert await by_text(json.dumps(CHOSEN), SystemStatus(rate_limited={"claude": now - 1})) == FOUND
 

@@ -145,7 +145,7 @@ async def test_a_verifier_that_fails_has_accepted_nothing_and_leaves_the_prompt_
 async def test_a_verdict_that_is_none_is_an_error_of_the_verifier(said: Any):
     chain = chain_of([say("12")], [say("13")], verifier=lambda *_: said)
     result = await chain.run(TASK)
-    assert result.attempts[0].feedback.startswith("verifier error: a verifier gave ")
+    assert result.attempts[0].feedback.startswith("verifier error: a verifier returned ")
     assert "which is not a verdict" in result.attempts[0].feedback
 
 
@@ -286,13 +286,13 @@ async def test_the_last_tier_is_asked_again_where_its_server_wants_that_and_no_o
     ("entries", "given", "words"),
     [
         ([], {}, "a chain needs at least one tier"),
-        ([SMALL], {"verifier": Verdicts()}, "nobody answers for ollama/phi4: the chain has no local"),
-        ([LARGE], {}, "nobody answers for claude-opus-5: the chain has no cloud"),
-        ([SMALL], {"local": ScriptedClient([])}, "nobody verifies ollama/phi4"),
-        ([SMALL], {"local": 5, "verifier": Verdicts()}, "local=5 answers no tasks"),
-        ([SMALL], {"local": {"other": ScriptedClient([])}, "verifier": Verdicts()}, "nobody answers for"),
+        ([SMALL], {"verifier": Verdicts()}, "ollama/phi4 has no client: the chain has no local"),
+        ([LARGE], {}, "claude-opus-5 has no client: the chain has no cloud"),
+        ([SMALL], {"local": ScriptedClient([])}, "the answers of ollama/phi4 cannot be verified"),
+        ([SMALL], {"local": 5, "verifier": Verdicts()}, "local=5 cannot run tasks"),
+        ([SMALL], {"local": {"other": ScriptedClient([])}, "verifier": Verdicts()}, "has no client"),
         ([5], {}, "5 is not a tier"),
-        ([" "], {"local": ScriptedClient([]), "verifier": Verdicts()}, "has no name"),
+        ([" "], {"local": ScriptedClient([]), "verifier": Verdicts()}, "empty model name"),
         ([ChainEntry("a", timeout=0)], {}, "timeout: expected more than 0 seconds"),
         ([LARGE], {"cloud": ScriptedClient([]), "tools": "some"}, "tools='some'"),
         ([LARGE], {"cloud": ScriptedClient([]), "verify_timeout": 0}, "verify_timeout"),
@@ -418,7 +418,7 @@ def test_bug_anthropic_claude_counts_as_local():
     ("reply", "feedback"),
     [
         (say(" \n"), "The answer was empty."),
-        (say("ha", stop_reason="max_tokens"), "The answer was cut: it has to be shorter."),
+        (say("ha", stop_reason="max_tokens"), "The answer was cut off: it must be shorter."),
         (say("no", stop_reason="refusal"), "The model refused the task."),
     ],
 )

@@ -131,11 +131,11 @@ async def test_a_command_of_a_projects_file_is_not_run_before_a_person_has_looke
 @pytest.mark.parametrize(
     ("chain", "error", "words"),
     [
-        ('entries = ["offline/hello"]', ChainInvalid, "nobody verifies"),
+        ('entries = ["offline/hello"]', ChainInvalid, "cannot be verified"),
         (
             'entries = ["phi4"]\nverifier = { command = ["true"] }',
             ConfigError,
-            "chain 'careful': nobody knows which server has the model 'phi4'",
+            "chain 'careful': the server of the model 'phi4' is unknown",
         ),
         ('entries = ["claude-opus-5"]', MissingKey, "ANTHROPIC_API_KEY"),
         (

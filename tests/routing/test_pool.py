@@ -195,7 +195,7 @@ async def test_a_function_that_gives_no_text_fails_its_job(tmp_path: Path, given
         ended = await pool.submit(job())
     assert ended.status == "failed"
     assert ended.error is not None
-    assert "not text" in ended.error
+    assert "not a string" in ended.error
 
 
 async def test_a_job_that_fails_says_why(tmp_path: Path) -> None:
@@ -958,7 +958,7 @@ async def test_what_no_pool_can_be_made_of_is_refused(
         ({"one": one}, {"one": 0}, PoolError, "1 or more"),
         ({"one": one}, {"one": True}, PoolError, "1 or more"),
         ({"one": 3}, {}, PoolError, "is not a runner"),
-        ({"": one}, {}, PoolError, "not a name"),
+        ({"": one}, {}, PoolError, "not a valid name"),
         ({"one": lambda _: "x"}, {}, PoolError, "is not a runner"),
         ({"one": "no such"}, {}, UnknownRunner, "no such"),
         ({"one": []}, {}, UnknownRunner, "command"),

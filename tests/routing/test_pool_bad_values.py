@@ -58,7 +58,7 @@ def test_an_end_that_cannot_be_kept_is_a_failure_that_can() -> None:
         decided = decide(claimed, outcome, limited=False, leaving=False, durable=True, now=3.0)
         assert isinstance(decided, Ended)
         assert (decided.execution.status, decided.execution.usage) == ("failed", None)
-        assert "cannot be kept" in str(decided.execution.error)
+        assert "cannot be stored" in str(decided.execution.error)
 
 
 @pytest.mark.parametrize("url", URLS)
@@ -131,7 +131,7 @@ async def test_a_classifier_that_fails_in_a_row_is_left_alone_and_jobs_do_not_wa
         async def classify(self, *_: Any) -> Any:
             nonlocal asked
             asked += 1
-            raise ModelError("nothing answers there", kind="connection")
+            raise ModelError("nothing listens there", kind="connection")
 
     assigned: asyncio.Queue[Assignment] = asyncio.Queue()
     choosing = Choosing(Fails(), Availability({"good": 1}), assigned.put_nowait)
@@ -142,7 +142,7 @@ async def test_a_classifier_that_fails_in_a_row_is_left_alone_and_jobs_do_not_wa
         choosing.begin(3, Job("one", "x"))
         assignment = assigned.get_nowait()
     assert (asked, assignment.number, assignment.lane) == (3, 3, "")
-    assert "is left alone" in str(assignment.reason)
+    assert "is not asked for a while" in str(assignment.reason)
     assert choosing.done == {0, 1, 2, 3}
 
 

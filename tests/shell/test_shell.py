@@ -272,5 +272,5 @@ async def test_commands_wait_for_a_place_where_the_system_has_no_more_processes(
     assert isinstance(refused, ToolResulted)
     assert isinstance(waited, ToolResulted)
     assert refused.item.is_error
-    assert "1 child processes are at work (bash)" in refused.item.text
+    assert "the limit of 1 child processes is reached (bash)" in refused.item.text
     assert waited.item.text == "in time\n[exit code 0]"

@@ -164,11 +164,11 @@ _EVENTS: dict[type[Event], Callable[[Any, int], Line]] = {
     ),
     events.PodEnded: lambda _e, _: Line("quiet", "pod stopped"),
     events.PodFailed: lambda e, _: Line("error", failed("pod failed", e.error)),
-    events.RunStart: lambda e, _: Line("quiet", "run goes on" if e.reason == "resume" else "run began"),
+    events.RunStart: lambda e, _: Line("quiet", "run continues" if e.reason == "resume" else "run began"),
     events.RunEnd: _run_ended,
     events.UserMessage: _said,
     events.AssistantMessage: lambda e, width: answer_line(e.item, width),
-    events.AttemptFailed: lambda e, _: Line("note", failed(f"attempt {e.attempt} gave no answer", e.error)),
+    events.AttemptFailed: lambda e, _: Line("note", failed(f"attempt {e.attempt} failed", e.error)),
     events.TierAttempted: lambda e, width: Line("note", _tier(e.attempt, width)),
     events.SystemMessage: lambda e, width: Line("note", cut(e.item.text, width)),
     events.ToolResulted: lambda e, width: result_line(e.item, None, e.seconds, width),
@@ -176,7 +176,7 @@ _EVENTS: dict[type[Event], Callable[[Any, int], Line]] = {
     events.CompactDone: _compacted,
     events.CompactFailed: lambda e, _: Line("error", failed("compaction failed", e.error)),
     events.ExtractStart: lambda _e, _: Line("quiet", "memory job began"),
-    events.ExtractDone: lambda e, _: Line("quiet", f"memory job done, {count(e.staged, 'find')}"),
+    events.ExtractDone: lambda e, _: Line("quiet", f"memory job done, {count(e.staged, 'finding')}"),
     events.ExtractFailed: lambda e, _: Line("error", failed("memory job failed", e.error)),
     events.ConsolidateStart: _consolidating,
     events.ConsolidateDone: _consolidated,
@@ -193,13 +193,13 @@ _EVENTS: dict[type[Event], Callable[[Any, int], Line]] = {
         "quiet", f"agent {'resumed' if e.resumed else 'started'}, runner {e.runner}"
     ),
     events.AgentActivity: lambda e, width: Line("quiet", cut(e.activity, width)),
-    events.AgentIdle: lambda _e, _: Line("quiet", "agent waits for words"),
+    events.AgentIdle: lambda _e, _: Line("quiet", "agent waits for a message"),
     events.AgentOutput: lambda e, width: Line("quiet", f"{e.stream}: {cut(e.text, width)}"),
-    events.AgentStopRequested: lambda _e, _: Line("note", "agent is asked to end"),
+    events.AgentStopRequested: lambda _e, _: Line("note", "agent is asked to stop"),
     events.AgentStopped: lambda e, _: Line(
         "note" if e.error is None else "error", failed(f"agent stopped, {_why_stopped(e)}", e.error)
     ),
-    events.AgentRestarted: lambda e, _: Line("note", failed("agent started again", e.error)),
+    events.AgentRestarted: lambda e, _: Line("note", failed("agent restarted", e.error)),
     events.BudgetExceeded: lambda e, _: Line(
         "error",
         f"budget of {e.budget}: {amount(e.used)} of {amount(e.limit)} used, {amount(e.reserved)} reserved",
@@ -216,9 +216,9 @@ _EVENTS: dict[type[Event], Callable[[Any, int], Line]] = {
     events.Retry: lambda e, _: Line("note", f"trying again in {seconds(e.wait)}: {e.error.message}"),
     events.ProcessLost: lambda e, _: Line("error", failed("process lost", e.error)),
     events.RestartsExhausted: lambda e, _: Line(
-        "note", f"not started again after {e.restarts} restarts: {e.error.message}"
+        "note", f"not restarted again after {e.restarts} restarts: {e.error.message}"
     ),
-    events.StreamRestart: lambda e, _: Line("note", f"the stream broke, asking again: {e.error.message}"),
+    events.StreamRestart: lambda e, _: Line("note", f"the stream broke, retrying: {e.error.message}"),
     events.StateChanged: lambda e, _: Line("quiet", f"{e.old} → {e.new}"),
     events.Lagged: lambda e, _: Line("error", _missed(e)),
 }

@@ -41,7 +41,7 @@ def schema_of(text: str) -> dict[str, Any]:
         try:
             data = read_file(path, _LARGEST + 1, pipes=True)
             if len(data) > _LARGEST:
-                raise UnusableSchema(f"{text} is larger than {_LARGEST:,} bytes, so it is not a schema")
+                raise UnusableSchema(f"{text} is larger than {_LARGEST:,} bytes, too large for a schema")
             return _decoded(data.decode("utf-8-sig"), text)
         except OSError as error:
             raise UnusableSchema(f"{text} cannot be read: {error.strerror}") from error

@@ -132,7 +132,7 @@ class MessagesAnswer(EventAnswer):
         try:
             message = read(data, Whole)
         except UNREADABLE as error:
-            self._fail(f"sent an answer that cannot be read: {error}")
+            self._fail(f"sent an unreadable answer: {error}")
             if not is_closed(data):
                 self.failure = unfinished(self._where, begun=True)
             return blocks
@@ -216,7 +216,7 @@ class MessagesAnswer(EventAnswer):
         try:
             return read(data, Event)
         except UNREADABLE as error:
-            self._fail(f"sent an event that cannot be read: {error}")
+            self._fail(f"sent an unreadable event: {error}")
             return None
 
     def _odd(self, data: bytes) -> None:
@@ -317,7 +317,7 @@ class MessagesAnswer(EventAnswer):
         if part is None or part.kind in {"text", "thinking"}:
             part = self._argued
         if part is None:
-            self._fail("sent arguments of a call that it never began")
+            self._fail("sent arguments for a call that it never started")
         elif part.kind != "other" and (text := part.halves.join(_piece(text))):
             part.pieces.append(text)
             if part.kind != "nameless":

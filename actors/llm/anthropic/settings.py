@@ -35,10 +35,11 @@ def fields_of(settings: ModelSettings, dialect: Dialect = Dialect()) -> dict[str
 def _refuse(settings: ModelSettings) -> None:
     budget = settings.thinking_budget
     if settings.seed is not None:
-        raise ManifestError("manifest: model.seed: the API anthropic has none", hint="leave it out")
+        raise ManifestError("manifest: model.seed: not supported by the anthropic API", hint="remove it")
     if settings.reasoning_effort == "minimal":
         raise ManifestError(
-            "manifest: model.reasoning_effort: the API anthropic knows none, low, medium, high, xhigh and max"
+            "manifest: model.reasoning_effort: the anthropic API supports none, low, medium, "
+            "high, xhigh and max"
         )
     if budget is not None and 0 < budget < _LEAST_BUDGET:
         raise ManifestError(
@@ -46,9 +47,9 @@ def _refuse(settings: ModelSettings) -> None:
         )
     if budget and settings.max_tokens is not None and settings.max_tokens <= budget:
         raise ManifestError(
-            f"manifest: model.thinking_budget: {budget} tokens do not fit into max_tokens, "
-            f"{settings.max_tokens}",
-            hint="what a model thinks counts as part of its answer: raise max_tokens",
+            f"manifest: model.thinking_budget: {budget} tokens are more than max_tokens = "
+            f"{settings.max_tokens} allows",
+            hint="thinking counts as part of the answer: raise max_tokens",
         )
 
 

@@ -76,10 +76,10 @@ def unfinished(where: str, *, begun: bool) -> ModelError:
     """The error of a stream that ended before the server said why."""
     if begun:
         message = f"{where} ended its answer before it was complete"
-        hint = "the server or a proxy closed the stream: its log may say why"
+        hint = "the server or a proxy closed the stream: check its log"
     else:
-        message = f"{where} gave no answer at all"
-        hint = "some servers end like this when the prompt does not fit the context"
+        message = f"{where} sent no answer at all"
+        hint = "some servers do this when the prompt does not fit the context"
     return ModelError(message, kind="protocol", hint=hint, where=where, retryable=True)
 
 
@@ -143,7 +143,8 @@ def failure_of(reason: str, where: str) -> ModelError | None:
         return ModelError(
             f"{where} stopped in the middle of its answer: the context is full",
             kind="context_overflow",
-            hint="history and answer do not fit the context: compact it, or use a model with more room",
+            hint="history and answer do not fit the context: compact the history, or use a model "
+            "with a larger context",
             where=where,
         )
     if word in _BROKE_OFF:
@@ -158,17 +159,17 @@ def _word(reason: str) -> str:
 
 def nameless(where: str) -> ModelError:
     """The error of an answer whose only content is a tool call that the server never named."""
-    return _misread(f"{where} sent a tool call without the name of a tool, and nothing else to go by", where)
+    return _misread(f"{where} sent a tool call without a tool name, and nothing else", where)
 
 
 def callless(where: str) -> ModelError:
     """The error of an answer that ends as if it called tools, but holds neither a call nor a word."""
-    said = "ended its answer to have a tool called, but sent neither a call nor a word"
+    said = "ended its answer with a tool call, but sent neither a call nor text"
     return _misread(f"{where} {said}", where)
 
 
 def _misread(message: str, where: str) -> ModelError:
-    hint = "the model may be too small for tools, or the server reads its answers wrongly"
+    hint = "the model may be too small for tools, or the server misparses its answers"
     return ModelError(message, kind="protocol", hint=hint, where=where, retryable=True)
 
 

@@ -180,7 +180,7 @@ class Endpoint:
             return
         last = self._last_failure
         raise ModelError(
-            f"{last.message} ({self._failures} failures in a row: it is left alone for a moment)",
+            f"{last.message} ({self._failures} failures in a row: requests are paused for a moment)",
             kind=last.kind,
             hint=last.hint,
             where=self.where,
@@ -201,7 +201,7 @@ class Endpoint:
                 self._waiters.remove(place)
             if isinstance(error, TimeoutError):
                 raise ModelError(
-                    f"{self.where}: {self._streams} streams are open already and none ended in time",
+                    f"{self.where}: {self._streams} streams are already open, and none ended in time",
                     kind="timeout",
                     where=self.where,
                     retryable=False,

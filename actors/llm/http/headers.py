@@ -22,7 +22,7 @@ def key_of(text: str, what: str) -> str:
     shows the key.
     """
     key = trimmed(text)
-    why = _fault(key) or ("a blank in it" if " " in key else None)
+    why = _fault(key) or ("a space" if " " in key else None)
     if why is None and key[:1] in {'"', "'"} and key[-1:] == key[:1]:
         why = "quotes around it"
     if why is not None:
@@ -38,7 +38,7 @@ def bearer(api_key: str) -> dict[str, str]:
 def header_of(name: str, value: str) -> tuple[str, str]:
     """A header in the form in which it can be sent. Raises ModelError, which never shows the value."""
     name, value = trimmed(name), trimmed(value)
-    why = "a name that no header has" if not _NAME.fullmatch(name) else _fault(value)
+    why = "an invalid name" if not _NAME.fullmatch(name) else _fault(value)
     if why is not None:
         raise ModelError(
             f"the header {name!r} cannot be sent: it has {why}",
@@ -52,11 +52,11 @@ def header_of(name: str, value: str) -> tuple[str, str]:
 def _fault(text: str) -> str | None:
     """Why a text cannot be a header, if it cannot."""
     if "\n" in text or "\r" in text:
-        return "a line break in it"
+        return "a line break"
     if any(mark in text for mark in _QUOTES):
-        return "a typographic quote in it"
+        return "a typographic quote"
     if not text.isascii():
-        return "a character in it that is not ASCII"
+        return "a character that is not ASCII"
     if not text.isprintable():
-        return "a control character in it"
+        return "a control character"
     return None

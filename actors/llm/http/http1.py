@@ -159,7 +159,7 @@ def _framing(status: int, transfer: list[str], length: str | None) -> Framing:
     sizes = {each.strip() for each in length.split(",")}  # some proxies repeat it
     size = sizes.pop()
     if sizes or not _LENGTH.fullmatch(size) or int(size) > _MAX_SIZE:
-        raise TransportError(no_http(f"the length {length[:40]!r} of its answer is none"))
+        raise TransportError(no_http(f"{length[:40]!r} is not a valid content length"))
     return Sized(int(size))
 
 
@@ -269,7 +269,7 @@ class Chunked:
 
     def _hold(self, data: bytes) -> None:
         if len(data) > (MAX_HEADER_BYTES if self._trailing else _MAX_SIZE_LINE):
-            raise TransportError(no_http("the line of a chunk's size has no end"))
+            raise TransportError(no_http("the line with a chunk's size has no end"))
         self._held = data
 
 
@@ -282,7 +282,7 @@ def _size_of(line: bytes) -> int:
             return int(line, 16)
         except ValueError:
             pass  # raised below
-    raise TransportError(no_http(f"{line[:40]!r} is not a size of a chunk"))
+    raise TransportError(no_http(f"{line[:40]!r} is not a chunk size"))
 
 
 def _look_at_end(end: bytes, due: bytes) -> None:

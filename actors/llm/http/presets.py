@@ -107,9 +107,10 @@ def server_for(
     preset = PRESETS.get(scheme)
     if preset is None:
         raise ModelError(
-            f"{scheme!r} is not a kind of model server",
+            f"{scheme!r} is not a known scheme of model servers",
             kind="invalid_request",
-            hint=f"known ones: {', '.join(PRESETS)}; for others of OpenAI's format, openai with base_url",
+            hint=f"known schemes: {', '.join(PRESETS)}; for other servers with OpenAI's API, use "
+            "openai with base_url",
         )
     url = base_url_of(base_url or address_of(preset, environment))
     at_vendor = _is_vendors(preset, url)
@@ -132,8 +133,8 @@ def address_of(preset: Preset, environment: Mapping[str, str] = os.environ) -> s
         value = next((environment[name] for name in names if environment.get(name)), None)
         if value is None:
             raise ManifestError(
-                f"manifest: model.base_url: each customer of {preset.scheme} has an address of their own",
-                hint=f"say it in base_url, or export {names[0]}",
+                f"manifest: model.base_url: each customer of {preset.scheme} has their own address",
+                hint=f"set it in base_url, or export {names[0]}",
             )
         return value
 
@@ -201,7 +202,7 @@ async def _list_models(peer: Peer, seconds: float) -> list[str]:
         return [model.id for model in msgspec.json.decode(body, type=_Models).data]
     except UNDECODABLE as error:
         raise ModelError(
-            f"{peer.where} does not list its models: {error}",
+            f"{peer.where} sent no usable list of models: {error}",
             kind="protocol",
             hint="check base_url, which usually ends in /v1",
             where=peer.where,

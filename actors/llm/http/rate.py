@@ -97,8 +97,8 @@ class RateWindow:
 
     def _too_late(self, where: str, seconds: float) -> ModelError:
         return ModelError(
-            f"{where}: the next request would have to wait {seconds:.0f} s for its limit of requests or "
-            "tokens a minute, which is longer than this run may",
+            f"{where}: the next request would have to wait {seconds:.0f} s for the limit on "
+            "requests or tokens per minute, which is longer than this run allows",
             kind="rate_limit",
             hint="raise requests_per_minute and tokens_per_minute in [model], or the run's budget of seconds",
             where=where,

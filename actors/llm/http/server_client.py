@@ -61,10 +61,10 @@ class ServerClient(Closing, Generic[D]):
         basic = authorization_of(basic_credentials(base_url))
         if basic and "authorization" in headers:
             raise ModelError(
-                f"{where_of(base_url)}: base_url holds a user or password, and there is a key besides: "
-                "a request has room for one of them",
+                f"{where_of(base_url)}: base_url contains a user or password, but there is also "
+                "a key: a request can send only one of them",
                 kind="invalid_request",
-                hint="leave out the key (api_key_env), or what stands before the @ in base_url",
+                hint="remove the key (api_key_env), or what comes before the @ in base_url",
                 where=where_of(base_url),
             )
         self.base_url = without_credentials(base_url)

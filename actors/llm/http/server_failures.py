@@ -31,7 +31,7 @@ class ServerFailures:
         if type(error) is TimeoutError:
             return self._late(seconds, deadline)
         if type(error) is ValueError:
-            hint = "look at what the server or a proxy before it does to answers"
+            hint = "check whether the server, or a proxy in front of it, changes answers"
             return ModelError(f"{self._where} sent {error}", kind="protocol", hint=hint, where=self._where)
         failure = explained(error)
         words, hint = failure.words, failure.hint or self._reach_hint()
@@ -52,10 +52,10 @@ class ServerFailures:
         assert self.proxy is not None
         proxy = where_of(self.proxy)
         host = urlsplit(self._base_url).hostname
-        hint = f"look at HTTP_PROXY, HTTPS_PROXY and ALL_PROXY, or add {host} to NO_PROXY"
+        hint = f"check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY, or add {host} to NO_PROXY"
         parts = urlsplit(self.proxy)
         if is_of(error, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)):
-            return f"the proxy {proxy} on the way there: {failure.words}", failure.hint or hint
+            return f"the proxy {proxy}: {failure.words}", failure.hint or hint
         return f"{failure.words} (through the proxy {proxy})", failure.hint or hint
 
     def proxy_wants_key(self) -> ModelError | None:
@@ -63,7 +63,7 @@ class ServerFailures:
         if self.proxy is None:
             return None
         return ModelError(
-            f"{self._where}: the proxy {where_of(self.proxy)} on the way there: {PROXY_WANTS}",
+            f"{self._where}: the proxy {where_of(self.proxy)}: {PROXY_WANTS}",
             kind="auth",
             hint=PROXY_WANTS_HINT,
             status=PROXY_WANTS_KEY,
@@ -73,9 +73,9 @@ class ServerFailures:
     def endless(self) -> ModelError:
         """The error of an answer that is larger than any."""
         return ModelError(
-            f"{self._where} sent more than {MAX_ANSWER_BYTES // 2**20} MB and did not stop",
+            f"{self._where} sent more than {MAX_ANSWER_BYTES // 2**20} MB without stopping",
             kind="protocol",
-            hint="the server may not heed max_tokens, or the model repeats itself",
+            hint="the server may ignore max_tokens, or the model repeats itself",
             where=self._where,
             retryable=False,
         )
@@ -83,7 +83,7 @@ class ServerFailures:
     def _late(self, seconds: float, deadline: float | None) -> ModelError:
         if deadline is not None and time.monotonic() >= deadline:
             return ModelError(
-                f"{self._where}: the run's time is up before the answer was complete",
+                f"{self._where}: the run's time was up before the answer was complete",
                 kind="timeout",
                 where=self._where,
                 retryable=False,
@@ -91,7 +91,7 @@ class ServerFailures:
         return ModelError(
             f"{self._where} sent nothing for {seconds:g} s",
             kind="timeout",
-            hint="local inference can be slow: use a smaller model, or longer time-outs",
+            hint="local inference can be slow: use a smaller model, or a longer timeout",
             where=self._where,
         )
 

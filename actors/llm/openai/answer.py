@@ -144,7 +144,7 @@ class ChatAnswer(EventAnswer):
             try:
                 chunk, plain = read_with_care(data)
             except UNREADABLE as error:
-                self._fail(f"{self._where} sent an event that cannot be read: {error}", "protocol")
+                self._fail(f"{self._where} sent an unreadable event: {error}", "protocol")
                 return
             self._halves = self._halves or HalfPairs()
         if (

@@ -53,8 +53,8 @@ def _thinking(settings: ModelSettings, kind: str) -> dict[str, Any]:
     effort, budget = settings.reasoning_effort, settings.thinking_budget
     if effort is not None and budget is not None:
         raise ManifestError(
-            "manifest: model: reasoning_effort and thinking_budget are two words for one thing here",
-            hint="give one of them",
+            "manifest: model: reasoning_effort and thinking_budget mean the same here",
+            hint="set only one of them",
         )
     if budget is not None:
         return _with_budget(budget, kind)
@@ -74,6 +74,6 @@ def _with_budget(budget: int, kind: str) -> dict[str, Any]:
     if kind == "gemini":
         return {"extra_body": {"google": {"thinking_config": {"thinking_budget": budget}}}}
     raise ManifestError(
-        f"manifest: model.thinking_budget: a server of the kind {kind or 'openai'!r} has none",
-        hint="say reasoning_effort instead, or what the server calls it in extra_body",
+        f"manifest: model.thinking_budget: not supported by servers of the scheme {kind or 'openai'!r}",
+        hint="use reasoning_effort instead, or the server's own setting in extra_body",
     )

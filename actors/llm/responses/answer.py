@@ -120,7 +120,7 @@ class ResponsesAnswer(EventAnswer):
         try:
             event, self._mends = read(data)
         except UNREADABLE as error:
-            self._break(f"sent an answer that cannot be read: {error}")
+            self._break(f"sent an unreadable answer: {error}")
             if not is_closed(data):
                 self.failure = unfinished(self._where, begun=True)
         else:
@@ -174,7 +174,7 @@ class ResponsesAnswer(EventAnswer):
         try:
             event, mended = read(data)
         except UNREADABLE as error:
-            self._break(f"sent an event that cannot be read: {error}")
+            self._break(f"sent an unreadable event: {error}")
             return
         self._mends = self._mends or mended
         kind = event.type if isinstance(event.type, str) else None
@@ -295,7 +295,7 @@ class ResponsesAnswer(EventAnswer):
         came = "".join(output.pieces)
         if isinstance(arguments, str) and arguments != came:
             if not arguments.startswith(came):
-                self._break("sent the arguments of a call twice, and differently")
+                self._break("sent the arguments of a call twice, with different content")
                 return
             self._argue(output, arguments[len(came) :])
         output.ended = item.get("status") != "incomplete"

@@ -13,10 +13,14 @@ def fields_of(settings: ModelSettings) -> dict[str, Any]:
     """The fields of a request. Raises ManifestError for a setting that this API does not have."""
     for name, value in (("seed", settings.seed), ("thinking_budget", settings.thinking_budget)):
         if value is not None:
-            hint = "say reasoning_effort instead" if name == "thinking_budget" else "leave it out"
-            raise ManifestError(f"manifest: model.{name}: the API openai_responses has none", hint=hint)
+            hint = "use reasoning_effort instead" if name == "thinking_budget" else "remove it"
+            raise ManifestError(
+                f"manifest: model.{name}: not supported by the openai_responses API", hint=hint
+            )
     if settings.stops:
-        raise ManifestError("manifest: model.stop: the API openai_responses has none", hint="leave it out")
+        raise ManifestError(
+            "manifest: model.stop: not supported by the openai_responses API", hint="remove it"
+        )
     fields: dict[str, Any] = {}
     if settings.top_p is not None:
         fields["top_p"] = settings.top_p

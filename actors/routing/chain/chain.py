@@ -65,8 +65,9 @@ class EscalationChain(Closing):
             raise ChainInvalid(f"verify_timeout: expected more than 0 seconds, got {shown(verify_timeout)}")
         if verifier is None and (unverified := [each.name for each in tiers if each.is_verified]):
             raise ChainInvalid(
-                f"nobody verifies {', '.join(unverified)}: the chain has no verifier",
-                hint="verifier= is a function, a CommandVerifier or a ModelVerifier; cloud tiers need none",
+                f"the answers of {', '.join(unverified)} cannot be verified: the chain has no verifier",
+                hint="set verifier= to a function, a CommandVerifier or a ModelVerifier; cloud "
+                "tiers need none",
             )
         self.model = name
         self._prices = prices
@@ -107,7 +108,7 @@ class EscalationChain(Closing):
         alone = [each.name for each in self._parts.tiers if isinstance(each.client, ExecutorClient)]
         if alone:
             raise ModelError(
-                f"the chain cannot answer a conversation: {', '.join(alone)} is shown a task alone",
+                f"the chain cannot answer a conversation: {', '.join(alone)} can only take a single task",
                 kind="invalid_request",
                 hint="give the chain LLMClients, or call chain.run(ChainRequest(…))",
             )

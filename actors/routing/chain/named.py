@@ -89,8 +89,8 @@ def _named(model: str, local: LocalModelSection | None) -> ModelSection:
     if local is not None:
         return _on_local(local, model)
     raise ConfigError(
-        f"nobody knows which server has the model {model!r}",
-        hint="write it with the kind of its server, as in ollama/qwen3, or set [local_model]",
+        f"the server of the model {model!r} is unknown",
+        hint="write it with the scheme of its server, as in ollama/qwen3, or set [local_model]",
     )
 
 
@@ -98,8 +98,8 @@ def _check_verified(section: ChainSection, entries: tuple[ChainEntry, ...]) -> N
     unverified = [each.model for each in entries if not each.is_cloud]
     if section.verifier is None and unverified:
         raise ChainInvalid(
-            f"nobody verifies {', '.join(unverified)}",
-            hint='verifier = { command = ["pytest", "-q"] }, or cloud = true for a model that needs none',
+            f"the answers of {', '.join(unverified)} cannot be verified",
+            hint='set verifier = { command = ["pytest", "-q"] }, or cloud = true for a model that needs none',
         )
 
 
@@ -167,7 +167,7 @@ def _on_local(local: LocalModelSection, model: str) -> ModelSection:
     """A model on the server of ``[local_model]``."""
     if local.api_key and local.api_key_env is None:
         raise ConfigError(
-            "a chain cannot use the key that local_model.api_key holds",
-            hint='name a variable that holds it: api_key = "env:MY_KEY"',
+            "a chain cannot use a key that is written in local_model.api_key",
+            hint='name a variable that contains it: api_key = "env:MY_KEY"',
         )
     return ModelSection("openai", model, local.endpoint, local.api_key_env)

@@ -54,7 +54,9 @@ class Tier(Struct, frozen=True, eq=False):
 def tiers_of(entries: Sequence[ChainEntry], local: Who | None, cloud: Who | None) -> tuple[Tier, ...]:
     """The tiers of a chain. Raises ChainInvalid where there are none, or nobody answers for one."""
     if not entries:
-        raise ChainInvalid("a chain needs at least one tier", hint='EscalationChain(["ollama/qwen3"], …)')
+        raise ChainInvalid(
+            "a chain needs at least one tier", hint='as in EscalationChain(["ollama/qwen3"], …)'
+        )
     for each in entries:
         _check(each)
     return tuple(
@@ -71,10 +73,10 @@ def tiers_of(entries: Sequence[ChainEntry], local: Who | None, cloud: Who | None
 def _check(entry: ChainEntry) -> None:
     if not isinstance(entry, ChainEntry):
         raise ChainInvalid(
-            f"{shown(entry, 100)} is not a tier", hint="a ChainEntry, or the name of a model for entry_for"
+            f"{shown(entry, 100)} is not a tier", hint="use a ChainEntry, or the name of a model"
         )
     if not entry.model.strip():
-        raise ChainInvalid("the model of a tier has no name")
+        raise ChainInvalid("a tier has an empty model name")
     if entry.timeout is not None and not entry.timeout > 0:
         raise ChainInvalid(f"{entry.model}: timeout: expected more than 0 seconds, got {entry.timeout}")
 
@@ -85,15 +87,17 @@ def _client(entry: ChainEntry, who: Who | None) -> LLMClient:
         who = who.get(entry.model)
     if who is None:
         raise ChainInvalid(
-            f"nobody answers for {entry.model}: the chain has no {kind}",
-            hint=f"{kind}= is an LLMClient, or has run(ChainRequest), or is a dict of those by models",
+            f"{entry.model} has no client: the chain has no {kind}",
+            hint=f"set {kind}= to an LLMClient, an object with run(ChainRequest), or a dict of "
+            "these by model",
         )
     if isinstance(who, LLMClient):
         return who
     if isinstance(who, Executor):
         return ExecutorClient(who)
     raise ChainInvalid(
-        f"{kind}={shown(who, 100)} answers no tasks", hint="an LLMClient, or an object with run(ChainRequest)"
+        f"{kind}={shown(who, 100)} cannot run tasks",
+        hint="use an LLMClient, or an object with run(ChainRequest)",
     )
 
 
@@ -133,7 +137,7 @@ class Done:
         result = await executor.run(request)
         text = result if isinstance(result, str) else getattr(result, "text", None)
         if not isinstance(text, str):
-            raise RoutingError(f"{shown(executor, 100)} gave {shown(result, 100)}, which has no text")
+            raise RoutingError(f"{shown(executor, 100)} returned {shown(result, 100)}, which has no text")
         self.cost = _cost_of(result)
         yield TextChunk(text)
         usage, model = getattr(result, "usage", None), getattr(result, "model", None)

@@ -33,7 +33,7 @@ def fault_of(answer: Answer, request: Request) -> str | None:
     if answer.item.refused:
         return "The model refused the task."
     if answer.stop_reason == "max_tokens":
-        return "The answer was cut: it has to be shorter."
+        return "The answer was cut off: it must be shorter."
     if not text.strip():
         return "The answer was empty."
     return misfit(request, text)

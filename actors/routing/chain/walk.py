@@ -108,7 +108,7 @@ class Walk:
     def _out_of_time(self) -> ModelError:
         done = len(self._progress.attempts)
         return ModelError(
-            f"the time was up before a tier was accepted; {done} of {len(self._parts.tiers)} had been",
+            f"time ran out before a tier was accepted; {done} of {len(self._parts.tiers)} had been",
             kind="timeout",
             retryable=False,
         )
@@ -181,7 +181,7 @@ class Walk:
             if unknown is None:
                 passed = without_words(recording.blocks) if tier.is_verified else recording.blocks
                 return start + with_end(passed, tier)
-            said = rejected(f"It called {unknown}, a tool that it was not offered.")
+            said = rejected(f"It called {unknown}, a tool that it does not have.")
         else:
             said = await self._verdict(tier, answer)
         if not said.verdict.accept:
@@ -317,7 +317,7 @@ class Walk:
         raise ModelError(
             f"{tier.name} broke off in the middle of its answer: {error_words(error)}",
             kind=error.kind if isinstance(error, ModelError) else "server",
-            hint="the next tier of the chain is asked",
+            hint="the next tier of the chain is tried",
             where=error.where if isinstance(error, ModelError) else None,
             retryable=True,
         ) from error

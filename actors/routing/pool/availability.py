@@ -40,7 +40,7 @@ class Availability:
         """Why a runner can take no job; None if it can, once it has room."""
         if agent not in self._limits:
             return "is not a runner of the pool"
-        return "is limited now" if self._resting.get(agent, 0.0) > now else None
+        return "is rate-limited right now" if self._resting.get(agent, 0.0) > now else None
 
     def wake(self, now: float) -> bool:
         """Whether any runner that rested takes jobs again."""

@@ -61,7 +61,12 @@ class Choosing:
         again later.
         """
         if time.monotonic() < self._resting_until:
-            self._finish(Assignment(number, reason="not classified: the classifier fails, and is left alone"))
+            self._finish(
+                Assignment(
+                    number,
+                    reason="not classified: the classifier keeps failing, and is not asked for a while",
+                )
+            )
         elif len(self.tasks) < _MOST:
             task = self.tasks[number] = asyncio.get_running_loop().create_task(self._choose(number, job))
             task.add_done_callback(lambda _: self.tasks.pop(number))
@@ -99,7 +104,9 @@ class Choosing:
         if not isinstance(said, Classification) or not all(
             isinstance(each, str | None) for each in (said.agent_type, said.model, said.reason)
         ):
-            raise ClassificationRefused(f"the classifier gave {shown(said)}, which is not a Classification")
+            raise ClassificationRefused(
+                f"the classifier returned {shown(said)}, which is not a Classification"
+            )
         if (why := self._availability.why_not(said.agent_type, time.time())) is not None:
             raise ClassificationRefused(f"the classifier named {said.agent_type!r}, which {why}")
 

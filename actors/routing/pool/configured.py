@@ -35,7 +35,8 @@ def configured_pool(
     chosen = runners or {name: name for name in section.runners}
     if not chosen:
         raise PoolError(
-            "no runner is set", hint='name one (--runner), or set [pool] runners = ["claude"] in polypod.toml'
+            "no runner is configured",
+            hint='name one (--runner), or set [pool] runners = ["claude"] in polypod.toml',
         )
     bounds = {name: limit for name, limit in section.limits.items() if name in chosen}
     classifier = options.pop("classifier", None) or _classifier(configuration, tuple(chosen), system.home())

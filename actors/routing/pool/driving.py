@@ -289,10 +289,12 @@ def _given_up(stands: Execution) -> Execution:
     """A job that ends with its queue."""
     if stands.status in JOB_ENDS:
         return stands
-    error = Failure("Cancelled", "its pool was left, and kept it in memory alone", "use a store with a file")
+    error = Failure(
+        "Cancelled", "its pool was closed, and its queue was only in memory", "use a store with a file"
+    )
     return replace(stands, status="cancelled", ended_at=time.time(), error=error)
 
 
 def left() -> SystemNotRunning:
     """The error of a pool that accepts nothing any more."""
-    return SystemNotRunning("the pool was left", hint="make a new one")
+    return SystemNotRunning("the pool was closed", hint="create a new one")

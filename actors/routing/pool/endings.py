@@ -124,7 +124,7 @@ def _that_can_be_kept(execution: Execution) -> Execution:
     try:
         msgspec.json.encode(execution)
     except Exception as error:  # noqa: BLE001 - of whatever is in it
-        why = Failure("TypeError", f"what its runner gave cannot be kept: {words_of(error)}")
+        why = Failure("TypeError", f"its runner returned a value that cannot be stored: {words_of(error)}")
         plain = dict.fromkeys(("model", "result", "summary", "changes", "usage", "cost", "seconds"))
         return replace(execution, status="failed", error=why, **plain)
     return execution

@@ -48,7 +48,9 @@ class Performing:
         job, worker = claimed.job, self._workers[claimed.agent]
         cwd = self._cwd if job.cwd is None else path_of("cwd", job.cwd).absolute()
         if not cwd.is_dir():
-            raise WorkspaceError(f"there is no folder {cwd}", hint="cwd= is where the job is to be done")
+            raise WorkspaceError(
+                f"there is no folder {cwd}", hint="set cwd= to the working directory of the job"
+            )
         if job.workspace == "shared":
             return await worker.do(claimed, cwd)
         return await self._perform_apart(worker, claimed, cwd)

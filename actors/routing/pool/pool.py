@@ -124,8 +124,10 @@ class Pool(Closing):
             self._temporary = Path(tempfile.mkdtemp(prefix="polypod-pool-"))
         except OSError as error:
             self._queue.close()
-            text = f"no folder can be made for the logs of jobs: {error.strerror or error}"
-            raise PoolError(text, hint="logs= names one, and TMPDIR another for temporary files") from error
+            text = f"no folder can be created for the logs of jobs: {error.strerror or error}"
+            raise PoolError(
+                text, hint="set logs= to a folder, or TMPDIR to another one for temporary files"
+            ) from error
         return self._temporary
 
     def submit(self, job: Job) -> AsyncFuture[Execution]:
@@ -177,8 +179,8 @@ class Pool(Closing):
         wanted = several("statuses", statuses)
         for each in wanted:
             if each not in _ALL:
-                hint = f"there are {', '.join(_ALL)}"
-                raise InvalidInput(f"statuses: {shown(each)} is none of a job", hint=hint)
+                hint = f"the statuses are {', '.join(_ALL)}"
+                raise InvalidInput(f"statuses: {shown(each)} is not the status of a job", hint=hint)
         if limit is not None:
             check_count("limit", limit, 0, "jobs")
         return self._ask(lambda queue: queue.list(wanted, limit))

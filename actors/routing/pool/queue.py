@@ -233,7 +233,7 @@ def number_of(job: object) -> int:
 
 def unknown_job(job: object) -> UnknownJob:
     """The error that says that there is no such job."""
-    return UnknownJob(f"no job {shown(job)}", hint="polypod pool ls lists the jobs there are")
+    return UnknownJob(f"no job {shown(job)}", hint="list the jobs with polypod pool ls")
 
 
 def queued(new: NewJob, number: int) -> Execution:
@@ -257,7 +257,7 @@ def lost(execution: Execution, at: float) -> Execution:
 
 def cancelled_waiting(execution: Execution, at: float) -> Execution:
     """How a job ends that was cancelled before it was begun."""
-    return _ended(execution, "cancelled", at, Failure("Cancelled", "it was cancelled before it was begun"))
+    return _ended(execution, "cancelled", at, Failure("Cancelled", "it was cancelled before it started"))
 
 
 def _ended(execution: Execution, status: JobStatus, at: float, error: Failure) -> Execution:

@@ -84,7 +84,8 @@ def workers_of(
 def _named(name: object) -> str:
     if not isinstance(name, str) or not name.strip() or encodable(name) != name:
         raise PoolError(
-            f"{shown(name)} is not a name of a runner", hint="runners={name: runner}: the names are strings"
+            f"{shown(name)} is not a valid name for a runner",
+            hint="in runners={name: runner} the names must be strings",
         )
     return name
 
@@ -105,8 +106,8 @@ def _worker(
         made = found(runner) if isinstance(runner, str | Sequence) else runner
         return LifeWorker(name, lambda *_: made, settings)
     raise PoolError(
-        f"runner {shown(name)} is {shown(runner)}, which is not a runner",
-        hint="give a Runner, the name or the command of one, an async function, or a PodManifest",
+        f"runner {shown(name)}: {shown(runner)} is not a runner",
+        hint="use a Runner, the name or the command of one, an async function, or a PodManifest",
     )
 
 
@@ -138,7 +139,7 @@ def limits_of(runners: Iterable[str], limits: Mapping[str, int]) -> dict[str, in
             )
         if not _is_number(limit) or limit < 1:
             raise PoolError(
-                f"limits[{shown(name)}] is {shown(limit)}", hint="a limit is a number of jobs, 1 or more"
+                f"limits[{shown(name)}] is {shown(limit)}", hint="a limit must be a number of jobs, 1 or more"
             )
     return {name: limits.get(name, LIMIT) for name in names}
 
@@ -150,19 +151,19 @@ def _is_number(value: object) -> bool:
 def checked(job: Job) -> Job:
     """A job that can be queued. Raises PoolError."""
     if not isinstance(job, Job):
-        raise PoolError(f"{shown(job)} is not a Job", hint='submit(Job("name", "what is to be done"))')
+        raise PoolError(f"{shown(job)} is not a Job", hint='as in submit(Job("name", "what to do"))')
     for field in ("name", "instructions", "agent", "model", "cwd"):
         value: object = getattr(job, field)
         if not isinstance(value, str) and (value is not None or field in {"name", "instructions"}):
-            raise PoolError(f"the {field} of a job is a text, not {shown(value)}")
+            raise PoolError(f"the {field} of a job must be a string, not {shown(value)}")
     if not job.name.strip() or not job.instructions.strip():
         named = job.name.strip()
         which = f"the job {job.name!r} has no instructions" if named else "the job has no name"
         raise PoolError(
-            which, hint="say what is to be done" if named else "a short one: its id is made of it"
+            which, hint="say what to do" if named else "choose a short one: its id begins with it"
         )
     if not _is_number(job.priority):
-        raise PoolError(f"the priority of a job is a whole number, not {shown(job.priority)}")
+        raise PoolError(f"the priority of a job must be an integer, not {shown(job.priority)}")
     if abs(job.priority) >= _MOST_PRIORITY:
         raise PoolError(
             f"the priority {shown(job.priority)} is out of range", hint=f"stay below {_MOST_PRIORITY}"
@@ -170,7 +171,7 @@ def checked(job: Job) -> Job:
     for field, allowed in (("workspace", get_args(Workspace)), ("on_lost", get_args(OnLost))):
         if getattr(job, field) not in allowed:
             raise PoolError(
-                f"the {field} of a job is {' or '.join(allowed)}, not {shown(getattr(job, field))}"
+                f"the {field} of a job must be {' or '.join(allowed)}, not {shown(getattr(job, field))}"
             )
     texts = (job.name, job.instructions, job.agent, job.model, job.cwd)
     if all(text is None or text.isascii() for text in texts):

@@ -82,7 +82,7 @@ class JobContext:
         given = self._said if given is None else given
         text = given if given is None or isinstance(given, str) else getattr(given, "text", None)
         if text is None and given is not None:
-            words = f"its function gave {type(given).__name__}, which is not text and has none"
+            words = f"its function returned {type(given).__name__}, which is not a string and has no text"
             return Outcome(kind="failed", seconds=seconds, error=Failure("TypeError", words))
         usage = self._usage or getattr(given, "usage", None)
         cost = getattr(given, "cost", None) if self._cost is None else self._cost
@@ -239,7 +239,7 @@ class _Attendance:
             if isinstance(event, RunEnd):  # its task is all that it was started for
                 self._end()
         if self._state.ended is None:
-            raise AgentFailed("its runner has ended without a word", died=True)
+            raise AgentFailed("its runner ended without a result", died=True)
 
     def _take(self, event: Event) -> None:
         self._state = after(self._state, event, self._id)

@@ -84,8 +84,8 @@ class WorkingCopy(Struct, frozen=True, eq=False):
             base = await git.ask(cwd, "rev-parse", "--verify", "HEAD^{commit}")
         except WorkspaceError as error:
             raise WorkspaceError(
-                f"{cwd} is not a git repository with a commit, so no job can have a working copy of it",
-                hint='commit something there first, or use workspace="shared"',
+                f"{cwd} is not a git repository with a commit, so no working copy of it can be created",
+                hint='commit something first, or use workspace="shared"',
             ) from error
         folder = worktrees / name
         copy = cls(git, repository, folder, folder / cwd.relative_to(repository), base, _BRANCHES + name)

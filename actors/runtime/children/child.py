@@ -20,8 +20,8 @@ from protocol.errors import ChildError, ChildLost, ChildNotConfined, ChildNotSta
 
 #: What each step of a confinement does, for error messages.
 _OF_CONFINEMENT = {
-    "namespaces": "namespaces of its own",
-    "files": "the files that it is to see",
+    "namespaces": "its own namespaces",
+    "files": "the files that it may see",
     "limits": "its limits",
     "privileges": "giving up privileges",
     "landlock": "Landlock",
@@ -256,9 +256,12 @@ class Child:
     def _lose(self) -> None:
         """Give the child up, since its warden is gone and has not reported its end."""
         if not self._owned:
-            text = f"what was to own {self.program} could not be made (the helper may be out of descriptors)"
+            text = (
+                f"no warden process could be created for {self.program} (the helper may be "
+                "out of file descriptors)"
+            )
         else:
-            text = f"what owned {self.program} was killed; how it ended is not known"
+            text = f"the warden process of {self.program} was killed; how the program ended is unknown"
         self._finish(ChildLost(text))
 
     def _finish(self, end: ChildEnd | Exception, *, is_spare: bool = False) -> None:
@@ -298,14 +301,14 @@ class Child:
 
 def _not_started(program: str, step: str, number: int) -> ChildNotStarted:
     """The error that says which step kept a program from starting."""
-    words = os.strerror(number) if number else "it cannot be"
+    words = os.strerror(number) if number else "unknown reason"
     if step in _OF_CONFINEMENT:
         why = f"it cannot be confined: {_OF_CONFINEMENT[step]}: {words}"
-        return ChildNotConfined.of(program, why, hint="polypod doctor says what this machine can confine")
+        return ChildNotConfined.of(program, why, hint="polypod doctor shows what this machine can confine")
     hint = None
     if step == "folder":
         words = f"its working folder: {words}"
     elif step == "process":
-        words = f"no process can be made: {words}"
-        hint = "end some of those that run, or raise their limit"
+        words = f"no process can be created: {words}"
+        hint = "stop some running processes, or raise their limit"
     return ChildNotStarted.of(program, words, hint=hint)

@@ -331,7 +331,7 @@ class Launcher:
                     break
                 else:
                     return
-        raise ChildLost(f"the helper process that was to start {program} is killed again and again")
+        raise ChildLost(f"the helper process that starts {program} is killed repeatedly")
 
     def _ensure_helper(self, program: str) -> _Helper:
         """The helper process, started if there is none. Raises ChildNotStarted."""
@@ -401,12 +401,10 @@ def _request(program: str, words: list[str], folder: str, env: Mapping[str, str]
         variables = tuple((os.fsencode(name), os.fsencode(value)) for name, value in env.items())
         request = (tuple(map(os.fsencode, words)), os.fsencode(folder), variables)
     except UnicodeEncodeError as error:
-        raise ChildNotStarted.of(
-            repr(program), "its arguments are not text that a system could take"
-        ) from error
+        raise ChildNotStarted.of(repr(program), "its arguments are not valid text for the system") from error
     plain = [*request[0], folder.encode("utf-8", "replace"), *(each for pair in variables for each in pair)]
     if any(b"\0" in each for each in plain):
-        raise ChildNotStarted.of(repr(program), "its arguments hold a NUL character")
+        raise ChildNotStarted.of(repr(program), "its arguments contain a NUL character")
     return request
 
 

@@ -191,7 +191,7 @@ class ChildInput(_Pipe):
             return 0
         except OSError as error:
             self.close()
-            raise ChildNotListening("the child does not read its standard input any more") from error
+            raise ChildNotListening("the child no longer reads its standard input") from error
 
     def close(self) -> None:
         """Close the input: the child reads its end."""

@@ -172,7 +172,7 @@ class _Writer:
         members: Schema = {}
         keys = _bare(info.key_type)
         if isinstance(keys, mi.BoolType | mi.NoneType):
-            raise TypeError("keys of JSON objects are texts")
+            raise TypeError("keys of JSON objects must be strings")
         if type(keys) in _KEYS:
             members["propertyNames"] = {"pattern": _KEYS[type(keys)]}
         elif not isinstance(keys, mi.AnyType):

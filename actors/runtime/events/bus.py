@@ -152,7 +152,7 @@ class Bus:
         drops_durable: bool = True,
     ) -> EventQueue[Q]:
         if size < 1:
-            raise ValueError(f"a subscription's queue holds at least 1 event, not {size}")
+            raise ValueError(f"a subscription's queue must hold at least 1 event, not {size}")
         children = children and pod is not None  # who subscribes to all gets those
         queue: EventQueue[Q] = EventQueue(
             pod, kinds_of(kinds), size, children=children, drops_durable=drops_durable
@@ -280,7 +280,7 @@ def _kind(kind: Any) -> type[Event]:
     if isinstance(kind, type) and issubclass(kind, errors.PodStopped):
         return PodEnded
     if not isinstance(kind, type) or kind not in _ALL_KINDS:
-        raise TypeError(f"not a kind of event: {shown(kind)}; kinds are classes of events, as RunEnd")
+        raise TypeError(f"not a kind of event: {shown(kind)}; kinds are event classes, such as RunEnd")
     chosen: type[Event] = kind
     return chosen
 

@@ -107,7 +107,7 @@ class AgentApprovals:
         """Answer an open request. Raises UnknownApproval, AlreadyResolved, StoreError."""
         waiting = self._open.get(approval_id)
         if waiting is None:
-            raise UnknownApproval(f"agent {self._agent_id} waits for no approval {approval_id!r}")
+            raise UnknownApproval(f"agent {self._agent_id} is not waiting for approval {approval_id!r}")
         given = ApprovalAnswer(
             approval_id,
             session_id,
@@ -119,7 +119,7 @@ class AgentApprovals:
         )
         kept = await self._signed.put(given)
         if not kept or waiting.answer.done():
-            raise AlreadyResolved(f"approval {approval_id} has been answered")
+            raise AlreadyResolved(f"approval {approval_id} has already been answered")
         waiting.answer.set_result(given)
 
     async def _listen(self, session_id: str) -> None:

@@ -42,9 +42,9 @@ class Delivery:
         """Send the agent words; returns once they were delivered. Raises AgentNotRunning, AgentError."""
         keeper = self._keeper
         if not text.strip():
-            raise AgentError("there are no words to send")
+            raise AgentError("the message is empty")
         if not self._are_taken():
-            text = f"agent {keeper.spec.id} is {keeper.status}, and takes no words"
+            text = f"agent {keeper.spec.id} is {keeper.status} and accepts no messages"
             raise AgentNotRunning(text, hint="resume it first")
         reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._words.append((text, reply))
@@ -115,7 +115,7 @@ class Delivery:
         for text, reply in words:
             if not reply.done():
                 undelivered = AgentNotRunning(
-                    f"agent {keeper.spec.id} is {keeper.status}: it never got {text[:60]!r}",
-                    hint="resume it, then send that again",
+                    f"agent {keeper.spec.id} is {keeper.status} and never received {text[:60]!r}",
+                    hint="resume it, then send the message again",
                 )
                 reply.set_exception(error or undelivered)

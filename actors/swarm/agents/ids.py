@@ -64,6 +64,6 @@ def find_id(beginning: str, ids: Iterable[str]) -> str:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise UnknownAgent(f"no agent {beginning!r}", hint="polypod swarm ls lists the agents there are")
+        raise UnknownAgent(f"no agent {beginning!r}", hint="list the agents with polypod swarm ls")
     some = ", ".join(sorted(found)[:8])
-    raise UnknownAgent(f"{len(found)} agents fit {beginning!r}: {some}", hint="give more of the id")
+    raise UnknownAgent(f"{len(found)} agents match {beginning!r}: {some}", hint="give more of the id")

@@ -300,7 +300,7 @@ class Keeper:
             await self._record_failure(error)
         else:
             if self.state.ended is None and not self._leaves_behind:
-                await self._record_failure(AgentFailed("its runner has ended without a word"))
+                await self._record_failure(AgentFailed("its runner ended without a result"))
         self.life = None
         if not self._leaves_behind:
             self.remove_inbox()
@@ -505,9 +505,7 @@ class Keeper:
         self.check_ended("is still running", hint="stop it first")
         self.check_folder()
         if self.runner is None:
-            raise AgentError(
-                f"nobody has said how agent {self.spec.id} is run", hint="give runner= to resume()"
-            )
+            raise AgentError(f"agent {self.spec.id} has no runner", hint="pass runner= to resume()")
         await self.journal.claim()
         try:
             await self.journal.add(unplaced(AgentRestarted))
@@ -531,8 +529,8 @@ class Keeper:
         """Raise AgentError if its working directory is gone."""
         if not Path(self.spec.cwd).is_dir():
             raise AgentError(
-                f"the working directory of agent {self.spec.id} is gone: {self.spec.cwd}",
-                hint="make it again, or start another agent",
+                f"the working directory of agent {self.spec.id} no longer exists: {self.spec.cwd}",
+                hint="create it again, or start another agent",
             )
 
     def check_ended(self, what: str, hint: str) -> None:
@@ -548,8 +546,8 @@ class Keeper:
 
     def _check_not_elsewhere(self) -> None:
         if self.is_elsewhere:
-            text = f"another process looks after agent {self.spec.id}"
-            raise AgentError(text, hint="ask there, or stop that process")
+            text = f"another process manages agent {self.spec.id}"
+            raise AgentError(text, hint="use that process, or stop it")
 
     def has_process(self) -> bool:
         """Whether the process that was recorded last is alive, and not another that has its number now."""

@@ -191,7 +191,7 @@ class KeptChild:
         if self._is_flooding and not self.ended:  # whoever of the two has noticed it
             raise AgentFailed(
                 f"{self.program} has printed {_MOST_UNRECORDED >> 20} MB that could not be recorded yet",
-                hint="have it print less, or lines that end",
+                hint="make it print less, or print complete lines",
             )
 
     def detach(self) -> None:

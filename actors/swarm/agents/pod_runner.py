@@ -273,7 +273,7 @@ class PodLife:
 
     def _living(self) -> Pod:
         if self._pod is None or not self._pod.address.is_alive(self._pod):
-            raise AgentNotRunning(f"the pod of agent {self._launch.agent_id} does not live")
+            raise AgentNotRunning(f"the pod of agent {self._launch.agent_id} is not running")
         return self._pod
 
 

@@ -81,8 +81,9 @@ class RunnerChoice:
         if _is_command(runner):
             return cast("RunnerSpec", runner)
         raise AgentError(
-            f"an agent of the runner {shown(runner)} cannot be kept: it ends with us",
-            hint='runner="process" with model= alone, or a command that speaks our lines, can be kept',
+            f"an agent of the runner {shown(runner)} cannot be kept: it ends with this process",
+            hint='runner="process" with only model=, or a command that speaks polypod\'s JSON '
+            "lines, can be kept",
         )
 
 

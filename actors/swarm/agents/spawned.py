@@ -80,7 +80,7 @@ class SpawnedAgents:
     @property
     def problems(self) -> list[str]:
         """Which pods' agents cannot be found for now."""
-        return [f"the agents that pod {pod!r} has started: {why}" for pod, why in self._failing.items()]
+        return [f"the agents that pod {pod!r} started: {why}" for pod, why in self._failing.items()]
 
     def close(self) -> None:
         """Take up no more pods."""
@@ -100,7 +100,7 @@ class SpawnedAgents:
         """Start an agent for a pod. Raises ToolError, whose words are for the model."""
         budget = self._budget_of(pod)
         if budget is not None and (exceeded := budget.exceeded()) is not None:
-            raise ToolError(f"nothing is left for another agent of {exceeded}")
+            raise ToolError(f"another agent would exceed {exceeded}")
         position = self._swarm.home.roster.position(pod)
         starter = None if position is None else position[0]
         try:
@@ -116,7 +116,10 @@ class SpawnedAgents:
             raise
         except PolypodError as error:
             raise ToolError(f"the agent could not be started: {error}") from error
-        return f"agent {agent.id} has started; you get a message once all that you started have ended"
+        return (
+            f"agent {agent.id} has started; you will get a message when all agents that you "
+            "started have ended"
+        )
 
     async def _sessions_of(self, session_id: str | None) -> set[str]:
         """A pod's session and those that it was compacted from. Raises StoreError, SessionCorrupt."""
@@ -126,7 +129,7 @@ class SpawnedAgents:
         """Raises ToolError."""
         started = self._of(pod, sessions)
         if started is not None and sum(each.result is None for each in started.agents) >= _MOST:
-            raise ToolError(f"{_MOST} agents of yours are at work, as many as may be: wait for them")
+            raise ToolError(f"{_MOST} of your agents are running, which is the limit: wait for them")
 
     def _of(self, pod: str, sessions: Collection[str]) -> _Started | None:
         return next((each for each in self._all if each.is_of(pod, sessions)), None)

@@ -174,7 +174,7 @@ class Swarm(Closing):
     ) -> Agent:
         await self._open()
         if not cwd.is_dir():  # noqa: ASYNC240 - takes microseconds
-            raise AgentError(f"there is no directory {cwd}", hint="cwd= is where the agent is to work")
+            raise AgentError(f"there is no directory {cwd}", hint="set cwd= to the agent's working directory")
         model, provider = asked["model"], asked["provider"]
         if asked["keep"]:
             runner = self._runners.kept(runner, manifest, given)
@@ -230,8 +230,8 @@ class Swarm(Closing):
                     return agent_id, held
         except OSError as error:
             raise AgentError(
-                f"the folder of agents {self.root} cannot be written: {error.strerror}",
-                hint="root= is another folder",
+                f"cannot write the agents' folder {self.root}: {error.strerror}",
+                hint="choose another folder with root=",
             ) from error
 
     def _keep(self, spec: AgentSpec, session_id: str, runner: Runner | None) -> Keeper:
@@ -375,7 +375,7 @@ class Swarm(Closing):
 
     async def _open(self) -> None:
         if self._closing:
-            raise SystemNotRunning("the swarm is closed", hint="make one in a system that is entered")
+            raise SystemNotRunning("the swarm is closed", hint="create one in an entered system")
         if self._opening is None or _has_failed(self._opening):
             self._opening = self.home.mailroom.loop.create_task(self._look_around(first=True))
         await asyncio.shield(self._opening)
@@ -442,7 +442,7 @@ def _task_of(given: object) -> str:
     """Raises AgentError for what is not a task."""
     task = text_of("task", given)
     if not task.strip():
-        raise AgentError("an agent needs a task", hint="say what it is to do")
+        raise AgentError("an agent needs a task", hint="say what to do")
     return task
 
 

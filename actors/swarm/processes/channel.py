@@ -57,7 +57,7 @@ class ProcessChannel(Channel):
             try:
                 self.begun.set(pod_begun.decode(message.value))
             except msgspec.DecodeError as error:
-                raise WireError(f"not how a pod begins: {error}") from error
+                raise WireError(f"not a valid first message of a pod: {error}") from error
         elif isinstance(message, Refusal):
             self.begun.set_exception(error_of(message.failure))
 

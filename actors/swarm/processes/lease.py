@@ -75,7 +75,7 @@ class Lease:
         if isinstance(message, Count):
             self._totals.count(message.usage, message.cost)
         elif node is None:
-            raise BudgetError("there is no budget to draw on")
+            raise BudgetError("there is no budget to draw from")
         elif isinstance(message, Hold):
             held = self._held
             self._held = Hold(

@@ -396,4 +396,4 @@ async def _end_of(child: Child) -> str:
     with contextlib.suppress(ChildLost):
         code = (await child.wait()).code
         return f"code {code}" if code >= 0 else f"signal {-code}"
-    return "what owned it"
+    return "its warden process"

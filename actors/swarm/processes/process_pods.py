@@ -159,8 +159,8 @@ def _address_of(store: SessionStore) -> str:
     scheme, _, rest = store.url.partition(":")
     if store.folder is None or not store.files:
         raise StoreError(
-            f"a pod in a process of its own opens the store itself, and {store.url} is in this one alone",
-            hint="give PodSystem a store that processes share: sqlite:FILE or jsonl:DIR",
+            f"a pod in its own process opens the store itself, but {store.url} exists only in this process",
+            hint="use a store that processes can share: sqlite:FILE or jsonl:DIR",
         )
     _, query, options = rest.partition("?")
     return f"{scheme}:{store.files[0]}{query}{options}"

@@ -87,7 +87,7 @@ class SharedServers:
         except (asyncio.IncompleteReadError, OSError):
             pass
         except (WireError, KeyError) as error:
-            _log.warning("a pod's process asks for servers in no way that is known: %r", error)
+            _log.warning("a pod's process sent an unknown request for MCP servers: %r", error)
 
     def _take(self, message: ToParent) -> None:
         match message:

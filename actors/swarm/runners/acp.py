@@ -99,7 +99,7 @@ class AcpProgram(PipedProgram):
                 await self._choose_model(connection, session, transport.answered)
                 self._session = session
         except TimeoutError:
-            words = f"{program} has begun no session within {_START_SECONDS:g} seconds"
+            words = f"{program} did not begin a session within {_START_SECONDS:g} seconds"
             raise AgentFailed(words, kind="timeout") from None
         except ConnectionError:
             raise AgentFailed(f"{program} ended before it had a session") from None
@@ -124,7 +124,7 @@ class AcpProgram(PipedProgram):
         if sessions is not None and sessions.resume is not None:
             await connection.resume_session(session, cwd)
             return session
-        raise AgentFailed(f"{self._command[0]} cannot go on with a session", hint="start a new agent")
+        raise AgentFailed(f"{self._command[0]} cannot continue a session", hint="start a new agent")
 
     async def _choose_model(
         self, connection: ClientSideConnection, session: str, opened: dict[str, Any]
@@ -134,8 +134,8 @@ class AcpProgram(PipedProgram):
             return
         program, models = self._command[0], models_of(opened)
         if not models:
-            words = f"{program} offers no choice of models by the protocol"
-            raise AgentFailed(words, hint="leave the model out, or name it in the command of the program")
+            words = f"{program} does not offer a choice of models over the protocol"
+            raise AgentFailed(words, hint="omit the model, or name it in the program's command")
         if (model := find_model(models, wanted)) is None:
             raise AgentFailed(f"{program} has no model {wanted!r}", hint=f"it has {names_of(models)}")
         if model.option is not None:
@@ -149,7 +149,7 @@ class AcpProgram(PipedProgram):
     async def send(self, child: Child, text: str) -> None:
         """Begin a turn. Raises AgentNotRunning."""
         if self._life is None or self._connection is None or child.ended:
-            raise AgentNotRunning("it is not up")
+            raise AgentNotRunning("it is not running yet")
         self._life.spawn(self._prompt(self._life, self._connection, text))
 
     async def _prompt(self, life: ProgramLife, connection: ClientSideConnection, text: str) -> None:
@@ -161,7 +161,7 @@ class AcpProgram(PipedProgram):
         except ConnectionError:
             pass  # how the program ended says why
         except ValueError as error:
-            words = f"it answered what is none of the protocol's: {error}"
+            words = f"its answer is not valid in the protocol: {error}"
             await life.publish(self._turns.fail(failure_of(words)))
         else:
             await life.publish(self._turns.end(answer.stop_reason, answer.model_dump(by_alias=True)))
@@ -238,10 +238,10 @@ def _words_of(error: RequestError) -> str:
 
 
 def _refused(program: str, error: RequestError) -> AgentFailed:
-    words = f"{program} begins no session: {_words_of(error)}"
+    words = f"{program} did not begin a session: {_words_of(error)}"
     if error.code == _AUTH_REQUIRED:
         return AgentFailed(
-            words, kind="auth", hint="log in with that program first, or give its runner its key"
+            words, kind="auth", hint="log in with that program first, or pass its key to its runner"
         )
     return AgentFailed(words)
 
@@ -291,7 +291,7 @@ class _Transport:
             try:
                 line = await self._child.stdout.readline(LONGEST_LINE)
             except LineTooLong as error:
-                line = f"[{error} was passed over]\n".encode()
+                line = f"[{error} was skipped]\n".encode()
             if not line:
                 self.ended.set()
                 return None

@@ -108,14 +108,14 @@ class AgentTranslator(LineTranslator):
         yield self.recorder.make(Alert, text=words)
 
     def _alert(self, line: dict[str, Any]) -> Iterator[Event]:
-        yield self.recorder.make(Alert, text=text_of(line, "text") or "the program reports something")
+        yield self.recorder.make(Alert, text=text_of(line, "text") or "the program reports a warning")
 
     def _asks(self, line: dict[str, Any]) -> Iterator[Event]:
         asked = text_of(line, "approval_id")
         if _KEY.fullmatch(asked):
             self._asked.append(Ask(asked, line))
         else:
-            yield self.stray("stdout", f"a question without an id that can be answered: {shown(asked)}")
+            yield self.stray("stdout", f"a question without a usable id: {shown(asked)}")
 
     def _printed(self, line: dict[str, Any]) -> Iterator[Event]:
         yield self.stray("stderr" if line["type"] == "stderr" else "stdout", text_of(line, "text"))

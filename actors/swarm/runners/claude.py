@@ -116,7 +116,7 @@ class ClaudeProgram(PipedProgram):
         """Ask a person, and report the answer."""
         response: dict[str, Any] = {"request_id": ask.id}
         if text_of(ask.question, "subtype") != "can_use_tool":
-            response |= {"subtype": "error", "error": "polypod does not do that"}
+            response |= {"subtype": "error", "error": "polypod does not support this request"}
         else:
             response |= {"subtype": "success", "response": await self._decide(life, ask.question)}
         self._asked.pop(ask.id, None)
@@ -133,7 +133,7 @@ class ClaudeProgram(PipedProgram):
         )
         answer = await life.ask(permission)
         if not answer.approved:
-            return {"behavior": "deny", "message": answer.note or "a person has denied this"}
+            return {"behavior": "deny", "message": answer.note or "a person denied this"}
         decided: dict[str, Any] = {"behavior": "allow", "updatedInput": answer.arguments or arguments}
         if answer.always:  # for this session: its other places are files of the project and of the user
             suggested = objects(question, "permission_suggestions")

@@ -125,7 +125,7 @@ class ClaudeTranslator(LineTranslator):
         """What was shown of a message that broke off is void once another one comes in its place."""
         if self._streamed is not None and self._streamed != coming:
             if self._shown:
-                error = failure_of("the answer broke off, and was asked for again")
+                error = failure_of("the answer broke off and was requested again")
                 yield self.recorder.make(StreamRestart, attempt=self._attempt, error=error)
             self._attempt += 1
         self._blocks.clear()

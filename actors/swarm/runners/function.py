@@ -137,11 +137,11 @@ class _FunctionLife:
             raise AgentNotRunning(f"agent {self._launch.agent_id} has ended")
         if self.recorder.run_id is not None:
             if not self._joins:
-                raise AgentBusy(f"agent {self._launch.agent_id} works on a task")
+                raise AgentBusy(f"agent {self._launch.agent_id} is working on a task")
             await self.stream.put_recorded(self.recorder.join_run(text))
             self._joined.append(text)
         elif (waiting := self._next) is None:
-            raise AgentNotRunning(f"agent {self._launch.agent_id} is not up yet")
+            raise AgentNotRunning(f"agent {self._launch.agent_id} is not running yet")
         else:
             self._next = None
             await self.stream.put_recorded(*self.recorder.begin_run(text))

@@ -91,7 +91,7 @@ class GeminiTranslator(LineTranslator):
         if not text:
             return
         if self._text and waited and text == self._first:
-            error = failure_of("the answer broke off, and was asked for again")
+            error = failure_of("the answer broke off and was requested again")
             yield self.recorder.make(StreamRestart, attempt=self._attempt, error=error)
             self._attempt += 1
             self._text = ""

@@ -140,7 +140,7 @@ class LineTranslator:
 
     def _events_of(self, line: bytes | None) -> Iterable[Event]:
         if line is None:
-            return [self.stray("stdout", f"[a line of more than {self._limit:,} bytes was passed over]")]
+            return [self.stray("stdout", f"[a line of more than {self._limit:,} bytes was skipped]")]
         if not line.strip():
             return []
         found = object_of(line)
@@ -225,7 +225,7 @@ _OF_OVERFLOW = (
 )
 #: What to do about each.
 _HINTS = {
-    "auth": "log in with that program, or let its runner have the variable that holds its key",
+    "auth": "log in with that program, or pass the variable that holds its key to its runner",
     "rate_limit": "send the task again later",
     "overloaded": "send the task again later",
 }
@@ -237,5 +237,5 @@ def failure_of(words: str, *, status: int = 0) -> Failure:
     kind = _KINDS.get(status, "server" if status >= 500 else "")
     if any(each in lowered for each in _OF_OVERFLOW):
         kind = "context_overflow"
-    words = cleaned(words).strip() or "it did not say why"
+    words = cleaned(words).strip() or "it gave no reason"
     return Failure.of(AgentFailed(words, kind=kind, status=status, hint=_HINTS.get(kind)))

@@ -50,7 +50,9 @@ def runner_of(
         return _local(local_model) if spec == "local" and not section.command else _by_name(spec, section)
     if isinstance(spec, Sequence):
         if not spec or not all(isinstance(word, str) for word in spec):
-            raise UnknownRunner("a runner that is a list is a command: its program and arguments, as texts")
+            raise UnknownRunner(
+                "a runner given as a list must be a command: its program and arguments, as strings"
+            )
         return CommandRunner(spec[0], RunnerSection(spec[0], tuple(spec)), _listening, one_shot=False)
     return spec
 
@@ -68,15 +70,15 @@ def _by_name(name: str, section: RunnerSection) -> Runner:
         return CommandRunner(name, section, _listening, one_shot=False)
     raise UnknownRunner(
         f"there is no runner {name!r}",
-        hint="name claude, codex, gemini, local, acp:COMMAND or a [[runner]], or give a command",
+        hint="use claude, codex, gemini, local, acp:COMMAND or a [[runner]], or pass a command",
     )
 
 
 def _local(model: LocalModelSection | None) -> Runner:
     if model is None or not model.endpoint:
         raise UnknownRunner(
-            "there is no local model, and so no runner 'local'",
-            hint="set [local_model] endpoint in polypod.toml, or of the user's own in ~/.config/polypod",
+            "there is no local model, so there is no runner 'local'",
+            hint="set [local_model] endpoint in polypod.toml, here or in ~/.config/polypod",
         )
     from actors.swarm.runners.local import LocalRunner  # noqa: PLC0415 - paid for by whoever starts one
 
@@ -116,9 +118,9 @@ def _acp(name: str, section: RunnerSection) -> Runner:
     try:
         command = tuple(shlex.split(name.removeprefix("acp:")))
     except ValueError as error:
-        raise UnknownRunner(f"{name!r} is not a command: {error}") from error
+        raise UnknownRunner(f"{name!r} is not a valid command: {error}") from error
     if not command:
-        raise UnknownRunner("acp: is followed by a command, as in acp:gemini --acp")
+        raise UnknownRunner("acp: must be followed by a command, as in acp:gemini --acp")
     if find_spec("acp") is None:
         raise UnknownRunner(f"{name!r} needs the Agent Client Protocol", hint="pip install 'polypod[acp]'")
 

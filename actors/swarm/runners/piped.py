@@ -33,8 +33,8 @@ class PipedProgram:
         """Raise AgentError where a provider is wanted, of which the program knows nothing."""
         if self.launch.provider:
             raise AgentError(
-                f"{program} takes no provider: {self.launch.provider!r} would change nothing",
-                hint="leave the provider out; the program's own settings say where its models are",
+                f"{program} does not take a provider: {self.launch.provider!r} would have no effect",
+                hint="omit the provider; the program's own settings say where its models are",
             )
 
     @property
@@ -91,7 +91,7 @@ class PipedProgram:
 
     async def send(self, child: Child, text: str) -> None:  # noqa: ARG002
         """Raise AgentBusy: it reads nothing behind its task."""
-        raise AgentBusy(f"{child.program} takes no words while it works on a task")
+        raise AgentBusy(f"{child.program} accepts no messages while it works on a task")
 
     async def interrupt(self, child: Child) -> bool:  # noqa: ARG002
         """Do nothing; returns False, since it can end its task only by ending."""

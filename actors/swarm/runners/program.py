@@ -53,7 +53,7 @@ _CANCEL_SECONDS, _LINGER_SECONDS = 10.0, 5.0
 _MOST_QUESTIONS = 100
 
 
-_NO_RESULT = "its task ended without a result of it"
+_NO_RESULT = "its task ended without a result"
 
 
 class ProgramLife:
@@ -118,17 +118,18 @@ class ProgramLife:
             raise AgentNotRunning(f"agent {self.launch.agent_id} has ended")
         if self.recorder.run_id is not None:
             if self._child is None:
-                raise AgentNotRunning(f"the program of agent {self.launch.agent_id} is not up yet")
+                raise AgentNotRunning(f"the program of agent {self.launch.agent_id} is not running yet")
             if not self._program.joins:
                 raise AgentBusy(
-                    f"agent {self.launch.agent_id} works on a task, and its program takes no words meanwhile"
+                    f"agent {self.launch.agent_id} is working on a task, and its program accepts "
+                    "no messages meanwhile"
                 )
             await self.stream.put_recorded(self.recorder.join_run(text))
         elif self._first is not None and not self._first.done():
             self._first.set_result(text)
             return
         elif self._one_shot or not self._announced:
-            raise AgentNotRunning(f"agent {self.launch.agent_id} takes no words now")
+            raise AgentNotRunning(f"agent {self.launch.agent_id} accepts no messages now")
         else:
             await self.stream.put_recorded(*self.recorder.begin_run(text))
         await self._hand_over(text)
@@ -200,7 +201,7 @@ class ProgramLife:
 
     async def _end_flood(self) -> None:
         """End a program that asks and asks, and read on behind its end: it would hold up all others."""
-        words = f"{self._name} has more than {_MOST_QUESTIONS} questions open, and waits for no answer"
+        words = f"{self._name} has more than {_MOST_QUESTIONS} open questions and does not wait for answers"
         self._end("exit", Failure.of(AgentFailed(words)))
         if self._child is not None:
             with contextlib.suppress(ChildError):
@@ -302,7 +303,7 @@ class ProgramLife:
             try:
                 line = (await stderr.readline(_LONGEST_ERROR)).decode("utf-8", "replace")
             except LineTooLong as error:
-                line = f"[{error} was passed over]\n"
+                line = f"[{error} was skipped]\n"
             except AgentFailed:  # who reads the output gets it too, and ends the program
                 return
             if not line:
@@ -319,7 +320,7 @@ class ProgramLife:
                 raise ChildNotListening("it has ended")
             await self._program.send(child, text)
         except (ChildError, OSError) as error:
-            why = f"agent {self.launch.agent_id} could not be sent to: {error}"
+            why = f"cannot send to agent {self.launch.agent_id}: {error}"
             raise AgentNotRunning(why) from error
         self._watch()
 
@@ -397,8 +398,8 @@ class ProgramLife:
         if error is None or not names:
             return error
         many = len(names) > 1
-        hint = f"{', '.join(names)} {'are' if many else 'is'} set here, and the program was not given "
-        hint += f"{'them' if many else 'it'}: env of its [[runner]] in polypod.toml names such variables"
+        hint = f"{', '.join(names)} {'are' if many else 'is'} set here, but the program did not get "
+        hint += f"{'them' if many else 'it'}: list such variables in env of its [[runner]] in polypod.toml"
         return structs.replace(error, hint=hint)
 
     def _close_calls(self) -> list[Event]:
@@ -481,4 +482,4 @@ def _left(end: ChildEnd) -> Failure | None:
     if not end.left:
         return None
     numbers = ", ".join(map(str, end.left))
-    return Failure.of(AgentFailed(f"processes of it could not be killed: {numbers}"))
+    return Failure.of(AgentFailed(f"some of its processes could not be killed: {numbers}"))

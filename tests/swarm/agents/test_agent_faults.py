@@ -52,7 +52,7 @@ async def test_an_agent_whose_store_takes_nothing_more_is_ended_and_nothing_unre
             store.words, store.times = b"", 10**6
             sending = agent.send("go on")
             result = await agent.wait()
-            with pytest.raises(Exception, match=r"never got|ended"):
+            with pytest.raises(Exception, match=r"never received|ended"):
                 await sending
             assert result.status == "failed"
             assert "the disk is full" in result.error

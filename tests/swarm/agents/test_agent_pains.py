@@ -287,7 +287,7 @@ def test_an_agent_of_another_process_is_shown_and_let_be(tmp_path: Path) -> None
                 partial(agent.send, "x"),
             )
             for ask in asks:
-                with pytest.raises(AgentError, match="another process looks after"):
+                with pytest.raises(AgentError, match="another process manages"):
                     await ask()
             assert isinstance((await all_events(agent))[-1], AgentActivity)
             kill(pid)

@@ -199,7 +199,7 @@ def test_an_agent_is_found_by_a_unique_prefix_and_by_its_whole_id_first() -> Non
     ids = ["fix-1", "fix-12", "write-3"]
     assert find_id("fix-1", ids) == "fix-1"
     assert find_id("w", ids) == "write-3"
-    for beginning, words in (("fix", "2 agents fit"), ("", "no agent"), ("x", "no agent")):
+    for beginning, words in (("fix", "2 agents match"), ("", "no agent"), ("x", "no agent")):
         with pytest.raises(AgentError, match=words):
             find_id(beginning, ids)
 
@@ -208,5 +208,5 @@ def test_an_agent_is_found_by_the_name_that_it_was_started_under_though_others_b
     ids = ["tests-1", "tests-slow-2", "fix-the-zahler-please-an-3"]
     for name in ("tests", "Tests", "tests-slow", "Fix the Zähler, please, and all of its tests"):
         assert name_of(find_id(name, ids)) == slug_of(name)
-    with pytest.raises(AgentError, match="2 agents fit 'tests': tests-1, tests-4"):
+    with pytest.raises(AgentError, match="2 agents match 'tests': tests-1, tests-4"):
         find_id("tests", [*ids, "tests-4"])

@@ -158,9 +158,9 @@ async def test_what_could_not_be_delivered_comes_back_as_an_error(tmp_path: Path
         await until(agent, UserMessage)
         sent = agent.send("you never hear this")
         await agent.stop()
-        with pytest.raises(AgentNotRunning, match="never got 'you never hear this'"):
+        with pytest.raises(AgentNotRunning, match="never received 'you never hear this'"):
             await sent
-        with pytest.raises(AgentNotRunning, match="takes no words"):
+        with pytest.raises(AgentNotRunning, match="accepts no messages"):
             await agent.send("nor this")
 
 
@@ -239,7 +239,7 @@ async def test_a_function_of_an_earlier_system_has_to_be_given_again(tmp_path: P
     async with swarm_in(tmp_path) as swarm:
         [found] = await swarm.agents()
         assert found.status == "done"
-        with pytest.raises(AgentError, match="nobody has said how"):
+        with pytest.raises(AgentError, match="has no runner"):
             await found.resume()
         await found.resume(runner_func(talk, session="x"))
         await found.send("hello")
@@ -299,7 +299,7 @@ async def test_agents_and_pods_share_one_name_space(tmp_path: Path) -> None:
     async with swarm_in(tmp_path) as swarm:
         system = swarm.home.system
         agent = await swarm.start("this", talk)
-        with pytest.raises(NameTaken, match="there is an agent"):
+        with pytest.raises(NameTaken, match="there is already an agent"):
             await system.spawn(PodManifest.of(), name=agent.id)
 
 

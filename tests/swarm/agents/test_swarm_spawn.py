@@ -176,7 +176,7 @@ async def test_what_other_programs_take_counts_there_too_and_once_nothing_is_lef
             await both_runs(events)
         assert budget_of(pod).spent_tokens >= 6000
         budget_of(pod).spend(100_000, 0.0, estimated=False)
-        with pytest.raises(ToolError, match="nothing is left"):
+        with pytest.raises(ToolError, match="another agent would exceed"):
             await SpawnedAgents(swarm, {}).spawn("boss", "more", None, None)
 
 
@@ -407,9 +407,9 @@ async def test_an_error_of_a_stores_own_about_one_pod_leaves_the_others_their_re
         store.of = (await other.describe()).session_id
         gated = Gated(system, tmp_path)
         await store.was_asked.wait()
-        assert "'other' has started: the disk is away" in gated.swarm.problems[-1]
+        assert "'other' started: the disk is away" in gated.swarm.problems[-1]
         await gated.swarm.agents()
-        assert "'other' has started: the disk is away" in gated.swarm.problems[-1]
+        assert "'other' started: the disk is away" in gated.swarm.problems[-1]
         await gated.leave()
         with system.subscribe(kinds=[RunEnd]) as ends:
             pod = await gated.resume()
@@ -467,7 +467,7 @@ async def test_a_pod_of_the_same_name_may_start_as_many_agents_as_any(tmp_path: 
             with pod.subscribe(kinds=[ToolResulted]) as results:
                 await pod.run("start them")
                 refused = [each.item.text for each in results.drain() if each.item.is_error]
-            assert [each.partition(" of yours")[0] for each in refused] == ["16 agents"]
+            assert [each.partition(" are running")[0] for each in refused] == ["16 of your agents"]
             await pod.stop()
         assert len(await swarm.agents()) == 32
 

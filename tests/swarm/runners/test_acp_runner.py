@@ -87,7 +87,7 @@ async def test_an_agent_that_forgets_its_sessions_says_so(tmp_path: Path, launch
     async with KitHost(launcher=launcher) as host:
         runner = acp("forgets")
         events = await Reader(runner.start(launch(tmp_path, None, session="s-7", resuming=True), host)).all()
-    assert "cannot go on with a session" in (one(events, AgentStopped).error or "")
+    assert "cannot continue a session" in (one(events, AgentStopped).error or "")
 
 
 @pytest.mark.parametrize("wanted", ["v/large", "large", "Large"])
@@ -104,8 +104,8 @@ async def test_an_agent_uses_the_model_that_is_wanted(tmp_path: Path, wanted: st
     ("how", "more", "said"),
     [
         ("models", {"model": "nope"}, "has no model 'nope'; it has v/small, v/large"),
-        ("plain", {"model": "large"}, "offers no choice of models"),
-        ("models", {"provider": "v"}, "takes no provider"),
+        ("plain", {"model": "large"}, "does not offer a choice of models"),
+        ("models", {"provider": "v"}, "does not take a provider"),
     ],
 )
 async def test_a_model_or_provider_that_cannot_be_had_is_an_error(

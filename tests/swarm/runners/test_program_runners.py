@@ -390,7 +390,7 @@ async def test_an_error_of_a_variable_that_was_not_handed_on_says_how_it_is(
             for error in (one(events, RunEnd).error, one(events, AgentStopped).error):
                 assert error is not None
                 hint = error.hint or ""
-                assert hint.startswith("SHOP_KEY is set here, and the program was not given it") == (not env)
+                assert hint.startswith("SHOP_KEY is set here, but the program did not get it") == (not env)
                 assert "NO_SUCH_KEY" not in hint
 
 

@@ -76,11 +76,11 @@ class Confinement(Struct, frozen=True):
     def plain(self) -> Any:
         """The confinement as sent to a warden. Raises ChildNotConfined."""
         if not self.namespaces and self.needs_namespaces:
-            raise ChildNotConfined("what is denied below what is allowed can be held by namespaces alone")
+            raise ChildNotConfined("denied paths inside allowed folders can be enforced only with namespaces")
         if not self.namespaces and landlock.version() < landlock.SCOPES:
-            raise ChildNotConfined("without namespaces it takes a kernel from 6.12 on, with Landlock")
+            raise ChildNotConfined("without namespaces, kernel 6.12 or later with Landlock is needed")
         if not seccomp.is_known():
-            raise ChildNotConfined("only Linux on x86-64 and on 64-bit ARM confines programs")
+            raise ChildNotConfined("programs can be confined only on Linux on x86-64 and 64-bit ARM")
         view = View(
             os.fsencode(self.home),
             _encoded(self.writable),
