@@ -1,8 +1,11 @@
 """Chat and runs at a terminal, by a person who presses keys."""
 
+import asyncio
+import os
 import shutil
 import signal
 import subprocess
+import termios
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,9 @@ from command_kit import Home, silent_server
 from person import ALT_ENTER, CTRL_C, CTRL_D, CTRL_J, ENTER, PATIENCE, PROMPT, UP, person
 
 from actors.cli.chat.lines import LONGEST_LINE
+from actors.cli.chat.prompt import Prompt
+from actors.cli.display.screen import Screen
+from actors.cli.display.terminal import Terminal
 
 
 @pytest.fixture
@@ -286,3 +292,34 @@ def test_with_nohup_a_run_goes_on_where_its_terminal_is_closed(home: Home):
         somebody.hang_up()
         somebody.process.send_signal(signal.SIGTERM)
         assert somebody.process.wait(PATIENCE) == 143
+
+
+async def test_a_turn_that_is_cancelled_as_it_begins_leaves_the_terminal_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line editor that was just beginning put the terminal back into its own mode, after all else."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    master, slave = os.openpty()
+    before = termios.tcgetattr(slave)
+    with os.fdopen(slave, closefd=False) as stdin:
+        for turns in range(12):
+            with os.fdopen(slave, "w", closefd=False) as out:
+                screen = Screen(out, out)
+                prompt = Prompt(stdin, Terminal(screen.out, screen.err, screen), screen)
+                steering = asyncio.create_task(hold_open(prompt))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                steering.cancel()
+                await asyncio.wait({steering}, timeout=PATIENCE)
+                assert steering.done()
+                prompt.close()
+                assert asyncio.all_tasks() == {asyncio.current_task()}
+                assert termios.tcgetattr(slave) == before
+    os.close(slave)
+    os.close(master)
+
+
+async def hold_open(prompt: Prompt) -> None:
+    async with prompt.steering(lambda _: None):
+        await asyncio.get_running_loop().create_future()

@@ -158,8 +158,8 @@ class Prompt:
         again when the next words are asked for. Ctrl-C is a signal, as it is without a line editor.
         """
         self._take = take
-        await self._begin()
         try:
+            await self._begin()
             yield
         finally:
             await self._end()  # keys that come until then are still those of the turn
@@ -227,9 +227,12 @@ class Prompt:
         if app.future is not None and not app.future.done():
             self._draft = self._session.default_buffer.text
             app.exit(result="")
+        elif not self._began.is_set():
+            reading.cancel()
         await asyncio.wait({reading})
         self._screen.prompt_ended()
-        if (error := reading.exception()) is not None and not is_lost(self._stdin.fileno()):
+        error = None if reading.cancelled() else reading.exception()
+        if error is not None and not is_lost(self._stdin.fileno()):
             raise error
 
     # -- what is shown -----------------------------------------------------------------------------
