@@ -219,7 +219,7 @@ async def test_keys_behind_an_answer_answer_nothing_and_close_no_other_screen(ho
         listing = seen.app.query_one(Listing)
         for _ in range(2):
             listing.action_select()
-        await seen.until(lambda: "agent waits for words" in seen.transcript)
+        await seen.until(lambda: "agent waits for a message" in seen.transcript)
         assert len(seen.app.screen_stack) == 2
         transcript = seen.app.screen
         assert isinstance(transcript, Transcript)
