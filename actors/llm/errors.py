@@ -251,7 +251,7 @@ def _hint(kind: ModelErrorKind, status: int | None, overflow: Overflow | None, *
     return {
         "rate_limit": "wait, or send fewer requests at once",
         "overloaded": "the server is busy or still loading its model: try again later",
-        "auth": "check the key: api_key_env in [model] names the environment variable that holds it",
+        "auth": "check the key: api_key_env of the model names the environment variable that holds it",
         "billing": "the account behind the key is out of credit or over its limit",
         "not_found": "check the model id, and base_url, which usually ends in /v1",
         "content_filter": "the provider's filter refused it: rephrase the request",

@@ -34,6 +34,7 @@ from actors.swarm.agents.swarm import Swarm as Agents
 from actors.system import PodSystem
 from protocol.agents import ENDED, LIVING
 from protocol.errors import Failure
+from protocol.events import ApprovalRequested
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]")
 
@@ -631,6 +632,16 @@ def test_ids_that_begin_alike_differ_at_any_width(width: int) -> None:
     shown = [line.text.split()[2] for line in lines_of(rows, 0, width)[1:]]
     assert len(set(shown)) == 3
     assert [find_id(each, [row.id for row in rows]) for each in shown] == [row.id for row in rows]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_the_id_of_an_approval_is_shown_at_any_width_however_long_the_tools_name(width: int) -> None:
+    tool = "everything__trigger-long-running-operation"
+    asked = ApprovalRequested(
+        pod="p", session_id="s", seq=1, at=0.0, approval_id="3ce8feaeb29db123", tool=tool
+    )
+    row = row_of("fix-the-failing-tests-in-118204", status="waiting", approvals=(asked,))
+    assert " 3ce8fe" in lines_of([row], 0, width)[1].text
 
 
 def test_a_root_that_is_no_folder_is_said_so(home: Swarm) -> None:

@@ -152,7 +152,7 @@ def _doing(row: Row) -> str:
     """What it does, or how it ended, and what it is about."""
     if row.approvals:
         asked = row.approvals[0]
-        return f"allow {asked.tool}? {asked.approval_id}"
+        return f"{asked.approval_id} allow {asked.tool}?"  # whose beginning is enough, where this is cut
     if row.status in {"failed", "killed"} and row.error is not None:
         return row.error.message
     if _is_interrupted(row):
