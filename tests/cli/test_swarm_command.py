@@ -115,11 +115,11 @@ def kill_service(home: Swarm) -> None:
     wait_until_none(lambda: {pid} & living())
 
 
-def wait_for(home: Swarm, agent: str, kind: str) -> None:
-    """Return once an agent has recorded such an event."""
+def wait_for(home: Swarm, agent: str, kind: str, words: str = "") -> None:
+    """Return once an agent has recorded such an event with these words in it."""
     with home.start("swarm", "attach", agent, "--json") as following:
         assert following.stdout is not None
-        next(line for line in following.stdout if f'"type":"{kind}"' in line)
+        next(line for line in following.stdout if f'"type":"{kind}"' in line and words in line)
         following.kill()
 
 
@@ -428,6 +428,18 @@ def test_whoever_no_longer_waits_for_a_task_reads_that_it_goes_on_and_where(home
         somebody.sees("is left as it is")
         assert somebody.leaves_with() == 130
     assert waiting(home) == [asked]
+
+
+def test_an_agent_that_waited_when_the_service_was_killed_waits_again_and_is_answered(home: Swarm) -> None:
+    asked = ask_for_approval(home)
+    kill_service(home)
+    assert waiting(home) == []
+    assert home.swarm("resume", "--all").code == 0
+    [agent] = [row["id"] for row in home.swarm("ls", "--json").lines]
+    wait_for(home, agent, "RunStart", '"reason":"resume"')
+    assert waiting(home) == [asked]
+    assert home.swarm("approve", asked).code == 0
+    wait_for(home, agent, "RunEnd")
 
 
 async def test_a_program_that_an_agent_has_started_answers_nothing(home: Swarm) -> None:

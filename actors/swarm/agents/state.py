@@ -55,6 +55,8 @@ class AgentState(Struct, frozen=True):
     stop_asked: bool = False
     #: What it waits for a person to allow.
     asks: tuple[ApprovalRequested, ...] = ()
+    #: What it had asked when its run was interrupted, and waits for again if that run is resumed.
+    asked_before: tuple[ApprovalRequested, ...] = ()
     session: str | None = None
     pid: int | None = None
     born: str | None = None
@@ -174,10 +176,11 @@ def _after(state: AgentState, event: Event | Entry | OtherEntry) -> AgentState: 
         case AgentStopped():
             return _stopped(state, event)
         case AgentIdle():
-            return replace(state, up=True, ready=True, at_work=False, activity="idle", asks=())
+            idle = _interrupted(state)
+            return replace(idle, up=True, ready=True, at_work=False, activity="idle")
         case RunStart():  # a program that has to be handed its task begins a new life with that
             next_life = state.ended is not None and not state.stop_asked
-            return _task_begins(_reborn(state) if next_life else state)
+            return _task_begins(_reborn(state) if next_life else state, event)
         case RunEnd():
             return _task_ends(state, event)
         case _:
@@ -187,18 +190,22 @@ def _after(state: AgentState, event: Event | Entry | OtherEntry) -> AgentState: 
 def _reborn(state: AgentState) -> AgentState:
     """A new life begins: what ended the one before no longer counts, and its pod continues its session."""
     return replace(
-        state,
+        _interrupted(state),
         activity="starting",
         up=False,
         ready=False,
         at_work=False,
         ended=None,
         stop_asked=False,
-        asks=(),
         pid=None,
         born=None,
         error=None,
     )
+
+
+def _interrupted(state: AgentState) -> AgentState:
+    """Nothing waits for a person for now; a pod's requests stay open for when its run is resumed."""
+    return replace(state, asks=(), asked_before=(*state.asked_before, *state.asks))
 
 
 def _stopped(state: AgentState, event: AgentStopped) -> AgentState:
@@ -206,11 +213,10 @@ def _stopped(state: AgentState, event: AgentStopped) -> AgentState:
     if outcome is None and state.at_work:  # its task was cut off
         outcome = "cancelled" if event.error is None else "failed"
     ended = replace(
-        state,
+        _interrupted(state),
         ended=event,
         at_work=False,
         outcome=outcome,
-        asks=(),
         pid=None,
         born=None,
         error=event.error or state.error,
@@ -218,13 +224,18 @@ def _stopped(state: AgentState, event: AgentStopped) -> AgentState:
     return replace(ended, activity=ended.status)
 
 
-def _task_begins(state: AgentState) -> AgentState:
+def _task_begins(state: AgentState, event: RunStart) -> AgentState:
+    asks = state.asks
+    if event.reason == "resume":
+        asks = (*state.asked_before, *asks)
     return replace(
         state,
         up=True,
         ready=False,
         at_work=True,
-        activity="thinking",
+        activity=_asking(asks[-1]) if asks else "thinking",
+        asks=asks,
+        asked_before=(),
         outcome=None,
         text="",
         usage=None,
@@ -241,9 +252,8 @@ def _task_ends(state: AgentState, event: RunEnd) -> AgentState:
     if event.usage != Usage():
         used = event.usage if used is None else used + event.usage
     return replace(
-        state,
+        _interrupted(state) if event.outcome == "paused" else replace(state, asks=(), asked_before=()),
         at_work=False,
-        asks=(),
         activity=event.outcome,
         outcome=event.outcome,
         usage=usage,
@@ -269,12 +279,12 @@ def _at_work(state: AgentState, event: Event | Entry | OtherEntry) -> AgentState
         case AgentActivity():
             doing = event.activity[:_LONG]
         case ApprovalRequested():
-            doing = f"asks: {event.tool[:_SHORT]}"
+            doing = _asking(event)
             state = replace(state, asks=(*state.asks, event))
         case ApprovalResolved():
-            asks = tuple(each for each in state.asks if each.approval_id != event.approval_id)
+            asks, before = (_without(event, each) for each in (state.asks, state.asked_before))
             doing = doing if asks else "thinking"
-            state = replace(state, asks=asks)
+            state = replace(state, asks=asks, asked_before=before)
         case _:
             pass
     if doing != state.activity:
@@ -282,6 +292,16 @@ def _at_work(state: AgentState, event: Event | Entry | OtherEntry) -> AgentState
     if isinstance(event, Event) and event.counts_usage:
         return _count(state, event.usage, event.cost)  # type: ignore[attr-defined]
     return state
+
+
+def _asking(request: ApprovalRequested) -> str:
+    return f"asks: {request.tool[:_SHORT]}"
+
+
+def _without(
+    resolved: ApprovalResolved, requests: tuple[ApprovalRequested, ...]
+) -> tuple[ApprovalRequested, ...]:
+    return tuple(each for each in requests if each.approval_id != resolved.approval_id)
 
 
 def _count(state: AgentState, usage: Usage | None, cost: float | None) -> AgentState:

@@ -147,6 +147,25 @@ def test_the_status_is_not_still_failed_after_resume() -> None:
     assert after(again, make(AgentIdle), ID).result().error is None
 
 
+@pytest.mark.parametrize(
+    "interruption",
+    [
+        (make(AgentStopped, reason="exit", error=SUPERVISOR_DIED), make(AgentRestarted), STARTED),
+        (make(RunEnd, outcome="paused"), make(AgentIdle)),
+        (make(RunEnd, outcome="paused"), make(AgentStopped, reason="shutdown"), STARTED),
+    ],
+)
+def test_a_resumed_run_waits_again_for_the_approval_that_was_open(interruption: tuple[Event, ...]) -> None:
+    asked = make(ApprovalRequested, approval_id="a", tool="t")
+    interrupted = fold(STARTED, BEGUN, asked, *interruption)
+    assert interrupted.asks == ()
+    resumed = after(interrupted, make(RunStart, reason="resume"), ID)
+    assert (resumed.status, resumed.asks, resumed.activity) == ("waiting", (asked,), "asks: t")
+    answered = after(resumed, make(ApprovalResolved, approval_id="a", approved=True), ID)
+    assert (answered.status, answered.asks) == ("running", ())
+    assert after(interrupted, BEGUN, ID).asks == (), "a new run has closed it"
+
+
 def test_a_task_that_was_done_is_reported_as_done_though_its_supervisor_died_later() -> None:
     died = make(AgentStopped, reason="exit", error=SUPERVISOR_DIED)
     done, cut_off = fold(STARTED, BEGUN, DONE, make(AgentIdle), died), fold(STARTED, BEGUN, died)
