@@ -90,7 +90,7 @@ def models(scheme: str | None, base_url: str | None, as_json: bool) -> None:
         and not as_json
         and not any(each.base_url and _is_here(each.base_url) for each in found)
     ):
-        terminal.note("no model server answers on this machine; see polypod doctor")
+        terminal.note("no model server answers at its usual port on this machine; see polypod doctor")
 
 
 async def _all() -> list[ModelRow]:

@@ -83,6 +83,7 @@ def test_the_model_that_was_found_is_named_with_its_server():
 
 def test_where_no_server_answers_the_embedded_model_is_named():
     model, note = choose_model(None)
+    assert "at its usual port" in note  # that of [local_model] may answer at another
     assert model.scheme == "offline"
     assert note.startswith("model: offline")
 

@@ -26,7 +26,7 @@ def summary() -> Check:
         return _none()
     named = ", then ".join(str(each.path) for each in files)
     if all(each.is_trusted for each in files):
-        return Check("configuration", "ok", f"{named}; `polypod config check` shows what they set")
+        return Check("configuration", "ok", f"{named}; `polypod config check` shows what is set")
     return Check("configuration", "missing", f"{named}; the first is not trusted", LOOK)
 
 

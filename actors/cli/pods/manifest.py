@@ -139,7 +139,8 @@ def choose_model(server: tuple[str, list[str]] | None) -> tuple[ModelSection, st
     """
     if server is None:
         return ModelSection(), (
-            "model: offline, the embedded one (no model was named, and no local server answers)"
+            "model: offline, the embedded one "
+            "(no model was named, and no local server answers at its usual port)"
         )
     scheme, models = server
     others = f", which has {len(models) - 1} more" if len(models) > 1 else ""
