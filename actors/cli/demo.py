@@ -51,7 +51,7 @@ class Played(Struct):
         return [event for event in self.events if isinstance(event, ToolStart)]
 
 
-@click.command(short_help="Watch a pod being killed in the middle of a tool, and continuing.")
+@click.command
 @click.option("--keep", is_flag=True, help="Keep the folder with the files and the session.")
 def demo(keep: bool) -> None:
     """Watch a pod do a task, be killed in the middle of a tool, and continue where it stopped.

@@ -46,7 +46,7 @@ _DEPENDENCIES = ("pykka", "msgspec", "httpx", "aiohttp", "structlog", "click", "
 _EXTRAS = {"acp": "acp", "fetch": "html_to_markdown", "mcp": "mcp", "top": "textual"}
 
 
-@click.command(short_help="Show what this machine can and cannot do.")
+@click.command
 @options.store
 @options.looked_at
 @options.as_json

@@ -8,44 +8,45 @@ from pkgutil import resolve_name
 import click
 
 from actors.cli.completion import answer_shell
-from actors.cli.display.help_format import Commands, HelpContext
+from actors.cli.display.help_format import WIDEST, Commands, HelpContext
 from actors.cli.errors import run_guarded
 from actors.cli.interrupts import ignore_signals_at_the_end, leave
 from actors.cli.streams import open_closed
 from actors.version import __version__
 from protocol.text import encodable
 
-#: Where each command is, in the order of the help: a start imports the one it runs and no other.
+#: Where each command is below ``actors.cli`` and what it is for, in the order of the help: a start imports
+#: the one that it runs and no other, and the help none.
 _COMMANDS = {
-    "demo": "actors.cli.demo:demo",
-    "run": "actors.cli.run:run",
-    "chat": "actors.cli.chat.command:chat",
-    "resume": "actors.cli.run:resume",
-    "agent": "actors.cli.agent.command:agent",
-    "swarm": "actors.cli.swarm.command:swarm",
-    "top": "actors.cli.top.command:top",
-    "pool": "actors.cli.pool.command:pool",
-    "approvals": "actors.cli.approvals.command:approvals",
-    "approve": "actors.cli.approvals.command:approve",
-    "deny": "actors.cli.approvals.command:deny",
-    "ps": "actors.cli.sessions.inspect:ps",
-    "show": "actors.cli.sessions.inspect:show",
-    "log": "actors.cli.sessions.inspect:log",
-    "events": "actors.cli.sessions.events:events",
-    "compact": "actors.cli.sessions.compact:compact",
-    "memory": "actors.cli.memory:memory",
-    "fork": "actors.cli.sessions.maintenance:fork",
-    "export": "actors.cli.sessions.maintenance:export",
-    "import": "actors.cli.sessions.maintenance:import_",
-    "fsck": "actors.cli.sessions.maintenance:fsck",
-    "gc": "actors.cli.sessions.maintenance:gc",
-    "rm": "actors.cli.sessions.maintenance:rm",
-    "config": "actors.cli.config.command:config",
-    "models": "actors.cli.models:models",
-    "doctor": "actors.cli.doctor:doctor",
-    "bench": "actors.cli.bench.command:bench",
-    "schema": "actors.cli.schema:schema",
-    "completion": "actors.cli.completion:completion",
+    "demo": ("demo:demo", "Watch a pod being killed in the middle of a tool, and continuing."),
+    "run": ("run:run", "Run a task with a new pod."),
+    "chat": ("chat.command:chat", "Chat with a pod, turn by turn."),
+    "resume": ("run:resume", "Continue an interrupted run, or say something new."),
+    "agent": ("agent.command:agent", "Run a pod as an agent that listens on a socket and prints JSON lines."),
+    "swarm": ("swarm.command:swarm", "Start agents, list them, send to them, stop and resume them."),
+    "top": ("top.command:top", "Watch agents and pods on one screen, send to them and answer them."),
+    "pool": ("pool.command:pool", "Queue jobs, and work them off with a limited number of runners."),
+    "approvals": ("approvals.command:approvals", "List the calls that wait for approval."),
+    "approve": ("approvals.command:approve", "Allow a call that waits for approval."),
+    "deny": ("approvals.command:deny", "Refuse a call that waits for approval."),
+    "ps": ("sessions.inspect:ps", "List the sessions, the most recently changed first."),
+    "show": ("sessions.inspect:show", "Show a session and what it used."),
+    "log": ("sessions.inspect:log", "Print the entries of a session."),
+    "events": ("sessions.events:events", "Print the events of pods in all processes."),
+    "compact": ("sessions.compact:compact", "Replace the older part of a history with a summary."),
+    "memory": ("memory:memory", "List, search and show the notes of lasting memory."),
+    "fork": ("sessions.maintenance:fork", "Branch off a session."),
+    "export": ("sessions.maintenance:export", "Write a session to a file."),
+    "import": ("sessions.maintenance:import_", "Import an exported session into the store."),
+    "fsck": ("sessions.maintenance:fsck", "Check every session's hash chain."),
+    "gc": ("sessions.maintenance:gc", "Delete old sessions for good."),
+    "rm": ("sessions.maintenance:rm", "Delete sessions for good."),
+    "config": ("config.command:config", "Show what polypod.toml sets, and trust a project's file."),
+    "models": ("models:models", "List the models that can be used."),
+    "doctor": ("doctor:doctor", "Show what this machine can and cannot do."),
+    "bench": ("bench.command:bench", "Measure your own set-up."),
+    "schema": ("schema:schema", "Print the JSON Schema of events, commands and of what --json prints."),
+    "completion": ("completion:completion", "Print the completion script for your shell."),
 }
 
 
@@ -57,9 +58,17 @@ class _Polypod(Commands):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if (command := super().get_command(ctx, cmd_name)) is None and cmd_name in _COMMANDS:
-            command = resolve_name(_COMMANDS[cmd_name])
+            place, words = _COMMANDS[cmd_name]
+            command = resolve_name(f"actors.cli.{place}")
+            command.short_help = words
             self.add_command(command)
         return command
+
+    def list_short_helps(self, ctx: click.Context) -> list[tuple[str, str]]:  # noqa: ARG002
+        found = {name: words for name, (_, words) in _COMMANDS.items()}
+        for name, command in self.commands.items():
+            found[name] = command.get_short_help_str(WIDEST)
+        return list(found.items())
 
     def no_such_command(self, ctx: click.Context, word: str) -> click.UsageError:
         if " " not in word:

@@ -33,7 +33,7 @@ class _ListsByItself(Commands):
         return super().parse_args(ctx, args if named else ["list", *args])
 
 
-@click.group(cls=_ListsByItself, short_help="List, search and show the notes of lasting memory.")
+@click.group(cls=_ListsByItself)
 def memory() -> None:
     """List, search and show the notes that pods keep from their sessions, as Markdown files in a folder.
 

@@ -60,7 +60,7 @@ async def models_of(scheme: str, base_url: str | None) -> list[ModelRow]:
     return [ModelRow(f"{scheme}/{model}", server.base_url) for model in found]
 
 
-@click.command(short_help="List the models that can be used.")
+@click.command
 @click.argument("scheme", required=False)
 @options.base_url_again
 @options.as_json

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, TextIO
 import click
 
 from actors.cli.approvals.approver import Approver, approver
-from actors.cli.completion import complete_sessions
 from actors.cli.display.choice import Loudness, view_of
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import View, show_failures
@@ -30,6 +29,7 @@ from actors.cli.pods.attachments import STDIN, attached
 from actors.cli.pods.manifest import name_in_errors
 from actors.cli.pods.options import Given, files, images, loudness, of_a_pod, schema
 from actors.cli.pods.planning import new_plan, plan_again
+from actors.cli.sessions.complete import complete_sessions
 from actors.cli.streams import private_stdin
 from actors.pod.handle import Pod
 from actors.pod.runs.options import Content
@@ -49,7 +49,7 @@ class Shown(NamedTuple):
     structured: bool = False
 
 
-@click.command(short_help="Run a task with a new pod.")
+@click.command
 @click.argument("task")
 @click.option(
     "-c", "--continue", "goes_on", is_flag=True, help="Give the task to the last session of this folder."
@@ -91,7 +91,7 @@ def run(
     )
 
 
-@click.command(short_help="Continue an interrupted run, or say something new.")
+@click.command
 @click.argument("session", shell_complete=complete_sessions)
 @click.argument("words", required=False)
 @of_a_pod(is_new=False)

@@ -67,7 +67,7 @@ def full_schema() -> dict[str, Any]:
     }
 
 
-@click.command(short_help="Print the JSON Schema of events, commands and of what --json prints.")
+@click.command
 def schema() -> None:
     """Print the JSON Schema of events, commands, entries and items, for programs in any language, and, under
     output, of the lines that each command prints with --json.

@@ -1,11 +1,13 @@
 """The help of every command fits a narrow terminal, and says all it has to say there."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import click
 import pytest
 
-from actors.cli.display.help_format import HelpContext
+from actors.cli.display.help_format import HelpContext, each_command
 from actors.cli.main import polypod
 
 
@@ -16,7 +18,7 @@ def every_command(
     context = HelpContext(command, parent, info_name=command.name, **command.context_settings)
     yield context.command_path, command.get_help(context)
     if isinstance(command, click.Group):
-        for each in command.commands.values():
+        for _, each in each_command(command, context):
             yield from every_command(each, context)
 
 
@@ -29,6 +31,14 @@ def test_no_line_of_any_help_is_wider_than_the_terminal(columns: int, monkeypatc
     assert not wide
 
 
+def test_the_help_lists_every_command_and_imports_none():
+    program = "import sys; from actors.cli.main import polypod; polypod(['--help'], standalone_mode=False); "
+    program += "sys.exit('actors.cli.run' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(f"\n  {name} " in done.stdout for name in polypod.list_commands(click.Context(polypod)))
+
+
 def test_a_narrow_terminal_cuts_no_words_off(monkeypatch: pytest.MonkeyPatch):
     reported: list[list[list[str]]] = []
     for columns in ("40", "100"):
@@ -38,5 +48,6 @@ def test_a_narrow_terminal_cuts_no_words_off(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_commands_at_a_terminal_are_those_with_the_help_that_fits():
-    contexts = {name: command.context_class for name, command in polypod.commands.items()}
-    assert set(contexts.values()) == {HelpContext}
+    commands = dict(each_command(polypod, click.Context(polypod)))
+    assert len(commands) > 20
+    assert {command.context_class for command in commands.values()} == {HelpContext}

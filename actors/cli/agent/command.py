@@ -56,7 +56,7 @@ class _Asked(Struct, frozen=True):
     idle_seconds: float | None
 
 
-@click.command(short_help="Run a pod as an agent that listens on a socket and prints JSON lines.")
+@click.command
 @click.argument("task", required=False)
 @click.option(
     "--inbox",

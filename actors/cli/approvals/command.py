@@ -47,7 +47,7 @@ class Waiting(NamedTuple):
     holder: Holder | None
 
 
-@click.command(short_help="List the calls that wait for approval.")
+@click.command
 @click.argument("place", metavar="[STORE]", required=False)
 @options.store
 @options.as_json
@@ -71,7 +71,7 @@ def approvals(place: str | None, store: str | None, as_json: bool) -> None:
         _list(found, terminal)
 
 
-@click.command(short_help="Allow a call that waits for approval.")
+@click.command
 @_approval_id
 @_note
 @click.option("--always", is_flag=True, help="Also allow the same call with the same arguments from now on.")
@@ -101,7 +101,7 @@ def approve(
         _give(reading, waiting, msgspec.structs.replace(answer, always=always, arguments=mended))
 
 
-@click.command(short_help="Refuse a call that waits for approval.")
+@click.command
 @_approval_id
 @_note
 @_session

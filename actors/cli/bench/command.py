@@ -21,7 +21,7 @@ from actors.pod.client_factory import label
 from protocol.manifest import PodManifest
 
 
-@click.command(short_help="Measure your own set-up.")
+@click.command
 @click.option(
     "--manifest",
     metavar="FILE",

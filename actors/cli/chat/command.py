@@ -16,7 +16,6 @@ from actors.cli.chat.earlier import show_earlier
 from actors.cli.chat.lines import Asker, Lines
 from actors.cli.chat.plain_prompt import PlainPrompt
 from actors.cli.chat.talk import Talk
-from actors.cli.completion import complete_sessions
 from actors.cli.display.choice import Loudness, view_of
 from actors.cli.display.screen import Screen
 from actors.cli.display.terminal import Terminal
@@ -27,6 +26,7 @@ from actors.cli.places import memory_folder
 from actors.cli.pods.manifest import name_in_errors
 from actors.cli.pods.options import Given, images, loudness, of_a_pod
 from actors.cli.pods.planning import new_plan, plan_again
+from actors.cli.sessions.complete import complete_sessions
 from actors.cli.streams import private_stdin
 from actors.system import PodSystem
 from protocol.items import ImagePart
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from actors.cli.chat.talk import Answering
 
 
-@click.command(short_help="Chat with a pod, turn by turn.")
+@click.command
 @click.option(
     "-r",
     "--resume",

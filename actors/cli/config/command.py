@@ -23,7 +23,7 @@ from actors.config.trust import distrust, trust
 from protocol.errors import NotTrusted
 
 
-@click.group(cls=Commands, short_help="Show what polypod.toml sets, and trust a project's file.")
+@click.group(cls=Commands)
 def config() -> None:
     """Show and trust what polypod.toml sets: here, in the folders above, and in your configuration folder."""
 

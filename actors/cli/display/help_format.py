@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Iterable, Iterator
 
 import click
+from click.shell_completion import CompletionItem
 
 from protocol.closest import closest
 
 #: Columns of the widest help, and those that it takes at least.
-_WIDEST, _NARROWEST = 100, 20
+WIDEST, _NARROWEST = 100, 20
 
 
 class _HelpFormatter(click.HelpFormatter):
@@ -19,7 +20,7 @@ class _HelpFormatter(click.HelpFormatter):
     def __init__(
         self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None
     ) -> None:
-        columns = min(shutil.get_terminal_size().columns, max_width or _WIDEST)
+        columns = min(shutil.get_terminal_size().columns, max_width or WIDEST)
         super().__init__(indent_increment, max(columns - 2, _NARROWEST) if width is None else width)
 
     def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
@@ -63,9 +64,16 @@ class Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # Click's own cuts a line where the terminal ends, and does not wrap it.
         with formatter.section("Commands"):
-            formatter.write_dl(
-                [(name, command.get_short_help_str(_WIDEST)) for name, command in each_command(self, ctx)]
-            )
+            formatter.write_dl(self.list_short_helps(ctx))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        found = self.list_short_helps(ctx)
+        commands = [CompletionItem(name, help=words) for name, words in found if name.startswith(incomplete)]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
+
+    def list_short_helps(self, ctx: click.Context) -> list[tuple[str, str]]:
+        """The names of the commands, in the order of the help, and what each is for."""
+        return [(name, command.get_short_help_str(WIDEST)) for name, command in each_command(self, ctx)]
 
 
 def each_command(group: click.Group, context: click.Context) -> Iterator[tuple[str, click.Command]]:

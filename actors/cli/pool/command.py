@@ -21,7 +21,7 @@ def _of_a_queue(command: Any) -> Any:
     return options.as_json(options.store(command))
 
 
-@click.group(cls=Commands, short_help="Queue jobs, and work them off with a limited number of runners.")
+@click.group(cls=Commands)
 def pool() -> None:
     """Manage a durable queue of jobs, and runners that each run several at once.
 

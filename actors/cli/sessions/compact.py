@@ -5,19 +5,19 @@ from __future__ import annotations
 import click
 
 from actors.cli import options
-from actors.cli.completion import complete_sessions
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.interrupts import run_interruptible
 from actors.cli.places import memory_folder
 from actors.cli.pods.manifest import Wishes, with_model
+from actors.cli.sessions.complete import complete_sessions
 from actors.cli.sessions.store_reader import Reading
 from actors.system import PodSystem
 from protocol.events import CompactDone
 from protocol.manifest import PodManifest
 
 
-@click.command(short_help="Replace the older part of a history with a summary.")
+@click.command
 @click.argument("session", shell_complete=complete_sessions)
 @click.option(
     "--retain",

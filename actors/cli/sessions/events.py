@@ -12,11 +12,11 @@ import click
 from msgspec import Raw
 
 from actors.cli import options
-from actors.cli.completion import complete_pods
 from actors.cli.display.event_format import Line, event_line
 from actors.cli.display.format import clock
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
+from actors.cli.sessions.complete import complete_pods
 from actors.cli.sessions.store_reader import Reading
 from protocol.events import DurableEvent
 from protocol.wire import decode_entry
@@ -32,7 +32,7 @@ class _Kept(NamedTuple):
     body: bytes
 
 
-@click.command(short_help="Print the events of pods in all processes.")
+@click.command
 @click.option("--pod", metavar="NAME", shell_complete=complete_pods, help="Only the events of this pod.")
 @click.option("--since", metavar="N", type=int, default=0, help="Only events numbered above N.")
 @click.option("--follow", "-f", is_flag=True, help="Keep printing new events until Ctrl-C.")

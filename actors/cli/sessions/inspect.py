@@ -12,12 +12,12 @@ import click
 from msgspec import Raw
 
 from actors.cli import options
-from actors.cli.completion import complete_pods, complete_sessions
 from actors.cli.display.event_format import Line, entry_line
 from actors.cli.display.format import ago, clock, count, dollars, seconds, tokens
 from actors.cli.display.json_rows import LogRow, SessionRow, SessionShown, TreeRow
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
+from actors.cli.sessions.complete import complete_pods, complete_sessions
 from actors.cli.sessions.store_reader import Reading
 from actors.cli.sessions.summary import Summary, summary_of
 from actors.cli.sessions.table import Row, print_sessions
@@ -177,7 +177,7 @@ def _origin(info: SessionInfo) -> str:
     return "" if info.parent is None else f"{info.parent.kind.replace('_', ' ')} {info.parent.session_id}"
 
 
-@click.command(short_help="Show a session and what it used.")
+@click.command
 @click.argument("session", shell_complete=complete_sessions)
 @options.store
 @options.as_json
@@ -241,7 +241,7 @@ def _answer(state: Replayed) -> str | None:
     return next(answers, None)
 
 
-@click.command(short_help="Print the entries of a session.")
+@click.command
 @click.argument("session", shell_complete=complete_sessions)
 @click.option("--tree", is_flag=True, help="Show the sessions that it branches from and into.")
 @options.store

@@ -12,13 +12,13 @@ import click
 
 from actors.cli import options
 from actors.cli.ages import age_of
-from actors.cli.completion import complete_sessions
 from actors.cli.display.format import count
 from actors.cli.display.json_rows import NewSession
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.errors import Exit
 from actors.cli.places import default_store
+from actors.cli.sessions.complete import complete_sessions
 from actors.cli.sessions.inspect import listed, row_of
 from actors.cli.sessions.store_reader import Reading, exists
 from actors.cli.sessions.table import print_sessions
@@ -31,7 +31,7 @@ from actors.sessions.urls import open_store
 from protocol.errors import SessionError, SessionNotFound, StoreError
 
 
-@click.command(short_help="Branch off a session.")
+@click.command
 @click.argument("session", shell_complete=complete_sessions)
 @click.option(
     "--at",
@@ -47,7 +47,7 @@ def fork(session: str, at: str | None, store: str | None, as_json: bool) -> None
         _print_sessions([_branch(open_store(reading.url), found.session_id, at)], as_json=as_json)
 
 
-@click.command(short_help="Check every session's hash chain.")
+@click.command
 @click.option("--repair", "mend", is_flag=True, help="Replace damaged sessions with their undamaged part.")
 @options.store
 @options.as_json
@@ -93,7 +93,7 @@ def _mend(store: SessionStore, finding: repair.Finding, terminal: Terminal, *, a
     return finding.kind not in {"store", "newer"}
 
 
-@click.command(short_help="Delete sessions for good.")
+@click.command
 @click.argument("sessions", nargs=-1, required=True, metavar="SESSION...", shell_complete=complete_sessions)
 @options.store
 def rm(sessions: tuple[str, ...], store: str | None) -> None:
@@ -121,7 +121,7 @@ def _find(reading: Reading, store: SessionStore, beginning: str) -> str:
     return beginning
 
 
-@click.command(short_help="Write a session to a file.")
+@click.command
 @click.argument("session", shell_complete=complete_sessions)
 @click.argument("file", type=click.Path(path_type=Path))
 @options.store
@@ -140,7 +140,7 @@ def export(session: str, file: Path, store: str | None) -> None:
             wait(opened.close())
 
 
-@click.command("import", short_help="Import an exported session into the store.")
+@click.command("import")
 @click.argument("file", type=click.File("rb", lazy=True))  # not yet open where a later argument is wrong
 @options.store
 @options.as_json
@@ -153,7 +153,7 @@ def import_(file: BinaryIO, store: str | None, as_json: bool) -> None:
         wait(opened.close())
 
 
-@click.command(short_help="Delete old sessions for good.")
+@click.command
 @click.option(
     "--older-than", metavar="AGE", help="Sessions that have not changed for this long, like 30d, 12h or 2w."
 )

@@ -73,7 +73,7 @@ def _of_a_swarm(command: F) -> F:
     return command
 
 
-@click.group(cls=Commands, short_help="Start agents, list them, send to them, stop and resume them.")
+@click.group(cls=Commands)
 def swarm() -> None:
     """Manage agents that work in the background: pods and other programs.
 

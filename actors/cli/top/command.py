@@ -16,7 +16,7 @@ from actors.runtime.lasting_loop import run_on_own_loop
 from protocol.errors import AgentError
 
 
-@click.command(short_help="Watch agents and pods on one screen, send to them and answer them.")
+@click.command
 @options.store
 @root_option
 def top(root: Path, store: str | None) -> None:
