@@ -18,40 +18,32 @@ if not _beside_us or getattr(_import_module("protocol"), "__polypod__", None) !=
         "to another distribution, install polypod in an environment without that one."
     )
 
-from actors.llm.base import (
-    Block,
-    CallChunk,
-    CallEnd,
-    CallStart,
-    End,
-    LLMClient,
-    Request,
-    TextChunk,
-    ThinkingChunk,
-    TierEnded,
-    TierStarted,
-    UsageReport,
-)
-from actors.llm.scripted import Reply, ScriptedClient, call, say
-from actors.pod.handle import Pod
-from actors.pod.run_stream import RunStream
-from actors.pod.runs.options import ResumeOptions, RunOptions
-from actors.runtime.actor import AsyncActor
-from actors.runtime.events.subscription import Closed, Subscription
-from actors.runtime.frozen import freeze_support
-from actors.runtime.future import AsyncFuture
 from actors.runtime.on_demand import on_demand as _on_demand
-from actors.sessions.memory.store import MemoryStore
-from actors.sessions.store import Claim, Holder, SessionInfo, SessionStore
-from actors.system import PodSystem
-from actors.tools.base import Tool, ToolContext, tool
-from actors.tools.source import ToolSource
-from actors.tools.toolbox import Toolbox
 from protocol import *
 
 if _TYPE_CHECKING:
     from actors.config.configuration import Configuration as Configuration
+    from actors.llm.base import Block as Block
+    from actors.llm.base import CallChunk as CallChunk
+    from actors.llm.base import CallEnd as CallEnd
+    from actors.llm.base import CallStart as CallStart
+    from actors.llm.base import End as End
+    from actors.llm.base import LLMClient as LLMClient
+    from actors.llm.base import Request as Request
+    from actors.llm.base import TextChunk as TextChunk
+    from actors.llm.base import ThinkingChunk as ThinkingChunk
+    from actors.llm.base import TierEnded as TierEnded
+    from actors.llm.base import TierStarted as TierStarted
+    from actors.llm.base import UsageReport as UsageReport
     from actors.llm.cassette import CassetteClient as CassetteClient
+    from actors.llm.scripted import Reply as Reply
+    from actors.llm.scripted import ScriptedClient as ScriptedClient
+    from actors.llm.scripted import call as call
+    from actors.llm.scripted import say as say
+    from actors.pod.handle import Pod as Pod
+    from actors.pod.run_stream import RunStream as RunStream
+    from actors.pod.runs.options import ResumeOptions as ResumeOptions
+    from actors.pod.runs.options import RunOptions as RunOptions
     from actors.routing.chain.chain import EscalationChain as EscalationChain
     from actors.routing.classifier import Classifier as Classifier
     from actors.routing.command_verifier import CommandVerifier as CommandVerifier
@@ -65,6 +57,16 @@ if _TYPE_CHECKING:
     from actors.routing.verifiers import FunctionVerifier as FunctionVerifier
     from actors.routing.verifiers import Verifier as Verifier
     from actors.routing.warm_probe import WarmProbe as WarmProbe
+    from actors.runtime.actor import AsyncActor as AsyncActor
+    from actors.runtime.events.subscription import Closed as Closed
+    from actors.runtime.events.subscription import Subscription as Subscription
+    from actors.runtime.frozen import freeze_support as freeze_support
+    from actors.runtime.future import AsyncFuture as AsyncFuture
+    from actors.sessions.memory.store import MemoryStore as MemoryStore
+    from actors.sessions.store import Claim as Claim
+    from actors.sessions.store import Holder as Holder
+    from actors.sessions.store import SessionInfo as SessionInfo
+    from actors.sessions.store import SessionStore as SessionStore
     from actors.swarm.agents.agent import Agent as Agent
     from actors.swarm.agents.agent_events import AgentEvents as AgentEvents
     from actors.swarm.agents.swarm import Swarm as Swarm
@@ -74,38 +76,80 @@ if _TYPE_CHECKING:
     from actors.swarm.runners.function import AgentContext as AgentContext
     from actors.swarm.runners.function import runner_func as runner_func
     from actors.swarm.runners.local import LocalRunner as LocalRunner
+    from actors.system import PodSystem as PodSystem
+    from actors.tools.base import Tool as Tool
+    from actors.tools.base import ToolContext as ToolContext
+    from actors.tools.base import tool as tool
+    from actors.tools.source import ToolSource as ToolSource
+    from actors.tools.toolbox import Toolbox as Toolbox
     from protocol.config import LocalModelSection as LocalModelSection
     from protocol.config import RunnerSection as RunnerSection
-else:  # imported by who uses it, so that nobody else pays for agents, or for the format of cassettes
+else:  # imported by who uses it, so that nobody else pays for it
     __getattr__ = _on_demand(
         __name__,
         {
-            "AllOf": "actors.routing.verifiers",
-            "CommandVerifier": "actors.routing.command_verifier",
-            "EscalationChain": "actors.routing.chain.chain",
-            "FunctionVerifier": "actors.routing.verifiers",
-            "ModelVerifier": "actors.routing.model_verifier",
-            "Verifier": "actors.routing.verifiers",
-            "WarmProbe": "actors.routing.warm_probe",
             "Agent": "actors.swarm.agents.agent",
             "AgentContext": "actors.swarm.runners.function",
             "AgentEvents": "actors.swarm.agents.agent_events",
+            "AllOf": "actors.routing.verifiers",
             "Answer": "actors.swarm.runners.base",
+            "AsyncActor": "actors.runtime.actor",
+            "AsyncFuture": "actors.runtime.future",
+            "Block": "actors.llm.base",
+            "CallChunk": "actors.llm.base",
+            "CallEnd": "actors.llm.base",
+            "CallStart": "actors.llm.base",
             "CassetteClient": "actors.llm.cassette",
-            "RunnerSection": "protocol.config",
-            "LocalRunner": "actors.swarm.runners.local",
-            "LocalModelSection": "protocol.config",
+            "Claim": "actors.sessions.store",
             "Classifier": "actors.routing.classifier",
+            "Closed": "actors.runtime.events.subscription",
+            "CommandVerifier": "actors.routing.command_verifier",
             "Configuration": "actors.config.configuration",
+            "End": "actors.llm.base",
+            "EscalationChain": "actors.routing.chain.chain",
+            "FunctionVerifier": "actors.routing.verifiers",
+            "Holder": "actors.sessions.store",
             "JobContext": "actors.routing.pool.work",
+            "LLMClient": "actors.llm.base",
             "Launch": "actors.swarm.runners.base",
+            "LocalModelSection": "protocol.config",
+            "LocalRunner": "actors.swarm.runners.local",
             "MemoryQueue": "actors.routing.pool.memory_queue",
+            "MemoryStore": "actors.sessions.memory.store",
+            "ModelVerifier": "actors.routing.model_verifier",
+            "Pod": "actors.pod.handle",
+            "PodSystem": "actors.system",
             "Pool": "actors.routing.pool.pool",
+            "Reply": "actors.llm.scripted",
+            "Request": "actors.llm.base",
+            "ResumeOptions": "actors.pod.runs.options",
+            "RunOptions": "actors.pod.runs.options",
+            "RunStream": "actors.pod.run_stream",
             "Runner": "actors.swarm.runners.base",
+            "RunnerSection": "protocol.config",
+            "ScriptedClient": "actors.llm.scripted",
+            "SessionInfo": "actors.sessions.store",
+            "SessionStore": "actors.sessions.store",
+            "Subscription": "actors.runtime.events.subscription",
             "Swarm": "actors.swarm.agents.swarm",
             "TaskQueue": "actors.routing.pool.queue",
+            "TextChunk": "actors.llm.base",
+            "ThinkingChunk": "actors.llm.base",
+            "TierEnded": "actors.llm.base",
+            "TierStarted": "actors.llm.base",
+            "Tool": "actors.tools.base",
+            "ToolContext": "actors.tools.base",
+            "ToolSource": "actors.tools.source",
+            "Toolbox": "actors.tools.toolbox",
+            "UsageReport": "actors.llm.base",
+            "Verifier": "actors.routing.verifiers",
+            "WarmProbe": "actors.routing.warm_probe",
+            "call": "actors.llm.scripted",
+            "freeze_support": "actors.runtime.frozen",
             "pod_runner": "actors.routing.pool.settings",
             "runner_func": "actors.swarm.runners.function",
+            "say": "actors.llm.scripted",
+            "tool": "actors.tools.base",
         },
     )
 
@@ -118,9 +162,12 @@ __all__ = [
     "ENTRIES",
     "EVENTS",
     "TRANSIENT_EVENTS",
+    "Agent",
     "AgentActivity",
     "AgentBusy",
+    "AgentContext",
     "AgentError",
+    "AgentEvents",
     "AgentFailed",
     "AgentIdle",
     "AgentNotRunning",
@@ -132,7 +179,9 @@ __all__ = [
     "AgentStopRequested",
     "AgentStopped",
     "Alert",
+    "AllOf",
     "AlreadyResolved",
+    "Answer",
     "ApprovalAnswer",
     "ApprovalRequested",
     "ApprovalResolved",
@@ -155,6 +204,7 @@ __all__ = [
     "CallEnd",
     "CallStart",
     "Cancel",
+    "CassetteClient",
     "ChainEntry",
     "ChainExhausted",
     "ChainInvalid",
@@ -172,8 +222,10 @@ __all__ = [
     "Claim",
     "Classification",
     "ClassificationRefused",
+    "Classifier",
     "Closed",
     "Command",
+    "CommandVerifier",
     "Compact",
     "CompactDone",
     "CompactFailed",
@@ -183,6 +235,7 @@ __all__ = [
     "CompactionSection",
     "Concurrency",
     "ConfigError",
+    "Configuration",
     "ConsolidateDone",
     "ConsolidateFailed",
     "ConsolidateStart",
@@ -193,6 +246,7 @@ __all__ = [
     "DurableEvent",
     "End",
     "Entry",
+    "EscalationChain",
     "Event",
     "EventKind",
     "Execution",
@@ -204,6 +258,7 @@ __all__ = [
     "FileChange",
     "ForeignError",
     "Fork",
+    "FunctionVerifier",
     "Head",
     "HeadConflict",
     "History",
@@ -217,13 +272,18 @@ __all__ = [
     "ItemEvent",
     "ItemsKept",
     "Job",
+    "JobContext",
     "LLMClient",
     "Lagged",
+    "Launch",
     "LineSplitter",
     "LineTooLong",
+    "LocalModelSection",
+    "LocalRunner",
     "ManifestError",
     "McpServer",
     "MemoryPointer",
+    "MemoryQueue",
     "MemorySection",
     "MemoryStore",
     "MissingKey",
@@ -232,6 +292,7 @@ __all__ = [
     "ModelRetry",
     "ModelSection",
     "ModelSettings",
+    "ModelVerifier",
     "ModelView",
     "NameTaken",
     "NewerVersion",
@@ -263,6 +324,7 @@ __all__ = [
     "PodSystem",
     "PodUnreachable",
     "PolypodError",
+    "Pool",
     "PoolError",
     "ProcessLost",
     "PushItem",
@@ -286,6 +348,8 @@ __all__ = [
     "RunResult",
     "RunStart",
     "RunStream",
+    "Runner",
+    "RunnerSection",
     "SandboxSection",
     "Scope",
     "ScopeRefused",
@@ -308,11 +372,13 @@ __all__ = [
     "StoredEntry",
     "StreamRestart",
     "Subscription",
+    "Swarm",
     "SystemItem",
     "SystemMessage",
     "SystemNotRunning",
     "SystemOfParent",
     "SystemStatus",
+    "TaskQueue",
     "TextChunk",
     "TextDelta",
     "TextPart",
@@ -360,9 +426,11 @@ __all__ = [
     "UserSource",
     "VendorPart",
     "Verdict",
+    "Verifier",
     "WaitForMemoryJobs",
     "WaitForSubAgents",
     "WaitingForApproval",
+    "WarmProbe",
     "WatchdogExpired",
     "WireError",
     "WireOptions",
@@ -378,6 +446,8 @@ __all__ = [
     "encode_line",
     "entry_for",
     "freeze_support",
+    "pod_runner",
+    "runner_func",
     "say",
     "tool",
 ]

@@ -37,76 +37,12 @@ def _require_own(name: str) -> None:
 for _name in ("protocol", "actors"):
     _require_own(_name)
 
-from actors import *
 from actors.runtime.on_demand import on_demand
 from actors.version import __version__
+from protocol import *
 
 if TYPE_CHECKING:
-    from actors import (
-        Agent,
-        AgentContext,
-        AgentEvents,
-        AllOf,
-        Answer,
-        Classifier,
-        CommandVerifier,
-        Configuration,
-        EscalationChain,
-        FunctionVerifier,
-        JobContext,
-        Launch,
-        LocalModelSection,
-        LocalRunner,
-        MemoryQueue,
-        ModelVerifier,
-        Pool,
-        Runner,
-        RunnerSection,
-        Swarm,
-        TaskQueue,
-        Verifier,
-        WarmProbe,
-        pod_runner,
-        runner_func,
-    )
-    from polypod.testing import CassetteClient
-else:  # imported by who uses it, so that nobody else pays for agents, or for the format of cassettes
-    __getattr__ = on_demand(
-        __name__,
-        {
-            "CassetteClient": "polypod.testing",
-            **dict.fromkeys(
-                (
-                    "Agent",
-                    "AgentContext",
-                    "AgentEvents",
-                    "AllOf",
-                    "Answer",
-                    "Classifier",
-                    "CommandVerifier",
-                    "Configuration",
-                    "EscalationChain",
-                    "FunctionVerifier",
-                    "JobContext",
-                    "Launch",
-                    "LocalModelSection",
-                    "LocalRunner",
-                    "MemoryQueue",
-                    "ModelVerifier",
-                    "Pool",
-                    "Runner",
-                    "RunnerSection",
-                    "Swarm",
-                    "TaskQueue",
-                    "Verifier",
-                    "WarmProbe",
-                    "pod_runner",
-                    "runner_func",
-                ),
-                "actors",
-            ),
-        },
-    )
+    from actors import *
 
 __all__ = [
     "COMMANDS",
@@ -404,3 +340,11 @@ __all__ = [
     "say",
     "tool",
 ]
+
+if not TYPE_CHECKING:  # imported by who uses it, so that nobody else pays for it: a command least of all
+    __getattr__ = on_demand(__name__, dict.fromkeys(__all__, "actors"))
+
+
+def __dir__() -> list[str]:
+    """What is here, and what comes when it is first used."""
+    return sorted({*globals(), *__all__})

@@ -15,13 +15,6 @@ import polypod.log
 import polypod.testing
 import protocol
 
-#: What is imported by who uses it, so that ``import polypod`` does not pay for it.
-ON_DEMAND = {"Agent", "AgentContext", "AgentEvents", "Answer", "CassetteClient", "Launch", "Runner"}
-ON_DEMAND |= {"Swarm", "runner_func"}
-ON_DEMAND |= {"JobContext", "MemoryQueue", "Pool", "TaskQueue", "pod_runner"}
-ON_DEMAND |= {"Classifier", "Configuration", "LocalModelSection", "LocalRunner", "RunnerSection"}
-ON_DEMAND |= {"AllOf", "CommandVerifier", "EscalationChain", "FunctionVerifier", "ModelVerifier"}
-ON_DEMAND |= {"Verifier", "WarmProbe"}
 HEAVY = {"httpx", "aiohttp", "rich", "click", "prompt_toolkit", "structlog"}
 
 
@@ -29,7 +22,7 @@ HEAVY = {"httpx", "aiohttp", "rich", "click", "prompt_toolkit", "structlog"}
 LATER = {
     *("actors.compaction.compose", "actors.compaction.cut", "actors.compaction.summary"),
     *("actors.llm.cassette", "actors.llm.tape", "actors.llm.http.presets"),
-    *("actors.memory.consolidation", "actors.memory.extraction", "actors.memory.notes_folder"),
+    "actors.memory",
     *(
         "actors.pod.approvals.asking_calls",
         "actors.pod.approvals.asking_play",
@@ -75,10 +68,17 @@ def test_every_public_name_is_there_once(package: object):
 
 
 def test_both_packages_have_the_same_names_and_those_of_the_protocol():
-    assert set(polypod.__all__) - set(actors.__all__) == {"__version__", *ON_DEMAND}
+    assert set(polypod.__all__) - set(actors.__all__) == {"__version__"}
     assert set(actors.__all__) <= set(polypod.__all__), "actors/__init__.py has names that polypod has not"
     assert set(protocol.__all__) <= set(actors.__all__), "actors/__init__.py lacks names of the protocol"
-    assert all(getattr(polypod, name) is getattr(actors, name) for name in [*actors.__all__, *ON_DEMAND])
+    assert all(getattr(polypod, name) is getattr(actors, name) for name in actors.__all__)
+
+
+def test_a_name_is_imported_when_it_is_first_used():
+    program = "import sys, polypod; print('actors.system' in sys.modules, 'PodSystem' in dir(polypod)); "
+    program += "polypod.PodSystem; print('actors.system' in sys.modules, 'PodSystem' in vars(polypod))"
+    done = python(program)
+    assert done.stdout.split() == ["False", "True", "True", "True"], done.stdout + done.stderr
 
 
 def test_the_test_doubles_have_a_module_of_their_own():
@@ -112,20 +112,21 @@ def test_the_version_is_that_of_the_distribution():
         assert reported.stdout == f"polypod {polypod.__version__}\n"
 
 
+#: What a first program imports.
+FIRST = (
+    "from {} import PodManifest, PodSystem, Scope, tool; import sys; print(sorted({!r} & set(sys.modules)))"
+)
+
+
 @pytest.mark.parametrize("package", ["polypod", "actors"])
 def test_importing_it_brings_no_http_client_and_no_terminal(package: str):
-    done = python(f"import {package}, sys; print(sorted({HEAVY!r} & set(sys.modules)))")
+    done = python(FIRST.format(package, HEAVY))
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
 def test_importing_it_brings_only_what_is_needed_before_there_is_a_pod():
-    done = python(f"import polypod, sys; print(sorted({LATER!r} & set(sys.modules)))")
+    done = python(FIRST.format("polypod", LATER))
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
-    done = python(
-        "import sys, polypod; memory = [each for each in sys.modules if each.startswith('actors.memory.')]\n"
-        "print(memory, polypod.CassetteClient is sys.modules['actors.llm.cassette'].CassetteClient)"
-    )
-    assert done.stdout.strip() == "[] True", done.stdout + done.stderr
 
 
 #: What may stand in the way, and what of it is named.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
@@ -13,6 +14,8 @@ def on_demand(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
     def __getattr__(wanted: str) -> Any:  # noqa: N807 - what it stands for there
         if wanted not in modules:
             raise AttributeError(f"module {package!r} has no attribute {wanted!r}")
-        return getattr(import_module(modules[wanted]), wanted)
+        value = getattr(import_module(modules[wanted]), wanted)
+        setattr(sys.modules[package], wanted, value)  # found without this from now on
+        return value
 
     return __getattr__

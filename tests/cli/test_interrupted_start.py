@@ -25,7 +25,7 @@ sys.meta_path.insert(0, Presses)
 
 @pytest.mark.parametrize("command", [COMMAND, [SCRIPT]], ids=["module", "script"])
 @pytest.mark.parametrize(
-    "module", ["signal", "polypod.__main__", "protocol.wire", "pykka", "actors.cli.errors"]
+    "module", ["signal", "polypod.__main__", "protocol.wire", "asyncio", "actors.cli.errors"]
 )
 def test_ctrl_c_while_it_is_loaded_ends_it_without_a_traceback(
     command: list[str], module: str, tmp_path: Path
@@ -54,14 +54,14 @@ def test_ctrl_c_while_the_line_for_the_one_before_is_printed_ends_it_without_a_t
 
 def test_a_program_that_imports_us_has_its_ctrl_c_as_always(tmp_path: Path):
     program = "try:\n import polypod\nexcept KeyboardInterrupt:\n print('mine')"
-    assert started([sys.executable, "-c", program], "pykka", tmp_path).stdout == "mine\n"
+    assert started([sys.executable, "-c", program], "msgspec", tmp_path).stdout == "mine\n"
 
 
 def test_a_process_that_the_command_starts_has_its_ctrl_c_as_always(tmp_path: Path):
     """One of multiprocessing's has its parent's ``sys.argv``."""
     program = "import sys; sys.argv[0] = '/usr/bin/polypod'\n"
     program += "try:\n import polypod\nexcept KeyboardInterrupt:\n print('mine')"
-    assert started([sys.executable, "-c", program], "pykka", tmp_path).stdout == "mine\n"
+    assert started([sys.executable, "-c", program], "msgspec", tmp_path).stdout == "mine\n"
 
 
 def started(
