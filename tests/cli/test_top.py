@@ -431,7 +431,7 @@ def test_bytes_that_are_not_utf8_are_passed_over(home: Swarm) -> None:
             somebody.press("\x03")  # which may be read together with those bytes, and passed over too
             with contextlib.suppress(subprocess.TimeoutExpired):
                 somebody.process.wait(0.2)
-        assert somebody.leaves_with() == 0
+        assert somebody.leaves_with() in {0, 130}  # where Ctrl-C comes once more while it leaves
         assert "Traceback" not in somebody.written
 
 
