@@ -143,6 +143,13 @@ def test_search_and_list_say_which_secrets_they_left_out(repo, use):
     assert "secret" not in use("find_files", pattern="*.py").text, "it would not have fitted"
 
 
+def test_search_and_list_do_not_say_that_a_rule_could_allow_what_configures_polypod(repo, use):
+    (repo / "polypod.toml").write_text("")
+    for found in (use("list_files"), use("find_files", pattern="*.toml")):
+        assert "[left out: polypod.toml; it configures polypod, so no rule can allow it]" in found.text
+        assert "secret: polypod.toml" not in found.text
+
+
 def test_a_secret_that_the_scope_names_is_a_file_like_any(repo, use):
     scope = Scope((Rule(str(repo), "write"), Rule(str(repo / ".env"), "read")))
     assert use("read_file", path=".env", scope=scope).text == "KEY=hunter2\n"

@@ -14,6 +14,7 @@ from actors.tools.cancel import Cancel
 from actors.tools.filesystem import place
 from actors.tools.filesystem.ignored import ignored_at
 from actors.tools.filesystem.replacing import diff, edit, with_ends_of
+from actors.tools.filesystem.walk import secret_notes
 from actors.tools.scope import Located, check
 from protocol.errors import ScopeRefused, ToolError
 from protocol.guarded import is_secret
@@ -82,15 +83,14 @@ def list_files(
         elif line is not None:
             lines.append(line)
         elif is_secret(entry.name, where.path.name):
-            secret.append(place.shown(entry.name))
+            secret.append(entry.name)
         if len(lines) > limit:
             lines[limit:] = ["[more entries follow; raise limit or use find_files]"]
             break
     lines = lines or [f"{path} has no entries that can be shown"]
     if ignored:
         lines.append(f"[left out as ignored: {_some(ignored)}; set include_ignored to see all]")
-    if secret:
-        lines.append(f"[left out as secret: {_some(secret)}; the user can allow one by name in the scope]")
+    lines += secret_notes(secret)
     return _noted(where, "\n".join(lines))
 
 

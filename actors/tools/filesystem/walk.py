@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from actors.tools.filesystem import place
 from actors.tools.filesystem.ignored import FILE, NOTHING_IGNORED, Ignored, ignored_at
 from actors.tools.scope import check, uniform_below
 from protocol.errors import ScopeRefused, ToolError
-from protocol.guarded import is_secret
+from protocol.guarded import is_secret, is_steering
 
 #: Directories that hold what programs made, whether or not a file of rules says so; nobody looks for anything
 #: there unless asked.
@@ -44,12 +44,7 @@ class LeftOut:
         """Lines for the model: of secrets those of names that would have been looked at; of ignored
         folders where ``nothing`` was found.
         """
-        lines = []
-        hidden = [name for name in self.secret if secret(name)]
-        if hidden:
-            lines.append(
-                f"[left out as secret: {_some(hidden)}; the user can allow one by name in the scope]"
-            )
+        lines = secret_notes(name for name in self.secret if secret(name))
         if self.ignored and nothing:
             names = _some(self.ignored)
             lines.append(f"[left out as ignored: {names}; name one in path, or set include_ignored]")
@@ -60,6 +55,20 @@ class LeftOut:
         if self.deep:
             lines.append(f"[not searched, more than {_DEEPEST} folders deep: {_some(self.deep)}]")
         return lines
+
+
+def secret_notes(names: Iterable[str]) -> list[str]:
+    """Lines for the model: which secret names were left out, and which of them no rule can allow."""
+    steering = list[str]()
+    secret = list[str]()
+    for name in names:
+        (steering if is_steering(name.rpartition("/")[2]) else secret).append(name)
+    lines = []
+    if secret:
+        lines.append(f"[left out as secret: {_some(secret)}; the user can allow one by name in the scope]")
+    if steering:
+        lines.append(f"[left out: {_some(steering)}; it configures polypod, so no rule can allow it]")
+    return lines
 
 
 def _some(names: list[str]) -> str:
