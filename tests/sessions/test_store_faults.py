@@ -162,6 +162,27 @@ def test_a_read_of_a_store_on_a_full_disk_is_no_answer_once_another_process_writ
         store.close()
 
 
+@pytest.mark.parametrize("written", [32, 4000])
+def test_a_reader_of_a_store_on_a_full_disk_leaves_the_log_to_who_writes_by_then(tmp_path, written):
+    """SQLite deleted it with what was in it, if there was no room for its first transaction before."""
+    disk = tmp_path / "disk"
+    with small_disk(disk, "1m"):
+        store, log = SQLiteStore(disk / "pods.db"), disk / "pods.db-wal"
+        make(store, "s", "a", "b")
+        begun = log.read_bytes()[:written]
+        store.close()
+        log.write_bytes(begun)
+        with full(disk):
+            reader = SQLiteStore(disk / "pods.db")
+            assert len(reader.read("s")) == 2
+        writer = SQLiteStore(disk / "pods.db")
+        add(writer, "s", writer.info("s").head, "c")
+        used = log.stat()
+        reader.close()
+        assert os.path.samestat(log.stat(), used)
+        writer.close()
+
+
 def test_a_session_that_does_not_fit_is_not_made(tmp_path, open_in):
     disk = tmp_path / "disk"
     with small_disk(disk, "2m"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from actors.sessions.sqlite.watch import FileWatch, status_of
+from actors.sessions.sqlite.watch import FRAME_HEADER, LOG_HEADER, FileWatch, status_of
 
 #: The smallest size of an index, in bytes (https://sqlite.org/walformat.html, section 2.1).
 _INDEX_BLOCK = 32 << 10
@@ -22,9 +22,9 @@ class Snapshot:
         #: Whether only the space for the index is missing, so that others may write once there is some.
         self.of_full_disk = of_full_disk
         self._files = self._state()
-        _, log = self._files
-        #: The options to open the database with: SQLite keeps the index in memory, or ignores the log.
-        self.options = "vfs=unix-none" if log is not None and log[-1] else "immutable=1"
+        #: The options to open the database with: SQLite keeps the index in memory, or ignores the log. It
+        #: would delete a log without a commit on closing, and another process may use that log by then.
+        self.options = "vfs=unix-none" if _has_commit(watch.log) else "immutable=1"
         self.first_statement = "PRAGMA locking_mode = EXCLUSIVE"
 
     @staticmethod
@@ -59,3 +59,22 @@ class Snapshot:
 
 def _may_be_written(folder: Path) -> bool:
     return os.access(folder, os.W_OK, effective_ids=True)
+
+
+def _has_commit(log: str) -> bool:
+    """Whether a log contains a complete transaction, according to the headers of its frames."""
+    try:
+        with open(log, "rb") as file:  # noqa: PTH123 - a name, not a path
+            header = file.read(LOG_HEADER)
+            page, salts = int.from_bytes(header[8:12], "big"), header[16:24]
+            end = os.fstat(file.fileno()).st_size
+            for frame in range(LOG_HEADER, end - FRAME_HEADER - page + 1, FRAME_HEADER + page):
+                file.seek(frame)
+                found = file.read(FRAME_HEADER)
+                if found[8:16] != salts:
+                    return False
+                if any(found[4:8]):  # the size of the database after the commit
+                    return True
+    except FileNotFoundError:
+        pass
+    return False

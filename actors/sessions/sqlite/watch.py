@@ -35,7 +35,8 @@ Identity = tuple[int, int]
 _TICK = 50_000_000
 _stat = os.stat  # without a Path, since each commit calls it
 _MAGIC = b"SQLite format 3\0"
-_LOG_HEADER, _FRAME_HEADER = 32, 24
+#: Bytes of the headers of a log and of each of its frames (https://sqlite.org/fileformat2.html, section 4).
+LOG_HEADER, FRAME_HEADER = 32, 24
 #: Bytes of an index up to where it counts merges (https://sqlite.org/walformat.html, section 2).
 _INDEX_HEADER = 136
 
@@ -219,7 +220,7 @@ class FileWatch:
         if len(index) < 48:
             return False
         page, frames = (int.from_bytes(index[a:b], sys.byteorder) for a, b in ((14, 16), (16, 20)))
-        return frames > 0 and size < _LOG_HEADER + frames * (_FRAME_HEADER + (page if page > 1 else 65536))
+        return frames > 0 and size < LOG_HEADER + frames * (FRAME_HEADER + (page if page > 1 else 65536))
 
     def _header(self) -> bytes:
         return self._read(self.main, 100)
