@@ -149,7 +149,8 @@ def call(number: object, name: str, arguments: dict, meta: dict) -> None:
             "result": text("x" * int(arguments.get("size", 0))),
             "more": 0,
         }
-        print(json.dumps({key: members[key] for key in arguments["members"]}), flush=True)
+        line = json.dumps({key: members[key] for key in arguments["members"]})
+        print(line.replace(f'"id": {number}', f'"id": {arguments.get("id", number)}'), flush=True)
     elif name == "chatter":
         print("x" * arguments["size"])
         send({"method": "notifications/message", "params": {"data": "x" * arguments["size"]}})

@@ -99,6 +99,18 @@ async def test_a_line_that_is_too_long_and_may_answer_any_call_closes_the_connec
     assert fine.text == "fine"
 
 
+@pytest.mark.parametrize("number", ["007", '"\t"'])
+async def test_a_line_that_is_too_long_and_names_its_call_by_no_id_closes_the_connection(
+    monkeypatch: pytest.MonkeyPatch, number: str
+) -> None:
+    monkeypatch.setattr("actors.tools.mcp.streams.LONGEST_MESSAGE", 100_000)
+    huge = ("raw__huge", {"size": 200_000, "members": PLAIN, "id": number})
+    played = await play(huge, ("raw__echo", {"text": "fine"}), of=raw())
+    long, fine = played.results
+    assert "a line of more than 100,000 bytes names no call, so the connection was closed" in long.text
+    assert fine.text == "fine"
+
+
 async def test_a_line_that_is_too_long_and_answers_no_call_is_passed_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

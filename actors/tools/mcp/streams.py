@@ -40,7 +40,7 @@ _IN_A_ROW = 16
 
 #: How an answer begins whose result, or error, is behind the id of its call; how one does where that stands
 #: first; and how that one ends.
-_VERSION, _ID = rb'"jsonrpc"\s*:\s*"2\.0"', rb'"id"\s*:\s*(\d+|"[^"\\]*")'
+_VERSION, _ID = rb'"jsonrpc"\s*:\s*"2\.0"', rb'"id"\s*:\s*(0|[1-9]\d*|"[ !#-\[\]-~]*")'
 _RESULT = rb'"(?:result|error)"\s*:'
 _ID_FIRST = re.compile(
     rb"\s*\{\s*(?:%b\s*,\s*)?%b\s*,\s*(?:%b\s*,\s*)?%b" % (_VERSION, _ID, _VERSION, _RESULT)
