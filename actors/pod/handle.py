@@ -197,7 +197,8 @@ class Pod:
         With ``always``, later calls of this tool with the same arguments need no approval. ``arguments``
         replace those of the model, which is shown both, and ``note``. Raises AlreadyResolved,
         UnknownApproval, and InvalidInput for arguments that the call cannot be run with, in which case it
-        keeps waiting.
+        keeps waiting. A tool with an ``input_schema`` of its own, as those of MCP servers, checks its
+        arguments itself once it is called, these as well as the model's.
         """
         return self._ask(commands.Approve(approval_id, always, arguments, note))
 

@@ -123,6 +123,7 @@ def test_other_arguments_run_but_none_that_rules_deny_or_that_are_no_object(shop
         answered = shop.polypod("approve", asked, "--always", "--arguments", '{"to": "bob"}')
         assert (answered.code, "approved, with changed arguments: pay(to='bob')" in answered.err) == (0, True)
         assert "the pod checks the arguments" in answered.err
+        assert "if the tool is an MCP server's, that server does" in answered.err
         run.communicate(timeout=PATIENCE)
     assert paid(shop) == ["bob"]
 

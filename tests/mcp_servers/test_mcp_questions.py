@@ -70,6 +70,27 @@ async def test_a_person_answers_with_the_fields_of_a_form(
         assert await system.approvals() == []
 
 
+async def test_the_server_checks_arguments_that_a_person_gives_as_it_does_the_models(
+    servers: dict[str, dict[str, Any]],
+) -> None:
+    replies = [call("sdk__add", {"a": "one", "b": 2}), call("sdk__add", {"a": 1, "b": 2}), say("done")]
+    rules = [{"tool": "sdk__add", "match": {"b": 2, "a": 1}, "policy": "ask"}]
+    async with PodSystem() as system:
+        manifest = having(servers["sdk"], approval=rules)
+        pod = await system.spawn(manifest, client=ScriptedClient(replies))
+        with pod.subscribe([ApprovalRequested]) as questions:
+            run = pod.run("go")
+            question = await anext(questions)
+            assert isinstance(question, ApprovalRequested)
+            await pod.approve(question.approval_id, arguments={"a": "one", "b": 2})
+            await run
+        models, persons = await results(pod)
+    assert models.is_error
+    assert "integer" in models.text
+    changed = 'A person changed the arguments; it ran with {"a":"one","b":2}'
+    assert (persons.is_error, persons.text) == (True, f"{models.text}\n{changed}")
+
+
 @SERVERS
 async def test_a_question_that_is_denied_is_declined(server: dict[str, Any], tool: str, field: str) -> None:
     async with PodSystem() as system:

@@ -189,9 +189,9 @@ def _give(reading: Reading, waiting: Waiting, answer: ApprovalAnswer) -> None:
     else:
         changed = msgspec.structs.replace(request, arguments=answer.arguments)
         terminal.note(f"{_said(answer)}: {_call(changed, 60)} of pod {info.pod}")
-        terminal.note(
-            "  the pod checks the arguments, and denies a call that cannot be run with them", "note"
-        )
+        checks = "the pod checks the arguments, and denies a call that cannot be run with them"
+        servers = "" if request.form is not None else "; if the tool is an MCP server's, that server does"
+        terminal.note(f"  {checks}{servers}", "note")
     if waiting.holder is None:
         way_on = f"polypod resume {short_id(info.session_id)}{store_option(reading.url)}"
         terminal.note(f"  its run was interrupted; continue with: {way_on}", "note")
