@@ -59,6 +59,29 @@ def test_cancelling_a_job_that_waits_ends_it_and_one_that_ended_is_let_be(home: 
     assert (wrong.code, wrong.out) == (2, "")
 
 
+def test_a_job_is_found_by_a_beginning_of_its_id_that_fits_no_other(home: Home) -> None:
+    for name in ("Fix tests", "fix docs", "7up"):
+        home.polypod("pool", "add", name, "do it")
+    assert [row["id"] for row in home.polypod("pool", "show", "fix-t", "--json").lines] == ["fix-tests-1"]
+    assert "no job '7'" in home.polypod("pool", "show", "7").err
+    several = home.polypod("pool", "cancel", "7u", "fix")
+    assert (several.code, several.out) == (2, "")
+    assert "2 jobs match 'fix'; use one of these ids:" in several.err
+    assert re.findall(r"fix-\w+-\d", several.err) == ["fix-docs-2", "fix-tests-1"]
+    cancelled = home.polypod("pool", "cancel", "7u", "fix-d").out
+    assert cancelled == "7up-3 was cancelled\nfix-docs-2 was cancelled\n"
+
+
+def test_the_number_in_an_id_is_no_beginning_of_a_longer_one(home: Home) -> None:
+    for _ in range(10):
+        home.polypod("pool", "add", "fix", "do it")
+    home.polypod("pool", "cancel", "fix-1")
+    home.polypod("pool", "gc", "--older-than", "0m")
+    assert "no job 'fix-1'" in home.polypod("pool", "cancel", "fix-1").err
+    assert "9 jobs match 'fix'" in home.polypod("pool", "show", "fix").err
+    assert [row["status"] for row in home.polypod("pool", "show", "fix-10", "--json").lines] == ["queued"]
+
+
 def test_a_pod_can_read_and_write_in_the_working_copy_of_its_job(home: Home) -> None:
     git = "git init -q && echo apple pear > a.txt && git add a.txt && "
     made = git + "git -c user.name=me -c user.email=me@here commit -qm first"

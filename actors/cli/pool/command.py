@@ -25,7 +25,7 @@ def _of_a_queue(command: Any) -> Any:
 def pool() -> None:
     """Manage a durable queue of jobs, and runners that each run several at once.
 
-    JOB is an id, as `polypod pool add` prints it, or its number.
+    JOB is an id, as `polypod pool add` prints it, the beginning of one that fits no other job, or a number.
     """
 
 

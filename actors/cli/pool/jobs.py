@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import click
 from msgspec.structs import replace
@@ -15,6 +16,7 @@ from actors.cli.display.event_format import Line
 from actors.cli.display.format import count
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
+from actors.cli.errors import SeveralFit
 from actors.cli.places import default_store
 from actors.cli.pool.rows import fields_of, files_of, lines_of
 from actors.cli.sessions.store_reader import exists
@@ -27,9 +29,11 @@ from actors.runtime.arguments import path_of
 from actors.sessions.answers import wait
 from actors.sessions.urls import open_store
 from actors.swarm.agents.projections import read_lines
-from protocol.errors import PoolError, StoreError
+from protocol.errors import PoolError, StoreError, UnknownJob
 from protocol.jobs import JOB_ENDS, Execution, Job, JobStatus, Workspace
 
+#: Jobs that are named to a person whose beginning of an id fits several.
+_SHOWN = 8
 #: Columns that a list has where it is not shown at a terminal.
 _PIPED = 100
 
@@ -123,20 +127,46 @@ def forget_jobs(store: str | None, age: float, *, dry_run: bool, as_json: bool) 
 
 
 def _list(executions: list[Execution], terminal: Terminal) -> None:
-    for line in lines_of(executions, time.time(), shutil.get_terminal_size((_PIPED, 0)).columns):
+    for line in _lines_of(executions):
         terminal.row(line)
 
 
+def _lines_of(executions: list[Execution]) -> Iterator[Line]:
+    return lines_of(executions, time.time(), shutil.get_terminal_size((_PIPED, 0)).columns)
+
+
 def _find(queue: TaskQueue | None, job: str) -> Execution:
-    """Raises UnknownJob."""
-    found = None if queue is None else queue.find(number_of(job))
-    if found is None or job not in {found.id, str(_number(found))}:
+    """The job of that id or number, or the one whose id begins so. Raises UnknownJob, or UsageError if there
+    are more.
+    """
+    if queue is None or not job:
+        raise unknown_job(job)
+    try:
+        number = number_of(job)
+    except UnknownJob:
+        return _find_by_beginning(queue, job)
+    found = queue.find(number)  # and no other: fix-1 must not mean fix-12 once that job is forgotten
+    if found is None or job not in {found.id, str(number)}:
         raise unknown_job(job)
     return found
 
 
+def _find_by_beginning(queue: TaskQueue, beginning: str) -> Execution:
+    """Raises UnknownJob, UsageError."""
+    numbers = [
+        _number(each) for each in queue.list(get_args(JobStatus), None) if each.id.startswith(beginning)
+    ]
+    found = [each for each in map(queue.find, numbers[:_SHOWN]) if each is not None]
+    if not found:
+        raise unknown_job(beginning)
+    if len(numbers) > 1:
+        lines = [line.text.strip() for line in _lines_of(found)]
+        raise SeveralFit(f"{len(numbers)} jobs match {beginning!r}; use one of these ids:", lines)
+    return found[0]
+
+
 def show_job(store: str | None, job: str, *, log: bool, as_json: bool) -> None:
-    """Print a job, or its log. Raises PoolError, StoreError."""
+    """Print a job, or its log. Raises PoolError, StoreError, UsageError."""
     with _queue_of(store) as queue:
         execution = _find(queue, job)
         folder = None if queue is None else queue.folder
@@ -165,7 +195,7 @@ def _show(execution: Execution, terminal: Terminal) -> None:
 
 
 def cancel_jobs(store: str | None, jobs: tuple[str, ...], *, as_json: bool) -> None:
-    """Cancel jobs, all that are named or none. Raises UnknownJob, StoreError."""
+    """Cancel jobs, all that are named or none. Raises UnknownJob, StoreError, UsageError."""
     terminal = Terminal()
     with _queue_of(store) as queue:
         numbers = [_number(_find(queue, each)) for each in jobs]
