@@ -35,6 +35,7 @@ from protocol.errors import (
     WatchdogExpired,
 )
 from protocol.events import (
+    ApprovalRequested,
     Event,
     PodEnded,
     PodStarted,
@@ -50,6 +51,7 @@ from protocol.events import (
 from protocol.items import ToolResult, UserItem
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
+from protocol.scope import Scope
 
 ONE = PodManifest.of(name="p")
 
@@ -146,9 +148,18 @@ async def test_a_session_of_a_sub_agent_in_the_process_of_a_pod_is_found_by_that
     store: str, system_on: SystemOn
 ) -> None:
     async with system_on(store) as system:
-        manifest = PodManifest.of(name="p", model="offline", tools={"builtin": ["pods"]})
+        manifest = PodManifest.of(
+            name="p",
+            model="offline",
+            scope=Scope.readable("."),
+            tools={"builtin": ["pods", "files"]},
+            approval=[{"tool": "list_files", "policy": "ask"}],
+            approvals={"headless": "wait"},
+        )
         pod = await system.spawn(manifest, process=True)
-        await pod.run("use spawn_pod name=child instruction=reader task=hello")
+        with pod.subscribe(kinds=[ApprovalRequested], children=True) as asked:
+            await pod.run('use spawn_pod name=child instruction=reader task="list files"')
+            await anext(asked)  # so it lives on
         [child] = [each for each in await settled(system.store.sessions()) if each.pod != "p"]
         with pytest.raises(SessionInUse, match=r"get\('p'\) of its system returns the pod whose sub-agent"):
             await system.spawn(ONE, client=ScriptedClient([]), resume=child.session_id)
@@ -531,6 +542,7 @@ _PARENT = """
 import asyncio, sys
 from actors.system import PodSystem
 from protocol.manifest import PodManifest
+from protocol.scope import Scope
 from process_doubles import gated
 from actors.llm.scripted import say
 
