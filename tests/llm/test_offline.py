@@ -343,7 +343,9 @@ def test_a_tool_that_says_nothing_is_done(tmp_path):
 
 def test_a_call_that_never_began_is_made_again(loop):
     call = stopped_in_call(loop, "append x to a.txt")
-    loop.items.append(ToolResult.of(call, "not run: the run ended before this call started", is_error=True))
+    loop.items.append(
+        ToolResult.of(call, "not run: the run ended before this call was started", is_error=True)
+    )
     assert loop.run() == "Done: added 2 bytes to a.txt."
 
 

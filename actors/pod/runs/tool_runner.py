@@ -22,7 +22,8 @@ from protocol.scope import Rule, Scope
 if TYPE_CHECKING:
     from actors.tools.hooks import Hooks
 
-NOT_RUN = "not run: the run ended before this call started"
+#: The result of a call that never began. Repetitions are counted by these words, which old sessions have too.
+NOT_RUN = "not run: the run ended before this call was started"
 
 
 class Batch(Protocol):

@@ -120,7 +120,8 @@ class AgentState(Struct, frozen=True):
         agent died.
         """
         result = self.result()
-        if self.error == SUPERVISOR_DIED and self.outcome == "finished":
+        died = self.error is not None and self.error.message == SUPERVISOR_DIED.message  # hints are reworded
+        if died and self.outcome == "finished":
             return replace(result, status="done", error=None)
         return result
 

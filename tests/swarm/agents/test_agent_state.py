@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from actors.swarm.agents.ids import find_id, name_of, slug_of
 from actors.swarm.agents.state import SUPERVISOR_DIED, AgentState, after, status_of
@@ -166,11 +167,13 @@ def test_a_resumed_run_waits_again_for_the_approval_that_was_open(interruption: 
     assert after(interrupted, BEGUN, ID).asks == (), "a new run has closed it"
 
 
-def test_a_task_that_was_done_is_reported_as_done_though_its_supervisor_died_later() -> None:
-    died = make(AgentStopped, reason="exit", error=SUPERVISOR_DIED)
+@pytest.mark.parametrize("hint", [SUPERVISOR_DIED.hint, "resume it to go on"])  # as of earlier versions
+def test_a_task_that_was_done_is_reported_as_done_though_its_supervisor_died_later(hint: str) -> None:
+    recorded = replace(SUPERVISOR_DIED, hint=hint)
+    died = make(AgentStopped, reason="exit", error=recorded)
     done, cut_off = fold(STARTED, BEGUN, DONE, make(AgentIdle), died), fold(STARTED, BEGUN, died)
     assert (done.status, done.task_result().status, done.task_result().error) == ("failed", "done", None)
-    assert (cut_off.task_result().status, cut_off.task_result().error) == ("failed", SUPERVISOR_DIED)
+    assert (cut_off.task_result().status, cut_off.task_result().error) == ("failed", recorded)
 
 
 def test_a_task_that_begins_before_its_program_is_up_is_the_next_life() -> None:
