@@ -17,9 +17,9 @@ from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.config.configuration import Configuration
 from actors.config.files import ConfigFile
-from actors.net.proxies import is_loopback
+from actors.net.proxies import basic_credentials, is_loopback
 from protocol.config import ChainSection
-from protocol.errors import ConfigError
+from protocol.errors import ConfigError, ManifestError, ModelError
 
 
 async def known_models() -> AsyncIterator[ModelRow]:
@@ -52,12 +52,40 @@ def _row(chain: ChainSection, file: ConfigFile) -> ModelRow:
 
 
 async def models_of(scheme: str, base_url: str | None) -> list[ModelRow]:
-    """The models that one server lists. Raises ModelError."""
+    """The models that one server lists. Raises ModelError, and ManifestError where it has no address yet."""
     from actors.llm.http.presets import list_models, server_for  # noqa: PLC0415 - the same
 
-    server = server_for(scheme, base_url=base_url)
-    found = await list_models(server.base_url, api_key=server.api_key)
+    try:
+        server = server_for(scheme, base_url=base_url)
+    except ManifestError as error:
+        error.message = error.message.removeprefix("manifest: model.base_url: ")
+        raise
+    try:
+        found = await list_models(server.base_url, api_key=server.api_key)
+    except ModelError as error:
+        if error.kind == "auth":
+            error.hint = key_hint(scheme, server.base_url, keyed=server.api_key is not None)
+        elif error.kind == "not_found":
+            error.hint = "check the URL, which usually ends in /v1"
+        raise
     return [ModelRow(f"{scheme}/{model}", server.base_url) for model in found]
+
+
+def key_hint(scheme: str, url: str, *, keyed: bool) -> str:
+    """What to do about a server that refuses to list its models: this command takes no manifest."""
+    from actors.llm.http.presets import PRESETS, vendor_of  # noqa: PLC0415 - the same
+
+    if keyed:
+        return f"check the key in ${PRESETS[scheme].key_env}"
+    if basic_credentials(url) is not None:
+        return "check the user and password in the URL"
+    vendor = vendor_of(url)
+    if vendor is not None:
+        return f"no key was sent: polypod models {vendor} sends that in ${PRESETS[vendor].key_env}"
+    return (
+        "no key was sent: polypod models sends vendors' keys to their own addresses, and a user and password "
+        'in --base-url. run and chat send the key that a manifest names: [model] api_key_env = "MY_KEY"'
+    )
 
 
 @click.command

@@ -3,10 +3,17 @@
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 from command_kit import COMMAND, Home
 from model_kit import model_server
+
+from actors.cli.models import key_hint
 
 
 def offered(home: Home, *words: str) -> list[str]:
@@ -88,6 +95,45 @@ def test_models_are_listed_of_a_server_that_is_named(home: Home):
     assert "offline" in home.polypod("models").out
     assert home.polypod("models", "--base-url", "http://127.0.0.1:9/v1").code == 1
     assert home.polypod("models", "nonsense").code == 1
+
+
+@contextmanager
+def refusing_server(status: int) -> Iterator[str]:
+    """A model server that answers everything so: its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(status)
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.server_address[1]}/v1"
+        listening.shutdown()
+
+
+def test_a_server_that_wants_a_key_is_answered_with_what_models_takes(home: Home):
+    with refusing_server(401) as url:
+        none = home.polypod("models", "--base-url", url).err
+        wrong = home.polypod("models", "vllm", "--base-url", url.replace("//", "//me:sesame@")).err
+    assert "no key was sent: polypod models sends vendors' keys" in none
+    assert "a user and password in --base-url" in none
+    assert "hint: check the user and password in the URL" in wrong
+    assert "sesame" not in wrong
+    with refusing_server(404) as url:
+        assert "hint: check the URL, which" in home.polypod("models", "--base-url", url).err
+    away = home.polypod("models", "azure")
+    assert (away.code, "manifest" in away.err) == (2, False)
+    assert "hint: set it in base_url (--base-url), or export AZURE_OPENAI_ENDPOINT" in away.err
+
+
+def test_of_a_vendor_that_refuses_the_variable_of_its_key_is_named():
+    url = "https://api.groq.com/openai/v1"
+    assert key_hint("groq", url, keyed=True) == "check the key in $GROQ_API_KEY"
+    other = key_hint("openai", url, keyed=False)
+    assert other == "no key was sent: polypod models groq sends that in $GROQ_API_KEY"
 
 
 def test_chains_of_the_configuration_are_listed_with_their_tiers(home: Home):

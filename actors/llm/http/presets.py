@@ -134,7 +134,7 @@ def address_of(preset: Preset, environment: Mapping[str, str] = os.environ) -> s
         if value is None:
             raise ManifestError(
                 f"manifest: model.base_url: each customer of {preset.scheme} has their own address",
-                hint=f"set it in base_url, or export {names[0]}",
+                hint=f"set it in base_url (--base-url), or export {names[0]}",
             )
         return value
 
