@@ -53,7 +53,8 @@ def _row(chain: ChainSection, file: ConfigFile) -> ModelRow:
 
 async def models_of(scheme: str, base_url: str | None) -> list[ModelRow]:
     """The models that one server lists. Raises ModelError, and ManifestError where it has no address yet."""
-    from actors.llm.http.presets import list_models, server_for  # noqa: PLC0415 - the same
+    from actors.llm.http.presets import PRESETS, server_for  # noqa: PLC0415 - the same
+    from actors.pod import server_clients  # noqa: PLC0415 - the same
 
     try:
         server = server_for(scheme, base_url=base_url)
@@ -61,7 +62,7 @@ async def models_of(scheme: str, base_url: str | None) -> list[ModelRow]:
         error.message = error.message.removeprefix("manifest: model.base_url: ")
         raise
     try:
-        found = await list_models(server.base_url, api_key=server.api_key)
+        found = await server_clients.models_of(PRESETS.get(scheme), server)
     except ModelError as error:
         if error.kind == "auth":
             error.hint = key_hint(scheme, server.base_url, keyed=server.api_key is not None)

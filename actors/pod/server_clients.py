@@ -6,10 +6,13 @@ from typing import Any
 
 from actors.llm.http.headers import key_of
 from actors.llm.http.http_pool import HttpPool
-from actors.llm.http.presets import Preset, Server
+from actors.llm.http.presets import Preset, Server, list_models
 from actors.llm.http.server_client import ServerClient
 from protocol.errors import ManifestError
 from protocol.manifest import ModelSection
+
+#: How many models Anthropic's API lists at most at once; 20 unless asked.
+_MODELS = 1000
 
 
 def client_for(section: ModelSection, preset: Preset, server: Server, http: HttpPool) -> ServerClient[Any]:
@@ -32,8 +35,8 @@ def client_for(section: ModelSection, preset: Preset, server: Server, http: Http
     base_url, query = server.base_url, ""
     if preset.scheme == "azure":
         base_url, query = azure_address(base_url, section.model_id, section.api_version)
-    if preset.key_header is not None and server.api_key:
-        common["headers"] = {preset.key_header: key_of(server.api_key, "api_key")}
+    if (headers := _key_header(preset, server)) is not None:
+        common["headers"] = headers
     if section.num_ctx is not None:
         from actors.llm.openai.ollama import SizedModel  # noqa: PLC0415 - paid for by whoever sets it
 
@@ -41,6 +44,34 @@ def client_for(section: ModelSection, preset: Preset, server: Server, http: Http
     from actors.llm.openai.client import OpenAIClient  # noqa: PLC0415
 
     return OpenAIClient(base_url, section.model_id, server.api_key, kind=preset.scheme, query=query, **common)
+
+
+async def models_of(
+    preset: Preset | None, server: Server, *, http: HttpPool | None = None, seconds: float = 10.0
+) -> list[str]:
+    """The ids of the models that a server offers, asked for as its kind has it (None: as OpenAI's API).
+    Raises ModelError.
+    """
+    url, key = server.base_url, server.api_key
+    headers, path = None, "/models"
+    if preset is not None and preset.speaks == "messages":
+        from actors.llm.anthropic.client import headers_of, path_of  # noqa: PLC0415 - as above
+
+        headers, path = headers_of(key, url), f"{path_of('models', url)}?limit={_MODELS}"
+    elif preset is not None:
+        headers = _key_header(preset, server)
+        if preset.scheme == "azure":
+            url, _ = azure_address(url, "", None)
+    return await list_models(
+        url, api_key=server.api_key, headers=headers, path=path, http=http, seconds=seconds
+    )
+
+
+def _key_header(preset: Preset, server: Server) -> dict[str, str] | None:
+    """The header of the key, where the vendor has one of their own."""
+    if preset.key_header is None or not server.api_key:
+        return None
+    return {preset.key_header: key_of(server.api_key, "api_key")}
 
 
 def _check(section: ModelSection) -> None:

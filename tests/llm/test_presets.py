@@ -20,6 +20,7 @@ from actors.llm.http.presets import (
     server_for,
     start_command_for,
 )
+from actors.pod.server_clients import models_of
 from protocol.errors import MissingKey, ModelError
 
 
@@ -79,6 +80,26 @@ async def test_a_server_lists_its_models():
         assert await list_models(server.url, api_key="k") == ["tiny"]
         assert server.received[0].path == "/v1/models"
         assert server.received[0].headers["authorization"] == "Bearer k"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "end", "path", "header"),
+    [
+        ("anthropic", "", "/v1/models?limit=1000", "x-api-key"),
+        ("anthropic", "/v1", "/v1/models?limit=1000", "x-api-key"),
+        ("azure", "", "/openai/v1/models", "api-key"),
+        ("azure", "/openai/v1", "/openai/v1/models", "api-key"),
+    ],
+)
+async def test_a_vendor_is_asked_for_its_models_where_and_with_the_header_that_it_has(
+    scheme: str, end: str, path: str, header: str
+):
+    """They were asked as OpenAI's API is, and answered 404 or 401 to everybody."""
+    async with RawServer(recording("models").raw) as server:
+        url = server.url.removesuffix("/v1") + end
+        assert await models_of(PRESETS[scheme], Server(url, "k")) == ["tiny"]
+        assert (server.received[0].path, server.received[0].headers[header]) == (path, "k")
+        assert ("anthropic-version" in server.received[0].headers) == (scheme == "anthropic")
 
 
 @pytest.mark.parametrize(

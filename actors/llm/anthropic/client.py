@@ -59,11 +59,11 @@ class AnthropicClient(ServerClient[Dialect]):
         settings: ModelSettings | None = None,
     ) -> None:
         url = base_url_of(trimmed(base_url).rstrip("/").removesuffix("/messages"))
-        every = {"anthropic-version": API_VERSION, **_key(api_key, url), **(headers or {})}
+        every = {**headers_of(api_key, url), **(headers or {})}
         super().__init__(url, model, every, http, start_command, streaming=streaming, settings=settings)
         if settings is not None:
             fields_of(settings)
-        self._path = "/messages" if re.search(r"/v\d+$", url) else "/v1/messages"
+        self._path = path_of("messages", url)
         self._caching = caching
         self._extra = dict(extra or {})
         #: What is known beforehand: the vendor signs all reasoning, and takes none back that it has not.
@@ -115,14 +115,22 @@ class AnthropicClient(ServerClient[Dialect]):
         return MessagesAnswer(where, answer_tool=answer_tool_of(request), origin=self._origin(request))
 
 
-def _key(api_key: str | None, base_url: str) -> dict[str, str]:
-    """The headers of a key: the vendor's own, and for proxies also the one that most of them look at."""
+def headers_of(api_key: str | None, base_url: str) -> dict[str, str]:
+    """The headers of a request: a key is in the vendor's own, and for proxies also in the one that most of
+    them look at.
+    """
+    version = {"anthropic-version": API_VERSION}
     if not api_key:
-        return {}
+        return version
     api_key = key_of(api_key, "api_key")
     if urlsplit(base_url).hostname == VENDOR_HOST or "@" in urlsplit(base_url).netloc:
-        return {"x-api-key": api_key}  # a user and password of a proxy take the other header
-    return {"x-api-key": api_key, "authorization": f"Bearer {api_key}"}
+        return {**version, "x-api-key": api_key}  # a user and password of a proxy take the other header
+    return {**version, "x-api-key": api_key, "authorization": f"Bearer {api_key}"}
+
+
+def path_of(what: str, base_url: str) -> str:
+    """Where that is below a base URL, which may end in a version or not."""
+    return f"/{what}" if re.search(r"/v\d+$", base_url) else f"/v1/{what}"
 
 
 def _has_unsigned(request: Request, origin: str) -> bool:

@@ -174,23 +174,36 @@ class _Models(Struct):
 
 
 async def list_models(
-    base_url: str, *, api_key: str | None = None, http: HttpPool | None = None, seconds: float = 10.0
+    base_url: str,
+    *,
+    api_key: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    path: str = "/models",
+    http: HttpPool | None = None,
+    seconds: float = 10.0,
 ) -> list[str]:
-    """The ids of the models that a server offers, as it orders them. Raises ModelError."""
+    """The ids of the models that a server offers, as it orders them. Raises ModelError.
+
+    ``api_key`` is sent as OpenAI's API has it; ``headers`` are sent instead where they are given.
+    """
     pool = http or HttpPool()
     url = base_url_of(base_url)
-    headers = bearer(api_key) if api_key else authorization_of(basic_credentials(url))
+    if headers is None:
+        headers = bearer(api_key) if api_key else authorization_of(basic_credentials(url))
+    else:
+        headers = {**authorization_of(basic_credentials(url)), **headers}
     url = without_credentials(url)
+    peer = pool.peer(url, dict(headers), start_command=start_command_for(url))
     try:
-        return await _list_models(pool.peer(url, headers, start_command=start_command_for(url)), seconds)
+        return await _list_models(peer, path, seconds)
     finally:
         if http is None:
             await pool.aclose()
 
 
-async def _list_models(peer: Peer, seconds: float) -> list[str]:
+async def _list_models(peer: Peer, path: str, seconds: float) -> list[str]:
     deadline = time.monotonic() + seconds
-    reply = await peer.get("/models", deadline=deadline)
+    reply = await peer.get(path, deadline=deadline)
     try:
         body = await reply.read_all(MAX_LIST_BYTES)
     finally:
