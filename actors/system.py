@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextvars import copy_context
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar, Unpack, overload
 
@@ -115,6 +116,9 @@ class PodSystem:
         hooks: Iterable[Any] = (),
         chains: Mapping[str, LLMClient] | None = None,
     ) -> None:
+        # Here, on the thread that may fork as well: a process that is forked while another thread imports
+        # a module can never import it.
+        import_module("actors.pod.pod")
         self._settings = settings_of(
             on_conflict,
             outputs,

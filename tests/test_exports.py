@@ -112,6 +112,12 @@ def test_the_version_is_that_of_the_distribution():
         assert reported.stdout == f"polypod {polypod.__version__}\n"
 
 
+def test_the_actor_of_pods_is_imported_before_a_system_has_a_thread():
+    """A process that is forked while the system's thread imported it could never have a pod."""
+    done = python("import polypod, sys; polypod.PodSystem(); print('actors.pod.pod' in sys.modules)")
+    assert done.stdout.strip() == "True", done.stdout + done.stderr
+
+
 #: What a first program imports.
 FIRST = (
     "from {} import PodManifest, PodSystem, Scope, tool; import sys; print(sorted({!r} & set(sys.modules)))"
