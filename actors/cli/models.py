@@ -62,7 +62,7 @@ async def models_of(scheme: str, base_url: str | None) -> list[ModelRow]:
         error.message = error.message.removeprefix("manifest: model.base_url: ")
         raise
     try:
-        found = await server_clients.models_of(PRESETS.get(scheme), server)
+        found = await server_clients.models_of(PRESETS[scheme], server)
     except ModelError as error:
         if error.kind == "auth":
             error.hint = key_hint(scheme, server.base_url, keyed=server.api_key is not None)

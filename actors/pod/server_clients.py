@@ -46,25 +46,18 @@ def client_for(section: ModelSection, preset: Preset, server: Server, http: Http
     return OpenAIClient(base_url, section.model_id, server.api_key, kind=preset.scheme, query=query, **common)
 
 
-async def models_of(
-    preset: Preset | None, server: Server, *, http: HttpPool | None = None, seconds: float = 10.0
-) -> list[str]:
-    """The ids of the models that a server offers, asked for as its kind has it (None: as OpenAI's API).
-    Raises ModelError.
-    """
+async def models_of(preset: Preset, server: Server) -> list[str]:
+    """The ids of the models that a server offers, asked for as its kind has it. Raises ModelError."""
     url, key = server.base_url, server.api_key
-    headers, path = None, "/models"
-    if preset is not None and preset.speaks == "messages":
+    if preset.speaks == "messages":
         from actors.llm.anthropic.client import headers_of, path_of  # noqa: PLC0415 - as above
 
-        headers, path = headers_of(key, url), f"{path_of('models', url)}?limit={_MODELS}"
-    elif preset is not None:
-        headers = _key_header(preset, server)
-        if preset.scheme == "azure":
-            url, _ = azure_address(url, "", None)
-    return await list_models(
-        url, api_key=server.api_key, headers=headers, path=path, http=http, seconds=seconds
-    )
+        return await list_models(
+            url, headers=headers_of(key, url), path=f"{path_of('models', url)}?limit={_MODELS}"
+        )
+    if preset.scheme == "azure":
+        url, _ = azure_address(url, "", None)
+    return await list_models(url, api_key=key, headers=_key_header(preset, server))
 
 
 def _key_header(preset: Preset, server: Server) -> dict[str, str] | None:
