@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from delegation_kit import Cast, lead, of, spawn, until
 from msgspec.structs import asdict
+from store_kit import AwaitedStore, Interposed
 
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.approvals.find import open_requests
 from actors.pod.delegation.output import answers_after
 from actors.pod.handle import Pod
-from actors.pod.local import actor_of
+from actors.pod.local import actor_of, shut_down
+from actors.runtime.future import AsyncFuture
 from actors.sessions.answer_token import answer_token
 from actors.sessions.chain import chained
 from actors.sessions.memory.store import MemoryStore
 from actors.sessions.sqlite.store import SQLiteStore
 from actors.system import PodSystem
 from protocol.approval import ApprovalAnswer
-from protocol.errors import AlreadyResolved, PodNotFound, TooManyRestarts, UnknownApproval
+from protocol.entries import Head, StoredEntry
+from protocol.errors import AlreadyResolved, PodNotFound, StoreError, TooManyRestarts, UnknownApproval
 from protocol.events import (
     ApprovalRequested,
     ChildEnded,
@@ -37,6 +41,7 @@ from protocol.items import ToolResult, UserItem
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
 from protocol.scope import Scope
+from protocol.usage import Usage
 
 
 async def results(pod: Pod) -> list[str]:
@@ -190,6 +195,83 @@ async def test_sub_agents_of_a_stopped_pod_are_stopped_before_it() -> None:
             published = [(e.pod, type(e)) for e in events.drain() if isinstance(e, ChildEnded | PodEnded)]
             assert published == [("lead.reader", PodEnded), ("lead", ChildEnded), ("lead", PodEnded)]
         assert system.pods() == []
+
+
+class HeldBack(AwaitedStore):
+    """Makes no session of a sub-agent before it may ``go`` on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.go = asyncio.Event(), asyncio.Event()
+
+    async def create(self, session_id: str, pod: str, *args: Any, **options: Any) -> None:
+        if pod == "lead.reader":
+            self.asked.set()
+            await self.go.wait()
+        await super().create(session_id, pod, *args, **options)
+
+
+@pytest.mark.parametrize("end", [Pod.stop, shut_down])
+@pytest.mark.parametrize("in_time", [True, False])
+async def test_a_sub_agent_that_is_being_started_as_its_parent_ends_ends_too_and_never_works(
+    end: Callable[[Pod], AsyncFuture[bool]], in_time: bool
+) -> None:
+    store = HeldBack()
+    cast = Cast(lead=[spawn()], reader=[say("done")])
+    graces = {} if in_time else dict.fromkeys(("grace", "memory_grace", "store_grace"), 0.01)
+    async with PodSystem(store, **graces) as system, asyncio.timeout(30):
+        pod = await system.spawn(lead(), client=cast)
+        run = pod.run("go")
+        with system.subscribe("lead.reader") as events:
+            await store.asked.wait()
+            child, ended = system.get("lead.reader"), end(pod)
+            if in_time:
+                store.go.set()
+            await ended
+            assert (await run).outcome == ("cancelled" if end is Pod.stop else "paused")
+            store.go.set()
+            await until(events, of(PodEnded))
+        await child.stop()
+        assert not system.pods()
+        assert len(cast.requests) == 1
+
+
+class Endless(Interposed, MemoryStore):
+    """Keeps no end of a sub-agent while it ``refuses``, as if its process had been killed before that."""
+
+    refuses = True
+
+    def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> None:
+        if self.refuses and any(b'"type":"ChildEnded"' in each.body for each in batch):
+            raise StoreError("no")
+        MemoryStore.append(self, session_id, after, batch)
+
+    create = MemoryStore.create
+
+
+async def test_what_a_sub_agent_took_that_had_done_its_work_as_its_parents_process_ended_counts_in_its_budget() -> (
+    None
+):
+    store, cheap = Endless(), {"input_tokens": 10, "output_tokens": 10}
+    manifest = lead(tokens=2_000, max_tokens=100)
+    cast = Cast(
+        lead=[spawn(), say("working on it", **cheap), say("it is 42", **cheap)],
+        reader=[..., say("forty-two", input_tokens=1_800, output_tokens=50)],
+    )
+    async with PodSystem(store) as system:
+        pod = await system.spawn(manifest, client=cast)
+        with system.subscribe("lead", children=True) as events:
+            session_id = (await pod.run("go")).session_id
+            cast.go.set()
+            await until(events, of(PodEnded, "lead.reader"))
+    store.refuses = False
+    async with PodSystem(store) as system, asyncio.timeout(30):
+        pod = await system.spawn(manifest, client=cast, resume=session_id)
+        with system.subscribe("lead", since=0) as events:
+            assert (await until(events, of(ChildEnded))).usage == Usage(1_800, 50)
+            result = await pod.run("how far is it?")
+        assert result.outcome == "budget", result
+        assert len(cast.requests) == 3
 
 
 async def test_a_call_of_a_sub_agent_that_waits_for_approval_is_answered_at_its_parents_door(

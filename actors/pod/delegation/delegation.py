@@ -89,6 +89,10 @@ class Delegation:
         self._waiting: list[asyncio.Future[None]] = []
         #: Resolves once those of an earlier life are there again; None where there are none.
         self._bringing_back: AsyncFuture[None] | None = None
+        #: Of those that are being started, by whether each was.
+        self._beginning: list[AsyncFuture[None]] = []
+        #: Whether nobody ends those any more that are started late, since the pod has waited long enough.
+        self._gave_up = False
 
     def attach(self, actor: PodActor, journal: Journal) -> None:
         """Attach to the pod, before it starts."""
@@ -222,7 +226,16 @@ class Delegation:
         self._wake_waiting()
 
     async def begin(self, child: SubAgent, began: AsyncFuture[None]) -> None:
-        """Record that a sub-agent starts, then start it and give it its task."""
+        """Record that a sub-agent starts, then start it and give it its task, unless the pod ends meanwhile:
+        then it is ended with the others.
+        """
+        self._beginning.append(began)
+        try:
+            await self._begin(child, began)
+        finally:
+            self._beginning.remove(began)
+
+    async def _begin(self, child: SubAgent, began: AsyncFuture[None]) -> None:
         started, resources = child.started, child.resources
         assert resources is not None
         fields = {
@@ -243,10 +256,11 @@ class Delegation:
                 await self._record_end(child, "failed", Failure.of(error))
             began.set_exception(ToolError(f"{started.name!r} was not started: {error.message}"))
             return
-        if not self._held:
-            self._work(child)
-        else:
+        if self._held or self._actor.stopping:
             child.held = True
+            self._end_late(child)
+        else:
+            self._work(child)
         began.set(None)
 
     def _work(self, child: SubAgent) -> None:
@@ -403,13 +417,14 @@ class Delegation:
         self._wake_waiting()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self.wait_for_restored()
+                await self._wait_for_begun()
                 for child in list(self.living.values()):
                     if child.pod is not None:
                         child.pod.stop()
                 for child in list(self.living.values()):
                     if child.pod is not None:
                         await child.ended
+        self._gave_up = True
 
     async def shut_down_all(self, seconds: float) -> None:
         """End all sub-agents with their runs paused, within so many seconds, because the pod is shut down."""
@@ -419,10 +434,27 @@ class Delegation:
         self._resting = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self.wait_for_restored()
+                await self._wait_for_begun()
                 living = [child.pod for child in self.living.values() if child.pod is not None]
                 for ended in [self.spawner.shut_down(pod) for pod in reversed(living)]:
                     await ended
+        self._gave_up = True
+
+    async def _wait_for_begun(self) -> None:
+        """Wait until none is being started any more."""
+        await self.wait_for_restored()
+        for began in list(self._beginning):
+            with contextlib.suppress(ToolError):
+                await began
+
+    def _end_late(self, child: SubAgent) -> None:
+        """End a sub-agent that was started too late to end with the others, since nobody else does."""
+        if not self._gave_up or child.pod is None:
+            return
+        if self._resting:
+            self.spawner.shut_down(child.pod)
+        else:
+            child.pod.stop()
 
     # -- after a restart -------------------------------------------------------------------------
 
@@ -431,18 +463,23 @@ class Delegation:
         for ended in output.reported_in(state.unreported, items):
             state = state.reported(ended.child_session)
         self.state, self._held = state, True
-        if self.budget is not None:
-            self.budget.carry(state.usage or Usage(), state.cost, state.seconds)
+        self.charge(state.usage, state.cost, state.seconds)
         for started in state.open:
             self._add(SubAgent(started))
         if state.open:
             self._bringing_back = AsyncFuture()
+
+    def charge(self, usage: Usage | None, cost: float | None, seconds: float) -> None:
+        """Count in the pod's budget what sub-agents used up in its earlier lives."""
+        if self.budget is not None:
+            self.budget.carry(usage or Usage(), cost, seconds)
 
     async def bring_back(self) -> None:
         """Start again, with their runs paused, the sub-agents that had not ended."""
         for child in list(self.living.values()):
             try:
                 await bring_back(self, child)
+                self._end_late(child)
             except (SessionInUse, NameTaken) as error:
                 child.why = error.message
                 self._wake_waiting()

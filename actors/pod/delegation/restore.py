@@ -38,7 +38,12 @@ async def bring_back(delegation: Delegation, child: SubAgent) -> None:
         child.ending = True
         state, _ = await restore(store, session)
         taken = state.children
-        took = (usage_sum(state.usage, taken.usage), cost_sum(state.cost, taken.cost), state.seconds)
+        took = (
+            usage_sum(state.usage, taken.usage),
+            cost_sum(state.cost, taken.cost),
+            state.seconds + taken.seconds,
+        )
+        delegation.charge(*took)
         await delegation.record_ended(started, last, None, took)  # type: ignore[arg-type]
         return
     manifest = await _manifest_of(delegation, started, session)
