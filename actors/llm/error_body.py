@@ -15,6 +15,10 @@ from protocol.text import encodable, encodable_json
 
 #: How deep errors are looked for within errors.
 _DEPTH = 4
+#: Where a body keeps its error; the last is MiniMax's.
+_PLACES = ("error", "detail", "errors", "base_resp")
+#: What an error calls its words.
+_MESSAGES = ("message", "msg", "detail", "error_msg", "error_message", "status_msg")
 #: Where gateways keep the error of the server behind them.
 _WRAPPED = ("raw", "error", "innererror", "inner_error", "upstream_error", "provider_error", "cause", "body")
 #: What a gateway says where it only passes an error on.
@@ -64,6 +68,18 @@ def complaint_of(body: bytes | object) -> Complaint:
     return _read(encodable_json(body), _DEPTH)
 
 
+def is_complaint(body: bytes) -> bool:
+    """Whether ``body``, which is no answer, is an error; Z.ai and MiniMax send theirs with status 200."""
+    try:
+        data = decode_any(body)
+    except UNREADABLE:
+        return False
+    if not isinstance(data, dict):
+        return False
+    says = any(isinstance(data.get(name), str) for name in _MESSAGES)
+    return says or any(data.get(name) for name in _PLACES)
+
+
 def _read(data: Any, depth: int) -> Complaint:
     while isinstance(data, list) and data:
         data = data[0]
@@ -71,7 +87,7 @@ def _read(data: Any, depth: int) -> Complaint:
         return _unwrapped(Complaint(_without_markup(data)), data, depth)
     if not isinstance(data, dict):
         return Complaint()
-    inner = data.get("error") or data.get("detail") or data.get("errors") or data
+    inner = next((found for name in _PLACES if (found := data.get(name))), data)
     if isinstance(inner, list):
         return Complaint("; ".join(_words(each) for each in inner[:20]))
     if not isinstance(inner, dict):
@@ -81,7 +97,7 @@ def _read(data: Any, depth: int) -> Complaint:
     said = Complaint(
         _words(inner),
         _word(inner.get("type")),
-        _word(inner.get("code") or inner.get("status") or data.get("code")),
+        _word(inner.get("code") or inner.get("status") or inner.get("status_code") or data.get("code")),
         _whole(inner.get("n_prompt_tokens")),
         _whole(inner.get("n_ctx")),
     )
@@ -141,7 +157,7 @@ def _words(raw: Any) -> str:
     """The words of an error object: its message, or where it has none the object itself."""
     if not isinstance(raw, dict):
         return str(raw)
-    for key in ("message", "msg", "detail", "error_msg", "error_message"):
+    for key in _MESSAGES:
         if isinstance(raw.get(key), str):
             place = raw.get("loc") if key == "msg" else None
             at = ".".join(str(each) for each in place) if isinstance(place, list) else ""

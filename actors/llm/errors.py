@@ -57,7 +57,7 @@ def kind_of(status: int | None, complaint: Complaint) -> ModelErrorKind:
     text = complaint.text
     if status not in {401, 403, 404} and complaint.overflow is not None:
         return "context_overflow"
-    if status in {400, 402, 403, 429} and re.search(_BILLING, text) and not re.search(_TRY_AGAIN, text):
+    if status in {None, 400, 402, 403, 429} and re.search(_BILLING, text) and not re.search(_TRY_AGAIN, text):
         return "billing"
     if status is None:
         return _kind_by_name(complaint) or _kind_by_words(text)
@@ -98,6 +98,8 @@ _NAMES: tuple[tuple[str, ModelErrorKind], ...] = (
         "content_filter",
     ),
     (r"(time_?out|deadline_exceeded)(_?error)?", "timeout"),
+    # Groq: what the model wrote is no call, or no JSON of the shape that was asked for
+    (r"tool_use_failed|json_validate_failed|output_parse_failed", "protocol"),
     (r"invalid_?(request|argument)(_?error)?|bad_?request(_?error)?", "invalid_request"),
     (r"(api|server|internal_?server|internal)(_?error)?", "server"),
 )
@@ -184,6 +186,8 @@ def _retryable(kind: ModelErrorKind, status: int | None, headers: Mapping[str, s
     """What the server itself says of sending the same again; None where it says nothing of use."""
     if kind == "context_overflow" or status == 413:
         return False  # the same request never gets smaller
+    if kind == "protocol":
+        return True  # the model may write it right the next time
     return {"true": True, "false": False}.get((headers.get("x-should-retry") or "").strip().lower())
 
 
@@ -206,7 +210,9 @@ def retry_after(headers: Mapping[str, str], words: str = "", *, now: float = 0.0
 
 _AMOUNT = r"(\d{1,9}(?:\.\d{1,9})?)"
 _TRY_AGAIN = (
-    rf"(?i)(?:try again|retry) in (?:(\d{{1,9}})h)?(?:(\d{{1,9}})m(?!s))?(?:{_AMOUNT} ?s)?(?:{_AMOUNT} ?ms)?"
+    r"(?i)(?:try again|retry) (?:in|after) "
+    r"(?:(\d{1,9}) ?h(?:ours?|rs?)?[ ,]*)?(?:(\d{1,9}) ?m(?!s|il)(?:in\w*)?[ ,]*)?"
+    rf"(?:{_AMOUNT} ?s(?:ec\w*)?[ ,]*)?(?:{_AMOUNT} ?m(?:s|il))?"
 )
 
 
@@ -257,6 +263,7 @@ def _hint(kind: ModelErrorKind, status: int | None, overflow: Overflow | None, *
         "content_filter": "the provider's filter refused it: rephrase the request",
         "timeout": "the server gave up waiting: a smaller prompt or model may help",
         "server": "the server failed: check its log",
+        "protocol": "the server could not read what its model wrote: the model may be too small for tools",
     }.get(kind)
 
 

@@ -467,6 +467,11 @@ def test_an_error_as_a_whole_answer_with_status_200_is_an_error():
     assert caught.value.kind == "overloaded"
 
 
+def test_an_error_with_status_200_and_no_member_error_is_one():
+    with pytest.raises(ModelError, match="404 NOT_FOUND"):
+        whole_answer_of({"code": 500, "msg": "404 NOT_FOUND", "success": False})
+
+
 @pytest.mark.parametrize(
     "body", [b"{}", b'{"type":"message"}', b'{"choices":[]}', b"[]", b'{"content": 3}', b'{"a']
 )

@@ -195,6 +195,10 @@ def test_retry_after_is_read_in_all_its_forms(headers, seconds):
         ("try again in 1h2m3.5s", 3723.5),
         ("try again in 120ms", 0.12),
         ("Please retry in 22.5s.", 22.5),
+        ("Please retry after 6 seconds.", 6.0),
+        ("Try again in 2 minutes.", 120.0),
+        ("try again in 1 hour, 3 minutes", 3780.0),
+        ("try again in 5 milliseconds", 0.005),
         ("try again later", None),
     ],
 )

@@ -328,6 +328,60 @@ async def test_a_server_that_wants_the_new_name_of_max_tokens_gets_it():
         assert "max_tokens" not in server.received[1].json
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Unsupported value: 'temperature' does not support 0.2 with this model. Only the default (1) value is",
+        "invalid temperature: only 1 is allowed for this model",
+    ],
+)
+async def test_a_model_that_takes_no_temperature_is_sent_none_from_then_on(words: str):
+    picky = error_reply("400 Bad Request", words)
+    async with RawServer(picky, stream_reply(HELLO)) as server, OpenAIClient(server.url, "m") as client:
+        for _ in range(2):
+            assert (await answer_from(client, hi(temperature=0.2))).item.text == "Hello"
+    assert ["temperature" in each.json for each in server.received] == [True, False, False]
+
+
+async def test_a_temperature_that_is_out_of_range_is_refused():
+    picky = error_reply("400 Bad Request", "temperature must be between 0 and 2")
+    async with RawServer(picky) as server, OpenAIClient(server.url, "m") as client:
+        assert (await failure_from(client, hi(temperature=3))).kind == "invalid_request"
+        assert len(server.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "words", "kind"),
+    [
+        ({"code": 500, "msg": "404 NOT_FOUND", "success": False}, "404 NOT_FOUND", "server"),
+        (
+            {
+                "choices": None,
+                "usage": {"total_tokens": 0},
+                "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"},
+            },
+            "insufficient balance",
+            "billing",
+        ),
+    ],
+)
+def test_an_error_with_status_200_and_no_member_error_is_one(body: dict, words: str, kind: str):
+    failure, _ = refused(reply(json.dumps(body).encode()))
+    assert words in str(failure)
+    assert failure.kind == kind
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("code", ["tool_use_failed", "json_validate_failed"])
+def test_what_a_model_wrote_and_its_server_could_not_read_can_be_asked_for_again(code: str, streamed: bool):
+    error = {"message": "Failed to call a function.", "type": "invalid_request_error", "code": code}
+    body = json.dumps({"error": {**error, "failed_generation": "<function=look{"}}).encode()
+    event = b"event: error\ndata: %b\n\n" % body
+    failure, _ = refused(stream_reply(event) if streamed else reply(body, "400 Bad Request"))
+    assert (failure.kind, failure.retryable) == ("protocol", True)
+    assert "Failed to call a function" in str(failure)
+
+
 def test_a_refusal_of_something_else_is_not_asked_again():
     _, server = refused(error_reply("400 Bad Request", "bad temperature"))
     assert len(server.received) == 1

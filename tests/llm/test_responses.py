@@ -180,6 +180,38 @@ def test_arguments_that_come_twice_and_differ_are_not_run() -> None:
         answer_of(*encoded(*events))
 
 
+@pytest.mark.parametrize("again", ["", '{ "town": "Oslo" }'])
+def test_arguments_that_come_twice_and_mean_the_same_are_run(again: str) -> None:
+    events = events_of(CALL)
+    (done,) = [each for each in events if each["type"] == "response.output_item.done"]
+    done["item"] = {**CALL, "arguments": again}
+    (call,) = answer_of(*encoded(*events)).item.calls
+    assert (call.arguments, call.invalid) == ({"town": "Oslo"}, None)
+
+
+def test_a_call_whose_arguments_stand_only_in_their_own_last_event_is_run_with_them() -> None:
+    events = [each for each in events_of(CALL) if not each["type"].endswith("arguments.delta")]
+    for event in events:
+        if event["type"] == "response.output_item.done":
+            event["item"] = {**CALL, "arguments": ""}
+        elif event["type"] == "response.completed":
+            event["response"] = response_of({**CALL, "arguments": ""})
+    (call,) = answer_of(*encoded(*events)).item.calls
+    assert (call.arguments, call.invalid) == ({"town": "Oslo"}, None)
+
+
+def test_arguments_that_come_before_their_call_are_its_own() -> None:
+    *begin, added, first, second = events_of(CALL)[:5]
+    rest = events_of(CALL)[5:]
+    answer = answer_of(*encoded(*begin, first, added, second, *rest))
+    assert answer.item == answer_of(*event_bytes(CALL)).item
+
+
+def test_arguments_that_are_no_text_but_the_object_itself_are_read() -> None:
+    call = {**CALL, "arguments": {"town": "Oslo"}}
+    assert whole_answer_of(json.dumps(response_of(call)).encode()).item.calls[0].arguments == {"town": "Oslo"}
+
+
 @pytest.mark.parametrize("kept", [3, 4])
 def test_what_is_missing_of_an_output_is_taken_from_the_end_of_the_answer(kept: int) -> None:
     """``kept``: an output's beginning, or that and its first piece."""
@@ -343,6 +375,42 @@ def test_reasoning_goes_back_to_its_server_before_what_it_led_to() -> None:
         "arguments": '{"town":"Oslo"}',
     }
     assert back[4] == {"type": "function_call_output", "call_id": "call_abc", "output": "rain"}
+
+
+def test_the_phase_of_a_message_goes_back_to_its_server_with_it() -> None:
+    said, final = ({**MESSAGE, "id": f"msg_{n}", "phase": n} for n in ("commentary", "final_answer"))
+    item = answer_of(*event_bytes(said, CALL, final)).item
+    whole = whole_answer_of(json.dumps(response_of(said, CALL, final)).encode()).item
+    assert item == whole
+    history = [UserItem.of("weather?"), item, ToolResult.of(item.calls[0], "rain")]
+    back = sent(history)["input"]
+    assert [each.get("phase") for each in back if each.get("role") == "assistant"] == [
+        "commentary",
+        "final_answer",
+    ]
+    assert all("phase" not in each for each in sent(history, origin="responses:other")["input"])
+    two = answer_of(*event_bytes(said, final)).item
+    assert [each.get("phase") for each in sent([two, UserItem.of("?")])["input"]] == [
+        "commentary",
+        "final_answer",
+        None,
+    ]
+
+
+def test_a_message_of_a_phase_that_says_nothing_is_left_out() -> None:
+    empty = {**MESSAGE, "content": [], "phase": "commentary"}
+    assert answer_of(*event_bytes(empty, CALL)).item.content == ()
+
+
+def test_what_a_cache_takes_and_what_only_the_total_counts_is_known() -> None:
+    usage = {
+        "input_tokens": 3438,
+        "input_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 3435},
+        "output_tokens": 1,
+        "total_tokens": 3449,
+    }
+    end = response_of(MESSAGE, usage=usage)
+    assert answer_of(*event_bytes(MESSAGE, end=end)).usage == Usage(3438, 11, 3, 3435)
 
 
 def test_no_reasoning_goes_to_another_server_and_none_that_led_to_nothing() -> None:

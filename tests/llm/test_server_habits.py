@@ -9,6 +9,7 @@ from actors.llm.base import Answer
 from actors.llm.http.answers import failure_of, stop_of
 from protocol.errors import ModelError
 from protocol.items import ToolCall
+from protocol.usage import Usage
 
 
 def delta(finish: str | None = None, **fields: object) -> str:
@@ -106,7 +107,18 @@ def test_the_end_of_an_answer_is_known_by_every_vendors_word(sent: str, reason: 
     assert failure_of(sent, "h:1") is None
 
 
-@pytest.mark.parametrize("sent", ["insufficient_system_resource", "network_error", "abort", "ERROR"])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "insufficient_system_resource",
+        "network_error",
+        "abort",
+        "ERROR",
+        "function_call_filter: MALFORMED_FUNCTION_CALL",
+        "function_call_filter: UNEXPECTED_TOOL_CALL",
+        "MALFORMED_RESPONSE",
+    ],
+)
 def test_an_answer_that_the_server_gave_up_can_be_asked_for_again(sent: str):
     with pytest.raises(ModelError, match="gave up") as caught:
         answer_of(events(delta(content="hel"), delta(sent)))
@@ -117,3 +129,50 @@ def test_an_answer_that_ran_into_the_end_of_the_context_is_an_overflow():
     with pytest.raises(ModelError, match="the context is full") as caught:
         answer_of(events(delta(content="hel"), delta("model_context_window_exceeded")))
     assert caught.value.kind == "context_overflow"
+
+
+@pytest.mark.parametrize("word", ["null", "None"])
+def test_a_finish_reason_that_is_null_in_words_is_none(word: str):
+    on = [delta(word, content="hel"), delta(word, content="lo")]
+    assert answer_of(events(*on, delta("stop"))).item.text == "hello"
+    with pytest.raises(ModelError, match="before it was complete"):
+        answer_of(events(*on))
+
+
+def used(sent: dict[str, object]) -> Usage | None:
+    last = json.dumps({"choices": [], "usage": sent})
+    return answer_of(events(delta("stop", content="x"), last)).usage
+
+
+@pytest.mark.parametrize(
+    ("sent", "output"),
+    [
+        # xAI
+        ({"total_tokens": 14428, "completion_tokens_details": {"reasoning_tokens": 2809}}, 4308),
+        # Google's chat completions, which report no details
+        ({"total_tokens": 14428}, 4308),
+        # OpenAI
+        ({"total_tokens": 11619, "completion_tokens_details": {"reasoning_tokens": 900}}, 1499),
+        ({"total_tokens": None}, 1499),
+        ({"total_tokens": 7}, 1499),
+    ],
+)
+def test_reasoning_that_a_server_counts_in_the_total_alone_is_output(sent: dict[str, object], output: int):
+    assert used({"prompt_tokens": 10120, "completion_tokens": 1499, **sent}) == Usage(10120, output)
+
+
+@pytest.mark.parametrize(
+    ("sent", "read", "written"),
+    [
+        ({"prompt_tokens_details": {"cached_tokens": 12, "cache_write_tokens": 3}}, 12, 3),
+        ({"prompt_tokens_details": {"cached_tokens": 0, "cache_creation_input_tokens": 3}}, 0, 3),
+        ({"prompt_tokens_details": {"cached_tokens": 0, "cache_creation_tokens": 3}}, 0, 3),
+        ({"cached_tokens": 12}, 12, None),
+        ({"cache_read_input_tokens": 12, "cache_creation_input_tokens": 3}, 12, 3),
+    ],
+)
+def test_what_a_cache_takes_and_gives_is_found_wherever_a_server_puts_it(
+    sent: dict[str, object], read: int, written: int | None
+):
+    usage = used({"prompt_tokens": 20, "completion_tokens": 1, **sent})
+    assert usage == Usage(20, 1, read, written)

@@ -25,6 +25,7 @@ from actors.llm.base import (
     ThinkingChunk,
     UsageReport,
 )
+from actors.llm.error_body import is_complaint
 from actors.llm.errors import classify
 from actors.llm.http.answers import (
     EventAnswer,
@@ -136,7 +137,7 @@ class MessagesAnswer(EventAnswer):
             if not is_closed(data):
                 self.failure = unfinished(self._where, begun=True)
             return blocks
-        if message.error or message.type == "error" or message.detail:
+        if message.error or message.type == "error" or (message.content is None and is_complaint(data)):
             self.failure = classify(None, {}, data, where=self._where)
         elif message.content is not None:
             self.model = encodable(message.model) if isinstance(message.model, str) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.llm.http.answers import count_of
+from actors.llm.http.counts import count_of
 from protocol.usage import Usage
 
 #: The parts of a prompt, which are counted apart: fresh, written to the cache, read from it.

@@ -57,7 +57,6 @@ class Whole(Struct):
     stop_reason: Any = None
     usage: Any = None
     error: Any = None
-    detail: Any = None
 
 
 #: An event, where nothing in it has to be mended; raises one of UNREADABLE.

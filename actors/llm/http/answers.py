@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import msgspec
+
 from actors.llm.base import Block, StopReason
 from actors.llm.http.sse import SSEEvent
 from actors.llm.lenient import UNREADABLE, decode_any
 from actors.llm.pieces import is_closed
 from protocol.errors import ModelError
+from protocol.text import encodable_json
 from protocol.usage import Usage
 
 
@@ -126,9 +129,20 @@ _BROKE_OFF = frozenset(
         "network_error",
         "insufficient_system_resource",
         "malformed_function_call",
+        "malformed_response",
+        "unexpected_tool_call",
+        "too_many_tool_calls",
+        "function_call_filter",  # Google's chat completions: a call that it could not read
     }
 )
+#: What stands in the place of a reason while an answer goes on.
+_NOT_YET = frozenset({"", "null", "none"})
 _OVERFULL = frozenset({"model_context_window_exceeded", "context_window_exceeded"})
+
+
+def is_reason(reason: Any) -> bool:
+    """Whether a finish reason is one: some servers write ``null`` as a word while the answer goes on."""
+    return isinstance(reason, str) and _word(reason) not in _NOT_YET
 
 
 def stop_of(reason: str) -> StopReason:
@@ -182,6 +196,13 @@ def _is_whole(data: bytes) -> bool:
     return data == b"[DONE]" or (data[:1] == b"{" and is_closed(data))
 
 
+def argument_text(arguments: Any) -> str:
+    """Arguments as the JSON text that they are or should have been."""
+    if arguments is None or isinstance(arguments, str):
+        return arguments or ""
+    return msgspec.json.encode(encodable_json(arguments)).decode()
+
+
 def means_something(arguments: str) -> bool:
     """Whether the argument text of a call contains anything."""
     return arguments.strip() not in {"", "{}", "null"}
@@ -193,10 +214,3 @@ def is_object(text: str) -> bool:
         return isinstance(decode_any(text), dict)
     except UNREADABLE:
         return False
-
-
-def count_of(value: Any) -> int | None:
-    """A server's number of tokens; None if ``value`` is not a number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
-        return None
-    return int(value)

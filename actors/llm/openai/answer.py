@@ -18,8 +18,18 @@ from actors.llm.base import (
     UsageReport,
     VendorChunk,
 )
+from actors.llm.error_body import is_complaint
 from actors.llm.errors import classify
-from actors.llm.http.answers import EventAnswer, callless, count_of, failure_of, nameless, stop_of, unfinished
+from actors.llm.http.answers import (
+    EventAnswer,
+    callless,
+    failure_of,
+    is_reason,
+    nameless,
+    stop_of,
+    unfinished,
+)
+from actors.llm.http.counts import cached_of, count_of, first_count, output_of
 from actors.llm.lenient import UNREADABLE
 from actors.llm.openai.calls import CallPiece, Calls, Function
 from actors.llm.openai.wire import Choice, Chunk, Delta, decode_strictly, read_with_care
@@ -33,6 +43,8 @@ _MESSAGE_MEMBERS = frozenset({*Delta.__struct_fields__, "index", "images"})
 _CALL_MEMBERS = frozenset({"index", "id", "type", "function"})
 _FUNCTION_MEMBERS = frozenset({"name", "arguments"})
 
+#: Where else servers report what was read from a cache: DeepSeek, gateways to Anthropic, Kimi.
+_CACHE_READ = ("prompt_cache_hit_tokens", "cache_read_input_tokens", "cached_tokens")
 #: The names that servers use for reasoning; if there are several, the first counts.
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text")
 
@@ -89,6 +101,8 @@ class ChatAnswer(EventAnswer):
             self.failure = unfinished(self._where, begun=True)
         if self._chosen and not self.finish:
             self.finish = "stop"
+        elif not (self._chosen or self.failure) and is_complaint(data):
+            self._refuse(data)
         self.done = True
         return blocks
 
@@ -236,7 +250,7 @@ class ChatAnswer(EventAnswer):
             self._meter(choice.usage)
         if choice.error:
             self._refuse({"error": choice.error})
-        elif choice.finish_reason and isinstance(choice.finish_reason, str):
+        elif is_reason(choice.finish_reason):
             failure = failure_of(choice.finish_reason, self._where)
             if failure is None:
                 self.finish = choice.finish_reason
@@ -294,22 +308,18 @@ def usage_of(reported: Any, before: Usage | None = None) -> Usage | None:
     """
     if not isinstance(reported, dict):
         return before
-    details = reported.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else None
     prompt = count_of(reported.get("prompt_tokens")) or None
-    completion = count_of(reported.get("completion_tokens"))
+    completion = output_of(prompt, reported.get("completion_tokens"), reported.get("total_tokens"))
     if prompt is None and not completion:
         return before
     known = before or Usage()
-    read = _first(cached, reported.get("prompt_cache_hit_tokens"), reported.get("cache_read_input_tokens"))
-    written = count_of(reported.get("cache_creation_input_tokens"))
+    details = reported.get("prompt_tokens_details")
+    read, written = cached_of(details)
+    read = first_count(read, *(reported.get(name) for name in _CACHE_READ))
+    written = first_count(written, reported.get("cache_creation_input_tokens"))
     return Usage(
         known.input_tokens if prompt is None else prompt,
         known.output_tokens if completion is None else completion,
         known.cache_read_tokens if read is None else read,
         known.cache_write_tokens if written is None else written,
     )
-
-
-def _first(*values: Any) -> int | None:
-    return next((count for each in values if (count := count_of(each)) is not None), None)

@@ -15,10 +15,10 @@ import msgspec
 from msgspec import Struct
 
 from actors.llm.base import Block, CallChunk, CallEnd, CallStart, VendorChunk
-from actors.llm.http.answers import is_object, means_something
+from actors.llm.http.answers import argument_text, is_object, means_something
 from actors.llm.pieces import Braces, HalfPairs
 from actors.llm.vendor import merged
-from protocol.text import encodable, encodable_json
+from protocol.text import encodable
 
 
 class Function(Struct):
@@ -91,7 +91,7 @@ class _OpenCall:
         """
         if not _name_of(function):
             return not self.is_whole()
-        text = _text_of(function.arguments).lstrip()
+        text = argument_text(function.arguments).lstrip()
         begins = not text or text[0] == "{"
         return not begins and _name_of(function) == self.name and bool(self.arguments) and not self.is_whole()
 
@@ -100,7 +100,7 @@ class _OpenCall:
         return (
             _name_of(function) == self.name
             and self.is_whole()
-            and _text_of(function.arguments).strip() == self.text.strip()
+            and argument_text(function.arguments).strip() == self.text.strip()
         )
 
     def is_followed_by(self, function: Function) -> bool:
@@ -109,7 +109,7 @@ class _OpenCall:
         """
         if not (self.name and _name_of(function)):
             return False
-        begins = _text_of(function.arguments).lstrip()[:1] == "{"
+        begins = argument_text(function.arguments).lstrip()[:1] == "{"
         return (begins or _name_of(function) != self.name) and self.is_whole()
 
 
@@ -213,7 +213,7 @@ class Calls:
             call.given_id = call.given_id or given_id
         if not call.name:
             call.name = _name_of(function)
-        text = call.halves.join(_text_of(function.arguments))
+        text = call.halves.join(argument_text(function.arguments))
         if text:
             call.arguments.append(text)
         if not call.shown:
@@ -241,10 +241,3 @@ def _index_of(value: Any) -> int | None:
 
 def _name_of(function: Function) -> str:
     return encodable(function.name).strip() if isinstance(function.name, str) else ""
-
-
-def _text_of(arguments: Any) -> str:
-    """Arguments as the JSON text that they are or should have been."""
-    if arguments is None or isinstance(arguments, str):
-        return arguments or ""
-    return msgspec.json.encode(encodable_json(arguments)).decode()

@@ -31,6 +31,7 @@ class Dialect(Struct, frozen=True):
 
     usage_option: bool = True
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    temperature: bool = True
     json_schema: bool = True
     json_object: bool = True
     tool_choice: bool = True
@@ -133,6 +134,11 @@ def _max_tokens_field(words: str, request: Request) -> bool:
     return request.max_tokens is not None and "max_completion_tokens" in words
 
 
+def _temperature(words: str, request: Request) -> bool:
+    fixed = re.search(r"unsupported|n[o']t support|\bonly\b|deprecated", words)
+    return request.temperature is not None and "temperature" in words and bool(fixed)
+
+
 def _short_ids(words: str, request: Request) -> bool:  # noqa: ARG001
     named = re.search(r"tool[ _-]?calls?[ _-]?id|tool_calls?(\[\d+\]|\.\d+)*\.id|call[ _]id", words)
     form = re.search(r"length|too long|at most|must be|must match|pattern|a-z|characters", words)
@@ -186,6 +192,7 @@ def _replay(words: str, request: Request) -> bool:
 _LESSONS: tuple[tuple[dict[str, Any], Callable[[str, Request], bool]], ...] = (
     ({"usage_option": False}, _usage_option),
     ({"max_tokens_field": "max_completion_tokens"}, _max_tokens_field),
+    ({"temperature": False}, _temperature),
     ({"tool_choice": False}, _tool_choice),
     ({"short_ids": True}, _short_ids),
     ({"alternate": True}, _alternate),

@@ -44,7 +44,7 @@ def body_of(
         options["stream_options"] = {"include_usage": True}
     if request.max_tokens is not None:
         options[dialect.max_tokens_field] = request.max_tokens
-    if request.temperature is not None:
+    if request.temperature is not None and dialect.temperature:
         options["temperature"] = request.temperature
     form = answer_format(request, dialect)
     if form is not None:

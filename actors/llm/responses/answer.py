@@ -24,14 +24,15 @@ from actors.llm.base import (
 from actors.llm.errors import classify
 from actors.llm.http.answers import (
     EventAnswer,
-    count_of,
+    argument_text,
     failure_of,
     is_object,
     nameless,
     stop_of,
     unfinished,
 )
-from actors.llm.lenient import UNREADABLE
+from actors.llm.http.counts import cached_of, count_of, output_of
+from actors.llm.lenient import UNREADABLE, decode_any
 from actors.llm.pieces import HalfPairs, is_closed
 from actors.llm.responses.wire import Event, read
 from protocol.errors import ModelError, ModelErrorKind
@@ -48,6 +49,7 @@ _TEXTS: dict[Any, _Kind] = {
     "response.reasoning_text.delta": "thinking",
     "response.reasoning_summary_text.delta": "thinking",
 }
+_ARGUMENTS = frozenset({"response.function_call_arguments.delta", "response.function_call_arguments.done"})
 _ITEMS = frozenset({"response.output_item.added", "response.output_item.done"})
 _ENDS = frozenset({"response.completed", "response.incomplete"})
 #: Members of reasoning that are valid only within its answer: what is sent back is never looked up.
@@ -180,7 +182,7 @@ class ResponsesAnswer(EventAnswer):
         kind = event.type if isinstance(event.type, str) else None
         if kind in _TEXTS:
             self._add_text(event, _TEXTS[kind], refusal=kind == "response.refusal.delta")
-        elif kind == "response.function_call_arguments.delta":
+        elif kind in _ARGUMENTS:
             self._add_arguments(event)
         elif kind in _ITEMS:
             if isinstance(event.item, dict):
@@ -240,7 +242,8 @@ class ResponsesAnswer(EventAnswer):
             return
         if output.kind == "call":
             output.pieces.append(rest)
-            self._blocks.append(CallChunk(output.index, rest))
+            if output.shown:
+                self._blocks.append(CallChunk(output.index, rest))
         else:
             made = TextChunk if output.kind == "text" else ThinkingChunk
             self._blocks.append(made(rest, output.index))
@@ -253,8 +256,12 @@ class ResponsesAnswer(EventAnswer):
 
     def _add_arguments(self, event: Event) -> None:
         output = self._output(event, "call", {})
-        if isinstance(event.delta, str) and event.delta and output.shown and not output.closed:
+        if output.closed:
+            return
+        if isinstance(event.delta, str):
             self._argue(output, event.delta)
+        else:
+            self._complete(output, event.arguments)
 
     def _argue(self, output: _Output, text: str) -> None:
         if self._mends:
@@ -262,7 +269,16 @@ class ResponsesAnswer(EventAnswer):
             text = output.halves.join(text)
         if text:
             output.pieces.append(text)
-            self._blocks.append(CallChunk(output.index, text))
+            if output.shown:
+                self._blocks.append(CallChunk(output.index, text))
+
+    def _complete(self, output: _Output, arguments: Any) -> None:
+        """Take all arguments of a call once more: the part that has not come before."""
+        whole, came = argument_text(arguments), "".join(output.pieces)
+        if whole.startswith(came):
+            self._argue(output, whole[len(came) :])
+        elif not _says_the_same(whole, came):
+            self._break("sent the arguments of a call twice, with different content")
 
     # -- outputs -----------------------------------------------------------------------------------
 
@@ -283,21 +299,20 @@ class ResponsesAnswer(EventAnswer):
                 self._take_unread(output, item)
 
     def _take_call(self, output: _Output, item: dict[str, Any], *, done: bool) -> None:
-        name, arguments = item.get("name"), item.get("arguments")
+        name = item.get("name")
         if not output.shown:
             if not (isinstance(name, str) and name.strip()):
                 self._lost_call = self._lost_call or done
                 return
             output.shown = True
             self._blocks.append(CallStart(output.index, self._id_of(item), encodable(name), in_order=True))
+            if output.pieces:
+                self._blocks.append(CallChunk(output.index, "".join(output.pieces)))
         if not done:
             return
-        came = "".join(output.pieces)
-        if isinstance(arguments, str) and arguments != came:
-            if not arguments.startswith(came):
-                self._break("sent the arguments of a call twice, with different content")
-                return
-            self._argue(output, arguments[len(came) :])
+        self._complete(output, item.get("arguments"))
+        if self.done:
+            return
         output.ended = item.get("status") != "incomplete"
         if output.ended and _is_whole(output):
             self._end_call(output)
@@ -327,6 +342,9 @@ class ResponsesAnswer(EventAnswer):
         came = "".join(output.pieces)
         if len(said) > len(came) and said.startswith(came):
             self._say(output, said[len(came) :])
+        phase = item.get("phase")
+        if output.shown and isinstance(phase, str):
+            self._blocks.append(VendorChunk({"phase": encodable(phase)}, output.index, "block"))
 
     def _take_unread(self, output: _Output, item: dict[str, Any]) -> None:
         """Take what is sent back unread: reasoning, and the vendor's own outputs."""
@@ -396,12 +414,11 @@ class ResponsesAnswer(EventAnswer):
     def _meter(self, reported: Any) -> None:
         if not isinstance(reported, dict):
             return
-        prompt, output = count_of(reported.get("input_tokens")), count_of(reported.get("output_tokens"))
-        details = reported.get("input_tokens_details")
-        cached = count_of(details.get("cached_tokens")) if isinstance(details, dict) else None
+        prompt = count_of(reported.get("input_tokens")) or None
+        output = output_of(prompt, reported.get("output_tokens"), reported.get("total_tokens"))
         if not prompt and not output:  # no prompt is empty, so nothing was counted
             return
-        self._usage = Usage(prompt or None, output, cached)
+        self._usage = Usage(prompt, output, *cached_of(reported.get("input_tokens_details")))
         self._blocks.append(UsageReport(self._usage))
 
     def _break(self, words: str, kind: ModelErrorKind = "protocol") -> None:
@@ -424,6 +441,14 @@ def _is_whole(call: _Output) -> bool:
     return is_object("".join(call.pieces) or "{}")
 
 
+def _says_the_same(arguments: str, came: str) -> bool:
+    """Whether arguments are those that came before: left out now, or the same object written otherwise."""
+    try:
+        return not arguments or bool(decode_any(arguments) == decode_any(came))
+    except UNREADABLE:
+        return False
+
+
 def _has_come(call: _Output) -> bool:
     """Whether the arguments of a call are complete although its end was not reported: a call without any may
     just have begun.
@@ -433,8 +458,6 @@ def _has_come(call: _Output) -> bool:
 
 def _members(data: bytes) -> dict[str, Any]:
     """The members of a whole answer, which was decoded before."""
-    from actors.llm.lenient import decode_any  # noqa: PLC0415 - most answers are streams
-
     try:
         decoded = decode_any(data)
     except UNREADABLE:

@@ -115,7 +115,7 @@ class EncodedInput:
             while calls and calls[0].after is not None and calls[0].after <= number:
                 outputs.append(_call(calls.pop(0)))
             if isinstance(part, TextPart):
-                _say(outputs, part.text)
+                _say(outputs, part.text, (part.vendor if native else None) or {})
             elif native and isinstance(part, ThinkingPart) and part.vendor is not None:
                 outputs.append(part.vendor)
             elif native and isinstance(part, VendorPart):
@@ -145,14 +145,16 @@ def _content(parts: tuple[Part, ...]) -> list[dict[str, Any]]:
     return made
 
 
-def _say(outputs: list[dict[str, Any]], text: str) -> None:
-    """Add a text, to the last message if there is one."""
+def _say(outputs: list[dict[str, Any]], text: str, vendor: dict[str, Any]) -> None:
+    """Add a text, to the last message if that is of the same phase."""
     if not text.strip():
         return
-    if outputs and outputs[-1].get("type") == "message":
-        outputs[-1]["content"].append({"type": "output_text", "text": text})
+    said = {"type": "output_text", "text": text}
+    last = outputs[-1] if outputs else {}
+    if last.get("type") == "message" and last.get("phase") == vendor.get("phase"):
+        last["content"].append(said)
     else:
-        outputs.append(_message("assistant", [{"type": "output_text", "text": text}]))
+        outputs.append({**_message("assistant", [said]), **vendor})
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

@@ -20,6 +20,7 @@ class Event(Struct):
     output_index: Any = None
     item_id: Any = None
     delta: Any = None
+    arguments: Any = None
     summary_index: Any = None
     item: Any = None
     response: Any = None
