@@ -99,6 +99,11 @@ def with_words(summary: str, words: Sequence[str], budget: int) -> str:
     return f"{before}\n{directives}\n\n{after}".rstrip()
 
 
+def has_headings(text: str) -> bool:
+    """Whether a text has any heading of a summary."""
+    return any(_section(text, heading) is not None for heading in HEADINGS)
+
+
 def section(summary: str, heading: str) -> str:
     """The text under a heading of a summary, empty if it has none."""
     span = _section(summary, heading)

@@ -186,6 +186,8 @@ def cleaned_blocks(blocks: Sequence[Block], redact: Redact) -> list[Block]:
         if key in changed and isinstance(block, TextChunk | ThinkingChunk | CallChunk) and block.text:
             if key in pending:
                 result.append(msgspec.structs.replace(block, text=pending.pop(key)))
+        elif isinstance(block, VendorChunk):
+            result.append(msgspec.structs.replace(block, data=cleaned(block.data, redact)))
         elif isinstance(block, TierEnded):
             result.append(msgspec.convert(cleaned(msgspec.to_builtins(block), redact), TierEnded))
         else:

@@ -168,6 +168,6 @@ class MemoryTask:
     def _take_answer(self, text: str) -> Reminder | None:
         if self._written():
             return None
-        self._words = said(text) or self._words
+        self._words = max(self._words, said(text), key=len)  # a model that has said it may only say so
         reminder, self._reminder = self._reminder, None
         return None if says_nothing(self._words) else reminder

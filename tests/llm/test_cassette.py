@@ -26,6 +26,7 @@ from actors.llm.base import (
     TextChunk,
     ThinkingChunk,
     UsageReport,
+    VendorChunk,
 )
 from actors.llm.cassette import CassetteClient
 from actors.llm.scripted import Reply, ScriptedClient, call, say
@@ -310,6 +311,15 @@ def test_the_key_of_a_real_client_is_not_in_the_file(tape):
 
     asyncio.run(main())
     assert SECRET not in tape.read_text()
+
+
+def test_secrets_in_the_data_of_a_vendor_are_not_in_the_file_either(tape):
+    data = {"reasoning_details": [{"type": "reasoning.text", "text": f"The key is {SECRET}."}]}
+    reply = Reply((TextChunk("ok"), VendorChunk(data)))
+    first, second = ask("hi"), ask("hi", AssistantItem.of("ok"), "go on")
+    recorded(tape, [reply, say("done")], first, second)
+    assert SECRET not in tape.read_text()
+    assert VendorChunk in [type(block) for block in played(tape, first, second)[0]]
 
 
 def test_what_else_is_secret_is_for_the_caller_to_say(tape):

@@ -77,6 +77,33 @@ def test_a_summary_that_is_given_in_words_after_the_reminder_is_the_summary() ->
     assert all(request.forced_tool is None for request in client.requests[:-1])
 
 
+@pytest.mark.parametrize("answer", ["I have written it above.", "Done."])
+def test_a_summary_in_words_stands_though_the_reminder_is_answered_by_less(answer: str) -> None:
+    history: list[str] = []
+
+    async def play(pod: Pod) -> None:
+        await compact_it(pod)
+        history.extend(item.text for item in await pod.history())
+
+    (done,), _ = played([say("a"), say("## Completed Tasks\nThey found a code."), say(answer)], play)
+    assert done.source == "words"
+    assert "They found a code." in history[0]
+
+
+def test_words_that_only_announce_a_summary_are_none() -> None:
+    (done,), _ = played(
+        [say("a"), say("I shall write the summary now."), say(""), say("b")],
+        _two_runs,
+        compact_threshold=1,
+    )
+    assert done.source == "extractive"
+
+
+async def _two_runs(pod: Pod) -> None:
+    await pod.run("The code is 4711.")
+    await pod.run("go on")
+
+
 def test_a_summary_by_the_tool_after_the_reminder_is_reported_as_such() -> None:
     (done,), _ = played([say("a"), say("well"), call("write_summary", {"text": "s"}), say("ok")], compact_it)
     assert done.source == "tool"
@@ -195,6 +222,17 @@ def test_what_was_said_stands_though_the_reminder_fails(tmp_path: Path) -> None:
     ]
     published, _ = played(replies, remember, tmp_path, extract_threshold=1, consolidate_files=1)
     assert isinstance(published[-1], ConsolidateDone)
+
+
+@pytest.mark.parametrize("answer", ["Done.", "I wrote it above."])
+def test_notes_in_words_stand_though_the_reminder_is_answered_by_less(tmp_path: Path, answer: str) -> None:
+    words = json.dumps({"kind": "decisions", "title": "Tabs", "text": "- Use tabs, by taste"})
+    replies = [say("a"), call("write_extracted", FOUND), say("ok"), say(words), say(answer)]
+    published, _ = played(replies, remember, tmp_path, extract_threshold=1, consolidate_files=1)
+    done = published[-1]
+    assert isinstance(done, ConsolidateDone)
+    assert not done.mechanical
+    assert [path.name for path in tmp_path.rglob("*.md")] == ["tabs.md"]
 
 
 def test_no_answer_of_a_helper_agent_goes_on_until_the_context_is_full(tmp_path: Path) -> None:

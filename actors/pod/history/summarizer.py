@@ -16,6 +16,7 @@ from actors.compaction.summary import (
     NUDGE_NO_SUMMARY,
     SUMMARISER_PROMPT,
     extractive_summary,
+    has_headings,
     summariser_request,
     with_words,
 )
@@ -263,18 +264,19 @@ class _Summarizer:
 
     async def _summarize_part(self, request: str) -> str | None:
         """What the summariser writes about one part; it is reminded once of what it forgot. If it then
-        answers in words, those are the summary.
+        answers in words, those are the summary, unless it has given a longer one, with its headings, before.
         """
         draft, words, reminded = self._draft, "", False
 
         def answered(text: str) -> Reminder | None:
             nonlocal words, reminded
             first, reminded = not reminded, True
+            if has_headings(text) or not (first or says_nothing(text)):
+                words = max(words, summary_in_words(text), key=len)
             if first and draft.summary is None:
                 return Reminder(NUDGE_NO_SUMMARY, write_summary.name)
             if first and not draft.files and self._may_read and self._read.files:
                 return Reminder(NUDGE_NO_FILE)
-            words = "" if says_nothing(text) else summary_in_words(text)
             return None
 
         await self._agent.work(
