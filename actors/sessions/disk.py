@@ -15,11 +15,12 @@ from pathlib import Path
 from protocol.errors import StoreError
 
 _NO_FOLDER = "a file is where a folder is needed: move it away, or choose another path"
-#: The hint for a full disk.
+#: The hints for a full disk, and for a quota that is used up.
 FREE_SPACE = "free some space; later writes will then succeed"
+FREE_QUOTA = "free some of your disk quota; later writes will then succeed"
 _HINTS = {
     errno.ENOSPC: FREE_SPACE,
-    errno.EDQUOT: "free some of your disk quota; later writes will then succeed",
+    errno.EDQUOT: FREE_QUOTA,
     errno.EFBIG: "raise the limit on the size of files",
     errno.EROFS: "use a folder on a writable disk",
     errno.EACCES: "check the permissions of the file and of its folder",
@@ -108,6 +109,11 @@ def name_file(draft: Path, path: Path) -> None:
         except OSError:
             path.unlink()
             raise
+
+
+def is_of_full_disk(error: StoreError) -> bool:
+    """Whether there was no room for a write, on the disk or within the user's quota."""
+    return error.hint in {FREE_SPACE, FREE_QUOTA}
 
 
 def store_error(error: OSError, path: Path | str) -> StoreError:

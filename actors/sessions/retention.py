@@ -7,9 +7,10 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from actors.sessions.answers import wait
+from actors.sessions.disk import is_of_full_disk
 from actors.sessions.repair import sound_prefix
 from actors.sessions.store import SessionInfo, SessionStore
-from protocol.errors import SessionNotFound
+from protocol.errors import SessionNotFound, StoreError
 
 #: The most sessions that are deleted together, and the most entries in them: some 10 ms, for which others
 #: wait.
@@ -64,14 +65,23 @@ def collect(
     keep = _Held(store) if dry_run or superseded else ()
     gone: list[SessionInfo] = []
     needed: set[str] = set()
-    for batch in _batches(doomed(wait(store.sessions()), before=before, superseded=superseded, keep=keep)):
+    batches = list(_batches(doomed(wait(store.sessions()), before=before, superseded=superseded, keep=keep)))
+    while batches:
+        batch = batches.pop(0)
         going: dict[str, SessionInfo] = {}
         for info in batch:
             if info.session_id not in needed and _followers_are_sound(store, info, going):
                 going[info.session_id] = info
             elif info.parent is not None and not (superseded and _is_compaction(info)):
                 needed.add(info.parent.session_id)  # which would have been deleted after this one
-        went = list(going.values()) if dry_run else wait(store.delete_all(list(going.values())))
+        try:
+            went = list(going.values()) if dry_run else wait(store.delete_all(list(going.values())))
+        except StoreError as error:
+            half = len(batch) // 2
+            if not half or not is_of_full_disk(error):
+                raise
+            batches[:0] = batch[:half], batch[half:]
+            continue
         gone += went
         for each in went:
             del going[each.session_id]

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from command_kit import Home
 from store_kit import change_entry, small_disk
 
+from actors.sessions.answers import wait
 from actors.sessions.chain import chained
 from actors.sessions.replay import replay
 from actors.sessions.sqlite.store import SQLiteStore
+from actors.sessions.urls import open_store
 from protocol.entries import MemoryPointer
 from protocol.wire import encode
 
@@ -133,6 +137,16 @@ def test_a_history_is_folded_by_hand_and_goes_on(home: Home) -> None:
     assert shown["parent"]["kind"] == "compacted_from"
 
 
+def full_disk(disk: Path, free: int = 0) -> int:
+    """Have a disk be full but for so many bytes, or a few more, which are returned."""
+    ballast = disk / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb", 0) as file:
+        while file.write(bytes(1 << 16)):
+            pass
+    os.truncate(ballast, ballast.stat().st_size - free)
+    return shutil.disk_usage(disk).free
+
+
 def test_on_a_full_disk_sessions_are_listed_exported_and_checked_and_gc_says_what_it_needs(
     home: Home, tmp_path: Path
 ) -> None:
@@ -141,9 +155,7 @@ def test_on_a_full_disk_sessions_are_listed_exported_and_checked_and_gc_says_wha
     with small_disk(disk, "1m"):
         store = ("--store", f"sqlite:{disk / 'pods.db'}")
         home.run("hello", *store)
-        with contextlib.suppress(OSError), (disk / "ballast").open("wb", 0) as ballast:
-            while ballast.write(bytes(1 << 16)):
-                pass
+        full_disk(disk)
         [listed] = home.polypod("ps", "--json", *store).lines
         assert home.polypod("export", "last", "exported", *store).code == 0
         assert home.polypod("fsck", *store).code == 0
@@ -154,6 +166,26 @@ def test_on_a_full_disk_sessions_are_listed_exported_and_checked_and_gc_says_wha
             assert "free a few MB by other means" in refused.err
         (disk / "ballast").unlink()
         assert home.polypod("gc", "--older-than", "0s", *store).out.strip() == listed["session_id"]
+
+
+@pytest.mark.parametrize("kind", ["sqlite:{}/pods.db", "jsonl:{}/pods"])
+def test_gc_of_many_sessions_takes_no_more_space_than_that_of_one(
+    home: Home, tmp_path: Path, kind: str
+) -> None:
+    """On a disk with less space than all of them have, it deleted none."""
+    disk = tmp_path / "disk"
+    with small_disk(disk, "4m"):
+        url = kind.format(disk)
+        with contextlib.closing(open_store(url)) as store:
+            for number in range(30):
+                name = f"s{number}"
+                wait(store.create(name, "pod", None, chained([encode("x" * 50_000)]), claim=False))
+        room = full_disk(disk, 200_000)
+        done = home.polypod("gc", "--older-than", "0s", "--store", url)
+        assert done.code == 0, done.err
+        assert len(done.out.split()) == 30
+        assert home.polypod("fsck", "--store", url).code == 0
+        assert shutil.disk_usage(disk).free > room + 1_000_000
 
 
 def test_gc_gives_the_space_of_what_is_gone_back_to_the_disk(home: Home) -> None:

@@ -24,7 +24,7 @@ from actors.cli.sessions.store_reader import Reading, exists
 from actors.cli.sessions.table import print_sessions
 from actors.sessions import repair, retention
 from actors.sessions.answers import wait
-from actors.sessions.disk import FREE_SPACE
+from actors.sessions.disk import is_of_full_disk
 from actors.sessions.head import new_session_id
 from actors.sessions.store import SessionInfo, SessionStore
 from actors.sessions.urls import open_store
@@ -189,7 +189,7 @@ def _on_full_disk() -> Iterator[None]:
     try:
         yield
     except StoreError as error:
-        if error.hint == FREE_SPACE:
+        if is_of_full_disk(error):
             error.hint = "deleting takes some space at first: free a few MB by other means, and do it again"
         raise
 

@@ -219,12 +219,31 @@ class SQLiteStore(SessionStore):
             return self._living(row or self._row(db, session_id))
 
     def delete(self, session_id: str) -> None:
-        with self._reader() as db, self._gate(), self._file.transaction(db):
+        with self._deleting() as db:
             self._delete(db, session_id)
 
     def delete_all(self, sessions: Sequence[SessionInfo]) -> list[SessionInfo]:
-        with self._reader() as db, self._gate(), self._file.transaction(db):
+        with self._deleting() as db:
             return delete_in_turn(self, sessions, partial(self._delete, db))
+
+    @contextlib.contextmanager
+    def _deleting(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that deletes sessions. The log is merged before and after, so that one transaction
+        after the other uses the same room in it.
+        """
+        with self._reader() as db, self._gate():
+            self._merge(db)
+            with self._file.transaction(db):
+                yield db
+            self._merge(db)
+
+    def _merge(self, db: sqlite3.Connection) -> None:
+        """Merge the log as far as others and the disk allow. Call it at the gate, where nobody retires it."""
+        if not self._file.has_changed():
+            with contextlib.suppress(sqlite3.Error):
+                db.execute(_SAFE_MERGE)
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                self._file.note_merge()
 
     def _delete(self, db: sqlite3.Connection, session_id: str) -> None:
         if claim_row(db, session_id) is None and (orphan := orphans(db, self._queries).get(session_id)):
