@@ -697,3 +697,83 @@ async def test_a_run_that_ends_while_a_form_is_open_ends_as_any_other(ends: str)
             assert (await run).outcome == ("paused" if ends == "pause" else "cancelled")
         if ends == "pause":
             assert (await pod.resume()).text == "done"
+
+
+async def test_a_pod_lives_on_that_is_paused_while_a_tool_asks_a_person_and_ignores_its_cancel() -> None:
+    @tool(concurrency="read_only")
+    async def stubborn(ctx: ToolContext) -> str:
+        """Ask a person for a town, whatever happens meanwhile."""
+        assert ctx.ask_person is not None
+        answer = asyncio.ensure_future(ctx.ask_person("which town?", FORM))
+        while not answer.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.shield(answer)
+        return "late"
+
+    client = ScriptedClient([call("stubborn", {}), say("done")])
+    async with asyncio.timeout(30), PodSystem(grace=0.01) as system:
+        pod = await system.spawn(ASKS, client=client, tools=[stubborn])
+        with pod.subscribe(StateChanged) as states, pod.subscribe(ApprovalRequested):
+            run = pod.run("go")
+            while (await anext(states)).new is not PodState.WAITING:
+                pass
+            await pod.pause()
+            assert (await run).outcome == "paused"
+            assert [event.new for event in states.drain()] == [PodState.RUNNING, PodState.PAUSED]
+        assert (await pod.resume()).text == "done"
+
+
+async def test_no_time_is_negative_where_a_store_fails_while_one_tool_asks_a_person_and_another_is_at_work() -> (
+    None
+):
+    stopped, release = asyncio.Event(), asyncio.Event()
+
+    @tool(concurrency="read_only")
+    async def work() -> None:
+        """Work."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    @tool(concurrency="read_only")
+    async def look() -> str:
+        """Look."""
+        await release.wait()
+        return "seen"
+
+    @tool(concurrency="read_only")
+    async def ask_slowly(ctx: ToolContext) -> str:
+        """Ask a person for a town, and take a while to end."""
+        assert ctx.ask_person is not None
+        answer = asyncio.ensure_future(ctx.ask_person("which town?", FORM))
+        try:
+            return str(await asyncio.shield(answer))
+        except asyncio.CancelledError:
+            await stopped.wait()
+            await turns()
+            raise
+        finally:
+            answer.add_done_callback(asyncio.Future.exception)
+
+    async def turns() -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    store = Refusing(lambda _: False)
+    client = ScriptedClient([call("work", {}) + call("look", {}) + call("ask_slowly", {}), say("done")])
+    async with asyncio.timeout(30), PodSystem(store) as system:
+        pod = await system.spawn(ASKS, client=client, tools=[work, look, ask_slowly])
+        with pod.subscribe(ApprovalRequested) as questions:
+            run = pod.run("go")
+            await anext(questions)
+        store.refuses = store.commits.__lt__
+        release.set()
+        with pytest.raises(RunFailed):
+            await run
+        store.refuses = lambda _: False
+        await turns()
+        before = (await pod.describe()).seconds
+        result = await pod.run("again")
+        assert result.seconds > 0
+        assert (await pod.describe()).seconds > before

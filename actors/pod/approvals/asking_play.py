@@ -48,8 +48,9 @@ class AskingPlay(Play):
             await self._await_answer(run)
         else:
             self._held_turn = self._model_calls.hold_turn()
+            waits = run.waits
             clock = self._approvals.clock = PeopleClock(
-                self._wait_for_people, partial(self._go_on_after_people, run, run.waits)
+                partial(self._wait_for_people, waits), partial(self._go_on_after_people, run, waits)
             )
             try:
                 await super()._run_tools(run, decided)
@@ -65,10 +66,11 @@ class AskingPlay(Play):
             self._model_calls.release_turn()
 
     def go_on(self, run: Run) -> None:
-        """As ``Play.go_on``."""
+        """As ``Play.go_on``; what is left behind waits for people no longer."""
         self._release_turn()
-        if self._approvals.clock is not None:
-            self._approvals.clock.close()
+        if self._status.state is PodState.WAITING:
+            self._status.to(PodState.RUNNING)
+            self._release_clock(run)
         super().go_on(run)
 
     async def _await_answer(self, run: Run) -> None:
@@ -104,10 +106,11 @@ class AskingPlay(Play):
             if (recall := approvals.recall) is not None:
                 await recall()
 
-    def _wait_for_people(self) -> None:
+    def _wait_for_people(self, waits: Interruptible) -> None:
         """Note that every call at work waits for a person to fill in a form."""
-        self._hold_clock()
-        self._status.to(PodState.WAITING)
+        if not waits.left:
+            self._hold_clock()
+            self._status.to(PodState.WAITING)
 
     def _go_on_after_people(self, run: Run, waits: Interruptible) -> None:
         if not waits.left and self._status.state is PodState.WAITING:
