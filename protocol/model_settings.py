@@ -20,7 +20,7 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 #: What a request has from elsewhere, whatever its format.
 _OWN_FIELDS = frozenset({"model", "messages", "input", "instructions", "system", "tools", "stream"})
 #: Names of headers that hold secrets, which stand in no manifest.
-_SECRET_HEADER = re.compile(r"(?i)authorization|cookie|.*(key|token|secret|password)")
+_CREDENTIAL_HEADER = r"(?i)authorization|cookie|.*(key|token|secret|password)"
 
 
 class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -155,7 +155,7 @@ def _check_words(settings: ModelSettings, where: str) -> None:
     for name in _OWN_FIELDS & settings.extra_body.keys():
         raise ManifestError(f"{where}.extra_body: the field {name!r} is set by polypod itself")
     for name, value in settings.extra_headers.items():
-        if _SECRET_HEADER.fullmatch(name) and (not variables_in(value) or ":-" in value):
+        if re.fullmatch(_CREDENTIAL_HEADER, name) and (not variables_in(value) or ":-" in value):
             # The value is not shown: it may well be the secret itself.
             raise ManifestError(
                 f"{where}.extra_headers.{name}: a manifest must not contain a secret",

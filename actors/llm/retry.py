@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Protocol
@@ -47,6 +47,11 @@ class GiveUp(Struct, frozen=True):
     error: ModelError
 
 
+def _fraction() -> float:
+    """A random number from 0 up to 1: also a different one in each process that was forked."""
+    return int.from_bytes(os.urandom(4)) / 2**32
+
+
 def decide(
     attempt: int,
     error: ModelError,
@@ -54,7 +59,7 @@ def decide(
     now: float,
     deadline: float | None = None,
     began: float | None = None,
-    rng: Callable[[], float] = random.random,
+    rng: Callable[[], float] = _fraction,
     policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
 ) -> Wait | GiveUp:
     """What to do after ``error``, with ``attempt`` attempts used up (an error that does not count uses none).

@@ -10,14 +10,15 @@ import functools
 import gc
 from collections.abc import Callable, Iterable, Iterator
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pykka
+from msgspec import Struct
 
 from actors.runtime.stacks import ends_with, ends_with_loop, threads_that_wait
 
 
-class Hold(NamedTuple):
+class Hold(Struct, frozen=True):
     """Why a task is held up: by all of ``nodes``, the tasks and futures between what never ends and the task
     itself.
 
@@ -56,7 +57,7 @@ def find_hold(asked: Iterable[Any], by: asyncio.Task[Any], *, by_any: bool = Fal
     return _way_back(by, waiting) if id(by) in held else None
 
 
-class _Waiting(NamedTuple):
+class _Waiting(Struct, frozen=True):
     """A task or future, and what it was found to wait for, each with whether that outlasts it."""
 
     what: Any
@@ -76,7 +77,7 @@ def _way_back(by: asyncio.Task[Any], waiting: dict[int, _Waiting]) -> Hold:
     return Hold(list(nodes.values()), outlasts)
 
 
-class _GoesOn(NamedTuple):
+class _GoesOn(Struct, frozen=True):
     """What goes on once something has ended, but only ``after`` that many have; ``outlasts`` says that
     cancelling the waiter does not reach what it waits for.
     """

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import Context, ContextVar
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Protocol, Self
 
 from msgspec import Struct
 
@@ -304,7 +304,7 @@ def _refusal(names: list[str]) -> WouldDeadlock:
     )
 
 
-class _Edge(NamedTuple):
+class _Edge(Struct, frozen=True):
     """A wait, the place that it waits for, and what is at work there."""
 
     wait: AnyWait

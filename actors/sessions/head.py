@@ -51,14 +51,14 @@ class SessionHead:
 
 #: Characters of a session's short id: the last group of a UUID, which is random.
 SHORT = 12
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def short_id(session_id: str) -> str:
     """The end of a session's id, which is unique; the beginning is the time, the same for many sessions. A
     name given to a session is returned whole.
     """
-    return session_id[-SHORT:] if _UUID.fullmatch(session_id) else session_id
+    return session_id[-SHORT:] if re.fullmatch(_UUID, session_id) else session_id
 
 
 def fits(session_id: str, beginning: str) -> bool:
@@ -66,7 +66,7 @@ def fits(session_id: str, beginning: str) -> bool:
     return session_id.startswith(beginning) or session_id[-SHORT:].startswith(beginning)
 
 
-_LOST = re.compile(r"lost-\d+(-\d+)?")
+_LOST = r"lost-\d+(-\d+)?"
 
 
 def lost_id(number: int, is_taken: Callable[[str], bool]) -> str:
@@ -79,7 +79,7 @@ def lost_id(number: int, is_taken: Callable[[str], bool]) -> str:
 
 def is_lost_id(session_id: str) -> bool:
     """Whether an id may be one of ``lost_id``, so that the session's entries name another."""
-    return _LOST.fullmatch(session_id) is not None
+    return re.fullmatch(_LOST, session_id) is not None
 
 
 #: The longest name of a session, such that it fits a file name.

@@ -6,9 +6,9 @@ import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
+from msgspec import Struct
 
 from actors.tools.alike import real_path
 from protocol.errors import ScopeRefused
@@ -40,7 +40,7 @@ def resolve(text: str, pwd: Path, *, expand_user: bool = False) -> Path:
     return path
 
 
-class Located(NamedTuple):
+class Located(Struct, frozen=True):
     """A place that may be touched. ``note`` says where it has another name than it was asked for by."""
 
     path: Path

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct
 
 from actors.compaction.policy import Limits
 from actors.compaction.tokens import encoded_size, text_tokens, tokens_in
@@ -74,7 +76,7 @@ class Payer(Protocol):
     def template(self) -> Asked: ...
 
 
-class FailedAttempt(NamedTuple):
+class FailedAttempt(Struct, frozen=True):
     """An attempt that gave no answer: what it used up (None: nothing), and what was shown of it, marked as
     cut (None: nothing).
     """

@@ -80,16 +80,16 @@ def explain(error: msgspec.ValidationError, known: tuple[str, ...] | None = None
     key, _, inside = where.rstrip("`").partition("` in `")
     where = (inside or key).removeprefix("$").lstrip(".")
     prefix = f"{where}: " if where else ""
-    if known is not None and (found := _UNKNOWN.match(what)):
+    if known is not None and (found := re.match(_UNKNOWN, what)):
         of = "" if where else f"; the arguments are: {', '.join(known) or 'none'}"
         return f"{prefix}unknown argument {found[1]!r}{of}"
-    if known is not None and (found := _MISSING.match(what)):
+    if known is not None and (found := re.match(_MISSING, what)):
         return f"{prefix}missing argument {found[1]!r}"
     return f"{prefix}{what[:1].lower()}{what[1:]}"
 
 
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
-_MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
+_UNKNOWN = r"(?s)Object contains unknown field `(.*)`"
+_MISSING = r"(?s)Object missing required field `(.*)`"
 
 
 class _Known:
