@@ -36,6 +36,12 @@ def headed(*lines: str) -> Head:
     return read("\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode())[0]
 
 
+def test_a_body_that_is_transferred_as_it_is_has_the_length_that_is_stated():
+    head = headed("Transfer-Encoding: identity", "Content-Length: 3")
+    assert isinstance(head.framing, Sized)
+    assert head.keeps
+
+
 CUTS = st.lists(st.integers(0, 400), max_size=12)
 
 

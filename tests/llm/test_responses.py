@@ -397,6 +397,14 @@ def test_the_phase_of_a_message_goes_back_to_its_server_with_it() -> None:
     ]
 
 
+def test_two_messages_of_one_answer_are_two_paragraphs() -> None:
+    other = {**MESSAGE, "id": "msg_2"}
+    text = MESSAGE["content"][0]["text"]
+    assert answer_of(*event_bytes(MESSAGE, other)).item.text == f"{text}\n\n{text}"
+    whole = whole_answer_of(json.dumps(response_of(MESSAGE, CALL, other)).encode())
+    assert whole.item.text == f"{text}\n\n{text}"
+
+
 def test_a_message_of_a_phase_that_says_nothing_is_left_out() -> None:
     empty = {**MESSAGE, "content": [], "phase": "commentary"}
     assert answer_of(*event_bytes(empty, CALL)).item.content == ()

@@ -13,13 +13,14 @@ from actors.llm.http.endpoint import COOLDOWN, MAX_STREAMS
 class Timeouts(Struct, frozen=True):
     """How long a server may take, in seconds: to be reached, to its first byte, and between bytes.
 
-    There is no limit for a whole answer. Servers send no byte at all while a request waits for a slot, so the
-    limit for the first is generous; comments count as bytes.
+    There is no limit for a whole answer. Servers send no byte at all while a request waits for a slot, or
+    while a model reasons unseen, which takes minutes and is paid for again with each attempt; so the limits
+    are generous. Comments count as bytes.
     """
 
     connect: float = 10.0
     first_byte: float = 600.0
-    idle: float = 120.0
+    idle: float = 300.0
 
 
 class HttpSettings(Struct, frozen=True):

@@ -121,7 +121,8 @@ def _head_of(data: bytes) -> Head | None:
         return None
     headers = Headers(_named(lines))
     packed = headers.get("content-encoding", "")
-    transfer = [each.strip() for each in headers.get("transfer-encoding", "").lower().split(",") if each]
+    transfer = [each.strip() for each in headers.get("transfer-encoding", "").lower().split(",")]
+    transfer = [each for each in transfer if each not in {"", "identity"}]  # the latter is of RFC 2616
     framing = _framing(status, transfer, headers.get("content-length"))
     if transfer:  # a body may be packed for the way, too
         packed = ", ".join([packed, *(each for each in transfer if each != "chunked")])

@@ -227,6 +227,8 @@ class ResponsesAnswer(EventAnswer):
             self._say(self._output(event, kind, {}), event.delta)
 
     def _say(self, output: _Output, text: str) -> None:
+        if output.kind == "text" and not output.shown and any(map(_is_shown_text, self._outputs.values())):
+            self._blocks.append(TextChunk("\n\n", output.index))  # between two messages
         self._begun = output.shown = True
         if self._mends:
             output.halves = output.halves or HalfPairs()
@@ -434,6 +436,10 @@ class ResponsesAnswer(EventAnswer):
 def _kind_of(item: dict[str, Any]) -> _Kind:
     name = item.get("type")
     return _KINDS.get(name, "other") if isinstance(name, str) else "other"
+
+
+def _is_shown_text(output: _Output) -> bool:
+    return output.kind == "text" and output.shown
 
 
 def _is_whole(call: _Output) -> bool:
