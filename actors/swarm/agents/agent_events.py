@@ -24,11 +24,11 @@ class AgentEvents(Closing):
     """
 
     def __init__(self, home: Home, keeper: Keeper, since: int) -> None:
-        self._home, self._keeper, self._since = home, keeper, since
+        self._home, self._keeper = home, keeper
         self._live: Subscription | None = self._subscribe()
         self._past: deque[Event] | None = None
         #: The numbers up to which the events of each session's pod were given.
-        self._given: dict[str, int] = {}
+        self._given: dict[str, int] = {keeper.spec.id: since}
 
     def _subscribe(self) -> Subscription:
         return self._home.bus.subscribe(self._keeper.spec.id, children=True)
@@ -60,7 +60,7 @@ class AgentEvents(Closing):
         keeper = self._keeper
         if keeper.removed:
             return True
-        return not keeper.is_ours and self._given.get(keeper.spec.id, 0) >= keeper.state.seq
+        return not keeper.is_ours and self._given[keeper.spec.id] >= keeper.state.seq
 
     def _give(self, event: Event) -> Event:
         if event.durable:
@@ -76,7 +76,7 @@ class AgentEvents(Closing):
         return deque(
             each
             for each in recorded
-            if isinstance(each, DurableEvent) and each.seq > self._given.get(each.pod, self._since_of(each))
+            if isinstance(each, DurableEvent) and each.seq > self._given.get(each.pod, 0)
         )
 
     async def recorded(self) -> list[Event]:
@@ -85,9 +85,6 @@ class AgentEvents(Closing):
             return list(await self._read())
         finally:
             await self.aclose()
-
-    def _since_of(self, event: DurableEvent) -> int:
-        return self._since if event.pod == self._keeper.spec.id else 0
 
     async def aclose(self) -> None:
         """End it."""

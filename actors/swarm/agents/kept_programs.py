@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,16 +97,21 @@ class KeptPrograms:
         found = self._found
         process = None
         if found is None:
-            process = self._begin(argv, cwd, env)
-            found = Place(process.pid, mark_of(process.pid) or "")
-            write_place(self._folder, found)
+            try:
+                process = self._begin(argv, cwd, env)
+                found = Place(process.pid, mark_of(process.pid) or "")
+                write_place(self._folder, found)
+            except OSError as error:
+                if process is not None:  # nobody would find it again
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+                raise ChildNotStarted(f"cannot start {argv[0]}: {error.strerror}") from error
         self.child = KeptChild(argv[0], self._folder, found, process, ladder, self._settle)
         return self.child
 
     def _begin(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
-        out, err = (os.open(self._folder / name, flags, 0o600) for name in (OUTPUT, ERRORS))
-        try:
+        """Raises OSError."""
+        with self._file(OUTPUT) as out, self._file(ERRORS) as err:
             return subprocess.Popen(  # noqa: S603 - what a person asked for
                 list(argv),
                 cwd=cwd,
@@ -116,11 +121,15 @@ class KeptPrograms:
                 stderr=err,
                 start_new_session=True,
             )
-        except OSError as error:
-            raise ChildNotStarted(f"cannot start {argv[0]}: {error.strerror}") from error
+
+    @contextlib.contextmanager
+    def _file(self, name: str) -> Iterator[int]:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+        descriptor = os.open(self._folder / name, flags, 0o600)
+        try:
+            yield descriptor
         finally:
-            os.close(out)
-            os.close(err)
+            os.close(descriptor)
 
 
 class KeptChild:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
+from actors.runtime.arguments import text_of
 from actors.swarm.runners.base import Answer, Host, Launch, Permission, Runner, RunnerFunction
 from actors.swarm.runners.stream import EventStream, Recorder
 from protocol.errors import AgentBusy, AgentNotRunning, Failure, InvalidInput
@@ -185,7 +186,8 @@ class _FunctionLife:
         await self.stream.put_recorded(self.recorder.make_started(self._name, launch, session=self.session))
         if launch.task is not None:
             await self.stream.put_recorded(*self.recorder.begin_run(launch.task))
-        return await function(AgentContext(self, launch, host))
+        answer = await function(AgentContext(self, launch, host))
+        return None if answer is None else text_of("the answer of the agent's function", answer)
 
     def _say(self, text: str) -> None:
         if self.recorder.run_id is not None:

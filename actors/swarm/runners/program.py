@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from msgspec import structs
 
-from actors.runtime.children.child import Child, ChildEnd
+from actors.runtime.children.child import Child, ChildEnd, signal_name
 from actors.runtime.children.pipes import ChildOutput
 from actors.runtime.cleaning import cleaned
 from actors.swarm.runners.base import Answer, Host, Launch, Permission
@@ -140,8 +139,10 @@ class ProgramLife:
         if self.recorder.run_id is None or self._reason is not None:
             return
         if child is not None and not child.ended:
-            with contextlib.suppress(ChildError, OSError):
-                if await self._program.interrupt(child):
+            with contextlib.suppress(ChildError, OSError, TimeoutError):  # it may read nothing any more
+                async with asyncio.timeout(_CANCEL_SECONDS):
+                    lives_on = await self._program.interrupt(child)
+                if lives_on:
                     self._spawn(self._end_unless_cancelled(self.recorder.run_id))
                     return
         self._end("cancelled")
@@ -438,9 +439,9 @@ class ProgramLife:
         """
         if code == 0 or code is None:
             return None
-        how = f"code {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
+        how = f"with code {code}" if code > 0 else f"by {signal_name(-code)}"
         said = "\n".join(self._errors)
-        words = f"{self._name} ended with {how}{f': {said}' if said else ''}"
+        words = f"{self._name} ended {how}{f': {said}' if said else ''}"
         return self._hinted(Failure.of(AgentFailed(words, died=died)))
 
     # -- bounds ----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actors.runtime.children.child import signal_name
 from actors.runtime.cleaning import Cleaner
 from actors.tools.shell.recording import Recording
 from protocol.errors import ChildError, ToolError
@@ -187,19 +188,12 @@ def end_in_words(end: ChildEnd) -> str:
     """How a command ended."""
     words = f"exit code {end.code}"
     if end.code < 0:
-        words = f"ended by {_signal_name(-end.code)}"
+        words = f"ended by {signal_name(-end.code)}"
     elif end.code > _BY_SIGNAL and end.code - _BY_SIGNAL in signal.valid_signals():  # as shells report it
-        words += f", as of a program ended by {_signal_name(end.code - _BY_SIGNAL)}"
+        words += f", as of a program ended by {signal_name(end.code - _BY_SIGNAL)}"
     if end.left:
         words += f"; could not be ended: {', '.join(map(str, end.left))}"
     return words
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 class _Progress:

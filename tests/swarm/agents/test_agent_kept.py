@@ -7,15 +7,17 @@ import socket
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from process_kit import living, wait_until_none
 from swarm.agent_kit import all_events, echo, until
+from swarm.runner_kit import left_in
 
 from actors.runtime.children.child import Ladder
 from actors.runtime.children.descendants import with_variable
 from actors.runtime.children.kernel import free_range
-from actors.swarm.agents.kept_programs import ERRORS, OUTPUT, KeptChild, Place
+from actors.swarm.agents.kept_programs import ERRORS, OUTPUT, PLACE, KeptChild, Place
 from actors.swarm.runners.listening import AGENT_LOG
 from polypod import (
     Agent,
@@ -26,6 +28,7 @@ from polypod import (
     AgentStopped,
     ApprovalRequested,
     AssistantMessage,
+    MemoryStore,
     PodSystem,
     RunStart,
     Swarm,
@@ -339,3 +342,20 @@ async def test_what_cannot_be_kept_is_refused(tmp_path: Path) -> None:
     async with system_in(tmp_path) as system:
         with pytest.raises(AgentError, match="cannot be kept"):
             await quick(system, tmp_path).start("x", echo, keep=True)
+
+
+@pytest.mark.parametrize("name", [PLACE, OUTPUT, ERRORS])
+async def test_a_program_that_cannot_be_kept_is_not_left_behind(tmp_path: Path, name: str) -> None:
+    class InTheWay(MemoryStore):
+        """Has a folder in the place of a file by the time that the program is started."""
+
+        def create(self, session_id: str, pod: str, *entries: Any, **more: Any) -> None:
+            (tmp_path / "root" / "agents" / pod / name).mkdir()
+            super().create(session_id, pod, *entries, **more)
+
+    async with PodSystem(store=InTheWay()) as system:
+        agent = await quick(system, tmp_path).start("wait", LISTENING, keep=True, cwd=tmp_path)
+        result = await agent.wait()
+        assert result.status == "failed"
+        assert "cannot start" in result.error
+    assert left_in(tmp_path) == []

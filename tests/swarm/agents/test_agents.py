@@ -105,6 +105,8 @@ async def test_events_come_from_the_first_on_whenever_they_are_asked_for(tmp_pat
                 *("AgentStarted", "RunStart", "UserMessage", "AssistantMessage", "RunEnd", "AgentStopped")
             ]
         assert [type(each) for each in [e async for e in agent.events(since=6)]] == [AgentStopped]
+        async with asyncio.timeout(30):
+            assert [e async for e in agent.events(since=7)] == []  # there is nothing more to come
 
 
 async def test_words_join_the_task_of_a_pod_that_goes_on(tmp_path: Path) -> None:

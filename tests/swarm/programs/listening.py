@@ -88,6 +88,8 @@ def work(text: str) -> None:  # noqa: C901 - one branch for each of its words
 def listen() -> None:
     while True:
         connection, _ = inbox.accept()
+        if named.get("--model") == "deaf":
+            threading.Event().wait()
         for line in connection.makefile(encoding="utf-8"):
             verb, _, rest = line.rstrip("\n").partition(" ")
             if verb == "shutdown":

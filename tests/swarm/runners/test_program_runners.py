@@ -468,3 +468,32 @@ async def test_the_words_of_a_user_are_recorded_before_the_program_begins(folder
             if isinstance(event, AssistantMessage):
                 break
         await life.stop()
+
+
+async def test_a_program_that_a_signal_without_a_name_ends_is_at_its_end(folder: Path):
+    script = folder / "program"
+    script.write_text(f"#!{sys.executable} -IS\nimport os\nos.kill(os.getpid(), 40)\n")
+    script.chmod(0o700)
+    async with KitHost() as host:
+        runner = runner_of("codex", [RunnerSection("codex", (str(script),))])
+        events = await Reader(runner.start(launch(folder, waits=SHORT), host)).all()
+    stopped = one(events, AgentStopped)
+    assert (stopped.reason, stopped.code) == ("killed", -40)
+    assert "ended by signal 40" in stopped.error
+
+
+async def test_a_program_that_reads_nothing_any_more_is_ended_by_a_cancel(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("actors.swarm.runners.program._CANCEL_SECONDS", 0.05)
+    async with KitHost() as host:
+        life = listening().start(launch(folder, task=None, model="deaf", waits=SHORT), host)
+        reader = Reader(life)
+        await reader.until(AgentIdle)
+        sending = asyncio.create_task(life.send("x" * (4 << 20)))
+        await reader.until(RunStart, UserMessage)
+        await asyncio.wait_for(life.cancel(), 30)
+        events = await reader.all()
+        await asyncio.gather(sending, return_exceptions=True)
+    assert ends(events) == ["cancelled"]
+    assert one(events, AgentStopped).reason == "cancelled"

@@ -157,3 +157,14 @@ async def test_a_function_asks_a_person(tmp_path: Path):
     async with KitHost(yes) as host:
         events = await Reader(runner_func(work).start(launch(tmp_path), host)).all()
     assert one(events, AssistantMessage).item.text == "True"
+
+
+@pytest.mark.parametrize("given", [5, {"answer": 1}, b"bytes"])
+async def test_a_function_whose_answer_is_no_text_fails_its_task_and_its_agent(tmp_path: Path, given: object):
+    async def work(_: AgentContext) -> object:
+        return given
+
+    async with KitHost() as host:
+        events = await Reader(runner_func(work).start(launch(tmp_path), host)).all()
+    assert one(events, RunEnd).outcome == "failed"
+    assert "the answer of the agent's function" in one(events, AgentStopped).error
