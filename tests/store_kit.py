@@ -281,18 +281,48 @@ def largest_file(size: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[None]:
-    """A disk of that size is at ``folder``; skips the test where nobody may mount one."""
+def small_disk(folder: Path, size: str, *, files: int = 0) -> Iterator[None]:
+    """A disk of that size, for at most so many files, is at ``folder``; skips the test where nobody may mount
+    one.
+    """
     folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
+    options = f"size={size},nr_inodes={files}"  # 0: no limit
+    if not _can_do("mount", "-t", "tmpfs", "-o", options, "tmpfs", folder):
         pytest.skip("mounting takes privileges")
     try:
         yield
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def disk_with_quota(folder: Path, quota: str) -> Iterator[Path]:
+    """A folder on a disk, with at most so much in it; skips the test where there can be none."""
+    folder.mkdir()
+    image, limited = folder.with_name(f"{folder.name}.img"), folder / "limited"
+    with image.open("wb") as file:
+        file.truncate(160 << 20)
+    try:
+        ready = (
+            _can_do("mkfs.btrfs", "--quiet", image)
+            and _can_do("mount", "-o", "loop", image, folder)
+            and _can_do("btrfs", "quota", "enable", folder)
+            and _can_do("btrfs", "subvolume", "create", limited)
+            and _can_do("btrfs", "qgroup", "limit", quota, limited)
+        )
+        if not ready:
+            pytest.skip("a disk with a quota takes privileges, and a file system that has them")
+        yield limited
+    finally:
+        _can_do("umount", "--lazy", folder)
+        image.unlink()
+
+
+def _can_do(*words: str | Path) -> bool:
+    try:
+        return not subprocess.run(list(map(str, words)), capture_output=True, check=False).returncode
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager

@@ -15,12 +15,15 @@ from pathlib import Path
 from protocol.errors import StoreError
 
 _NO_FOLDER = "a file is where a folder is needed: move it away, or choose another path"
-#: The hints for a full disk, and for a quota that is used up.
-FREE_SPACE = "free some space; later writes will then succeed"
-FREE_QUOTA = "free some of your disk quota; later writes will then succeed"
+_FREE_SPACE = "free some space; later writes will then succeed"
+_FREE_QUOTA = "free some of your disk quota; later writes will then succeed"
+_FREE_FILES = "delete some files; later writes will then succeed"
+#: Bytes of a file that shows whether there is room: some more than SQLite begins with.
+_PROBE = 64 << 10
+_WORDS = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your disk quota is used up"}
 _HINTS = {
-    errno.ENOSPC: FREE_SPACE,
-    errno.EDQUOT: FREE_QUOTA,
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_QUOTA,
     errno.EFBIG: "raise the limit on the size of files",
     errno.EROFS: "use a folder on a writable disk",
     errno.EACCES: "check the permissions of the file and of its folder",
@@ -113,13 +116,39 @@ def name_file(draft: Path, path: Path) -> None:
 
 def is_of_full_disk(error: StoreError) -> bool:
     """Whether there was no room for a write, on the disk or within the user's quota."""
-    return error.hint in {FREE_SPACE, FREE_QUOTA}
+    return error.hint in {_FREE_SPACE, _FREE_QUOTA}
+
+
+def find_no_room(path: Path) -> StoreError | None:
+    """The error for a file, if there is no room in its folder. It is found by a new file there, since the
+    system's numbers show no quotas.
+    """
+    import tempfile  # noqa: PLC0415 - paid for by those whose writes fail
+
+    try:
+        with tempfile.TemporaryFile(dir=path.parent, buffering=0) as file:
+            file.write(bytes(_PROBE))
+    except OSError as error:
+        return store_error(error, path) if error.errno in _WORDS else None
+    return None
 
 
 def store_error(error: OSError, path: Path | str) -> StoreError:
     """The typed error that names the file and says what to do."""
-    hint = _HINTS.get(error.errno or 0, "check the disk")
-    return StoreError(f"cannot use {path}: {error.strerror or error}", hint=hint)
+    number = error.errno or 0
+    words, hint = _WORDS.get(number, error.strerror or str(error)), _HINTS.get(number, "check the disk")
+    if number == errno.ENOSPC and _has_room_but_not_for_files(Path(path)):
+        words, hint = "the disk has no room for another file (no inodes)", _FREE_FILES
+    return StoreError(f"cannot use {path}: {words}", hint=hint)
+
+
+def _has_room_but_not_for_files(path: Path) -> bool:
+    """Whether the disk of a file, which may not exist, has space left, but no names for more files."""
+    try:
+        found = os.statvfs(next((each for each in (path, *path.parents) if each.exists()), path))
+    except OSError:
+        return False
+    return found.f_bavail > 0 and found.f_files > 0 == found.f_favail  # some disks do not count files
 
 
 @contextlib.contextmanager

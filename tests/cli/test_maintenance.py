@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from command_kit import Home
-from store_kit import change_entry, small_disk
+from store_kit import change_entry, disk_with_quota, small_disk
 
 from actors.sessions.answers import wait
 from actors.sessions.chain import chained
@@ -140,10 +140,14 @@ def test_a_history_is_folded_by_hand_and_goes_on(home: Home) -> None:
 def full_disk(disk: Path, free: int = 0) -> int:
     """Have a disk be full but for so many bytes, or a few more, which are returned."""
     ballast = disk / "ballast"
-    with contextlib.suppress(OSError), ballast.open("wb", 0) as file:
-        while file.write(bytes(1 << 16)):
-            pass
-    os.truncate(ballast, ballast.stat().st_size - free)
+    with ballast.open("wb", 0) as file:
+        for size in 1 << 16, 1 << 12:
+            with contextlib.suppress(OSError):
+                while file.write(bytes(size)):
+                    pass
+            os.sync()  # by then a quota counts what was written
+    if free:
+        os.truncate(ballast, ballast.stat().st_size - free)
     return shutil.disk_usage(disk).free
 
 
@@ -168,7 +172,31 @@ def test_on_a_full_disk_sessions_are_listed_exported_and_checked_and_gc_says_wha
         assert home.polypod("gc", "--older-than", "0s", *store).out.strip() == listed["session_id"]
 
 
-@pytest.mark.parametrize("kind", ["sqlite:{}/pods.db", "jsonl:{}/pods"])
+STORES = pytest.mark.parametrize("kind", ["sqlite:{}/pods.db", "jsonl:{}/pods"])
+
+
+@STORES
+def test_with_a_used_up_quota_sessions_are_listed_and_checked_and_errors_name_the_quota(
+    home: Home, tmp_path: Path, kind: str
+) -> None:
+    """A SQLite store could not be opened, since "the disk failed"."""
+    with disk_with_quota(tmp_path / "disk", "4m") as disk:
+        store = ("--store", kind.format(disk))
+        assert home.run("hello", *store).code == 0
+        full_disk(disk)
+        assert len(home.polypod("ps", "--json", *store).lines) == 1
+        assert home.polypod("fsck", *store).code == 0
+        refused = home.run("hello", *store)
+        assert refused.code == 1
+        assert "your disk quota is used up" in refused.err
+        assert "free some of your disk quota" in refused.err
+        (disk / "ballast").unlink()
+        os.sync()
+        assert home.run("hello", *store).code == 0
+        assert home.polypod("fsck", *store).code == 0
+
+
+@STORES
 def test_gc_of_many_sessions_takes_no_more_space_than_that_of_one(
     home: Home, tmp_path: Path, kind: str
 ) -> None:

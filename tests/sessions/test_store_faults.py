@@ -162,6 +162,38 @@ def test_a_read_of_a_store_on_a_full_disk_is_no_answer_once_another_process_writ
         store.close()
 
 
+@contextlib.contextmanager
+def no_more_files(disk):
+    """No other file can be created."""
+    made = []
+    with contextlib.suppress(OSError):
+        while True:
+            made.append(disk / f"f{len(made)}")
+            made[-1].touch()
+    yield
+    for each in made:
+        each.unlink(missing_ok=True)
+
+
+def test_a_store_is_read_on_a_disk_without_room_for_another_file_and_written_to_later(tmp_path, open_in):
+    """SQLite says only that it cannot open the file, and the system that there is no space."""
+    disk = tmp_path / "disk"
+    with small_disk(disk, "2m", files=30):
+        store = open_in(disk)
+        make(store, "s", "a", "b")
+        store.close()
+        with no_more_files(disk):
+            store = open_in(disk)
+            assert [entry.body for entry in verified("s", store.read("s"))] == bodies("a", "b")
+            assert store.problems() == []
+            with pytest.raises(StoreError, match="no room for another file") as caught:
+                make(store, "t", "c")
+            assert "delete some files" in str(caught.value)
+        make(store, "t", "c")
+        assert len(store.sessions()) == 2
+        store.close()
+
+
 @pytest.mark.parametrize("written", [32, 4000])
 def test_a_reader_of_a_store_on_a_full_disk_leaves_the_log_to_who_writes_by_then(tmp_path, written):
     """SQLite deleted it with what was in it, if there was no room for its first transaction before."""

@@ -6,12 +6,11 @@ import errno
 import sqlite3
 from pathlib import Path
 
-from actors.sessions.disk import FREE_SPACE, has_locks, store_error
+from actors.sessions.disk import find_no_room, has_locks, store_error
 from actors.sessions.sqlite.watch import Change
 from protocol.errors import StoreError
 
 _MEANINGS = {
-    sqlite3.SQLITE_FULL: ("the disk is full", FREE_SPACE),
     sqlite3.SQLITE_BUSY: (
         "another process has locked it",
         "close the program that holds it, for example a database browser with an open transaction",
@@ -34,12 +33,15 @@ _MEANINGS = {
         "it is damaged",
         "restore it from a copy, or recover what is readable with: polypod fsck --repair",
     ),
-    sqlite3.SQLITE_IOERR: ("the disk failed", "check the disk and its free space"),
+    sqlite3.SQLITE_IOERR: ("the disk failed", "check the disk, its free space, and your disk quota"),
     sqlite3.SQLITE_TOOBIG: ("an entry is too large for it", "keep entries below a gigabyte"),
 }
 
 #: The codes with which SQLite reports that it cannot lock a file, for whatever reason.
 _OF_LOCKS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR})
+
+#: The codes with which SQLite also reports that a quota, or the number of files, is used up.
+_OF_ROOM = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
 
 #: Message and hint for files that are no longer those that were opened.
 _CHANGES: dict[Change, tuple[str, str]] = {
@@ -83,9 +85,11 @@ def is_read_only(error: sqlite3.Error) -> bool:
     return _code(error) == sqlite3.SQLITE_READONLY
 
 
-def lacks_room(error: sqlite3.Error) -> bool:
-    """Whether the disk is full, as far as SQLite says so."""
-    return _code(error) == sqlite3.SQLITE_FULL or _lacks_room_for_index(error)
+def no_room_error(error: sqlite3.Error, path: Path) -> StoreError | None:
+    """The typed error if a full disk or a quota is the cause of an error."""
+    if _code(error) == sqlite3.SQLITE_FULL or _lacks_room_for_index(error):
+        return full_error(path)
+    return find_no_room(path) if _code(error) in _OF_ROOM else None
 
 
 def _lacks_room_for_index(error: sqlite3.Error) -> bool:
@@ -116,8 +120,8 @@ def _code(error: sqlite3.Error) -> int:
 def sqlite_error(error: sqlite3.Error, path: Path) -> StoreError:
     """The typed error that says what a SQLite error means and what to do about it."""
     code = _code(error)
-    if lacks_room(error):
-        return full_error(path)
+    if (full := no_room_error(error, path)) is not None:
+        return full
     if code in _OF_LOCKS and not has_locks(path.parent):
         return store_error(OSError(errno.ENOLCK, "its file system has no locks"), path)
     meaning, hint = _MEANINGS.get(code, (str(error), None))
@@ -126,16 +130,12 @@ def sqlite_error(error: sqlite3.Error, path: Path) -> StoreError:
 
 def full_error(path: Path) -> StoreError:
     """The typed error for a file that needs more room than there is."""
-    return _error(path, sqlite3.SQLITE_FULL)
+    return find_no_room(path) or store_error(OSError(errno.ENOSPC, ""), path)
 
 
 def damaged_error(path: Path) -> StoreError:
     """The typed error for a file in which SQLite finds damage."""
-    return _error(path, sqlite3.SQLITE_CORRUPT)
-
-
-def _error(path: Path, code: int) -> StoreError:
-    meaning, hint = _MEANINGS[code]
+    meaning, hint = _MEANINGS[sqlite3.SQLITE_CORRUPT]
     return StoreError(f"cannot use {path}: {meaning}", hint=hint)
 
 

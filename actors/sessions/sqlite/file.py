@@ -25,8 +25,8 @@ from actors.sessions.sqlite.errors import (
     damaged_error,
     full_error,
     is_read_only,
-    lacks_room,
     lost_elsewhere_error,
+    no_room_error,
     sqlite_error,
 )
 from actors.sessions.sqlite.merger import MERGE_PATIENCE, Merger
@@ -329,7 +329,8 @@ class SQLiteFile:
         try:
             return self._open_together(synchronous, patience)
         except sqlite3.Error as error:
-            if not (lacks_room(error) and Snapshot.is_safe(self._watch) and self._is_kept_with_log()):
+            full = no_room_error(error, self.path) is not None
+            if not (full and Snapshot.is_safe(self._watch) and self._is_kept_with_log()):
                 raise
             return self._open_snapshot(synchronous, patience, of_full_disk=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from actors.sessions.disk import find_no_room
 from actors.sessions.sqlite.watch import FRAME_HEADER, LOG_HEADER, FileWatch, status_of
 
 #: The smallest size of an index, in bytes (https://sqlite.org/walformat.html, section 2.1).
@@ -46,11 +47,8 @@ class Snapshot:
         return allowed and self.is_safe(self._watch) and self._state() == self._files
 
     def has_room(self) -> bool:
-        """Whether the full disk for which this was made has space again, according to the system."""
-        if not self.of_full_disk:
-            return False
-        found = os.statvfs(self._database.parent)
-        return found.f_bavail * found.f_frsize > 2 * _INDEX_BLOCK
+        """Whether the full disk for which this was made has room again."""
+        return self.of_full_disk and find_no_room(self._database) is None
 
     def _state(self) -> tuple[tuple[int, ...] | None, ...]:
         found = status_of(self._database), status_of(self._watch.log)

@@ -37,6 +37,7 @@ _WORDS = {
     errno.EISDIR: "it is a directory",
     errno.ENOTDIR: "it, or a parent of it, is not a directory",
     errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
     errno.EROFS: "the file system is read-only",
     errno.ENAMETOOLONG: "the name is too long",
     errno.ENXIO: _NO_FILE,
