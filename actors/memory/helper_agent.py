@@ -21,6 +21,10 @@ from protocol.items import Item, UserItem
 
 T = TypeVar("T")
 
+#: How many times longer than usual an answer may be at most, if shorter ones were cut before they said
+#: anything: to many models reasoning counts as part of the answer.
+MOST_LONGER = 4
+
 #: Asks the model for a helper agent; whoever provides it counts the usage.
 Ask = Callable[[Request], Coroutine[Any, Any, Answer]]
 
@@ -82,9 +86,10 @@ class Reminder(NamedTuple):
 
 
 class HelperAgent(NamedTuple):
-    """A model with a few tools and one task, in ``most_steps`` requests of at most ``max_tokens`` each.
-    ``ask`` asks the model and counts the usage; ``context`` makes the context of a tool call, whose ``deps``
-    are what the tools work on.
+    """A model with a few tools and one task, in ``most_steps`` requests of at most ``max_tokens`` each: twice
+    or four times as many once an answer was cut before it had said or called anything. ``ask`` asks the model
+    and counts the usage; ``context`` makes the context of a tool call, whose ``deps`` are what the tools work
+    on.
     """
 
     ask: Ask
@@ -111,13 +116,18 @@ class HelperAgent(NamedTuple):
         the server can enforce that.
         """
         items: list[Item] = [UserItem.of(task)]
+        longer = 1
         for _ in range(self.most_steps):
             try:
-                answer = (await self.ask(self._request(items, forced))).item
+                whole = await self.ask(self._request(items, forced, longer * self.max_tokens))
             except Exception as error:
                 if not stands(error):
                     raise
                 return True
+            answer = whole.item
+            if longer < MOST_LONGER and _was_cut_in_vain(whole):
+                longer *= 2
+                continue
             items.append(answer)
             forced = None
             if answer.calls:
@@ -130,18 +140,26 @@ class HelperAgent(NamedTuple):
             forced = reminder.tool
         return False
 
-    def _request(self, items: list[Item], forced: str | None) -> Request:
+    def _request(self, items: list[Item], forced: str | None, max_tokens: int) -> Request:
         specs = self.toolbox.specs
         return Request(
             items=items,
             system=self.prompt,
             tools=specs if forced is None else tuple(each for each in specs if each.name == forced),
             model=self.model,
-            max_tokens=self.max_tokens,
+            max_tokens=max_tokens,
             forced_tool=forced,
             scratch={},
             is_of_helper=True,
         )
+
+
+def _was_cut_in_vain(answer: Answer) -> bool:
+    """Whether an answer reached its limit in the middle of a call, or before it said anything."""
+    if answer.stop_reason != "max_tokens":
+        return False
+    item = answer.item
+    return any(call.invalid is not None for call in item.calls) or not (item.calls or said(item.text))
 
 
 class MemoryTask:

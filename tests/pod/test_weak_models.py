@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from actors.llm.base import CallChunk, CallStart, TextChunk, ThinkingChunk
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.memory.findings import Extracted
 from actors.memory.helper_words import extracted_in_words, notes_in_words, summary_in_words
@@ -241,6 +242,29 @@ def test_no_answer_of_a_helper_agent_goes_on_until_the_context_is_full(tmp_path:
     settings = {"extract_threshold": 1, "consolidate_files": 1, "context_window": 2048}
     _, client = played(replies, remember, tmp_path, **settings)
     assert [request.max_tokens for request in client.requests if request.tools] == [2048 // 6] * 4
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        Reply((ThinkingChunk("Let me see."),), None, "max_tokens"),
+        Reply((TextChunk("<think>Let me see"),), None, "max_tokens"),
+        Reply((CallStart(0, "c1", "write_summary"), CallChunk(0, '{"text": "They')), None, "max_tokens"),
+    ],
+)
+def test_a_helper_whose_reasoning_takes_its_whole_answer_is_given_longer_ones(cut: Reply) -> None:
+    replies = [say("a"), cut, cut, call("write_summary", {"text": "They talked."}), say("ok")]
+    (done,), client = played(replies, compact_it)
+    assert done.source == "tool"
+    usual, *longer = [request.max_tokens for request in client.requests if request.is_of_helper]
+    assert longer == [2 * usual, 4 * usual, 4 * usual]
+    assert len({len(request.items) for request in client.requests[1:4]}) == 1  # it is asked the same
+
+
+def test_a_helper_that_only_ever_reasons_is_asked_a_bounded_number_of_times() -> None:
+    cut = Reply((ThinkingChunk("Let me see."),), None, "max_tokens")
+    (done,), _ = played([say("a"), *[cut] * 4, say("b")], _two_runs, compact_threshold=1)
+    assert done.source == "extractive"
 
 
 # -- what is no help -----------------------------------------------------------------------------
