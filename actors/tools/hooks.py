@@ -176,7 +176,7 @@ class _Fold:
 
 def _take_nothing(_: str, answer: Any) -> None:
     if answer is not None:
-        raise _misfit(answer, "at_run_end cannot change a run; return None")
+        raise _misfit(answer, "on_run_end cannot change a run; return None")
 
 
 class _Method:

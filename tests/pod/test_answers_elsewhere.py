@@ -17,6 +17,7 @@ from msgspec import structs
 from store_kit import KINDS, AwaitedStore
 
 from actors.llm.scripted import Reply, ScriptedClient, call, say
+from actors.pod.approvals.answer_watch import AnswerWatch
 from actors.pod.approvals.find import open_requests, resolution
 from actors.pod.handle import Pod
 from actors.runtime.user_folders import state_path
@@ -252,6 +253,33 @@ async def test_a_store_whose_driver_fails_while_answers_are_looked_for_is_looked
             assert place.answer(request)
             assert (await place.run).text == "done"
     assert place.ran == ["ann"]
+
+
+async def test_an_answer_that_comes_while_two_pods_begin_to_wait_reaches_them(tmp_path: Path) -> None:
+    asked, answered = asyncio.Semaphore(0), asyncio.Semaphore(0)
+
+    class Slow(AwaitedStore):
+        async def answers_since(self, mark: object) -> tuple[object, list[ApprovalAnswer]]:
+            if mark is None:
+                asked.release()
+                await answered.acquire()
+            return await super().answers_since(mark)
+
+    with contextlib.closing(SQLiteStore(tmp_path / "pods.db")) as store:
+        watch, taken = AnswerWatch(Slow(store)), asyncio.Queue[ApprovalAnswer]()
+        async with asyncio.timeout(30):
+            begins = [asyncio.create_task(watch.listen(name, taken.put_nowait)) for name in "ab"]
+            for _ in begins:
+                await asked.acquire()
+            answered.release()
+            await asyncio.wait(begins, return_when=asyncio.FIRST_COMPLETED)
+            answer = ApprovalAnswer("question", "a", approved=True, at=1.0)
+            store.put_answer(answer)
+            answered.release()
+            await asyncio.wait(begins)
+            assert await taken.get() == answer
+            for name in "ab":
+                watch.stop_listening(name)
 
 
 async def test_an_answer_allows_no_later_call_in_a_program_that_seeds_its_random_numbers(

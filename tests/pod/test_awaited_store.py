@@ -14,6 +14,7 @@ from pod_stage import PLAIN, GatedClient, all_of
 from store_kit import AwaitedStore, make
 
 from actors.llm.scripted import ScriptedClient, say
+from actors.pod.handle import Pod
 from actors.runtime.future import AsyncFuture
 from actors.sessions import repair, retention
 from actors.sessions.memory.store import MemoryStore
@@ -56,6 +57,19 @@ async def left_paused(store: AwaitedStore) -> str:
 
 def holder(store: AwaitedStore, session: str) -> Any:
     return store.kept.holder(session)
+
+
+def test_of_two_pods_that_make_one_session_at_once_the_first_keeps_it() -> None:
+    async def play(store: AwaitedStore) -> None:
+        async with PodSystem(store) as system:
+            spawns = [system.spawn(PLAIN, client=ScriptedClient([]), session="ada") for _ in range(2)]
+            spawned = await asyncio.gather(*spawns, return_exceptions=True)
+            assert {type(each) for each in spawned} == {Pod, SessionInUse}
+            assert holder(store, "ada") is not None
+            with pytest.raises(SessionInUse):
+                await system.spawn(PLAIN, client=ScriptedClient([]), session="ada")
+
+    play_to_the_end(play)
 
 
 def test_a_pod_works_and_comes_back_and_is_followed_over_a_store_that_is_awaited() -> None:

@@ -337,8 +337,10 @@ def test_a_fork_goes_on_from_the_head_or_from_an_entry() -> None:
             info = await settled(stage.system.store.info(session))
             assert info.parent is not None
             assert info.parent.kind == "forked_from"
-        with pytest.raises(UnknownEntry):
+        with pytest.raises(UnknownEntry) as unknown:
             await stage.pod.fork(at="00" * 32)
+        session = (await stage.pod.describe()).session_id
+        assert unknown.value.hint == f"list its entries with polypod log {session}"
         with pytest.raises(UnknownEntry):
             await stage.pod.fork(at="not hex")
 

@@ -324,6 +324,7 @@ async def test_a_hook_that_fails_at_the_end_is_an_alert_and_changes_nothing(how:
         assert (result.text, result.outcome, published) == ("done", "finished", ["done"])
         alerts = await alerts_of(system)
         assert [text.startswith("the hook guard.on_run_end failed: ") for text in alerts] == [True]
+        assert how in FAILING or "on_run_end cannot change a run; return None" in alerts[0]
         assert (await pod.run("go on")).text == "more"
 
 

@@ -44,7 +44,9 @@ class AnswerWatch:
         SessionError.
         """
         if self._mark is None:
-            self._mark, _ = await settled(self._store.answers_since(None))
+            mark, _ = await settled(self._store.answers_since(None))
+            if self._mark is None:  # another pod's may have come meanwhile
+                self._mark = mark
         self._waiting[session_id] = on_answer
         self._look_later()
 

@@ -20,7 +20,7 @@ from actors.sessions.answers import Kept, durable, release_and_wait, release_ses
 from actors.sessions.head import spellings
 from actors.sessions.replay import Replayed
 from actors.sessions.store import Claim
-from protocol.errors import Failure, SessionCorrupt, SessionError, SessionNotFound, UnknownEntry
+from protocol.errors import Failure, HeadConflict, SessionCorrupt, SessionError, SessionNotFound, UnknownEntry
 from protocol.events import Alert, PodEnded, PodFailed, PodStarted
 from protocol.lifecycle import PodState
 
@@ -70,9 +70,10 @@ class Lifecycle:
         log = self._journal.log
         try:
             await durable(kept)
-        except BaseException:
+        except BaseException as error:
             log.roll_back()
-            await self._release(log.durable_session)
+            if not isinstance(error, HeadConflict):  # then the session is another pod's
+                await self._release(log.durable_session)
             raise
         log.confirm()
 

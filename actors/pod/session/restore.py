@@ -76,7 +76,7 @@ async def restore(store: SessionStore, session_id: str, until: bytes | None = No
     if until is not None:
         raise UnknownEntry(
             f"session {session_id} has no entry with hash {until.hex()}",
-            hint="list its entries with polypod log {session_id}",
+            hint=f"list its entries with polypod log {session_id}",
         )
     if head is None:
         raise SessionCorrupt(session_id, 1, "it has no entries")
