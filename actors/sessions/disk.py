@@ -18,8 +18,9 @@ _NO_FOLDER = "a file is where a folder is needed: move it away, or choose anothe
 _FREE_SPACE = "free some space; later writes will then succeed"
 _FREE_QUOTA = "free some of your disk quota; later writes will then succeed"
 _FREE_FILES = "delete some files; later writes will then succeed"
-#: Bytes of a file that shows whether there is room: some more than SQLite begins with.
-_PROBE = 64 << 10
+#: The size of a file that shows whether there is room, in pages of so many bytes: some more than SQLite begins
+#: with.
+_PROBE, _PAGE = 16, 4 << 10
 _WORDS = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your disk quota is used up"}
 _HINTS = {
     errno.ENOSPC: _FREE_SPACE,
@@ -127,7 +128,8 @@ def find_no_room(path: Path) -> StoreError | None:
 
     try:
         with tempfile.TemporaryFile(dir=path.parent, buffering=0) as file:
-            file.write(bytes(_PROBE))
+            for _ in range(_PROBE):  # a longer write may be cut short without an error
+                file.write(bytes(_PAGE))
     except OSError as error:
         return store_error(error, path) if error.errno in _WORDS else None
     return None

@@ -194,6 +194,22 @@ def test_a_store_is_read_on_a_disk_without_room_for_another_file_and_written_to_
         store.close()
 
 
+def test_a_reader_of_a_store_on_a_full_disk_survives_that_the_beginning_of_an_index_is_deleted(tmp_path):
+    disk = tmp_path / "disk"
+    with small_disk(disk, "1m"):
+        closed_before(disk)
+        (disk / "pods.db-wal").touch()
+        (disk / "pods.db-shm").write_bytes(b"\0")  # as SQLite leaves it if there is no room
+        with full(disk):
+            reader = SQLiteStore(disk / "pods.db")
+            assert len(reader.read("s")) == 2
+            (disk / "pods.db-shm").unlink()
+            with pytest.raises(StoreError, match="may have been written since"):
+                reader.read("s")
+            assert len(reader.read("s")) == 2
+        reader.close()
+
+
 @pytest.mark.parametrize("written", [32, 4000])
 def test_a_reader_of_a_store_on_a_full_disk_leaves_the_log_to_who_writes_by_then(tmp_path, written):
     """SQLite deleted it with what was in it, if there was no room for its first transaction before."""

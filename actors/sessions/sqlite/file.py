@@ -247,12 +247,14 @@ class SQLiteFile:
         a lost log cannot be merged yet; then it stays open.
         """
         if self.change is None and change != "gone":
-            if change in {"log", "index"} and not self._retire():
+            if change in {"log", "index"} and self._snapshot is not None:
+                change = "snapshot"  # nothing was written that would have to be merged
+            elif change in {"log", "index"} and not self._retire():
                 change = "superseded"
             elif change == "overwritten" and is_superseded(self._watch, self.path):
                 change = "superseded"  # merges of others since then look the same
             self.change = change
-            self._on_lost(change not in {"log", "index", "superseded"})
+            self._on_lost(change not in {"log", "index", "superseded", "snapshot"})
 
     def _retire(self) -> bool:
         assert self._merger is not None
