@@ -18,8 +18,8 @@ _NO_FOLDER = "a file is where a folder is needed: move it away, or choose anothe
 _FREE_SPACE = "free some space; later writes will then succeed"
 _FREE_QUOTA = "free some of your disk quota; later writes will then succeed"
 _FREE_FILES = "delete some files; later writes will then succeed"
-#: The size of a file that shows whether there is room, in pages of so many bytes: some more than SQLite begins
-#: with.
+#: The size of a file that shows whether there is room, some more than SQLite begins with: pages, and bytes of
+#: each.
 _PROBE, _PAGE = 16, 4 << 10
 _WORDS = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your disk quota is used up"}
 _HINTS = {

@@ -308,18 +308,19 @@ def this_process(pod: str, since: float) -> Holder:
     return Holder(os.getpid(), socket.gethostname(), since, pod)
 
 
-#: The pods of this program that are processes of their own, by pid.
-_process_pods: dict[int, str] = {}
+#: The pids and names of pods of this program that are processes of their own. A new process may get the pid of
+#: one that has just ended.
+_process_pods: list[tuple[int, str]] = []
 
 
 @contextlib.contextmanager
 def process_of_pod(pid: int, pod: str) -> Iterator[None]:
     """Within the context, ``in_use`` knows that a process is a pod of this program."""
-    _process_pods[pid] = pod
+    _process_pods.append((pid, pod))
     try:
         yield
     finally:
-        del _process_pods[pid]
+        _process_pods.remove((pid, pod))
 
 
 def in_use(session_id: str, holder: Holder) -> SessionInUse:
@@ -327,7 +328,8 @@ def in_use(session_id: str, holder: Holder) -> SessionInUse:
     error = SessionInUse(session_id, pid=holder.pid, host=holder.host, since=holder.since, pod=holder.pod)
     if not holder.pod or holder.host != socket.gethostname():
         return error
-    pod = holder.pod if holder.pid == os.getpid() else _process_pods.get(holder.pid)
+    newest_first = reversed([(os.getpid(), holder.pod), *_process_pods])
+    pod = next((name for pid, name in newest_first if pid == holder.pid), None)
     if pod is not None:
         that = "that has it" if pod == holder.pod else "whose sub-agent has it"
         error.hint = f"this program itself has it: get({pod!r}) of its system returns the pod {that}"
