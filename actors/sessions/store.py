@@ -308,8 +308,8 @@ def this_process(pod: str, since: float) -> Holder:
     return Holder(os.getpid(), socket.gethostname(), since, pod)
 
 
-#: The pids and names of pods of this program that are processes of their own. A new process may get the pid of
-#: one that has just ended.
+#: The pids and names of pods of this program that are processes of their own. A new process may get the pid
+#: of one that has just ended.
 _process_pods: list[tuple[int, str]] = []
 
 
@@ -328,8 +328,8 @@ def in_use(session_id: str, holder: Holder) -> SessionInUse:
     error = SessionInUse(session_id, pid=holder.pid, host=holder.host, since=holder.since, pod=holder.pod)
     if not holder.pod or holder.host != socket.gethostname():
         return error
-    newest_first = reversed([(os.getpid(), holder.pod), *_process_pods])
-    pod = next((name for pid, name in newest_first if pid == holder.pid), None)
+    processes = dict(_process_pods)  # of two with one pid the newer one
+    pod = holder.pod if holder.pid == os.getpid() else processes.get(holder.pid)
     if pod is not None:
         that = "that has it" if pod == holder.pod else "whose sub-agent has it"
         error.hint = f"this program itself has it: get({pod!r}) of its system returns the pod {that}"

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from warm import Popen
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.sessions.answers import settled
+from actors.sessions.store import Holder, in_use, process_of_pod
 from actors.swarm.processes.process_pod import ProcessPod
 from actors.system import PodSystem
 from protocol.errors import (
@@ -682,3 +684,14 @@ async def test_an_answer_is_looked_at_without_a_traceback_while_the_system_stops
             pod = await system.spawn(ONE, client=client, process=True)
         assert (await pod.run("go", output=Leaves)).outcome == "paused"
     assert not caplog.text
+
+
+def test_a_process_pod_with_the_pid_of_one_that_has_just_ended_is_found_by_its_name() -> None:
+    """Two ended with KeyError, the older one's end having removed what was known of the newer one."""
+    older, newer = process_of_pod(7, "older"), process_of_pod(7, "newer")
+    older.__enter__()
+    newer.__enter__()
+    older.__exit__(None, None, None)
+    assert "get('newer')" in str(in_use("s", Holder(7, socket.gethostname(), 0.0, "newer")))
+    newer.__exit__(None, None, None)
+    assert "get('newer')" not in str(in_use("s", Holder(7, socket.gethostname(), 0.0, "newer")))
