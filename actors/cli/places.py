@@ -7,9 +7,12 @@ import shlex
 from contextlib import suppress
 from pathlib import Path
 
+import click
+
 from actors.runtime.arguments import path_of
 from actors.runtime.user_folders import make_private, state_path
 from protocol.errors import StoreError
+from protocol.text import encodable
 
 
 def default_store() -> str:
@@ -23,6 +26,18 @@ def store_option(store: str) -> str:
         if store == default_store():
             return ""
     return f" --store {shlex.quote(store)}"
+
+
+def working_folder(cwd: Path | None) -> Path:
+    """The folder that ``--cwd`` names for an agent or a job, by default the current one. Raises UsageError,
+    InvalidInput.
+    """
+    place = path_of("--cwd", cwd or Path()).resolve()
+    if not place.is_dir():
+        raise click.UsageError(f"there is no directory {place}")
+    if encodable(str(place)) != str(place):
+        raise click.UsageError(f"no agent or job can work in {place}: its name is not UTF-8")
+    return place
 
 
 def memory_folder() -> Path:

@@ -30,7 +30,23 @@ def test_an_amount_is_money_tokens_or_time(text: str, amount: Amount):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "much", "10m", "10M", "$", "-5", "0", "$0", "5 euros", "1h30", "nan", "k"]
+    "text",
+    [
+        "",
+        "much",
+        "10m",
+        "10M",
+        "$",
+        "-5",
+        "0",
+        "$0",
+        "5 euros",
+        "1h30",
+        "nan",
+        "k",
+        "9" * 400,
+        f"${'9' * 400}",
+    ],
 )
 def test_what_is_no_amount_or_may_mean_two_is_refused_with_what_to_write(text: str):
     with pytest.raises(ValueError, match=r"\$0\.50, 200k"):

@@ -26,9 +26,19 @@ ODD = [
 ]  # fmt: skip
 #: These start processes, wait for what comes, or ask models that may be on this machine for long.
 LEFT_OUT = {"demo", "bench", "chat", "agent"}  # an agent takes the descriptors and signals of its process
-COMMANDS = {
-    name: command for name, command in each_command(polypod, click.Context(polypod)) if name not in LEFT_OUT
-}
+LEFT_OUT |= {"swarm", "top", "pool run"}
+
+
+def commands_of(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    """The commands of a group and of those in it, by the words that call them."""
+    for word, command in each_command(group, click.Context(group)):
+        name = f"{before}{word}"
+        if name not in LEFT_OUT:
+            yield name, command
+            yield from commands_of(command, f"{name} ") if isinstance(command, click.Group) else ()
+
+
+COMMANDS = dict(commands_of(polypod))
 
 
 @st.composite
@@ -44,7 +54,7 @@ def typed(draw: st.DrawFn) -> list[str]:
             words.append(param.opts[0])
             if not getattr(param, "is_flag", False):
                 words.append(draw(values))
-    return [name, *words] if name != "run" else [name, *words, "--model", "offline/m"]
+    return [*name.split(), *words] if name != "run" else [name, *words, "--model", "offline/m"]
 
 
 @pytest.fixture
@@ -70,6 +80,9 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 )
 @given(words=typed())
 @example(words=["import", "-"])
+@example(words=["pool", "show", "9" * 20])
+@example(words=["pool", "ls", "--limit", "9" * 40])
+@example(words=["run", "x", "--budget", "9" * 400])
 @example(words=["import", "/etc/passwd", "nope"])
 def test_no_words_bring_a_traceback(nowhere: Path, words: list[str]):
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors="replace") for _ in range(2))

@@ -1,5 +1,6 @@
 """``polypod pool`` as its users have it: at a terminal, in a pipe, and killed in the middle."""
 
+import os
 import re
 import shlex
 import signal
@@ -100,6 +101,8 @@ def test_a_pod_can_read_and_write_in_the_working_copy_of_its_job(home: Home) -> 
         (["show", "nope"], "no job 'nope'"),
         (["show", "7"], "no job '7'"),
         (["cancel", "other-1"], "no job 'other-1'"),
+        (["show", "9" * 20], "no job"),
+        (["cancel", f"one-{'9' * 20}"], "no job"),
         (["add", "", "do"], "has no name"),
         (["add", "a", "  "], "has no instructions"),
         (["add", "a", "b", "--cwd", "/no/such"], "there is no directory"),
@@ -110,6 +113,7 @@ def test_a_pod_can_read_and_write_in_the_working_copy_of_its_job(home: Home) -> 
         (["run", "--runner", "x='"], "not a valid command"),
         (["run", "--runner", "claude", "--limit", "other=2"], "is not a runner"),
         (["run", "--runner", "claude", "--limit", "claude=0"], "is not NAME=N"),
+        (["run", "--runner", "claude", "--limit", f"claude={'9' * 20}"], "limits['claude']"),
         (["ls", "--store", "memory:"], "would end with this command"),
     ],
 )
@@ -214,3 +218,12 @@ def test_a_reader_that_leaves_early_and_a_store_that_is_none_end_without_a_trace
     assert "Traceback" not in command.stderr.read()
     command.wait()
     command.stderr.close()
+
+
+def test_a_job_in_a_folder_whose_name_is_not_utf8_is_refused_where_it_is_added(home: Home) -> None:
+    folder = home.folder / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    with home.start("pool", "add", "one", "do it", cwd=folder) as process:
+        assert "is not UTF-8" in process.communicate(timeout=60)[1]
+    assert process.returncode == 2
+    assert home.polypod("pool", "ls", "--json").lines == []

@@ -700,3 +700,15 @@ def test_a_runner_of_polypod_toml_is_started_once_its_file_is_trusted(home: Swar
     done = home.swarm("start", "the work", "--runner", "mine", "--wait")
     assert (done.code, done.out) == (0, "did the work\n"), done.err
     assert home.swarm("start", "the work", "--runner", "yours").code == 2
+
+
+def test_folders_whose_names_are_not_utf8_are_refused_with_words(home: Swarm) -> None:
+    folder = home.folder / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    with home.start("swarm", "start", "hi", "--model", "offline", cwd=folder) as process:
+        assert "is not UTF-8" in process.communicate(timeout=60)[1]
+    assert process.returncode == 2
+    home.env["POLYPOD_SWARM"] = str(folder)
+    done = home.swarm("ls")
+    assert (done.code, "is not UTF-8" in done.err) == (2, True)
+    home.env["POLYPOD_SWARM"] = str(home.root)

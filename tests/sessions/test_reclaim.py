@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import stat
 import threading
@@ -182,3 +183,17 @@ def test_another_users_file_that_may_be_written_is_made_smaller_in_its_place(pat
     if after.st_uid != path.parent.stat().st_uid:  # the tests run as root
         assert after.st_ino == before.st_ino
     assert copies(path) == []
+
+
+def test_a_store_in_a_folder_whose_name_is_not_utf8_is_opened_and_made_smaller(tmp_path, monkeypatch):
+    monkeypatch.setattr("actors.sessions.sqlite.store._SOON_COPIED", 90_000)
+    folder = tmp_path / os.fsdecode(b"caf\xe9 #%41")
+    folder.mkdir()
+    with contextlib.closing(SQLiteStore(folder / "pods.db")) as store:
+        make(store, "s", "x" * 100_000)
+        make(store, "t", "x" * 100_000, claim=False)
+        store.delete("t")
+        before = store.path.stat().st_size
+        store.reclaim()
+        assert store.path.stat().st_size < before
+        assert [info.session_id for info in store.sessions()] == ["s"]

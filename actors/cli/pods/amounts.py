@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Literal, NamedTuple
 
@@ -38,10 +39,13 @@ def read_amount(text: str) -> Amount:
     number = float(re.sub("[_,]", "", found["number"]))
     if found["time"]:
         return _positive(Amount("seconds", number * _SECONDS[found["time"].lower()]), text)
-    return _positive(Amount("tokens", int(number * _TOKENS[(found["tokens"] or "").lower()])), text)
+    number *= _TOKENS[(found["tokens"] or "").lower()]
+    return _positive(Amount("tokens", int(number) if math.isfinite(number) else number), text)
 
 
 def _positive(amount: Amount, text: str) -> Amount:
     if amount.value <= 0:
         raise ValueError(f"{text!r} must be more than 0: {EXPECTED}")
+    if not math.isfinite(amount.value):
+        raise ValueError(f"{text!r:.40} is too much: {EXPECTED}")
     return amount

@@ -11,6 +11,7 @@ import click
 from actors.cli import options
 from actors.cli.display.help_format import Commands
 from actors.cli.errors import FAILED, Exit
+from actors.cli.places import working_folder
 from actors.cli.pods.manifest import Wishes
 from protocol.jobs import Job, JobStatus, OnLost, Workspace
 
@@ -65,10 +66,10 @@ def add(
     **wanted: Any,
 ) -> None:
     """Queue a job called NAME and print its id; - reads the INSTRUCTIONS from standard input."""
-    from actors.cli.pool.jobs import add_job, folder_of  # noqa: PLC0415 - paid for by who has jobs
+    from actors.cli.pool.jobs import add_job  # noqa: PLC0415 - paid for by who has jobs
 
     text = sys.stdin.read() if instructions == "-" else instructions
-    job = Job(instructions=text, cwd=str(folder_of(cwd)), **wanted)
+    job = Job(instructions=text, cwd=str(working_folder(cwd)), **wanted)
     add_job(store, job, workspace, as_json=as_json)
 
 

@@ -6,10 +6,8 @@ import contextlib
 import shutil
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import get_args
 
-import click
 from msgspec.structs import replace
 
 from actors.cli.display.event_format import Line
@@ -25,7 +23,6 @@ from actors.routing.pool.forgetting import forget_ended
 from actors.routing.pool.open_queue import open_queue
 from actors.routing.pool.queue import NewJob, TaskQueue, number_of, unknown_job
 from actors.routing.pool.settings import checked
-from actors.runtime.arguments import path_of
 from actors.sessions.answers import wait
 from actors.sessions.urls import open_store
 from actors.swarm.agents.projections import read_lines
@@ -53,14 +50,6 @@ def _queue_of(store: str | None, *, makes: bool = False) -> Iterator[TaskQueue |
         queue = open_queue(opened)
         stack.callback(queue.close)
         yield queue
-
-
-def folder_of(cwd: Path | None) -> Path:
-    """Where a job is to be done. Raises UsageError."""
-    place = path_of("--cwd", cwd or Path()).resolve()
-    if not place.is_dir():
-        raise click.UsageError(f"there is no directory {place}")
-    return place
 
 
 def add_job(store: str | None, job: Job, workspace: Workspace | None, *, as_json: bool) -> None:

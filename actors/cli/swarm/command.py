@@ -22,7 +22,7 @@ from actors.cli.display.help_format import Commands
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.errors import CANCELLED, FAILED, Exit
-from actors.cli.places import default_store
+from actors.cli.places import default_store, working_folder
 from actors.cli.pods.manifest import Wishes, manifest_for
 from actors.cli.swarm.client import Client
 from actors.cli.swarm.environment import differing, digests_of
@@ -35,6 +35,7 @@ from actors.runtime.user_folders import state_path
 from protocol.errors import PolypodError
 from protocol.events import Lagged, Retry, StreamRestart
 from protocol.manifest import PodManifest, RestartSection
+from protocol.text import encodable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,7 +54,10 @@ _PODS = ("pod", "process")
 
 
 def _root(_: click.Context, __: click.Parameter, value: Path | None) -> Path:
-    return (state_path() / "swarm" if value is None else path_of("--root", value)).resolve()
+    root = (state_path() / "swarm" if value is None else path_of("--root", value)).resolve()
+    if encodable(str(root)) != str(root):  # the service could not be given it
+        raise click.UsageError(f"no agents can be kept in {root}: its name is not UTF-8")
+    return root
 
 
 root_option = click.option(
@@ -156,9 +160,7 @@ def asked_to_start(
     """The question for a new agent, and notes on its model. Raises UsageError, ManifestError."""
     if not task.strip():
         raise click.UsageError("the task is empty")
-    place = path_of("--cwd", cwd or Path()).resolve()
-    if not place.is_dir():
-        raise click.UsageError(f"there is no directory {place}")
+    place = working_folder(cwd)
     wishes = Wishes(manifest, None, model, base_url, allow, profile)
     # A pod that is to outlive the service is `polypod agent`, which makes its own manifest of a model alone.
     plain = manifest is None and profile is None and base_url is None and not allow

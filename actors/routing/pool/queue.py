@@ -21,6 +21,8 @@ Window = Callable[[str, Mapping[str, int]], int]
 #: How often a job may be at work when its process dies, before it is given up as the likely cause.
 MOST_DEATHS = 10
 _SLUG = 24
+#: Digits that the number of a job has at most: SQLite has none that are longer.
+_DIGITS = 18
 _OTHER = re.compile(r"[^a-z0-9]+")
 
 
@@ -226,7 +228,7 @@ def _slug_of(name: str) -> str:
 def number_of(job: object) -> int:
     """The number that an id ends with, or is. Raises UnknownJob."""
     digits = job.rpartition("-")[2] if isinstance(job, str) else ""
-    if not (digits.isascii() and digits.isdecimal() and len(digits) < _SLUG):
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= _DIGITS):
         raise unknown_job(job)
     return int(digits)
 

@@ -28,7 +28,7 @@ from protocol.text import encodable
 
 #: Jobs that a runner has at once where nothing is said.
 LIMIT = 4
-_MOST_PRIORITY = 2**31
+_MOST = 2**31
 _PODS = ("pod", "process")
 
 
@@ -137,9 +137,10 @@ def limits_of(runners: Iterable[str], limits: Mapping[str, int]) -> dict[str, in
                 f"limits names {shown(name)}, which is not a runner of the pool",
                 hint=f"its runners are {', '.join(names) or 'none'}",
             )
-        if not _is_number(limit) or limit < 1:
+        if not _is_number(limit) or not 0 < limit < _MOST:
             raise PoolError(
-                f"limits[{shown(name)}] is {shown(limit)}", hint="a limit must be a number of jobs, 1 or more"
+                f"limits[{shown(name)}] is {shown(limit)}",
+                hint=f"a limit must be a number of jobs, 1 or more, and below {_MOST}",
             )
     return {name: limits.get(name, LIMIT) for name in names}
 
@@ -164,10 +165,8 @@ def checked(job: Job) -> Job:
         )
     if not _is_number(job.priority):
         raise PoolError(f"the priority of a job must be an integer, not {shown(job.priority)}")
-    if abs(job.priority) >= _MOST_PRIORITY:
-        raise PoolError(
-            f"the priority {shown(job.priority)} is out of range", hint=f"stay below {_MOST_PRIORITY}"
-        )
+    if abs(job.priority) >= _MOST:
+        raise PoolError(f"the priority {shown(job.priority)} is out of range", hint=f"stay below {_MOST}")
     for field, allowed in (("workspace", get_args(Workspace)), ("on_lost", get_args(OnLost))):
         if getattr(job, field) not in allowed:
             raise PoolError(

@@ -69,6 +69,8 @@ _INDEXES = {"pool_jobs_next": "pool_jobs (state, lane, priority DESC, n)"}
 _STATES: tuple[JobStatus, ...] = ("queued", "running", "done", "failed", "cancelled", "lost")
 _NUMBERS = {status: number for number, status in enumerate(_STATES)}
 _QUEUED, _RUNNING = 0, 1
+#: The greatest number that SQLite has.
+_MOST = (1 << 63) - 1
 
 _ADD = "INSERT INTO pool_jobs (lane, asked, priority, keep, submitted) VALUES (?, ?, ?, ?, ?)"
 _ADD_TEXT = "INSERT INTO pool_texts (n, body) VALUES (?, ?)"
@@ -311,7 +313,7 @@ class SQLiteQueue(TaskQueue):
         marks = ", ".join("?" * len(states))
         query = f"{_ROW} WHERE j.state IN ({marks}) ORDER BY j.n DESC LIMIT ?"
         with self._reading() as db:
-            rows = db.execute(query, (*states, -1 if limit is None else limit)).fetchall()
+            rows = db.execute(query, (*states, -1 if limit is None else min(limit, _MOST))).fetchall()
         return [_execution(*row) for row in rows]
 
     def counts(self) -> dict[tuple[JobStatus, str], int]:

@@ -91,7 +91,7 @@ class SQLiteFile:
         self.path = Path(os.path.realpath(path))
         # Quoted, since characters in a name may have a meaning in a URI; only we create the file, never
         # SQLite.
-        self._uri = f"file:{quote(str(self.path))}"
+        self._uri = _uri_of(self.path)
         self._made = False
         self._opened_last: Identity | None = None
         #: Whether another file has taken the place of ours, and may still be incomplete.
@@ -493,7 +493,7 @@ class SQLiteFile:
                     new = os.fstat(descriptor)
                     if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
                         os.fchown(descriptor, old.st_uid, old.st_gid)
-                    connection.execute("VACUUM INTO ?", (str(copy),))
+                    connection.execute("VACUUM INTO ?", (_uri_of(copy),))
                     with contextlib.closing(sqlite3.connect(copy)) as copied:
                         copied.execute("PRAGMA journal_mode = WAL").fetchall()
                     os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
@@ -560,6 +560,11 @@ class SQLiteFile:
         # in this process.
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, _NEW, 0o600))
+
+
+def _uri_of(path: Path) -> str:
+    """The URI of a file, whose name need not be UTF-8."""
+    return f"file:{quote(os.fsencode(path))}"
 
 
 def _remove_copy(copy: Path) -> None:

@@ -45,6 +45,7 @@ from protocol.events import (
     ApprovalRequested,
 )
 from protocol.manifest import PodManifest, RestartSection
+from protocol.text import encodable
 
 if TYPE_CHECKING:
     from actors.runtime.future import AsyncFuture
@@ -175,6 +176,8 @@ class Swarm(Closing):
         await self._open()
         if not cwd.is_dir():  # noqa: ASYNC240 - takes microseconds
             raise AgentError(f"there is no directory {cwd}", hint="set cwd= to the agent's working directory")
+        if encodable(str(cwd)) != str(cwd):
+            raise AgentError(f"no agent can work in {cwd}: its name is not UTF-8", hint="rename it")
         model, provider = asked["model"], asked["provider"]
         if asked["keep"]:
             runner = self._runners.kept(runner, manifest, given)

@@ -425,3 +425,12 @@ async def test_who_resumes_stops_and_removes_at_once_has_one_agent_or_none(tmp_p
         ends = await asyncio.gather(removing, resuming, return_exceptions=True)
         assert ends[0] is None
         assert isinstance(ends[1], AgentError)
+
+
+async def test_no_agent_works_in_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    async with swarm_in(tmp_path) as swarm:
+        with pytest.raises(AgentError, match="not UTF-8"):
+            await swarm.start("hi", echo, cwd=folder)
+        assert await swarm.agents() == []
