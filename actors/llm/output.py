@@ -58,10 +58,13 @@ def schema_for(kind: Any) -> dict[str, Any]:
     return {**schema, "$defs": definitions} if definitions else schema
 
 
-def instruction_for(schema: dict[str, Any]) -> str:
-    """The instruction to a model to answer so, for servers that do not hold it to a schema."""
+def instruction_for(schema: dict[str, Any], *, tools: bool = False) -> str:
+    """The instruction to a model to answer so, for servers that do not hold it to a schema; ``tools`` says
+    that it may call some before.
+    """
+    first = "Call tools as long as you need them; then answer" if tools else "Answer"
     return (
-        "Answer with one JSON object and nothing else. It has to fit this JSON Schema:\n"
+        f"{first} with one JSON object and nothing else. It has to fit this JSON Schema:\n"
         + msgspec.json.encode(schema).decode()
     )
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from actors.llm.base import Request
 from actors.llm.legal import GO_ON, NOTICE_MARK
-from actors.llm.openai.dialect import Dialect, adapted
+from actors.llm.openai.dialect import Dialect, adapted, dialect_of
 from actors.llm.openai.request import body_of, encode_some
 from protocol.items import (
     AssistantItem,
@@ -256,6 +256,37 @@ def test_a_server_that_knows_no_json_mode_at_all_is_asked_in_plain_words():
     twice = adapted(once, "response_format is not supported", request)
     assert "response_format" not in json.loads(body_of(request, "m", twice))
     assert adapted(twice, "response_format is not supported", request) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "both"),
+    [
+        ("https://api.openai.com/v1", True),
+        ("https://x.openai.azure.com/openai", True),
+        ("https://openrouter.ai/api/v1", True),
+        ("http://127.0.0.1:11434/v1", False),
+        ("http://gpu.lan:8000/v1", False),
+    ],
+)
+def test_only_vendors_are_known_to_take_a_form_beside_tools(url, both):
+    request = Request([user("hi")], output_schema=SCHEMA, tools=(ToolSpec("a", "", {}),))
+    body = json.loads(body_of(request, "m", dialect_of(url, "m")))
+    assert ("response_format" in body) == both
+    assert ("Call tools" in body["messages"][-1]["content"]) != both
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "json mode cannot be combined with tool/function calling",
+        "Function calling with a response mime type: 'application/json' is unsupported",
+        "response_format json_schema is not supported together with tools",
+    ],
+)
+def test_a_server_that_takes_tools_or_a_form_is_asked_in_words(words):
+    request = Request([user("hi")], output_schema=SCHEMA, tools=(ToolSpec("a", "", {}),))
+    assert adapted(Dialect(), words, request) == Dialect(format_beside_tools=False)
+    assert adapted(Dialect(), words, Request([user("hi")], tools=request.tools)) is None
 
 
 SCHEMA = {"type": "object", "properties": {"people": {"type": "integer"}}}

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from client_kit import answer_from
 from hypothesis import given
 from hypothesis import strategies as st
 from llm_recordings import WHERE, assembled, recording, recordings
@@ -29,6 +30,7 @@ from wire_fuzz import Seed, read
 from actors.llm.base import Answer, CallEnd, Request, ThinkingChunk
 from actors.llm.http.presets import PRESETS
 from actors.llm.responses.answer import ResponsesAnswer
+from actors.llm.responses.client import ResponsesClient
 from actors.llm.responses.dialect import Dialect, adapted
 from actors.llm.responses.request import body_of
 from actors.system import PodSystem
@@ -496,6 +498,24 @@ def test_a_typed_answer_is_asked_for_by_its_schema_or_in_words() -> None:
     in_words = sent([UserItem.of("hi")], Dialect(json_schema=False), output_schema=schema)
     assert "text" not in in_words
     assert "JSON Schema" in in_words["input"][-1]["content"][0]["text"]
+
+
+def test_a_form_beside_tools_is_asked_for_where_it_keeps_nobody_from_calling_them() -> None:
+    asked: dict[str, Any] = {"output_schema": {"type": "object"}, "tools": (WEATHER,)}
+    assert "text" in sent([UserItem.of("hi")], **asked)
+    in_words = sent([UserItem.of("hi")], Dialect(format_beside_tools=False), **asked)
+    assert "text" not in in_words
+    assert "Call tools" in in_words["input"][-1]["content"][0]["text"]
+    words = "text.format json_schema cannot be used with tools"
+    assert adapted(Dialect(), words, Request([], **asked)) == Dialect(format_beside_tools=False)
+
+
+async def test_a_form_of_answers_keeps_no_model_of_a_local_server_from_calling_tools() -> None:
+    request = Request([UserItem.of("hi")], output_schema={"type": "object"}, tools=(WEATHER,))
+    answer = stream_reply(b"".join(event_bytes(MESSAGE)))
+    async with RawServer(answer) as server, ResponsesClient(server.url, "m") as client:
+        await answer_from(client, request)
+    assert "text" not in server.received[0].json
 
 
 def test_a_longer_history_begins_with_the_bytes_of_the_shorter() -> None:

@@ -16,6 +16,8 @@ import msgspec
 from msgspec import Struct
 
 from actors.llm.base import Request
+from actors.llm.format_refusals import TOOLS_OR_FORMAT
+from actors.llm.http.presets import vendor_of
 from actors.llm.picture_refusals import OF_ONE_PICTURE
 from protocol.items import AssistantItem, ImagePart
 
@@ -25,6 +27,7 @@ class Dialect(Struct, frozen=True):
 
     ``replay``: it accepts back what it returned with its answers. ``short_ids``: ids of calls have nine
     letters and digits. ``alternate``: the model speaks between results and a user's words.
+    ``format_beside_tools``: a form that is asked of its answers keeps no model from calling tools.
     ``blank_reasoning``: each answer has reasoning, if only an empty one. ``any_signature``: each call has a
     thought signature, if only the placeholder.
     """
@@ -34,6 +37,7 @@ class Dialect(Struct, frozen=True):
     temperature: bool = True
     json_schema: bool = True
     json_object: bool = True
+    format_beside_tools: bool = True
     tool_choice: bool = True
     replay: bool = True
     short_ids: bool = False
@@ -62,14 +66,18 @@ _MISTRAL = re.compile(r"(^|[/.:])(open-|labs-)?((mi|mini|magi|dev|code)stral|(mi
 
 @lru_cache(1024)  # called for each request
 def dialect_of(base_url: str, model: str) -> Dialect:
-    """What is known in advance: OpenAI's own newer models refuse the old name of ``max_tokens``, and Mistral
-    checks the form of ids and the order of roles.
+    """What is known in advance: OpenAI's own newer models refuse the old name of ``max_tokens``; Mistral
+    checks the form of ids and the order of roles; servers that people run themselves (llama-server, Ollama,
+    vLLM) hold a model to a form from its first token on, so that it calls nothing.
     """
     host = urlsplit(base_url).hostname or ""
     strict = host.endswith("mistral.ai") or bool(_MISTRAL.search(model.lower()))
     own = host == "api.openai.com"
     return Dialect(
-        max_tokens_field="max_completion_tokens" if own else "max_tokens", short_ids=strict, alternate=strict
+        max_tokens_field="max_completion_tokens" if own else "max_tokens",
+        format_beside_tools=vendor_of(base_url) is not None,
+        short_ids=strict,
+        alternate=strict,
     )
 
 
@@ -89,7 +97,7 @@ def adapted(dialect: Dialect, words: str, request: Request) -> Dialect | None:
 def answer_format(request: Request, dialect: Dialect) -> dict[str, Any] | None:
     """How to ask for a JSON answer: by its schema if there is one, as far as the server supports that."""
     schema = request.output_schema
-    if schema is None:
+    if schema is None or (request.tools and not dialect.format_beside_tools):
         return None
     by_schema: dict[str, Any] = {
         "type": "json_schema",
@@ -170,6 +178,12 @@ def _images(words: str, request: Request) -> bool:
 _BLIND = ("not a multimodal", "only", "missing data", "no endpoints found")
 
 
+def _format_beside_tools(words: str, request: Request) -> bool:
+    return (
+        bool(request.tools) and request.output_schema is not None and bool(re.search(TOOLS_OR_FORMAT, words))
+    )
+
+
 def _tool_choice(words: str, request: Request) -> bool:
     return request.forced_tool is not None and bool(re.search(r"tool[_ ]choice|function calling", words))
 
@@ -193,6 +207,7 @@ _LESSONS: tuple[tuple[dict[str, Any], Callable[[str, Request], bool]], ...] = (
     ({"usage_option": False}, _usage_option),
     ({"max_tokens_field": "max_completion_tokens"}, _max_tokens_field),
     ({"temperature": False}, _temperature),
+    ({"format_beside_tools": False}, _format_beside_tools),
     ({"tool_choice": False}, _tool_choice),
     ({"short_ids": True}, _short_ids),
     ({"alternate": True}, _alternate),

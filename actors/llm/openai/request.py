@@ -81,7 +81,8 @@ def _schema_instruction(request: Request, form: dict[str, Any] | None) -> bytes 
     """
     if request.output_schema is None or (form or {}).get("type") == "json_schema":
         return None
-    return _encode(NOTICE_MARK + instruction_for(request.output_schema or ANY_OBJECT))
+    words = instruction_for(request.output_schema or ANY_OBJECT, tools=bool(request.tools))
+    return _encode(NOTICE_MARK + words)
 
 
 def _tool(tool: ToolSpec) -> dict[str, Any]:

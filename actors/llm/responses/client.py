@@ -6,6 +6,7 @@ from actors.llm.address import base_url_of
 from actors.llm.base import Request
 from actors.llm.http.headers import bearer, trimmed
 from actors.llm.http.http_pool import HttpPool, Peer
+from actors.llm.http.presets import vendor_of
 from actors.llm.http.server_client import ServerClient
 from actors.llm.responses.answer import ResponsesAnswer
 from actors.llm.responses.dialect import Dialect, adapted
@@ -44,12 +45,13 @@ class ResponsesClient(ServerClient[Dialect]):
         super().__init__(url, model, headers, http, start_command, streaming=streaming, settings=settings)
         if settings is not None:
             fields_of(settings)
+        self._first_dialect = Dialect(format_beside_tools=vendor_of(self.base_url) is not None)
 
     def _origin(self, request: Request) -> str:
         return origin_of("responses", self.base_url, request.model or self.model)
 
     def _known_dialect(self, peer: Peer, request: Request, model: str) -> Dialect:  # noqa: ARG002
-        known: Dialect = peer.learnt.get(_DIALECT + model) or Dialect()
+        known: Dialect = peer.learnt.get(_DIALECT + model) or self._first_dialect
         return known
 
     def _adapt(

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.llm.base import Request
+from actors.llm.format_refusals import TOOLS_OR_FORMAT
 from actors.llm.legal import Pictures
 from actors.llm.picture_refusals import SEES_NONE
 from protocol.items import ImagePart, ToolResult
@@ -17,17 +18,24 @@ class Dialect(Struct, frozen=True):
     """What a model or server supports; learnt from its refusals.
 
     ``encrypted``: it returns encrypted reasoning, to be sent back. ``json_schema``: answers can be forced to
-    fit a schema. ``tool_choice``: calls can be forced. ``reasoning``: it accepts reasoning back.
-    ``result_images``: results of tools may contain pictures, as OpenAI's own server allows.
+    fit a schema; ``format_beside_tools``: also where the model may call tools. ``tool_choice``: calls can be
+    forced. ``reasoning``: it accepts reasoning back. ``result_images``: results of tools may contain
+    pictures, as OpenAI's own server allows.
     """
 
     encrypted: bool = True
     temperature: bool = True
     json_schema: bool = True
+    format_beside_tools: bool = True
     tool_choice: bool = True
     reasoning: bool = True
     images: bool = True
     result_images: bool = True
+
+    def asks_for_form(self, request: Request) -> bool:
+        """Whether the server is asked to hold an answer to its schema."""
+        beside = self.format_beside_tools or not request.tools
+        return request.output_schema is not None and self.json_schema and beside
 
     @property
     def pictures(self) -> Pictures:
@@ -40,6 +48,8 @@ class Dialect(Struct, frozen=True):
 def adapted(dialect: Dialect, words: str, request: Request) -> Dialect | None:
     """The dialect for a server that refused ``request`` with ``words``; None if they say nothing about it."""
     words = words.lower()
+    if request.tools and dialect.asks_for_form(request) and re.search(TOOLS_OR_FORMAT, words):
+        return msgspec.structs.replace(dialect, format_beside_tools=False)
     for field, about in _REFUSED:
         if getattr(dialect, field) and re.search(about, words):
             return msgspec.structs.replace(dialect, **{field: False})

@@ -50,15 +50,15 @@ def body_of(
     if request.temperature is not None and dialect.temperature:
         options["temperature"] = request.temperature
     schema = request.output_schema
-    if schema is not None and dialect.json_schema:
+    if schema is not None and dialect.asks_for_form(request):
         options["text"] = {"format": _format(schema)}
     options.update(fields or {})
     if request.forced_tool is not None and dialect.tool_choice:
         single = len(request.tools) == 1
         options["tool_choice"] = "required" if single else choice_of(request.forced_tool)
     closing = None
-    if schema is not None and not dialect.json_schema:
-        closing = NOTICE_MARK + instruction_for(schema or {"type": "object"})
+    if schema is not None and not dialect.asks_for_form(request):
+        closing = NOTICE_MARK + instruction_for(schema or {"type": "object"}, tools=bool(request.tools))
     inputs = _history(request, dialect, origin).inputs(request.items, closing)
     tools = encoded_tools(request, _KEPT_TOOLS, _tool)
     return b"".join((_encode(options)[:-1], tools, b',"input":[', *inputs, b"]}"))
