@@ -14,7 +14,9 @@ from actors.compaction.tokens import text_tokens
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.memory.notes_folder import NotesFolder
 from actors.memory.recall import RECALLED, recall_notes
+from actors.pod.local import actor_of
 from actors.pod.memory import recall
+from actors.sessions.memory.store import MemoryStore
 from actors.system import PodSystem
 from actors.tools.builtin import builtin
 from protocol.errors import ManifestError
@@ -145,6 +147,31 @@ def test_a_run_that_is_cancelled_while_memory_is_searched_keeps_its_words(memory
         assert [item.text for item in await pod.history()][-1] == "the parser"
 
     played(memory, [], play)
+
+
+async def test_while_memory_is_searched_no_start_of_a_run_without_its_words_is_durable(
+    memory: NotesFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched, go_on = asyncio.Event(), asyncio.Event()
+
+    async def search(*_: object) -> None:
+        searched.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(recall, "_search", search)
+    store = MemoryStore()
+    async with asyncio.timeout(60), PodSystem(store, memory=memory.folder) as system:
+        pod = await system.spawn(PodManifest.of(recall_tokens=300), client=ScriptedClient([say("so")]))
+        run = pod.run("the parser")
+        await searched.wait()
+        journal = actor_of(pod).journal
+        journal.alert("something else")
+        await journal.commit()
+        kept = b"".join(entry.body for entry in store.read(journal.head.session_id))
+        assert b"something else" in kept
+        assert b'"RunStart"' not in kept
+        go_on.set()
+        assert (await run).text == "so"
 
 
 def test_the_tool_finds_notes_of_a_kind_with_where_they_stand(memory: NotesFolder) -> None:

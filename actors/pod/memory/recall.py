@@ -1,4 +1,4 @@
-"""``Recall``: searches lasting memory for a session's first words, and adds what it finds to the history."""
+"""``Recall``: searches lasting memory for a session's first words, and finds what joins the history."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from actors.pod.session.journal import Journal
 from actors.runtime.in_thread import in_thread
 from actors.runtime.interruptible import Interruptible
 from protocol.errors import Failure
-from protocol.events import Alert, SystemMessage
+from protocol.events import Alert
 from protocol.items import Part, SystemItem, TextPart
 
 #: How long the first run of a session waits for what memory holds of its input, in seconds.
@@ -35,20 +35,18 @@ class Recall:
 
         return not any(map(is_of_compaction, self._journal.head.items))
 
-    async def bring(self, run_id: str, content: tuple[Part, ...], waits: Interruptible) -> None:
-        """Search memory for ``content`` and record what is found; a failure never fails the run."""
+    async def search(self, content: tuple[Part, ...], waits: Interruptible) -> SystemItem | None:
+        """Search memory for ``content``, before its run is recorded; a failure never fails the run."""
         words = "\n".join(part.text for part in content if isinstance(part, TextPart))
         self._done = True
         budget = self._template.manifest.memory.recall_tokens
         try:
-            item = await waits.apart(_search(self._template.memory, words, budget), "the search in memory")
+            return await waits.apart(_search(self._template.memory, words, budget), "the search in memory")
         except (OSError, TimeoutError) as error:
             self._journal.log.record(Alert, text="memory could not be searched", error=Failure.of(error))
+            return None
         except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the run goes on without it
-            return
-        else:
-            if item is not None:
-                self._journal.log.record(SystemMessage, run_id, item=item)
+            return None
 
 
 async def _search(memory: Path, words: str, budget: int) -> SystemItem | None:

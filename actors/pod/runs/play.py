@@ -91,13 +91,15 @@ class Play:
         parts = self._parts
         if parts.template.limits.before_run and parts.conversation.due_before_run():
             await self._owner.compaction().fold("threshold", run.waits)  # whatever comes of it
+        found, recall = None, parts.recall
+        if recall is not None and recall.is_due():
+            found = await recall.search(queued.command.content, run.waits)
+            run.waits.check()
         items = parts.journal.head.items
         run.began_in, run.began_at = items, len(items)
         self._record_start(run, "notify" if queued.source == "notify" else "run")
-        recall = parts.recall
-        if recall is not None and recall.is_due():
-            await recall.bring(run.run_id, queued.command.content, run.waits)
-            run.waits.check()
+        if found is not None:
+            parts.journal.log.record(SystemMessage, run.run_id, item=found)
         self._model_calls.add_words(run, UserItem(queued.command.content), queued.source)
 
     async def _from_pause(self, run: Run) -> None:
