@@ -18,7 +18,9 @@ from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import JsonView, PeopleView, View
 from actors.cli.follow import follow_run
 from actors.cli.sessions.table import Row, print_sessions
+from actors.llm.base import LLMClient
 from actors.llm.scripted import ScriptedClient, call, say
+from actors.routing.chain.chain import EscalationChain
 from actors.system import PodSystem
 from actors.tools.base import tool
 from protocol import events
@@ -42,10 +44,15 @@ def weather(town: str) -> str:
 
 def show(script: list[Any], view: View) -> None:
     """Have a pod play ``script`` and show its run."""
+    show_client(ScriptedClient(script), view)
+
+
+def show_client(client: LLMClient, view: View) -> None:
+    """Have a pod ask ``client`` and show its run."""
 
     async def main() -> None:
         async with PodSystem() as system:
-            pod = await system.spawn(PodManifest.of(name="p"), client=ScriptedClient(script), tools=[weather])
+            pod = await system.spawn(PodManifest.of(name="p"), client=client, tools=[weather])
             await follow_run(system, pod, lambda pod: pod.run("go"), view, Nobody(system, Terminal()))
 
     asyncio.run(main())
@@ -98,6 +105,22 @@ def test_a_tier_that_was_rejected_is_a_line_and_the_accepted_one_is_its_answer()
     view.show(events.TierAttempted(**WHERE, attempt=attempt, usage=Usage(5, 2), cost=0.25))
     view.show(events.TierAttempted(**WHERE, attempt=replace(attempt, verdict="accept")))
     assert written(err).splitlines() == ["ollama/phi4 was rejected after 1.2 s: too short"]
+
+
+def test_each_tier_of_a_chain_is_a_request():
+    """Those that were rejected were not counted."""
+    small = ScriptedClient([call("weather", {"town": "Bergen"}), say("I do not know.")])
+    large = ScriptedClient([say("It rains.")])
+    chain = EscalationChain(
+        ["ollama/small", "claude-opus-5"],
+        local=small,
+        cloud=large,
+        verifier=lambda _skill, _task, answer: "rain" in answer,
+    )
+    out, err = files()
+    show_client(chain, PeopleView(Terminal(out, err)))
+    assert written(out) == "It rains.\n"
+    assert written(err).splitlines()[-1].startswith("finished · 3 requests · ")
 
 
 def test_a_run_in_which_the_clock_is_set_back_took_no_less_than_no_time():

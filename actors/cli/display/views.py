@@ -124,7 +124,8 @@ class PeopleView:
         self._began: float | None = None
         self._took: float | None = None
         self._why: Failure | None = None
-        self._steps = 0
+        #: The requests of the run, and the tiers of a chain that were asked for the last one.
+        self._steps = self._tiers = 0
         self._usage: Usage | None = None
         self._cost: float | None = None
         #: The sub-agents that are at work, and lines about them for when no answer is being written.
@@ -156,6 +157,7 @@ class PeopleView:
                 self._thought = 0
                 self._end_streamed()
                 self._steps += 1
+                self._tiers = 0
                 self._terminal.busy("thinking…")
             case events.TextDelta() | events.ThinkingDelta() | events.ToolCallDelta():
                 self._piece(event)
@@ -172,6 +174,8 @@ class PeopleView:
     def _line(self, event: Event) -> None:
         if isinstance(event, events.TierAttempted):
             self._add_cost(event.cost)
+            self._steps += self._tiers > 0  # each tier is a request
+            self._tiers += 1
             if event.attempt.verdict == "accept":
                 return  # its answer says it
         self._end_streamed()  # what has come of an answer was there before
