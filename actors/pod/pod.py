@@ -319,6 +319,8 @@ class PodActor(AsyncActor):
             self._measured = state.calls
             if state.approvals != NO_APPROVALS:
                 self._approvals_left = state.approvals
+            if (answer := state.open_answer) is not None:
+                self.runs.left_answer = answer
             if self.delegation is not None:
                 self.delegation.take_over(state.children, state.items)
             elif state.children.open:

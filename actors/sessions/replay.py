@@ -67,6 +67,7 @@ class _Answer(Struct, frozen=True, gc=False, kw_only=True, tag=AssistantMessage.
     at: float
     run_id: str | None = None
     item: AssistantItem
+    stop_reason: str | None = None
     usage: Usage | None = None
     cost: float | None = None
 
@@ -144,6 +145,7 @@ class Replayed:
         self.approvals = NO_APPROVALS
         self.children = NO_CHILDREN
         self.cost: float | None = None
+        self._answer: _Answer | None = None
         #: The usage of each call, and that carried over from another session.
         self._usages: list[Usage] = []
         self._seconds = 0.0
@@ -194,6 +196,18 @@ class Replayed:
     def usage(self) -> Usage | None:
         """The usage of all calls; None if there was none."""
         return sum_of(self._usages) if self._usages else None
+
+    @property
+    def open_answer(self) -> tuple[AssistantItem, str | None] | None:
+        """The answer that the open run only has to end with, and why the model stopped there; None if there
+        is none.
+        """
+        answer = self._answer
+        if answer is None or answer.run_id is None or answer.run_id != self.open_run:
+            return None
+        item = answer.item
+        whole = item is self.items[-1] and not item.calls and not item.cut
+        return (item, answer.stop_reason) if whole else None
 
     @property
     def seconds(self) -> float:
@@ -273,7 +287,7 @@ class Replayed:
 
     def _count_answer(self, entry: _Answer, before: int) -> None:
         """Count the call that produced an answer, for a request of ``before`` items."""
-        usage = entry.usage
+        usage, self._answer = entry.usage, entry
         if entry.run_id is not None:  # otherwise a program pushed it into the history
             self.open_steps += 1
             self._worked = entry.at

@@ -18,7 +18,7 @@ from protocol.approval import ApprovalRule
 from protocol.commands import WireOptions
 from protocol.errors import InvalidInput, ManifestError, ModelRetry, OutputInvalid, RunFailed
 from protocol.events import RunEnd
-from protocol.items import SystemItem
+from protocol.items import AssistantItem, SystemItem
 from protocol.manifest import BudgetSection, PodManifest
 from protocol.model_settings import ModelSettings
 
@@ -387,6 +387,32 @@ async def test_a_paused_run_keeps_its_options_and_a_restored_one_takes_them_anew
         await pod.resume(system_prompt="given again")
         await pod.run("2")
     assert client.systems == ["mine", "mine", "given again", "pod's"]
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "words", "a pushed answer"])
+async def test_a_run_that_has_its_answer_when_its_session_is_restored_ends_with_it_if_nothing_was_said_since(
+    meanwhile: str,
+) -> None:
+    looks = asyncio.Event()
+
+    async def look(_: str) -> None:
+        looks.set()
+        await asyncio.Event().wait()
+
+    async with PodSystem() as system:
+        pod = await system.spawn(PodManifest.of(), client=ScriptedClient([say("Oslo")]), session="s")
+        pod.run("where?", output_validator=look)
+        await looks.wait()
+        await pod.pause()
+        await pod.stop()
+        client = ScriptedClient([] if meanwhile == "nothing" else [say("more")])
+        pod = await system.spawn(PodManifest.of(), client=client, session="s")
+        if meanwhile == "words":
+            await pod.notify("and then?")
+        elif meanwhile == "a pushed answer":
+            await pod.push_item(AssistantItem.of("Oslo!"))
+        result = await pod.resume()
+        assert (result.text, result.outcome) == ("Oslo" if meanwhile == "nothing" else "more", "finished")
 
 
 async def test_a_budget_of_dollars_refuses_a_model_whose_price_nobody_knows() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from actors.pod.accounts.exchange import Exchange
 from actors.pod.history.compaction import Compaction
@@ -38,12 +38,13 @@ from protocol.errors import (
     UnknownApproval,
 )
 from protocol.events import RunEnd, RunOutcome, UserMessage
-from protocol.items import Part, UserItem
+from protocol.items import AssistantItem, Part, UserItem
 from protocol.lifecycle import AT_WORK, PodState
 from protocol.results import RunResult
 from protocol.usage import Usage
 
 if TYPE_CHECKING:
+    from actors.llm.base import StopReason
     from actors.tools.hooks import Hooks
 
 # Names of their own: Python 3.11 takes as long to look a member of an enum up as to make an object.
@@ -63,6 +64,7 @@ class RunLoop:
         "_parts",
         "_play",
         "history_lock",
+        "left_answer",
         "loop",
         "queue",
         "run",
@@ -79,6 +81,8 @@ class RunLoop:
         self._play = self.plays(parts, self.history_lock, self)
         #: The run that goes on, or is paused.
         self.run: Run | None = None
+        #: The answer that the run of a restored session has to end with, and why the model stopped there.
+        self.left_answer: tuple[AssistantItem, str | None] | None = None
         #: Those that wait for their turn, behind a paused one too; None where none does.
         self.queue: RunQueue | None = None
         #: Who asked for the end that the run comes to.
@@ -403,10 +407,13 @@ class RunLoop:
             self.history_lock.leave(waits)
             return
         run, head = self.run, self._parts.journal.head
-        if run is None:  # the session was restored: all that is known of the run is its id
+        if run is None:  # the session was restored: only its id is known of the run, and maybe its answer
             assert head.open_run is not None
             run = Run(head.open_run, reply.caller, waits)
             run.restored = True
+            answered, self.left_answer = self.left_answer, None
+            if answered is not None and head.items[-1] == answered[0]:  # else more was said meanwhile
+                run.answer, run.stop_reason = cast("tuple[AssistantItem, StopReason | None]", answered)
             if self._parts.resources.make_prompt is not None:
                 run.own = self._parts.resources.with_prompt(None)
         run.reply, run.caller, run.waits = reply, reply.caller, waits
