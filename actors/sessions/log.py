@@ -26,7 +26,7 @@ from protocol.entries import (
     SessionOpened,
     StoredEntry,
 )
-from protocol.events import Activity, DurableEvent, Event, RunEnd, RunStart, SessionForked
+from protocol.events import Activity, DurableEvent, Event, ExtractDone, RunEnd, RunStart, SessionForked
 from protocol.items import Item
 from protocol.recordable import UNFIT, recordable
 from protocol.wire import encode
@@ -380,6 +380,8 @@ class SessionLog:
             self.append_pointer(pointer)
         self.record(SessionForked, new_session_id=session_id, at_hash=parent.at_hash, reason=reason)
         for event in unsaved:
+            if isinstance(event, ExtractDone):  # its entry went before it
+                self.append_pointer(event.pointer)
             if isinstance(event, DurableEvent):
                 self.record(type(event), event.run_id, **_own_fields(event))
         return self.create(parent)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import pytest
 from actors.llm.base import Block, Request
 from actors.llm.scripted import ScriptedClient, call, say
 from actors.sessions.chain import verified
+from actors.sessions.memory.store import MemoryStore
 from actors.system import PodSystem
+from protocol.entries import Head, StoredEntry
+from protocol.errors import HeadConflict
 from protocol.events import ExtractDone, ExtractFailed, ExtractStart, RunEnd
 from protocol.items import UserItem
 from protocol.manifest import PodManifest
@@ -254,6 +258,27 @@ def test_a_pointer_outlives_its_process(tmp_path: Path) -> None:
             assert (await pod.describe()).extract_pointer == 2
 
     asyncio.run(second(asyncio.run(first())))
+
+
+async def test_a_pointer_goes_along_into_the_branch_of_a_session_that_was_taken_as_the_job_ended() -> None:
+    class TakenStore(MemoryStore):
+        taken = False
+
+        def append(self, session_id: str, after: Head, batch: Sequence[StoredEntry]) -> Future[None] | None:
+            if not self.taken and any(b'"type":"ExtractDone"' in entry.body for entry in batch):
+                self.taken = True
+                raise HeadConflict("taken")
+            return super().append(session_id, after, batch)
+
+    manifest = PodManifest.of(name="p", extract_threshold=1, schedule="manual")
+    async with PodSystem(TakenStore()) as system:
+        pod = await system.spawn(manifest, client=ScriptedClient([say("a"), *extracted(FOUND)]))
+        before = (await pod.run("1")).session_id
+        await pod.try_post_run_extract()
+        await pod.try_post_run_extract()  # nothing is left to read
+        found = await pod.describe()
+        assert found.session_id != before
+        assert found.extract_pointer == 2
 
 
 def test_runs_go_on_while_memory_is_read() -> None:
