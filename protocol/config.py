@@ -21,7 +21,8 @@ _ENV = "env:"
 
 
 class LocalModelSection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """``[local_model]``: a model on a server that speaks chat completions, for jobs and for the classifier.
+    """``[local_model]``: a model on a server that speaks chat completions, for jobs, the
+    classifier, and pods that a command starts.
 
     ``endpoint`` is the URL up to and including ``/v1``; if it is empty there is no local model. ``model`` may
     be empty if the server has only one. An answer may take ``timeout_seconds``. ``api_key`` is the key

@@ -104,7 +104,7 @@ model = click.option(
     envvar="POLYPOD_MODEL",
     shell_complete=complete_models,
     help="The model that answers, like ollama/qwen3, openai/gpt-4.1 or offline  [default: the manifest's or "
-    "the session's, else one of a server on this machine, else offline]",
+    "the session's, else [local_model] of polypod.toml, else one of a server on this machine, else offline]",
 )
 base_url = click.option(
     "--base-url",

@@ -14,7 +14,8 @@ from protocol.approval import ApprovalRule, ApprovalsSection, Policy
 from protocol.closest import closest
 from protocol.config import ChainSection, Config, LocalModelSection, PoolSection, RunnerSection
 from protocol.errors import ConfigError
-from protocol.manifest import PodManifest
+from protocol.manifest import ModelSection, PodManifest
+from protocol.urls import without_secrets
 
 T = TypeVar("T")
 #: What has a name.
@@ -61,6 +62,22 @@ class Configuration:
         """The local model; None if none is set, or its endpoint is empty. Raises NotTrusted."""
         section = self._nearest(lambda config: config.local_model)
         return section if section is not None and section.endpoint else None
+
+    def model_of_pods(self) -> tuple[ModelSection | None, list[str]]:
+        """The local model, for pods for which no other was named; None if there is none that can be used. And
+        what a person should know of it, a line each.
+        """
+        file = next((each for each in self.files if each.config.local_model is not None), None)
+        local = None if file is None else file.config.local_model
+        if file is None or local is None or not local.endpoint:
+            return None, []
+        if not file.is_trusted:
+            why = "is not trusted: review and trust it with `polypod config trust`"
+        elif local.api_key and local.api_key_env is None:
+            why = 'contains its key: name a variable that contains it, as in api_key = "env:MY_KEY"'
+        else:
+            return _as_model(local), [f"model: {_in_words(local)}, the local model of {file.path}"]
+        return None, [f"the local model is not used, since {file.path} {why}"]
 
     @property
     def pool(self) -> PoolSection:
@@ -154,6 +171,17 @@ class Configuration:
         return ConfigError(
             f"there is no {section} {name!r} in {files}", hint=f"{guess}{names if known else 'set one there'}"
         )
+
+
+def _as_model(local: LocalModelSection) -> ModelSection:
+    return ModelSection(
+        "openai", local.model, local.endpoint, local.api_key_env, temperature=local.default_temperature
+    )
+
+
+def _in_words(local: LocalModelSection) -> str:
+    server = without_secrets(local.endpoint)
+    return f"{local.model} at {server}" if local.model else f"that of {server}"
 
 
 _STRICTNESS: tuple[Policy, ...] = ("allow", "ask", "deny")

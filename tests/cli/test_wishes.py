@@ -88,6 +88,39 @@ def test_where_no_server_answers_the_embedded_model_is_named():
     assert note.startswith("model: offline")
 
 
+LOCAL = '[local_model]\nendpoint = "{}"\nmodel = "qwen3"\n'
+
+
+def test_the_local_model_of_the_configuration_answers_where_no_other_was_named(folder: Path):
+    """Other commands used it, but pods did not."""
+    (folder / "polypod.toml").write_text(LOCAL.format("http://127.0.0.1:9/v1") + "default_temperature = 0.5")
+    manifest, notes = manifest_for(Wishes())
+    assert manifest.model == ModelSection("openai", "qwen3", "http://127.0.0.1:9/v1", temperature=0.5)
+    assert notes[0].startswith("model: qwen3 at http://127.0.0.1:9/v1, the local model of /")
+    manifest, _ = manifest_for(Wishes(model="ollama/phi4"))
+    assert manifest.model == ModelSection("ollama", "phi4")
+    (folder / "pod.toml").write_text('[model]\nscheme = "offline"\n')
+    manifest, _ = manifest_for(Wishes(manifest=folder / "pod.toml"))
+    assert manifest.model == ModelSection()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (LOCAL.format("http://192.0.2.1/v1"), "is not trusted: review and trust it"),
+        (LOCAL.format("http://127.0.0.1:9/v1") + 'api_key = "sesame"', "contains its key: name a variable"),
+    ],
+)
+def test_a_local_model_that_pods_cannot_use_is_named_and_another_is_used(folder: Path, text: str, why: str):
+    path = folder / "polypod.toml"
+    path.write_text(text)
+    manifest, notes = manifest_for(Wishes())
+    assert manifest.model.base_url is None
+    assert notes[0].startswith(f"the local model is not used, since {path} {why}")
+    assert notes[1].startswith("model: ")
+    assert "sesame" not in str(notes)
+
+
 def test_the_default_store_lies_in_the_state_folder(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
     assert default_store() == f"sqlite:{folder}/state/polypod/pods.db"

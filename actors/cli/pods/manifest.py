@@ -56,8 +56,8 @@ def manifest_for(
     else:
         manifest, chosen = _at_terminal(), False
         notes.append(f"tools: {', '.join(TOOLS)}; may read and write {folder or manifest.pod.pwd}")
+    configuration = Configuration.load()
     if unsaid is None:
-        configuration = Configuration.load()
         if wishes.profile is not None:
             profile = configuration.profile(wishes.profile)
             manifest, chosen = profile.over(manifest), chosen or profile.names_a_model
@@ -73,10 +73,13 @@ def manifest_for(
         return with_model(manifest, wishes), notes
     if chosen:
         return manifest, notes
-    from actors.llm.http.presets import probe_local  # noqa: PLC0415 - paid for where no model is named
+    model, of_model = configuration.model_of_pods()
+    if model is None:
+        from actors.llm.http.presets import probe_local  # noqa: PLC0415 - paid for where no model is named
 
-    model, why = choose_model(asyncio.run(probe_local()))
-    return manifest.replace(model=model), [why, *notes]
+        model, why = choose_model(asyncio.run(probe_local()))
+        of_model.append(why)
+    return manifest.replace(model=model), [*of_model, *notes]
 
 
 #: How what is wrong with a model's scheme is said of a manifest that has no file.
