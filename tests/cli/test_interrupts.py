@@ -61,7 +61,7 @@ async def test_ctrl_c_as_a_command_of_a_chat_ends_leaves_what_it_has_done() -> N
 
 
 HELD = """
-import asyncio, atexit, contextlib, os, signal, threading
+import asyncio, atexit, contextlib, os, signal, threading, warnings
 from concurrent.futures import ThreadPoolExecutor
 from actors.cli import interrupts
 from actors.cli.interrupts import ignore_signals_at_the_end, leave, run_interruptible
@@ -102,6 +102,7 @@ def free_and_wait():
 
 def end_a_forked_process():
     threading.main_thread().join()
+    warnings.simplefilter("ignore")  # from 3.12 on Python warns of a fork beside threads
     if (child := os.fork()) == 0:
         signal.raise_signal(signal.SIGTERM)
         os._exit(0)

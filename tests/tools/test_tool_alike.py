@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from actors.tools.alike import alike, real_path
 from actors.tools.filesystem.view import view
-from actors.tools.scope import check, locate, resolved
+from actors.tools.scope import Located, check, locate, resolved
 from protocol.errors import ScopeRefused
 from protocol.scope import Rule, Scope
 
@@ -158,5 +158,7 @@ def test_a_real_path_is_the_path_itself_or_the_one_that_looks_like_it(tmp_path_f
 
 def test_without_a_twin_everything_is_as_it_was(tmp_path):
     scope = resolved(Scope.writable(tmp_path))
-    assert locate(scope, tmp_path, "new/é", "write") == (Path(os.path.realpath(tmp_path)) / "new" / "é", "")
+    assert locate(scope, tmp_path, "new/é", "write") == Located(
+        Path(os.path.realpath(tmp_path)) / "new" / "é"
+    )
     assert check(scope, tmp_path, ".", "read") == Path(os.path.realpath(tmp_path))

@@ -65,14 +65,6 @@ class ChildEnd(Struct, frozen=True):
     left: tuple[int, ...] = ()
 
 
-def signal_name(number: int) -> str:
-    """The name of a signal; those for real time, and numbers that are no signal's, have none."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
 class Child:
     """A running program. Used only on the loop that started it.
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from msgspec import structs
 
-from actors.runtime.children.child import Child, ChildEnd, signal_name
+from actors.runtime.children.child import Child, ChildEnd
 from actors.runtime.children.pipes import ChildOutput
 from actors.runtime.cleaning import cleaned
+from actors.runtime.signal_names import signal_name
 from actors.swarm.runners.base import Answer, Host, Launch, Permission
 from actors.swarm.runners.missing_variables import withheld
 from actors.swarm.runners.program_contract import Bounds, Program

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors.runtime.children.child import signal_name
 from actors.runtime.cleaning import Cleaner
+from actors.runtime.signal_names import signal_name
 from actors.tools.shell.recording import Recording
 from protocol.errors import ChildError, ToolError
 
