@@ -12,11 +12,12 @@ from test_between import GatedStore
 from test_hung_store import RefusingStore
 
 from actors.llm.base import Block, Request, TextChunk
-from actors.llm.scripted import ScriptedClient, say
+from actors.llm.scripted import ScriptedClient, call, say
 from actors.pod.handle import Pod
 from actors.system import PodSystem
 from protocol.errors import ModelError, RunFailed, StoreError
 from protocol.events import Alert, TurnStart
+from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
 
 
@@ -175,3 +176,30 @@ async def test_words_of_a_notify_whose_run_is_lost_before_they_are_recorded_are_
             await pod.notify("hello")
         store.refuses = False
         assert await pod.history() == before
+
+
+@pytest.mark.parametrize("restored", [False, True])
+async def test_a_paused_run_that_was_to_be_closed_by_a_run_that_the_store_refuses_is_paused_still(
+    restored: bool,
+) -> None:
+    store, client = RefusingStore(), GatedClient([call("no_tool", {}), say("x")])
+    async with asyncio.timeout(60), PodSystem(store) as system:
+        pod = await system.spawn(PLAIN, client=client, session="s")
+        run = pod.run("go")
+        client.gate.release()
+        for _ in range(2):
+            await client.asked.acquire()
+        await pod.pause()
+        paused = await run
+        if restored:
+            await pod.stop()
+            pod = await system.spawn(PLAIN, client=client, session="s")
+        store.refuses = True
+        with pytest.raises(RunFailed, match="full"):
+            await pod.run("something else")
+        store.refuses = False
+        assert (await pod.describe()).state is PodState.PAUSED
+        client.gate.release()
+        ended = await pod.resume()
+        steps = 2 if restored else 3  # the request that the pause cut off is in no record
+        assert (ended.text, ended.run_id, ended.steps) == ("x", paused.run_id, steps)

@@ -13,6 +13,9 @@ from actors.sessions.replay import Replayed
 from protocol.routing import AttemptRecord
 from protocol.usage import Usage
 
+#: Of one run: its steps, what it used up in tokens and US dollars, and the tiers that it has asked.
+Figures = tuple[int, Usage | None, float | None, tuple[AttemptRecord, ...]]
+
 
 class Accounts:
     """The usage and cost of all of a pod's calls, the length of its ended runs, and the figures of its open
@@ -68,11 +71,16 @@ class Accounts:
             "run_seconds": self.run_seconds(head),
         }
 
-    def begin_run(self) -> None:
-        """Start counting for a new run, which has used up nothing yet."""
-        self.steps, self.run_usage, self.run_cost = 0, None, None
-        self.earlier_attempts = ()
+    def begin_run(self) -> Figures:
+        """Start counting for a new run, which has used up nothing yet; returns the figures of the last."""
+        last = self.steps, self.run_usage, self.run_cost, self.earlier_attempts
+        self.go_back((0, None, None, ()))
         self._started_at = time.monotonic()
+        return last
+
+    def go_back(self, figures: Figures) -> None:
+        """Count for the run that has these figures."""
+        self.steps, self.run_usage, self.run_cost, self.earlier_attempts = figures
 
     def count(self, usage: Usage | None, cost: float | None) -> None:
         """Add what one request of the run used up."""

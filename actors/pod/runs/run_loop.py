@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from actors.pod.accounts.accounts import Figures
 from actors.pod.accounts.exchange import Exchange
 from actors.pod.history.compaction import Compaction
 from actors.pod.runs.between_steps import LATER, Between, BetweenSteps
@@ -59,6 +60,7 @@ class RunLoop:
 
     __slots__ = (
         "_between",
+        "_closed",
         "_end_asked",
         "_lost",
         "_parts",
@@ -83,6 +85,9 @@ class RunLoop:
         self.run: Run | None = None
         #: The answer that the run of a restored session has to end with, and why the model stopped there.
         self.left_answer: tuple[AssistantItem, str | None] | None = None
+        #: The paused run that the present one has closed, and its figures: it is paused still if the store
+        #: does not take that. None where there was none.
+        self._closed: tuple[Run | None, Figures] | None = None
         #: Those that wait for their turn, behind a paused one too; None where none does.
         self.queue: RunQueue | None = None
         #: Who asked for the end that the run comes to.
@@ -241,6 +246,8 @@ class RunLoop:
         """Enter a run as the work ``waits``, which holds the history lock or finds it free."""
         command, notified = queued.command, queued.source == "notify"
         self.history_lock.take(waits)
+        parts, paused = self._parts, self.run
+        was_open = parts.journal.head.open_run is not None
         self.close_left_over()
         reply = queued.reply
         run = Run(command.run_id or new_run_id(), reply.caller, waits)
@@ -252,10 +259,10 @@ class RunLoop:
             run.output_schema = command.output_schema
         if type(command) is RunHere:
             run.output_kind, run.deps, run.own = command.output, command.deps, command.own
-        parts = self._parts
         if parts.resources.make_prompt is not None:
             run.own = parts.resources.with_prompt(run.own)
-        parts.accounts.begin_run()
+        figures = parts.accounts.begin_run()
+        self._closed = (paused, figures) if was_open else None
         parts.conversation.guard = parts.conversation.guard.run_started()
         self._enter(run)
         return run
@@ -532,8 +539,7 @@ class RunLoop:
                 error=Failure.of(error),
                 seconds=seconds,
             )
-        self.run = self._parts.journal.run_id = None
-        self._parts.status.to(PodState.IDLE)
+        self._go_back(run)
         # Its words stand in the history, whatever became of the run.
         if 0 < run.words_seq <= self._parts.journal.log.durable_seq:
             resolve(run.awaiting_commit)
@@ -542,6 +548,18 @@ class RunLoop:
         if run.reply is not None:
             run.reply.set_exception(RunFailed(error, run_id=run.run_id))
         resolve(self._take_end_asked())
+
+    def _go_back(self, lost: Run) -> None:
+        """Rest once a run is lost; on the paused run that it was to close, if the store did not take that."""
+        parts, closed, self._closed = self._parts, self._closed, None
+        if closed is None or parts.journal.head.open_run in {None, lost.run_id} or self.queue is not None:
+            self.run = parts.journal.run_id = None
+            parts.status.to(PodState.IDLE)
+            return
+        self.run, figures = closed
+        parts.journal.run_id = None if self.run is None else self.run.run_id
+        parts.accounts.go_back(figures)
+        parts.status.to(PodState.PAUSED)
 
     def break_off(self, error: BaseException) -> None:
         """Stop the run where it is, because a defect ends the pod."""
