@@ -17,7 +17,7 @@ from actors.sessions.answers import wait, wait_durable
 from actors.sessions.branch import stage_branch, stage_history
 from actors.sessions.chain import first_break, head_of, verified
 from actors.sessions.disk import name_file, store_error
-from actors.sessions.head import SessionHead, is_lost_id
+from actors.sessions.head import SessionHead, check_session_name, is_lost_id
 from actors.sessions.jsonl.files import draft_file
 from actors.sessions.jsonl.lines import Header, LineReader, batch_lines, header_line, parse_header
 from actors.sessions.log import SessionLog
@@ -26,6 +26,7 @@ from actors.sessions.store import SessionInfo, SessionStore, in_use
 from protocol.entries import Head, Parent, SessionOpened, StoredEntry
 from protocol.errors import (
     HeadConflict,
+    InvalidInput,
     NewerVersion,
     SessionCorrupt,
     SessionError,
@@ -366,8 +367,8 @@ def export_session(store: SessionStore, session_id: str, path: Path) -> None:
 
 
 def _check_header(header: Header, entries: list[StoredEntry], name: str) -> None:
-    """Raise StoreError if the header of ``name`` does not fit its entries, which are hashed, or if no store
-    can keep their numbers. A session that a repair found again under a ``lost_id`` has entries that name
+    """Raise StoreError if the header of ``name`` does not fit its entries, which are hashed, if no store can
+    keep their numbers, or if no session can have its id, which is printed as it is. A session that a repair found again under a ``lost_id`` has entries that name
     another.
     """
     before = 0 if header.parent is None else header.parent.at_seq
@@ -384,6 +385,10 @@ def _check_header(header: Header, entries: list[StoredEntry], name: str) -> None
                 raise StoreError(
                     f"{name} names the {what} {said!r}, but its entries belong to {found}", hint=_CHANGED
                 )
+    try:
+        check_session_name(header.session)
+    except InvalidInput as error:
+        raise StoreError(f"{name}: {error.message}", hint=_CHANGED) from error
 
 
 def _place(parent: Parent | None) -> str:

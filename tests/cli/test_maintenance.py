@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from command_kit import Home
-from store_kit import change_entry, disk_with_quota, small_disk
+from store_kit import change_entry, disk_with_quota, make, small_disk
 
 from actors.sessions.answers import wait
 from actors.sessions.chain import chained
@@ -241,3 +241,15 @@ def test_a_fork_takes_over_how_far_memory_has_read(home: Home) -> None:
     store = SQLiteStore(database)
     assert replay(store.read(branch)).pointer == 2
     store.close()
+
+
+def test_an_id_in_a_store_of_somebody_else_is_printed_as_one_line_that_no_terminal_obeys(home: Home) -> None:
+    with contextlib.closing(open_store(f"jsonl:{home.folder / 'theirs'}")) as theirs:
+        for name in ("one\nlast", "\x1b]0;mine\x07"):
+            make(theirs, name, "x", claim=False)
+    for command in (("ps",), ("rm", "\x1b]0;mine\x07"), ("gc", "--older-than", "0s")):
+        done = home.polypod(*command, "--store", "jsonl:theirs")
+        assert done.code == 0
+        assert "\x1b" not in done.out
+        assert "one\n" not in done.out
+        assert "\\x1b]0;mine" in done.out or "one\\nlast" in done.out

@@ -256,6 +256,15 @@ def test_a_file_whose_first_line_says_else_than_its_entries_is_not_imported(stor
     assert empty.sessions() == []
 
 
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "\x1b]0;mine\x07", "x" * 201])
+def test_a_session_with_an_id_that_no_session_can_have_is_not_imported(store, name):
+    conversation(store, name, "ab")
+    empty = MemoryStore()
+    with pytest.raises(StoreError, match="session: "):
+        import_session(empty, export_lines(store, name))
+    assert empty.sessions() == []
+
+
 @pytest.mark.parametrize("number", [-1, 0, 1 << 63, 10**30])
 def test_an_entry_of_a_number_that_no_store_can_keep_is_not_imported(store, number):
     lines = [header_line("t", "p", 1.0, None), batch_lines(chained([b"{}"], first_seq=number))]

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 from actors.cli.display.event_format import Line
-from actors.cli.display.format import clean, plain, seconds
+from actors.cli.display.format import clean, plain, seconds, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -128,9 +128,10 @@ class Terminal:
 
     def table(self, rows: list[tuple[str, ...]]) -> None:
         """Rows on standard output, in columns; the first is the heading."""
+        rows = [tuple(map(visible, row)) for row in rows]  # a line each, whatever is in them
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
-            cells = (clean(cell).ljust(width) for cell, width in zip(row, widths, strict=True))
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             self.row(Line("answer", "  ".join(cells).rstrip()))
 
     def row(self, line: Line) -> None:

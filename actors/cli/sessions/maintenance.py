@@ -12,7 +12,7 @@ import click
 
 from actors.cli import options
 from actors.cli.ages import age_of
-from actors.cli.display.format import count
+from actors.cli.display.format import count, visible
 from actors.cli.display.json_rows import NewSession
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
@@ -105,7 +105,7 @@ def rm(sessions: tuple[str, ...], store: str | None) -> None:
         with _on_full_disk():
             for session_id in found:
                 wait(opened.delete(session_id))
-                click.echo(session_id)
+                click.echo(visible(session_id))
     finally:
         wait(opened.close())
 
@@ -219,4 +219,4 @@ def _print_sessions(sessions: list[SessionInfo], *, as_json: bool) -> None:
         if as_json:
             put_json(NewSession(info.session_id, info.pod, info.parent))
         else:
-            click.echo(info.session_id)
+            click.echo(visible(info.session_id))
