@@ -162,6 +162,8 @@ def _replayed(session_id: str, entries: list[StoredEntry]) -> tuple[SessionOpene
         state.read(entries)
     except NewerVersion as error:
         raise error.of(session_id, state.seq) from error
+    except WireError as error:
+        raise SessionCorrupt(session_id, state.seq, str(error)) from error
     return opened, state
 
 
@@ -368,8 +370,8 @@ def export_session(store: SessionStore, session_id: str, path: Path) -> None:
 
 def _check_header(header: Header, entries: list[StoredEntry], name: str) -> None:
     """Raise StoreError if the header of ``name`` does not fit its entries, which are hashed, if no store can
-    keep their numbers, or if no session can have its id, which is printed as it is. A session that a repair found again under a ``lost_id`` has entries that name
-    another.
+    keep their numbers, or if no session can have its id, which is printed as it is. A session that a repair
+    found again under a ``lost_id`` has entries that name another.
     """
     before = 0 if header.parent is None else header.parent.at_seq
     if entries[0].seq < 1 or max(entries[-1].seq, before) > _LAST_NUMBER:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from actors.runtime.future import AsyncFuture
@@ -53,7 +54,8 @@ class Group:
         stopped = []
         for member in reversed(self.members):
             if not member.over:
-                await member.shut_down()
+                with contextlib.suppress(Exception):  # whose end cannot be recorded, say
+                    await member.shut_down()
                 stopped.append(member.name)
         failed.announce(error, len(self.times), tuple(stopped))
         text = f"{failed.name!r} failed, and its group has reached its limit of restarts: {error}"

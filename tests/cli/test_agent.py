@@ -363,6 +363,17 @@ def test_credentials_that_are_none_are_an_error(home: Home) -> None:
     assert "secret-1" not in done.out + done.err
 
 
+@pytest.mark.parametrize("name", ["A=B", "", "nul\0", "MY_KEY"])
+def test_credentials_that_cannot_be_variables_are_an_error(home: Home, name: str) -> None:
+    home.env["POLYPOD_AGENT_CREDENTIALS"] = "stdin"
+    keys = json.dumps({name: "secret-1\0" if name == "MY_KEY" else "secret-1"})
+    done = home.polypod("agent", "--inbox", str(home.folder / "inbox"), *OFFLINE, words=keys)
+    assert done.code == 1
+    assert [each["type"] for each in done.lines] == ["error", "agent_stopped"]
+    assert "cannot be an environment variable" in done.lines[0]["message"]
+    assert "secret-1" not in done.out + done.err
+
+
 def test_what_it_prints_goes_into_its_log_once_nobody_reads_it(home: Home) -> None:
     log = home.folder / "log.jsonl"
     home.env["POLYPOD_AGENT_LOG"] = str(log)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from command_kit import COMMAND, Done, Home, silent_server
 from ports import unused_port
+from store_kit import change_entry
 
 from actors.llm.scripted import ScriptedClient
 from actors.sessions.chain import chained
@@ -153,6 +154,21 @@ def test_events_of_all_processes_are_printed_from_the_store(home: Home):
     assert {event["pod"] for event in only} == {"two"}
     assert all(event["seq"] > 3 for event in only)
     assert "RunEnd" in home.polypod("events").out
+
+
+def test_a_damaged_session_is_named_and_hides_no_events_of_others(home: Home):
+    for _ in range(2):
+        home.run("hello")
+    change_entry(home.state / "polypod" / "pods.db", 4, b'"hello"', b'"hello')
+    damaged, sound = sorted(each["session_id"] for each in home.polypod("ps", "--json").lines)
+    done = home.polypod("events", "--json")
+    assert done.code == 1
+    assert f"session {damaged} cannot be read on" in done.err
+    kinds = {
+        name: [each["type"] for each in done.lines if each["session_id"] == name] for name in (damaged, sound)
+    }
+    assert kinds[damaged] == kinds[sound][: len(kinds[damaged])]
+    assert kinds[sound][-1] == "PodStopped"
 
 
 def test_followed_events_of_another_process_come_as_they_happen(home: Home):

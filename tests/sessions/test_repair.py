@@ -510,3 +510,12 @@ def test_a_session_comes_back_though_one_has_the_id_that_it_would_get(tmp_path):
     assert texts(store, "lost-1-3") == ["one"]
     assert texts(store, "lost-1") == ["two"]
     store.close()
+
+
+def test_a_session_with_a_hashed_entry_that_is_none_is_damaged_where_it_is_forked_or_replaced(store):
+    opened = SessionOpened(session_id="s", seq=1, at=1.0, pod="reader", manifest=Raw(b'{"pod":{}}'))
+    bodies = [encode(opened), b'{"type":"RunEnd","outcome":5}', b"{}"]
+    wait_until_done(store.create("s", "reader", None, chained(bodies)))
+    for continued in (fork, succeed):
+        with pytest.raises(SessionCorrupt, match="damaged at entry 2: not an entry"):
+            continued(store, "s", "t")

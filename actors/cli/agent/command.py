@@ -30,6 +30,7 @@ from actors.runtime.lasting_loop import run_on_own_loop
 from actors.system import PodSystem
 from actors.version import __version__
 from protocol.errors import InvalidInput, PolypodError, SessionNotFound
+from protocol.foreign import shown
 from protocol.manifest import PodManifest
 from protocol.names import check_name
 from protocol.text import UNDECODABLE
@@ -242,7 +243,10 @@ def _take_credentials() -> None:
         raise InvalidInput("the credentials on standard input are not a JSON object of strings") from None
     for name, value in keys.items():
         preset = PRESETS.get(name)
-        os.environ[preset.key_env if preset is not None and preset.key_env else name] = value
+        try:
+            os.environ[preset.key_env if preset is not None and preset.key_env else name] = value
+        except (OSError, ValueError):
+            raise InvalidInput(f"the credential {shown(name)} cannot be an environment variable") from None
 
 
 def _read_object() -> bytes:

@@ -16,8 +16,10 @@ from actors.cli.display.event_format import Line, event_line
 from actors.cli.display.format import clock
 from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
+from actors.cli.errors import FAILED, Exit
 from actors.cli.sessions.complete import complete_pods
 from actors.cli.sessions.store_reader import Reading
+from protocol.errors import PolypodError, SessionCorrupt, SessionNotFound, WireError
 from protocol.events import DurableEvent
 from protocol.wire import decode_entry
 
@@ -42,24 +44,36 @@ def events(pod: str | None, since: int, follow: bool, store: str | None, as_json
     """Print the events of pods in all processes, oldest first."""
     terminal = Terminal()
     seen: dict[str, int] = {}
+    damaged: dict[str, PolypodError] = {}
     with Reading(store) as reading, suppress(KeyboardInterrupt):
         if pod is not None and not follow and not reading.sessions(pod, limit=1):
             raise options.no_such_pod(pod, reading)
         while True:
-            for event, body in _new(reading, pod, since, seen):
+            for event, body in _new(reading, pod, since, seen, damaged):
                 if as_json:
                     put_json(Raw(body))
                 else:
                     _print(event, terminal)
+            for session_id, error in damaged.items():
+                terminal.note(f"polypod: session {session_id} cannot be read on: {error.message}", "error")
+            if not follow and damaged:
+                raise Exit(FAILED)
             if not follow:
                 return
+            damaged.clear()
             time.sleep(_POLL)
 
 
-def _new(reading: Reading, pod: str | None, since: int, seen: dict[str, int]) -> Iterator[_Kept]:
-    """The events that came since the last look, those of all sessions in order of their time."""
+def _new(
+    reading: Reading, pod: str | None, since: int, seen: dict[str, int], damaged: dict[str, PolypodError]
+) -> Iterator[_Kept]:
+    """The events that came since the last look, those of all sessions in order of their time; why a session
+    cannot be read to its end is put into ``damaged``.
+    """
     changed = [info for info in reading.sessions(pod) if info.head.seq > seen.get(info.session_id, since)]
-    logs = [_of_session(reading, info.session_id, seen.get(info.session_id, since)) for info in changed]
+    logs = [
+        _of_session(reading, info.session_id, seen.get(info.session_id, since), damaged) for info in changed
+    ]
     for kept in heapq.merge(*logs, key=lambda kept: kept.event.at):
         event = kept.event
         seen[event.session_id] = max(seen.get(event.session_id, 0), event.seq)
@@ -67,11 +81,18 @@ def _new(reading: Reading, pod: str | None, since: int, seen: dict[str, int]) ->
     seen.update({info.session_id: max(info.head.seq, seen.get(info.session_id, 0)) for info in changed})
 
 
-def _of_session(reading: Reading, session_id: str, after: int) -> Iterator[_Kept]:
-    for stored in reading.stored(session_id, after):
-        entry = decode_entry(stored.body)
-        if isinstance(entry, DurableEvent):
-            yield _Kept(entry, stored.body)
+def _of_session(
+    reading: Reading, session_id: str, after: int, damaged: dict[str, PolypodError]
+) -> Iterator[_Kept]:
+    try:
+        for stored in reading.stored(session_id, after):
+            entry = decode_entry(stored.body)
+            if isinstance(entry, DurableEvent):
+                yield _Kept(entry, stored.body)
+    except SessionNotFound:  # deleted meanwhile
+        return
+    except (SessionCorrupt, WireError) as error:
+        damaged[session_id] = error
 
 
 def _print(event: DurableEvent, terminal: Terminal) -> None:

@@ -101,9 +101,13 @@ class AgentJournal:
             await self.add(unplaced(RunEnd, run_id, outcome=outcome, error=error))
 
     def publish(self, event: Event) -> None:
-        """Publish a transient event of the agent."""
+        """Publish a transient event of the agent, also where it has ended and released its session."""
         if self._record is not None:
             self.follow(self._record.publish(event))
+        else:
+            placed = replace(event, pod=self._agent_id, session_id=self.session_id, seq=self.state.seq)
+            self._home.bus.publish((placed,))
+            self.follow(placed)
 
     def follow(self, *events: Event) -> None:
         """Apply events that are already published, and write them to the files."""

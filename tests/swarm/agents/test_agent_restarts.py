@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from swarm.agent_kit import all_events, fail, fail_times, hang, swarm_in, until, wait_for_ever
+from swarm.agent_kit import Moody, all_events, echo, fail, fail_times, hang, swarm_in, until, wait_for_ever
 
 from actors.swarm.processes.process_pod import ProcessPod
 from polypod import (
@@ -20,6 +20,7 @@ from polypod import (
     AgentStopped,
     PodError,
     PodManifest,
+    PodSystem,
     RestartsExhausted,
     RunEnd,
     ScriptedClient,
@@ -175,8 +176,11 @@ async def test_the_limits_of_a_group_stand_in_place_of_its_agents(tmp_path: Path
         await until(agents[0], AgentRestarted)
         await agents[0].wait()
         await agents[1].send("fail")
-        with pytest.raises(TooManyRestarts, match="reached its limit of restarts"):
-            await group.wait()
+        with system.subscribe(kinds=[RestartsExhausted]) as published:
+            with pytest.raises(TooManyRestarts, match="reached its limit of restarts"):
+                await group.wait()
+            [given_up] = published.drain()
+        assert (given_up.pod, given_up.stopped) == (agents[1].id, (agents[0].id, pod.name))
         assert [each.status for each in agents] == ["done", "failed"]
         assert not pod.address.is_alive(pod)
 
@@ -197,3 +201,35 @@ async def test_a_group_ends_well_once_all_of_it_were_stopped(tmp_path: Path) -> 
         assert await group.wait() is None
         with pytest.raises(AgentNotRunning):
             system.supervise(agents)
+
+
+async def test_a_group_that_gives_up_says_so_though_the_end_of_a_member_cannot_be_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.swarm.agents.journal._RETRY_WAIT", 0.0)
+
+    class OneShot:
+        """Ends with its task, so that nothing of it is at work once it is resumed."""
+
+        name, one_shot = "echo", True
+
+        def start(self, launch: Any, host: Any, /) -> Any:
+            return runner_func(echo).start(launch, host)
+
+    store = Moody()
+    async with PodSystem(store=store) as system:
+        swarm = Swarm(system, tmp_path / "root")
+        last = await swarm.start("x", hang)
+        idle, failing = await swarm.start("x", OneShot()), await swarm.start("x", fail_later)
+        await idle.wait()
+        await idle.resume()
+        await until(failing, AgentIdle)
+        group = system.supervise([last, idle, failing], max_restarts=0)
+        store.words, store.times = b'"AgentStopped"', 100
+        with system.subscribe(kinds=[RestartsExhausted]) as published:
+            await failing.send("fail")
+            with pytest.raises(TooManyRestarts):
+                await asyncio.wait_for(group.wait(), 30)
+            [event] = published.drain()
+        assert event.stopped == (idle.id, last.id)
+        store.times = 0
