@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
-from client_kit import chat_events, messages_events
+from client_kit import answer_from, chat_events, messages_events
 from hypothesis import given
 from hypothesis import strategies as st
 from llm_server import Exchange, RawServer, Received, error_reply, reply
 
+from actors.llm.anthropic.client import AnthropicClient
+from actors.llm.anthropic.request import MAX_TOKENS, VENDOR_MAX_TOKENS
+from actors.llm.http.contract import HttpSettings
+from actors.llm.http.http_pool import HttpPool
 from actors.llm.http.presets import PRESETS, server_for
 from actors.llm.http.rate import WINDOW, RateLimits, RateWindow
 from actors.llm.scripted import call, say
@@ -223,14 +229,64 @@ async def test_helpers_think_as_the_pod_does_and_neither_stop_nor_call_as_a_run_
     assert helper.get("tool_choice") != "none"
 
 
-async def test_a_model_that_cannot_decide_itself_how_long_to_think_is_asked_without() -> None:
-    refusal = error_reply("400 Bad Request", "adaptive thinking is not supported on this model")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "adaptive thinking is not supported on this model",
+        "Only 'enabled' and 'disabled' are supported for thinking; 'adaptive' is not supported.",
+        "body.thinking.type: Input should be 'enabled' or 'disabled'",
+        "Validation: `thinking.type` must be `enabled` or `disabled`",
+    ],
+)
+async def test_a_model_that_cannot_decide_itself_how_long_to_think_is_asked_without(words: str) -> None:
+    refusal = error_reply("400 Bad Request", words)
     async with RawServer(refusal, MESSAGES) as server, PodSystem() as system:
         model = {"scheme": "anthropic", "base_url": server.url, "reasoning_effort": "low"}
         pod = await system.spawn(PodManifest.of(model=model))
         assert (await pod.run("hi")).text == "ok"
         assert "thinking" not in server.received[1].json
         assert server.received[1].json["output_config"] == {"effort": "low"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words", "thinking"),
+    [
+        (
+            {"thinking_budget": 2000},
+            '"thinking.type.enabled" is not supported for this model. Use "thinking.type.adaptive".',
+            {"type": "adaptive"},
+        ),
+        (
+            {"reasoning_effort": "none"},
+            '"thinking.type.disabled" is not supported for this model. Thinking defaults to adaptive mode.',
+            None,
+        ),
+    ],
+)
+async def test_a_model_that_only_thinks_as_long_as_it_decides_is_asked_so_from_then_on(
+    settings: dict[str, Any], words: str, thinking: dict[str, Any] | None
+) -> None:
+    async with RawServer(error_reply("400 Bad Request", words), MESSAGES) as server, PodSystem() as system:
+        model = {"scheme": "anthropic", "base_url": server.url, **settings}
+        pod = await system.spawn(PodManifest.of(model=model))
+        for _ in range(2):
+            assert (await pod.run("hi")).text == "ok"
+    assert [each.json.get("thinking") for each in server.received[1:]] == [thinking, thinking]
+
+
+async def test_the_vendors_models_have_room_for_thinking_that_nobody_asked_for() -> None:
+    requests: list[dict[str, Any]] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        requests.append(json.loads(request.content))
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=b"")
+
+    pool = HttpPool(HttpSettings(transport=lambda _: httpx.MockTransport(handle)))
+    for url in ("https://api.anthropic.com", "https://proxy.example"):
+        with pytest.raises(ModelError):
+            await answer_from(AnthropicClient(url, "m", "k", http=pool))
+    await pool.aclose()
+    assert [each["max_tokens"] for each in requests] == [VENDOR_MAX_TOKENS, MAX_TOKENS]
 
 
 # -- servers ----------------------------------------------------------------------------------------

@@ -12,7 +12,14 @@ import msgspec
 from actors.llm.address import base_url_of
 from actors.llm.anthropic.answer import MessagesAnswer
 from actors.llm.anthropic.dialect import Dialect, adapted
-from actors.llm.anthropic.request import Caching, answer_tool_of, body_of, encode_some
+from actors.llm.anthropic.request import (
+    MAX_TOKENS,
+    VENDOR_MAX_TOKENS,
+    Caching,
+    answer_tool_of,
+    body_of,
+    encode_some,
+)
 from actors.llm.anthropic.settings import fields_of
 from actors.llm.base import Request
 from actors.llm.http.headers import key_of, trimmed
@@ -67,7 +74,9 @@ class AnthropicClient(ServerClient[Dialect]):
         self._caching = caching
         self._extra = dict(extra or {})
         #: What is known beforehand: the vendor signs all reasoning, and takes none back that it has not.
-        self._first_dialect = Dialect(unsigned=urlsplit(self.base_url).hostname != VENDOR_HOST)
+        at_vendor = urlsplit(self.base_url).hostname == VENDOR_HOST
+        self._first_dialect = Dialect(unsigned=not at_vendor)
+        self._usual = VENDOR_MAX_TOKENS if at_vendor else MAX_TOKENS
 
     def _origin(self, request: Request) -> str:
         return origin_of("anthropic", self.base_url, request.model or self.model)
@@ -109,6 +118,7 @@ class AnthropicClient(ServerClient[Dialect]):
             streaming=self._streaming,
             extra={**self._extra, **fields},
             origin=self._origin(request),
+            usual=self._usual,
         )
 
     def _answer(self, where: str, request: Request) -> MessagesAnswer:

@@ -14,8 +14,8 @@ class Dialect(Struct, frozen=True):
     """What a model or server understands of a request; learnt from its refusals.
 
     ``reasoning``: it takes reasoning back, ``unsigned`` that without a signature too. ``thinking_option``: it
-    can be asked to think, and to decide itself how long (``adaptive``). ``alternate``: results and a user's
-    words share one message.
+    can be asked to think, within a budget (``budgets``) or as long as it decides (``adaptive``), and not to
+    (``switchable``). ``alternate``: results and a user's words share one message.
     """
 
     temperature: bool = True
@@ -25,6 +25,8 @@ class Dialect(Struct, frozen=True):
     unsigned: bool = True
     thinking_option: bool = True
     adaptive: bool = True
+    budgets: bool = True
+    switchable: bool = True
     alternate: bool = False
     images: bool = True
 
@@ -43,11 +45,14 @@ def adapted(dialect: Dialect, words: str, *, unsigned: bool = False) -> Dialect 
     return None
 
 
+_NOT = r".{0,40}\b(not (supported|available|allowed)|unsupported|unknown|n't support|invalid)"
 #: What refusals say of each; reasoning is refused where another model's was sent back, or none.
 _REFUSED: tuple[tuple[str, bool, str], ...] = (
     ("caching", False, r"cache_control"),
     ("forced_answer", False, r"tool_choice|tool choice|forced tool|forces tool"),
-    ("adaptive", False, r"adaptive"),
+    ("budgets", False, r"thinking\.type\.enabled\W{1,3}(is )?not supported"),
+    ("switchable", False, r"thinking\.type\.disabled\W{1,3}(is )?not supported"),
+    ("adaptive", False, rf"adaptive{_NOT}|enabled\W{{1,4}}(or|and)\W{{1,4}}disabled"),
     ("temperature", False, r"temperature"),
     ("thinking_option", False, r"must start with a thinking block|expected `?thinking`?.*found"),
     ("alternate", True, r"must alternate|alternat\w+ (user|between)|unexpected role|multiple .?user.? roles"),

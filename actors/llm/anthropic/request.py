@@ -25,8 +25,10 @@ from actors.llm.http.requests import kept_history
 from actors.llm.legal import legal_name
 from protocol.tools import ToolSpec
 
-#: How long an answer may get where nobody says, in tokens; this API does not go without a limit.
+#: How long an answer may get where nobody says, in tokens; this API does not go without a limit. The vendor's
+#: newer models think without being asked, which counts as part of the answer.
 MAX_TOKENS = 8192
+VENDOR_MAX_TOKENS = 32_000
 
 Lifetime = Literal["5m", "1h"]
 
@@ -68,13 +70,14 @@ def body_of(
     streaming: bool = True,
     extra: dict[str, Any] | None = None,
     origin: str | None = None,
+    usual: int = MAX_TOKENS,
 ) -> bytes:
     """The body of a request. ``extra`` are fields that it has besides, ``origin`` is the kind of server that
-    it goes to (see AssistantItem).
+    it goes to (see AssistantItem), ``usual`` how long an answer may get where nobody says.
     """
     marks = caching if dialect.caching else None
     options: dict[str, Any] = {**(extra or {}), "model": model}
-    options["max_tokens"] = _longest(request, options)
+    options["max_tokens"] = _longest(request, options, usual)
     if not dialect.thinking_option:
         options.pop("thinking", None)
     options["stream"] = streaming
@@ -94,15 +97,15 @@ def body_of(
     return history.between(head, b"]}", _encode(marks.history_mark()) if marks else None)
 
 
-def _longest(request: Request, options: dict[str, Any]) -> int:
-    """The most tokens of an answer, which include what the model thinks. Unless the request says how many,
-    the thinking budget is added to the usual number. In a short request that is not a run's (a summary, say)
-    and has no room for it, the model does not think.
+def _longest(request: Request, options: dict[str, Any], usual: int) -> int:
+    """The most tokens of an answer, which include what the model thinks. Unless the request says how many, it
+    is the ``usual`` number, or with a thinking budget that and ``MAX_TOKENS``. In a short request that is not
+    a run's (a summary, say) and has no room for the budget, the model does not think.
     """
     thinking = options.get("thinking")
     budget: int = thinking.get("budget_tokens", 0) if isinstance(thinking, dict) else 0
     if request.max_tokens is None:
-        return MAX_TOKENS + budget
+        return MAX_TOKENS + budget if budget else usual
     if budget >= request.max_tokens and request.settings is None:
         options["thinking"] = {"type": "disabled"}
     return request.max_tokens

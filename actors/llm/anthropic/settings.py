@@ -56,11 +56,11 @@ def _refuse(settings: ModelSettings) -> None:
 def _thinking(settings: ModelSettings, dialect: Dialect) -> dict[str, Any]:
     effort, budget = settings.reasoning_effort, settings.thinking_budget
     if budget == 0 or (effort == "none" and budget is None):
-        return {"thinking": {"type": "disabled"}}
+        return {"thinking": {"type": "disabled"}} if dialect.switchable else {}
     fields: dict[str, Any] = {}
-    if budget is not None:
+    if budget is not None and dialect.budgets:
         fields["thinking"] = {"type": "enabled", "budget_tokens": budget}
-    elif effort is not None and dialect.adaptive:
+    elif dialect.adaptive and (budget is not None or effort is not None):
         fields["thinking"] = {"type": "adaptive"}
     if effort is not None and effort != "none":
         fields["output_config"] = {"effort": effort}
