@@ -55,3 +55,10 @@ def test_a_stream_that_is_no_terminal_is_left_alone():
     out = io.StringIO()
     shown = Screen(out, out)
     assert shown.out is out
+
+
+def test_a_stream_that_another_has_closed_is_let_go_of_in_peace():
+    shown, out = screen()
+    out.close()
+    shown.out.close()
+    assert not shown.out.closed

@@ -151,6 +151,11 @@ class _Above(io.TextIOBase):
         if not self._screen.shows:
             self._stream.flush()
 
+    def close(self) -> None:
+        """Leave the stream as it is, since it is another's. Python closes whatever it no longer needs, and
+        from 3.13 on prints what goes wrong there.
+        """
+
     def isatty(self) -> bool:
         return self._stream.isatty()
 
