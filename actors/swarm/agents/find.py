@@ -48,7 +48,7 @@ async def find_agents(
         if info.pod in known or info.pod in folders or not _ID.fullmatch(info.pod):
             continue
         agent = await _read_agent(store, info.session_id)
-        if agent is not None and agent.spec.root == str(root):
+        if agent is not None and (agent.spec.id, agent.spec.root) == (info.pod, str(root)):
             found[info.pod] = agent
     return list(found.values()), problems
 
@@ -69,7 +69,8 @@ async def _look(store: SessionStore, agent_id: str, meta: Meta | None) -> Found 
         if agent is None and await _is_there(store, meta.session_id):  # damaged, and to be removed
             return Found(meta.agent, meta.session_id)
     for info in await settled(store.sessions(pod=agent_id)):
-        if (agent := await _read_agent(store, info.session_id)) is not None:
+        agent = await _read_agent(store, info.session_id)
+        if agent is not None and agent.spec.id == agent_id:
             return agent
     return None
 

@@ -123,6 +123,11 @@ class Projections:
         except (OSError, ValueError):
             return False
 
+    def names_agent(self) -> bool:
+        """Whether ``meta.json`` says that this folder is the agent's, with this session."""
+        meta, known = read_meta(self.folder), self._meta
+        return meta is not None and (meta.agent, meta.session_id) == (known.agent, known.session_id)
+
     def _has_meta(self) -> bool:
         return read_meta(self.folder) == self._meta
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from actors.sessions.answers import settled
 from actors.sessions.store import SessionStore
 from actors.swarm.agents.history import read_history
@@ -10,6 +12,7 @@ from actors.swarm.agents.kept_programs import read_place
 from actors.swarm.agents.record import read_pages
 from actors.swarm.agents.runner_choice import RunnerChoice
 from actors.swarm.agents.state import SUPERVISOR_DIED
+from protocol.errors import PolypodError
 from protocol.events import (
     AgentRestarted,
     AgentStopRequested,
@@ -49,17 +52,19 @@ class Takeover:
 
     async def _end_of_dead(self, keeper: Keeper) -> None:
         """Record the end of an agent whose supervisor died without doing so. One that was kept and lives goes
-        on, and one that is started again where it fails is started by this process.
+        on, and one that is started again where it fails is started by this process, but for one of which
+        there is only a session: somebody else may have written that, and it was imported.
         """
         if keeper.spec.keep and await self._adopt(keeper):
             return
+        is_of_here = keeper.journal.projections.names_agent()
         await keeper.journal.claim()
         lives = False
         try:
             await keeper.record_end(SUPERVISOR_DIED)
             keeper.remove_inbox()
             await keeper.journal.mend_projections()
-            lives = self._can_start(keeper) and await keeper.start_again()
+            lives = is_of_here and self._can_start(keeper) and await keeper.start_again()
         finally:
             if not lives:
                 await keeper.journal.release()
@@ -68,7 +73,8 @@ class Takeover:
         """Whether this process knows how to start an agent that another has started."""
         if keeper.spec.has_objects:
             return False
-        keeper.runner = keeper.runner or self._runners.again(keeper)
+        with contextlib.suppress(PolypodError):  # of its settings, say: reported to who resumes it
+            keeper.runner = keeper.runner or self._runners.again(keeper)
         return keeper.runner is not None
 
     async def _adopt(self, keeper: Keeper) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import shutil
 import signal
 import sqlite3
@@ -31,6 +32,10 @@ from swarm.agent_kit import (
 
 from actors.runtime.children.child import Ladder
 from actors.runtime.children.mark import is_running, mark_of
+from actors.sessions.chain import chained
+from actors.sessions.jsonl.lines import batch_lines, header_line
+from actors.sessions.repair import import_session
+from actors.sessions.urls import open_store
 from actors.swarm.agents.kept_programs import KeptChild, Place
 from actors.swarm.agents.projections import EVENTS, META, STDOUT
 from actors.swarm.runners.base import Permission
@@ -39,6 +44,7 @@ from polypod import (
     AgentError,
     AgentIdle,
     AgentRestarted,
+    AgentStarted,
     AgentStopped,
     ApprovalRequested,
     Failure,
@@ -54,6 +60,10 @@ from polypod import (
     call,
     say,
 )
+from protocol.agents import AgentSpec, opening_of
+from protocol.entries import SessionOpened
+from protocol.manifest import RestartSection
+from protocol.wire import encode
 
 
 async def work_and_say_so(swarm: Swarm, ready: Callable[[], None]) -> None:
@@ -403,3 +413,61 @@ def test_what_was_interrupted_is_looked_for_among_pods_alone(tmp_path: Path) -> 
             assert found.pod.endswith(".pod")
 
     asyncio.run(after())
+
+
+def import_agent(folder: Path, pod: str, agent_id: str) -> None:
+    """Import a session that somebody else has written: of an agent that is at work, and is to be restarted."""
+    spec = AgentSpec(
+        id=agent_id,
+        task="x",
+        runner=("sh", "-c", f"touch {folder / 'started'}"),
+        cwd=str(folder),
+        root=str(folder / "root"),
+        created_at=1.0,
+        restart=RestartSection(policy="on_failure"),
+    )
+    opened = SessionOpened(session_id="s", seq=1, at=1.0, pod=pod, manifest=opening_of(spec))
+    started = AgentStarted(pod, "s", 2, 1.0, runner="sh", task="x", cwd=str(folder), session="s")
+    exported = header_line("s", pod, 1.0, None) + batch_lines(chained([encode(opened), encode(started)]))
+    with contextlib.closing(open_store(f"sqlite:{folder / 'pods.db'}")) as store:
+        import_session(store, [exported])
+
+
+async def test_an_agent_of_which_there_is_but_an_imported_session_is_started_by_no_look(
+    tmp_path: Path,
+) -> None:
+    import_agent(tmp_path, "theirs-1", "theirs-1")
+    async with swarm_in(tmp_path) as swarm:
+        [agent] = await swarm.agents()
+        assert agent.status == "failed"
+        assert AgentRestarted not in [type(each) for each in await agent.events().recorded()]
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("agent_id", ["../../mine", "other-2"])
+async def test_a_session_of_an_agent_that_has_another_id_is_no_agents(tmp_path: Path, agent_id: str) -> None:
+    import_agent(tmp_path, "theirs-1", agent_id)
+    async with swarm_in(tmp_path) as swarm:
+        assert await swarm.agents() == []
+        assert (await swarm.start("x", echo)).name == "x"
+    assert not (tmp_path / "mine").exists()
+
+
+async def test_settings_that_cannot_be_read_hold_up_no_look_at_agents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    settings = tmp_path / "polypod" / "polypod.toml"
+    settings.parent.mkdir()
+    command = [sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "programs" / "listening.py")]
+    settings.write_text(f'[[runner]]\nname = "mine"\ncommand = {json.dumps(command)}\n')
+
+    async def work(swarm: Swarm, ready: Callable[[], None]) -> None:
+        for _ in range(2):
+            await until(await swarm.start("wait", "mine", cwd=tmp_path), RunStart)
+        ready()
+
+    run_and_kill(tmp_path, work)
+    settings.write_text("[[runner")
+    async with swarm_in(tmp_path) as swarm:
+        assert [each.status for each in await swarm.agents()] == ["failed", "failed"]
