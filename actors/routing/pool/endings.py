@@ -27,13 +27,23 @@ _DEATHS, _LONGEST = 3, 60.0
 _SUMMARY = 280
 
 _LIMIT_WORDS = re.compile(r"rate.?limit|usage limit|too many requests|quota (?:is )?exceeded", re.IGNORECASE)
-#: ``usage limit reached|1735689600``: as Claude Code prints when a limit ends.
-_EPOCH = re.compile(r"\|\s*(\d{10})\b")
+#: ``usage limit reached|1735689600``: as Claude Code prints when a limit ends; others write it behind a word.
+_EPOCH = re.compile(r"(?:\||\bat|resets?:?)\s*(\d{10})\b", re.IGNORECASE)
 _SOON = re.compile(
-    r"(?:try again|retry|resets?|retry.?after)\D{0,12}?(\d+(?:\.\d+)?)\s*(ms|s|sec|m|min|h|hour)?",
+    r"(?:try again|retry|resets?|retry.?after)\D{0,12}?(\d+(?:\.\d+)?)\s*(ms|s|sec|m|min|h|hour|d\b|day)?",
     re.IGNORECASE,
 )
-_UNITS = {"ms": 0.001, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "hour": 3600.0}
+_UNITS = {
+    "ms": 0.001,
+    "s": 1.0,
+    "sec": 1.0,
+    "m": 60.0,
+    "min": 60.0,
+    "h": 3600.0,
+    "hour": 3600.0,
+    "d": 86400.0,
+    "day": 86400.0,
+}
 _HEADING = re.compile(r"^#+\s*summary\s*:?\s*$", re.IGNORECASE | re.MULTILINE)
 
 
