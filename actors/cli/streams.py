@@ -15,11 +15,12 @@ def open_closed() -> None:
 
     One that was closed (``>&-``) would give its number to the next file that is opened, a database maybe,
     and whatever then writes to "standard output" would write into that. An answer that was written there
-    would be lost without a word: writing to a standard output that was closed fails.
+    would be lost without a word: writing to a standard output that was closed fails. So it would to one that
+    does not block, as a program left it from which this command has it, once its reader is slow.
     """
     for descriptor in range(3):
         try:
-            os.fstat(descriptor)
+            os.set_blocking(descriptor, True)
         except OSError:
             # takes the lowest number that is free: this one
             os.open(os.devnull, os.O_RDONLY if descriptor == 1 else os.O_RDWR)

@@ -1,11 +1,15 @@
 """The command in its users' hands: what it prints where, how it ends, and what bad input comes to."""
 
 import asyncio
+import fcntl
 import json
+import os
 import select
 import shlex
 import signal
 import subprocess
+import sys
+import termios
 from contextlib import closing
 from pathlib import Path
 
@@ -609,6 +613,30 @@ def test_what_a_tool_starts_finds_nothing_on_standard_input_and_a_loop_keeps_its
     assert out.count("eaten: ''") == 2, (out, err)
     chat = home.polypod("chat", "--model", "offline", "--tools", "eats.py", words="use eat\nuse eat\n")
     assert chat.out.count("eaten: ''") == 2, chat
+
+
+@pytest.mark.parametrize(
+    ("command", "last"),
+    [
+        (("schema",), "}"),
+        (("agent", "--model", "offline", "--idle-timeout", "0.1", "x" * 99_999), '"type":"agent_stopped"'),
+    ],
+)
+def test_a_pipe_that_does_not_block_gets_all_though_its_reader_is_slow(
+    home: Home, command: tuple[str, ...], last: str
+):
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    process = home.start(*command, stdout=writing)
+    os.close(writing)
+    with process, open(reading, encoding="utf-8") as pipe:  # noqa: PTH123 - of a descriptor
+        unread = b"\0" * 4
+        while int.from_bytes(unread, sys.byteorder) < 60_000 and process.poll() is None:
+            os.sched_yield()
+            unread = fcntl.ioctl(reading, termios.FIONREAD, unread)
+        printed = pipe.read()
+    assert process.returncode == 0
+    assert last in printed.splitlines()[-1]
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-", "<&-"])

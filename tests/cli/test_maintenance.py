@@ -102,7 +102,7 @@ def test_fsck_finds_a_broken_chain_and_forks_what_is_sound(home: Home) -> None:
     branch = mended.out.strip()
     assert home.polypod("fsck").code == 0, "after a repair there is nothing more to find"
     assert list(home.state.rglob("damaged/*.jsonl")), "the damaged session is kept"
-    assert home.polypod("rm", branch[:30]).out.strip() == branch
+    assert home.polypod("rm", branch[:30], branch).out.strip() == branch
     assert home.polypod("rm", branch).code == 2
     branch = home.polypod("run", "count words in a.txt", "--json").lines[-1]["session_id"]
     assert home.polypod("resume", branch, "count words in a.txt").code == 0

@@ -101,7 +101,7 @@ def rm(sessions: tuple[str, ...], store: str | None) -> None:
     opened = _open_existing(store)
     try:
         with Reading(store) as reading:
-            found = [_find(reading, opened, each) for each in sessions]
+            found = dict.fromkeys(_find(reading, opened, each) for each in sessions)
         with _on_full_disk():
             for session_id in found:
                 wait(opened.delete(session_id))
