@@ -1,6 +1,7 @@
 """The commands of a chat, its files and its shell, by a person at a terminal."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -252,3 +253,14 @@ def test_a_session_that_was_there_before_stays_though_nothing_is_said_in_it(home
         leaves(somebody)
     [row] = home.polypod("ps", "--json").lines
     assert row["task"] == "list files"
+
+
+def test_a_chat_that_is_left_leaves_its_pipe_as_it_was_to_who_reads_on(home: Home):
+    reading, writing = os.pipe()
+    with open(reading, "rb"), open(writing, "wb") as words:  # noqa: PTH123 - of descriptors
+        words.write(b"hello\n/exit\n")
+        words.flush()
+        with home.start("chat", *OFFLINE, stdin=reading) as process:
+            process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert os.get_blocking(reading)

@@ -40,6 +40,7 @@ class Lines:
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+            os.set_blocking(self._stdin.fileno(), True)  # as whoever reads on from the pipe expects it
 
     @asynccontextmanager
     async def steering(self, take: Callable[[str], None]) -> AsyncIterator[None]:  # noqa: ARG002
