@@ -119,6 +119,18 @@ async def test_a_server_that_nobody_calls_is_ended_and_the_next_call_starts_it_a
         await only.close()
 
 
+async def test_a_server_that_was_started_and_never_called_is_ended_too() -> None:
+    async with asyncio.timeout(60), servers(idle=0.05) as every:
+        (only,) = every.sources(having(raw()).tools.mcp, "/")
+        ended = asyncio.Event()
+        await only.open()
+        assert [tool.name for tool in only.tools()]
+        only._connection.watchers.append(lambda: only._connection.has_process or ended.set())
+        await ended.wait()
+        assert only.failure is None
+        await only.close()
+
+
 async def test_a_server_that_never_answers_holds_a_run_for_a_moment_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

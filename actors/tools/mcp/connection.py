@@ -139,6 +139,7 @@ class Connection:
             seconds=self._seconds.start,
             older=self._older,
         )
+        self._life.ready.add_done_callback(lambda _: self._end_later())
         self._life.task.add_done_callback(lambda _: self._notify_watchers())
         self._notify_watchers()
 
@@ -222,9 +223,7 @@ class Connection:
         finally:
             _call.reset(token)
             self._at_work.remove(call)
-            if not self._at_work and self._users:
-                loop = asyncio.get_running_loop()
-                self._idle = loop.call_later(self._seconds.idle, self._end_if_idle)
+            self._end_later()
 
     async def _call_session(
         self, tool: str, arguments: dict[str, Any], call: Call, *, may_repeat: bool
@@ -253,6 +252,14 @@ class Connection:
             raise ToolError(
                 f"{why}\nThe call may or may not have taken effect; check before calling it again"
             ) from error
+
+    def _end_later(self) -> None:
+        """Have it ended if nobody calls it for a while."""
+        if self._idle is not None:
+            self._idle.cancel()
+        if not self._at_work and self._users:
+            loop = asyncio.get_running_loop()
+            self._idle = loop.call_later(self._seconds.idle, self._end_if_idle)
 
     def _end_if_idle(self) -> None:
         if not self._at_work and self._life is not None:
