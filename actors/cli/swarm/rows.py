@@ -87,11 +87,24 @@ def group_of(row: Row) -> str:
     """The group in which a person looks for it: an agent whose task has ended well needs nobody, also where
     it waits for the next.
     """
-    if row.status in {"waiting", "failed", "detached"} or _is_interrupted(row):
+    if row.status in {"waiting", "detached"} or _is_failed(row) or _is_interrupted(row):
         return "needs you"
     if row.status in {"running", "pending"}:
         return "working"
-    return "needs you" if row.status == "idle" and _why_needed(row) else "ended"
+    return "needs you" if _is_between_tasks(row) and _why_needed(row) else "ended"
+
+
+def _is_failed(row: Row) -> bool:
+    return row.status == "failed" and not _was_done(row)
+
+
+def _was_done(row: Row) -> bool:
+    """Whether it had done its task when its service died."""
+    return row.status == "failed" and row.result == "done"
+
+
+def _is_between_tasks(row: Row) -> bool:
+    return row.status == "idle" or _was_done(row)
 
 
 def _is_interrupted(row: Row) -> bool:
@@ -125,8 +138,9 @@ class Columns(NamedTuple):
 
     def line(self, row: Row, now: float) -> Line:
         """An agent."""
-        head = self._head(_SIGNS[row.status], _cut_id(row.id, self.names), ago(row.created_at, now))
-        return Line(_TONES.get(row.status, "quiet"), head + cut(_doing(row), self._rest(head)))
+        status = "done" if _was_done(row) else row.status
+        head = self._head(_SIGNS[status], _cut_id(row.id, self.names), ago(row.created_at, now))
+        return Line(_TONES.get(status, "quiet"), head + cut(_doing(row), self._rest(head)))
 
     def heading(self) -> Line:
         """What stands above the columns."""
@@ -153,12 +167,12 @@ def _doing(row: Row) -> str:
     if row.approvals:
         asked = row.approvals[0]
         return f"{asked.approval_id} allow {asked.tool}?"  # whose beginning is enough, where this is cut
-    if row.status in {"failed", "killed"} and row.error is not None:
+    if (_is_failed(row) or row.status == "killed") and row.error is not None:
         return row.error.message
     if _is_interrupted(row):
         return f"interrupted, resume it to continue: {row.task}"
-    if row.status == "idle" and (why := _why_needed(row)):
+    if _is_between_tasks(row) and (why := _why_needed(row)):
         return why
-    if row.status in {"idle", "done"} and row.text:
+    if (_is_between_tasks(row) or row.status == "done") and row.text:
         return row.text
     return row.task if row.activity in {row.status, "starting"} else f"{row.activity}: {row.task}"

@@ -262,7 +262,7 @@ def row_of(agent: Agent) -> Row:
         created_at=spec.created_at,
         session_id=agent.session_id,
         pid=agent.pid,
-        result=result.status,
+        result=agent.task_result.status,
         is_paused=agent.is_paused,
         is_cut_off=agent.is_cut_off,
         text=result.text,

@@ -88,6 +88,13 @@ class Agent:
         return self._keeper.state.result()
 
     @property
+    def task_result(self) -> AgentResult:
+        """As ``result``, but a task that was done stays so though the process that looked after its agent has
+        died since.
+        """
+        return self._keeper.state.task_result()
+
+    @property
     def is_paused(self) -> bool:
         """Whether it is idle in the middle of a task, which continues with the next words sent to it."""
         return self._keeper.state.is_paused
