@@ -51,13 +51,15 @@ def _row(chain: ChainSection, file: ConfigFile) -> ModelRow:
     return ModelRow(f"chain/{chain.name}", None, f"{models}{unused}")
 
 
-async def models_of(scheme: str, base_url: str | None) -> list[ModelRow]:
-    """The models that one server lists. Raises ModelError, and ManifestError where it has no address yet."""
+async def models_of(scheme: str, base_url: str | None, api_key_env: str | None) -> list[ModelRow]:
+    """The models that one server lists. Raises ModelError, ManifestError where it has no address yet, and
+    MissingKey.
+    """
     from actors.llm.http.presets import PRESETS, server_for  # noqa: PLC0415 - the same
     from actors.pod import server_clients  # noqa: PLC0415 - the same
 
     try:
-        server = server_for(scheme, base_url=base_url)
+        server = server_for(scheme, base_url=base_url, api_key_env=api_key_env)
     except ManifestError as error:
         error.message = error.message.removeprefix("manifest: model.base_url: ")
         raise
@@ -65,38 +67,46 @@ async def models_of(scheme: str, base_url: str | None) -> list[ModelRow]:
         found = await server_clients.models_of(PRESETS[scheme], server)
     except ModelError as error:
         if error.kind == "auth":
-            error.hint = key_hint(scheme, server.base_url, keyed=server.api_key is not None)
+            variable = api_key_env or PRESETS[scheme].key_env if server.api_key else None
+            error.hint = key_hint(server.base_url, variable)
         elif error.kind == "not_found":
             error.hint = "check the URL, which usually ends in /v1"
         raise
     return [ModelRow(f"{scheme}/{model}", server.base_url) for model in found]
 
 
-def key_hint(scheme: str, url: str, *, keyed: bool) -> str:
-    """What to do about a server that refuses to list its models: this command takes no manifest."""
+def key_hint(url: str, variable: str | None) -> str:
+    """What to do about a server that refuses to list its models, and was sent the key in that variable."""
     from actors.llm.http.presets import PRESETS, vendor_of  # noqa: PLC0415 - the same
 
-    if keyed:
-        return f"check the key in ${PRESETS[scheme].key_env}"
+    if variable is not None:
+        return f"check the key in ${variable}"
     if basic_credentials(url) is not None:
         return "check the user and password in the URL"
     vendor = vendor_of(url)
     if vendor is not None:
         return f"no key was sent: polypod models {vendor} sends that in ${PRESETS[vendor].key_env}"
     return (
-        "no key was sent: polypod models sends vendors' keys to their own addresses, and a user and password "
-        'in --base-url. run and chat send the key that a manifest names: [model] api_key_env = "MY_KEY"'
+        "no key was sent: name the variable that contains it with --api-key-env, or put a user and password "
+        "into --base-url"
     )
 
 
 @click.command
 @click.argument("scheme", required=False)
 @options.base_url_again
+@click.option(
+    "--api-key-env",
+    metavar="NAME",
+    help="The environment variable that contains the server's key  [default: the vendor's usual one]",
+)
 @options.as_json
-def models(scheme: str | None, base_url: str | None, as_json: bool) -> None:
+def models(scheme: str | None, base_url: str | None, api_key_env: str | None, as_json: bool) -> None:
     """List the models of the servers that answer on this machine, and the chains of polypod.toml; with
     SCHEME or --base-url only those of that server, with "chain" only the chains.
     """
+    if api_key_env is not None and base_url is None and scheme in {None, "chain", "offline"}:
+        raise click.UsageError("--api-key-env is for one server: name it by SCHEME or --base-url")
     if scheme is None and base_url is None:
         found = asyncio.run(_all())
     elif scheme == "chain" and base_url is None:
@@ -104,7 +114,7 @@ def models(scheme: str | None, base_url: str | None, as_json: bool) -> None:
     elif scheme == "offline":
         found = [ModelRow("offline")]
     else:
-        found = asyncio.run(models_of(scheme or "openai", base_url))
+        found = asyncio.run(models_of(scheme or "openai", base_url, api_key_env))
     terminal = Terminal()
     for each in found:
         if as_json:

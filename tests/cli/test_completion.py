@@ -1,5 +1,6 @@
 """What a shell is offered where somebody presses Tab."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -114,12 +115,49 @@ def refusing_server(status: int) -> Iterator[str]:
         listening.shutdown()
 
 
+@contextmanager
+def guarded_server(key: str) -> Iterator[str]:
+    """A model server that lists one model for who has the key: its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.headers.get("authorization") != f"Bearer {key}":
+                self.send_error(401)
+                return
+            body = json.dumps({"data": [{"id": "mine"}]}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.server_address[1]}/v1"
+        listening.shutdown()
+
+
+def test_models_sends_the_key_in_a_variable_that_is_named(home: Home):
+    """A server of one's own could be sent none."""
+    home.env |= {"MY_KEY": "sesame", "OTHER_KEY": "rice"}
+    with guarded_server("sesame") as url:
+        server = ("models", "vllm", "--base-url", url)
+        assert home.polypod(*server, "--api-key-env", "MY_KEY").out == "vllm/mine\n"
+        assert "hint: check the key in $OTHER_KEY" in home.polypod(*server, "--api-key-env", "OTHER_KEY").err
+        unset = home.polypod(*server, "--api-key-env", "NO_KEY")
+        assert (unset.code, "NO_KEY is not set" in unset.err) == (2, True)
+        assert "--api-key-env" in home.polypod(*server).err
+    assert home.polypod("models", "--api-key-env", "MY_KEY").code == 2
+
+
 def test_a_server_that_wants_a_key_is_answered_with_what_models_takes(home: Home):
     with refusing_server(401) as url:
         none = home.polypod("models", "--base-url", url).err
         wrong = home.polypod("models", "vllm", "--base-url", url.replace("//", "//me:sesame@")).err
-    assert "no key was sent: polypod models sends vendors' keys" in none
-    assert "a user and password in --base-url" in none
+    assert "no key was sent: name the variable that contains it with --api-key-env" in none
+    assert "a user and password into --base-url" in none
     assert "hint: check the user and password in the URL" in wrong
     assert "sesame" not in wrong
     with refusing_server(404) as url:
@@ -131,8 +169,8 @@ def test_a_server_that_wants_a_key_is_answered_with_what_models_takes(home: Home
 
 def test_of_a_vendor_that_refuses_the_variable_of_its_key_is_named():
     url = "https://api.groq.com/openai/v1"
-    assert key_hint("groq", url, keyed=True) == "check the key in $GROQ_API_KEY"
-    other = key_hint("openai", url, keyed=False)
+    assert key_hint(url, "GROQ_API_KEY") == "check the key in $GROQ_API_KEY"
+    other = key_hint(url, None)
     assert other == "no key was sent: polypod models groq sends that in $GROQ_API_KEY"
 
 
