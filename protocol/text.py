@@ -8,6 +8,8 @@ import msgspec
 
 #: What decoding JSON may raise, whoever wrote it: RecursionError where it is nested too deep.
 UNDECODABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
+#: The sign of a shortened text, and what stands for it where a terminal does not have it.
+SHORTENED = ("…", "...")
 #: From which number on fractions are left out.
 _LARGE = 1_000
 
@@ -29,6 +31,14 @@ def encodable(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
+
+
+def unshortened(typed: str) -> str:
+    """What stands before the sign with which a table shortens an id, for who has pasted that; ``typed``
+    itself if there is none, or nothing else.
+    """
+    ends = [end for end in SHORTENED if typed.endswith(end)]
+    return (typed.removesuffix(ends[0]) or typed) if ends else typed
 
 
 def amount(number: float) -> str:

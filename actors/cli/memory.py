@@ -19,6 +19,7 @@ from actors.memory.notes import KINDS, Note
 from actors.memory.notes_folder import NotesFolder
 from actors.memory.staging import waiting
 from protocol.closest import closest
+from protocol.text import unshortened
 
 _kind = click.option(
     "--kind", metavar="KIND", type=click.Choice(KINDS), help=f"Only notes of this kind: {', '.join(KINDS)}."
@@ -144,8 +145,9 @@ def _found(kept: NotesFolder, name: str) -> str:
         return name
     files = {path: path.partition("/")[2].removesuffix(".md") for path in paths}
     exact = [path for path, file in files.items() if name in {file, f"{file}.md"}]
+    start = unshortened(name)
     found = exact or [
-        path for path in paths if name and (path.startswith(name) or files[path].startswith(name))
+        path for path in paths if name and (path.startswith(start) or files[path].startswith(start))
     ]
     if len(found) == 1:
         return found[0]

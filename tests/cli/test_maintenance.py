@@ -43,6 +43,15 @@ def test_a_fork_goes_on_by_itself(home: Home) -> None:
     assert f"polypod log {session}" in refused.err
 
 
+@pytest.mark.parametrize("sign", ["…", "..."])
+def test_an_id_that_was_shortened_is_taken_as_its_beginning(home: Home, sign: str) -> None:
+    session = home.session()
+    [shown] = home.polypod("show", session[:30] + sign, "--json").lines
+    assert shown["session_id"] == session
+    assert home.polypod("show", sign).code == 2
+    assert home.polypod("rm", session[:30] + sign).out.strip() == session
+
+
 def test_a_fork_is_made_at_an_entry_as_log_prints_it(home: Home) -> None:
     session = home.session()
     question = home.polypod("log", session).out.splitlines()[3].split()

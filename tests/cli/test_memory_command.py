@@ -67,6 +67,7 @@ def test_a_note_is_shown_by_its_path_or_the_beginning_of_its_name(home: Home) ->
     assert shown.out.splitlines()[0] == "Use tabs"
     assert shown.out.endswith("- tabs, said the user\n")
     assert home.polypod("memory", "show", "use").out == shown.out
+    assert home.polypod("memory", "show", "decisions/use-t…").out == shown.out
     [reported] = home.polypod("memory", "show", "use-tabs", "--json").lines
     assert (reported["title"], reported["body"]) == ("Use tabs", "- tabs, said the user")
 

@@ -69,7 +69,12 @@ def test_a_job_is_found_by_a_beginning_of_its_id_that_fits_no_other(home: Home) 
     assert (several.code, several.out) == (2, "")
     assert "2 jobs match 'fix'; use one of these ids:" in several.err
     assert re.findall(r"fix-\w+-\d", several.err) == ["fix-docs-2", "fix-tests-1"]
-    cancelled = home.polypod("pool", "cancel", "7u", "fix-d").out
+    for shortened in ("fix-t…", "fix-t..."):
+        assert [row["id"] for row in home.polypod("pool", "show", shortened, "--json").lines] == [
+            "fix-tests-1"
+        ]
+    assert "no job '…'" in home.polypod("pool", "show", "…").err
+    cancelled = home.polypod("pool", "cancel", "7u…", "fix-d").out
     assert cancelled == "7up-3 was cancelled\nfix-docs-2 was cancelled\n"
 
 

@@ -26,7 +26,7 @@ from actors.tools.shell.rules import programs_in
 from protocol.approval import ApprovalAnswer, verdict
 from protocol.errors import AlreadyResolved, SessionError, UnknownApproval, WireError
 from protocol.events import ApprovalRequested
-from protocol.text import UNDECODABLE, encodable
+from protocol.text import UNDECODABLE, encodable, unshortened
 
 _approval_id = click.argument("approval_id", metavar="ID")
 _session = click.option(
@@ -134,7 +134,9 @@ def _find(reading: Reading, approval_id: str, session: str | None) -> Waiting:
     of = None if session is None else reading.find(session).session_id
     asked = [each for each in _all(reading) if of in {None, each.info.session_id}]
     found = [each for each in asked if each.request.approval_id == approval_id] or [
-        each for each in asked if approval_id and each.request.approval_id.startswith(approval_id)
+        each
+        for each in asked
+        if approval_id and each.request.approval_id.startswith(unshortened(approval_id))
     ]
     if len(found) == 1:
         return found[0]

@@ -28,6 +28,7 @@ from actors.sessions.urls import open_store
 from actors.swarm.agents.projections import read_lines
 from protocol.errors import PoolError, StoreError, UnknownJob
 from protocol.jobs import JOB_ENDS, Execution, Job, JobStatus, Workspace
+from protocol.text import unshortened
 
 #: Jobs that are named to a person whose beginning of an id fits several.
 _SHOWN = 8
@@ -142,9 +143,8 @@ def _find(queue: TaskQueue | None, job: str) -> Execution:
 
 def _find_by_beginning(queue: TaskQueue, beginning: str) -> Execution:
     """Raises UnknownJob, UsageError."""
-    numbers = [
-        _number(each) for each in queue.list(get_args(JobStatus), None) if each.id.startswith(beginning)
-    ]
+    start = unshortened(beginning)
+    numbers = [_number(each) for each in queue.list(get_args(JobStatus), None) if each.id.startswith(start)]
     found = [each for each in map(queue.find, numbers[:_SHOWN]) if each is not None]
     if not found:
         raise unknown_job(beginning)

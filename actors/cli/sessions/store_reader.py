@@ -27,6 +27,7 @@ from protocol.entries import Entry, Head, OtherEntry, Parent, SessionOpened, Sto
 from protocol.errors import AgentError, NewerVersion, SessionCorrupt, SessionError, SessionNotFound, WireError
 from protocol.events import ApprovalRequested, ApprovalResolved, PodStarted, PodStopped, UserMessage
 from protocol.manifest import PodManifest
+from protocol.text import unshortened
 from protocol.wire import decode_entry
 
 #: Sessions among which the parents of the last changed ones are looked for.
@@ -81,7 +82,7 @@ class Reading:
         SessionNotFound, or UsageError if there are more.
         """
         there, found = self._store if beginning else None, list[SessionInfo]()
-        for name in spellings(beginning):
+        for name in dict.fromkeys((*spellings(beginning), *spellings(unshortened(beginning)))):
             if there is not None and (found := wait(there.matching(name, _SHOWN + 1))):
                 beginning = name
                 break
@@ -93,7 +94,7 @@ class Reading:
             return self.info(last)
         if not found:
             for session_id, error in self.unreadable().items() if beginning else ():
-                if session_id.startswith(beginning):
+                if session_id.startswith(unshortened(beginning)):
                     raise error
             raise SessionNotFound(
                 f"no session {beginning!r} in {self.url}", hint="list the sessions with polypod ps"

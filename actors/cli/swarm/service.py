@@ -24,7 +24,7 @@ from actors.system import PodSystem
 from actors.version import __version__
 from protocol.errors import AgentError, Failure, PolypodError, UnknownApproval
 from protocol.events import Event
-from protocol.text import UNDECODABLE
+from protocol.text import UNDECODABLE, unshortened
 from protocol.wire import encode_recordable
 
 #: What is asked of an agent without more words, and its method.
@@ -204,7 +204,7 @@ class Service:
         agents = await self._swarm.agents()
         waiting = {each.approval_id: agent for agent in agents for each in agent.approvals}
         found = [each for each in waiting if each == asked.id] or [
-            each for each in waiting if asked.id and each.startswith(asked.id)
+            each for each in waiting if asked.id and each.startswith(unshortened(asked.id))
         ]
         if not found:
             raise _unknown(asked.id, [key for key, agent in waiting.items() if agent.id.startswith(asked.id)])

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from protocol.errors import UnknownAgent
+from protocol.text import SHORTENED
 
 #: Characters of the part that says what the agent is about.
 _SLUG = 24
@@ -51,7 +52,8 @@ def find_id(beginning: str, ids: Iterable[str]) -> str:
     that equals it comes first, then the only agent that was started under that name (``Tests`` beside
     ``tests-slow``). Raises UnknownAgent.
     """
-    start, shortened, end = beginning.partition("…")
+    sign = next((each for each in SHORTENED if each in beginning), SHORTENED[0])
+    start, shortened, end = beginning.partition(sign)
     name, named, fitting = slug_of(beginning), [], []
     for each in ids if beginning else ():
         if each == beginning:

@@ -221,6 +221,7 @@ def test_an_agent_is_found_by_a_unique_prefix_and_by_its_whole_id_first() -> Non
     ids = ["fix-1", "fix-12", "write-3"]
     assert find_id("fix-1", ids) == "fix-1"
     assert find_id("w", ids) == "write-3"
+    assert find_id("wr…-3", ids) == find_id("wr...-3", ids) == "write-3"
     for beginning, words in (("fix", "2 agents match"), ("", "no agent"), ("x", "no agent")):
         with pytest.raises(AgentError, match=words):
             find_id(beginning, ids)
