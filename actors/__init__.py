@@ -85,7 +85,7 @@ if _TYPE_CHECKING:
     from protocol.config import LocalModelSection as LocalModelSection
     from protocol.config import RunnerSection as RunnerSection
 else:  # imported by who uses it, so that nobody else pays for it
-    __getattr__ = _on_demand(
+    __getattr__, __dir__ = _on_demand(
         __name__,
         {
             "Agent": "actors.swarm.agents.agent",

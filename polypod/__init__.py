@@ -342,9 +342,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # imported by who uses it, so that nobody else pays for it: a command least of all
-    __getattr__ = on_demand(__name__, dict.fromkeys(__all__, "actors"))
-
-
-def __dir__() -> list[str]:
-    """What is here, and what comes when it is first used."""
-    return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = on_demand(__name__, dict.fromkeys(__all__, "actors"))

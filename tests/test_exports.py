@@ -81,6 +81,15 @@ def test_a_name_is_imported_when_it_is_first_used():
     assert done.stdout.split() == ["False", "True", "True", "True"], done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("package", ["polypod", "actors"])
+def test_dir_lists_all_public_names_and_imports_none(package: str) -> None:
+    program = (
+        f"import sys, {package} as it; print(set(it.__all__) - set(dir(it)), 'actors.system' in sys.modules)"
+    )
+    done = python(program)
+    assert done.stdout == "set() False\n", done.stdout + done.stderr
+
+
 def test_the_test_doubles_have_a_module_of_their_own():
     assert polypod.testing.ScriptedClient is polypod.ScriptedClient
 

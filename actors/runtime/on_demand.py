@@ -1,4 +1,6 @@
-"""Lazy imports: a package's ``__getattr__`` that imports a name's module when the name is first used."""
+"""Lazy imports: a package's ``__getattr__`` that imports a name's module when the name is first used, and its
+``__dir__``, which lists such names without importing them.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,10 @@ from importlib import import_module
 from typing import Any
 
 
-def on_demand(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a package that has these names to give, each out of its module."""
+def on_demand(
+    package: str, modules: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The ``__getattr__`` and ``__dir__`` of a package that has these names to give, each of its module."""
 
     def __getattr__(wanted: str) -> Any:  # noqa: N807 - what it stands for there
         if wanted not in modules:
@@ -18,4 +22,7 @@ def on_demand(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
         setattr(sys.modules[package], wanted, value)  # found without this from now on
         return value
 
-    return __getattr__
+    def __dir__() -> list[str]:  # noqa: N807 - as above
+        return sorted({*vars(sys.modules[package]), *modules})
+
+    return __getattr__, __dir__

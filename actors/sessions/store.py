@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from actors.sessions.memory.store import MemoryStore as MemoryStore  # noqa: PLC0414 - for type checkers
     from actors.sessions.sqlite.tables import StoreTables
 else:  # where programs of earlier versions import it from
-    __getattr__ = on_demand(__name__, {"MemoryStore": "actors.sessions.memory.store"})
+    __getattr__, __dir__ = on_demand(__name__, {"MemoryStore": "actors.sessions.memory.store"})
 
 Durability = Literal["process", "power"]
 

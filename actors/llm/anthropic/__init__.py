@@ -2,4 +2,4 @@
 
 from actors.runtime.on_demand import on_demand
 
-__getattr__ = on_demand(__name__, {"AnthropicClient": "actors.llm.anthropic.client"})
+__getattr__, __dir__ = on_demand(__name__, {"AnthropicClient": "actors.llm.anthropic.client"})

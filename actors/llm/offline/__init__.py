@@ -6,4 +6,4 @@ Requests are read as intents, and each intent has a plan of calls that ends with
 
 from actors.runtime.on_demand import on_demand
 
-__getattr__ = on_demand(__name__, {"OfflineClient": "actors.llm.offline.client"})
+__getattr__, __dir__ = on_demand(__name__, {"OfflineClient": "actors.llm.offline.client"})
