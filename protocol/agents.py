@@ -21,6 +21,11 @@ LIVING: frozenset[AgentStatus] = frozenset({"pending", "running", "waiting", "id
 ENDED: frozenset[AgentStatus] = frozenset({"done", "failed", "killed"})
 
 
+def stands(status: AgentStatus) -> str:
+    """How an agent of that status stands, in words that follow its id: ``is idle``, ``has failed``."""
+    return {"failed": "has failed", "killed": "was killed"}.get(status, f"is {status}")
+
+
 class AgentSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an agent was asked to be; kept in its session's first entry, never changed.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocol.text import encodable
+from protocol.text import encodable, with_article
 
 #: How many errors of a group are named.
 _NAMED = 8
@@ -15,7 +15,7 @@ def shown(value: object, most: int = 80) -> str:
     try:
         text = repr(value)
     except BaseException:  # noqa: BLE001 - a foreign repr is any code
-        return f"a {type(value).__name__} that cannot be shown"
+        return f"{with_article(type(value).__name__)} that cannot be shown"
     return text if len(text) <= most else f"{text[:most]}…"
 
 
@@ -28,7 +28,7 @@ def words_of(error: BaseException) -> str:
             return named_words(error)
         return encodable((str(error) or repr(error)) + _words_within(error))
     except BaseException:  # noqa: BLE001 - an error whose own __str__ fails
-        return f"a {type(error).__name__} without a message"
+        return f"{with_article(type(error).__name__)} without a message"
 
 
 def named_words(error: BaseException) -> str:

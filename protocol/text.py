@@ -41,6 +41,13 @@ def unshortened(typed: str) -> str:
     return (typed.removesuffix(ends[0]) or typed) if ends else typed
 
 
+def with_article(noun: str) -> str:
+    """``an int``, ``a dict``, ``a UserItem``: a noun, or the name of a type, with its article."""
+    small = noun.lower()
+    has_an = small.startswith(("a", "e", "i", "o", "un")) and not small.startswith("uni")
+    return f"{'an' if has_an else 'a'} {noun}"
+
+
 def amount(number: float) -> str:
     """A number as people read it: large ones with all digits before the point and none behind it."""
     return f"{number:,.0f}" if abs(number) >= _LARGE else f"{number:g}"

@@ -456,7 +456,7 @@ class Unwritable:
         (
             PodManifest.of(),
             {"session": Unwritable()},
-            "printable letters, got a Unwritable that cannot be shown",
+            "printable letters, got an Unwritable that cannot be shown",
         ),
         ("hi", {}, r"manifest: expected a PodManifest, got 'hi' \(create one with PodManifest.of"),
         (PodManifest.of(), {"tools": len}, r"tools: expected a list.*write tools=\[…\]"),
@@ -482,7 +482,7 @@ async def test_a_run_of_nothing_and_a_kind_that_is_a_name_are_refused_with_words
             pod.run("hi", temperature=1)
         with pytest.raises(TypeError, match="not a kind of event: 'RunEnd'"):
             system.subscribe(kinds=["RunEnd"])
-        with pytest.raises(TypeError, match="not a kind of event: a Unwritable that cannot be shown"):
+        with pytest.raises(TypeError, match="not a kind of event: an Unwritable that cannot be shown"):
             system.subscribe(kinds=[Unwritable()])
-        with pytest.raises(ToolDefinitionError, match="a Unwritable that cannot be shown cannot be a tool"):
+        with pytest.raises(ToolDefinitionError, match="an Unwritable that cannot be shown cannot be a tool"):
             await system.spawn(PodManifest.of(), client=ScriptedClient([]), tools=[Unwritable()])

@@ -23,7 +23,7 @@ from protocol.hooks import Deny, Inject, ModelView, Replace
 from protocol.items import Item, SystemItem, TextPart, ToolCall, ToolResult
 from protocol.recordable import recordable
 from protocol.results import RunResult
-from protocol.text import encodable
+from protocol.text import encodable, with_article
 from protocol.tools import ToolSpec
 
 S = TypeVar("S", bound=Struct)
@@ -210,9 +210,8 @@ def _shortened(words: str) -> str:
 def view_for(before: ModelView, value: Any) -> ModelView:
     """What the model is before in the place of ``before``. Raises InvalidInput."""
     if not isinstance(value, ModelView):
-        raise InvalidInput(
-            f"a {type(value).__name__} cannot replace a request", hint="pass a ModelView to Replace"
-        )
+        given = with_article(type(value).__name__)
+        raise InvalidInput(f"{given} cannot replace a request", hint="pass a ModelView to Replace")
     if not isinstance(value.system, str | None):
         raise InvalidInput(f"system: expected a string or None, got {shown(value.system)}")
     return ModelView(

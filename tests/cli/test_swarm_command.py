@@ -57,7 +57,7 @@ def test_an_agent_is_started_listed_sent_to_stopped_resumed_and_removed(home: Sw
     assert logged.out.count("run finished") == 2
     assert [line["type"] for line in home.swarm("logs", "counter", "--json").lines].count("AgentIdle") == 2
     assert "still running" in home.swarm("rm", "counter").err
-    assert "is killed" in home.swarm("stop", "counter").err
+    assert "was killed" in home.swarm("stop", "counter").err
     assert home.swarm("ls").out.startswith("ended (1)")
     assert home.swarm("resume", "counter").code == 0
     assert "3 words" in home.swarm("send", "counter", "count words in a.txt", "--wait").out

@@ -42,6 +42,7 @@ SPECS = [transfer.spec, look.spec]
         ("trans*", {"path": "x"}, "'transfer' takes no argument 'path'"),
         ("transfer", {"amount": "5*"}, "the argument 'amount' of 'transfer' cannot be a string"),
         ("transfer", {"to": 5}, "the argument 'to' of 'transfer' cannot be a number"),
+        ("transfer", {"amount": [5]}, "the argument 'amount' of 'transfer' cannot be an array"),
         ("transfer", {"urgent": 1}, "the argument 'urgent' of 'transfer' cannot be a number"),
     ],
 )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.text import encodable, encodable_json
+from protocol.text import encodable, encodable_json, with_article
 
 any_text = st.text(st.characters(codec=None, exclude_categories=[]))  # lone surrogates too
 json_values = st.recursive(
@@ -41,3 +42,10 @@ def test_half_a_pair_becomes_the_replacement_character() -> None:
 @given(json_values)
 def test_a_value_keeps_its_shape_and_can_be_encoded(value: Any) -> None:
     json.dumps(encodable_json(value), ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    "said", ["an int", "a dict", "an Unwritable", "a UserItem", "a UnionType", "an object"]
+)
+def test_a_noun_has_its_article(said: str) -> None:
+    assert with_article(said.split()[1]) == said

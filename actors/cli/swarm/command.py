@@ -27,11 +27,12 @@ from actors.cli.pods.manifest import Wishes, manifest_for
 from actors.cli.swarm.client import Client
 from actors.cli.swarm.environment import differing, digests_of
 from actors.cli.swarm.files import read_rows
-from actors.cli.swarm.rows import Row, lines_of
+from actors.cli.swarm.rows import Row, lines_of, status_shown
 from actors.cli.swarm.wire import Asked, Said
 from actors.runtime.arguments import path_of
 from actors.runtime.lasting_loop import run_on_own_loop
 from actors.runtime.user_folders import state_path
+from protocol.agents import stands
 from protocol.errors import PolypodError
 from protocol.events import Lagged, Retry, StreamRestart
 from protocol.manifest import PodManifest, RestartSection
@@ -356,7 +357,7 @@ def _show_end(row: Row, terminal: Terminal, *, as_json: bool, removed: bool) -> 
         return
     used = [] if row.usage is None else [tokens(row.usage)]
     took = [] if row.seconds is None else [seconds(row.seconds)]
-    terminal.note(cut(", ".join([f"agent {row.id} is {row.status}", *took, *used]), 200))
+    terminal.note(cut(", ".join([f"agent {row.id} {stands(status_shown(row))}", *took, *used]), 200))
 
 
 _simple(

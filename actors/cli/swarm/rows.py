@@ -103,6 +103,11 @@ def _was_done(row: Row) -> bool:
     return row.status == "failed" and row.result == "done"
 
 
+def status_shown(row: Row) -> AgentStatus:
+    """How it stands, for a person: what became of its task, though its service was killed since."""
+    return "done" if _was_done(row) else row.status
+
+
 def _is_between_tasks(row: Row) -> bool:
     return row.status == "idle" or _was_done(row)
 
@@ -138,7 +143,7 @@ class Columns(NamedTuple):
 
     def line(self, row: Row, now: float) -> Line:
         """An agent."""
-        status = "done" if _was_done(row) else row.status
+        status = status_shown(row)
         head = self._head(_SIGNS[status], _cut_id(row.id, self.names), ago(row.created_at, now))
         return Line(_TONES.get(status, "quiet"), head + cut(_doing(row), self._rest(head)))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from protocol.approval import ApprovalRule, in_words
 from protocol.closest import closest
+from protocol.text import with_article
 from protocol.tools import ToolSpec
 
 #: Tools that are named to a person whose rule names none of them.
@@ -55,7 +56,7 @@ def _why(rule: ApprovalRule, specs: dict[str, ToolSpec], *, more_may_come: bool)
             keys = [name for spec in meant for name in spec.input_schema.get("properties", {})]
             yield f"{meant[0].name!r} takes no argument {key!r}{_near(key, keys)}"
         elif not any(each is not None and _may_be(each, value) for each in properties):
-            yield f"the argument {key!r} of {meant[0].name!r} cannot be a {_type(value)}"
+            yield f"the argument {key!r} of {meant[0].name!r} cannot be {with_article(_type(value))}"
 
 
 def _property(spec: ToolSpec, key: str) -> Any | None:

@@ -12,7 +12,7 @@ from actors.runtime.on_loop import ask_on
 from actors.swarm.agents.agent_events import AgentEvents
 from actors.swarm.agents.ids import name_of, pod_of
 from actors.swarm.runners.base import Answer
-from protocol.agents import AgentResult, AgentSpec, AgentStatus
+from protocol.agents import AgentResult, AgentSpec, AgentStatus, stands
 from protocol.errors import AgentNotRunning
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Agent:
     def member(self) -> Membership:
         """The counter of its restarts, for ``PodSystem.supervise``. Raises AgentNotRunning."""
         if not self._keeper.is_ours:
-            raise AgentNotRunning(f"agent {self.id} is {self.status}", hint="resume it first")
+            raise AgentNotRunning(f"agent {self.id} {stands(self.status)}", hint="resume it first")
         return self._keeper.membership
 
     @property

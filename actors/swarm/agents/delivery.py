@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from protocol.agents import LIVING
+from protocol.agents import LIVING, stands
 from protocol.errors import AgentBusy, AgentError, AgentNotRunning
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Delivery:
         if not text.strip():
             raise AgentError("the message is empty")
         if not self._are_taken():
-            text = f"agent {keeper.spec.id} is {keeper.status} and accepts no messages"
+            text = f"agent {keeper.spec.id} {stands(keeper.status)} and accepts no messages"
             raise AgentNotRunning(text, hint="resume it first")
         reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._words.append((text, reply))
@@ -115,7 +115,7 @@ class Delivery:
         for text, reply in words:
             if not reply.done():
                 undelivered = AgentNotRunning(
-                    f"agent {keeper.spec.id} is {keeper.status} and never received {text[:60]!r}",
+                    f"agent {keeper.spec.id} {stands(keeper.status)} and never received {text[:60]!r}",
                     hint="resume it, then send the message again",
                 )
                 reply.set_exception(error or undelivered)
