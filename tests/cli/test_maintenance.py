@@ -11,14 +11,19 @@ from pathlib import Path
 
 import pytest
 from command_kit import Home
+from msgspec import Raw
 from store_kit import change_entry, disk_with_quota, make, small_disk
 
 from actors.sessions.answers import wait
 from actors.sessions.chain import chained
+from actors.sessions.jsonl.lines import batch_lines, header_line
 from actors.sessions.replay import replay
 from actors.sessions.sqlite.store import SQLiteStore
 from actors.sessions.urls import open_store
-from protocol.entries import MemoryPointer
+from protocol.agents import AgentSpec, opening_of
+from protocol.entries import MemoryPointer, SessionOpened
+from protocol.manifest import PodManifest
+from protocol.scope import Scope
 from protocol.wire import encode
 
 
@@ -262,3 +267,32 @@ def test_an_id_in_a_store_of_somebody_else_is_printed_as_one_line_that_no_termin
         assert "\x1b" not in done.out
         assert "one\n" not in done.out
         assert "\\x1b]0;mine" in done.out or "one\\nlast" in done.out
+
+
+@pytest.mark.parametrize(
+    ("opened", "brings"),
+    [
+        (
+            PodManifest.of(
+                mcp=[{"name": "theirs", "command": ["sh", "-c", "touch \x1b"]}],
+                modules=["/theirs.py"],
+                scope=Scope.writable("/"),
+            ),
+            ["MCP server theirs: sh -c 'touch \\x1b'", "tools of /theirs.py", "write /"],
+        ),
+        (
+            AgentSpec(id="theirs-1", task="x", runner=("sh", "-c", "id"), cwd="/", root="/r", created_at=1.0),
+            ["agent theirs-1, runner sh -c id, in /"],
+        ),
+    ],
+    ids=["pod", "agent"],
+)
+def test_an_import_says_what_the_session_starts_and_touches_once_it_is_continued(
+    home: Home, opened: PodManifest | AgentSpec, brings: list[str]
+) -> None:
+    manifest = opening_of(opened) if isinstance(opened, AgentSpec) else Raw(encode(opened))
+    first = SessionOpened(session_id="s", seq=1, at=1.0, pod="p", manifest=manifest)
+    exported = header_line("s", "p", 1.0, None) + batch_lines(chained([encode(first)]))
+    done = home.polypod("import", str(home.write("s.jsonl", exported.decode())))
+    assert (done.code, done.out) == (0, "s\n")
+    assert [line.strip() for line in done.err.splitlines()[1:]] == brings

@@ -18,6 +18,7 @@ from actors.cli.display.terminal import Terminal
 from actors.cli.display.views import put_json
 from actors.cli.errors import Exit
 from actors.cli.places import default_store
+from actors.cli.sessions.brought import brought_by
 from actors.cli.sessions.complete import complete_sessions
 from actors.cli.sessions.inspect import listed, row_of
 from actors.cli.sessions.store_reader import Reading, exists
@@ -28,7 +29,9 @@ from actors.sessions.disk import is_of_full_disk
 from actors.sessions.head import new_session_id
 from actors.sessions.store import SessionInfo, SessionStore
 from actors.sessions.urls import open_store
-from protocol.errors import SessionError, SessionNotFound, StoreError
+from protocol.entries import SessionOpened
+from protocol.errors import SessionError, SessionNotFound, StoreError, WireError
+from protocol.wire import decode_entry
 
 
 @click.command
@@ -148,9 +151,23 @@ def import_(file: BinaryIO, store: str | None, as_json: bool) -> None:
     """Check an exported session and import it into the store."""
     opened = open_store(store or default_store())
     try:
-        _print_sessions([repair.import_session(opened, file, name=file.name)], as_json=as_json)
+        info = repair.import_session(opened, file, name=file.name)
+        _print_sessions([info], as_json=as_json)
+        if not as_json:
+            _note_brought(opened, info)
     finally:
         wait(opened.close())
+
+
+def _note_brought(store: SessionStore, info: SessionInfo) -> None:
+    """Say what a session starts and may touch once it is continued, as whoever wrote its file has decided."""
+    terminal = Terminal()
+    with contextlib.suppress(WireError):  # nothing of it can be continued
+        opened = decode_entry(wait(store.read(info.session_id, limit=1))[0].body)
+        if isinstance(opened, SessionOpened) and (lines := list(brought_by(opened))):
+            terminal.note("this holds once it is continued; continue it only if you trust its file:")
+            for line in lines:
+                terminal.note(f"  {visible(line)}")
 
 
 @click.command
