@@ -175,8 +175,11 @@ class Keeper:
         assert self.runner is not None
         self.stopping = self.over = False
         self._known = KnownEvents(printed, was_up=self.state.pid is not None)
-        self._kept = KeptPrograms(self._folder, self._settle, place)
-        life = self.runner.start(self._launch(None, resuming=True, go_on=False), self)
+        self._kept = KeptPrograms(self._folder, self._inbox, self._settle, place)
+        launch = self._launch(None, resuming=True, go_on=False)
+        if place.inbox:  # ours goes by our environment, and need not be what it was
+            launch = replace(launch, inbox=Path(place.inbox))
+        life = self.runner.start(launch, self)
         if isinstance(life, ProgramLife):
             if (run_id := self.journal.open_run) is not None:
                 life.recorder.continue_run()
@@ -213,11 +216,13 @@ class Keeper:
         again = True
         while again:
             if self.spec.keep:
-                self._kept = KeptPrograms(self._folder, self._settle, None)
+                self._kept = KeptPrograms(self._folder, self._inbox, self._settle, None)
             if self.stopping:  # since it was decided to start it once more
                 await self.journal.add(unplaced(AgentStopped, reason="shutdown"))
                 break
             assert self.runner is not None
+            if self.spec.runner not in POD_RUNNERS:
+                make_socket_folder(self._inbox.parent)
             await self._attend(self.runner.start(self._launch(task, resuming=resuming, go_on=go_on), self))
             again, task, resuming, go_on = False, None, True, False
             if (next_task := self.delivery.next_task()) is not None and await self._note_new_life():
@@ -269,8 +274,6 @@ class Keeper:
 
     def _launch(self, task: str | None, *, resuming: bool, go_on: bool) -> Launch:
         spec = self.spec
-        if spec.runner not in POD_RUNNERS:
-            make_socket_folder(self._inbox.parent)
         return Launch(
             agent_id=spec.id,
             cwd=Path(spec.cwd),

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from actors.runtime.children.child import ChildEnd, Ladder
 from actors.runtime.children.descendants import (
@@ -45,7 +46,8 @@ _STEP = 1 << 22
 
 class Place(Struct, frozen=True):
     """A kept program, and up to which byte of its output (``offset``) and of its standard error (``errors``)
-    all is recorded, as of the record ``seq``; then it had not yet repeated the words ``sent``.
+    all is recorded, as of the record ``seq``; then it had not yet repeated the words ``sent``. It listens
+    on the socket ``inbox``, if that is known.
     """
 
     pid: int
@@ -54,6 +56,7 @@ class Place(Struct, frozen=True):
     seq: int = 0
     sent: tuple[str, ...] = ()
     errors: int = 0
+    inbox: str = ""
 
     @property
     def lives(self) -> bool:
@@ -80,8 +83,8 @@ class KeptPrograms:
     words that the program is to repeat yet.
     """
 
-    def __init__(self, folder: Path, settle: Settle, found: Place | None) -> None:
-        self._folder, self._settle, self._found = folder, settle, found
+    def __init__(self, folder: Path, inbox: Path, settle: Settle, found: Place | None) -> None:
+        self._folder, self._inbox, self._settle, self._found = folder, inbox, settle, found
         self.child: KeptChild | None = None
 
     async def start(
@@ -99,7 +102,7 @@ class KeptPrograms:
         if found is None:
             try:
                 process = self._begin(argv, cwd, env)
-                found = Place(process.pid, mark_of(process.pid) or "")
+                found = Place(process.pid, mark_of(process.pid) or "", inbox=str(self._inbox))
                 write_place(self._folder, found)
             except OSError as error:
                 if process is not None:  # nobody would find it again
@@ -147,6 +150,7 @@ class KeptChild:
         settle: Settle,
     ) -> None:
         self.program, self.pid, self._born = program, place.pid, place.born
+        self._place = place
         self._folder, self._process, self._ladder = folder, process, ladder
         self._settle = settle
         self._code: int | None = None
@@ -187,9 +191,8 @@ class KeptChild:
         is_new = (out.recorded, errors.recorded) != (out.noted, errors.noted)
         if is_new and out.is_settled and not (self._detached or self._over):
             with contextlib.suppress(OSError):  # what cannot be noted is not freed
-                write_place(
-                    self._folder, Place(self.pid, self._born, out.recorded, seq, sent, errors.recorded)
-                )
+                noted = {"offset": out.recorded, "errors": errors.recorded, "seq": seq, "sent": sent}
+                write_place(self._folder, replace(self._place, **noted))
                 out.free_noted()
                 errors.free_noted()
 

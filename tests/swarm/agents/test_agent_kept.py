@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -359,3 +361,22 @@ async def test_a_program_that_cannot_be_kept_is_not_left_behind(tmp_path: Path, 
         assert result.status == "failed"
         assert "cannot start" in result.error
     assert left_in(tmp_path) == []
+
+
+async def test_a_kept_program_is_found_and_sent_to_whatever_our_runtime_folder_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = Path(tempfile.mkdtemp(prefix="pp"))
+    (runtime / "other").mkdir()
+    (runtime / "other" / "polypod").write_text("in the way")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    pid = await keep(tmp_path, "one")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime / "other"))
+    async with system_in(tmp_path) as system:
+        [agent] = await quick(system, tmp_path).agents()
+        assert (agent.status, agent.pid) == ("idle", pid)
+        await agent.send("two")
+        assert (await agent.wait()).text == "did two"
+        await agent.stop()
+    wait_until_none(lambda: {pid} & living())
+    shutil.rmtree(runtime)
