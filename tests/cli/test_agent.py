@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -20,7 +21,9 @@ import pytest
 from command_kit import Home, silent_server
 from process_kit import wait_until_none
 
+from actors.cli.agent.inbox import Inbox
 from actors.runtime.children.launcher import Launcher
+from protocol.errors import ChildNotListening
 
 Line = dict[str, Any]
 OFFLINE = ("--model", "offline")
@@ -249,6 +252,21 @@ def test_a_stale_socket_is_replaced(home: Home) -> None:
         each.until("agent_ready")
         each.send("user hello")
         each.until("turn_end")
+
+
+async def test_a_socket_that_could_not_be_asked_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(path: Path) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    first, second = (Inbox(tmp_path / "inbox", lambda *_: None, lambda _: None) for _ in range(2))
+    await first.listen()
+    monkeypatch.setattr(asyncio, "open_unix_connection", fail)
+    with pytest.raises(ChildNotListening, match="Too many open files"):
+        await second.listen()
+    assert first.is_there()
+    await first.close()
 
 
 def test_a_second_agent_steals_neither_the_socket_nor_the_session_of_one_that_lives(home: Home) -> None:

@@ -101,3 +101,16 @@ def test_no_words_bring_a_traceback(nowhere: Path, words: list[str]):
     report = out.buffer.getvalue().decode()
     failed_checks = "✗ " in report or '"failed"' in report  # what doctor finds wrong is its result
     assert code == 0 or "polypod: " in reported or failed_checks, (words, reported)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["agent", "--idle-timeout", "nan"],
+        ["swarm", "serve", "--idle-seconds", "nan"],
+        ["bench", "--manifest", "none.toml", "--timeout", "nan"],
+    ],
+)
+def test_a_time_that_is_no_number_is_refused(nowhere: Path, words: list[str]):
+    with pytest.raises(click.BadParameter, match="'nan' is not a number"):
+        polypod(words, prog_name="polypod", standalone_mode=False)

@@ -83,7 +83,7 @@ class _Asked(Struct, frozen=True):
 @click.option(
     "--idle-timeout",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Seconds(min=0, min_open=True),
     help="End after this time without a turn  [default: never]",
 )
 def agent(

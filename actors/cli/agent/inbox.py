@@ -145,7 +145,7 @@ class Inbox:
             raise ChildNotListening(f"the inbox {self.path} is not a socket")
         try:
             _, writer = await asyncio.open_unix_connection(self.path)
-        except OSError:
+        except (ConnectionRefusedError, FileNotFoundError):
             self.path.unlink(missing_ok=True)
             return
         writer.close()

@@ -59,7 +59,7 @@ from protocol.manifest import PodManifest
 @click.option(
     "--timeout",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Seconds(min=0, min_open=True),
     help="End the bench after this time, including the warm-up, and print the results so far  "
     "[default: never]",
 )

@@ -420,7 +420,7 @@ def deny(approval: str, note: str | None, root: Path, store: str | None, as_json
 @swarm.command("serve", short_help="Run the service for the agents of a folder; other commands start it.")
 @click.option(
     "--idle-seconds",
-    type=click.FloatRange(min=0.05),
+    type=options.Seconds(min=0.05),
     default=_IDLE,
     show_default=True,
     envvar="POLYPOD_SWARM_IDLE",
