@@ -100,6 +100,36 @@ class Dying:
         return Life()
 
 
+async def test_a_job_that_is_cancelled_as_its_program_ends_keeps_what_was_done(
+    repository: Path, tmp_path: Path
+) -> None:
+    ending, ended = asyncio.Event(), asyncio.Event()
+
+    class Lingering(Dying):
+        def _live(self, launch: Launch, number: int) -> Any:
+            life = super()._live(launch, number)
+
+            async def stop() -> None:
+                (launch.cwd / "made.txt").write_text("by it\n")
+                ending.set()
+                await asyncio.sleep(0.2)
+                ended.set()
+
+            life.stop = stop
+            return life
+
+    async with pool_in(tmp_path, {"lingers": Lingering()}, worktrees=tmp_path / "worktrees") as pool:
+        submitted = pool.submit(job(cwd=str(repository), workspace="worktree"))
+        await ending.wait()
+        await asyncio.sleep(0.05)  # all that it says is read
+        await pool.cancel("1")
+        execution = await submitted
+    assert ended.is_set()
+    assert execution.status == "done"
+    assert execution.changes is not None
+    assert list((tmp_path / "worktrees").iterdir()) == []
+
+
 @pytest.mark.parametrize("url", URLS)
 async def test_500_jobs_over_three_runners_of_which_one_is_limited_and_one_dies_half_way_each_end_once(
     tmp_path: Path, url: str

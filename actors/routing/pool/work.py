@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -218,20 +217,25 @@ class _Attendance:
 
     async def see_to_its_end(self) -> Outcome:
         reading = asyncio.ensure_future(self._read())
-        while not reading.done():
+        await self._wait(reading)
+        error = reading.exception()
+        if error is not None:  # a defect of the runner
+            self._end()
+        if self._ending is not None:
+            await self._wait(self._ending)
+            self._ending.cancelled() or self._ending.exception()  # what it says is seen
+        if error is not None:
+            self._take(self._stopped(Failure.of(error)))
+        return self._outcome(error)
+
+    async def _wait(self, task: asyncio.Task[None]) -> None:
+        """Wait for the end of ``task``, which a cancellation does not cut short: it ends the life."""
+        while not task.done():
             try:
-                await asyncio.wait({reading})
+                await asyncio.wait({task})
             except asyncio.CancelledError:
                 self._cancelled = True
                 self._end()
-        error = reading.exception()
-        if error is not None:  # a defect of the runner
-            with contextlib.suppress(Exception):
-                await self._life.stop()
-            self._take(self._stopped(Failure.of(error)))
-        if self._ending is not None:
-            await asyncio.gather(self._ending, return_exceptions=True)
-        return self._outcome(error)
 
     async def _read(self) -> None:
         async for event in self._life:
