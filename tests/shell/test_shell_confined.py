@@ -1,6 +1,7 @@
 """Commands are confined to the scope of their pod, and then none of them is asked for."""
 
 import os
+import pwd
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from process_kit import marked
 from shell_kit import Model, begin, manifest, marking, run, texts
+from store_kit import without_privileges
 
 from actors.llm.scripted import ScriptedClient, say
 from actors.pod.handle import Pod
@@ -15,6 +17,7 @@ from actors.runtime.children.launcher import Launcher
 from actors.system import PodSystem
 from actors.tools.confinement import guarded_files
 from actors.tools.confinement.sandbox import look_at_machine
+from actors.tools.confinement.system_folders import system_folders
 from protocol.events import Alert, ApprovalRequested, ToolResulted
 from protocol.manifest import PodManifest
 from protocol.scope import Scope
@@ -201,3 +204,23 @@ async def test_who_clones_into_the_top_of_the_scope_learns_how_that_is_done(tmp_
     assert "use `git init && git pull URL` there instead" in said[0]
     assert said[1:] == ["hello\none\n[exit code 0]", "hello\n[exit code 0]"]
     assert (inside / ".git" / "HEAD").exists()
+
+
+def test_a_path_with_folders_that_are_closed_to_the_user_and_no_home_hinder_no_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, unlisted, closed = (tmp_path / name / "bin" for name in ("listed", "unlisted", "closed"))
+    for folder in (listed, unlisted, closed):
+        folder.mkdir(parents=True)
+    unlisted.chmod(0o311)
+    closed.parent.chmod(0)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    try:
+        with without_privileges(tmp_path):
+            found = system_folders(os.pathsep.join(map(str, (closed, unlisted, listed))))
+    finally:
+        closed.parent.chmod(0o700)
+        unlisted.chmod(0o700)
+    assert {str(listed.parent), str(unlisted.parent)} <= {*found.readable}
+    assert not any(each.startswith(str(closed.parent)) for each in found.readable)

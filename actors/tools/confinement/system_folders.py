@@ -48,10 +48,11 @@ def _found(search_path: str, changed: int) -> System:  # noqa: ARG001 - the time
 
 
 def _of_programs(search_path: str) -> Iterator[str]:
-    home = Path.home()
+    # By os.path, since Path raises where nobody knows the home, or a folder is closed to us.
+    home = Path(os.path.expanduser("~"))
     for entry in dict.fromkeys(search_path.split(os.pathsep)):
         folder = Path(entry)
-        if not folder.is_absolute() or not folder.is_dir():
+        if not folder.is_absolute() or not os.path.isdir(folder):
             continue
         yield entry
         around = folder.parent
@@ -67,9 +68,13 @@ def _of_programs(search_path: str) -> Iterator[str]:
 
 def _targets(folder: Path) -> Iterator[str]:
     """Where symlinks of a folder of programs lead: to the programs' own folders."""
-    for each in folder.iterdir():
-        if each.is_symlink():
-            target = Path(os.path.realpath(each))
+    try:
+        names = os.listdir(folder)
+    except OSError:  # its programs can be run, and not be listed
+        return
+    for name in names:
+        if os.path.islink(folder / name):
+            target = Path(os.path.realpath(folder / name))
             if target.parent.name in _OF_PROGRAMS and len(target.parts) > 3:
                 yield str(target.parent.parent)
 
