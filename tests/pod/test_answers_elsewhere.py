@@ -649,3 +649,51 @@ async def test_a_call_of_a_source_that_waited_runs_in_a_later_life_before_any_re
             await pod.approve(request.approval_id, arguments=mended)
         assert (await run).text == "done"
     assert till.ran == [(mended or {"to": "ann"})["to"]]
+
+
+async def test_an_answer_reaches_a_pod_that_is_taking_another_as_the_store_is_looked_at_for_one_that_waits(
+    tmp_path: Path,
+) -> None:
+    """It was read from the store while its pod did not listen, and never again."""
+
+    class Busy(AwaitedStore):
+        def __init__(self, kept: SessionStore) -> None:
+            super().__init__(kept)
+            self.held = ""
+            self.arrived, self.go_on = asyncio.Event(), asyncio.Event()
+            self.seen: asyncio.Queue[str] = asyncio.Queue()
+
+        async def append(self, session_id: str, *args: Any) -> None:
+            if session_id == self.held:
+                self.arrived.set()
+                await self.go_on.wait()
+            await super().append(session_id, *args)
+
+        async def answers_since(self, mark: object) -> tuple[object, list[ApprovalAnswer]]:
+            found = await super().answers_since(mark)
+            for answer in found[1]:
+                self.seen.put_nowait(answer.approval_id)
+            return found
+
+    place = Place(lambda: SQLiteStore(tmp_path / "pods.db"))
+    with contextlib.closing(place.elsewhere), contextlib.closing(SQLiteStore(tmp_path / "pods.db")) as kept:
+        store = Busy(kept)
+        async with asyncio.timeout(30), PodSystem(store) as system:
+            other = await place.spawn(system, pay("zoe"), manifest=PodManifest.of(name="q", approval=RULES))
+            await place.ask(system)
+            await place.spawn(system, pay("ann") + pay("bob"), say("done"))
+            with system.subscribe(kinds=ApprovalRequested) as questions:
+                run = place.pod.run("go")
+                first, second = await anext(questions), await anext(questions)
+            assert isinstance(first, ApprovalRequested)
+            assert isinstance(second, ApprovalRequested)
+            store.held = first.session_id
+            place.answer(first)
+            await store.arrived.wait()
+            place.answer(second)
+            while await store.seen.get() != second.approval_id:
+                pass
+            store.go_on.set()
+            assert (await run).text == "done"
+            assert sorted(place.ran) == ["ann", "bob"]
+            await other.stop()

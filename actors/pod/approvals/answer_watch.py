@@ -32,13 +32,6 @@ class AnswerWatch:
         self._timer: asyncio.TimerHandle | None = None
         self._look_task: asyncio.Task[None] | None = None
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether new answers are noticed from now on. Answers given before the first pod listens are noticed
-        once one does.
-        """
-        return self._mark is not None
-
     async def listen(self, session_id: str, on_answer: Callable[[ApprovalAnswer], None]) -> None:
         """Call ``on_answer`` with each new answer of that session, until ``stop_listening``. Raises
         SessionError.

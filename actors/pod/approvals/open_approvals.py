@@ -47,7 +47,6 @@ class OpenApprovals:
         "_changed",
         "_forms",
         "_journal",
-        "_older",
         "_resolved",
         "_section",
         "_template",
@@ -84,10 +83,8 @@ class OpenApprovals:
         self._changed: asyncio.Future[None] | None = None
         #: The answers to forms that tools at work wait for, by the ids of the requests.
         self._forms: dict[str, asyncio.Future[dict[str, Any] | None]] = {}
-        #: Requests that were perhaps answered before the watch began to look.
-        self._older = {request.approval_id for request in state.open}
-        for each in self._older:
-            self._template.answers.askers.setdefault(each, self)
+        for request in state.open:
+            self._template.answers.askers.setdefault(request.approval_id, self)
         #: What other processes have answered, until the run takes it.
         self.answers: list[ApprovalAnswer] = []
 
@@ -224,8 +221,6 @@ class OpenApprovals:
             token=self.signed.token_id(),
             form=form,
         )
-        if not self._template.answers.has_begun:
-            self._older.add(request.approval_id)
         self._template.answers.askers[request.approval_id] = self
         self._add(request)
         return request
@@ -315,11 +310,11 @@ class OpenApprovals:
         store = self._template.store
         try:
             await self._template.answers.listen(session_id, self._receive)
-            older = [each.approval_id for each in self.state.open if each.approval_id in self._older]
-            for answer in await settled(store.answers(older)) if older else ():
+            # Those that came while nobody listened, or others alone.
+            asked = [each.approval_id for each in self.state.open]
+            for answer in await settled(store.answers(asked)) if asked else ():
                 if answer.session_id == session_id:
                     self._receive(answer)
-            self._older.clear()
         except Exception:  # noqa: BLE001 - a store that cannot be read for a moment ends no run that waits for people
             return False
         return True
