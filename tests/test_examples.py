@@ -13,8 +13,14 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from documented import loaded
 from llm_server import STREAM_HEAD, Exchange, RawServer, chunk, stream_reply
 from warm import Popen
+
+from actors.llm.scripted import ScriptedClient, call, say
+from actors.system import PodSystem
+from protocol.errors import ModelError
+from protocol.manifest import PodManifest
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
@@ -160,3 +166,35 @@ def test_an_agent_that_fails_is_started_again_and_one_is_approved_from_the_comma
     assert fetcher == "fetch done: fetched the news"
     assert reader.startswith("pod done: Hello")
     assert clerk == "pod done: transfer answered: sent 500 to ann"
+
+
+# -- traces ----------------------------------------------------------------------------------------------
+
+
+def test_every_span_ends_also_that_of_a_request_that_did_not_fit_the_context() -> None:
+    tracing = loaded("tracing")
+    made = tracing.InMemorySpanExporter()
+    provider = tracing.TracerProvider()
+    provider.add_span_processor(tracing.SimpleSpanProcessor(made))
+    words = "what was said before " * 500
+    overflow = ModelError("it does not fit", kind="context_overflow")
+    script = [say(words), overflow, call("write_summary", {"text": "They talked."}), say("ok"), say("done")]
+
+    async def main() -> None:
+        spans = tracing.Spans(provider.get_tracer("polypod"))
+        async with PodSystem() as system:
+            following = asyncio.create_task(spans.follow(system.subscribe(kinds=tracing.TRACED)))
+            pod = await system.spawn(PodManifest.of(name="clerk"), client=ScriptedClient(script))
+            await pod.run(words)
+            assert (await pod.run("go on")).text == "done"
+        await following
+
+    asyncio.run(main())
+    ended = sorted(made.get_finished_spans(), key=lambda span: span.start_time)
+    assert [(span.name, span.status.is_ok) for span in ended] == [
+        ("invoke_agent clerk", True),
+        ("chat scripted", True),
+        ("invoke_agent clerk", True),
+        ("chat scripted", False),
+        ("chat scripted", True),
+    ]

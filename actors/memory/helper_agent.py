@@ -16,7 +16,7 @@ from actors.runtime.future import AsyncFuture
 from actors.runtime.interruptible import Interruptible
 from actors.tools.base import ToolContext
 from actors.tools.toolbox import Toolbox
-from protocol.errors import PodError
+from protocol.errors import ModelError, PodError
 from protocol.items import Item, UserItem
 
 T = TypeVar("T")
@@ -116,16 +116,19 @@ class HelperAgent(NamedTuple):
         the server can enforce that.
         """
         items: list[Item] = [UserItem.of(task)]
-        longer = 1
+        longer, longest = 1, MOST_LONGER
         for _ in range(self.most_steps):
             try:
                 whole = await self.ask(self._request(items, forced, longer * self.max_tokens))
             except Exception as error:
+                if longer > 1 and isinstance(error, ModelError) and error.kind == "invalid_request":
+                    longer = longest = longer // 2  # that is more than the model can write
+                    continue
                 if not stands(error):
                     raise
                 return True
             answer = whole.item
-            if longer < MOST_LONGER and _was_cut_in_vain(whole):
+            if longer < longest and _was_cut_in_vain(whole):
                 longer *= 2
                 continue
             items.append(answer)

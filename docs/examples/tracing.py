@@ -10,6 +10,7 @@ from opentelemetry.trace import Span, Status, StatusCode, Tracer, set_span_in_co
 from polypod import (
     AssistantMessage,
     Event,
+    PodEnded,
     PodManifest,
     PodStarted,
     PodSystem,
@@ -23,7 +24,7 @@ from polypod import (
     tool,
 )
 
-TRACED = (PodStarted, RunStart, TurnStart, AssistantMessage, ToolStart, ToolResulted, RunEnd)
+TRACED = (PodStarted, RunStart, TurnStart, AssistantMessage, ToolStart, ToolResulted, RunEnd, PodEnded)
 
 
 class Spans:
@@ -64,8 +65,11 @@ class Spans:
                 for key in [key for key in self._open if key[0] == pod and key[1] != "run"]:
                     self._end(event, key[1], f"the run ended: {outcome}")
                 self._end(event, "run", error.kind if error is not None else None)
+            case PodEnded():
+                self._pods.pop(pod, None)
 
     def _begin(self, event: Event, what: str, name: str, operation: str, within: Span | None = None) -> Span:
+        self._end(event, what, "it has no answer")  # as a request that did not fit the context
         parent = within or self._open.get((event.pod, "run"))
         span = self._open[event.pod, what] = self._tracer.start_span(
             name,

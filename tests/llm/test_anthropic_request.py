@@ -454,6 +454,11 @@ def test_a_model_that_refuses_to_be_forced_is_only_asked():
         ("`temperature` is deprecated for this model.", Dialect(temperature=False)),
         ("messages.1.content.0: Invalid `signature` in `thinking` block", Dialect(reasoning=False)),
         ("messages: at least one message is required", None),
+        ("`top_p` must be at least 0.95 or unset when thinking is enabled or in adaptive mode.", None),
+        (
+            "`temperature` may only be set to 1 when thinking is enabled or in adaptive mode.",
+            Dialect(temperature=False),
+        ),
     ],
 )
 def test_a_refusal_says_what_to_leave_out(words, simpler):

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
-from client_kit import answer_from, chat_events, messages_events
+from client_kit import HI, answer_from, chat_events, messages_events
 from hypothesis import given
 from hypothesis import strategies as st
 from llm_server import Exchange, RawServer, Received, error_reply, reply
@@ -236,6 +237,8 @@ async def test_helpers_think_as_the_pod_does_and_neither_stop_nor_call_as_a_run_
         "Only 'enabled' and 'disabled' are supported for thinking; 'adaptive' is not supported.",
         "body.thinking.type: Input should be 'enabled' or 'disabled'",
         "Validation: `thinking.type` must be `enabled` or `disabled`",
+        "thinking: Input tag 'adaptive' found using 'type' does not match any of the expected tags: 'enabled'",
+        "unsupported thinking type: adaptive",
     ],
 )
 async def test_a_model_that_cannot_decide_itself_how_long_to_think_is_asked_without(words: str) -> None:
@@ -289,25 +292,62 @@ async def test_the_vendors_models_have_room_for_thinking_that_nobody_asked_for()
     assert [each["max_tokens"] for each in requests] == [VENDOR_MAX_TOKENS, MAX_TOKENS]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "max_tokens: 32000 > 8192, which is the maximum allowed number of output tokens for m",
+        "input length and `max_tokens` exceed context limit: 180000 + 32000 > 200000, decrease input length",
+    ],
+)
+async def test_an_older_model_of_the_vendor_that_has_no_room_for_that_is_asked_for_less(words: str) -> None:
+    lengths: list[int] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        lengths.append(json.loads(request.content)["max_tokens"])
+        if lengths[-1] > MAX_TOKENS:
+            return httpx.Response(400, json={"error": {"type": "invalid_request_error", "message": words}})
+        head = {"content-type": "text/event-stream"}
+        return httpx.Response(200, headers=head, content=b"".join(messages_events(say("ok"))))
+
+    pool = HttpPool(HttpSettings(transport=lambda _: httpx.MockTransport(handle)))
+    client = AnthropicClient("https://api.anthropic.com", "m", "k", http=pool)
+    for _ in range(2):
+        assert (await answer_from(client)).item.text == "ok"
+    assert lengths == [VENDOR_MAX_TOKENS, MAX_TOKENS, MAX_TOKENS]
+    with pytest.raises(ModelError):
+        await answer_from(client, msgspec.structs.replace(HI, max_tokens=9000))
+    assert lengths[3:] == [9000]
+    await pool.aclose()
+
+
 # -- servers ----------------------------------------------------------------------------------------
 
 
-async def test_ollama_is_given_a_model_of_the_context_that_was_asked_for() -> None:
+@pytest.mark.parametrize(
+    ("name", "sized"),
+    [
+        ("qwen3:8b", "qwen3-ctx32768:8b"),
+        ("qwen3", "qwen3-ctx32768"),
+        ("models.lan:5000/team/qwen3:8b", "models.lan:5000/team/qwen3-ctx32768:8b"),
+        ("models.lan:5000/team/qwen3", "models.lan:5000/team/qwen3-ctx32768"),
+    ],
+)
+async def test_ollama_is_given_a_model_of_the_context_that_was_asked_for(name: str, sized: str) -> None:
     created = reply(b'{"status":"success"}')
     async with RawServer(created, CHAT, CHAT) as server, PodSystem() as system:
-        model = {"scheme": "ollama", "model_id": "qwen3:8b", "base_url": server.url, "num_ctx": 32768}
+        model = {"scheme": "ollama", "model_id": name, "base_url": server.url, "num_ctx": 32768}
         pod = await system.spawn(PodManifest.of(model=model))
         await pod.run("hi")
         await pod.run("hi")
     paths = [request.path for request in server.received]
     assert paths == ["/api/create", "/v1/chat/completions", "/v1/chat/completions"]
     assert server.received[0].json == {
-        "model": "qwen3-ctx32768:8b",
-        "from": "qwen3:8b",
+        "model": sized,
+        "from": name,
         "parameters": {"num_ctx": 32768},
         "stream": False,
     }
-    assert server.received[1].json["model"] == "qwen3-ctx32768:8b"
+    assert server.received[1].json["model"] == sized
 
 
 async def test_ollama_says_where_it_has_not_the_model() -> None:

@@ -261,6 +261,16 @@ def test_a_helper_whose_reasoning_takes_its_whole_answer_is_given_longer_ones(cu
     assert len({len(request.items) for request in client.requests[1:4]}) == 1  # it is asked the same
 
 
+def test_a_helper_whose_model_cannot_write_so_much_is_asked_for_less_again() -> None:
+    cut = Reply((ThinkingChunk("Let me see."),), None, "max_tokens")
+    refused = ModelError("the valid range of max_tokens is [1, 8192]", kind="invalid_request")
+    replies = [say("a"), cut, cut, refused, call("write_summary", {"text": "They talked."}), say("ok")]
+    (done,), client = played(replies, compact_it)
+    assert done.source == "tool"
+    usual, *longer = [request.max_tokens for request in client.requests if request.is_of_helper]
+    assert longer == [2 * usual, 4 * usual, 2 * usual, 2 * usual]
+
+
 def test_a_helper_that_only_ever_reasons_is_asked_a_bounded_number_of_times() -> None:
     cut = Reply((ThinkingChunk("Let me see."),), None, "max_tokens")
     (done,), _ = played([say("a"), *[cut] * 4, say("b")], _two_runs, compact_threshold=1)

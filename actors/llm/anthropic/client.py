@@ -12,14 +12,7 @@ import msgspec
 from actors.llm.address import base_url_of
 from actors.llm.anthropic.answer import MessagesAnswer
 from actors.llm.anthropic.dialect import Dialect, adapted
-from actors.llm.anthropic.request import (
-    MAX_TOKENS,
-    VENDOR_MAX_TOKENS,
-    Caching,
-    answer_tool_of,
-    body_of,
-    encode_some,
-)
+from actors.llm.anthropic.request import Caching, answer_tool_of, body_of, encode_some
 from actors.llm.anthropic.settings import fields_of
 from actors.llm.base import Request
 from actors.llm.http.headers import key_of, trimmed
@@ -75,8 +68,7 @@ class AnthropicClient(ServerClient[Dialect]):
         self._extra = dict(extra or {})
         #: What is known beforehand: the vendor signs all reasoning, and takes none back that it has not.
         at_vendor = urlsplit(self.base_url).hostname == VENDOR_HOST
-        self._first_dialect = Dialect(unsigned=not at_vendor)
-        self._usual = VENDOR_MAX_TOKENS if at_vendor else MAX_TOKENS
+        self._first_dialect = Dialect(unsigned=not at_vendor, long_answers=at_vendor)
 
     def _origin(self, request: Request) -> str:
         return origin_of("anthropic", self.base_url, request.model or self.model)
@@ -94,7 +86,8 @@ class AnthropicClient(ServerClient[Dialect]):
         dialect: Dialect,
         words: str,
     ) -> Dialect | None:
-        return adapted(dialect, words, unsigned=_has_unsigned(request, self._origin(request)))
+        unsigned = _has_unsigned(request, self._origin(request))
+        return adapted(dialect, words, unsigned=unsigned, unlimited=request.max_tokens is None)
 
     def _learn(self, peer: Peer, request: Request, model: str, dialect: Dialect) -> None:
         """Remember what the server accepted: options for all requests, and what it takes of a history's
@@ -118,7 +111,6 @@ class AnthropicClient(ServerClient[Dialect]):
             streaming=self._streaming,
             extra={**self._extra, **fields},
             origin=self._origin(request),
-            usual=self._usual,
         )
 
     def _answer(self, where: str, request: Request) -> MessagesAnswer:

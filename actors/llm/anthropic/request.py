@@ -26,7 +26,8 @@ from actors.llm.legal import legal_name
 from protocol.tools import ToolSpec
 
 #: How long an answer may get where nobody says, in tokens; this API does not go without a limit. The vendor's
-#: newer models think without being asked, which counts as part of the answer.
+#: newer models think without being asked, which counts as part of the answer; older ones do not, and may have
+#: no room for so many.
 MAX_TOKENS = 8192
 VENDOR_MAX_TOKENS = 32_000
 
@@ -70,13 +71,13 @@ def body_of(
     streaming: bool = True,
     extra: dict[str, Any] | None = None,
     origin: str | None = None,
-    usual: int = MAX_TOKENS,
 ) -> bytes:
     """The body of a request. ``extra`` are fields that it has besides, ``origin`` is the kind of server that
-    it goes to (see AssistantItem), ``usual`` how long an answer may get where nobody says.
+    it goes to (see AssistantItem).
     """
     marks = caching if dialect.caching else None
     options: dict[str, Any] = {**(extra or {}), "model": model}
+    usual = VENDOR_MAX_TOKENS if dialect.long_answers else MAX_TOKENS
     options["max_tokens"] = _longest(request, options, usual)
     if not dialect.thinking_option:
         options.pop("thinking", None)

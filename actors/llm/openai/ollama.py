@@ -25,8 +25,9 @@ class SizedModel:
 
     async def __call__(self, http: HttpPool, model: str, deadline: float | None) -> str:
         """The name by which the server is asked for ``model`` with that context. Raises ModelError."""
-        name, colon, tag = model.partition(":")
-        sized = f"{name}-ctx{self._num_ctx}{colon}{tag}"
+        registry, slash, name = model.rpartition("/")  # which may have a port
+        name, colon, tag = name.partition(":")
+        sized = f"{registry}{slash}{name}-ctx{self._num_ctx}{colon}{tag}"
         if sized not in self._made:
             body = {"model": sized, "from": model, "parameters": {"num_ctx": self._num_ctx}, "stream": False}
             reply = await post(http.peer(self._root, self._headers), "/api/create", encode(body), deadline)
