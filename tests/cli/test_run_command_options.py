@@ -112,9 +112,12 @@ def test_an_answer_of_a_schema_is_json_alone_on_standard_output(home: Home):
     with model_server(say("no idea"), say(answer)) as model:
         done = home.polypod("run", "who?", "--schema", "name, age int", *model.options)
     assert done.out == '{"name":"Ada","age":36}\n'
-    assert model.asked[0]["response_format"]["json_schema"]["schema"]["required"] == ["name", "age"]
+    assert '"required":["name","age"]' in model.asked[0]["messages"][-1]["content"]  # it has tools
+    home.write("bare.toml", '[pod]\nname = "bare"\n')
+    bare = ("--manifest", "bare.toml", "--json")
     with model_server(say(answer)) as model:
-        done = home.polypod("run", "who?", "--schema", "name, age int", "--json", *model.options)
+        done = home.polypod("run", "who?", "--schema", "name, age int", *bare, *model.options)
+    assert model.asked[0]["response_format"]["json_schema"]["schema"]["required"] == ["name", "age"]
     assert done.lines[-1]["output"] == {"name": "Ada", "age": 36}
     home.write("schema.json", json.dumps({"type": "array", "items": {"type": "integer"}}))
     with model_server(say('{"value": [1, 2]}')) as model:
