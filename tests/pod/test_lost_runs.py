@@ -178,9 +178,10 @@ async def test_words_of_a_notify_whose_run_is_lost_before_they_are_recorded_are_
         assert await pod.history() == before
 
 
+@pytest.mark.parametrize("refused", [1, 2])
 @pytest.mark.parametrize("restored", [False, True])
-async def test_a_paused_run_that_was_to_be_closed_by_a_run_that_the_store_refuses_is_paused_still(
-    restored: bool,
+async def test_a_paused_run_that_was_to_be_closed_by_runs_that_the_store_refuses_is_paused_still(
+    restored: bool, refused: int
 ) -> None:
     store, client = RefusingStore(), GatedClient([call("no_tool", {}), say("x")])
     async with asyncio.timeout(60), PodSystem(store) as system:
@@ -195,8 +196,9 @@ async def test_a_paused_run_that_was_to_be_closed_by_a_run_that_the_store_refuse
             await pod.stop()
             pod = await system.spawn(PLAIN, client=client, session="s")
         store.refuses = True
-        with pytest.raises(RunFailed, match="full"):
-            await pod.run("something else")
+        for run in [pod.run("something else") for _ in range(refused)]:
+            with pytest.raises(RunFailed, match="full"):
+                await run
         store.refuses = False
         assert (await pod.describe()).state is PodState.PAUSED
         client.gate.release()

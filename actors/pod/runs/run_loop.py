@@ -550,16 +550,18 @@ class RunLoop:
         resolve(self._take_end_asked())
 
     def _go_back(self, lost: Run) -> None:
-        """Rest once a run is lost; on the paused run that it was to close, if the store did not take that."""
+        """Rest once a run is lost; on the paused run that it was to close, if the store did not take that.
+        The next in the queue closes that run in its place.
+        """
         parts, closed, self._closed = self._parts, self._closed, None
-        if closed is None or parts.journal.head.open_run in {None, lost.run_id} or self.queue is not None:
+        if closed is None or parts.journal.head.open_run in {None, lost.run_id}:
             self.run = parts.journal.run_id = None
             parts.status.to(PodState.IDLE)
             return
         self.run, figures = closed
         parts.journal.run_id = None if self.run is None else self.run.run_id
         parts.accounts.go_back(figures)
-        parts.status.to(PodState.PAUSED)
+        parts.status.to(PodState.PAUSED if self.queue is None else PodState.IDLE)
 
     def break_off(self, error: BaseException) -> None:
         """Stop the run where it is, because a defect ends the pod."""
