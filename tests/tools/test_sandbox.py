@@ -15,6 +15,7 @@ from confined_kit import Place, Runner
 from effort import times
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from store_kit import without_privileges
 
 from actors.runtime.children.confinement.confinement import Confinement
 from actors.runtime.children.launcher import Launcher
@@ -163,6 +164,25 @@ async def test_symlinks_of_guarded_names_keep_no_program_from_running(
         assert "content" in await sh(launcher, Scope.writable(folder), folder, script)
         assert (folder / ".git").readlink() == Path("real/.git")
         assert (folder / "polypod.toml").is_symlink()
+
+
+async def test_a_rule_for_what_is_directly_in_a_folder_that_may_not_be_listed_hinders_no_command(
+    launcher: Launcher, place: Path
+) -> None:
+    folder, closed = place / "scope", place / "closed"
+    closed.mkdir()
+    closed.chmod(0o311)
+    scopes = [Scope.writable(folder)]
+    sandbox = Sandbox(SandboxSection(mode="require"), lambda: scopes[-1], lambda: launcher)
+    await sandbox.confine()  # which makes its home
+    scopes.append(Scope((*scopes[0].allow, Rule(str(closed), "read", recursive=False))))
+    with without_privileges(place):
+        confinement = await sandbox.confine()
+    sandbox.close()
+    closed.chmod(0o700)
+    assert confinement is not None
+    assert confinement.writable == (str(folder),)
+    assert str(closed) not in confinement.readable
 
 
 async def test_what_is_new_among_the_secrets_is_hidden_from_the_next_program(

@@ -230,13 +230,13 @@ class _Allowed:
 
     def _add(self, target: str) -> None:
         if target == "/":
-            for each in os.listdir("/"):
+            for each in _names("/"):
                 if not os.path.islink(f"/{each}"):
                     self._add(f"/{each}")
         elif target in _OWN or not os.path.lexists(target) or os.path.islink(target):
             pass
         elif os.path.isdir(target) and not _is_uniform(self._scope, target):
-            for each in os.listdir(target):  # what is directly there, and nothing below
+            for each in _names(target):  # what is directly there, and nothing below
                 if os.path.isfile(f"{target}/{each}") and not os.path.islink(f"{target}/{each}"):
                     self._mount(f"{target}/{each}")
         else:
@@ -312,7 +312,15 @@ def _other_homes(roots: list[str], home: str) -> list[str]:
     folder, own = os.path.split(home)
     if not _is_in(folder, roots):
         return []
-    return [f"{folder}/{each}" for each in os.listdir(folder) if each.startswith(PREFIX) and each != own]
+    return [f"{folder}/{each}" for each in _names(folder) if each.startswith(PREFIX) and each != own]
+
+
+def _names(folder: str) -> list[str]:
+    """What is in a folder; nothing where it may not be listed, or is gone."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def _is_in(path: str, folders: list[str] | tuple[str, ...]) -> bool:
