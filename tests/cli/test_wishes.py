@@ -104,6 +104,17 @@ def test_the_local_model_of_the_configuration_answers_where_no_other_was_named(f
     assert manifest.model == ModelSection()
 
 
+def test_a_manifest_that_names_no_model_keeps_its_other_settings_of_the_model(folder: Path):
+    (folder / "pod.toml").write_text("[model]\ntemperature = 0.25\nmax_tokens = 99\nidle_timeout = 7\n")
+    for configuration in ("", LOCAL.format("http://127.0.0.1:9/v1") + "default_temperature = 0.5"):
+        (folder / "polypod.toml").write_text(configuration)
+        manifest, _ = manifest_for(Wishes(manifest=folder / "pod.toml"))
+        assert manifest.model.temperature == 0.25
+        assert manifest.model.max_tokens == 99
+        assert manifest.model.idle_timeout == 7
+    assert manifest.model.model_id == "qwen3"
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

@@ -79,7 +79,7 @@ def manifest_for(
 
         model, why = choose_model(asyncio.run(probe_local()))
         of_model.append(why)
-    return manifest.replace(model=model), [*of_model, *notes]
+    return _answered_by(model, manifest), [*of_model, *notes]
 
 
 #: How what is wrong with a model's scheme is said of a manifest that has no file.
@@ -126,6 +126,21 @@ def with_model(manifest: PodManifest, wishes: Wishes) -> PodManifest:
 
 #: What a model of another kind of server cannot have.
 _OF_ONE_SERVER: dict[str, Any] = {"api_key_env": None, "num_ctx": None, "api_version": None}
+
+
+def _answered_by(model: ModelSection, manifest: PodManifest) -> PodManifest:
+    """``manifest``, which names no model, with ``model``; other settings stay."""
+    own = manifest.model
+    return manifest.replace(
+        model=msgspec.structs.replace(
+            own,
+            scheme=model.scheme,
+            model_id=model.model_id,
+            base_url=model.base_url,
+            temperature=model.temperature if own.temperature is None else own.temperature,
+            **{**_OF_ONE_SERVER, "api_key_env": model.api_key_env},
+        )
+    )
 
 
 def allowing(manifest: PodManifest, folders: tuple[Path, ...]) -> PodManifest:
