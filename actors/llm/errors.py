@@ -210,7 +210,7 @@ def retry_after(headers: Mapping[str, str], words: str = "", *, now: float = 0.0
 
 _AMOUNT = r"(\d{1,9}(?:\.\d{1,9})?)"
 _TRY_AGAIN = (
-    r"(?i)(?:try again|retry) (?:in|after) "
+    r"(?i)(?:try again|retry) (?:in|after(?= \d)) "  # not: after you have paid
     r"(?:(\d{1,9}) ?h(?:ours?|rs?)?[ ,]*)?(?:(\d{1,9}) ?m(?!s|il)(?:in\w*)?[ ,]*)?"
     rf"(?:{_AMOUNT} ?s(?:ec\w*)?[ ,]*)?(?:{_AMOUNT} ?m(?:s|il))?"
 )

@@ -189,6 +189,7 @@ class MemoryTask:
     def _take_answer(self, text: str) -> Reminder | None:
         if self._written():
             return None
-        self._words = max(self._words, said(text), key=len)  # a model that has said it may only say so
+        # after the reminder, a model that has said it before may only say so
+        self._words = "\n\n".join(filter(None, (self._words, said(text))))
         reminder, self._reminder = self._reminder, None
         return None if says_nothing(self._words) else reminder

@@ -143,6 +143,7 @@ def test_the_numbers_of_an_overflow_are_read_from_its_words(message, numbers):
             "rate_limit",
         ),
         (429, said("Rate limit reached. Add a payment method at https://x/account/billing."), "rate_limit"),
+        (429, said("Insufficient balance: top up and try again after payment."), "billing"),
         (400, said("Your credit balance is too low", "invalid_request_error"), "billing"),
         (400, said("invalid x-api-key", "authentication_error"), "auth"),
         (400, said("model 'no-such' not found", "invalid_request_error"), "not_found"),

@@ -225,10 +225,21 @@ def test_what_was_said_stands_though_the_reminder_fails(tmp_path: Path) -> None:
     assert isinstance(published[-1], ConsolidateDone)
 
 
-@pytest.mark.parametrize("answer", ["Done.", "I wrote it above."])
-def test_notes_in_words_stand_though_the_reminder_is_answered_by_less(tmp_path: Path, answer: str) -> None:
-    words = json.dumps({"kind": "decisions", "title": "Tabs", "text": "- Use tabs, by taste"})
-    replies = [say("a"), call("write_extracted", FOUND), say("ok"), say(words), say(answer)]
+NOTE_IN_WORDS = json.dumps({"kind": "decisions", "title": "Tabs", "text": "- Use tabs, by taste"})
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        (NOTE_IN_WORDS, "Done."),
+        (NOTE_IN_WORDS, "I wrote it above."),
+        ("I shall merge the findings into notes, each by its subject. " * 5, NOTE_IN_WORDS),
+    ],
+)
+def test_notes_in_words_stand_whether_before_the_reminder_or_after(
+    tmp_path: Path, answers: tuple[str, str]
+) -> None:
+    replies = [say("a"), call("write_extracted", FOUND), say("ok"), *map(say, answers)]
     published, _ = played(replies, remember, tmp_path, extract_threshold=1, consolidate_files=1)
     done = published[-1]
     assert isinstance(done, ConsolidateDone)
