@@ -878,3 +878,31 @@ def test_stores_of_one_file_that_open_and_close_at_once_lose_no_log(tmp_path):
             each.join()
         assert failed == []
         assert len(lasting.sessions()) == 1
+
+
+def test_who_finds_the_log_lost_as_a_session_was_deleted_waits_for_no_gate(stage: Stage, monkeypatch):
+    """A reader, with the lock of the file, waited for the gate, and the deletion, at the gate, for that lock."""
+    found: list[StoreError] = []
+    note_merge = SQLiteFile.note_merge
+
+    def read() -> None:
+        try:
+            stage.store.info("s")
+        except StoreError as error:
+            found.append(error)
+
+    def lose_log(file: SQLiteFile) -> None:
+        log_of(stage.path).unlink()
+        reader = threading.Thread(target=read)
+        reader.start()
+        while reader.is_alive() and not file._mutex.locked():
+            pass
+        note_merge(file)
+        reader.join()
+
+    make(stage.store, "t", "x", claim=False)
+    monkeypatch.setattr(SQLiteFile, "note_merge", lose_log)
+    stage.store.delete("t")
+    assert ["its write-ahead log" in str(error) for error in found] == [True]
+    assert [info.session_id for info in stage.store.sessions()] == ["s"]
+    assert stage.store.info("s").head == stage.now
