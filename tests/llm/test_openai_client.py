@@ -343,8 +343,11 @@ async def test_a_model_that_takes_no_temperature_is_sent_none_from_then_on(words
     assert ["temperature" in each.json for each in server.received] == [True, False, False]
 
 
-async def test_a_temperature_that_is_out_of_range_is_refused():
-    picky = error_reply("400 Bad Request", "temperature must be between 0 and 2")
+@pytest.mark.parametrize(
+    "words", ["temperature must be between 0 and 2", "temperature: only values between 0 and 2 are allowed"]
+)
+async def test_a_temperature_that_is_out_of_range_is_refused(words: str):
+    picky = error_reply("400 Bad Request", words)
     async with RawServer(picky) as server, OpenAIClient(server.url, "m") as client:
         assert (await failure_from(client, hi(temperature=3))).kind == "invalid_request"
         assert len(server.received) == 1

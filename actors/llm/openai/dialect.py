@@ -143,7 +143,7 @@ def _max_tokens_field(words: str, request: Request) -> bool:
 
 
 def _temperature(words: str, request: Request) -> bool:
-    fixed = re.search(r"unsupported|n[o']t support|\bonly\b|deprecated", words)
+    fixed = re.search(r"unsupported|n[o']t support|\bonly (the default|\d)|deprecated", words)
     return request.temperature is not None and "temperature" in words and bool(fixed)
 
 
