@@ -16,7 +16,7 @@ from actors.runtime.future import AsyncFuture
 from actors.runtime.interruptible import Interruptible
 from actors.tools.base import ToolContext
 from actors.tools.toolbox import Toolbox
-from protocol.errors import ModelError, PodError
+from protocol.errors import BudgetError, ModelError, PodError
 from protocol.items import Item, UserItem
 
 T = TypeVar("T")
@@ -121,8 +121,8 @@ class HelperAgent(NamedTuple):
             try:
                 whole = await self.ask(self._request(items, forced, longer * self.max_tokens))
             except Exception as error:
-                if longer > 1 and isinstance(error, ModelError) and error.kind == "invalid_request":
-                    longer = longest = longer // 2  # that is more than the model can write
+                if longer > 1 and _asked_for_too_much(error):
+                    longer = longest = longer // 2
                     continue
                 if not stands(error):
                     raise
@@ -155,6 +155,13 @@ class HelperAgent(NamedTuple):
             scratch={},
             is_of_helper=True,
         )
+
+
+def _asked_for_too_much(error: Exception) -> bool:
+    """Whether an answer might have been longer than the model can write, or the budget pays for."""
+    return isinstance(error, BudgetError) or (
+        isinstance(error, ModelError) and error.kind == "invalid_request"
+    )
 
 
 def _was_cut_in_vain(answer: Answer) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from actors.compaction.policy import NOTES_TOKENS
 from actors.llm.base import CallChunk, CallStart, TextChunk, ThinkingChunk
 from actors.llm.scripted import Reply, ScriptedClient, call, say
 from actors.memory.findings import Extracted
@@ -21,6 +22,7 @@ from protocol.errors import CompactionFailed, ModelError
 from protocol.events import CompactDone, CompactFailed, ConsolidateDone, Event, ExtractDone, ExtractFailed
 from protocol.items import ToolResult
 from protocol.manifest import PodManifest
+from protocol.usage import Usage
 
 KINDS = [CompactDone, CompactFailed, ExtractDone, ExtractFailed, ConsolidateDone]
 
@@ -280,6 +282,15 @@ def test_a_helper_whose_model_cannot_write_so_much_is_asked_for_less_again() -> 
     assert done.source == "tool"
     usual, *longer = [request.max_tokens for request in client.requests if request.is_of_helper]
     assert longer == [2 * usual, 4 * usual, 2 * usual, 2 * usual]
+
+
+def test_a_helper_asks_for_no_longer_answer_than_the_budget_pays_for(tmp_path: Path) -> None:
+    cut = Reply((ThinkingChunk("Let me see."),), Usage(100, 50), "max_tokens")
+    replies = [say("a"), cut, call("write_extracted", FOUND), say("ok"), say("well"), say("again")]
+    settings = {"extract_threshold": 1, "consolidate_files": 1, "budget": {"tokens": 7000}}
+    published, client = played(replies, remember, tmp_path, **settings)
+    assert isinstance(published[-1], ConsolidateDone)
+    assert {request.max_tokens for request in client.requests if request.is_of_helper} == {NOTES_TOKENS}
 
 
 def test_a_helper_that_only_ever_reasons_is_asked_a_bounded_number_of_times() -> None:
