@@ -228,23 +228,18 @@ class SQLiteStore(SessionStore):
 
     @contextlib.contextmanager
     def _deleting(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that deletes sessions. The log is merged before and after, so that one transaction
-        after the other uses the same room in it.
+        """A transaction that deletes sessions. Before it the log is merged, as far as others and the disk
+        allow, so that one transaction after the other uses the same room in it.
         """
         with self._reader() as db:
-            with self._gate():
-                self._merge(db)
+            with self._gate():  # while nobody retires a log
+                if not self._file.has_changed():
+                    with contextlib.suppress(sqlite3.Error):
+                        db.execute(_SAFE_MERGE)
+                        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
                 with self._file.transaction(db):
                     yield db
-                self._merge(db)
             self._file.note_merge()  # not at the gate: who finds the log lost holds the file and waits for it
-
-    def _merge(self, db: sqlite3.Connection) -> None:
-        """Merge the log as far as others and the disk allow. Call it at the gate, where nobody retires it."""
-        if not self._file.has_changed():
-            with contextlib.suppress(sqlite3.Error):
-                db.execute(_SAFE_MERGE)
-                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def _delete(self, db: sqlite3.Connection, session_id: str) -> None:
         if claim_row(db, session_id) is None and (orphan := orphans(db, self._queries).get(session_id)):
