@@ -205,3 +205,28 @@ async def test_a_paused_run_that_was_to_be_closed_by_runs_that_the_store_refuses
         ended = await pod.resume()
         steps = 2 if restored else 3  # the request that the pause cut off is in no record
         assert (ended.text, ended.run_id, ended.steps) == ("x", paused.run_id, steps)
+
+
+@pytest.mark.parametrize("restored", [False, True])
+async def test_a_paused_run_whose_resume_the_store_refuses_is_paused_still(restored: bool) -> None:
+    store, client = RefusingStore(), GatedClient([call("no_tool", {}), say("x")])
+    async with asyncio.timeout(60), PodSystem(store) as system:
+        pod = await system.spawn(PLAIN, client=client, session="s")
+        run = pod.run("go")
+        client.gate.release()
+        for _ in range(2):
+            await client.asked.acquire()
+        await pod.pause()
+        paused = await run
+        if restored:
+            await pod.stop()
+            pod = await system.spawn(PLAIN, client=client, session="s")
+        store.refuses = True
+        with pytest.raises(RunFailed, match="full"):
+            await pod.resume()
+        store.refuses = False
+        assert (await pod.describe()).state is PodState.PAUSED
+        client.gate.release()
+        ended = await pod.resume()
+        assert (ended.text, ended.outcome, ended.run_id) == ("x", "finished", paused.run_id)
+        assert (await pod.describe()).state is PodState.IDLE

@@ -113,6 +113,7 @@ class Play:
         journal = self._parts.journal
         log, head = journal.log, journal.head
         log.add(RunStart(log.pod, head.session_id, head.seq + 1, time.time(), run.run_id, reason=reason))
+        run.start_seq = head.seq
 
     # -- steps -----------------------------------------------------------------------------------
 

@@ -425,7 +425,7 @@ class RunLoop:
                 run.own = self._parts.resources.with_prompt(None)
         run.reply, run.caller, run.waits = reply, reply.caller, waits
         run.ending = run.limit = None
-        run.end_seq = 0
+        run.start_seq = run.end_seq = 0
         if type(command) is ResumeHere:
             run.take_over(command)
         elif command.output_schema is not None:
@@ -527,8 +527,10 @@ class RunLoop:
         run.waits.leave()
         self._lost = run.exchange
         seconds = self._play.stop_clock()
-        # Its start was published: its end is, once the store takes it.
-        if self._parts.journal.head.open_run == run.run_id:
+        # If its start was published, its end is, once the store takes it. Otherwise one that was resumed is
+        # paused still.
+        began = 0 < run.start_seq <= self._parts.journal.log.durable_seq
+        if began and self._parts.journal.head.open_run == run.run_id:
             self._parts.tool_calls.close_open(run)
             self._parts.journal.log.record_end(
                 RunEnd,
@@ -550,18 +552,21 @@ class RunLoop:
         resolve(self._take_end_asked())
 
     def _go_back(self, lost: Run) -> None:
-        """Rest once a run is lost; on the paused run that it was to close, if the store did not take that.
-        The next in the queue closes that run in its place.
+        """Rest once a run is lost: on the paused run that it was, or was to close, if the store did not take
+        that. The next in the queue then closes the latter in its place.
         """
         parts, closed, self._closed = self._parts, self._closed, None
-        if closed is None or parts.journal.head.open_run in {None, lost.run_id}:
+        open_run = parts.journal.head.open_run
+        if open_run == lost.run_id:
+            parts.status.to(PodState.PAUSED)
+        elif closed is None or open_run is None:
             self.run = parts.journal.run_id = None
             parts.status.to(PodState.IDLE)
-            return
-        self.run, figures = closed
-        parts.journal.run_id = None if self.run is None else self.run.run_id
-        parts.accounts.go_back(figures)
-        parts.status.to(PodState.PAUSED if self.queue is None else PodState.IDLE)
+        else:
+            self.run, figures = closed
+            parts.journal.run_id = None if self.run is None else self.run.run_id
+            parts.accounts.go_back(figures)
+            parts.status.to(PodState.PAUSED if self.queue is None else PodState.IDLE)
 
     def break_off(self, error: BaseException) -> None:
         """Stop the run where it is, because a defect ends the pod."""

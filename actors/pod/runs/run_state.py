@@ -131,6 +131,7 @@ class Run:
         "restored",
         "run_id",
         "seconds",
+        "start_seq",
         "started_calls",
         "stop_reason",
         "waits",
@@ -173,6 +174,8 @@ class Run:
         #: The number of the last words sent to it, 0 until any are recorded; who waits for these is
         #: answered once they are durable.
         self.words_seq = 0
+        #: The number of its last start, 0 until that is recorded.
+        self.start_seq = 0
         #: The number of its last entry; 0 until that is on its way to the store.
         self.end_seq = 0
         #: Whether all that is known of it is its id, since the session was restored.
