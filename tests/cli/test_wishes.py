@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from actors.cli.places import default_store, state_folder
-from actors.cli.pods.manifest import Wishes, choose_model, manifest_for, with_model
+from actors.cli.pods.manifest import Wishes, choose_model, manifest_for, with_default_model, with_model
 from protocol.errors import ManifestError
 from protocol.manifest import ModelSection, PodManifest
 from protocol.scope import Rule
@@ -113,6 +113,12 @@ def test_a_manifest_that_names_no_model_keeps_its_other_settings_of_the_model(fo
         assert manifest.model.max_tokens == 99
         assert manifest.model.idle_timeout == 7
     assert manifest.model.model_id == "qwen3"
+
+
+@pytest.mark.parametrize(("scheme", "kept"), [("ollama", 9000), ("llama_cpp", None)])
+def test_a_context_for_ollama_is_kept_for_ollama_alone(scheme: str, kept: int | None):
+    manifest = PodManifest.from_toml("[model]\nnum_ctx = 9000\n")
+    assert with_default_model(manifest, ModelSection(scheme, "qwen3")).model.num_ctx == kept
 
 
 @pytest.mark.parametrize(

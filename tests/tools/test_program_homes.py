@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from process_kit import descriptors
 from store_kit import small_disk
 
-from actors.tools.confinement import program_homes
+from actors.tools.confinement import program_homes, sandbox
 from actors.tools.confinement.program_homes import PREFIX, ProgramHome, close_home, make_home
 from polypod import ChildNotConfined, PodManifest, PodSystem, ScriptedClient, ToolResulted, call, say
 
@@ -184,3 +185,16 @@ async def test_a_home_is_removed_also_where_its_command_is_cancelled_while_all_t
     home = await make_home()
     await cancel_while_it_is_made(lambda: close_home(home))
     assert not list(folder.iterdir())
+
+
+def test_homes_of_others_that_cannot_be_looked_for_are_not_left_uncovered(folder: Path):
+    home = str(folder / "own")
+    (folder / f"{PREFIX}other").mkdir()
+    assert sandbox._other_homes([str(folder)], home) == [f"{folder}/{PREFIX}other"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            sandbox._other_homes([str(folder)], home)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

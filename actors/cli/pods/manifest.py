@@ -79,7 +79,7 @@ def manifest_for(
 
         model, why = choose_model(asyncio.run(probe_local()))
         of_model.append(why)
-    return _answered_by(model, manifest), [*of_model, *notes]
+    return with_default_model(manifest, model), [*of_model, *notes]
 
 
 #: How what is wrong with a model's scheme is said of a manifest that has no file.
@@ -128,7 +128,7 @@ def with_model(manifest: PodManifest, wishes: Wishes) -> PodManifest:
 _OF_ONE_SERVER: dict[str, Any] = {"api_key_env": None, "num_ctx": None, "api_version": None}
 
 
-def _answered_by(model: ModelSection, manifest: PodManifest) -> PodManifest:
+def with_default_model(manifest: PodManifest, model: ModelSection) -> PodManifest:
     """``manifest``, which names no model, with ``model``; other settings stay."""
     own = manifest.model
     return manifest.replace(
@@ -138,7 +138,11 @@ def _answered_by(model: ModelSection, manifest: PodManifest) -> PodManifest:
             model_id=model.model_id,
             base_url=model.base_url,
             temperature=model.temperature if own.temperature is None else own.temperature,
-            **{**_OF_ONE_SERVER, "api_key_env": model.api_key_env},
+            **{
+                **_OF_ONE_SERVER,
+                "api_key_env": model.api_key_env,
+                "num_ctx": own.num_ctx if model.scheme == "ollama" else None,
+            },
         )
     )
 

@@ -316,10 +316,12 @@ def _other_homes(roots: list[str], home: str) -> list[str]:
 
 
 def _names(folder: str) -> list[str]:
-    """What is in a folder; nothing where it may not be listed, or is gone."""
+    """What is in a folder; nothing where it may not be listed, or is gone. Raises OSError, since what is
+    not seen is not covered.
+    """
     try:
         return os.listdir(folder)
-    except OSError:
+    except (PermissionError, FileNotFoundError, NotADirectoryError):
         return []
 
 
