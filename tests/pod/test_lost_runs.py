@@ -19,6 +19,7 @@ from protocol.errors import ModelError, RunFailed, StoreError
 from protocol.events import Alert, TurnStart
 from protocol.lifecycle import PodState
 from protocol.manifest import PodManifest
+from protocol.results import RunResult
 
 
 async def record(pod: Pod) -> None:
@@ -178,6 +179,22 @@ async def test_words_of_a_notify_whose_run_is_lost_before_they_are_recorded_are_
         assert await pod.history() == before
 
 
+async def pod_paused_at_its_second_request(
+    system: PodSystem, client: GatedClient, *, restored: bool
+) -> tuple[Pod, RunResult]:
+    pod = await system.spawn(PLAIN, client=client, session="s")
+    run = pod.run("go")
+    client.gate.release()
+    for _ in range(2):
+        await client.asked.acquire()
+    await pod.pause()
+    paused = await run
+    if restored:
+        await pod.stop()
+        pod = await system.spawn(PLAIN, client=client, session="s")
+    return pod, paused
+
+
 @pytest.mark.parametrize("refused", [1, 2])
 @pytest.mark.parametrize("restored", [False, True])
 async def test_a_paused_run_that_was_to_be_closed_by_runs_that_the_store_refuses_is_paused_still(
@@ -185,16 +202,7 @@ async def test_a_paused_run_that_was_to_be_closed_by_runs_that_the_store_refuses
 ) -> None:
     store, client = RefusingStore(), GatedClient([call("no_tool", {}), say("x")])
     async with asyncio.timeout(60), PodSystem(store) as system:
-        pod = await system.spawn(PLAIN, client=client, session="s")
-        run = pod.run("go")
-        client.gate.release()
-        for _ in range(2):
-            await client.asked.acquire()
-        await pod.pause()
-        paused = await run
-        if restored:
-            await pod.stop()
-            pod = await system.spawn(PLAIN, client=client, session="s")
+        pod, paused = await pod_paused_at_its_second_request(system, client, restored=restored)
         store.refuses = True
         for run in [pod.run("something else") for _ in range(refused)]:
             with pytest.raises(RunFailed, match="full"):
@@ -211,16 +219,7 @@ async def test_a_paused_run_that_was_to_be_closed_by_runs_that_the_store_refuses
 async def test_a_paused_run_whose_resume_the_store_refuses_is_paused_still(restored: bool) -> None:
     store, client = RefusingStore(), GatedClient([call("no_tool", {}), say("x")])
     async with asyncio.timeout(60), PodSystem(store) as system:
-        pod = await system.spawn(PLAIN, client=client, session="s")
-        run = pod.run("go")
-        client.gate.release()
-        for _ in range(2):
-            await client.asked.acquire()
-        await pod.pause()
-        paused = await run
-        if restored:
-            await pod.stop()
-            pod = await system.spawn(PLAIN, client=client, session="s")
+        pod, paused = await pod_paused_at_its_second_request(system, client, restored=restored)
         store.refuses = True
         with pytest.raises(RunFailed, match="full"):
             await pod.resume()
