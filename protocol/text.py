@@ -48,6 +48,11 @@ def with_article(noun: str) -> str:
     return f"{'an' if has_an else 'a'} {noun}"
 
 
+def is_encodable(text: str) -> bool:
+    """Whether UTF-8 can hold ``text`` as it is."""
+    return encodable(text) == text
+
+
 def amount(number: float) -> str:
     """A number as people read it: large ones with all digits before the point and none behind it."""
     return f"{number:,.0f}" if abs(number) >= _LARGE else f"{number:g}"

@@ -12,7 +12,7 @@ import click
 from actors.runtime.arguments import path_of
 from actors.runtime.user_folders import make_private, state_path
 from protocol.errors import StoreError
-from protocol.text import encodable
+from protocol.text import is_encodable
 
 
 def default_store() -> str:
@@ -35,7 +35,7 @@ def working_folder(cwd: Path | None) -> Path:
     place = path_of("--cwd", cwd or Path()).resolve()
     if not place.is_dir():
         raise click.UsageError(f"there is no directory {place}")
-    if encodable(str(place)) != str(place):
+    if not is_encodable(str(place)):
         raise click.UsageError(f"no agent or job can work in {place}: its name is not UTF-8")
     return place
 

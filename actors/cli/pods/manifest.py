@@ -56,8 +56,8 @@ def manifest_for(
     else:
         manifest, chosen = _at_terminal(), False
         notes.append(f"tools: {', '.join(TOOLS)}; may read and write {folder or manifest.pod.pwd}")
-    configuration = Configuration.load()
-    if unsaid is None:
+    configuration = Configuration.load() if unsaid is None else None
+    if configuration is not None:
         if wishes.profile is not None:
             profile = configuration.profile(wishes.profile)
             manifest, chosen = profile.over(manifest), chosen or profile.names_a_model
@@ -73,7 +73,7 @@ def manifest_for(
         return with_model(manifest, wishes), notes
     if chosen:
         return manifest, notes
-    model, of_model = configuration.model_of_pods()
+    model, of_model = (configuration or Configuration.load()).model_of_pods()
     if model is None:
         from actors.llm.http.presets import probe_local  # noqa: PLC0415 - paid for where no model is named
 

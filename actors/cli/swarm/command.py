@@ -36,7 +36,7 @@ from protocol.agents import stands
 from protocol.errors import PolypodError
 from protocol.events import Lagged, Retry, StreamRestart
 from protocol.manifest import PodManifest, RestartSection
-from protocol.text import encodable
+from protocol.text import is_encodable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,7 +56,7 @@ _PODS = ("pod", "process")
 
 def _root(_: click.Context, __: click.Parameter, value: Path | None) -> Path:
     root = (state_path() / "swarm" if value is None else path_of("--root", value)).resolve()
-    if encodable(str(root)) != str(root):  # the service could not be given it
+    if not is_encodable(str(root)):  # the service could not be given it
         raise click.UsageError(f"no agents can be kept in {root}: its name is not UTF-8")
     return root
 

@@ -45,7 +45,7 @@ from protocol.events import (
     ApprovalRequested,
 )
 from protocol.manifest import PodManifest, RestartSection
-from protocol.text import encodable
+from protocol.text import is_encodable
 
 if TYPE_CHECKING:
     from actors.runtime.future import AsyncFuture
@@ -176,7 +176,7 @@ class Swarm(Closing):
         await self._open()
         if not cwd.is_dir():  # noqa: ASYNC240 - takes microseconds
             raise AgentError(f"there is no directory {cwd}", hint="set cwd= to the agent's working directory")
-        if encodable(str(cwd)) != str(cwd):
+        if not is_encodable(str(cwd)):
             raise AgentError(f"no agent can work in {cwd}: its name is not UTF-8", hint="rename it")
         model, provider = asked["model"], asked["provider"]
         if asked["keep"]:
